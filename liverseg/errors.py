@@ -1,0 +1,31 @@
+"""Errors a user can mend, and the exit codes of every liverseg command."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+__all__ = ["ExitCode", "LiversegError", "UsageError"]
+
+
+class ExitCode(IntEnum):
+    """Exit codes shared by the command line and the bundles."""
+
+    DONE = 0
+    FAILED = 1
+    USAGE = 2
+    SOME_CASES_FAILED = 3
+
+
+class LiversegError(Exception):
+    """A mistake in the input, told in one line: what was found, in which file, what is allowed, what to do.
+
+    The command line prints the message alone, without a traceback, and exits with `exit_code`.
+    """
+
+    exit_code: ExitCode = ExitCode.FAILED
+
+
+class UsageError(LiversegError):
+    """The command itself was wrong: an unknown option, key or value."""
+
+    exit_code = ExitCode.USAGE

@@ -1,0 +1,216 @@
+"""NIfTI volumes: read, checked, turned to axial slices and back, written on the same grid.
+
+The frame of every affine here is NIfTI's RAS+ in mm. Axial order is DICOM's: `axial[slice, row, column]` with slices
+running towards the head, rows towards the back and columns towards the patient's left, which is what a reader sees.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.filebasedimages import ImageFileError
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from liverseg.errors import LiversegError
+
+__all__ = [
+    "NIFTI_SUFFIXES",
+    "Volume",
+    "case_name",
+    "is_nifti",
+    "read_volume",
+    "read_volume_header",
+    "write_like",
+]
+
+NIFTI_SUFFIXES = (".nii.gz", ".nii")
+
+_AXIAL = axcodes2ornt(("S", "P", "L"))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A 3-D image on its own grid.
+
+    Attributes:
+        array: voxels in the file's own axis order, shape (I, J, K); HU for a CT, whole numbers for a label map.
+        affine: 4×4, voxel index to RAS+ mm.
+        header: the NIfTI header, for codes and units when something is written on the same grid.
+        path: where it came from, for messages.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    header: nib.Nifti1Header
+    path: Path
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel edge lengths in mm along the array's own axes."""
+        lengths = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return (float(lengths[0]), float(lengths[1]), float(lengths[2]))
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @property
+    def slice_axis(self) -> int:
+        """The array axis that runs closest to feet-head, found from the affine."""
+        return int(np.argmax(self._to_axial[:, 0] == 0))
+
+    @property
+    def axial_spacing(self) -> tuple[float, float, float]:
+        """(slice, row, column) spacing in mm of `axial`."""
+        order = np.argsort(self._to_axial[:, 0])
+        spacing = self.spacing
+        return (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+
+    @property
+    def axial(self) -> np.ndarray:
+        """The voxels as (slice, row, column), towards head, back and left: a view, nothing is copied or resampled."""
+        return nib.orientations.apply_orientation(self.array, self._to_axial)
+
+    def from_axial(self, axial: np.ndarray) -> np.ndarray:
+        """An array in axial order, shape as `axial`, back in the file's own axis order (a view)."""
+        back = ornt_transform(_AXIAL, io_orientation(self.affine))
+        return nib.orientations.apply_orientation(axial, back)
+
+    @property
+    def axial_affine(self) -> np.ndarray:
+        """4×4 affine from (slice, row, column) indices of `axial` to RAS+ mm."""
+        to_own = nib.orientations.inv_ornt_aff(self._to_axial, self.array.shape)
+        return self.affine @ to_own
+
+    @property
+    def _to_axial(self) -> np.ndarray:
+        return ornt_transform(io_orientation(self.affine), _AXIAL)
+
+
+def is_nifti(path: str | os.PathLike) -> bool:
+    """True for a file name that ends in .nii or .nii.gz."""
+    return str(path).lower().endswith(NIFTI_SUFFIXES)
+
+
+def case_name(path: str | os.PathLike) -> str:
+    """A file's name without folder and NIfTI ending."""
+    name = Path(path).name
+    for suffix in NIFTI_SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name
+
+
+def _open(path: str | os.PathLike) -> nib.Nifti1Image:
+    path = Path(path)
+    if not path.is_file():
+        raise LiversegError(f"{path}: no such file")
+    if not is_nifti(path):
+        raise LiversegError(f"{path}: not a NIfTI file name; .nii and .nii.gz are read")
+    try:
+        image = nib.load(path)
+    except (ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        raise LiversegError(f"{path}: cannot be read as NIfTI ({_one_line(error)}); copy or export it again") from error
+    if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one as well
+        raise LiversegError(f"{path}: found {type(image).__name__}; a NIfTI file is needed")
+    return image
+
+
+def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Three dimensions, where trailing ones of length one and a missing third are forgiven."""
+    full = tuple(shape)
+    while len(full) > 3 and full[-1] == 1:
+        full = full[:-1]
+    if len(full) == 2:
+        full = (*full, 1)
+    if len(full) != 3:
+        raise LiversegError(
+            f"{path}: a volume of {len(shape)} dimensions, shape {'×'.join(map(str, shape))}; "
+            "3 are needed: split a time series into one file a phase"
+        )
+    if min(full) < 1:
+        raise LiversegError(f"{path}: an empty volume, shape {'×'.join(map(str, shape))}")
+    return full
+
+
+def _checked_affine(path: Path, image: nib.Nifti1Image) -> np.ndarray:
+    affine = np.asarray(image.affine, dtype=np.float64)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
+        raise LiversegError(f"{path}: its affine is singular or not finite; the header must place voxels in mm")
+    return affine
+
+
+def read_volume_header(path: str | os.PathLike) -> tuple[tuple[int, int, int], np.ndarray]:
+    """Shape and affine (RAS+ mm) of a NIfTI volume, without reading its voxels.
+
+    Raises:
+        LiversegError: if the file is missing, unreadable or not 3-D.
+    """
+    image = _open(path)
+    return _checked_shape(Path(path), image.shape), _checked_affine(Path(path), image)
+
+
+def read_volume(path: str | os.PathLike) -> Volume:
+    """Read a NIfTI volume in its own data type and axis order, with the header's scaling applied.
+
+    nibabel reads the voxels because it notices a truncated file; ITK 5.4 returns zeros for the missing part.
+
+    Raises:
+        LiversegError: if the file is missing, truncated, unreadable or not 3-D, or holds NaN or infinite voxels.
+    """
+    path = Path(path)
+    image = _open(path)
+    shape = _checked_shape(path, image.shape)
+    affine = _checked_affine(path, image)
+    try:
+        array = np.asanyarray(image.dataobj)
+    except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
+        raise LiversegError(f"{path}: voxels cannot be read ({_one_line(error)}); is the file truncated?") from error
+    if array.dtype.kind not in "iuf":
+        raise LiversegError(f"{path}: voxels of type {array.dtype}; one number a voxel is needed")
+    array = array.reshape(shape, order="F") if array.shape != shape else array
+    if array.dtype.kind == "f":
+        if array.dtype == np.float64:  # what nibabel makes of scaled integers
+            array = array.astype(np.float32)
+        bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+        if bad:
+            raise LiversegError(f"{path}: {bad} voxels are NaN or infinite; replace them before going on")
+    return Volume(array=array, affine=affine, header=image.header, path=path)
+
+
+def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) -> None:
+    """Write a label map on the grid of `reference`: same shape, affine, sform/qform codes and units.
+
+    Args:
+        path: target, .nii or .nii.gz; its folder must exist.
+        array: whole numbers in the reference's own axis order, shape (I, J, K); written in its own data type.
+        reference: the volume whose grid it lies on.
+
+    Raises:
+        ValueError: if the shapes differ.
+    """
+    if array.shape != reference.array.shape:
+        raise ValueError(f"label map of shape {array.shape} for a volume of shape {reference.array.shape}")
+    header = reference.header.copy()
+    header.set_data_dtype(array.dtype)
+    header.set_slope_inter(1, 0)
+    header["cal_min"] = header["cal_max"] = 0
+    header["descrip"] = b"liverseg"
+    image = type(reference_image(reference))(array, None, header)
+    nib.save(image, path)
+
+
+def reference_image(reference: Volume) -> nib.Nifti1Image:
+    """An image without voxels of the reference's own NIfTI version."""
+    kind = nib.Nifti2Image if isinstance(reference.header, nib.Nifti2Header) else nib.Nifti1Image
+    return kind(np.zeros((1, 1, 1), np.uint8), reference.affine)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
