@@ -202,14 +202,9 @@ def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) ->
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     header["descrip"] = b"liverseg"
-    image = type(reference_image(reference))(array, None, header)
-    nib.save(image, path)
-
-
-def reference_image(reference: Volume) -> nib.Nifti1Image:
-    """An image without voxels of the reference's own NIfTI version."""
-    kind = nib.Nifti2Image if isinstance(reference.header, nib.Nifti2Header) else nib.Nifti1Image
-    return kind(np.zeros((1, 1, 1), np.uint8), reference.affine)
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    # no affine is given, so that the header's own sform, qform and their codes stand as they were
+    nib.save(kind(array.reshape(header.get_data_shape()), None, header), path)
 
 
 def _one_line(error: BaseException) -> str:

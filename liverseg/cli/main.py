@@ -1,0 +1,81 @@
+"""The `liverseg` command: one verb for each thing, each verb one module with `HELP`, `add_arguments` and `run`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import importlib
+import sys
+from collections.abc import Sequence
+
+from liverseg import __version__
+from liverseg.errors import ExitCode, LiversegError
+
+__all__ = ["VERBS", "main"]
+
+VERBS: dict[str, str] = {
+    "phantom": "write synthetic abdomens with liver lesions: a LiTS-like tree and a typed cohort",
+    "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
+    "demo": "train both bundles on phantoms and show what came out",
+}
+"""Verb to one line of help; the verb's module is `liverseg.cli.<verb>` and is imported only when it is called."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line and name the closest option."""
+
+    def error(self, message: str) -> None:  # type: ignore[override]
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(ExitCode.USAGE)
+
+    def closest(self, unknown: str) -> str:
+        """A hint that names the known option most like `unknown`, or an empty string."""
+        known = [option for action in self._actions for option in action.option_strings]
+        match = difflib.get_close_matches(unknown.split("=")[0], known, n=1, cutoff=0.5)
+        return f"; did you mean {match[0]}?" if match else ""
+
+
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = _Parser(prog="liverseg", description="Liver lesions on CT, outlined and typed. Not a medical device.")
+    parser.add_argument("--version", action="version", version=f"liverseg {__version__}")
+    verbs = ", ".join(VERBS)
+    epilog = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"verbs:\n{epilog}\n\nliverseg VERB --help tells a verb's options."
+    parser.add_argument("verb", help=f"one of: {verbs}")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    named = parser.parse_args(argv)
+    if named.verb not in VERBS:
+        match = difflib.get_close_matches(named.verb, VERBS, n=1)
+        parser.error(f"unknown verb {named.verb!r}; {f'did you mean {match[0]}?' if match else f'there are {verbs}'}")
+    module = importlib.import_module(f"liverseg.cli.{named.verb}")
+    verb = _Parser(prog=f"liverseg {named.verb}", description=VERBS[named.verb], allow_abbrev=False)
+    module.add_arguments(verb)
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    arguments, unknown = verb.parse_known_args(named.arguments)
+    if unknown:
+        verb.error(f"unknown argument {unknown[0]}{verb.closest(unknown[0])}")
+    arguments.run = module.run
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code (0 done, 1 failed, 2 wrong usage, 3 some cases failed)."""
+    try:
+        arguments = _parse(sys.argv[1:] if argv is None else argv)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    try:
+        return int(arguments.run(arguments))
+    except LiversegError as error:
+        if arguments.debug:
+            raise
+        print(f"liverseg: {error}", file=sys.stderr)
+        return int(error.exit_code)
+    except KeyboardInterrupt:
+        print("liverseg: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
