@@ -1,0 +1,147 @@
+"""What the bundles' configs call at the front door: clear errors, known overrides, folders, devices.
+
+`python -m monai.bundle run` reads a config, evaluates its `initialize` list in order, then the run id. Everything a user
+can get wrong is checked from there, before a network is built or a file is written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import monai.bundle
+import torch
+from monai.bundle import ConfigParser
+
+from liverseg.errors import ExitCode, LiversegError, UsageError
+
+__all__ = [
+    "default_output_dir",
+    "optional_path",
+    "plain_errors",
+    "refuse_unknown_overrides",
+    "the_device",
+    "writable_dir",
+]
+
+
+def plain_errors() -> None:
+    """Let an uncaught LiversegError end the program with its one line and its exit code instead of a traceback.
+
+    MONAI wraps what a config raises in errors of its own, so the whole chain is searched. Other errors keep their
+    traceback; so does every error when the environment sets LIVERSEG_DEBUG.
+    """
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it would log the same error once more, engine by engine
+    sys.excepthook = _one_line_hook
+
+
+def _one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LiversegError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None or os.environ.get("LIVERSEG_DEBUG"):
+        traceback.print_exception(kind, error, trace)
+        raise SystemExit(ExitCode.FAILED)
+    print(f"liverseg: {cause}", file=sys.stderr)
+    raise SystemExit(int(cause.exit_code))
+
+
+def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
+    """Refuse a `--key` of `python -m monai.bundle run` that no config file defines, naming the closest one.
+
+    MONAI itself adds a misspelt key to the config and goes on with the default. Called outside that command (from
+    Python, say, where the arguments are not on the command line) it does nothing.
+
+    Raises:
+        UsageError: for the first key that is not known.
+    """
+    argv = sys.argv if argv is None else argv
+    if len(argv) < 2 or "monai" not in Path(argv[0]).as_posix() or argv[1] not in ("run", "run_workflow"):
+        return
+    given = [word[2:].split("=", 1) for word in argv[2:] if word.startswith("--") and len(word) > 2]
+    config_files = [_value_after(argv, "config_file")]
+    if config_files[0] is None:
+        return
+    config = ConfigParser.load_config_files(_as_list(config_files[0]))
+    known = [*config, *inspect.signature(monai.bundle.run).parameters]
+    for key in (words[0] for words in given):
+        top = key.replace("#", "::").split("::")[0]
+        if top not in known and top.replace("-", "_") not in known:
+            match = difflib.get_close_matches(top, known, n=1)
+            hint = f"did you mean --{match[0]}?" if match else f"known keys: {', '.join(sorted(config))}"
+            raise UsageError(f"unknown override --{key}; {hint}")
+
+
+def _value_after(argv: Sequence[str], name: str) -> str | None:
+    for number, word in enumerate(argv):
+        if word == f"--{name}" and number + 1 < len(argv):
+            return argv[number + 1]
+        if word.startswith(f"--{name}="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _as_list(value: str) -> list[str]:
+    return [part.strip(" '\"") for part in value.strip("[]() ").split(",") if part.strip(" '\"")]
+
+
+def optional_path(value: str | os.PathLike | None) -> str | None:
+    """A path, or None for None and for the words a command line has for it: null, none and nothing at all."""
+    if value is None or str(value).strip().lower() in ("", "null", "none"):
+        return None
+    return str(value)
+
+
+def default_output_dir(bundle: str) -> str:
+    """Where a run writes when it is not told: `runs/<bundle>` in the current folder, absolute.
+
+    Outside the bundle, which may be read-only; from inside a bundle's folder, as MONAI's commands are often called, it
+    is the `runs` folder two levels up, beside `bundles`.
+    """
+    here = Path.cwd()
+    if (here / "configs").is_dir() and here.parent.name == "bundles":
+        here = here.parent.parent
+    return str(here / "runs" / bundle)
+
+
+def writable_dir(path: str | os.PathLike) -> str:
+    """Make a folder if it is missing and prove that a file can be written in it; returns its absolute path.
+
+    Raises:
+        LiversegError: if it cannot be made or written to.
+    """
+    folder = Path(path).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise LiversegError(f"{folder}: output cannot be written there ({reason}); choose another output_dir") from error
+    return str(folder)
+
+
+def the_device(name: Any = None) -> torch.device:
+    """A device by name; without one, the first GPU where there is one and the CPU where not.
+
+    Raises:
+        UsageError: if the name is not a device or CUDA is asked for where there is none.
+    """
+    if name is None or str(name) == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(str(name))
+    except RuntimeError as error:
+        raise UsageError(f"device {name!r} is not known; take auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(f"device {name!r}: this machine has no usable CUDA GPU; take cpu")
+    return device
