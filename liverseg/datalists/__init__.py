@@ -1,0 +1,26 @@
+"""Data lists: model, importers, splits by patient."""
+
+from liverseg.datalists.cohort import cohort_items
+from liverseg.datalists.lits import lits_items
+from liverseg.datalists.model import (
+    DataItem,
+    DataList,
+    datalist_hash,
+    label_table,
+    read_datalist,
+    write_datalist,
+)
+from liverseg.datalists.splits import assign_folds, hold_out
+
+__all__ = [
+    "DataItem",
+    "DataList",
+    "assign_folds",
+    "cohort_items",
+    "datalist_hash",
+    "hold_out",
+    "label_table",
+    "lits_items",
+    "read_datalist",
+    "write_datalist",
+]
