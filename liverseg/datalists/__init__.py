@@ -1,5 +1,6 @@
 """Data lists: model, importers, splits by patient."""
 
+from liverseg.datalists.build import SOURCES, build_datalist
 from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.lits import lits_items
 from liverseg.datalists.model import (
@@ -13,9 +14,11 @@ from liverseg.datalists.model import (
 from liverseg.datalists.splits import assign_folds, hold_out
 
 __all__ = [
+    "SOURCES",
     "DataItem",
     "DataList",
     "assign_folds",
+    "build_datalist",
     "cohort_items",
     "datalist_hash",
     "hold_out",

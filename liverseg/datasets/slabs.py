@@ -1,0 +1,154 @@
+"""Slabs of stored volumes as a MONAI data set, and the sampler that decides which of them an epoch sees."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import Dataset
+from monai.transforms import Randomizable
+from torch.utils.data import Sampler
+
+from liverseg.datalists import DataItem
+from liverseg.datasets.store import VolumeStore
+from liverseg.errors import LiversegError
+from liverseg.labels import LESION, LESION_TYPES
+from liverseg.transforms import SLAB_SLICES, slab_indices
+
+__all__ = ["SlabDataset", "SlabSampler"]
+
+
+class SlabDataset(Dataset):
+    """Every slab the items of a data list hold: each slice of a volume, or the annotated slices of a cohort.
+
+    An element is a dictionary: `image` (slab slices, H, W) int16 HU, `label` (1, H, W) uint8 of the middle slice,
+    `unit` a number for the volume or slice the element is scored with, `lesion_type` its index in `LESION_TYPES`
+    (-1: not known); then whatever the transform makes of it.
+
+    A random transform is seeded anew for every element from (seed, epoch, element), so that what a training sees
+    depends neither on the number of workers nor on where it was resumed.
+
+    Args:
+        data: items; those without a slice stand for all slices of their volume.
+        dataset_dir: folder the items' paths are relative to.
+        cache_dir: folder of the `VolumeStore`.
+        labels: rows of the label table.
+        transform: dictionary transform for each element.
+        seed: seed of the transform's randomness.
+        every: take only every n-th slice of whole volumes, counted from the middle of the liver, e.g. to validate
+            quickly.
+        progress: show progress while volumes are read for the first time.
+
+    Raises:
+        LiversegError: what `VolumeStore` finds wrong, or a slice outside its volume.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[DataItem],
+        dataset_dir: str | os.PathLike,
+        cache_dir: str | os.PathLike,
+        labels: int,
+        transform: Callable | None = None,
+        seed: int = 0,
+        every: int = 1,
+        progress: bool = True,
+    ) -> None:
+        super().__init__(data=list(data), transform=transform)
+        self.seed = seed
+        self.store = VolumeStore(data, dataset_dir, cache_dir, labels, progress)
+        elements: list[tuple[int, str, int, int]] = []
+        lesion: list[bool] = []
+        for unit, item in enumerate(data):
+            volume = self.store[item.image]
+            type_index = -1 if item.lesion_type is None else LESION_TYPES.index(item.lesion_type)
+            for index in self._slices(item, volume.label, volume.axial_index, every, Path(dataset_dir)):
+                elements.append((unit, item.image, index, type_index))
+                lesion.append(bool((volume.label[index] >= LESION).any()))
+        self.elements = elements
+        self.has_lesion = np.array(lesion, dtype=bool)
+
+    @staticmethod
+    def _slices(
+        item: DataItem, label: np.ndarray, axial_index: Callable[[int], int], every: int, dataset_dir: Path
+    ) -> Sequence[int]:
+        depth = label.shape[0]
+        if item.slice is None:
+            liver = np.flatnonzero(label.reshape(depth, -1).any(axis=1))
+            middle = int(liver[len(liver) // 2]) if liver.size else depth // 2
+            return range(middle % every, depth, every)
+        if item.slice >= depth:
+            raise LiversegError(
+                f"{dataset_dir / item.image}: slice {item.slice} is in the data list, but the volume has {depth} slices"
+            )
+        return (axial_index(item.slice),)
+
+    def __len__(self) -> int:
+        return len(self.elements)
+
+    def __getitem__(self, key: Any) -> dict[str, Any]:
+        """The element `key`, an index or (epoch, index) as `SlabSampler` gives."""
+        epoch, index = key if isinstance(key, tuple) else (0, int(key))
+        unit, image, middle, type_index = self.elements[index]
+        volume = self.store[image]
+        element = {
+            "image": torch.from_numpy(volume.image[slab_indices(middle, volume.image.shape[0], SLAB_SLICES)]),
+            "label": torch.from_numpy(np.array(volume.label[middle][None])),
+            "unit": unit,
+            "lesion_type": type_index,
+        }
+        if self.transform is None:
+            return element
+        if isinstance(self.transform, Randomizable):
+            state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
+            self.transform.set_random_state(seed=int(state))
+        return self.transform(element)
+
+
+class SlabSampler(Sampler[tuple[int, int]]):
+    """Shuffled slabs of one epoch: all with a lesion, and a share of those without, another part every epoch.
+
+    It gives (epoch, index), and the order depends on (seed, epoch) alone; `set_epoch` is called by the trainer.
+
+    Args:
+        dataset: what to draw from.
+        lesion_free: share of the lesion-free slabs an epoch sees, 0 to 1; the paper keeps a tenth.
+        seed: seed of choice and order.
+        repeats: how often an epoch goes through the lesion slabs, for small cohorts.
+
+    Raises:
+        LiversegError: if nothing would be left to train on.
+    """
+
+    def __init__(self, dataset: SlabDataset, lesion_free: float = 0.1, seed: int = 0, repeats: int = 1) -> None:
+        self.lesion = np.flatnonzero(dataset.has_lesion)
+        self.free = np.flatnonzero(~dataset.has_lesion)
+        self.kept = round(lesion_free * len(self.free))
+        self.seed = seed
+        self.repeats = repeats
+        self.epoch = 1
+        if len(self) == 0:
+            raise LiversegError(
+                f"nothing to train on: {len(self.lesion)} slabs with a lesion, {self.kept} of {len(self.free)} "
+                f"without (lesion_free {lesion_free})"
+            )
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch the next iteration is for, counted from 1."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lesion) * self.repeats + self.kept
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.random.default_rng((self.seed, self.epoch))
+        free = order.choice(self.free, self.kept, replace=False)
+        # a repeated slab is another element of the epoch: its own number seeds its own augmentation
+        chosen = np.concatenate([np.repeat(self.lesion, self.repeats), free])
+        rounds = np.concatenate([np.tile(np.arange(self.repeats), len(self.lesion)), np.zeros(len(free), dtype=int)])
+        for place in order.permutation(len(chosen)):
+            yield self.epoch * self.repeats + int(rounds[place]), int(chosen[place])
