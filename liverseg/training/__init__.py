@@ -1,0 +1,23 @@
+"""Training and evaluation glue: losses, scores, handlers."""
+
+from liverseg.training.best import BestWeights
+from liverseg.training.checkpoint import RunCheckpoint
+from liverseg.training.epochs import EpochSeed, Progress
+from liverseg.training.inferer import SlabBatchInferer
+from liverseg.training.losses import StackedDeepSupervisionLoss
+from liverseg.training.metrics import SlabScores
+from liverseg.training.run import RunData, load_run_data, run_record, start_from
+
+__all__ = [
+    "BestWeights",
+    "EpochSeed",
+    "Progress",
+    "RunCheckpoint",
+    "RunData",
+    "SlabBatchInferer",
+    "SlabScores",
+    "StackedDeepSupervisionLoss",
+    "load_run_data",
+    "run_record",
+    "start_from",
+]

@@ -1,0 +1,29 @@
+"""The forward pass of a batch of slabs, as a MONAI inferer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from monai.inferers import Inferer
+
+from liverseg.precision import autocast
+
+__all__ = ["SlabBatchInferer"]
+
+
+class SlabBatchInferer(Inferer):
+    """Runs a network on a batch of slabs in mixed precision and channels-last memory.
+
+    Args:
+        amp: "auto", True or False: see `liverseg.precision.low_precision`.
+    """
+
+    def __init__(self, amp: bool | str = "auto") -> None:
+        self.amp = amp
+
+    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """(batch, slab slices, H, W) in, float32 logits out."""
+        with autocast(inputs.device, self.amp):
+            logits = network(inputs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+        return logits.float()

@@ -1,0 +1,77 @@
+"""Scores by volume or slice as an ignite metric."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine
+from ignite.metrics import Metric
+from monai.utils import CommonKeys
+
+from liverseg.evaluation import UnitScores
+
+__all__ = ["SlabScores"]
+
+
+class SlabScores(Metric):
+    """Counts every batch an evaluator sees and, at the end of its epoch, puts all scores into its metrics.
+
+    The batch needs `unit` and `lesion_type`, as `SlabDataset` gives them, and the engine must not decollate.
+
+    Args:
+        key: the score that becomes the metric itself, e.g. `lesion_dice`; the others are stored beside it, each under
+            its name with `prefix`.
+        typed: True for the joint label table.
+        prefix: begins the names of all scores.
+    """
+
+    def __init__(self, key: str = "lesion_dice", typed: bool = False, prefix: str = "val_") -> None:
+        self.key = key
+        self.typed = typed
+        self.prefix = prefix
+        super().__init__()
+
+    def reset(self) -> None:
+        """Forget what was counted."""
+        self.counted = UnitScores(self.typed)
+
+    def update(self, output: Mapping[str, Any]) -> None:
+        """Count one batch: `pred` logits, `label`, `unit`, `lesion_type`."""
+        self.counted.add(
+            output[CommonKeys.PRED].detach(),
+            torch.as_tensor(output[CommonKeys.LABEL]),
+            torch.as_tensor(output["unit"]).tolist(),
+            torch.as_tensor(output["lesion_type"]).tolist(),
+        )
+
+    @torch.no_grad()
+    def iteration_completed(self, engine: Engine) -> None:
+        """Take predictions from the engine's output and units from its batch."""
+        self.update({**engine.state.output, **{key: engine.state.batch[key] for key in ("unit", "lesion_type")}})
+
+    def compute(self) -> float:
+        """The key score.
+
+        Raises:
+            KeyError: if there is no such score, naming those there are.
+        """
+        scores = self.counted.scores()
+        if self.key not in scores:
+            raise KeyError(f"no score {self.key!r}; there are {', '.join(scores)}")
+        return scores[self.key]
+
+    def completed(self, engine: Engine, name: str) -> None:
+        """Store the key score under `name` and every score under its own name."""
+        engine.state.metrics[name] = self.compute()
+        for score, value in self.counted.scores().items():
+            engine.state.metrics[f"{self.prefix}{score}"] = value
+
+    def write_table(self, path: str | Path, units: list[dict[str, Any]]) -> None:
+        """Write one row a unit as CSV, `units` telling by number what each is."""
+        rows = self.counted.table().reset_index()
+        for column in units[0] if units else ():
+            rows.insert(1, column, [units[unit][column] for unit in rows["unit"]])
+        rows.drop(columns="unit").to_csv(path, index=False, float_format="%.6g")
