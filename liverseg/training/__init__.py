@@ -3,14 +3,16 @@
 from liverseg.training.best import BestWeights
 from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.epochs import EpochSeed, Progress
+from liverseg.training.evaluation import EvaluationWriter
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import StackedDeepSupervisionLoss
 from liverseg.training.metrics import SlabScores
-from liverseg.training.run import RunData, load_run_data, run_record, start_from
+from liverseg.training.run import RunData, load_run_data, run_record, start_from, write_transfer
 
 __all__ = [
     "BestWeights",
     "EpochSeed",
+    "EvaluationWriter",
     "Progress",
     "RunCheckpoint",
     "RunData",
@@ -20,4 +22,5 @@ __all__ = [
     "load_run_data",
     "run_record",
     "start_from",
+    "write_transfer",
 ]

@@ -11,10 +11,10 @@ from pathlib import Path
 from liverseg.datalists import DataItem, datalist_hash, read_datalist
 from liverseg.errors import LiversegError
 from liverseg.labels import label_names, labels_for
-from liverseg.networks import SEResUNet, WeightsRecord, package_versions, transfer_weights
+from liverseg.networks import SEResUNet, TransferReport, WeightsRecord, package_versions, transfer_weights
 from liverseg.transforms import SLAB_SLICES
 
-__all__ = ["RunData", "load_run_data", "run_record", "start_from"]
+__all__ = ["RunData", "load_run_data", "run_record", "start_from", "write_transfer"]
 
 
 @dataclass(frozen=True)
@@ -83,30 +83,36 @@ def run_record(
 
 
 def start_from(
-    network: SEResUNet,
-    pretrain_weights: str | None,
-    hu_window: tuple[float, float],
-    output_dir: str | os.PathLike,
-) -> None:
+    network: SEResUNet, pretrain_weights: str | None, hu_window: tuple[float, float]
+) -> TransferReport | None:
     """Carry pre-trained weights into a network, or say that it starts from scratch.
-
-    What was loaded and what was left goes to `transfer.json` in the output folder and, in one line, to the log.
 
     Args:
         network: the joint network, changed in place.
         pretrain_weights: exported weights; None for a start from scratch.
         hu_window: the run's HU window, which the weights must have been trained with.
-        output_dir: an existing folder.
+
+    Returns:
+        What was loaded and what was left; None for a start from scratch.
 
     Raises:
         LiversegError: if the weights are missing or do not fit.
     """
     log = logging.getLogger(__name__)
-    target = Path(output_dir) / "transfer.json"
     if pretrain_weights is None:
         log.info("transfer: none, training from scratch as told (pretrain_weights null)")
-        target.write_text(json.dumps({"from": None, "loaded": [], "left": {}}, indent=1) + "\n")
-        return
+        return None
+    if not Path(pretrain_weights).is_file():
+        raise LiversegError(
+            f"pretrain_weights {pretrain_weights}: no such file; export it with the pretrain bundle, "
+            "or say --pretrain_weights null to train from scratch"
+        )
     report = transfer_weights(network, pretrain_weights, hu_window=hu_window, slab_slices=SLAB_SLICES)
     log.info("%s", report.summary())
-    target.write_text(json.dumps({"from": str(pretrain_weights), **report.to_json()}, indent=1) + "\n")
+    return report
+
+
+def write_transfer(report: TransferReport | None, output_dir: str | os.PathLike) -> None:
+    """Write what `start_from` did to `transfer.json` in an existing folder."""
+    content = {"loaded": [], "left": {}} if report is None else report.to_json()
+    (Path(output_dir) / "transfer.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
