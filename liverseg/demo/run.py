@@ -1,0 +1,120 @@
+"""The demo's stages: the bundle commands a user would type, on phantoms made for them."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from liverseg.datalists import build_datalist, read_datalist
+from liverseg.demo.stages import Stages, run_bundle
+from liverseg.demo.summary import write_summary
+from liverseg.phantom import write_cohort, write_lits_tree
+
+__all__ = ["DemoSize", "run_demo"]
+
+_TEST_SHARE = 0.25
+_ORIGIN = "liverseg phantom: synthetic volumes, no patients"
+_LICENCE = "CC0-1.0"
+
+
+@dataclass(frozen=True)
+class DemoSize:
+    """How much the demo makes and trains.
+
+    Attributes:
+        volumes: LiTS-like volumes for pre-training; a quarter is held out for testing.
+        patients: typed patients for the joint network, likewise.
+        slices: annotated slices of theirs.
+        matrix: pixels along a row and a column of a slice.
+        pretrain_epochs: epochs of pre-training; None for the phantom overlay's number.
+        joint_epochs: epochs of each of the two joint trainings; None likewise.
+        seed: of phantoms, splits and trainings.
+    """
+
+    volumes: int = 40
+    patients: int = 140
+    slices: int = 332
+    matrix: int = 192
+    pretrain_epochs: int | None = None
+    joint_epochs: int | None = None
+    seed: int = 0
+
+
+def run_demo(output: Path, size: DemoSize) -> None:
+    """Make phantoms, pre-train, hand over, train jointly with and without the hand-over, score, infer, summarise.
+
+    An interrupted demo goes on where it stopped; a finished one is made anew, its phantoms kept if they are the same.
+
+    Args:
+        output: folder for everything, made if missing.
+        size: how much of it.
+
+    Raises:
+        LiversegError: if a stage fails; its output is in `logs/`.
+    """
+    output = Path(output).absolute()
+    if (output / "summary.json").exists():
+        for name in ("pretrain", "joint_transfer", "joint_scratch", "predictions", "logs", "input"):
+            shutil.rmtree(output / name, ignore_errors=True)
+        for name in ("summary.json", "summary.md", "stages.json"):
+            (output / name).unlink(missing_ok=True)
+    stages = Stages(output)
+    lits, cohort = output / "data" / "lits", output / "data" / "cohort"
+
+    with stages.stage("phantoms"):
+        write_lits_tree(lits, volumes=size.volumes, matrix=size.matrix, seed=size.seed)
+        write_cohort(cohort, patients=size.patients, slices=size.slices, matrix=size.matrix, seed=size.seed + 1)
+        for source, root in (("lits", lits), ("cohort", cohort)):
+            build_datalist(
+                source,
+                root,
+                name=f"phantom-{source}",
+                test=_TEST_SHARE,
+                seed=size.seed,
+                origin=_ORIGIN,
+                licence=_LICENCE,
+            )
+
+    weights = output / "pretrain.safetensors"
+    common = {"seed": size.seed}
+    epochs = {} if size.pretrain_epochs is None else {"epochs": size.pretrain_epochs}
+    folder = output / "pretrain"
+    run = {"dataset_dir": lits, "output_dir": folder, "ckpt_dir": folder, "cache_dir": output / "cache"}
+    with stages.stage("pretrain"):
+        run_bundle(stages, "liver_lesion_pretrain", "training", ["train", "phantom"], {**run, **common, **epochs})
+    with stages.stage("pretrain evaluation"):
+        run_bundle(stages, "liver_lesion_pretrain", "evaluating", ["train", "phantom", "evaluate"], run)
+        run_bundle(stages, "liver_lesion_pretrain", "export", ["export"], {"ckpt_dir": folder, "exported": weights})
+
+    epochs = {} if size.joint_epochs is None else {"epochs": size.joint_epochs}
+    for name, start in (("joint_transfer", str(weights)), ("joint_scratch", "null")):
+        folder = output / name
+        run = {"dataset_dir": cohort, "output_dir": folder, "ckpt_dir": folder, "cache_dir": output / "cache"}
+        title = name.replace("_", " ")
+        with stages.stage(title):
+            overrides = {**run, **common, **epochs, "pretrain_weights": start}
+            run_bundle(stages, "liver_lesion_joint", "training", ["train", "phantom"], overrides)
+        with stages.stage(f"{title} evaluation"):
+            run_bundle(stages, "liver_lesion_joint", "evaluating", ["train", "phantom", "evaluate"], run)
+
+    joint = output / "joint.safetensors"
+    case = _held_out_case(cohort, output / "input")
+    with stages.stage("inference"):
+        folder = output / "joint_transfer"
+        run_bundle(stages, "liver_lesion_joint", "export", ["export"], {"ckpt_dir": folder, "exported": joint})
+        overrides = {"dataset_dir": case.parent, "output_dir": output / "predictions", "weights": joint}
+        run_bundle(stages, "liver_lesion_joint", "inference", ["inference"], overrides)
+    print(write_summary(output, stages.seconds, case))
+
+
+def _held_out_case(cohort: Path, folder: Path) -> Path:
+    """A folder with one test patient's volume in it: the one with the most annotated slices."""
+    items = read_datalist(cohort / "datalist.json").test
+    counts = {image: sum(item.image == image for item in items) for image in sorted({item.image for item in items})}
+    image = cohort / max(counts, key=lambda name: counts[name])
+    folder.mkdir(parents=True, exist_ok=True)
+    target = folder / image.name
+    if not target.exists():
+        shutil.copyfile(image, target)
+    return target
