@@ -1,0 +1,176 @@
+"""Data lists: importers read real trees, no split shares a patient, and unsound lists are refused."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from monai.data import load_decathlon_datalist
+
+from liverseg.datalists import (
+    DataItem,
+    DataList,
+    assign_folds,
+    build_datalist,
+    cohort_items,
+    hold_out,
+    lits_items,
+    read_datalist,
+    write_datalist,
+)
+from liverseg.errors import LiversegError
+from liverseg.labels import LESION_TYPES
+
+patients = st.lists(
+    st.tuples(st.integers(0, 30), st.sampled_from(LESION_TYPES)), min_size=40, max_size=120
+).filter(lambda rows: len({patient for patient, _ in rows}) >= 8)
+
+
+def items_of(rows):
+    return [
+        DataItem(image=f"p{patient}.nii", label=f"l{patient}.nii", patient=f"p{patient}", slice=n, lesion_type=kind)
+        for n, (patient, kind) in enumerate(rows)
+    ]
+
+
+@settings(max_examples=40, deadline=None)
+@given(rows=patients, folds=st.integers(2, 5), seed=st.integers(0, 5), share=st.sampled_from([0, 0.1, 0.25, 0.5]))
+def test_no_split_ever_shares_a_patient(rows, folds, seed, share):
+    items = items_of(rows)
+    kept, held_out = hold_out(items, share, seed)
+    assert sorted(item.slice for item in kept + held_out) == list(range(len(items)))
+    assert not {item.patient for item in kept} & {item.patient for item in held_out}
+    if len({item.patient for item in kept}) < folds:
+        return
+    numbered = assign_folds(kept, folds, seed)
+    homes = {}
+    for item in numbered:
+        assert homes.setdefault(item.patient, item.fold) == item.fold
+    assert numbered == assign_folds(kept, folds, seed)
+
+
+def test_types_are_spread_over_folds():
+    items = items_of([(patient, LESION_TYPES[patient % 3]) for patient in range(60)])
+    for fold in range(5):
+        held_out = [item.lesion_type for item in assign_folds(items, 5) if item.fold == fold]
+        assert {held_out.count(kind) for kind in LESION_TYPES} == {4}
+
+
+def test_more_folds_than_patients_is_refused():
+    with pytest.raises(LiversegError, match="5 folds asked for with 2 patients"):
+        assign_folds(items_of([(1, "cyst"), (2, "cyst"), (2, "cyst")]), 5)
+
+
+def lits_tree(root, numbers=range(6)):
+    for number in numbers:
+        folder = root / ("batch1" if number < 3 else "batch2")
+        folder.mkdir(exist_ok=True, parents=True)
+        (folder / f"volume-{number}.nii").touch()
+        (folder / f"segmentation-{number}.nii.gz").touch()
+    return root
+
+
+def test_lits_tree_in_two_batches_with_test_volumes(tmp_path):
+    lits_tree(tmp_path)
+    (tmp_path / "test-volume-9.nii").touch()  # LiTS names its test volumes so: not ours to read
+    (tmp_path / "volume-10.nii.gz").touch()
+    labelled, unlabelled = lits_items(tmp_path)
+    assert [item.patient for item in labelled] == [f"lits-{n:03d}" for n in range(6)]
+    assert labelled[4].image == "batch2/volume-4.nii"
+    assert labelled[4].label == "batch2/segmentation-4.nii.gz"
+    assert [item.image for item in unlabelled] == ["volume-10.nii.gz"]
+
+
+def test_lits_trees_that_are_refused(tmp_path):
+    with pytest.raises(LiversegError, match="no such folder"):
+        lits_items(tmp_path / "none")
+    with pytest.raises(LiversegError, match="is this a LiTS tree"):
+        lits_items(tmp_path)
+    lits_tree(tmp_path)
+    (tmp_path / "volume-2.nii.gz").touch()
+    with pytest.raises(LiversegError, match="volume 2 is there twice"):
+        lits_items(tmp_path)
+
+
+def test_building_a_list_twice_gives_the_same_bytes_and_monai_reads_it(tmp_path):
+    root = lits_tree(tmp_path / "lits", range(12))
+    first = build_datalist("lits", root, test=0.25, seed=3).read_bytes()
+    assert build_datalist("lits", root, test=0.25, seed=3).read_bytes() == first
+    listed = read_datalist(root / "datalist.json")
+    assert len(listed.test) == 3
+    assert listed.folds == (0, 1, 2, 3, 4)
+    for_monai = load_decathlon_datalist(root / "datalist.json", data_list_key="training", base_dir=root)
+    assert len(for_monai) == 9
+    assert all((root / item.image).samefile(row["image"]) for item, row in zip(listed.training, for_monai, strict=True))
+
+
+def cohort_table(root, rows, header="patient,image,mask,slice,lesion_type"):
+    (root / "a.nii").touch()
+    (root / "m.nii").touch()
+    (root / "slices.csv").write_text("\n".join([header, *rows]) + "\n")
+    return root
+
+
+def test_cohort_table(tmp_path):
+    items = cohort_items(cohort_table(tmp_path, ["p1,a.nii,m.nii,4,cyst", "p2,a.nii,m.nii,0,metastasis"]))
+    assert items[0] == DataItem("a.nii", "m.nii", "p1", slice=4, lesion_type="cyst")
+    assert items[1].patient == "p2"
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("p1,a.nii,m.nii,4,cist", r"row 3: lesion type 'cist'; allowed: cyst, hemangioma, metastasis"),
+        ("p1,gone.nii,m.nii,4,cyst", r"row 3: .*gone.nii does not exist"),
+        ("p1,a.nii,m.nii,-1,cyst", r"row 3: slice '-1'"),
+        (",a.nii,m.nii,1,cyst", r"row 3: no patient"),
+    ],
+)
+def test_cohort_rows_that_are_refused(row, message, tmp_path):
+    with pytest.raises(LiversegError, match=message):
+        cohort_items(cohort_table(tmp_path, ["p0,a.nii,m.nii,4,cyst", row]))
+
+
+def test_cohort_without_a_column_or_table(tmp_path):
+    with pytest.raises(LiversegError, match="no such table"):
+        cohort_items(tmp_path)
+    with pytest.raises(LiversegError, match="no column lesion_type"):
+        cohort_items(cohort_table(tmp_path, ["p,a.nii,m.nii,1"], "patient,image,mask,slice"))
+
+
+def listed(training, test=()):
+    return DataList("x", "1", "here", "CC0-1.0", {}, tuple(training), tuple(test))
+
+
+@pytest.mark.parametrize(
+    ("datalist", "message"),
+    [
+        (listed([]), "empty"),
+        (listed([DataItem("a", "b", "p", 0), DataItem("c", "d", "p", 1)]), "patient p is in fold 0 and in fold 1"),
+        (listed([DataItem("a", "b", "p", 0)], [DataItem("c", "d", "p")]), "patient p is in fold 0 and in test"),
+        (listed([DataItem("a", None, "p", 0)]), "has no label"),
+        (listed([DataItem("a", "b", "p")]), "has no fold"),
+        (listed([DataItem("a", "b", "p", 0, lesion_type="hcc")]), "lesion_type 'hcc'; allowed"),
+    ],
+)
+def test_unsound_lists_are_neither_written_nor_read(datalist, message, tmp_path):
+    with pytest.raises(LiversegError, match=message):
+        write_datalist(tmp_path / "x.json", datalist)
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_files_that_are_no_data_list(tmp_path):
+    with pytest.raises(LiversegError, match="no such data list"):
+        read_datalist(tmp_path / "x.json")
+    for text in ("{", "[]", '{"training": 3}', '{"training": [{"label": "b"}]}'):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(LiversegError, match=r"x\.json"):
+            read_datalist(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text(json.dumps({"training": [{"image": "a", "label": "b", "fold": -1}]}))
+    with pytest.raises(LiversegError, match="fold -1"):
+        read_datalist(tmp_path / "x.json")
+
+
+def test_a_fold_that_is_not_there():
+    with pytest.raises(LiversegError, match="no fold 3; it has 0, 1"):
+        listed([DataItem("a", "b", "p", 0), DataItem("c", "d", "q", 1)]).split(3)

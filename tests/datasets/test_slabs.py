@@ -1,0 +1,105 @@
+"""Slabs and sampler: the right slices, the stated share of lesion-free ones, the same order every time."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader
+from monai.transforms import Compose, RandShiftIntensityd
+
+from liverseg.datalists import DataItem
+from liverseg.datasets import SlabDataset, SlabSampler
+from liverseg.errors import LiversegError
+
+DEPTH = 10
+
+
+@pytest.fixture
+def make(tmp_path, write_nifti):
+    """A volume whose voxels tell their slice; slices 4 and 5 have a lesion of type cyst, 2 to 7 have liver."""
+    image = np.broadcast_to(np.arange(DEPTH, dtype=np.int16), (6, 6, DEPTH)).copy()
+    label = np.zeros((6, 6, DEPTH), np.uint8)
+    label[1:5, 1:5, 2:8] = 1
+    label[2:4, 2:4, 4:6] = 2
+    write_nifti(tmp_path / "ct.nii.gz", image)
+    write_nifti(tmp_path / "seg.nii.gz", label)
+
+    def dataset(*slices, **settings):
+        items = [DataItem("ct.nii.gz", "seg.nii.gz", "p", slice=n, lesion_type="cyst") for n in slices]
+        items = items or [DataItem("ct.nii.gz", "seg.nii.gz", "p")]
+        return SlabDataset(items, tmp_path, tmp_path / "cache", labels=5, progress=False, **settings)
+
+    return dataset
+
+
+def test_slices_of_a_volume_with_edges_repeated(make):
+    dataset = make()
+    assert len(dataset) == DEPTH
+    middles = [element["image"][:, 0, 0].tolist() for element in (dataset[n] for n in (0, 4, 9))]
+    assert middles == [[0, 0, 1], [3, 4, 5], [8, 9, 9]]
+    assert dataset[4]["label"].shape == (1, 6, 6)
+    assert dataset.has_lesion.nonzero()[0].tolist() == [4, 5]
+    assert {element["lesion_type"] for element in (dataset[n] for n in range(10))} == {-1}
+
+
+def test_annotated_slices_only(make):
+    dataset = make(5, 2)
+    assert [element["image"][1, 0, 0].item() for element in (dataset[0], dataset[1])] == [5, 2]
+    assert [element["unit"] for element in (dataset[0], dataset[1])] == [0, 1]
+    assert dataset[0]["lesion_type"] == 0
+
+
+def test_every_third_slice_keeps_the_liver(make):
+    dataset = make(every=3)
+    assert [index for _, _, index, _ in dataset.elements] == [2, 5, 8]
+
+
+def test_a_slice_outside_its_volume_is_refused(make):
+    with pytest.raises(LiversegError, match=r"slice 10 .* has 10 slices"):
+        make(10)
+
+
+def test_sampler_shows_all_lesions_and_a_new_part_of_the_rest(make):
+    sampler = SlabSampler(make(), lesion_free=0.25, seed=1)
+    assert len(sampler) == 2 + 2
+    seen = []
+    for epoch in (1, 2, 3, 4):
+        sampler.set_epoch(epoch)
+        indices = [index for _, index in sampler]
+        assert {4, 5} <= set(indices)
+        assert len(indices) == 4
+        sampler.set_epoch(epoch)
+        assert [index for _, index in sampler] == indices
+        seen.append(tuple(sorted(set(indices) - {4, 5})))
+    assert len(set(seen)) > 1
+
+
+def test_repeats_are_elements_of_their_own(make):
+    sampler = SlabSampler(make(4, 5), repeats=3)
+    keys = list(sampler)
+    assert len(keys) == len(set(keys)) == 6
+    sampler.set_epoch(2)
+    assert not set(keys) & set(sampler)
+
+
+def test_nothing_to_train_on_is_refused(make):
+    with pytest.raises(LiversegError, match="nothing to train on"):
+        SlabSampler(make(0, 1), lesion_free=0)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_augmentation_depends_on_seed_epoch_and_element_alone(make, workers):
+    transform = Compose([RandShiftIntensityd("image", offsets=100, prob=1)])
+    dataset = make(transform=transform, seed=7)
+    sampler = SlabSampler(dataset, lesion_free=1, seed=7)
+
+    def epoch(number):
+        sampler.set_epoch(number)
+        loader = DataLoader(dataset, batch_size=3, sampler=sampler, num_workers=workers)
+        return torch.cat([batch["image"] for batch in loader])
+
+    first, second = epoch(1), epoch(2)
+    assert not torch.equal(first, second)
+    torch.manual_seed(99)
+    assert torch.equal(epoch(1), first)
+    alone = dataset[(1, 4)]["image"]
+    assert any(torch.equal(alone, element) for element in first)

@@ -1,0 +1,90 @@
+"""The store: what it maps is what the files hold, and what does not fit is refused by name."""
+
+import numpy as np
+import pytest
+
+from liverseg.datalists import DataItem
+from liverseg.datasets import VolumeStore
+from liverseg.errors import LiversegError
+
+ITEM = DataItem("ct.nii.gz", "seg.nii.gz", "p")
+
+
+@pytest.fixture
+def pair(tmp_path, write_nifti):
+    """Writes an image and a label and returns a function that opens the store on them."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(-1000, 1000, (6, 7, 8)).astype(np.int16)
+    label = rng.integers(0, 3, (6, 7, 8)).astype(np.uint8)
+
+    def open_store(image=image, label=label, affine=None, label_affine=None):
+        write_nifti(tmp_path / ITEM.image, image, affine)
+        write_nifti(tmp_path / ITEM.label, label, affine if label_affine is None else label_affine)
+        return VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=3, progress=False)
+
+    open_store.image, open_store.label = image, label
+    return open_store
+
+
+@pytest.mark.parametrize("direction", [1, -1])
+def test_axial_order_and_slice_numbers_follow_the_affine(pair, direction):
+    stored = pair(affine=np.diag([1.0, 1.0, 2.0 * direction, 1.0]))["ct.nii.gz"]
+    for number in range(8):
+        index = stored.axial_index(number)
+        np.testing.assert_array_equal(stored.image[index], pair.image[::-1, ::-1, number].T)
+        np.testing.assert_array_equal(stored.label[index], pair.label[::-1, ::-1, number].T)
+    assert stored.flipped == (direction < 0)
+
+
+def test_a_cached_volume_is_used_until_its_file_changes(pair, tmp_path):
+    first = pair()["ct.nii.gz"].image
+    files = sorted((tmp_path / "cache").iterdir())
+    times = [file.stat().st_mtime_ns for file in files]
+    again = VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=3, progress=False)["ct.nii.gz"].image
+    assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "cache").iterdir())] == times
+    np.testing.assert_array_equal(first, again)
+    changed = pair(image=pair.image[::-1])["ct.nii.gz"].image
+    assert not np.array_equal(changed, first)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"label": np.zeros((6, 7, 9), np.uint8)}, r"seg\.nii\.gz: shape 6×7×9, but its image .* has 6×7×8"),
+        ({"label_affine": np.diag([2, 2, 2.5, 1.0])}, r"seg\.nii\.gz: its affine places voxels up to 4 mm"),
+        ({"label": np.full((6, 7, 8), 3, np.uint8)}, r"seg\.nii\.gz: label value 3; .* 0 to 2"),
+        ({"label": np.full((6, 7, 8), -1, np.int16)}, r"label value -1"),
+        ({"label": np.full((6, 7, 8), 0.5, np.float32)}, r"label value 0\.5"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(pair, change, message):
+    with pytest.raises(LiversegError, match=message):
+        pair(**change)
+
+
+def test_rounding_in_an_affine_is_forgiven(pair):
+    pair(affine=np.diag([0.703125, 0.703125, 2.5, 1]), label_affine=np.diag([0.70312, 0.70312, 2.5, 1]))
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(LiversegError, match=r"ct\.nii\.gz: no such file"):
+        VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=3, progress=False)
+
+
+def test_a_folder_that_cannot_hold_the_cache_is_named(pair, tmp_path):
+    (tmp_path / "cache").write_text("a file in the way")
+    with pytest.raises(LiversegError, match="cache"):
+        pair()
+
+
+def test_broken_volume_is_named(pair, tmp_path):
+    pair()
+    content = (tmp_path / ITEM.image).read_bytes()
+    (tmp_path / ITEM.image).write_bytes(content[: len(content) // 2])
+    with pytest.raises(LiversegError, match=r"ct\.nii\.gz"):
+        VolumeStore([ITEM], tmp_path, tmp_path / "cache2", labels=3, progress=False)
+    assert not [name for name in (tmp_path / "cache2").iterdir() if "image" in name.name]
+
+
+def test_memory_is_mapped_not_held(pair):
+    assert isinstance(pair()["ct.nii.gz"].image, np.memmap)

@@ -1,0 +1,86 @@
+"""Scores against cases counted by hand."""
+
+import math
+
+import pytest
+import torch
+
+from liverseg.evaluation import UnitScores
+
+
+def logits_of(labels, channels, sharp=20.0):
+    """Logits whose softmax is all but one-hot at `labels` (batch, H, W)."""
+    return sharp * torch.nn.functional.one_hot(labels, channels).permute(0, 3, 1, 2).float()
+
+
+def rows(*rows_):
+    return torch.tensor([rows_])
+
+
+def score(pred, true, types=(-1,), units=(0,), typed=True):
+    counted = UnitScores(typed=typed)
+    counted.add(logits_of(pred, 5 if typed else 3), true[:, None], units, types)
+    return counted
+
+
+def test_counts_by_hand():
+    true = rows([1, 1, 1, 0], [1, 2, 2, 0])
+    pred = rows([1, 1, 0, 0], [1, 2, 3, 0])
+    scores = score(pred, true, types=(0,)).scores()
+    assert scores["liver_dice"] == pytest.approx(2 * 5 / (5 + 6))
+    assert scores["lesion_dice"] == 1.0
+    assert scores["lesion_recall"] == 1.0
+    assert scores["class_aware_dice"] == pytest.approx(2 * 1 / 4)
+    assert scores["success_rate"] == 1.0
+
+
+def test_missed_lesion_is_wrongly_typed():
+    true, pred = rows([1, 2, 2]), rows([1, 1, 1])
+    counted = score(pred, true, types=(0,))
+    scores = counted.scores()
+    assert scores["lesion_dice"] == scores["lesion_recall"] == scores["type_accuracy"] == 0
+    assert counted.table()["pred_type"].item() == ""
+
+
+def test_no_lesion_and_none_predicted():
+    scores = score(rows([1, 1, 0]), rows([1, 1, 0])).scores()
+    assert scores["lesion_dice"] == scores["class_aware_dice"] == scores["lesion_dice_global"] == 1
+    assert "lesion_recall" not in scores
+    assert "type_accuracy" not in scores
+
+
+def test_false_lesion_on_a_healthy_slice_scores_nothing():
+    assert score(rows([1, 3, 0]), rows([1, 1, 0])).scores()["lesion_dice"] == 0
+
+
+def test_vote_is_by_probability_not_by_count():
+    # two faint cyst pixels against one sure metastasis
+    logits = torch.zeros(1, 5, 1, 3)
+    logits[0, 2, 0, :2] = 1.0
+    logits[0, 4, 0, :2] = 0.9
+    logits[0, 4, 0, 2] = 9.0
+    counted = UnitScores(typed=True)
+    counted.add(logits, torch.tensor([[[[2, 2, 4]]]]), [0], [2])
+    row = counted.table().iloc[0]
+    assert row["pred_type"] == row["true_type"] == "metastasis"
+    assert sum(row[f"probability_{name}"] for name in ("cyst", "hemangioma", "metastasis")) == pytest.approx(1)
+
+
+def test_units_gather_over_batches_and_global_dice_pools_them():
+    counted = UnitScores(typed=False)
+    first, second = rows([2, 2, 1]), rows([2, 0, 0])
+    counted.add(logits_of(first, 3), rows([2, 1, 1])[:, None], [0], [-1])
+    counted.add(logits_of(second, 3), rows([2, 2, 2])[:, None], [0], [-1])
+    counted.add(logits_of(first, 3), rows([2, 2, 1])[:, None], [7], [-1])
+    table = counted.table()
+    assert table.index.tolist() == [0, 7]
+    assert table["lesion_hit"].tolist() == [2, 2]
+    scores = counted.scores()
+    assert scores["lesion_dice"] == pytest.approx((4 / 7 + 1) / 2)
+    assert scores["lesion_dice_global"] == pytest.approx(2 * 4 / (5 + 6))
+    assert math.isclose(scores["lesion_recall"], (2 / 4 + 1) / 2)
+
+
+def test_nothing_counted_is_an_error():
+    with pytest.raises(ValueError, match="no unit"):
+        UnitScores(typed=True).scores()
