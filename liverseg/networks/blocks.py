@@ -1,0 +1,89 @@
+"""The residual block with squeeze-and-excitation, and the decoder stage made of it."""
+
+from __future__ import annotations
+
+import torch
+from monai.networks.blocks import ChannelSELayer, Convolution
+from torch import nn
+from torch.nn import functional
+
+__all__ = ["DecoderStage", "LastStage", "SEResidualBlock"]
+
+_RELU = ("relu", {"inplace": True})
+
+
+class SEResidualBlock(nn.Module):
+    """Two 3×3 convolutions with batch norm, then squeeze-and-excitation, added to the shortcut.
+
+    The basic residual block of He et al. 2016 with the excitation before the addition, as in Hu et al. 2018.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        stride: 1, or 2 to halve height and width.
+        reduction: channels over channels of the squeezed layer.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, reduction: int = 16) -> None:
+        super().__init__()
+        self.conv1 = Convolution(2, in_channels, out_channels, strides=stride, act=_RELU, norm="batch", bias=False)
+        self.conv2 = Convolution(2, out_channels, out_channels, act=None, norm="batch", bias=False)
+        self.se_layer = ChannelSELayer(2, out_channels, r=reduction)
+        self.project: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.project = Convolution(
+                2, in_channels, out_channels, strides=stride, kernel_size=1, act=None, norm="batch", bias=False
+            )
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, H, W) to (batch, out_channels, H/stride, W/stride)."""
+        excited = self.se_layer(self.conv2(self.conv1(x)))
+        excited += self.project(x)  # in place: nothing else needs it, and memory is what a CPU waits for
+        return self.act(excited)
+
+
+class DecoderStage(nn.Module):
+    """Double height and width, join the skip connection, then a residual block with squeeze-and-excitation.
+
+    Args:
+        in_channels: channels from the stage below.
+        skip_channels: channels of the skip connection.
+        out_channels: channels of the output.
+        reduction: see `SEResidualBlock`.
+    """
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, reduction: int) -> None:
+        super().__init__()
+        self.block = SEResidualBlock(in_channels + skip_channels, out_channels, reduction=reduction)
+
+    def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
+        enlarged = functional.interpolate(x, scale_factor=2.0, mode="nearest")
+        return self.block(torch.cat([enlarged, skip], dim=1))
+
+
+class LastStage(nn.Module):
+    """From stride 2 to full resolution, with the slab itself as the skip connection.
+
+    Everything at full resolution is dear, so the enlargement is a sub-pixel convolution (Shi et al. 2016) and a single
+    3×3 convolution with batch norm and squeeze-and-excitation then joins it to the slab.
+
+    Args:
+        in_channels: channels at stride 2.
+        skip_channels: slices of the slab.
+        out_channels: channels of the output.
+        reduction: see `SEResidualBlock`.
+    """
+
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, reduction: int) -> None:
+        super().__init__()
+        self.enlarge = nn.Sequential(
+            nn.Conv2d(in_channels, 4 * out_channels, kernel_size=1, bias=False), nn.PixelShuffle(2)
+        )
+        self.conv = Convolution(2, out_channels + skip_channels, out_channels, act=_RELU, norm="batch", bias=False)
+        self.se_layer = ChannelSELayer(2, out_channels, r=reduction)
+
+    def forward(self, x: torch.Tensor, slab: torch.Tensor) -> torch.Tensor:
+        """(batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
+        return self.se_layer(self.conv(torch.cat([self.enlarge(x), slab], dim=1)))

@@ -1,0 +1,218 @@
+"""The 2.5-D U-Net with a squeeze-and-excitation ResNet encoder, in two sizes of one design."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from monai.networks.nets import SEResNet50
+from torch import nn
+from torch.nn import functional
+
+from liverseg.errors import UsageError
+from liverseg.networks.blocks import DecoderStage, LastStage, SEResidualBlock
+
+__all__ = ["SIZES", "NetworkSize", "SEResUNet", "SEResUNetDecoder", "SEResUNetEncoder"]
+
+
+@dataclass(frozen=True)
+class NetworkSize:
+    """The numbers of one size.
+
+    Attributes:
+        encoder: channels at strides 2, 4, 8, 16 and 32.
+        blocks: residual blocks of `layer1` to `layer4`.
+        bottleneck: True for MONAI's SE-ResNet-50 bottlenecks, whose channels are fixed; False for basic blocks.
+        decoder: channels at strides 16, 8, 4, 2 and 1.
+        reduction: of every squeeze-and-excitation block.
+    """
+
+    encoder: tuple[int, int, int, int, int]
+    blocks: tuple[int, int, int, int]
+    bottleneck: bool
+    decoder: tuple[int, int, int, int, int]
+    reduction: int
+
+
+SIZES: dict[str, NetworkSize] = {
+    "full": NetworkSize((64, 256, 512, 1024, 2048), (3, 4, 6, 3), True, (256, 128, 64, 32, 16), 16),
+    "small": NetworkSize((16, 32, 64, 96, 128), (1, 2, 2, 2), False, (64, 48, 32, 16, 8), 4),
+}
+"""`full` is the paper's encoder with a decoder that costs about as much again; `small` is what two CPU cores train in
+minutes. Its channels are multiples of 16, the floats a CPU's vector register holds, and few at full resolution, where
+half of its time goes."""
+
+_AUX_STRIDES = (2, 4, 8)
+
+
+class SEResUNetEncoder(nn.Module):
+    """Five stages, `layer0` to `layer4`, at strides 2 to 32.
+
+    The full size is MONAI's SE-ResNet-50 without its classifier, under the same tensor names, so that its ImageNet
+    weights load by name.
+
+    Args:
+        numbers: the size.
+        in_channels: slices of a slab.
+    """
+
+    def __init__(self, numbers: NetworkSize, in_channels: int) -> None:
+        super().__init__()
+        if numbers.bottleneck:
+            base = SEResNet50(
+                layers=numbers.blocks,
+                reduction=numbers.reduction,
+                spatial_dims=2,
+                in_channels=in_channels,
+                num_classes=1,
+            )
+            self.layer0, self.layer1, self.layer2 = base.layer0, base.layer1, base.layer2
+            self.layer3, self.layer4 = base.layer3, base.layer4
+            return
+        widths, reduction = numbers.encoder, numbers.reduction
+        self.layer0 = nn.Sequential(
+            OrderedDict(
+                conv1=nn.Conv2d(in_channels, widths[0], kernel_size=3, stride=2, padding=1, bias=False),
+                bn1=nn.BatchNorm2d(widths[0]),
+                relu1=nn.ReLU(inplace=True),
+                pool=nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True),
+            )
+        )
+        self.layer1 = _basic_layer(widths[0], widths[1], numbers.blocks[0], 1, reduction)
+        self.layer2 = _basic_layer(widths[1], widths[2], numbers.blocks[1], 2, reduction)
+        self.layer3 = _basic_layer(widths[2], widths[3], numbers.blocks[2], 2, reduction)
+        self.layer4 = _basic_layer(widths[3], widths[4], numbers.blocks[3], 2, reduction)
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """Slabs (batch, in_channels, H, W), H and W multiples of 32, to the features at strides 2, 4, 8, 16, 32."""
+        # layer0 ends in a pooling of its own; the skip connection leaves before it, at stride 2
+        at_2 = self.layer0.relu1(self.layer0.bn1(self.layer0.conv1(x)))
+        at_4 = self.layer1(self.layer0.pool(at_2))
+        at_8 = self.layer2(at_4)
+        at_16 = self.layer3(at_8)
+        return [at_2, at_4, at_8, at_16, self.layer4(at_16)]
+
+
+def _basic_layer(in_channels: int, out_channels: int, blocks: int, stride: int, reduction: int) -> nn.Sequential:
+    first = SEResidualBlock(in_channels, out_channels, stride, reduction)
+    return nn.Sequential(first, *(SEResidualBlock(out_channels, out_channels, 1, reduction) for _ in range(blocks - 1)))
+
+
+class SEResUNetDecoder(nn.Module):
+    """Five stages, `stage16` to `stage1`, each named after the stride it reaches.
+
+    The last one takes the slab itself as its skip connection: edges of lesions a few pixels across survive without an
+    encoder stage at full resolution, which would cost more than all the others.
+
+    Args:
+        numbers: the size.
+        in_channels: slices of a slab.
+    """
+
+    def __init__(self, numbers: NetworkSize, in_channels: int) -> None:
+        super().__init__()
+        encoder, decoder, reduction = numbers.encoder, numbers.decoder, numbers.reduction
+        self.stage16 = DecoderStage(encoder[4], encoder[3], decoder[0], reduction)
+        self.stage8 = DecoderStage(decoder[0], encoder[2], decoder[1], reduction)
+        self.stage4 = DecoderStage(decoder[1], encoder[1], decoder[2], reduction)
+        self.stage2 = DecoderStage(decoder[2], encoder[0], decoder[3], reduction)
+        self.stage1 = LastStage(decoder[3], in_channels, decoder[4], min(reduction, 4))
+
+    def forward(self, slab: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The slab and the encoder's features to the decoder's features at strides 1, 2, 4 and 8."""
+        at_16 = self.stage16(features[4], features[3])
+        at_8 = self.stage8(at_16, features[2])
+        at_4 = self.stage4(at_8, features[1])
+        at_2 = self.stage2(at_4, features[0])
+        return [self.stage1(at_2, slab), at_2, at_4, at_8]
+
+
+class SEResUNet(nn.Module):
+    """U-Net with SE-ResNet encoder, long skip connections and an SE residual block in every decoder stage.
+
+    After Heker & Greenspan 2020; the widths of the decoder are ours. Tensor names are grouped as `encoder.*`,
+    `decoder.*`, `head.*` and, with deep supervision, `aux_heads.*`.
+
+    Args:
+        size: a key of `SIZES`.
+        in_channels: slices of a slab.
+        out_channels: rows of the label table: 3 for pre-training, 5 for the joint network.
+        deep_supervision: also learn from maps made at strides 2, 4 and 8.
+
+    Raises:
+        UsageError: if the size is not known.
+
+    Example:
+        >>> network = SEResUNet("small", out_channels=5).eval()
+        >>> network(torch.zeros(1, 3, 200, 173)).shape
+        torch.Size([1, 5, 200, 173])
+    """
+
+    def __init__(
+        self, size: str = "full", in_channels: int = 3, out_channels: int = 5, deep_supervision: bool = False
+    ) -> None:
+        super().__init__()
+        if size not in SIZES:
+            raise UsageError(f"network size {size!r} is not known; there are {' and '.join(SIZES)}")
+        numbers = SIZES[size]
+        self.size = size
+        self.stride = 32
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.deep_supervision = deep_supervision
+        self.encoder = SEResUNetEncoder(numbers, in_channels)
+        self.decoder = SEResUNetDecoder(numbers, in_channels)
+        self.head = nn.Conv2d(numbers.decoder[4], out_channels, kernel_size=1)
+        self.aux_heads = nn.ModuleDict()
+        if deep_supervision:
+            for stride, channels in zip(_AUX_STRIDES, numbers.decoder[3:0:-1], strict=True):
+                self.aux_heads[f"stride{stride}"] = nn.Conv2d(channels, out_channels, kernel_size=1)
+        self.apply(_initialise)
+
+    def arguments(self) -> dict[str, Any]:
+        """What the network was built with; `SEResUNet(**arguments)` builds it again."""
+        return {
+            "size": self.size,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "deep_supervision": self.deep_supervision,
+        }
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of a batch of slabs of any height and width.
+
+        Args:
+            x: (batch, in_channels, H, W), HU already windowed to [-1, 1].
+
+        Returns:
+            (batch, out_channels, H, W). In training mode with deep supervision (batch, 4, out_channels, H, W): the final
+            map, then the maps made at strides 2, 4 and 8, enlarged to full size.
+        """
+        height, width = x.shape[2], x.shape[3]
+        below = (self.stride - height % self.stride) % self.stride
+        right = (self.stride - width % self.stride) % self.stride
+        # edge voxels repeated: a rim of zeros would look like a body of soft tissue
+        slab = functional.pad(x, [0, right, 0, below], mode="replicate")
+        features = self.decoder(slab, self.encoder(slab))
+        logits = self.head(features[0])[:, :, :height, :width]
+        if not (self.training and self.deep_supervision):
+            return logits
+        maps = [logits]
+        for level, head in enumerate(self.aux_heads.values()):
+            coarse = head(features[level + 1])
+            enlarged = functional.interpolate(
+                coarse, size=[slab.shape[2], slab.shape[3]], mode="bilinear", align_corners=False
+            )
+            maps.append(enlarged[:, :, :height, :width])
+        return torch.stack(maps, dim=1)
+
+
+def _initialise(module: nn.Module) -> None:
+    """He's initialisation for what a ReLU follows; the heads, which none follows, start without its factor of two."""
+    if isinstance(module, nn.Conv2d):
+        is_head = module.bias is not None
+        nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if is_head else "relu")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
