@@ -1,5 +1,25 @@
 """SE-ResNet U-Net in two sizes, and the hand-over of its weights from training to training."""
 
+from liverseg.networks.record import WeightsRecord, file_hash, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
+from liverseg.networks.transfer import TransferReport, load_weights, record_differences, transfer_weights
+from liverseg.networks.weights import export_weights, read_record, read_weights, recorded_size, save_state
 
-__all__ = ["SIZES", "NetworkSize", "SEResUNet"]
+__all__ = [
+    "SIZES",
+    "NetworkSize",
+    "SEResUNet",
+    "TransferReport",
+    "WeightsRecord",
+    "export_weights",
+    "file_hash",
+    "load_weights",
+    "package_versions",
+    "read_record",
+    "read_weights",
+    "record_differences",
+    "recorded_size",
+    "save_state",
+    "tensors_hash",
+    "transfer_weights",
+]

@@ -88,8 +88,8 @@ class SEResUNetEncoder(nn.Module):
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Slabs (batch, in_channels, H, W), H and W multiples of 32, to the features at strides 2, 4, 8, 16, 32."""
         # layer0 ends in a pooling of its own; the skip connection leaves before it, at stride 2
-        at_2 = self.layer0.relu1(self.layer0.bn1(self.layer0.conv1(x)))
-        at_4 = self.layer1(self.layer0.pool(at_2))
+        at_2 = self.layer0[:-1](x)
+        at_4 = self.layer1(self.layer0[-1](at_2))
         at_8 = self.layer2(at_4)
         at_16 = self.layer3(at_8)
         return [at_2, at_4, at_8, at_16, self.layer4(at_16)]
@@ -187,8 +187,8 @@ class SEResUNet(nn.Module):
             x: (batch, in_channels, H, W), HU already windowed to [-1, 1].
 
         Returns:
-            (batch, out_channels, H, W). In training mode with deep supervision (batch, 4, out_channels, H, W): the final
-            map, then the maps made at strides 2, 4 and 8, enlarged to full size.
+            (batch, out_channels, H, W). In training mode with deep supervision (batch, 4, out_channels, H, W): the
+            final map, then the maps made at strides 2, 4 and 8, enlarged to full size.
         """
         height, width = x.shape[2], x.shape[3]
         below = (self.stride - height % self.stride) % self.stride

@@ -1,0 +1,177 @@
+"""The record that travels with weights: what they are, how they were made, and a hash that proves it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import monai
+import numpy
+import torch
+
+import liverseg
+from liverseg.errors import LiversegError
+
+__all__ = ["FORMAT_VERSION", "WeightsRecord", "file_hash", "package_versions", "tensors_hash"]
+
+FORMAT_VERSION = 1
+"""Raised when a record of the new kind would mislead a reader of the old one."""
+
+
+@dataclass(frozen=True)
+class WeightsRecord:
+    """What a weights file is.
+
+    Attributes:
+        network: class name, "SEResUNet".
+        arguments: what it is built with, JSON-able; at least size, in_channels and out_channels.
+        slab_slices: adjacent axial slices of the input.
+        hu_window: lower and upper HU of the input's window.
+        labels: label names in channel order, one an output channel.
+        datalist_name: name of the data list trained on.
+        datalist_sha256: SHA-256 of that data list's file, hexadecimal.
+        epoch: epochs trained when the weights were kept; 0 for none.
+        metrics: validation scores of that epoch, by name; NaN where a score was not defined.
+        versions: package versions it was trained with, by package.
+        tensors_sha256: `tensors_hash` of the weights; empty until they are written.
+        format_version: see `FORMAT_VERSION`.
+
+    Raises:
+        LiversegError: if a value is not of its kind or the labels are not one an output channel.
+    """
+
+    network: str
+    arguments: dict[str, Any]
+    slab_slices: int
+    hu_window: tuple[float, float]
+    labels: tuple[str, ...]
+    datalist_name: str
+    datalist_sha256: str
+    epoch: int
+    metrics: dict[str, float]
+    versions: dict[str, str]
+    tensors_sha256: str = ""
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        for name, sound in (
+            ("network", _is_text(self.network) and bool(self.network)),
+            (
+                "arguments",
+                isinstance(self.arguments, dict) and {"size", "in_channels", "out_channels"} <= {*self.arguments},
+            ),
+            ("slab_slices", _is_count(self.slab_slices) and self.slab_slices > 0),
+            ("hu_window", len(self.hu_window) == 2 and all(map(_is_number, self.hu_window))),
+            ("labels", all(map(_is_text, self.labels))),
+            ("datalist_name", _is_text(self.datalist_name)),
+            ("datalist_sha256", _is_text(self.datalist_sha256)),
+            ("epoch", _is_count(self.epoch)),
+            ("metrics", isinstance(self.metrics, dict) and all(map(_is_number, self.metrics.values()))),
+            ("versions", isinstance(self.versions, dict) and all(map(_is_text, self.versions.values()))),
+            ("tensors_sha256", _is_text(self.tensors_sha256)),
+        ):
+            if not sound:
+                raise LiversegError(f"record of weights: {name} is {getattr(self, name)!r}, which it cannot be")
+        if self.arguments["out_channels"] != len(self.labels):
+            raise LiversegError(
+                f"record of weights: {len(self.labels)} labels for {self.arguments['out_channels']} output channels"
+            )
+
+    def for_tensors(self, state: Mapping[str, torch.Tensor]) -> WeightsRecord:
+        """The same record with the hash of these tensors."""
+        return replace(self, tensors_sha256=tensors_hash(state))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON content; a score that is not defined becomes null."""
+        content = asdict(self)
+        content["hu_window"], content["labels"] = list(self.hu_window), list(self.labels)
+        content["metrics"] = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        return content
+
+    @classmethod
+    def from_json(cls, content: Any) -> WeightsRecord:
+        """A record from what `to_json` gave.
+
+        Raises:
+            LiversegError: if it is not such content, or of a newer format.
+        """
+        if not isinstance(content, Mapping) or "format_version" not in content:
+            raise LiversegError("not a record of liverseg weights")
+        if content["format_version"] != FORMAT_VERSION:
+            raise LiversegError(
+                f"record of format {content['format_version']!r}; this liverseg reads {FORMAT_VERSION}: update liverseg"
+            )
+        known = [field.name for field in fields(cls)]
+        wrong = [name for name in known if name not in content] + [name for name in content if name not in known]
+        if wrong:
+            raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'not known'}")
+        values = dict(content)
+        for name in ("hu_window", "labels"):
+            if not isinstance(values[name], list):
+                raise LiversegError(f"record of weights: {name} is {values[name]!r}; a list is needed")
+            values[name] = tuple(values[name])
+        if isinstance(values["metrics"], dict):
+            values["metrics"] = {key: math.nan if score is None else score for key, score in values["metrics"].items()}
+        return cls(**values)
+
+    def dumps(self, indent: int | None = None) -> str:
+        """The record as JSON text."""
+        return json.dumps(self.to_json(), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def tensors_hash(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over the tensors sorted by name: for each the name, data type and shape as text, then its bytes.
+
+    Bytes are those of the contiguous tensor in the machine's order (little-endian wherever torch runs), so the memory
+    format does not matter.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        LiversegError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise LiversegError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide what weights compute."""
+    return {
+        "liverseg": liverseg.__version__,
+        "monai": monai.__version__,
+        "torch": str(torch.__version__),
+        "numpy": numpy.__version__,
+    }
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,181 @@
+"""Weights into a network: all of them, or all but the head from pre-training to joint training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from liverseg.errors import LiversegError
+from liverseg.labels import label_names, labels_for
+from liverseg.networks.record import WeightsRecord
+from liverseg.networks.se_resunet import SEResUNet
+from liverseg.networks.weights import read_record, read_weights
+
+__all__ = ["TransferReport", "load_weights", "record_differences", "transfer_weights"]
+
+_CARRIED = ("encoder.", "decoder.")
+_AUX_HEADS = "aux_heads."
+_NAMED = 3
+
+
+@dataclass(frozen=True)
+class TransferReport:
+    """What a hand-over did.
+
+    Attributes:
+        loaded: names of the tensors taken from the file.
+        left: names of those that start new, or that only the file has, each with the reason.
+    """
+
+    loaded: tuple[str, ...]
+    left: dict[str, str]
+
+    def summary(self) -> str:
+        """One line: how many tensors were loaded, which were left and why."""
+        left = ", ".join(f"{name} ({why})" for name, why in self.left.items())
+        return f"transfer: {len(self.loaded)} tensors loaded, {len(self.left)} left{': ' if left else ''}{left}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON content with the fields' names."""
+        return {"loaded": list(self.loaded), "left": dict(self.left)}
+
+
+def record_differences(
+    record: WeightsRecord,
+    network: SEResUNet,
+    hu_window: Sequence[float] | None = None,
+    slab_slices: int | None = None,
+    head: bool = True,
+) -> list[str]:
+    """Where a record and a network disagree, in words.
+
+    Args:
+        record: of the weights.
+        network: they are meant for.
+        hu_window: lower and upper HU of the network's input; None leaves it unchecked.
+        slab_slices: slices of its input; the network's input channels by default.
+        head: also compare the output channels and their labels.
+    """
+    own = network.arguments()
+    pairs: list[tuple[str, Any, Any]] = [("network", record.network, type(network).__name__)]
+    for name in ("size", "in_channels", *(["out_channels"] if head else [])):
+        pairs.append((name, record.arguments[name], own[name]))
+    if head:
+        pairs.append(("labels", ", ".join(record.labels), ", ".join(_labels(own["out_channels"], record))))
+    if hu_window is not None:
+        pairs.append(("HU window", _window(record.hu_window), _window(hu_window)))
+    pairs.append(("slab slices", record.slab_slices, own["in_channels"] if slab_slices is None else slab_slices))
+    return [f"{name} {theirs} in the file, {ours} in the network" for name, theirs, ours in pairs if theirs != ours]
+
+
+def load_weights(
+    network: SEResUNet,
+    path: str | os.PathLike,
+    *,
+    hu_window: Sequence[float] | None = None,
+    slab_slices: int | None = None,
+) -> WeightsRecord | None:
+    """Load a weights file of the very same network, in place; `aux_heads.*` are passed over where it has none.
+
+    Args:
+        network: changed only if everything fits.
+        path: .safetensors, .pt or .pth.
+        hu_window: lower and upper HU of the network's input, to be compared; None leaves it unchecked.
+        slab_slices: slices of its input, to be compared; the network's input channels by default.
+
+    Returns:
+        The record of the weights; None where they have none.
+
+    Raises:
+        LiversegError: if the file cannot be used, or anything differs: the first three differences are named.
+    """
+    record = read_record(path)
+    state = read_weights(path)
+    own = network.state_dict()
+    if not any(name.startswith(_AUX_HEADS) for name in own):
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(_AUX_HEADS)}
+    differences = [] if record is None else record_differences(record, network, hu_window, slab_slices)
+    _refuse(path, [*differences, *_tensor_differences(state, own)], "take the weights of this very network")
+    network.load_state_dict(state)
+    return record
+
+
+def transfer_weights(
+    network: SEResUNet, path: str | os.PathLike, *, hu_window: Sequence[float], slab_slices: int
+) -> TransferReport:
+    """Carry encoder and decoder from pre-training into a network, in place; its heads stay as they are.
+
+    Args:
+        network: the joint network, changed only if everything fits.
+        path: exported weights with their record.
+        hu_window: lower and upper HU of the network's input.
+        slab_slices: slices of its input.
+
+    Raises:
+        LiversegError: if the file cannot be used or has no record, or anything but the head differs: the first three
+            differences are named.
+    """
+    record = read_record(path)
+    if record is None:
+        raise LiversegError(
+            f"{path}: no record says what these weights are; run the pretrain bundle's export, give its file"
+        )
+    state, own = read_weights(path), network.state_dict()
+    carried = {name: tensor for name, tensor in state.items() if name.startswith(_CARRIED)}
+    wanted = {name: tensor for name, tensor in own.items() if name.startswith(_CARRIED)}
+    differences = record_differences(record, network, hu_window, slab_slices, head=False)
+    _refuse(path, [*differences, *_tensor_differences(carried, wanted)], "pre-train with this network, window and slab")
+    network.load_state_dict(carried, strict=False)
+    left = {name: _why_left(name, state.get(name), own.get(name)) for name in {**own, **state} if name not in carried}
+    return TransferReport(loaded=tuple(carried), left=left)
+
+
+def _why_left(name: str, theirs: torch.Tensor | None, ours: torch.Tensor | None) -> str:
+    if theirs is None:
+        return "not in the file"
+    if ours is None:
+        return "not in the network"
+    if theirs.shape != ours.shape:
+        return f"{ours.shape[0]} channels here, {theirs.shape[0]} in the file"
+    return "a head starts new"
+
+
+def _tensor_differences(state: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> list[str]:
+    found = []
+    for name, ours in own.items():
+        theirs = state.get(name)
+        if theirs is None:
+            found.append(f"{name} missing in the file")
+        elif theirs.shape != ours.shape:
+            found.append(f"{name} {_shape(theirs)} in the file, {_shape(ours)} in the network")
+        elif theirs.dtype != ours.dtype:
+            found.append(f"{name} {theirs.dtype} in the file, {ours.dtype} in the network")
+    return found + [f"{name} not in the network" for name in state if name not in own]
+
+
+def _refuse(path: str | os.PathLike, differences: list[str], what_to_do: str) -> None:
+    if not differences:
+        return
+    others = len(differences) - _NAMED
+    more = f"; and {others} other{'s' if others > 1 else ''}" if others > 0 else ""
+    raise LiversegError(f"{path}: does not fit: {'; '.join(differences[:_NAMED])}{more}; {what_to_do}")
+
+
+def _labels(out_channels: int, record: WeightsRecord) -> tuple[str, ...]:
+    """The labels a network of so many channels speaks; the record's own where no table tells."""
+    try:
+        return label_names(labels_for(out_channels))
+    except ValueError:
+        return record.labels
+
+
+def _window(limits: Sequence[float]) -> str:
+    return f"[{float(limits[0]):g}, {float(limits[1]):g}]"
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return "×".join(map(str, tensor.shape)) or "scalar"

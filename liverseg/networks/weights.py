@@ -1,0 +1,195 @@
+"""Weights on disk: safetensors with a record for the hand-over, plain state dicts for MONAI.
+
+Nothing here runs pickled code: state dicts are read with torch's restricted unpickler.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+
+from liverseg.errors import LiversegError
+from liverseg.networks.record import WeightsRecord, tensors_hash
+
+__all__ = ["export_weights", "read_record", "read_weights", "recorded_size", "save_state"]
+
+_HEADER_KEY = "liverseg"  # one key alone: safetensors writes several in random order, and files would differ
+_STATE_SUFFIXES = (".pt", ".pth")
+_CHECKPOINT_KEYS = ("network", "model")
+_EXPORT_AGAIN = "copy or export it again"
+
+
+def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Tensor], record: WeightsRecord) -> None:
+    """Write a safetensors file with its record in the header, and the record beside it as `<stem>.json`.
+
+    Both are written under a temporary name and renamed, the weights last. The same tensors and record give the same
+    bytes.
+
+    Args:
+        path: target, ending in .safetensors; its folder is made if missing.
+        network_state: a network's state_dict.
+        record: what they are; its tensor hash is filled in here.
+
+    Raises:
+        LiversegError: if the name has another ending or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise LiversegError(f"{path}: exported weights end in .safetensors; choose such a name")
+    state = _plain(network_state)
+    record = record.for_tensors(state)
+    content = to_safetensors(state, metadata={_HEADER_KEY: record.dumps()})
+    _write_with_record(path, record, lambda unfinished: unfinished.write_bytes(content))
+
+
+def save_state(path: str | os.PathLike, network_state: Mapping[str, torch.Tensor], record: WeightsRecord) -> None:
+    """Write a plain state_dict, as MONAI's bundles want it in `models/model.pt`, and its record as `<stem>.json`.
+
+    Args:
+        path: target, ending in .pt or .pth; its folder is made if missing.
+        network_state: a network's state_dict.
+        record: what they are; its tensor hash is filled in here.
+
+    Raises:
+        LiversegError: if the name has another ending or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix not in _STATE_SUFFIXES:
+        raise LiversegError(f"{path}: a state_dict ends in .pt or .pth; choose such a name")
+    state = _plain(network_state)
+    _write_with_record(path, record.for_tensors(state), lambda unfinished: torch.save(state, unfinished))
+
+
+def read_record(path: str | os.PathLike) -> WeightsRecord | None:
+    """The record of a weights file, without reading its tensors.
+
+    Returns:
+        From the header of a .safetensors file, or from `<stem>.json` beside a .pt file; None for a .pt without one.
+
+    Raises:
+        LiversegError: if the file is missing, truncated, not a weights file or its record is not sound.
+    """
+    path = _existing(path)
+    if path.suffix in _STATE_SUFFIXES:
+        beside = path.with_suffix(".json")
+        if not beside.is_file():
+            return None
+        return _record_from(beside, _read_text(beside))
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise LiversegError(f"{path}: cannot be read as safetensors, truncated or foreign; {_EXPORT_AGAIN}") from error
+    if _HEADER_KEY not in metadata:
+        raise LiversegError(f"{path}: no record in its header, so not exported by liverseg; run a bundle's export")
+    return _record_from(path, metadata[_HEADER_KEY])
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
+    """The tensors of a weights file, on the CPU.
+
+    Args:
+        path: .safetensors with a record, or .pt / .pth with a state_dict, alone or under "network" or "model".
+
+    Raises:
+        LiversegError: if the file is missing, truncated, foreign, holds more than tensors, or its tensors are not those
+            of its record.
+    """
+    record = read_record(path)
+    path = Path(path)
+    state = load_file(path) if path.suffix == ".safetensors" else _load_state(path)
+    if record is not None and record.tensors_sha256 != tensors_hash(state):
+        where = "its record" if path.suffix == ".safetensors" else path.with_suffix(".json").name
+        raise LiversegError(f"{path}: its tensors are not those {where} tells of (SHA-256 differs); {_EXPORT_AGAIN}")
+    return state
+
+
+def recorded_size(weights: str | os.PathLike | None, default: str = "full") -> str:
+    """The network size a weights file was made with; `default` where there is no file or no record to tell.
+
+    Never raises: a config asks before it knows whether the weights are there, and loading refuses them later.
+    """
+    try:
+        record = read_record(weights) if weights is not None else None
+    except LiversegError:
+        return default
+    return default if record is None else str(record.arguments["size"])
+
+
+def _plain(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous copies on the CPU, in their own order."""
+    return {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+
+
+def _write_with_record(path: Path, record: WeightsRecord, write: Callable[[Path], Any]) -> None:
+    beside = path.with_suffix(".json")
+    unfinished = [target.with_name(f".{target.name}.{os.getpid()}") for target in (beside, path)]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished[0].write_text(record.dumps(indent=1) + "\n", encoding="utf-8")
+        write(unfinished[1])
+        for source, target in zip(unfinished, (beside, path), strict=True):
+            source.replace(target)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk or a missing folder as RuntimeError
+        for source in unfinished:
+            source.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise LiversegError(f"{path}: weights cannot be written ({reason}); choose another folder") from error
+
+
+def _existing(path: str | os.PathLike) -> Path:
+    path = Path(path)
+    if path.suffix not in (".safetensors", *_STATE_SUFFIXES):
+        raise LiversegError(f"{path}: not the name of a weights file; .safetensors, .pt and .pth are read")
+    if not path.is_file():
+        raise LiversegError(f"{path}: no such weights file; train and export first, or give another path")
+    return path
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise LiversegError(f"{path}: the record beside the weights cannot be read; {_EXPORT_AGAIN}") from error
+
+
+def _record_from(path: Path, text: str) -> WeightsRecord:
+    try:
+        return WeightsRecord.from_json(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise LiversegError(f"{path}: the record of the weights is not JSON; {_EXPORT_AGAIN}") from error
+    except LiversegError as error:
+        raise LiversegError(f"{path}: {error}; {_EXPORT_AGAIN}") from error
+
+
+def _load_state(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "nsupported global" in str(error) or "nsupported class" in str(error):
+            raise LiversegError(
+                f"{path}: refused, it holds pickled objects besides tensors; save the network's state_dict alone"
+            ) from error
+        raise LiversegError(f"{path}: not a file of torch.save; {_EXPORT_AGAIN}") from error
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise LiversegError(f"{path}: cannot be read, truncated or foreign; {_EXPORT_AGAIN}") from error
+    for key in _CHECKPOINT_KEYS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content:
+        raise LiversegError(f"{path}: holds a {type(content).__name__}, not a state_dict; save network.state_dict()")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, torch.Tensor):
+            raise LiversegError(
+                f"{path}: not a state_dict, {name!r} is a {type(value).__name__}; save network.state_dict()"
+            )
+    return dict(content)
