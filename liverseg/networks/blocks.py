@@ -7,9 +7,21 @@ from monai.networks.blocks import ChannelSELayer, Convolution
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["DecoderStage", "LastStage", "SEResidualBlock"]
+__all__ = ["SE_REDUCTION", "DecoderStage", "LastStage", "SEResidualBlock", "squeeze_and_excitation"]
 
+SE_REDUCTION = 16
+"""Channels over channels of the squeezed layer, as in SE-ResNet-50."""
+
+_LEAST_SQUEEZED = 8
 _RELU = ("relu", {"inplace": True})
+
+
+def squeeze_and_excitation(channels: int) -> ChannelSELayer:
+    """MONAI's squeeze-and-excitation layer with a reduction of 16, but never fewer than 8 squeezed channels.
+
+    A squeezed layer of two or three is often dead at the start: its ReLUs see nearly the same averages in every batch.
+    """
+    return ChannelSELayer(2, channels, r=max(1, min(SE_REDUCTION, channels // _LEAST_SQUEEZED)))
 
 
 class SEResidualBlock(nn.Module):
@@ -21,14 +33,13 @@ class SEResidualBlock(nn.Module):
         in_channels: channels of the input.
         out_channels: channels of the output.
         stride: 1, or 2 to halve height and width.
-        reduction: channels over channels of the squeezed layer.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int = 1, reduction: int = 16) -> None:
+    def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
         self.conv1 = Convolution(2, in_channels, out_channels, strides=stride, act=_RELU, norm="batch", bias=False)
         self.conv2 = Convolution(2, out_channels, out_channels, act=None, norm="batch", bias=False)
-        self.se_layer = ChannelSELayer(2, out_channels, r=reduction)
+        self.se_layer = squeeze_and_excitation(out_channels)
         self.project: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.project = Convolution(
@@ -50,12 +61,11 @@ class DecoderStage(nn.Module):
         in_channels: channels from the stage below.
         skip_channels: channels of the skip connection.
         out_channels: channels of the output.
-        reduction: see `SEResidualBlock`.
     """
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, reduction: int) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.block = SEResidualBlock(in_channels + skip_channels, out_channels, reduction=reduction)
+        self.block = SEResidualBlock(in_channels + skip_channels, out_channels)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
@@ -73,16 +83,15 @@ class LastStage(nn.Module):
         in_channels: channels at stride 2.
         skip_channels: slices of the slab.
         out_channels: channels of the output.
-        reduction: see `SEResidualBlock`.
     """
 
-    def __init__(self, in_channels: int, skip_channels: int, out_channels: int, reduction: int) -> None:
+    def __init__(self, in_channels: int, skip_channels: int, out_channels: int) -> None:
         super().__init__()
         self.enlarge = nn.Sequential(
             nn.Conv2d(in_channels, 4 * out_channels, kernel_size=1, bias=False), nn.PixelShuffle(2)
         )
         self.conv = Convolution(2, out_channels + skip_channels, out_channels, act=_RELU, norm="batch", bias=False)
-        self.se_layer = ChannelSELayer(2, out_channels, r=reduction)
+        self.se_layer = squeeze_and_excitation(out_channels)
 
     def forward(self, x: torch.Tensor, slab: torch.Tensor) -> torch.Tensor:
         """(batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""

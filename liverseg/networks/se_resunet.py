@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from liverseg.errors import UsageError
-from liverseg.networks.blocks import DecoderStage, LastStage, SEResidualBlock
+from liverseg.networks.blocks import SE_REDUCTION, DecoderStage, LastStage, SEResidualBlock
 
 __all__ = ["SIZES", "NetworkSize", "SEResUNet", "SEResUNetDecoder", "SEResUNetEncoder"]
 
@@ -26,19 +26,17 @@ class NetworkSize:
         blocks: residual blocks of `layer1` to `layer4`.
         bottleneck: True for MONAI's SE-ResNet-50 bottlenecks, whose channels are fixed; False for basic blocks.
         decoder: channels at strides 16, 8, 4, 2 and 1.
-        reduction: of every squeeze-and-excitation block.
     """
 
     encoder: tuple[int, int, int, int, int]
     blocks: tuple[int, int, int, int]
     bottleneck: bool
     decoder: tuple[int, int, int, int, int]
-    reduction: int
 
 
 SIZES: dict[str, NetworkSize] = {
-    "full": NetworkSize((64, 256, 512, 1024, 2048), (3, 4, 6, 3), True, (256, 128, 64, 32, 16), 16),
-    "small": NetworkSize((16, 32, 64, 96, 128), (1, 2, 2, 2), False, (64, 48, 32, 16, 8), 4),
+    "full": NetworkSize((64, 256, 512, 1024, 2048), (3, 4, 6, 3), True, (256, 128, 64, 32, 16)),
+    "small": NetworkSize((16, 32, 64, 96, 128), (1, 2, 2, 2), False, (64, 48, 32, 16, 8)),
 }
 """`full` is the paper's encoder with a decoder that costs about as much again; `small` is what two CPU cores train in
 minutes. Its channels are multiples of 16, the floats a CPU's vector register holds, and few at full resolution, where
@@ -63,7 +61,7 @@ class SEResUNetEncoder(nn.Module):
         if numbers.bottleneck:
             base = SEResNet50(
                 layers=numbers.blocks,
-                reduction=numbers.reduction,
+                reduction=SE_REDUCTION,
                 spatial_dims=2,
                 in_channels=in_channels,
                 num_classes=1,
@@ -71,7 +69,7 @@ class SEResUNetEncoder(nn.Module):
             self.layer0, self.layer1, self.layer2 = base.layer0, base.layer1, base.layer2
             self.layer3, self.layer4 = base.layer3, base.layer4
             return
-        widths, reduction = numbers.encoder, numbers.reduction
+        widths = numbers.encoder
         self.layer0 = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(in_channels, widths[0], kernel_size=3, stride=2, padding=1, bias=False),
@@ -80,24 +78,24 @@ class SEResUNetEncoder(nn.Module):
                 pool=nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True),
             )
         )
-        self.layer1 = _basic_layer(widths[0], widths[1], numbers.blocks[0], 1, reduction)
-        self.layer2 = _basic_layer(widths[1], widths[2], numbers.blocks[1], 2, reduction)
-        self.layer3 = _basic_layer(widths[2], widths[3], numbers.blocks[2], 2, reduction)
-        self.layer4 = _basic_layer(widths[3], widths[4], numbers.blocks[3], 2, reduction)
+        self.layer1 = _basic_layer(widths[0], widths[1], numbers.blocks[0], 1)
+        self.layer2 = _basic_layer(widths[1], widths[2], numbers.blocks[1], 2)
+        self.layer3 = _basic_layer(widths[2], widths[3], numbers.blocks[2], 2)
+        self.layer4 = _basic_layer(widths[3], widths[4], numbers.blocks[3], 2)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Slabs (batch, in_channels, H, W), H and W multiples of 32, to the features at strides 2, 4, 8, 16, 32."""
-        # layer0 ends in a pooling of its own; the skip connection leaves before it, at stride 2
-        at_2 = self.layer0[:-1](x)
-        at_4 = self.layer1(self.layer0[-1](at_2))
+        # layer0 is convolution, norm, ReLU and pooling; the skip connection leaves before the pooling, at stride 2
+        at_2 = self.layer0[2](self.layer0[1](self.layer0[0](x)))
+        at_4 = self.layer1(self.layer0[3](at_2))
         at_8 = self.layer2(at_4)
         at_16 = self.layer3(at_8)
         return [at_2, at_4, at_8, at_16, self.layer4(at_16)]
 
 
-def _basic_layer(in_channels: int, out_channels: int, blocks: int, stride: int, reduction: int) -> nn.Sequential:
-    first = SEResidualBlock(in_channels, out_channels, stride, reduction)
-    return nn.Sequential(first, *(SEResidualBlock(out_channels, out_channels, 1, reduction) for _ in range(blocks - 1)))
+def _basic_layer(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
+    first = SEResidualBlock(in_channels, out_channels, stride)
+    return nn.Sequential(first, *(SEResidualBlock(out_channels, out_channels) for _ in range(blocks - 1)))
 
 
 class SEResUNetDecoder(nn.Module):
@@ -113,12 +111,12 @@ class SEResUNetDecoder(nn.Module):
 
     def __init__(self, numbers: NetworkSize, in_channels: int) -> None:
         super().__init__()
-        encoder, decoder, reduction = numbers.encoder, numbers.decoder, numbers.reduction
-        self.stage16 = DecoderStage(encoder[4], encoder[3], decoder[0], reduction)
-        self.stage8 = DecoderStage(decoder[0], encoder[2], decoder[1], reduction)
-        self.stage4 = DecoderStage(decoder[1], encoder[1], decoder[2], reduction)
-        self.stage2 = DecoderStage(decoder[2], encoder[0], decoder[3], reduction)
-        self.stage1 = LastStage(decoder[3], in_channels, decoder[4], min(reduction, 4))
+        encoder, decoder = numbers.encoder, numbers.decoder
+        self.stage16 = DecoderStage(encoder[4], encoder[3], decoder[0])
+        self.stage8 = DecoderStage(decoder[0], encoder[2], decoder[1])
+        self.stage4 = DecoderStage(decoder[1], encoder[1], decoder[2])
+        self.stage2 = DecoderStage(decoder[2], encoder[0], decoder[3])
+        self.stage1 = LastStage(decoder[3], in_channels, decoder[4])
 
     def forward(self, slab: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
         """The slab and the encoder's features to the decoder's features at strides 1, 2, 4 and 8."""
