@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +142,8 @@ def _write_with_record(path: Path, record: WeightsRecord, write: Callable[[Path]
             source.replace(target)
     except (OSError, RuntimeError) as error:  # torch reports a full disk or a missing folder as RuntimeError
         for source in unfinished:
-            source.unlink(missing_ok=True)
+            with suppress(OSError):
+                source.unlink()
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise LiversegError(f"{path}: weights cannot be written ({reason}); choose another folder") from error
 

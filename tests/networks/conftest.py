@@ -1,0 +1,28 @@
+import pytest
+import torch
+
+from liverseg.labels import PRETRAIN_LABELS, label_names
+from liverseg.networks import SEResUNet, WeightsRecord, package_versions
+
+
+@pytest.fixture
+def pretrained():
+    """A pre-training network with weights of its own."""
+    torch.manual_seed(1)
+    return SEResUNet("small", out_channels=3)
+
+
+@pytest.fixture
+def record(pretrained):
+    return WeightsRecord(
+        network="SEResUNet",
+        arguments=pretrained.arguments(),
+        slab_slices=3,
+        hu_window=(-200.0, 250.0),
+        labels=label_names(PRETRAIN_LABELS),
+        datalist_name="phantom",
+        datalist_sha256="ab" * 32,
+        epoch=7,
+        metrics={"val_lesion_dice": 0.625},
+        versions=package_versions(),
+    )

@@ -1,0 +1,76 @@
+import hashlib
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from liverseg.errors import LiversegError
+from liverseg.networks import WeightsRecord, file_hash, package_versions, tensors_hash
+
+
+def test_record_survives_json(record):
+    assert WeightsRecord.from_json(json.loads(record.dumps())) == record
+
+
+def test_undefined_score_is_null_in_json_and_nan_again(record):
+    text = replace(record, metrics={"val_lesion_dice": math.nan}).dumps()
+    assert json.loads(text)["metrics"] == {"val_lesion_dice": None}
+    assert math.isnan(WeightsRecord.from_json(json.loads(text)).metrics["val_lesion_dice"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hu_window": [250]}, "hu_window"),
+        ({"hu_window": "wide"}, "hu_window is 'wide'; a list is needed"),
+        ({"epoch": -1}, "epoch is -1"),
+        ({"epoch": True}, "epoch is True"),
+        ({"slab_slices": 0}, "slab_slices is 0"),
+        ({"labels": ["background", "liver"]}, "2 labels for 3 output channels"),
+        ({"metrics": {"dice": "good"}}, "metrics"),
+        ({"versions": {"torch": 2}}, "versions"),
+        ({"arguments": {"size": "small"}}, "arguments"),
+        ({"network": ""}, "network"),
+        ({"colour": "red"}, "colour is not known"),
+        ({"format_version": 2}, "record of format 2; this liverseg reads 1: update liverseg"),
+    ],
+)
+def test_unsound_record_is_refused(record, change, message):
+    with pytest.raises(LiversegError, match=message):
+        WeightsRecord.from_json({**record.to_json(), **change})
+
+
+def test_record_with_something_missing_or_of_another_kind_is_refused(record):
+    content = record.to_json()
+    del content["epoch"]
+    with pytest.raises(LiversegError, match=r"epoch is missing"):
+        WeightsRecord.from_json(content)
+    for other in ([], {"size": "small"}, "text", None):
+        with pytest.raises(LiversegError, match=r"not a record of liverseg weights"):
+            WeightsRecord.from_json(other)
+
+
+def test_tensors_hash_sees_names_types_shapes_and_values_and_nothing_else():
+    state = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3), "c": torch.ones(2, 3, 4, 4)}
+    base = tensors_hash(state)
+    assert tensors_hash(dict(reversed(state.items()))) == base
+    assert tensors_hash({**state, "c": state["c"].contiguous(memory_format=torch.channels_last)}) == base
+    assert tensors_hash({**state, "a": torch.tensor(4)}) != base
+    assert tensors_hash({**state, "a": torch.tensor(3, dtype=torch.int32)}) != base
+    assert tensors_hash({**state, "b": state["b"].reshape(3, 2)}) != base
+    assert tensors_hash({"b": state["b"], "d": state["a"], "c": state["c"]}) != base
+    assert tensors_hash({"half": torch.ones(3, dtype=torch.bfloat16)}) != tensors_hash({"half": torch.ones(3)})
+
+
+def test_file_hash(tmp_path):
+    (tmp_path / "list.json").write_bytes(b"{}")
+    assert file_hash(tmp_path / "list.json") == hashlib.sha256(b"{}").hexdigest()
+    with pytest.raises(LiversegError, match=r"none.json: cannot be read"):
+        file_hash(tmp_path / "none.json")
+
+
+def test_versions_are_those_of_the_packages():
+    assert set(package_versions()) == {"liverseg", "monai", "torch", "numpy"}
+    assert package_versions()["torch"] == str(torch.__version__)

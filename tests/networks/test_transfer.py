@@ -1,0 +1,156 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from liverseg.errors import LiversegError
+from liverseg.networks import SEResUNet, export_weights, load_weights, save_state, transfer_weights
+
+WINDOW = (-200, 250)
+
+
+@pytest.fixture
+def exported(tmp_path, pretrained, record):
+    export_weights(tmp_path / "pretrain.safetensors", pretrained.state_dict(), record)
+    return tmp_path / "pretrain.safetensors"
+
+
+def _unchanged(network, before):
+    return all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def _copy(network):
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
+def test_load_takes_everything(exported, pretrained, record):
+    network = SEResUNet("small", out_channels=3)
+    loaded = load_weights(network, exported, hu_window=WINDOW, slab_slices=3)
+    assert loaded is not None and loaded.epoch == record.epoch
+    assert _unchanged(network, pretrained.state_dict())
+
+
+def test_load_of_a_bare_state_has_no_record(tmp_path, pretrained):
+    torch.save(pretrained.state_dict(), tmp_path / "model.pt")
+    network = SEResUNet("small", out_channels=3)
+    assert load_weights(network, tmp_path / "model.pt") is None
+    assert _unchanged(network, pretrained.state_dict())
+
+
+def test_load_passes_over_aux_heads_only_where_the_network_has_none(tmp_path, record):
+    supervised = SEResUNet("small", out_channels=3, deep_supervision=True)
+    save_state(tmp_path / "model.pt", supervised.state_dict(), replace(record, arguments=supervised.arguments()))
+    plain = SEResUNet("small", out_channels=3)
+    load_weights(plain, tmp_path / "model.pt")
+    assert _unchanged(plain, supervised.state_dict())
+    again = SEResUNet("small", out_channels=3, deep_supervision=True)
+    load_weights(again, tmp_path / "model.pt")
+    assert _unchanged(again, supervised.state_dict())
+    save_state(tmp_path / "plain.pt", plain.state_dict(), record)
+    with pytest.raises(LiversegError, match=r"aux_heads.stride2.weight missing in the file; .*; and 3 others"):
+        load_weights(again, tmp_path / "plain.pt")
+
+
+def test_load_names_the_first_three_differences_and_counts_the_others(exported):
+    network = SEResUNet("small", out_channels=5)
+    before = _copy(network)
+    with pytest.raises(LiversegError) as refusal:
+        load_weights(network, exported)
+    assert str(refusal.value) == (
+        f"{exported}: does not fit: out_channels 3 in the file, 5 in the network; labels background, liver, lesion in "
+        "the file, background, liver, cyst, hemangioma, metastasis in the network; head.weight 3×8×1×1 in the file, "
+        "5×8×1×1 in the network; and 1 other; take the weights of this very network"
+    )
+    assert _unchanged(network, before)
+
+
+def test_load_of_another_size_tells_the_size_first(exported):
+    with pytest.raises(LiversegError, match=r"does not fit: size small in the file, full in the network; .* others; "):
+        load_weights(SEResUNet("full", out_channels=3), exported)
+
+
+def test_load_compares_window_slab_and_labels(tmp_path, pretrained, record, exported):
+    network = SEResUNet("small", out_channels=3)
+    with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 200\] in the network; take"):
+        load_weights(network, exported, hu_window=(-100, 200))
+    with pytest.raises(LiversegError, match=r"slab slices 3 in the file, 5 in the network"):
+        load_weights(network, exported, slab_slices=5)
+    relabelled = replace(record, labels=("background", "spleen", "lesion"))
+    save_state(tmp_path / "model.pt", pretrained.state_dict(), relabelled)
+    with pytest.raises(
+        LiversegError, match=r"labels background, spleen, lesion in the file, background, liver, lesion"
+    ):
+        load_weights(network, tmp_path / "model.pt")
+
+
+def test_load_of_a_bare_state_of_another_network_names_tensors(tmp_path):
+    torch.save({"weight": torch.ones(2)}, tmp_path / "other.pt")
+    with pytest.raises(LiversegError, match=r"encoder.layer0.conv1.weight missing in the file; .*; and \d+ others"):
+        load_weights(SEResUNet("small"), tmp_path / "other.pt")
+
+
+def test_load_refuses_other_number_types(tmp_path, pretrained):
+    torch.save(pretrained.half().state_dict(), tmp_path / "half.pt")
+    with pytest.raises(LiversegError, match=r"encoder.layer0.conv1.weight torch.float16 in the file, torch.float32 in"):
+        load_weights(SEResUNet("small", out_channels=3), tmp_path / "half.pt")
+
+
+def test_transfer_loads_all_but_the_head(exported, pretrained):
+    network = SEResUNet("small", out_channels=5)
+    before = _copy(network)
+    report = transfer_weights(network, exported, hu_window=WINDOW, slab_slices=3)
+    state = network.state_dict()
+    assert set(report.loaded) == {name for name in state if name.startswith(("encoder.", "decoder."))}
+    assert all(torch.equal(state[name], pretrained.state_dict()[name]) for name in report.loaded)
+    assert all(torch.equal(state[name], before[name]) for name in report.left)
+    assert report.left == {
+        "head.weight": "5 channels here, 3 in the file",
+        "head.bias": "5 channels here, 3 in the file",
+    }
+    assert report.summary() == (
+        f"transfer: {len(state) - 2} tensors loaded, 2 left: head.weight (5 channels here, 3 in the file), "
+        "head.bias (5 channels here, 3 in the file)"
+    )
+    assert report.to_json() == {"loaded": list(report.loaded), "left": report.left}
+
+
+def test_transfer_tells_of_aux_heads_on_either_side(tmp_path, exported, record):
+    here = SEResUNet("small", out_channels=5, deep_supervision=True)
+    report = transfer_weights(here, exported, hu_window=WINDOW, slab_slices=3)
+    assert report.left["aux_heads.stride2.weight"] == "not in the file" and len(report.left) == 8
+    there = SEResUNet("small", out_channels=3, deep_supervision=True)
+    path = tmp_path / "supervised.safetensors"
+    export_weights(path, there.state_dict(), replace(record, arguments=there.arguments()))
+    report = transfer_weights(SEResUNet("small", out_channels=3), path, hu_window=WINDOW, slab_slices=3)
+    assert report.left["aux_heads.stride8.bias"] == "not in the network"
+    assert report.left["head.weight"] == "a head starts new"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "window", "slab", "message"),
+    [
+        ({"size": "full"}, WINDOW, 3, "size small in the file, full in the network; .* others; pre-train with"),
+        ({"in_channels": 5}, WINDOW, 5, "in_channels 3 in the file, 5 in the network; slab slices 3 in the file, 5 in"),
+        ({}, (-150, 250), 3, r"HU window \[-200, 250\] in the file, \[-150, 250\] in the network; pre-train with"),
+    ],
+)
+def test_transfer_refuses_what_was_trained_otherwise(exported, arguments, window, slab, message):
+    network = SEResUNet(**{"size": "small", **arguments})
+    before = _copy(network)
+    with pytest.raises(LiversegError, match=message):
+        transfer_weights(network, exported, hu_window=window, slab_slices=slab)
+    assert _unchanged(network, before)
+
+
+def test_transfer_refuses_another_network(tmp_path, pretrained, record):
+    export_weights(tmp_path / "w.safetensors", pretrained.state_dict(), replace(record, network="UNet"))
+    with pytest.raises(LiversegError, match=r"network UNet in the file, SEResUNet in the network"):
+        transfer_weights(SEResUNet("small"), tmp_path / "w.safetensors", hu_window=WINDOW, slab_slices=3)
+
+
+def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
+    torch.save(pretrained.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(
+        LiversegError, match=r"model.pt: no record says what these weights are; run the pretrain bundle's"
+    ):
+        transfer_weights(SEResUNet("small"), tmp_path / "model.pt", hu_window=WINDOW, slab_slices=3)
