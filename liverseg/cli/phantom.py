@@ -1,0 +1,40 @@
+"""`liverseg phantom`: synthetic abdomens with liver lesions, as a LiTS-like tree and as a typed cohort."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from liverseg.errors import ExitCode
+from liverseg.phantom import write_cohort, write_lits_tree
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("output", type=Path, help="folder to write lits/ and cohort/ into")
+    parser.add_argument(
+        "--kind", choices=("lits", "cohort", "both"), default="both", help="what to write (default both)"
+    )
+    parser.add_argument("--volumes", type=int, default=30, help="volumes of the LiTS-like tree (default 30)")
+    parser.add_argument("--patients", type=int, default=140, help="patients of the cohort (default 140)")
+    parser.add_argument("--slices", type=int, default=332, help="annotated slices of the cohort (default 332)")
+    parser.add_argument("--matrix", type=int, default=512, help="pixels along a slice's edge (default 512)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
+    parser.add_argument("--workers", type=int, help="processes (default: all processors)")
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Run the verb; returns its exit code."""
+    common = {"matrix": args.matrix, "seed": args.seed, "workers": args.workers}
+    wrote = []
+    if args.kind != "cohort":
+        root = write_lits_tree(args.output / "lits", volumes=args.volumes, **common)
+        wrote.append(f"{args.volumes} volumes in {root}")
+    if args.kind != "lits":
+        root = write_cohort(args.output / "cohort", patients=args.patients, slices=args.slices, **common)
+        wrote.append(f"{args.patients} patients with {args.slices} annotated slices in {root}")
+    print(f"phantoms: {' and '.join(wrote)}", file=sys.stderr)
+    return ExitCode.DONE

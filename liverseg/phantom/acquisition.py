@@ -1,0 +1,131 @@
+"""The scanner: partial volume over pixel and slice thickness, point spread, CT-like noise, rounding to int16 HU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import fft
+from scipy.ndimage import gaussian_filter1d
+
+__all__ = ["Scanner", "blur_in_plane", "noise_transfer", "scan_noise", "to_int16"]
+
+_FWHM = 2.3548
+"""Full width at half maximum of a Gaussian in standard deviations."""
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """One acquisition.
+
+    Attributes:
+        field_of_view: edge of the square image, mm.
+        matrix: pixels along that edge.
+        centre: (x, y) of the image's centre, LPS+ mm.
+        first: z of the lowest slice's centre, mm.
+        slices: how many.
+        thickness: slice thickness and spacing, mm.
+        point_spread: in-plane full width at half maximum, mm.
+        noise: standard deviation at the centre of the image, HU.
+        kernel: cut-off of the reconstruction kernel, cycles a mm.
+        correlation: share of each slice's noise that it has from the slice below.
+    """
+
+    field_of_view: float
+    matrix: int
+    centre: tuple[float, float]
+    first: float
+    slices: int
+    thickness: float
+    point_spread: float
+    noise: float
+    kernel: float
+    correlation: float
+
+    @property
+    def pixel(self) -> float:
+        """In-plane spacing, mm."""
+        return self.field_of_view / self.matrix
+
+    @property
+    def x(self) -> np.ndarray:
+        """Pixel centres along x, mm."""
+        return self._pixels() + self.centre[0]
+
+    @property
+    def y(self) -> np.ndarray:
+        """Pixel centres along y, mm."""
+        return self._pixels() + self.centre[1]
+
+    @property
+    def z(self) -> np.ndarray:
+        """Slice centres, mm."""
+        return self.first + self.thickness * np.arange(self.slices)
+
+    @property
+    def affine(self) -> np.ndarray:
+        """4×4, (x, y, z) index to RAS+ mm; the stored axes run to left, back and head (LPS+), like a CT's own."""
+        affine = np.diag([-self.pixel, -self.pixel, self.thickness, 1.0])
+        affine[:3, 3] = (-self.x[0], -self.y[0], self.first)
+        return affine
+
+    def inner_slices(self, finest: float) -> int:
+        """How many thin slices of at most `finest` mm are averaged to one."""
+        return max(int(np.ceil(self.thickness / finest - 1e-6)), 1)
+
+    def _pixels(self) -> np.ndarray:
+        return self.pixel * (np.arange(self.matrix) - (self.matrix - 1) / 2)
+
+
+def blur_in_plane(hu: np.ndarray, scanner: Scanner) -> np.ndarray:
+    """The scanner's in-plane point spread on (z, y, x) HU; slices are not mixed."""
+    sigma = scanner.point_spread / _FWHM / scanner.pixel
+    hu = gaussian_filter1d(hu, sigma, axis=1, mode="nearest", truncate=3.0)
+    return gaussian_filter1d(hu, sigma, axis=2, mode="nearest", truncate=3.0)
+
+
+def noise_transfer(scanner: Scanner) -> np.ndarray:
+    """Amplitude of the noise over in-plane frequency, (matrix, matrix // 2 + 1), with unit variance in the image.
+
+    Filtered backprojection gives a noise power of ramp × apodisation squared (Riederer, Pelc and Chesler, Phys Med Biol
+    23 (1978) 446): it rises from near zero, peaks at middle frequencies and falls to the kernel's cut-off.
+    """
+    f = np.hypot(fft.fftfreq(scanner.matrix, scanner.pixel)[:, None], fft.rfftfreq(scanner.matrix, scanner.pixel)[None])
+    cut = min(scanner.kernel, 0.5 / scanner.pixel)
+    window = np.where(f < cut, np.cos(0.5 * np.pi * np.minimum(f / cut, 1)) ** 2, 0)
+    # real noise has a little left at zero frequency: beam hardening, scatter, electronics
+    power = (f / cut + 0.04) * window**2
+    weight = np.full(power.shape[1], 2.0)
+    weight[0] = 1.0
+    if scanner.matrix % 2 == 0:
+        weight[-1] = 1.0
+    mean = (power * weight).sum() / scanner.matrix**2
+    return np.sqrt(power / mean).astype(np.float32)
+
+
+def scan_noise(rng: np.random.Generator, scanner: Scanner) -> np.ndarray:
+    """Noise of the whole scan, (z, y, x) float32 HU: CT-like in-plane spectrum, neighbouring slices correlated, a little
+    stronger in the middle of the body than at its edge, as attenuation makes it."""
+    n, m = scanner.slices, scanner.matrix
+    transfer = noise_transfer(scanner)
+    share = np.float32(scanner.correlation)
+    along = (np.arange(m) - (m - 1) / 2) * scanner.pixel
+    strength = 1.05 - 0.25 * np.minimum((along[:, None] ** 2 + along[None] ** 2) / 170.0**2, 1)
+    strength = (scanner.noise * strength / np.sqrt(1 + scanner.correlation**2)).astype(np.float32)
+    noise = np.empty((n, m, m), dtype=np.float32)
+    below = _slice_noise(rng, transfer, m)
+    for k in range(n):
+        own = _slice_noise(rng, transfer, m)
+        noise[k] = (own + share * below) * strength
+        below = own
+    return noise
+
+
+def _slice_noise(rng: np.random.Generator, transfer: np.ndarray, matrix: int) -> np.ndarray:
+    white = rng.standard_normal((matrix, matrix), dtype=np.float32)
+    return fft.irfft2(fft.rfft2(white) * transfer, s=(matrix, matrix), workers=1)
+
+
+def to_int16(hu: np.ndarray) -> np.ndarray:
+    """Whole HU between -1024 and 3071, as scanners store them."""
+    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)

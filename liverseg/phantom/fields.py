@@ -1,0 +1,234 @@
+"""Smooth 3-D fields on a coarse lattice: implicit shapes, random warps, and their values at any fine position.
+
+The frame is the patient's: x towards the left, y towards the back, z towards the head (LPS+), in mm. A shape is a signed
+distance in mm, negative inside, approximate away from its surface. Organs are smooth, so a lattice of a few mm holds
+them; cubic B-spline weights bring them to the scanner's grid without steps or corners.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = [
+    "Field",
+    "Lattice",
+    "Region",
+    "ellipsoid",
+    "smooth_max",
+    "smooth_min",
+    "smooth_noise",
+    "spline_weights",
+    "tube",
+]
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """A regular grid in mm.
+
+    Attributes:
+        origin: (z, y, x) of its first point, mm.
+        step: distance between points, mm, the same along each axis.
+        shape: points along (z, y, x).
+    """
+
+    origin: Triple
+    step: float
+    shape: tuple[int, int, int]
+
+    def axis(self, number: int) -> np.ndarray:
+        """Positions along one axis (0 is z), mm, float32."""
+        return (self.origin[number] + self.step * np.arange(self.shape[number])).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Field:
+    """Values on a box of a lattice.
+
+    Attributes:
+        values: (z, y, x), float32.
+        start: (z, y, x) index of the box's first point in the lattice.
+        lattice: the whole grid.
+    """
+
+    values: np.ndarray
+    start: tuple[int, int, int]
+    lattice: Lattice
+
+    def bounds(self, axis: int, margin: float = 0.0) -> tuple[float, float]:
+        """First and last position in mm along `axis` where the field is below `margin`; (inf, -inf) where nowhere."""
+        others = tuple(other for other in range(3) if other != axis)
+        hit = np.flatnonzero((self.values < margin).any(axis=others))
+        if hit.size == 0:
+            return (np.inf, -np.inf)
+        first = self.lattice.origin[axis] + self.lattice.step * (self.start[axis] + hit[0] - 1)
+        last = self.lattice.origin[axis] + self.lattice.step * (self.start[axis] + hit[-1] + 1)
+        return (float(first), float(last))
+
+    def resample(self, positions: np.ndarray, axis: int) -> np.ndarray:
+        """Values with one axis brought to `positions` (mm) by cubic B-spline weights; beyond the box the edge repeats."""
+        return _resample(self.values, self._index(positions, axis), axis)
+
+    def at(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Values at points (three arrays of one shape, mm), trilinear: for a few hundred points, not for grids."""
+        result = np.zeros(np.shape(z), dtype=np.float32)
+        indices = [self._index(np.asarray(p, dtype=np.float64), axis) for axis, p in enumerate((z, y, x))]
+        limits = [np.clip(i, 0, n - 1.001) for i, n in zip(indices, self.values.shape, strict=True)]
+        whole = [i.astype(int) for i in limits]
+        part = [i - w for i, w in zip(limits, whole, strict=True)]
+        for corner in np.ndindex(2, 2, 2):
+            weight = np.ones_like(result)
+            for axis in range(3):
+                weight = weight * (part[axis] if corner[axis] else 1 - part[axis])
+            result += weight * self.values[tuple(whole[axis] + corner[axis] for axis in range(3))]
+        return result
+
+    def _index(self, positions: np.ndarray, axis: int) -> np.ndarray:
+        return (positions - self.lattice.origin[axis]) / self.lattice.step - self.start[axis]
+
+
+def spline_weights(index: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+    """Four neighbours of each fractional index and their cubic B-spline weights, each of shape (4, n).
+
+    The weights are the uniform cubic B-spline's; without a prefilter they smooth a little, which rounds edges as tissue
+    does (de Boor, A Practical Guide to Splines, 1978).
+    """
+    whole = np.floor(index).astype(int)
+    f = (index - whole).astype(np.float32)
+    weights = np.stack([(1 - f) ** 3, 4 - 6 * f**2 + 3 * f**3, 1 + 3 * f + 3 * f**2 - 3 * f**3, f**3]) / 6
+    return np.clip(whole + np.arange(-1, 3)[:, None], 0, length - 1), weights.astype(np.float32)
+
+
+def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    neighbours, weights = spline_weights(index, values.shape[axis])
+    shape = [1, 1, 1]
+    shape[axis] = -1
+    result = np.take(values, neighbours[0], axis=axis)
+    result *= weights[0].reshape(shape)
+    for row, weight in zip(neighbours[1:], weights[1:], strict=True):
+        term = np.take(values, row, axis=axis)
+        term *= weight.reshape(shape)
+        result += term
+    return result
+
+
+def smooth_noise(rng: np.random.Generator, lattice: Lattice, grain: float, amplitude: float) -> np.ndarray:
+    """A random field on the whole lattice without features finer than about `grain` mm, standard deviation near
+    `amplitude`; (z, y, x) float32."""
+    coarse = Lattice(
+        lattice.origin,
+        grain,
+        tuple(int(np.ceil(n * lattice.step / grain)) + 4 for n in lattice.shape),  # type: ignore[arg-type]
+    )
+    values = rng.standard_normal(coarse.shape, dtype=np.float32)
+    for axis in range(3):
+        values = _resample(values, (lattice.axis(axis) - lattice.origin[axis]) / grain + 1.0, axis)
+    # the weights leave (0.479)^(3/2) of white noise's standard deviation on average
+    return values * np.float32(amplitude / 0.33)
+
+
+class Region:
+    """A box of the lattice with its warped coordinates, in which shapes are evaluated.
+
+    Args:
+        lattice: the whole grid.
+        warp: displacement in mm, three fields (z, y, x) of the lattice's shape, or None for straight coordinates.
+        box: ((z0, z1), (y0, y1), (x0, x1)) in mm, or None for everything; it is clipped to the lattice.
+    """
+
+    def __init__(
+        self,
+        lattice: Lattice,
+        warp: Sequence[np.ndarray] | None = None,
+        box: tuple[tuple[float, float], ...] | None = None,
+    ) -> None:
+        self.lattice = lattice
+        self._warp = warp
+        slices = []
+        for axis in range(3):
+            low, high = box[axis] if box else (-np.inf, np.inf)
+            first = np.clip((low - lattice.origin[axis]) / lattice.step, 0, lattice.shape[axis] - 2)
+            last = np.clip((high - lattice.origin[axis]) / lattice.step + 1, first + 2, lattice.shape[axis])
+            slices.append(slice(int(first), int(last)))
+        self.slices = tuple(slices)
+        shapes = ((-1, 1, 1), (1, -1, 1), (1, 1, -1))
+        axes = [lattice.axis(axis)[self.slices[axis]].reshape(shapes[axis]) for axis in range(3)]
+        if warp is not None:
+            axes = [line + field[self.slices] for line, field in zip(axes, warp, strict=True)]
+        self.z, self.y, self.x = axes
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Points along (z, y, x)."""
+        return tuple(s.stop - s.start for s in self.slices)  # type: ignore[return-value]
+
+    def around(self, centre: Triple, radii: Triple, margin: float = 14.0) -> Region:
+        """The part of the lattice around an ellipsoid given in (x, y, z) mm."""
+        box = tuple((centre[k] - radii[k] - margin, centre[k] + radii[k] + margin) for k in (2, 1, 0))
+        return Region(self.lattice, self._warp, box)
+
+    def cut(self, values: np.ndarray) -> np.ndarray:
+        """This region's part of an array that covers the whole lattice."""
+        return values[self.slices]
+
+    def field(self, values: np.ndarray) -> Field:
+        """The values as a field at this region's place."""
+        start = tuple(s.start for s in self.slices)
+        full = np.broadcast_to(np.asarray(values, dtype=np.float32), self.shape)
+        return Field(full, start, self.lattice)  # type: ignore[arg-type]
+
+
+def ellipsoid(
+    region: Region, centre: Triple, radii: Triple, rotation: np.ndarray | None = None, taper: float = 0.0
+) -> np.ndarray:
+    """Approximate signed distance to an ellipsoid, mm.
+
+    Args:
+        region: where to evaluate it.
+        centre: (x, y, z) in mm.
+        radii: half axes in mm.
+        rotation: 3×3, its rows are the half axes' directions in (x, y, z).
+        taper: share by which the second and third half axis shrink per first half axis, -1 to 1.
+    """
+    x, y, z = region.x - np.float32(centre[0]), region.y - np.float32(centre[1]), region.z - np.float32(centre[2])
+    if rotation is not None:
+        r = rotation.astype(np.float32)
+        x, y, z = (r[k, 0] * x + r[k, 1] * y + r[k, 2] * z for k in range(3))
+    a, b, c = (np.float32(radius) for radius in radii)
+    if taper:
+        shrink = np.clip(1 - np.float32(taper) * x / a, 0.25, 2.0)
+        y, z = y / shrink, z / shrink
+    u, v, w = (x / a) ** 2, (y / b) ** 2, (z / c) ** 2
+    inside = np.sqrt(u + v + w) + np.float32(1e-6)
+    slope = np.sqrt(u / a**2 + v / b**2 + w / c**2) + np.float32(1e-6)
+    return inside * (inside - 1) / slope
+
+
+def tube(region: Region, points: np.ndarray, radii: np.ndarray | float) -> np.ndarray:
+    """Signed distance to a bent, tapered tube through `points`, (n, 3) in (x, y, z) mm, with radii in mm."""
+    points = np.asarray(points, dtype=np.float32)
+    radius = np.broadcast_to(np.asarray(radii, dtype=np.float32), len(points))
+    best = np.full(region.shape, np.inf, dtype=np.float32)
+    for start, end, first, last in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
+        along = end - start
+        px, py, pz = region.x - start[0], region.y - start[1], region.z - start[2]
+        t = np.clip((px * along[0] + py * along[1] + pz * along[2]) / max(float(along @ along), 1e-6), 0, 1)
+        distance = np.sqrt((px - t * along[0]) ** 2 + (py - t * along[1]) ** 2 + (pz - t * along[2]) ** 2)
+        np.minimum(best, distance - (first + t * (last - first)), out=best)
+    return best
+
+
+def smooth_min(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
+    """Union of two shapes with a fillet of about `k` mm (quadratic polynomial blend)."""
+    h = np.maximum(k - np.abs(a - b), 0) / np.float32(k)
+    return np.minimum(a, b) - h * h * np.float32(k / 4)
+
+
+def smooth_max(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
+    """Intersection of two shapes with a fillet of about `k` mm; `smooth_max(a, -b, k)` takes b away from a."""
+    return -smooth_min(-a, -b, k)

@@ -1,0 +1,158 @@
+"""The liver: two lobes under the diaphragm, its fissures, and the two vessel trees in it. Frame LPS+, mm."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from liverseg.phantom.fields import Field, Region, ellipsoid, smooth_max, smooth_min
+from liverseg.phantom.organs import Organs
+from liverseg.phantom.scene import segments
+
+__all__ = ["hepatic_veins", "liver_shape", "portal_tree"]
+
+_LEAF_RADIUS = 1.15
+_MURRAY = 2.8
+"""Exponent of Murray's law: a parent's radius to this power is the sum of its children's (Murray 1926 has 3; measured
+hepatic trees lie a little below)."""
+
+
+def liver_shape(rng: np.random.Generator, organs: Organs) -> Field:
+    """Signed distance to one patient's liver: size, left lobe, lower tip and fissures vary."""
+    trunk = organs.trunk
+    h = trunk.habitus
+    sx, sy, sz = h.scale
+    region = trunk.soft.around((-20 * sx, 0, -10), (150, 120, 130), 0)
+    size = rng.uniform(0.93, 1.06)
+    left_reach = rng.uniform(0.75, 1.2)
+    tip = rng.uniform(-112, -78)
+    right = ellipsoid(region, (-66 * sx, 6 * sy, -8 * sz), (76 * sx * size, 92 * sy * size, 102 * sz))
+    cos, sin = np.cos(0.28), np.sin(0.28)
+    tilt = np.array([[cos, -0.12, sin], [0.12, 1.0, 0.0], [-sin, 0.0, cos]])
+    left = ellipsoid(
+        region,
+        (6 * sx, -50 * sy, 22 * sz),
+        (92 * sx * left_reach, 38 * sy, 44 * sz),
+        tilt,
+        taper=rng.uniform(0.30, 0.5),
+    )
+    caudate = ellipsoid(region, (-16 * sx, 16 * sy, 20 * sz), (20, 15, 30 * sz))
+    shape = smooth_min(right, left, 26)
+    shape = smooth_max(shape, -_retroperitoneum(region, organs), 14)
+    shape = smooth_min(shape, caudate, 5)
+    slope = rng.uniform(0.45, 0.65)
+    lower = (np.float32(tip) + np.float32(slope) * (region.x + 120) + 0.18 * region.y) - region.z
+    shape = smooth_max(shape, lower, 26)
+    shape = _carve(rng, region, organs, shape)
+    limits = smooth_max(region.cut(trunk.cavity) + 4.5, region.cut(trunk.abdomen) + 4.5, 12)
+    return region.field(smooth_max(shape, limits, 8))
+
+
+def _retroperitoneum(region: Region, organs: Organs) -> np.ndarray:
+    h = organs.trunk.habitus
+    return ellipsoid(region, (10, h.spine + 12, 0), (54, 44, 400))
+
+
+def _carve(rng: np.random.Generator, region: Region, organs: Organs, shape: np.ndarray) -> np.ndarray:
+    """Take away the impressions of the neighbours and the fissures."""
+    sx, sy, sz = organs.trunk.habitus.scale
+    centre, radii = organs.kidneys[0]
+    shape = smooth_max(shape, -(ellipsoid(region, centre, radii) - 7), 10)
+    porta = ellipsoid(region, (-22 * sx, 0, -16 * sz), (26 * sx, 11 * sy, 20 * sz))
+    shape = smooth_max(shape, -porta, 8)
+    # ligamentum teres: a cleft from below and in front, left of the gallbladder
+    x = region.x - (6 * sx + 0.10 * (region.y + 50))
+    cleft = np.maximum(np.abs(x) - rng.uniform(1.0, 3.5), np.maximum(region.z - 8 * sz, region.y + 14 * sy))
+    shape = smooth_max(shape, -cleft, 6)
+    # ligamentum venosum: between caudate and left lobe
+    y = region.y - (-8 * sy + 0.15 * (region.x + 10))
+    cleft = np.maximum(np.abs(y) - 1.6, np.maximum(np.abs(region.x - 4 * sx) - 20, np.abs(region.z - 26 * sz) - 26))
+    return smooth_max(shape, -cleft, 5)
+
+
+def _grow(
+    rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarray, piece: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Grow a tree from trunk polylines towards every target by the shortest bent way; returns points and parents."""
+    points: list[np.ndarray] = []
+    parents: list[int] = []
+    for line in trunks:
+        for number, point in enumerate(line):
+            parents.append(len(points) - 1 if number else -1)
+            points.append(np.asarray(point, dtype=float))
+    order = np.argsort(np.linalg.norm(targets - points[0], axis=1))
+    for target in targets[order]:
+        existing = np.array(points)
+        nearest = int(np.argmin(np.linalg.norm(existing - target, axis=1)))
+        way = target - existing[nearest]
+        count = max(int(np.ceil(np.linalg.norm(way) / piece)), 1)
+        parent = parents[nearest]
+        came = existing[nearest] - existing[parent] if parent >= 0 else way
+        came = came / (np.linalg.norm(came) + 1e-6) * np.linalg.norm(way)
+        at = nearest
+        for number in range(1, count + 1):
+            t = number / count
+            # leaves along the parent's direction and bends over to the target
+            bend = 0.45 * t * (1 - t) * came
+            points.append(existing[nearest] + t * way + bend + (1 - t) * 0.6 * rng.standard_normal(3))
+            parents.append(at)
+            at = len(points) - 1
+    return np.array(points), np.array(parents)
+
+
+def _tree(rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarray, largest: float) -> np.ndarray:
+    """Capsules of a grown tree, radii by Murray's law and no wider than `largest` mm."""
+    points, parents = _grow(rng, trunks, targets, 9.0)
+    flow = np.zeros(len(points))
+    has_child = np.zeros(len(points), dtype=bool)
+    has_child[parents[parents >= 0]] = True
+    flow[~has_child] = _LEAF_RADIUS**_MURRAY
+    for index in range(len(points) - 1, -1, -1):
+        if parents[index] >= 0:
+            flow[parents[index]] += flow[index]
+    radius = np.minimum(flow ** (1 / _MURRAY), largest)
+    child = np.flatnonzero(parents >= 0)
+    lines = ((points[[parents[k], k]], radius[[parents[k], k]]) for k in child)
+    return segments(lines)  # type: ignore[arg-type]
+
+
+def _targets(rng: np.random.Generator, shape: Field, count: int, apart: float, depth: float) -> np.ndarray:
+    """Points inside the liver at least `depth` mm below its surface and about `apart` mm from each other."""
+    lattice = shape.lattice
+    inside = np.argwhere(shape.values < -depth)
+    chosen: list[np.ndarray] = []
+    for row in rng.permutation(len(inside))[: count * 12]:
+        z, y, x = (lattice.origin[k] + lattice.step * (inside[row][k] + shape.start[k]) for k in range(3))
+        point = np.array([x, y, z]) + rng.uniform(-2, 2, 3)
+        if all(np.linalg.norm(point - other) > apart for other in chosen):
+            chosen.append(point)
+        if len(chosen) == count:
+            break
+    return np.array(chosen)
+
+
+def portal_tree(rng: np.random.Generator, organs: Organs, shape: Field) -> np.ndarray:
+    """Capsules of the portal branches: right and left from the porta hepatis."""
+    sx, sy, sz = organs.trunk.habitus.scale
+    porta = organs.portal[-1]
+    right = [porta, porta + [-16 * sx, 2, 5], porta + [-34 * sx, 4 * sy, 8 * sz]]
+    front = [right[-1], right[-1] + [-10, -22 * sy, 12 * sz]]
+    back = [right[-1], right[-1] + [-16 * sx, 18 * sy, -14 * sz]]
+    left = [porta, porta + [12 * sx, -18 * sy, 14], porta + [24 * sx, -34 * sy, 18], porta + [30 * sx, -50 * sy, 14]]
+    trunks = [np.array(right), np.array(front), np.array(back), np.array(left)]
+    return _tree(rng, trunks, _targets(rng, shape, 80, 13.0, 8.0), 5.8)
+
+
+def hepatic_veins(rng: np.random.Generator, organs: Organs, shape: Field) -> np.ndarray:
+    """Capsules of the right, middle and left hepatic vein, which meet at the cava below the diaphragm."""
+    sx, sy, sz = organs.trunk.habitus.scale
+    root = organs.cava[-3] + [0, -4, 4]
+    right = [root, root + [-26 * sx, 6, -6], root + [-52 * sx, 8, -24 * sz], root + [-66 * sx, 8, -52 * sz]]
+    middle = [
+        root,
+        root + [-14 * sx, -22 * sy, -8],
+        root + [-24 * sx, -44 * sy, -26 * sz],
+        root + [-30 * sx, -56 * sy, -48 * sz],
+    ]
+    left = [root, root + [10 * sx, -26 * sy, -4], root + [26 * sx, -44 * sy, -14], root + [44 * sx, -50 * sy, -24]]
+    trunks = [np.array(right), np.array(middle), np.array(left)]
+    return _tree(rng, trunks, _targets(rng, shape, 64, 15.0, 8.0), 5.2)

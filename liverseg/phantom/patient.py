@@ -1,0 +1,253 @@
+"""One phantom patient: seed in; finished volume, label map and lesion table out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+from liverseg.labels import JOINT_LABELS, LIVER
+from liverseg.phantom import difficulty as d
+from liverseg.phantom.acquisition import Scanner, scan_noise, to_int16
+from liverseg.phantom.fields import Field, Lattice, smooth_noise
+from liverseg.phantom.lesions import draw_lesions, lesion_types_of_patient
+from liverseg.phantom.liver import hepatic_veins, liver_shape, portal_tree
+from liverseg.phantom.organs import Organs
+from liverseg.phantom.rendering import render
+from liverseg.phantom.scene import Layer, Scene, Tubes
+from liverseg.phantom.tissue import TISSUES, draw_tissues
+from liverseg.phantom.trunk import Habitus, Trunk, draw_habitus
+
+__all__ = ["Coverage", "LesionRow", "Phantom", "make_phantom"]
+
+_LATTICE_STEP = 4.0
+_INDEX = {label.name: label.index for label in JOINT_LABELS}
+
+
+class Coverage(Enum):
+    """What a scan covers, feet to head."""
+
+    ABDOMEN = "lung base to lower kidneys"
+    LIVER = "the liver with 1 to 2 cm of margin"
+
+
+@dataclass(frozen=True)
+class LesionRow:
+    """One lesion as it came out.
+
+    Attributes:
+        lesion: number in the patient, from 1.
+        lesion_type: cyst, hemangioma or metastasis.
+        volume_ml: of its label.
+        diameter_mm: of the ball with that volume.
+        mean_hu: mean of the finished, noisy volume over its label.
+        liver_hu: mean of the finished volume over the voxels labelled liver (lesions left out, vessels in).
+        noise_hu: standard deviation of the noise in the liver.
+        contrast_to_noise: |mean_hu - liver_hu| / noise_hu.
+        x, y, z: centroid of its label, RAS+ mm.
+        slices: pixels on each slice of the volume's slice axis.
+    """
+
+    lesion: int
+    lesion_type: str
+    volume_ml: float
+    diameter_mm: float
+    mean_hu: float
+    liver_hu: float
+    noise_hu: float
+    contrast_to_noise: float
+    x: float
+    y: float
+    z: float
+    slices: dict[int, int]
+
+
+@dataclass(frozen=True)
+class Phantom:
+    """A finished patient.
+
+    Attributes:
+        image: int16 HU, (x, y, z), axes to left, back and head.
+        label: uint8, same shape: 0 background, 1 liver, 2 cyst, 3 hemangioma, 4 metastasis.
+        affine: 4×4, index to RAS+ mm.
+        lesions: one row a lesion that is at least one voxel large.
+        facts: what was drawn for this patient, for the record.
+        organs: uint8 organ map with `organ_names`, None unless asked for.
+    """
+
+    image: np.ndarray
+    label: np.ndarray
+    affine: np.ndarray
+    lesions: tuple[LesionRow, ...]
+    facts: dict[str, float | str]
+    organs: np.ndarray | None = None
+    organ_names: tuple[str, ...] = ()
+
+
+def make_phantom(
+    seed: np.random.SeedSequence, *, matrix: int, coverage: Coverage, main_type: str, organs: bool = False
+) -> Phantom:
+    """Make one patient.
+
+    Args:
+        seed: decides everything about the patient; the same seed gives the same voxels.
+        matrix: in-plane pixels along one edge.
+        coverage: what the scan covers.
+        main_type: type of the patient's first lesion.
+        organs: also return an organ map, for tests and pictures.
+    """
+    streams = [np.random.default_rng(child) for child in seed.spawn(4)]
+    body_rng, lesion_rng, scan_rng, noise_rng = streams
+    habitus = draw_habitus(body_rng)
+    hu = draw_tissues(body_rng)
+    lattice = _lattice(habitus)
+    warp = _warp(body_rng, lattice)
+    trunk = Trunk(body_rng, habitus, lattice, warp, hu)
+    around = Organs(body_rng, trunk)
+    liver = liver_shape(body_rng, around)
+    liver_hu, vessel_hu = _liver_hu(body_rng)
+    hu["blood"] = vessel_hu - 12
+    scanner = _scanner(scan_rng, habitus, liver, matrix, coverage)
+    smallest = max(1.3 * scanner.thickness, 3.5 * scanner.pixel)
+    kinds = lesion_types_of_patient(lesion_rng, main_type)
+    lesions = draw_lesions(lesion_rng, kinds, liver, liver_hu, vessel_hu, smallest)
+    scene = Scene(
+        under=[*trunk.layers(), *around.layers()],
+        liver=[
+            Layer("liver", liver, liver_hu, d.LIVER_TEXTURE),
+            Tubes("hepatic_vein", hepatic_veins(body_rng, around, liver), vessel_hu - 3),
+            Tubes("portal_branch", portal_tree(body_rng, around, liver), vessel_hu),
+        ],
+        over=[*around.gallbladder_layers(), *around.great_vessels(), *trunk.bones()],
+    )
+    grain = Field(smooth_noise(body_rng, lattice, 6.0, 1.0), (0, 0, 0), lattice)
+    seen = render(scene, lesions, grain, _table(habitus, scanner, hu), scanner, organs)
+    noise = scan_noise(noise_rng, scanner)
+    image = to_int16(seen.hu + noise)
+    label = seen.liver.astype(np.uint8) * np.uint8(LIVER)
+    for number, lesion in enumerate(lesions, 1):
+        label[seen.lesions == number] = _INDEX[lesion.kind]
+    rows = _rows(image, label, seen.lesions, noise, [lesion.kind for lesion in lesions], scanner)
+    facts: dict[str, float | str] = {
+        "main_type": main_type,
+        "liver_hu": round(liver_hu, 1),
+        "vessel_hu": round(vessel_hu, 1),
+        "noise_hu": round(scanner.noise, 1),
+        "thickness_mm": scanner.thickness,
+        "pixel_mm": round(scanner.pixel, 4),
+        "cavity_width_mm": round(2 * habitus.width, 1),
+        "subcutaneous_fat_mm": round(habitus.fat[0], 1),
+        "liver_ml": round(float(np.count_nonzero(label)) * scanner.pixel**2 * scanner.thickness / 1000, 1),
+    }
+    map_ = None if seen.organs is None else seen.organs.transpose(2, 1, 0)
+    return Phantom(
+        image.transpose(2, 1, 0), label.transpose(2, 1, 0), scanner.affine, tuple(rows), facts, map_, seen.names
+    )
+
+
+def _lattice(habitus: Habitus) -> Lattice:
+    half_x = habitus.width + habitus.wall + habitus.fat[0] + 8
+    front = habitus.depth + 0.75 * habitus.wall + habitus.fat[1] + 8
+    back = habitus.depth + 1.2 * habitus.wall + habitus.fat[2] + 8
+    low, high = -175.0, habitus.dome + 70.0
+    s = _LATTICE_STEP
+    shape = (int((high - low) / s) + 1, int((front + back) / s) + 1, int(2 * half_x / s) + 1)
+    return Lattice((low, -front, -half_x), s, shape)
+
+
+def _warp(rng: np.random.Generator, lattice: Lattice) -> list[np.ndarray]:
+    """Random displacement that makes every template organ this patient's own, mm."""
+    return [smooth_noise(rng, lattice, 60.0, 5.0) + smooth_noise(rng, lattice, 24.0, 1.6) for _ in range(3)]
+
+
+def _liver_hu(rng: np.random.Generator) -> tuple[float, float]:
+    """HU of parenchyma and of its vessels; a fatty liver is darker, its vessels are not."""
+    mean, spread = d.LIVER_HU
+    liver = mean + spread * float(np.clip(rng.standard_normal(), -2, 2))
+    fatty, drop = rng.random() < d.FATTY_SHARE, rng.uniform(*d.FATTY_DROP)
+    mean, spread = d.VESSEL_HU
+    vessel = mean + spread * float(np.clip(rng.standard_normal(), -2, 2))
+    return (liver - drop if fatty else liver), max(vessel, liver + 28)
+
+
+def _scanner(rng: np.random.Generator, habitus: Habitus, liver: Field, matrix: int, coverage: Coverage) -> Scanner:
+    half = habitus.width + habitus.wall + habitus.fat[0]
+    view = float(np.clip(2 * half * rng.uniform(1.04, 1.14), 320, 430))
+    thicknesses, shares = d.THICKNESS
+    thickness = float(rng.choice(thicknesses, p=shares))
+    low, high = liver.bounds(0)
+    if coverage is Coverage.LIVER:
+        low, high = low - rng.uniform(10, 20) + 4, high + rng.uniform(10, 20) - 4
+    else:
+        low, high = rng.uniform(-150, -132), habitus.dome + rng.uniform(18, 36)
+    median, spread = d.NOISE_HU
+    return Scanner(
+        field_of_view=view,
+        matrix=matrix,
+        centre=(rng.uniform(-6, 6), rng.uniform(8, 16)),
+        first=low + thickness / 2,
+        slices=max(int((high - low) / thickness), 1),
+        thickness=thickness,
+        point_spread=rng.uniform(0.8, 1.2),
+        noise=float(np.clip(rng.lognormal(np.log(median), spread), *d.NOISE_LIMITS)),
+        kernel=rng.uniform(0.55, 0.8),
+        correlation=rng.uniform(0.2, 0.5),
+    )
+
+
+def _table(habitus: Habitus, scanner: Scanner, hu: dict[str, float]) -> np.ndarray:
+    """The empty scanner: air, and a curved table with a mattress, (y, x) HU."""
+    x, y = scanner.x[None, :], scanner.y[:, None]
+    back = habitus.depth + 1.2 * habitus.wall + habitus.fat[2]
+    top = back + 9 - x**2 / 1100
+    pixel = scanner.pixel
+    plane = np.full((scanner.matrix, scanner.matrix), hu["air"], dtype=np.float32)
+
+    def paint(depth: np.ndarray, half: float, value: float) -> None:
+        inside = np.minimum(half - np.abs(depth), 205 - np.abs(x))
+        alpha = np.clip(0.5 + inside / pixel, 0, min(1.0, 2 * half / pixel))
+        plane[...] += (alpha * (value - plane)).astype(np.float32)
+
+    paint(y - (top - 4), 4.0, -930)
+    paint(y - (top + 14), 13.0, -960)
+    paint(y - (top + 1), 1.1, 60)
+    paint(y - (top + 26 + x**2 / 2600), 0.9, -120)
+    return plane
+
+
+def _rows(
+    image: np.ndarray, label: np.ndarray, found: np.ndarray, noise: np.ndarray, kinds: list[str], scanner: Scanner
+) -> list[LesionRow]:
+    plain = label == LIVER
+    liver_hu = float(image[plain].mean())
+    noise_hu = float(noise[plain].std())
+    voxel = scanner.pixel**2 * scanner.thickness / 1000
+    rows = []
+    for number, kind in enumerate(kinds, 1):
+        where = np.nonzero(found == number)
+        count = len(where[0])
+        if count == 0:
+            continue
+        mean = float(image[where].mean())
+        z, y, x = (
+            float(axis[index].mean()) for axis, index in zip((scanner.z, scanner.y, scanner.x), where, strict=True)
+        )
+        per_slice = np.bincount(where[0])
+        rows.append(
+            LesionRow(
+                lesion=len(rows) + 1,
+                lesion_type=kind,
+                volume_ml=round(count * voxel, 4),
+                diameter_mm=round(float(np.cbrt(6000 * count * voxel / np.pi)), 2),
+                mean_hu=round(mean, 2),
+                liver_hu=round(liver_hu, 2),
+                noise_hu=round(noise_hu, 2),
+                contrast_to_noise=round(abs(mean - liver_hu) / noise_hu, 3),
+                x=round(-x, 2),
+                y=round(-y, 2),
+                z=round(z, 2),
+                slices={int(k): int(per_slice[k]) for k in np.flatnonzero(per_slice)},
+            )
+        )
+    return rows

@@ -1,0 +1,230 @@
+"""From a scene to slices: paints layers, tubes and lesions on thin slices and averages them over the slice thickness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from liverseg.phantom.acquisition import Scanner, blur_in_plane
+from liverseg.phantom.fields import Field
+from liverseg.phantom.lesions import Lesion
+from liverseg.phantom.scene import Layer, Scene, Tubes
+
+__all__ = ["Rendering", "render"]
+
+_FINEST = 1.3
+"""Thickness in mm of the thin slices that are averaged to one."""
+
+_CHUNK = 400_000
+"""Voxels painted at a time: small enough to stay in the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """A noiseless scan and its truth, (z, y, x).
+
+    Attributes:
+        hu: float32.
+        liver: True where at least half of the voxel is liver, lesions included.
+        lesions: uint8, number of the lesion that fills at least half of the voxel, from 1; 0 elsewhere.
+        organs: uint8, index into `names` of what was painted last in the middle of the slice; None unless asked for.
+        names: organ names.
+    """
+
+    hu: np.ndarray
+    liver: np.ndarray
+    lesions: np.ndarray
+    organs: np.ndarray | None
+    names: tuple[str, ...]
+
+
+def render(
+    scene: Scene, lesions: list[Lesion], texture: Field, background: np.ndarray, scanner: Scanner, organs: bool = False
+) -> Rendering:
+    """Paint a scene as the scanner sees it, without noise.
+
+    Args:
+        scene: what to paint; its `liver` starts with the liver's own layer.
+        lesions: painted into the liver.
+        texture: unit-variance field that varies the tissues.
+        background: HU of the empty scanner, (y, x).
+        scanner: grid and sharpness.
+        organs: also return an organ map.
+    """
+    n, m = scanner.slices, scanner.matrix
+    inner = scanner.inner_slices(_FINEST)
+    hu = np.empty((n, m, m), dtype=np.float32)
+    liver = np.zeros((n, m, m), dtype=bool)
+    found = np.zeros((n, m, m), dtype=np.uint8)
+    organ_map = np.zeros((n, m, m), dtype=np.uint8) if organs else None
+    painter = _Painter(scanner, texture)
+    step = max(_CHUNK // (inner * m * m), 1)
+    for start in range(0, n, step):
+        here = slice(start, min(start + step, n))
+        count = here.stop - here.start
+        centres = scanner.z[here]
+        thin = (np.arange(inner) - (inner - 1) / 2) * (scanner.thickness / inner)
+        painter.begin((centres[:, None] + thin).ravel(), background, organs)
+        for item in scene.under:
+            painter.paint(item)
+        painter.begin_liver()
+        for item in scene.liver:
+            painter.paint(item)
+        painter.paint_lesions(lesions)
+        for item in scene.over:
+            painter.paint(item, over_liver=True)
+        hu[here] = blur_in_plane(painter.hu.reshape(count, inner, m, m).mean(axis=1), scanner)
+        liver[here] = painter.liver.reshape(count, inner, m, m).mean(axis=1) >= 0.5
+        painter.label_lesions(found[here], inner)
+        if organ_map is not None:
+            organ_map[here] = painter.organs.reshape(count, inner, m, m)[:, inner // 2]
+    found[~liver] = 0
+    return Rendering(hu, liver, found, organ_map, tuple(painter.names))
+
+
+class _Painter:
+    """Paints onto a stack of thin slices, the chunk, and remembers what of it is liver and lesion."""
+
+    def __init__(self, scanner: Scanner, texture: Field) -> None:
+        self.x, self.y, self.pixel = scanner.x, scanner.y, scanner.pixel
+        self.names: list[str] = ["air"]
+        self._planes: dict[int, tuple[slice, slice, tuple[float, float], Field]] = {}
+        self._texture_field = Field(
+            texture.resample(self.y, 1), (texture.start[0], 0, texture.start[2]), texture.lattice
+        )
+        self._texture_field = Field(self._texture_field.resample(self.x, 2), texture.start, texture.lattice)
+        self._last: tuple[int, np.ndarray] | None = None
+        self._liver_next = False
+
+    def begin(self, z: np.ndarray, background: np.ndarray, organs: bool) -> None:
+        """Start a chunk at thin-slice positions `z` (mm) from the empty scanner."""
+        self.z = z
+        shape = (len(z), *background.shape)
+        self.hu = np.broadcast_to(background, shape).astype(np.float32)
+        self.texture = self._texture_field.resample(z, 0)
+        self.liver = np.zeros(shape, dtype=np.float32)
+        self.organs = np.zeros(shape, dtype=np.uint8) if organs else np.zeros(0, dtype=np.uint8)
+        self._last = None
+        self._lesions: list[tuple[int, slice, slice, np.ndarray]] = []
+
+    def begin_liver(self) -> None:
+        """The next layer painted is the liver itself."""
+        self._liver_next = True
+
+    def paint(self, item: Layer | Tubes, over_liver: bool = False) -> None:
+        """Paint one item over what is there; over_liver also takes its place away from liver and lesions."""
+        share = self._layer(item) if isinstance(item, Layer) else self._tubes(item)
+        if self._liver_next:
+            self._liver_next = False
+            if share is not None:
+                self.liver[share[0]] = share[1]
+        if share is None:
+            return
+        box, alpha = share
+        value: np.ndarray | np.float32 = np.float32(item.hu)
+        if isinstance(item, Layer) and item.texture:
+            value = value + np.float32(item.texture) * self.texture[box]
+        self._blend(box, alpha, value)
+        if over_liver:
+            self.liver[box] *= 1 - alpha
+            for _, ys, xs, mine in self._lesions:
+                hide = np.zeros_like(self.liver)
+                hide[box] = alpha
+                mine *= 1 - hide[:, ys, xs]
+        if self.organs.size:
+            if item.name not in self.names:
+                self.names.append(item.name)
+            self.organs[box][alpha > 0.5] = self.names.index(item.name)
+
+    def _blend(self, box: tuple[slice, slice, slice], alpha: np.ndarray, value: np.ndarray | np.float32) -> None:
+        here = self.hu[box]
+        change = value - here
+        change *= alpha
+        here += change
+
+    def _span(self, axis: np.ndarray, low: float, high: float) -> slice:
+        return slice(int(np.searchsorted(axis, low)), int(np.searchsorted(axis, high)))
+
+    def _prepared(self, layer: Layer) -> tuple[slice, slice, tuple[float, float], Field]:
+        """The layer's shape brought to the pixels, still on the lattice's slices; made once."""
+        key = id(layer.shape)
+        if key not in self._planes:
+            shape = layer.shape
+            margin = 8.0  # the largest offset and half edge any layer has
+            ys = self._span(self.y, *shape.bounds(1, margin))
+            xs = self._span(self.x, *shape.bounds(2, margin))
+            planes = shape
+            if ys.stop > ys.start and xs.stop > xs.start:
+                rows = Field(shape.resample(self.y[ys], 1), shape.start, shape.lattice)
+                planes = Field(rows.resample(self.x[xs], 2), shape.start, shape.lattice)
+            self._planes[key] = (ys, xs, shape.bounds(0, margin), planes)
+        return self._planes[key]
+
+    def _layer(self, layer: Layer) -> tuple[tuple[slice, slice, slice], np.ndarray] | None:
+        ys, xs, (low, high), planes = self._prepared(layer)
+        zs = self._span(self.z, low, high)
+        if zs.stop <= zs.start or ys.stop <= ys.start or xs.stop <= xs.start:
+            return None
+        key = id(layer.shape)
+        if self._last is None or self._last[0] != key:
+            self._last = (key, planes.resample(self.z[zs], 0))
+        width = np.float32(max(self.pixel, layer.blur))
+        alpha = self._last[1] * np.float32(-1 / width)
+        alpha += np.float32(0.5 + layer.offset / width)
+        np.clip(alpha, 0, 1, out=alpha)
+        return (zs, ys, xs), alpha
+
+    def _tubes(self, tubes: Tubes) -> tuple[tuple[slice, slice, slice], np.ndarray] | None:
+        parts = tubes.parts
+        reach = np.maximum(parts[:, 6], parts[:, 7]) + self.pixel
+        near = np.minimum(parts[:, 2], parts[:, 5]) - reach < self.z[-1]
+        near &= np.maximum(parts[:, 2], parts[:, 5]) + reach > self.z[0]
+        parts, reach = parts[near], reach[near]
+        if len(parts) == 0:
+            return None
+        alpha = np.zeros_like(self.hu)
+        width = np.float32(self.pixel)
+        for part, r in zip(parts, reach, strict=True):
+            low, high = np.minimum(part[:3], part[3:6]) - r, np.maximum(part[:3], part[3:6]) + r
+            box = tuple(self._span(axis, low[k], high[k]) for axis, k in ((self.z, 2), (self.y, 1), (self.x, 0)))
+            if any(s.stop <= s.start for s in box):
+                continue
+            pz = (self.z[box[0]] - part[2]).astype(np.float32)[:, None, None]
+            py = (self.y[box[1]] - part[1]).astype(np.float32)[None, :, None]
+            px = (self.x[box[2]] - part[0]).astype(np.float32)[None, None, :]
+            way = part[3:6] - part[:3]
+            t = np.clip((px * way[0] + py * way[1] + pz * way[2]) / max(float(way @ way), 1e-6), 0, 1)
+            squared = (px - t * way[0]) ** 2 + (py - t * way[1]) ** 2 + (pz - t * way[2]) ** 2
+            inside = part[6] - tubes.lumen + t * (part[7] - part[6]) - np.sqrt(squared)
+            here = alpha[box]
+            np.maximum(here, np.clip(0.5 + inside / width, 0, 1), out=here)
+        whole = (slice(0, len(self.z)), slice(0, len(self.y)), slice(0, len(self.x)))
+        return whole, alpha
+
+    def paint_lesions(self, lesions: list[Lesion]) -> None:
+        """Paint lesions into the liver; what lies outside it is cut off."""
+        for number, lesion in enumerate(lesions, 1):
+            x, y, z = lesion.centre
+            r = lesion.reach
+            zs = self._span(self.z, z - r, z + r)
+            ys, xs = self._span(self.y, y - r, y + r), self._span(self.x, x - r, x + r)
+            if zs.stop <= zs.start:
+                continue
+            box = (zs, ys, xs)
+            share, hu = lesion.evaluate(self.z[zs], self.y[ys], self.x[xs], self.pixel)
+            share = share * self.liver[box]
+            self._blend(box, share, hu)
+            full = np.zeros((len(self.z), *share.shape[1:]), dtype=np.float32)
+            full[zs] = share
+            self._lesions.append((number, ys, xs, full))
+            if self.organs.size:
+                if lesion.kind not in self.names:
+                    self.names.append(lesion.kind)
+                self.organs[box][share > 0.5] = self.names.index(lesion.kind)
+
+    def label_lesions(self, found: np.ndarray, inner: int) -> None:
+        """Write each lesion's number where it fills at least half of the voxel."""
+        for number, ys, xs, share in self._lesions:
+            mean = share.reshape(-1, inner, *share.shape[1:]).mean(axis=1)
+            found[:, ys, xs][mean >= 0.5] = number

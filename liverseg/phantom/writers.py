@@ -1,0 +1,227 @@
+"""Writes the two phantom trees: LiTS-like volumes, and a cohort of typed, annotated slices.
+
+Each case is made by its own process from its own seed, so its bytes depend neither on the number of workers nor on the
+order. Files appear under their names only when complete; a case's record comes last and marks the case as done.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import multiprocessing
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+from liverseg.errors import LiversegError
+from liverseg.labels import LESION
+from liverseg.phantom import difficulty as d
+from liverseg.phantom.cases import Case, cohort_cases, lits_cases
+from liverseg.phantom.patient import Phantom, make_phantom
+from liverseg.phantom.tables import write_cohort_tables
+
+__all__ = ["SETTINGS", "write_cohort", "write_lits_tree"]
+
+SETTINGS = "phantom.json"
+"""File in a tree's root that says what made it; a tree is continued only with the same settings."""
+
+_SMALLEST_MATRIX = 64
+
+
+def write_lits_tree(
+    root: str | os.PathLike,
+    *,
+    volumes: int,
+    matrix: int = 512,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write `volume-N.nii.gz` (int16 HU) and `segmentation-N.nii.gz` (uint8: 0 background, 1 liver, 2 lesion).
+
+    Volumes reach from the lung base to the lower kidneys. Files that are already complete are kept.
+
+    Args:
+        root: folder, made if missing; it must be empty or hold a tree of the same settings.
+        volumes: how many, numbered from 0.
+        matrix: in-plane pixels along one edge, at least 64.
+        seed: of everything random.
+        workers: processes; all processors by default.
+        progress: show a bar on stderr.
+
+    Returns:
+        The folder.
+
+    Raises:
+        LiversegError: if an argument is out of range, the folder is not writable or holds something else.
+    """
+    _check(volumes=volumes, matrix=matrix, seed=seed, workers=workers)
+    folder = _open_tree(Path(root), {"kind": "lits", "volumes": volumes, "matrix": matrix, "seed": seed})
+    _write_cases(folder, lits_cases(volumes, matrix, seed), workers, progress)
+    return folder
+
+
+def write_cohort(
+    root: str | os.PathLike,
+    *,
+    patients: int = 140,
+    slices: int = 332,
+    matrix: int = 512,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: bool = True,
+) -> Path:
+    """Write a typed cohort: `images/`, `labels/` (uint8, the joint label table), `slices.csv` and `lesions.csv`.
+
+    Volumes cover the liver with 1 to 2 cm of margin, and labels are the whole 3-D truth; `slices.csv` names the annotated
+    slices: `slices` rows, at least one a patient, most of them where a lesion is near its largest.
+
+    Args:
+        root: folder, made if missing; it must be empty or hold a cohort of the same settings.
+        patients: how many.
+        slices: annotated slices over all patients.
+        matrix: in-plane pixels along one edge, at least 64.
+        seed: of everything random.
+        workers: processes; all processors by default.
+        progress: show a bar on stderr.
+
+    Returns:
+        The folder.
+
+    Raises:
+        LiversegError: if an argument is out of range, there are fewer slices with lesions than asked for, the folder is
+            not writable or holds something else.
+    """
+    _check(patients=patients, slices=slices, matrix=matrix, seed=seed, workers=workers)
+    if slices < patients:
+        raise LiversegError(f"slices {slices}: fewer than the {patients} patients; each needs at least one")
+    settings = {"kind": "cohort", "patients": patients, "slices": slices, "matrix": matrix, "seed": seed}
+    folder = _open_tree(Path(root), settings)
+    cases = cohort_cases(patients, matrix, seed)
+    made = _write_cases(folder, cases, workers, progress)
+    if made or not all((folder / name).is_file() for name in ("slices.csv", "lesions.csv")):
+        write_cohort_tables(folder, cases, slices, seed)
+    return folder
+
+
+def _check(*, matrix: int, seed: int, workers: int | None, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise LiversegError(f"{name} {count}: at least 1 is needed")
+    if not _SMALLEST_MATRIX <= matrix <= 1024:
+        raise LiversegError(f"matrix {matrix}: from {_SMALLEST_MATRIX} to 1024 pixels are allowed")
+    if seed < 0:
+        raise LiversegError(f"seed {seed}: a whole number from 0 is needed")
+    if workers is not None and workers < 1:
+        raise LiversegError(f"workers {workers}: at least 1 process is needed")
+
+
+def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
+    """Make the folder or check that what it holds was made by the same settings."""
+    settings = {**settings, "recipe": d.RECIPE}
+    path = root / SETTINGS
+    if path.is_file():
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise LiversegError(f"{path}: not readable ({error}); delete the folder or choose another") from error
+        for key in {**settings, **found} if isinstance(found, dict) else settings:
+            if not isinstance(found, dict) or found.get(key) != settings.get(key):
+                was = found.get(key) if isinstance(found, dict) else None
+                raise LiversegError(
+                    f"{root}: holds phantoms made with {key} {was}, now {key} {settings.get(key)} is asked for; "
+                    "choose another folder or delete this one"
+                )
+        return root
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if any(root.iterdir()):
+            raise LiversegError(
+                f"{root}: not empty and no {SETTINGS} in it; choose another folder, nothing was written"
+            )
+        _write(path, (json.dumps(settings, indent=1) + "\n").encode())
+    except OSError as error:
+        raise LiversegError(f"{root}: phantoms cannot be written there ({error.strerror})") from error
+    return root
+
+
+def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progress: bool) -> int:
+    """Write what is missing; returns how many cases that was."""
+    missing = [case for case in cases if not case.is_complete(root)]
+    count = min(workers or os.cpu_count() or 1, len(missing))
+    bar = tqdm(
+        total=len(cases),
+        initial=len(cases) - len(missing),
+        desc=f"phantoms {root.name}",
+        unit="case",
+        disable=not progress,
+    )
+    try:
+        with bar:
+            if count <= 1:
+                for case in missing:
+                    write_case(root, case)
+                    bar.update()
+            else:
+                # spawned, not forked: a caller may have threads
+                context = multiprocessing.get_context("spawn")
+                with ProcessPoolExecutor(count, mp_context=context) as pool:
+                    waiting = [pool.submit(write_case, root, case) for case in missing]
+                    try:
+                        for done in as_completed(waiting):
+                            done.result()
+                            bar.update()
+                    except BaseException:
+                        pool.shutdown(wait=False, cancel_futures=True)
+                        raise
+    except OSError as error:
+        raise LiversegError(f"{root}: phantoms cannot be written there ({error.strerror or error})") from error
+    return len(missing)
+
+
+def write_case(root: Path, case: Case) -> None:
+    """Make one case and write image, label and record, each by rename."""
+    seed = np.random.SeedSequence(case.seed)
+    phantom = make_phantom(seed, matrix=case.matrix, coverage=case.coverage, main_type=case.main_type)
+    label = phantom.label if case.typed else np.minimum(phantom.label, np.uint8(LESION))
+    for path in (case.image, case.label, case.record):
+        (root / path).parent.mkdir(exist_ok=True)
+    _write(root / case.image, _nifti(phantom.image, phantom.affine))
+    _write(root / case.label, _nifti(label, phantom.affine))
+    _write(root / case.record, _record(case, phantom))
+
+
+def _nifti(array: np.ndarray, affine: np.ndarray) -> bytes:
+    """A .nii.gz with sform and qform set to scanner coordinates and mm; the same bytes for the same voxels."""
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm", "sec")
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    # level 1: noise hardly shrinks further, and the time of day stays out of the header
+    return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
+
+
+def _record(case: Case, phantom: Phantom) -> bytes:
+    shape = [int(n) for n in phantom.image.shape]
+    record = {
+        "patient": case.name,
+        "shape": shape,
+        "facts": phantom.facts,
+        "lesions": [asdict(row) for row in phantom.lesions],
+    }
+    return (json.dumps(record, indent=1) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
