@@ -8,6 +8,7 @@ from pathlib import Path
 
 from liverseg.errors import ExitCode
 from liverseg.phantom import write_cohort, write_lits_tree
+from liverseg.phantom.writers import check_cohort_arguments, check_lits_arguments
 
 __all__ = ["add_arguments", "run"]
 
@@ -30,6 +31,11 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Run the verb; returns its exit code."""
     common = {"matrix": args.matrix, "seed": args.seed, "workers": args.workers}
     wrote = []
+    # both trees' arguments before either is begun, so that a mistake leaves nothing behind
+    if args.kind != "cohort":
+        check_lits_arguments(args.volumes, **common)
+    if args.kind != "lits":
+        check_cohort_arguments(args.patients, args.slices, **common)
     if args.kind != "cohort":
         root = write_lits_tree(args.output / "lits", volumes=args.volumes, **common)
         wrote.append(f"{args.volumes} volumes in {root}")

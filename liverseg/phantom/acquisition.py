@@ -87,8 +87,8 @@ def blur_in_plane(hu: np.ndarray, scanner: Scanner) -> np.ndarray:
 def noise_transfer(scanner: Scanner) -> np.ndarray:
     """Amplitude of the noise over in-plane frequency, (matrix, matrix // 2 + 1), with unit variance in the image.
 
-    Filtered backprojection gives a noise power of ramp × apodisation squared (Riederer, Pelc and Chesler, Phys Med Biol
-    23 (1978) 446): it rises from near zero, peaks at middle frequencies and falls to the kernel's cut-off.
+    Filtered backprojection gives a noise power of ramp × apodisation squared (Riederer, Pelc and Chesler, Phys Med
+    Biol 23 (1978) 446): it rises from near zero, peaks at middle frequencies and falls to the kernel's cut-off.
     """
     f = np.hypot(fft.fftfreq(scanner.matrix, scanner.pixel)[:, None], fft.rfftfreq(scanner.matrix, scanner.pixel)[None])
     cut = min(scanner.kernel, 0.5 / scanner.pixel)
@@ -104,8 +104,8 @@ def noise_transfer(scanner: Scanner) -> np.ndarray:
 
 
 def scan_noise(rng: np.random.Generator, scanner: Scanner) -> np.ndarray:
-    """Noise of the whole scan, (z, y, x) float32 HU: CT-like in-plane spectrum, neighbouring slices correlated, a little
-    stronger in the middle of the body than at its edge, as attenuation makes it."""
+    """Noise of the whole scan, (z, y, x) float32 HU: CT-like in-plane spectrum, neighbouring slices correlated, a
+    little stronger in the middle of the body than at its edge, as attenuation makes it."""
     n, m = scanner.slices, scanner.matrix
     transfer = noise_transfer(scanner)
     share = np.float32(scanner.correlation)

@@ -1,8 +1,8 @@
 """Smooth 3-D fields on a coarse lattice: implicit shapes, random warps, and their values at any fine position.
 
-The frame is the patient's: x towards the left, y towards the back, z towards the head (LPS+), in mm. A shape is a signed
-distance in mm, negative inside, approximate away from its surface. Organs are smooth, so a lattice of a few mm holds
-them; cubic B-spline weights bring them to the scanner's grid without steps or corners.
+The frame is the patient's: x towards the left, y towards the back, z towards the head (LPS+), in mm. A shape is a
+signed distance in mm, negative inside, approximate away from its surface. Organs are smooth, so a lattice of a few mm
+holds them; cubic B-spline weights bring them to the scanner's grid without steps or corners.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Field:
         return (float(first), float(last))
 
     def resample(self, positions: np.ndarray, axis: int) -> np.ndarray:
-        """Values with one axis brought to `positions` (mm) by cubic B-spline weights; beyond the box the edge repeats."""
+        """Values with one axis brought to `positions` (mm) by cubic B-spline weights; the box's edge repeats beyond."""
         return _resample(self.values, self._index(positions, axis), axis)
 
     def at(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:

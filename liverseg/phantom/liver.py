@@ -25,13 +25,13 @@ def liver_shape(rng: np.random.Generator, organs: Organs) -> Field:
     size = rng.uniform(0.93, 1.06)
     left_reach = rng.uniform(0.75, 1.2)
     tip = rng.uniform(-112, -78)
-    right = ellipsoid(region, (-66 * sx, 6 * sy, -8 * sz), (76 * sx * size, 92 * sy * size, 102 * sz))
+    right = ellipsoid(region, (-66 * sx, 6 * sy, -8 * sz), (73 * sx * size, 87 * sy * size, 95 * sz))
     cos, sin = np.cos(0.28), np.sin(0.28)
     tilt = np.array([[cos, -0.12, sin], [0.12, 1.0, 0.0], [-sin, 0.0, cos]])
     left = ellipsoid(
         region,
         (6 * sx, -50 * sy, 22 * sz),
-        (92 * sx * left_reach, 38 * sy, 44 * sz),
+        (90 * sx * left_reach, 36 * sy, 42 * sz),
         tilt,
         taper=rng.uniform(0.30, 0.5),
     )
@@ -43,7 +43,7 @@ def liver_shape(rng: np.random.Generator, organs: Organs) -> Field:
     lower = (np.float32(tip) + np.float32(slope) * (region.x + 120) + 0.18 * region.y) - region.z
     shape = smooth_max(shape, lower, 26)
     shape = _carve(rng, region, organs, shape)
-    limits = smooth_max(region.cut(trunk.cavity) + 4.5, region.cut(trunk.abdomen) + 4.5, 12)
+    limits = smooth_max(region.cut(trunk.cavity) + 1.5, region.cut(trunk.abdomen) + 2.0, 10)
     return region.field(smooth_max(shape, limits, 8))
 
 
@@ -112,7 +112,7 @@ def _tree(rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarra
     radius = np.minimum(flow ** (1 / _MURRAY), largest)
     child = np.flatnonzero(parents >= 0)
     lines = ((points[[parents[k], k]], radius[[parents[k], k]]) for k in child)
-    return segments(lines)  # type: ignore[arg-type]
+    return segments(lines)
 
 
 def _targets(rng: np.random.Generator, shape: Field, count: int, apart: float, depth: float) -> np.ndarray:
@@ -130,29 +130,32 @@ def _targets(rng: np.random.Generator, shape: Field, count: int, apart: float, d
     return np.array(chosen)
 
 
+def _route(start: np.ndarray, scale: tuple[float, float, float], *steps: tuple[float, float, float]) -> np.ndarray:
+    """A polyline from `start` through points given as template offsets from it, (n, 3) mm."""
+    return np.array([start, *(start + np.multiply(step, scale) for step in steps)])
+
+
 def portal_tree(rng: np.random.Generator, organs: Organs, shape: Field) -> np.ndarray:
     """Capsules of the portal branches: right and left from the porta hepatis."""
-    sx, sy, sz = organs.trunk.habitus.scale
+    scale = organs.trunk.habitus.scale
     porta = organs.portal[-1]
-    right = [porta, porta + [-16 * sx, 2, 5], porta + [-34 * sx, 4 * sy, 8 * sz]]
-    front = [right[-1], right[-1] + [-10, -22 * sy, 12 * sz]]
-    back = [right[-1], right[-1] + [-16 * sx, 18 * sy, -14 * sz]]
-    left = [porta, porta + [12 * sx, -18 * sy, 14], porta + [24 * sx, -34 * sy, 18], porta + [30 * sx, -50 * sy, 14]]
-    trunks = [np.array(right), np.array(front), np.array(back), np.array(left)]
+    right = _route(porta, scale, (-16, 2, 5), (-34, 4, 8))
+    trunks = [
+        right,
+        _route(right[-1], scale, (-10, -22, 12)),
+        _route(right[-1], scale, (-16, 18, -14)),
+        _route(porta, scale, (12, -18, 14), (24, -34, 18), (30, -50, 14)),
+    ]
     return _tree(rng, trunks, _targets(rng, shape, 80, 13.0, 8.0), 5.8)
 
 
 def hepatic_veins(rng: np.random.Generator, organs: Organs, shape: Field) -> np.ndarray:
     """Capsules of the right, middle and left hepatic vein, which meet at the cava below the diaphragm."""
-    sx, sy, sz = organs.trunk.habitus.scale
-    root = organs.cava[-3] + [0, -4, 4]
-    right = [root, root + [-26 * sx, 6, -6], root + [-52 * sx, 8, -24 * sz], root + [-66 * sx, 8, -52 * sz]]
-    middle = [
-        root,
-        root + [-14 * sx, -22 * sy, -8],
-        root + [-24 * sx, -44 * sy, -26 * sz],
-        root + [-30 * sx, -56 * sy, -48 * sz],
+    scale = organs.trunk.habitus.scale
+    root = organs.cava[-3] + np.array([0.0, -4.0, 4.0])
+    trunks = [
+        _route(root, scale, (-26, 6, -6), (-52, 8, -24), (-66, 8, -52)),
+        _route(root, scale, (-14, -22, -8), (-24, -44, -26), (-30, -56, -48)),
+        _route(root, scale, (10, -26, -4), (26, -44, -14), (44, -50, -24)),
     ]
-    left = [root, root + [10 * sx, -26 * sy, -4], root + [26 * sx, -44 * sy, -14], root + [44 * sx, -50 * sy, -24]]
-    trunks = [np.array(right), np.array(middle), np.array(left)]
     return _tree(rng, trunks, _targets(rng, shape, 64, 15.0, 8.0), 5.2)

@@ -87,8 +87,8 @@ class Organs:
             tilt = _turn(1, 12 * side) @ _turn(0, -10) @ _turn(2, -28 * side)
             bean = ellipsoid(r, centre, radii, tilt)
             hilum = np.array(centre) + np.array([-side * 20.0, -12.0, 0.0])
-            sinus = ellipsoid(r, tuple(hilum), (19, 12, 27), tilt)
-            calyces = ellipsoid(r, tuple(np.array(centre) - np.array([side * 7.0, 4, 0])), (10, 9, 33), tilt)
+            sinus = ellipsoid(r, tuple(hilum), (16, 10, 24), tilt)
+            calyces = ellipsoid(r, tuple(np.array(centre) - np.array([side * 7.0, 4, 0])), (8, 7, 31), tilt)
             sinus = smooth_min(sinus, calyces, 6)
             wave = np.cos(r.x * 0.55) * np.cos(r.y * 0.55) * np.cos(r.z * 0.5) * 3.5
             cortex = smooth_max(bean, -sinus, 5)
@@ -105,7 +105,7 @@ class Organs:
 
     def _spleen(self) -> list[Layer]:
         size = self.rng.uniform(0.85, 1.2)
-        c = self._at(104, 34, 14, 4)
+        c = self._at(104, 34, 18, 4)
         r = self.soft.around(c, (62, 66, 66))
         outer = ellipsoid(r, c, (36 * size, 58 * size, 56 * size), _turn(2, 18))
         medial = ellipsoid(r, (c[0] - 36 * size, c[1] - 10, c[2] - 4), (27, 50 * size, 80))
@@ -116,12 +116,12 @@ class Organs:
     def _stomach(self) -> list[Layer]:
         fill = self.rng.uniform(0.82, 1.15)
         points = np.array(
-            [self._at(*p, 4) for p in [(58, 22, 44), (66, -6, 30), (62, -34, 6), (40, -52, -16), (8, -46, -24)]]
+            [self._at(*p, 4) for p in [(60, 12, 50), (66, -8, 32), (62, -34, 6), (40, -52, -16), (8, -46, -24)]]
         )
         r = self.soft.around(tuple(points.mean(axis=0)), (80, 84, 90))
-        radii = np.array([34, 36, 30, 21, 13]) * fill
+        radii = np.array([36, 36, 30, 21, 13]) * fill
         shape = tube(r, points, radii)
-        shape = smooth_max(shape, self._inside(r, 4.0), 8)
+        shape = smooth_max(shape, self._inside(r, 2.5), 6)
         folds = 1.3 * np.sin(r.x * 0.5 + 0.3 * r.z) * np.sin(r.y * 0.45 - 0.2 * r.z)
         lumen = shape + 4.5 + folds
         level = points[:, 1].mean() - self.rng.uniform(14, 34)
@@ -164,10 +164,21 @@ class Organs:
     def _bowel(self) -> list[Layer]:
         layers: list[Layer] = []
         sx, sy, _ = self.scale
-        homes = [(38, -30, -78), (10, -44, -112), (56, -8, -112), (-24, -36, -128), (30, -20, -150), (66, -40, -140)]
+        homes = [
+            (38, -30, -78),
+            (10, -44, -112),
+            (56, -8, -112),
+            (-24, -36, -128),
+            (30, -20, -150),
+            (66, -40, -140),
+            (84, 4, -76),
+            (-52, -30, -150),
+            (-10, -62, -120),
+            (48, -62, -104),
+        ]
         for home in homes:
             c = self._at(*home, 6)
-            points = self._loops(c, np.array([24 * sx, 18 * sy, 18]), 9, 18)
+            points = self._loops(c, np.array([24 * sx, 18 * sy, 18]), 11, 17)
             low, high = points.min(axis=0) - 16, points.max(axis=0) + 16
             r = self.soft.around(tuple((low + high) / 2), tuple((high - low) / 2), 4)
             shape = tube(r, points, self.rng.uniform(9, 13))
@@ -213,7 +224,7 @@ class Organs:
                 np.vstack([start, [way * 9 + 5 * self.rng.standard_normal(3) for _ in range(3)]]), axis=0
             )
             lines.append((points, np.linspace(self.rng.uniform(1.2, 2.6), 0.8, 4)))
-        return [Tubes("mesenteric_vessel", segments(lines), self.hu["blood"] - 20)]  # type: ignore[arg-type]
+        return [Tubes("mesenteric_vessel", segments(lines), self.hu["blood"] - 20)]
 
     def gallbladder_layers(self) -> list[Layer]:
         """Gallbladder in its fossa: wall and bile."""
@@ -249,7 +260,7 @@ class Organs:
         return [
             Tubes("muscle", segments(crus), self.hu["muscle"]),
             Tubes("esophagus", segments([(gullet, 8.0)]), self.hu["muscle"] + 8),
-            Tubes("cava", segments([(self.cava, self.rng.uniform(9.5, 12.5))]), self.hu["blood"] - 8),  # type: ignore[arg-type]
+            Tubes("cava", segments([(self.cava, self.rng.uniform(9.5, 12.5))]), self.hu["blood"] - 8),
             Tubes("aorta", segments([(aorta, radius)]), self.hu["blood"] + 6),
             Tubes("portal_vein", segments([(self.portal, np.array([7.0, 6.6, 6.2]))]), self.hu["blood"] + 12),
             Tubes("hepatic_artery", segments([(hepatic, 2.4)]), self.hu["blood"]),

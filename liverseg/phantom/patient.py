@@ -16,7 +16,7 @@ from liverseg.phantom.liver import hepatic_veins, liver_shape, portal_tree
 from liverseg.phantom.organs import Organs
 from liverseg.phantom.rendering import render
 from liverseg.phantom.scene import Layer, Scene, Tubes
-from liverseg.phantom.tissue import TISSUES, draw_tissues
+from liverseg.phantom.tissue import draw_tissues
 from liverseg.phantom.trunk import Habitus, Trunk, draw_habitus
 
 __all__ = ["Coverage", "LesionRow", "Phantom", "make_phantom"]
@@ -223,7 +223,7 @@ def _rows(
     liver_hu = float(image[plain].mean())
     noise_hu = float(noise[plain].std())
     voxel = scanner.pixel**2 * scanner.thickness / 1000
-    rows = []
+    rows: list[LesionRow] = []
     for number, kind in enumerate(kinds, 1):
         where = np.nonzero(found == number)
         count = len(where[0])

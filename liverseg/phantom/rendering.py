@@ -1,4 +1,4 @@
-"""From a scene to slices: paints layers, tubes and lesions on thin slices and averages them over the slice thickness."""
+"""From a scene to slices: paints layers, tubes and lesions on thin slices, averages them over the slice thickness."""
 
 from __future__ import annotations
 
@@ -129,9 +129,9 @@ class _Painter:
         if over_liver:
             self.liver[box] *= 1 - alpha
             for _, ys, xs, mine in self._lesions:
-                hide = np.zeros_like(self.liver)
-                hide[box] = alpha
-                mine *= 1 - hide[:, ys, xs]
+                theirs, ours = _overlap(box, (slice(0, len(self.z)), ys, xs))
+                if ours is not None:
+                    mine[ours] *= 1 - alpha[theirs]
         if self.organs.size:
             if item.name not in self.names:
                 self.names.append(item.name)
@@ -183,24 +183,31 @@ class _Painter:
         parts, reach = parts[near], reach[near]
         if len(parts) == 0:
             return None
-        alpha = np.zeros_like(self.hu)
+        ends = np.concatenate([parts[:, :3] - reach[:, None], parts[:, 3:6] - reach[:, None]])
+        low_all = ends.min(axis=0)
+        high_all = (ends + 2 * np.concatenate([reach, reach])[:, None]).max(axis=0)
+        axes = ((self.z, 2), (self.y, 1), (self.x, 0))
+        whole = tuple(self._span(axis, low_all[k], high_all[k]) for axis, k in axes)
+        if any(s.stop <= s.start for s in whole):
+            return None
+        z_axis, y_axis, x_axis = (axis[s] for (axis, _), s in zip(axes, whole, strict=True))
+        alpha = np.zeros((len(z_axis), len(y_axis), len(x_axis)), dtype=np.float32)
         width = np.float32(self.pixel)
         for part, r in zip(parts, reach, strict=True):
             low, high = np.minimum(part[:3], part[3:6]) - r, np.maximum(part[:3], part[3:6]) + r
-            box = tuple(self._span(axis, low[k], high[k]) for axis, k in ((self.z, 2), (self.y, 1), (self.x, 0)))
+            box = tuple(self._span(axis, low[k], high[k]) for axis, k in ((z_axis, 2), (y_axis, 1), (x_axis, 0)))
             if any(s.stop <= s.start for s in box):
                 continue
-            pz = (self.z[box[0]] - part[2]).astype(np.float32)[:, None, None]
-            py = (self.y[box[1]] - part[1]).astype(np.float32)[None, :, None]
-            px = (self.x[box[2]] - part[0]).astype(np.float32)[None, None, :]
+            pz = (z_axis[box[0]] - part[2]).astype(np.float32)[:, None, None]
+            py = (y_axis[box[1]] - part[1]).astype(np.float32)[None, :, None]
+            px = (x_axis[box[2]] - part[0]).astype(np.float32)[None, None, :]
             way = part[3:6] - part[:3]
             t = np.clip((px * way[0] + py * way[1] + pz * way[2]) / max(float(way @ way), 1e-6), 0, 1)
             squared = (px - t * way[0]) ** 2 + (py - t * way[1]) ** 2 + (pz - t * way[2]) ** 2
             inside = part[6] - tubes.lumen + t * (part[7] - part[6]) - np.sqrt(squared)
             here = alpha[box]
             np.maximum(here, np.clip(0.5 + inside / width, 0, 1), out=here)
-        whole = (slice(0, len(self.z)), slice(0, len(self.y)), slice(0, len(self.x)))
-        return whole, alpha
+        return (whole[0], whole[1], whole[2]), alpha
 
     def paint_lesions(self, lesions: list[Lesion]) -> None:
         """Paint lesions into the liver; what lies outside it is cut off."""
@@ -228,3 +235,18 @@ class _Painter:
         for number, ys, xs, share in self._lesions:
             mean = share.reshape(-1, inner, *share.shape[1:]).mean(axis=1)
             found[:, ys, xs][mean >= 0.5] = number
+
+
+Box = tuple[slice, slice, slice]
+
+
+def _overlap(first: Box, second: Box) -> tuple[Box, Box] | tuple[None, None]:
+    """Where two boxes of one grid meet, in each one's own indices; None twice where they do not."""
+    theirs, ours = [], []
+    for a, b in zip(first, second, strict=True):
+        low, high = max(a.start, b.start), min(a.stop, b.stop)
+        if high <= low:
+            return None, None
+        theirs.append(slice(low - a.start, high - a.start))
+        ours.append(slice(low - b.start, high - b.start))
+    return (theirs[0], theirs[1], theirs[2]), (ours[0], ours[1], ours[2])

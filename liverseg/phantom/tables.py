@@ -60,10 +60,10 @@ def write_cohort_tables(root: Path, cases: Sequence[Case], slices: int, seed: in
 
 
 def choose_slices(records: Sequence[dict[str, Any]], slices: int, seed: int) -> list[list[tuple[int, str]]]:
-    """Pick annotated slices for every patient, as a reader would: where a lesion is well seen, not twice the same place.
+    """Pick annotated slices for every patient, as a reader would: where a lesion is well seen, each place once.
 
-    Every patient gets its best slice first; the others are dealt out one at a time to the patient and type that have had
-    the fewest, so that types stay even.
+    Every patient gets its best slice first; the others are dealt out one at a time to the patient and type that have
+    had the fewest, so that types stay even.
 
     Args:
         records: one a patient, with `lesions` that hold `lesion_type` and `slices` (pixels by slice number).
@@ -80,7 +80,9 @@ def choose_slices(records: Sequence[dict[str, Any]], slices: int, seed: int) -> 
     offers = [_offers(record, rng) for record in records]
     total = sum(len(offer) for offer in offers)
     if slices > total:
-        raise LiversegError(f"slices {slices}: only {total} slices of these patients show a lesion; ask for fewer")
+        raise LiversegError(
+            f"slices {slices}: only {total} slices of these {len(records)} patients show a lesion; ask for no more"
+        )
     taken: list[list[tuple[int, str]]] = [[] for _ in records]
     counts = dict.fromkeys(LESION_TYPES, 0)
 

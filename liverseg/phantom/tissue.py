@@ -1,4 +1,4 @@
-"""HU of every tissue in the portal venous phase: mean and spread between patients. docs/phantom.md names the sources."""
+"""HU of every tissue in the portal venous phase, mean and spread between patients; docs/phantom.md has the sources."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ TISSUES: dict[str, Tissue] = {
     "myocardium": Tissue(108, 8),
     "blood": Tissue(150, 10),
     "cortical_bone": Tissue(520, 60),
-    "marrow": Tissue(190, 35, 22),
+    "marrow": Tissue(150, 28, 24),
     "disc": Tissue(88, 8),
     "canal": Tissue(32, 5),
     "cartilage": Tissue(110, 15),

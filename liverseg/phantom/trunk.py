@@ -1,4 +1,4 @@
-"""The trunk: habitus, body wall, cavity, lungs, heart base, spine and ribs. Frame LPS+, mm; z = 0 at the porta hepatis."""
+"""The trunk: habitus, wall, cavity, lungs, heart base, spine and ribs. Frame LPS+, mm; z = 0 at the porta hepatis."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liverseg.phantom.fields import Lattice, Region, ellipsoid, smooth_max, smooth_min
+from liverseg.phantom.fields import Field, Lattice, Region, ellipsoid, smooth_max, smooth_min, smooth_noise
 from liverseg.phantom.scene import Layer, Tubes, segments
 from liverseg.phantom.tissue import TISSUES
 
@@ -48,7 +48,7 @@ def draw_habitus(rng: np.random.Generator) -> Habitus:
     """A random adult: half widths about 118 to 150 mm, subcutaneous fat 5 to 36 mm."""
     width = float(np.clip(rng.normal(132, 8), 116, 150))
     depth = width * rng.uniform(0.68, 0.80)
-    fat = float(np.clip(rng.lognormal(np.log(13), 0.5), 5, 34))
+    fat = float(np.clip(rng.lognormal(np.log(15), 0.55), 5, 38))
     return Habitus(
         width=width,
         depth=depth,
@@ -137,36 +137,44 @@ class Trunk:
         muscle = self._half.field(self.outline(self._half, (w, 0.75 * w, 1.2 * w)))
         cavity = self._half.field(self.cavity)
         mediastinum = ellipsoid(self._half, (6, 0, 100), (27, h.depth + 18, 400))
-        lung = smooth_max(smooth_max(self.cavity + 1.5, -(self.abdomen - 2.0), 5), -mediastinum, 12)
+        lung = smooth_max(smooth_max(self.cavity + 1.0, -(self.abdomen - 1.0), 5), -mediastinum, 12)
         lung_field = self._half.field(lung)
         fat = TISSUES["fat"].texture
         return [
             Layer("skin", body, hu["skin"]),
             Layer("subcutaneous_fat", body, hu["fat"], fat, offset=-2.0),
             Layer("muscle", muscle, hu["muscle"], TISSUES["muscle"].texture, blur=2.0),
+            Layer("muscle_fat", muscle, hu["fat"] + 40, fat, offset=-0.42 * w),
+            Layer("muscle", self._inner_muscle(muscle), hu["muscle"], TISSUES["muscle"].texture, offset=-0.42 * w),
             Layer("visceral_fat", cavity, hu["visceral_fat"], TISSUES["visceral_fat"].texture),
+            Layer("diaphragm", lung_field, hu["muscle"], offset=1.8),
             Layer("lung", lung_field, hu["lung"], TISSUES["lung"].texture),
             self._pulmonary_vessels(lung_field),
             *self._heart(),
             *self._deep_muscles(),
         ]
 
-    def _pulmonary_vessels(self, lung: object) -> Tubes:
-        z0, z1 = lung.bounds(0)  # type: ignore[attr-defined]
+    def _inner_muscle(self, muscle: Field) -> Field:
+        """The deeper layer of the wall; where it parts from the outer one, a thin plane of fat lies between them."""
+        gap = smooth_noise(self.rng, self.lattice, 26.0, 1.3) + np.float32(0.4 + 0.03 * self.habitus.fat[0])
+        return self._half.field(muscle.values + np.clip(gap, 0, 3.5))
+
+    def _pulmonary_vessels(self, lung: Field) -> Tubes:
+        z0, z1 = lung.bounds(0)
         lines = []
         if np.isfinite(z0):
             n = 420
             x = self.rng.uniform(-self.habitus.width, self.habitus.width, n)
             y = self.rng.uniform(-self.habitus.depth, self.habitus.depth, n)
             z = self.rng.uniform(z0, z1, n)
-            inside = np.flatnonzero(lung.at(z, y, x) < -6)[:150]  # type: ignore[attr-defined]
+            inside = np.flatnonzero(lung.at(z, y, x) < -6)[:170]
             for k in inside:
                 hilum = np.array([np.sign(x[k]) * 25.0, 0.0, z1 + 40])
                 start = np.array([x[k], y[k], z[k]])
                 way = hilum - start
                 way = way / np.linalg.norm(way) + 0.35 * self.rng.standard_normal(3)
                 length = self.rng.uniform(8, 26)
-                radius = self.rng.uniform(0.6, 1.9)
+                radius = self.rng.uniform(0.8, 2.4)
                 lines.append((np.stack([start, start + way * length]), np.array([0.7 * radius, radius])))
         return Tubes("pulmonary_vessel", segments(lines), self.hu["pulmonary_vessel"])
 
@@ -223,7 +231,7 @@ class Trunk:
             Tubes("marrow", arch, marrow + 60, lumen=1.8),
             Tubes("cartilage", cartilage, hu["cartilage"]),
             Tubes("cortical_bone", ribs, cortical),
-            Tubes("marrow", ribs, marrow + 30, lumen=1.7),
+            Tubes("marrow", ribs, marrow, lumen=1.5),
         ]
 
     def _arches(self) -> np.ndarray:

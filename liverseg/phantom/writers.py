@@ -26,7 +26,7 @@ from liverseg.phantom.cases import Case, cohort_cases, lits_cases
 from liverseg.phantom.patient import Phantom, make_phantom
 from liverseg.phantom.tables import write_cohort_tables
 
-__all__ = ["SETTINGS", "write_cohort", "write_lits_tree"]
+__all__ = ["SETTINGS", "check_cohort_arguments", "check_lits_arguments", "write_cohort", "write_lits_tree"]
 
 SETTINGS = "phantom.json"
 """File in a tree's root that says what made it; a tree is continued only with the same settings."""
@@ -61,7 +61,7 @@ def write_lits_tree(
     Raises:
         LiversegError: if an argument is out of range, the folder is not writable or holds something else.
     """
-    _check(volumes=volumes, matrix=matrix, seed=seed, workers=workers)
+    check_lits_arguments(volumes, matrix, seed, workers)
     folder = _open_tree(Path(root), {"kind": "lits", "volumes": volumes, "matrix": matrix, "seed": seed})
     _write_cases(folder, lits_cases(volumes, matrix, seed), workers, progress)
     return folder
@@ -79,8 +79,8 @@ def write_cohort(
 ) -> Path:
     """Write a typed cohort: `images/`, `labels/` (uint8, the joint label table), `slices.csv` and `lesions.csv`.
 
-    Volumes cover the liver with 1 to 2 cm of margin, and labels are the whole 3-D truth; `slices.csv` names the annotated
-    slices: `slices` rows, at least one a patient, most of them where a lesion is near its largest.
+    Volumes cover the liver with 1 to 2 cm of margin, and labels are the whole 3-D truth; `slices.csv` names the
+    annotated ones: `slices` rows, at least one a patient, most of them where a lesion is near its largest.
 
     Args:
         root: folder, made if missing; it must be empty or hold a cohort of the same settings.
@@ -98,16 +98,25 @@ def write_cohort(
         LiversegError: if an argument is out of range, there are fewer slices with lesions than asked for, the folder is
             not writable or holds something else.
     """
+    check_cohort_arguments(patients, slices, matrix, seed, workers)
+    folder = _open_tree(Path(root), {"kind": "cohort", "patients": patients, "matrix": matrix, "seed": seed})
+    cases = cohort_cases(patients, matrix, seed)
+    _write_cases(folder, cases, workers, progress)
+    # always anew: they take no time, and another number of slices needs no other volumes
+    write_cohort_tables(folder, cases, slices, seed)
+    return folder
+
+
+def check_lits_arguments(volumes: int, matrix: int, seed: int, workers: int | None) -> None:
+    """Raise LiversegError for an argument of `write_lits_tree` that is out of range."""
+    _check(volumes=volumes, matrix=matrix, seed=seed, workers=workers)
+
+
+def check_cohort_arguments(patients: int, slices: int, matrix: int, seed: int, workers: int | None) -> None:
+    """Raise LiversegError for an argument of `write_cohort` that is out of range."""
     _check(patients=patients, slices=slices, matrix=matrix, seed=seed, workers=workers)
     if slices < patients:
         raise LiversegError(f"slices {slices}: fewer than the {patients} patients; each needs at least one")
-    settings = {"kind": "cohort", "patients": patients, "slices": slices, "matrix": matrix, "seed": seed}
-    folder = _open_tree(Path(root), settings)
-    cases = cohort_cases(patients, matrix, seed)
-    made = _write_cases(folder, cases, workers, progress)
-    if made or not all((folder / name).is_file() for name in ("slices.csv", "lesions.csv")):
-        write_cohort_tables(folder, cases, slices, seed)
-    return folder
 
 
 def _check(*, matrix: int, seed: int, workers: int | None, **counts: int) -> None:
@@ -151,8 +160,8 @@ def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
     return root
 
 
-def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progress: bool) -> int:
-    """Write what is missing; returns how many cases that was."""
+def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progress: bool) -> None:
+    """Write what is missing."""
     missing = [case for case in cases if not case.is_complete(root)]
     count = min(workers or os.cpu_count() or 1, len(missing))
     bar = tqdm(
@@ -182,7 +191,6 @@ def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progres
                         raise
     except OSError as error:
         raise LiversegError(f"{root}: phantoms cannot be written there ({error.strerror or error})") from error
-    return len(missing)
 
 
 def write_case(root: Path, case: Case) -> None:
