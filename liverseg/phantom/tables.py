@@ -94,11 +94,11 @@ def choose_slices(records: Sequence[dict[str, Any]], slices: int, seed: int) -> 
     for patient in range(len(records)):
         take(patient, 0)
     for _ in range(slices - len(records)):
-        rarest = sorted(LESION_TYPES, key=lambda kind: counts[kind])
+        fewest = min(counts.values())
         best: tuple[float, int, int] | None = None
         for patient, offer in enumerate(offers):
             for position, (_, kind) in enumerate(offer):
-                cost = len(taken[patient]) + 0.25 * position + 0.5 * rarest.index(kind)
+                cost = len(taken[patient]) + 0.25 * position + 0.4 * (counts[kind] - fewest)
                 if best is None or cost < best[0]:
                     best = (cost, patient, position)
         if best is None:  # cannot be: the total was checked
