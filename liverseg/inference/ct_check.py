@@ -1,0 +1,68 @@
+"""Is it a CT in HU? Asked before the network, which would outline something in any picture.
+
+A CT holds air (about -1000 HU), fat (-100) and soft tissue (above 50 after contrast), so its values span hundreds of
+units on both sides of zero. The limits below are ours, wide enough for a scan cropped to the trunk.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from liverseg.errors import LiversegError
+from liverseg.volumes import Volume
+
+__all__ = ["check_ct"]
+
+_LARGEST_HU = 30000
+"""Twelve- and sixteen-bit scanners and metal stay far below; what is above is padding or no CT at all."""
+_AIR = -200
+_FAT = -50
+_SOFT_TISSUE = 50
+_SMALLEST_RANGE = 100
+_FEWEST_SLICES = 3
+
+
+def check_ct(volume: Volume) -> list[str]:
+    """Refuse what cannot be a CT in HU, and say what is odd about the rest.
+
+    Fractional values that reach neither fat nor soft tissue are taken for a normalised image or another modality and
+    refused. Whole numbers like that (a CT with its surroundings masked out, say) are computed with a warning.
+
+    Args:
+        volume: HU in any number type, all finite.
+
+    Returns:
+        Warnings, one sentence each, for the case's record.
+
+    Raises:
+        LiversegError: if a value is beyond ±30000, or the values are fractional and do not look like HU.
+    """
+    lowest, highest = float(volume.array.min()), float(volume.array.max())
+    if max(-lowest, highest) > _LARGEST_HU:
+        raise LiversegError(
+            f"{volume.path}: values from {lowest:g} to {highest:g}; HU lie between -1024 and a few thousand: "
+            "replace padding by -1024, or export the CT in HU"
+        )
+    found = f"values from {lowest:g} to {highest:g}"
+    tissue = lowest < _FAT and highest > _SOFT_TISSUE and highest - lowest >= _SMALLEST_RANGE
+    if not tissue and not _whole_numbers(volume):
+        raise LiversegError(
+            f"{volume.path}: {found} in fractions do not look like a CT in HU, which reaches from fat below {_FAT} to "
+            f"tissue above {_SOFT_TISSUE}; give the CT itself, not normalised"
+        )
+    warnings = []
+    if not tissue:
+        warnings.append(f"does not look like a CT in HU: {found}")
+    elif lowest >= _AIR:
+        warnings.append(f"does not look like a CT in HU: no voxel below {_AIR} HU, {found}")
+    slices = volume.array.shape[volume.slice_axis]
+    if slices < _FEWEST_SLICES:
+        warnings.append(f"{slices} {'slice' if slices == 1 else 'slices'}: edge slices are repeated as neighbours")
+    return warnings
+
+
+def _whole_numbers(volume: Volume) -> bool:
+    """True for values stored as integers and still whole after the header's scaling."""
+    if volume.header.get_data_dtype().kind == "f":
+        return False
+    return volume.array.dtype.kind in "iu" or bool(np.all(volume.array == np.rint(volume.array)))

@@ -1,0 +1,90 @@
+"""Longest axial diameter and its perpendicular, as radiologists measure them (RECIST 1.1, Eisenhauer et al. 2009)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial import ConvexHull
+
+__all__ = ["AxialDiameters", "axial_diameters"]
+
+
+@dataclass(frozen=True)
+class AxialDiameters:
+    """Two diameters of a lesion, on the slice where it is longest.
+
+    Attributes:
+        slice: index of that slice in the mask.
+        longest_mm: longest diameter in the slice.
+        perpendicular_mm: longest diameter at a right angle to it, on the same slice.
+    """
+
+    slice: int
+    longest_mm: float
+    perpendicular_mm: float
+
+
+def axial_diameters(mask: np.ndarray, row_step: np.ndarray, column_step: np.ndarray) -> AxialDiameters:
+    """Measure a lesion's mask slice by slice.
+
+    The outline runs half a voxel beyond the outermost voxel centres along rows and columns, as an isoline between
+    lesion and no lesion would: one voxel measures its edge and a digitised disc its diameter. Diameters are those of
+    the outline's convex hull, so they may cross a notch of the lesion, as calipers do.
+
+    Args:
+        mask: the lesion's voxels, shape (slice, row, column), at least one true.
+        row_step: mm (x, y, z) from one row to the next.
+        column_step: mm (x, y, z) from one column to the next; not necessarily at a right angle to `row_step`.
+    """
+    to_mm = _in_plane(row_step, column_step)
+    slices = np.flatnonzero(mask.any(axis=(1, 2)))
+    outlines = [_outline(mask[index]) @ to_mm for index in slices]
+    # no diameter is longer than its box's diagonal: most slices need no hull
+    bounds = np.array([np.linalg.norm(np.ptp(outline, axis=0)) for outline in outlines])
+    best = AxialDiameters(int(slices[0]), 0.0, 0.0)
+    for number in np.argsort(-bounds, kind="stable"):
+        if bounds[number] <= best.longest_mm:
+            break
+        longest, perpendicular = _hull_diameters(outlines[number])
+        if longest > best.longest_mm:
+            best = AxialDiameters(int(slices[number]), longest, perpendicular)
+    return best
+
+
+def _in_plane(row_step: np.ndarray, column_step: np.ndarray) -> np.ndarray:
+    """(row, column) to 2-D mm, distances kept: the triangular factor holds lengths and angle of the two steps."""
+    steps = np.stack([row_step, column_step], axis=1).astype(np.float64)
+    return np.asarray(np.linalg.qr(steps, mode="r")).T
+
+
+def _outline(pixels: np.ndarray) -> np.ndarray:
+    """Points (row, column) whose convex hull is that of the outline; only the ends of each row can be on it."""
+    rows = np.flatnonzero(pixels.any(axis=1))
+    filled = pixels[rows]
+    first = filled.argmax(axis=1)
+    last = filled.shape[1] - 1 - filled[:, ::-1].argmax(axis=1)
+    half = 0.5
+    across = [(rows, first - half), (rows, last + half)]
+    down = [(rows + step, columns) for step in (-half, half) for columns in (first, last)]
+    return np.concatenate([np.stack([row, column], axis=1, dtype=np.float64) for row, column in [*across, *down]])
+
+
+def _hull_diameters(points: np.ndarray) -> tuple[float, float]:
+    hull = points[ConvexHull(points).vertices]
+    apart = hull[:, None] - hull[None]
+    one, other = np.unravel_index(np.argmax((apart**2).sum(axis=2)), (len(hull), len(hull)))
+    longest = float(np.linalg.norm(apart[one, other]))
+    along = apart[one, other] / longest
+    across = np.array([-along[1], along[0]])
+    position, side = (hull - hull[other]) @ along, (hull - hull[other]) @ across
+    # hull vertices above and below the long axis, both of which start and end on it; the width between them is concave
+    # with corners at the vertices, so its largest value is at one of them
+    upper, lower = side >= 0, side <= 0
+    width = _height(position, position[upper], side[upper]) - _height(position, position[lower], side[lower])
+    return longest, float(width.max())
+
+
+def _height(at: np.ndarray, position: np.ndarray, side: np.ndarray) -> np.ndarray:
+    order = np.argsort(position, kind="stable")
+    return np.interp(at, position[order], side[order])

@@ -1,0 +1,30 @@
+"""What a run says when cases fail."""
+
+from __future__ import annotations
+
+from liverseg.errors import ExitCode, LiversegError
+
+__all__ = ["SomeCasesFailed", "cause_in_words", "user_error"]
+
+
+class SomeCasesFailed(LiversegError):
+    """Part of a run's cases failed; the others are done."""
+
+    exit_code = ExitCode.SOME_CASES_FAILED
+
+
+def user_error(error: BaseException) -> LiversegError | None:
+    """The LiversegError an error was caused by, if any: MONAI wraps what a transform or a config raises."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LiversegError):
+        cause = cause.__cause__ or cause.__context__
+    return cause
+
+
+def cause_in_words(error: BaseException) -> str:
+    """One line that says why a case failed."""
+    known = user_error(error)
+    if known is not None:
+        return str(known)
+    words = " ".join(str(error).split())
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__

@@ -1,0 +1,83 @@
+"""Lesions from a label map: which voxels belong together, and which type they vote for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from liverseg.inference.components import bounding_box, lesion_components
+from liverseg.inference.inferer import SlabPrediction
+from liverseg.labels import LESION, LIVER
+
+__all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_ml"]
+
+MAX_LESIONS = int(np.iinfo(np.uint16).max)
+"""As many ids as lesions.nii.gz can hold."""
+
+
+@dataclass(frozen=True)
+class LesionMap:
+    """Labels and lesions of one volume, in axial order.
+
+    Attributes:
+        labels: label map, uint8, shape (slice, row, column); all voxels of a lesion have the lesion's type.
+        ids: lesion ids 1 ... n by falling volume, 0 elsewhere, uint16, same shape.
+        voxels: voxels of each lesion, shape (n,).
+        types: label of each lesion, shape (n,).
+        probabilities: of each type for each lesion, rows add up to 1, shape (n, lesion types).
+        dropped: lesions left out, too small or beyond `MAX_LESIONS`.
+    """
+
+    labels: np.ndarray
+    ids: np.ndarray
+    voxels: np.ndarray
+    types: np.ndarray
+    probabilities: np.ndarray
+    dropped: int
+
+
+def find_lesions(prediction: SlabPrediction, voxel_ml: float, min_lesion_ml: float = 0.03) -> LesionMap:
+    """Join lesion voxels that touch by a face, whatever their type, and let each lesion's voxels vote for its type.
+
+    The vote is the mean over the lesion's voxels of the probability of each type given lesion; the highest mean names
+    the lesion. Lesions below the stated volume become liver, which they lie in.
+
+    Args:
+        prediction: label map and type probabilities.
+        voxel_ml: volume of a voxel.
+        min_lesion_ml: smallest lesion that is kept; 0.03 ml is a ball of 3.9 mm, below what a reader would measure.
+
+    Raises:
+        ValueError: if a volume is not positive, or the smallest lesion is below zero.
+    """
+    if voxel_ml <= 0 or not min_lesion_ml >= 0:
+        raise ValueError(f"voxels of {voxel_ml} ml, lesions from {min_lesion_ml} ml; neither may be negative")
+    types = prediction.type_probabilities.shape[1]
+    labels, ids = prediction.labels.copy(), np.zeros(prediction.labels.shape, np.uint16)
+    box = bounding_box(labels >= LESION)
+    if box is None:
+        nothing = np.zeros(0, np.int64)
+        return LesionMap(labels, ids, nothing, nothing, np.zeros((0, types)), 0)
+    lesion = labels[box] >= LESION
+    parts, voxels = lesion_components(lesion)
+    # a volume computed in floating point must not lose a lesion of exactly the stated size
+    large = np.flatnonzero(voxels * voxel_ml >= min_lesion_ml * (1 - 1e-6))
+    kept = large[np.argsort(-voxels[large], kind="stable")][:MAX_LESIONS]
+    new_id = np.zeros(len(voxels) + 1, np.uint16)
+    new_id[kept + 1] = np.arange(1, len(kept) + 1)
+    ids[box] = new_id[parts]
+
+    of_voxel = ids[box][lesion]
+    sums = [np.bincount(of_voxel, column, minlength=len(kept) + 1)[1:] for column in prediction.type_probabilities.T]
+    probabilities = np.stack(sums, axis=1) / voxels[kept, None]
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    winners = LESION + np.argmax(probabilities, axis=1)
+    label_of = np.concatenate([[LIVER], winners]).astype(np.uint8)
+    labels[box][lesion] = label_of[of_voxel]
+    return LesionMap(labels, ids, voxels[kept], winners, probabilities, len(voxels) - len(kept))
+
+
+def liver_ml(lesions: LesionMap, voxel_ml: float) -> float:
+    """Volume of the liver with its lesions, in ml."""
+    return float(np.count_nonzero(lesions.labels)) * voxel_ml

@@ -1,0 +1,96 @@
+"""The lesion table: one row a lesion, in the patient's own frame."""
+
+from __future__ import annotations
+
+import cc3d
+import numpy as np
+import pandas as pd
+
+from liverseg.inference.diameters import axial_diameters
+from liverseg.inference.lesions import LesionMap
+from liverseg.labels import LESION, Label
+from liverseg.volumes import Volume
+
+__all__ = ["lesion_columns", "lesion_table", "own_slices"]
+
+
+def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
+    """The table's columns; those of the probabilities are missing where the label table knows but one lesion."""
+    types = [f"probability_{label.name}" for label in labels[LESION:]]
+    return [
+        "id",
+        "type",
+        *(types if len(types) > 1 else []),
+        "volume_ml",
+        "longest_diameter_mm",
+        "perpendicular_diameter_mm",
+        "diameter_slice",
+        "centroid_x_mm",
+        "centroid_y_mm",
+        "centroid_z_mm",
+        "first_slice",
+        "last_slice",
+        "slices",
+        "mean_hu",
+    ]
+
+
+def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) -> pd.DataFrame:
+    """Measure every lesion.
+
+    Volumes are in ml, diameters in mm (`axial_diameters`), the centroid is the mean of the voxel centres in RAS+ mm.
+    Slices are voxel indices along the file's own slice axis, counted from 0: first and last slice, the one the
+    diameters were taken on, and on how many the lesion is.
+
+    Args:
+        lesions: of the volume, in axial order.
+        volume: the CT.
+        labels: label table the lesions' types are from.
+
+    Returns:
+        `lesion_columns`, one row a lesion in order of id; no rows where there is no lesion.
+    """
+    columns = lesion_columns(labels)
+    names = {label.index: label.name for label in labels}
+    hu, affine = volume.axial, volume.axial_affine
+    row_step, column_step = affine[:3, 1], affine[:3, 2]
+    own_slice = own_slices(volume)
+    boxes = cc3d.statistics(lesions.ids)["bounding_boxes"] if len(lesions.voxels) else []
+    rows = []
+    for number, (voxels, label, probabilities) in enumerate(
+        zip(lesions.voxels, lesions.types, lesions.probabilities, strict=True), start=1
+    ):
+        box = boxes[number]
+        mask = lesions.ids[box] == number
+        start = np.array([side.start for side in box])
+        middle = affine @ np.append(np.argwhere(mask).mean(axis=0) + start, 1.0)
+        diameters = axial_diameters(mask, row_step, column_step)
+        on = own_slice[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
+        row = {
+            "id": number,
+            "type": names[int(label)],
+            "volume_ml": round(float(voxels) * volume.voxel_ml, 4),
+            "longest_diameter_mm": round(diameters.longest_mm, 2),
+            "perpendicular_diameter_mm": round(diameters.perpendicular_mm, 2),
+            "diameter_slice": int(own_slice[start[0] + diameters.slice]),
+            "centroid_x_mm": round(float(middle[0]), 2),
+            "centroid_y_mm": round(float(middle[1]), 2),
+            "centroid_z_mm": round(float(middle[2]), 2),
+            "first_slice": int(on.min()),
+            "last_slice": int(on.max()),
+            "slices": len(on),
+            "mean_hu": round(float(hu[box][mask].mean(dtype=np.float64)), 1),
+        }
+        row |= {
+            f"probability_{names[LESION + index]}": round(float(share), 4) for index, share in enumerate(probabilities)
+        }
+        rows.append({name: row[name] for name in columns})
+    return pd.DataFrame(rows, columns=columns)
+
+
+def own_slices(volume: Volume) -> np.ndarray:
+    """For each slice of `volume.axial` its voxel index, from 0, along the file's own slice axis."""
+    depth = volume.array.shape[volume.slice_axis]
+    ends = np.array([[0, 0, 0, 1], [depth - 1, 0, 0, 1]]).T
+    first, last = np.rint(np.linalg.solve(volume.affine, volume.axial_affine @ ends))[volume.slice_axis].astype(int)
+    return np.linspace(first, last, depth).round().astype(int)

@@ -1,0 +1,66 @@
+"""A bundle's inference from Python: the same config, objects and checks as `python -m monai.bundle run inference`."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+from liverseg.errors import LiversegError
+from liverseg.inference.bundles import find_bundle
+from liverseg.inference.failures import user_error
+
+__all__ = ["WEIGHTS_VARIABLE", "run_inference"]
+
+WEIGHTS_VARIABLE = "LIVERSEG_WEIGHTS"
+"""Environment variable that names the weights to use when none are given."""
+
+
+def run_inference(
+    dataset_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    *,
+    weights: str | os.PathLike | None = None,
+    bundle: str | os.PathLike | None = None,
+    **overrides: Any,
+) -> None:
+    """Compute every volume of a folder, or one, with a bundle's `configs/inference.yaml`.
+
+    Args:
+        dataset_dir: a folder of .nii and .nii.gz files, or such a file.
+        output_dir: each case gets a folder in it.
+        weights: trained weights; by default those `LIVERSEG_WEIGHTS` names, else the bundle's own.
+        bundle: the bundle's folder; by default the joint bundle, wherever `find_bundle` finds it.
+        overrides: further keys of the config; those that are None keep the config's value.
+
+    Raises:
+        LiversegError: if the input, the weights, the output folder or every case fails.
+        SomeCasesFailed: if part of the cases failed.
+    """
+    folder = Path(bundle).absolute() if bundle is not None else find_bundle("liver_lesion_joint")
+    config = folder / "configs" / "inference.yaml"
+    if not config.is_file():
+        raise LiversegError(f"{folder}: not a bundle's folder, it has no configs/inference.yaml")
+    given = weights or os.environ.get(WEIGHTS_VARIABLE) or folder / "models" / "model.pt"
+    # absolute paths: MONAI would take a text that starts with $, @ or % for an expression
+    settings = {
+        "bundle_root": str(folder),
+        "dataset_dir": str(Path(dataset_dir).absolute()),
+        "output_dir": str(Path(output_dir).absolute()),
+        "weights": str(Path(given).absolute()),
+        **{name: value for name, value in overrides.items() if value is not None},
+    }
+    logging.getLogger("monai").setLevel(logging.ERROR)  # it tells which files it reads and what it was given
+    try:
+        workflow = ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", **settings)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    except Exception as error:
+        known = user_error(error)
+        if known is None or known is error:
+            raise
+        raise known from error

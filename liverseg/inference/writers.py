@@ -1,0 +1,75 @@
+"""A case's files: each appears whole, and record.json last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from liverseg.errors import LiversegError
+
+__all__ = ["CASE_FILES", "RECORD", "write_case_files", "write_json", "write_table_csv", "write_table_json"]
+
+RECORD = "record.json"
+CASE_FILES = ("labels.nii.gz", "lesions.nii.gz", "lesions.csv", "lesions.json", "preview.png", RECORD)
+
+_UNFINISHED = ".unfinished-"
+
+
+def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) -> None:
+    """Write a case: every file under a temporary name beside its own, then renamed.
+
+    The record of an earlier run goes first, so a case with a record is complete at any moment. When a file cannot be
+    written, what this call wrote is taken away again.
+
+    Args:
+        folder: the case's folder, made if missing.
+        files: by name, in the order they are to be written, functions that write to a given path; the record is last.
+
+    Raises:
+        LiversegError: if a file cannot be written.
+        ValueError: if the record is not the last file.
+    """
+    if list(files)[-1:] != [RECORD]:
+        raise ValueError(f"files of a case end with {RECORD}, not with {list(files)[-1:]}")
+    written: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / RECORD).unlink(missing_ok=True)
+        for left in folder.glob(f"{_UNFINISHED}*"):
+            left.unlink(missing_ok=True)
+        for name, write in files.items():
+            unfinished = folder / f"{_UNFINISHED}{name}"
+            written.append(unfinished)
+            write(unfinished)
+            unfinished.replace(folder / name)
+            written.append(folder / name)
+    except BaseException as error:
+        for path in written:
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()  # only if nothing else is in it
+        if isinstance(error, OSError):
+            reason = error.strerror or str(error)
+            raise LiversegError(f"{folder}: the case cannot be written ({reason}); is the disk full?") from error
+        raise
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON a strict reader takes: UTF-8, no NaN."""
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_table_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write the lesion table as CSV; one without lesions is its header alone."""
+    table.to_csv(path, index=False)
+
+
+def write_table_json(path: Path, table: pd.DataFrame) -> None:
+    """Write the lesion table as a JSON list of objects, with the rows and names of the CSV."""
+    write_json(path, json.loads(table.to_json(orient="records", double_precision=10)))
