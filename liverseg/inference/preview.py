@@ -25,7 +25,7 @@ _SLICES = 3
 _ROWS_TOLD = 6
 _DOTS_PER_INCH = 110
 _PANEL_INCHES = 4.2
-_HEAD_INCHES = 0.7
+_HEAD_INCHES = 0.6
 _FOOT_INCHES = 1.25
 _NOTICE = "Research only, not a medical device"
 
@@ -126,10 +126,9 @@ def _lines(table: pd.DataFrame) -> list[str]:
     lines = []
     for _, row in table.head(_ROWS_TOLD).iterrows():
         shares = ", ".join(f"{name.removeprefix('probability_')} {row[name]:.2f}" for name in names)
-        lines.append(
-            f"{row['id']:>3}  {row['type']:<11} {row['longest_diameter_mm']:5.0f} × "
-            f"{row['perpendicular_diameter_mm']:.0f} mm  {row['volume_ml']:8.1f} ml  {row['mean_hu']:5.0f} HU  {shares}"
-        )
+        size = f"{row['longest_diameter_mm']:.0f} × {row['perpendicular_diameter_mm']:.0f} mm"
+        told = f"{row['id']:>3}  {row['type']:<10} {size:>12} {row['volume_ml']:>8.1f} ml {row['mean_hu']:>6.0f} HU"
+        lines.append(f"{told}  {shares}")
     if len(table) > _ROWS_TOLD:
         lines.append(f"     and {len(table) - _ROWS_TOLD} smaller")
     return lines or ["no lesion found"]

@@ -53,7 +53,8 @@ def run_inference(
         "weights": str(Path(given).absolute()),
         **{name: value for name, value in overrides.items() if value is not None},
     }
-    logging.getLogger("monai").setLevel(logging.ERROR)  # it tells which files it reads and what it was given
+    # it would warn that no logging file was given; this command has no log, it has results and errors
+    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
     try:
         workflow = ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", **settings)
         workflow.initialize()

@@ -1,0 +1,138 @@
+"""`liverseg predict` and the bundle's inference command: the same files, the same errors, the same exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from liverseg.cli.main import main
+from liverseg.inference import find_bundle
+from liverseg.inference.writers import CASE_FILES
+from liverseg.labels import JOINT_LABELS, label_names
+from liverseg.networks import SEResUNet, WeightsRecord, export_weights, package_versions
+
+SAME_EVERY_TIME = [name for name in CASE_FILES if name != "record.json"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(2)
+    network = SEResUNet("small", out_channels=5)
+    path = tmp_path_factory.mktemp("weights") / "joint.safetensors"
+    record = WeightsRecord(
+        "SEResUNet", network.arguments(), 3, (-200.0, 250.0), label_names(JOINT_LABELS), "none", "ab" * 32, 0, {},
+        package_versions(),
+    )  # fmt: skip
+    export_weights(path, network.state_dict(), record)
+    return path
+
+
+@pytest.fixture
+def volumes(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    hu = np.random.default_rng(0).integers(-1000, 1000, (32, 40, 4)).astype(np.int16)
+    for name in ("a.nii", "b.nii.gz"):
+        nib.save(nib.Nifti1Image(hu, np.diag([-2.0, -2.0, 4.0, 1.0])), folder / name)
+    return folder
+
+
+def bundle_command(*arguments, run_id="inference", **environment):
+    return subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", "configs/inference.yaml", *arguments],
+        cwd=find_bundle("liver_lesion_joint"),
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIVERSEG_WEIGHTS", str(weights))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        assert main(["predict", str(volumes), str(tmp_path / "verb"), "--min-lesion-ml", "0.05"]) == 0
+    finally:
+        torch.set_num_threads(threads)
+    told = capsys.readouterr()
+    assert [line.split(":")[0] for line in told.out.splitlines()] == ["a", "b"]
+    done = bundle_command(
+        *("--dataset_dir", str(volumes), "--output_dir", str(tmp_path / "bundle"), "--weights", str(weights)),
+        *("--min_lesion_ml", "0.05"),
+    )
+    assert done.returncode == 0, done.stderr
+    for case in ("a", "b"):
+        for name in SAME_EVERY_TIME:
+            verb, bundle = (tmp_path / road / case / name for road in ("verb", "bundle"))
+            assert verb.read_bytes() == bundle.read_bytes(), name
+        records = [json.loads((tmp_path / road / case / "record.json").read_text()) for road in ("verb", "bundle")]
+        for record in records:
+            record.pop("seconds"), record.pop("finished")
+        assert records[0] == records[1]
+
+
+def test_the_bundles_exit_code_tells_of_failed_cases_in_one_line_each(volumes, weights, tmp_path):
+    (volumes / "bad.nii").write_text("no volume")
+    done = bundle_command(
+        *("--dataset_dir", str(volumes), "--output_dir", str(tmp_path / "out"), "--weights", str(weights)),
+        *("--progress", "False"),
+    )
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("liverseg: 1 of 3 cases failed: bad")
+    assert (tmp_path / "out" / "a" / "record.json").is_file()
+    assert not (tmp_path / "out" / "bad").exists()
+
+
+def test_a_misspelt_override_of_the_bundle_is_refused(volumes, tmp_path):
+    done = bundle_command("--dataset_dir", str(volumes), "--output_dirr", str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "liverseg: unknown override --output_dirr; did you mean --output_dir?"
+
+
+def predict(*arguments):
+    return main(["predict", *map(str, arguments)])
+
+
+def test_one_file_and_the_exit_code_for_some(volumes, weights, tmp_path, capsys):
+    assert predict(volumes / "a.nii", tmp_path / "one", "--weights", weights, "--batch-size", 1, "--device", "cpu") == 0
+    record = json.loads((tmp_path / "one" / "a" / "record.json").read_text())
+    assert record["settings"]["batch_size"] == 1
+    (volumes / "bad.nii.gz").write_bytes(b"no volume")
+    assert predict(volumes, tmp_path / "some", "--weights", weights) == 3
+    assert capsys.readouterr().err.splitlines()[-1].startswith("liverseg: 1 of 3 cases failed: bad")
+
+
+@pytest.mark.parametrize(
+    ("make", "code", "words"),
+    [
+        (lambda t, v, w: [t / "none", t / "out"], 1, "none: no such folder or file"),
+        (lambda t, v, w: [t, t / "out"], 1, "no .nii.gz or .nii file in this folder"),
+        (lambda t, v, w: [v, t / "out", "--weights", t / "no.pt"], 1, "no.pt: no such weights file"),
+        (lambda t, v, w: [v, w / "out"], 1, "output cannot be written there"),
+        (lambda t, v, w: [v, t / "out", "--bundle", t], 1, "not a bundle's folder"),
+        (lambda t, v, w: [v, t / "out", "--device", "tpu9"], 2, "device 'tpu9' is not known"),
+        (lambda t, v, w: [v, t / "out", "--batch-size", "0"], 2, "batch_size is 0"),
+        (lambda t, v, w: [v, t / "out", "--min-lesion-ml", "-1"], 2, "min_lesion_ml is -1"),
+        (lambda t, v, w: [v, t / "out", "--weigths", w], 2, "unknown argument --weigths; did you mean --weights?"),
+        (lambda t, v, w: [v], 2, "arguments are required: output"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(make, code, words, volumes, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("LIVERSEG_WEIGHTS", str(weights))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    arguments = make(empty, volumes, weights)
+    assert predict(*arguments) == code
+    told = capsys.readouterr()
+    assert words in told.err
+    assert len(told.err.strip().splitlines()) == 1
+    assert told.out == ""
+    assert not (empty / "out").exists()

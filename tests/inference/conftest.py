@@ -1,0 +1,105 @@
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import Dataset
+from monai.transforms import Compose
+from torch import nn
+
+from liverseg.inference import FindLesionsd, KeepLargestLiverd, MeasureLesionsd, ReadCTd, SlabInferer, find_cases
+from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
+from liverseg.networks import SEResUNet, WeightsRecord, export_weights, package_versions
+from liverseg.volumes import write_like
+
+
+@pytest.fixture(scope="session")
+def ct_array():
+    """A CT, HU as int16, RAS+ order (38, 34, 9): air, a body, a liver on the patient's right, two lesions in it."""
+    x, y, z = np.meshgrid(np.arange(38), np.arange(34), np.arange(9), indexing="ij")
+    hu = np.full(x.shape, -1000, np.int16)
+    hu[((x - 19) / 17) ** 2 + ((y - 16) / 14) ** 2 < 1] = 40
+    hu[((x - 25) / 9) ** 2 + ((y - 17) / 9) ** 2 + ((z - 4) / 5) ** 2 < 1] = 110
+    hu[(x - 24) ** 2 + (y - 20) ** 2 + (2 * (z - 3)) ** 2 < 12] = 10
+    hu[(x - 28) ** 2 + (y - 13) ** 2 + (2 * (z - 5)) ** 2 < 8] = 180
+    return hu + np.random.default_rng(3).integers(-4, 5, hu.shape).astype(np.int16)
+
+
+@pytest.fixture
+def ct_file(ct_array, tmp_path):
+    path = tmp_path / "in" / "ct.nii.gz"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(ct_array, np.diag([2.0, 2.0, 3.0, 1.0])), path)
+    return path
+
+
+def _exported(path, out_channels):
+    torch.manual_seed(4)
+    network = SEResUNet("small", out_channels=out_channels)
+    labels = JOINT_LABELS if out_channels == 5 else PRETRAIN_LABELS
+    record = WeightsRecord(
+        network="SEResUNet",
+        arguments=network.arguments(),
+        slab_slices=3,
+        hu_window=(-200.0, 250.0),
+        labels=label_names(labels),
+        datalist_name="none",
+        datalist_sha256="ab" * 32,
+        epoch=0,
+        metrics={"val_lesion_dice": float("nan")},
+        versions=package_versions(),
+    )
+    export_weights(path, network.state_dict(), record)
+    return path
+
+
+@pytest.fixture(scope="session")
+def joint_weights(tmp_path_factory):
+    """Weights of a small joint network, random."""
+    return _exported(tmp_path_factory.mktemp("weights") / "joint.safetensors", 5)
+
+
+@pytest.fixture(scope="session")
+def pretrain_weights(tmp_path_factory):
+    """Weights of a small pre-training network, random."""
+    return _exported(tmp_path_factory.mktemp("weights") / "pretrain.safetensors", 3)
+
+
+class HUClasses(nn.Module):
+    """A network that names a voxel by its HU, shifted by what lies above, behind and to the left.
+
+    It confuses nothing by symmetry: a flipped axis or slices in wrong order change its labels.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("centres", torch.tensor([-1000.0, 110.0, 10.0, 180.0, 60.0]).view(1, 5, 1, 1))
+
+    def forward(self, slabs):
+        hu = slabs * 225 + 25
+        below, middle, above = hu[:, 0:1], hu[:, 1:2], hu[:, 2:3]
+        mixed = 0.7 * middle + 0.15 * above + 0.05 * below
+        mixed = mixed + 0.06 * torch.roll(middle, 1, 2) + 0.04 * torch.roll(middle, 1, 3)
+        centres = self.centres.clamp(-200, 250)
+        return -((mixed - centres) ** 2) / 200
+
+
+@pytest.fixture
+def hu_classes():
+    return HUClasses().eval()
+
+
+@pytest.fixture
+def run_pipeline(hu_classes):
+    """From a file to its labels, ids and table with the HU network, labels and ids written beside it."""
+
+    def run(path):
+        dataset = Dataset(find_cases(path), transform=Compose([ReadCTd()]))
+        data = dict(dataset[0])
+        data["pred"] = SlabInferer(amp=False)(data["image"], hu_classes)
+        data = Compose([KeepLargestLiverd(), FindLesionsd(min_lesion_ml=0.01), MeasureLesionsd()])(data)
+        volume = data["volume"]
+        for name, axial in (("labels", data["pred"].labels), ("ids", data["pred"].ids)):
+            write_like(path.parent / f"{name}.nii.gz", volume.from_axial(axial), volume)
+        return data
+
+    return run

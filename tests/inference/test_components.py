@@ -1,0 +1,56 @@
+"""The largest liver is kept; parts of lesions touch by a face."""
+
+import numpy as np
+
+from liverseg.inference import SlabPrediction
+from liverseg.inference.components import bounding_box, keep_largest_liver, lesion_components
+
+
+def prediction(labels):
+    """Each lesion voxel's probabilities carry its flat index, to see which rows are kept."""
+    index = np.flatnonzero(labels >= 2).astype(np.float32)
+    return SlabPrediction(labels, np.stack([index] * 3, axis=1))
+
+
+def test_smaller_parts_go_with_their_lesions():
+    labels = np.zeros((6, 12, 12), np.uint8)
+    labels[1:5, 1:8, 1:6] = 1
+    labels[2, 3, 3] = 3
+    labels[2:4, 9:11, 9:11] = 1  # a spleen
+    labels[3, 10, 10] = 2
+    labels[0, 11, 0] = 4  # alone
+    kept = keep_largest_liver(prediction(labels))
+    expected = np.zeros_like(labels)
+    expected[1:5, 1:8, 1:6] = labels[1:5, 1:8, 1:6]
+    np.testing.assert_array_equal(kept.labels, expected)
+    flat = np.flatnonzero(kept.labels >= 2)
+    np.testing.assert_array_equal(kept.type_probabilities[:, 0], flat)
+
+
+def test_parts_that_meet_at_a_corner_are_one_liver_and_lesions_hold_it_together():
+    labels = np.zeros((3, 4, 4), np.uint8)
+    labels[0, 0, 0] = labels[1, 1, 1] = 1
+    labels[2, 2, 2] = 2
+    kept = keep_largest_liver(prediction(labels))
+    np.testing.assert_array_equal(kept.labels, labels)
+
+
+def test_nothing_stays_nothing():
+    empty = prediction(np.zeros((2, 3, 3), np.uint8))
+    assert keep_largest_liver(empty) is empty
+    assert bounding_box(empty.labels > 0) is None
+
+
+def test_bounding_box():
+    mask = np.zeros((5, 6, 7), bool)
+    mask[1, 2, 6] = mask[3, 2, 4] = True
+    assert bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(4, 7))
+
+
+def test_lesions_touch_by_a_face_not_by_an_edge():
+    mask = np.zeros((2, 3, 3), bool)
+    mask[0, 0, 0] = mask[0, 0, 1] = True
+    mask[1, 1, 1] = True  # shares an edge with (0, 0, 1) only
+    parts, voxels = lesion_components(mask)
+    assert sorted(voxels) == [1, 2]
+    assert parts[0, 0, 0] == parts[0, 0, 1] != parts[1, 1, 1]

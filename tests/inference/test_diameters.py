@@ -1,0 +1,77 @@
+"""Longest axial diameter and perpendicular against shapes measured by hand."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from liverseg.inference.diameters import axial_diameters
+
+ROW, COLUMN = np.array([0.0, 0.8, 0.0]), np.array([0.5, 0.0, 0.0])
+
+
+def drawn(inside, row, column, half=70):
+    """A one-slice mask of the points (x, y, z mm) of a plane for which `inside` holds."""
+    i, j = np.meshgrid(np.arange(-half, half + 1), np.arange(-half, half + 1), indexing="ij")
+    return inside(i[..., None] * row + j[..., None] * column)[None]
+
+
+def test_one_voxel_and_one_row():
+    one = axial_diameters(np.ones((1, 1, 1), bool), ROW, COLUMN)
+    assert (one.longest_mm, one.perpendicular_mm) == pytest.approx((0.8, 0.5))
+    row = axial_diameters(np.ones((1, 1, 9), bool), ROW, COLUMN)
+    assert (row.longest_mm, row.perpendicular_mm) == pytest.approx((4.5, 0.8))
+
+
+def test_box():
+    # through the middles of the corner voxels' edges: (40 · 0.8, 29 · 0.5) mm
+    found = axial_diameters(np.ones((1, 40, 30), bool), ROW, COLUMN)
+    assert found.longest_mm == pytest.approx(np.hypot(40 * 0.8, 29 * 0.5), abs=1e-6)
+    # across the rectangle at a right angle to its diagonal: width / cos(angle of the diagonal to the long side)
+    assert found.perpendicular_mm == pytest.approx(15 / np.cos(np.arctan2(29 * 0.5, 32)), rel=0.03)
+
+
+def test_sphere_is_measured_at_its_equator():
+    z, y, x = np.meshgrid(np.arange(-12, 13) * 2.0, np.arange(-30, 31) * 0.8, np.arange(-45, 46) * 0.5, indexing="ij")
+    found = axial_diameters(z**2 + (y - 0.3) ** 2 + (x + 0.1) ** 2 < 20**2, ROW, COLUMN)
+    assert found.slice == 12
+    assert found.longest_mm == pytest.approx(40, abs=0.8)
+    assert found.perpendicular_mm == pytest.approx(40, abs=0.8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    angle=st.floats(0, np.pi),
+    tilt=st.tuples(st.floats(-0.5, 0.5), st.floats(-0.5, 0.5)),
+    spacing=st.tuples(st.floats(0.4, 1.2), st.floats(0.4, 1.2)),
+    shear=st.floats(-0.3, 0.3),
+)
+def test_ellipse_under_anisotropic_oblique_and_sheared_grids(angle, tilt, spacing, shear):
+    a, b = tilt
+    turn = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
+    turn = turn @ np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
+    row, column = turn @ [shear, 1, 0] * spacing[0], turn @ [1, 0, 0] * spacing[1]
+    long, short = turn @ [np.cos(angle), np.sin(angle), 0], turn @ [-np.sin(angle), np.cos(angle), 0]
+    mask = drawn(lambda point: ((point @ long) / 15) ** 2 + ((point @ short) / 6) ** 2 < 1, row, column, half=55)
+    found = axial_diameters(mask, row, column)
+    voxel = max(spacing) * 1.3
+    assert found.longest_mm == pytest.approx(30, abs=voxel)
+    assert found.perpendicular_mm == pytest.approx(12, abs=voxel)
+
+
+def test_perpendicular_is_a_chord_not_the_extent():
+    # a parallelogram with corners (±5, ±1) and (∓1, ±1): across its long diagonal it extends over 2.35 mm, but the two
+    # corners lie at different places along it, and the longest chord, from one corner to the side opposite, is 2.04 mm
+    step = np.array([0.0, 0.1, 0.0]), np.array([0.1, 0.0, 0.0])
+    mask = drawn(lambda p: (abs(p[..., 1]) <= 1) & (abs(p[..., 0] - 2 * p[..., 1]) <= 3), *step)
+    found = axial_diameters(mask, *step)
+    assert found.longest_mm == pytest.approx(np.hypot(10, 2), abs=0.15)
+    assert found.perpendicular_mm == pytest.approx(2.04, abs=0.15)
+
+
+def test_the_longest_of_many_slices_wins_and_the_first_of_equals():
+    mask = np.zeros((5, 20, 20), bool)
+    mask[1, 3:5, 3:5] = True
+    mask[3, 2:12, 4] = True
+    mask[4, 2:12, 9] = True
+    assert axial_diameters(mask, ROW, COLUMN).slice == 3

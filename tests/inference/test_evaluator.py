@@ -1,0 +1,229 @@
+"""From a folder of volumes to every file of contract 4, with real networks, and what happens when cases fail."""
+
+import hashlib
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.image import imread
+from monai.data import Dataset
+from monai.transforms import Compose
+
+from liverseg.errors import ExitCode, LiversegError
+from liverseg.inference import (
+    CaseEvaluator,
+    FindLesionsd,
+    KeepLargestLiverd,
+    MeasureLesionsd,
+    ReadCTd,
+    SlabInferer,
+    SomeCasesFailed,
+    find_cases,
+)
+from liverseg.inference.measure import lesion_columns
+from liverseg.inference.writers import CASE_FILES
+from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
+from liverseg.networks import SEResUNet, export_weights, read_record
+
+
+def evaluator(source, output, weights, channels=5, min_lesion_ml=0.1):
+    return CaseEvaluator(
+        dataset=Dataset(find_cases(source), transform=Compose([ReadCTd()])),
+        network=SEResUNet("small", out_channels=channels),
+        inferer=SlabInferer(),
+        postprocessing=Compose(
+            [KeepLargestLiverd(), FindLesionsd(min_lesion_ml=min_lesion_ml), MeasureLesionsd(num_channels=channels)]
+        ),
+        output_dir=output,
+        device="cpu",
+        weights=weights,
+        settings={"min_lesion_ml": min_lesion_ml},
+        progress=False,
+    )
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("channels", "labels"), [(5, JOINT_LABELS), (3, PRETRAIN_LABELS)])
+def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain_weights, tmp_path, capsys):
+    weights = joint_weights if channels == 5 else pretrain_weights
+    evaluator(ct_file.parent, tmp_path / "out", weights, channels).run()
+    folder = tmp_path / "out" / "ct"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(CASE_FILES)
+
+    written, ids = nib.load(folder / "labels.nii.gz"), nib.load(folder / "lesions.nii.gz")
+    assert (written.get_data_dtype(), ids.get_data_dtype()) == (np.uint8, np.uint16)
+    label_map, id_map = np.asarray(written.dataobj), np.asarray(ids.dataobj)
+    assert label_map.shape == id_map.shape == (38, 34, 9)
+
+    table = pd.read_csv(folder / "lesions.csv")
+    assert list(table.columns) == lesion_columns(labels)
+    assert table.to_dict("records") == json.loads((folder / "lesions.json").read_text())
+    assert len(table) >= 1  # a random network finds something everywhere
+    names = {label.name: label.index for label in labels}
+    for row in table.to_dict("records"):
+        assert (label_map[id_map == row["id"]] == names[row["type"]]).all()
+        assert (id_map == row["id"]).sum() * 0.012 == pytest.approx(row["volume_ml"], abs=1e-4)
+    assert ((id_map > 0) == (label_map >= 2)).all()
+
+    assert imread(folder / "preview.png").ndim == 3
+    record = json.loads((folder / "record.json").read_text())
+    assert record["status"] == "done"
+    assert record["input"] == {"path": str(ct_file), "sha256": sha256(ct_file), "bytes": ct_file.stat().st_size}
+    assert record["weights"]["sha256"] == sha256(weights)
+    assert record["weights"]["record"]["arguments"]["size"] == "small"
+    assert record["weights"]["record"]["metrics"] == {"val_lesion_dice": None}
+    assert set(record["seconds"]) == {"read", "network", "lesions", "write"}
+    assert record["grid"]["shape"] == [38, 34, 9]
+    assert record["grid"]["affine"] == nib.load(ct_file).affine.tolist()
+    assert record["grid"]["spacing_mm"] == [2.0, 2.0, 3.0]
+    assert record["lesions"] == len(table) == sum(record["lesions_by_type"].values())
+    assert record["liver_ml"] == pytest.approx((label_map > 0).sum() * 0.012, abs=1e-3)
+    assert record["settings"] == {"min_lesion_ml": 0.1}
+    assert record["versions"]["torch"] == torch.__version__
+    assert record["precision"] in ("float32", "bfloat16")
+    assert record["warnings"] == []
+    out, _ = capsys.readouterr()
+    assert out.startswith("ct: liver ")
+    assert out.count("\n") == 1
+
+
+def test_no_liver_is_a_result_with_a_warning(ct_file, joint_weights, tmp_path, capsys):
+    # a head that always says background
+    network = SEResUNet("small", out_channels=5)
+    network.load_state_dict({name: torch.zeros_like(value) for name, value in network.state_dict().items()})
+    weights = tmp_path / "blind.safetensors"
+    export_weights(weights, network.state_dict(), read_record(joint_weights))
+    evaluator(ct_file, tmp_path / "out", weights).run()
+    folder = tmp_path / "out" / "ct"
+    record = json.loads((folder / "record.json").read_text())
+    assert (record["liver_ml"], record["lesions"], record["warnings"]) == (0, 0, ["no liver found"])
+    assert (folder / "lesions.csv").read_text().strip() == ",".join(lesion_columns(JOINT_LABELS))
+    assert json.loads((folder / "lesions.json").read_text()) == []
+    assert not np.asarray(nib.load(folder / "labels.nii.gz").dataobj).any()
+    assert (folder / "preview.png").stat().st_size > 1000
+    assert "ct: warning: no liver found" in capsys.readouterr().err
+
+
+def test_a_half_written_case_is_done_again(ct_file, joint_weights, tmp_path):
+    run = evaluator(ct_file, tmp_path / "out", joint_weights)
+    run.run()
+    folder = tmp_path / "out" / "ct"
+    whole = {name: (folder / name).read_bytes() for name in CASE_FILES if name != "record.json"}
+    (folder / "record.json").unlink()
+    (folder / "lesions.csv").write_text("cut off in the")
+    (folder / ".unfinished-labels.nii.gz").write_bytes(b"half")
+    run.run()
+    assert sorted(path.name for path in folder.iterdir()) == sorted(CASE_FILES)
+    assert {name: (folder / name).read_bytes() for name in whole} == whole
+
+
+BAD = {
+    "four": lambda array: np.stack([array, array], axis=3),
+    "normalised": lambda array: ((array + 1000) / 2000).astype(np.float32),
+    "nan": lambda array: np.where(array > 150, np.nan, array).astype(np.float32),
+    "huge": lambda array: array.astype(np.int32) * 1000,
+    "complex": lambda array: array.astype(np.complex64),
+}
+WORDS = {
+    "four": "4 dimensions",
+    "normalised": "do not look like a CT in HU",
+    "nan": "NaN or infinite",
+    "huge": "HU lie between",
+    "complex": "complex64",
+    "cut": "truncated",
+    "text": "cannot be read as NIfTI",
+}
+
+
+@pytest.fixture
+def bad_file(ct_array, tmp_path):
+    def make(kind, folder):
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{kind}.nii.gz"
+        if kind == "text":
+            path.write_text("no volume")
+        else:
+            array = BAD[kind](ct_array) if kind in BAD else ct_array
+            nib.save(nib.Nifti1Image(array, np.diag([2.0, 2.0, 3.0, 1.0])), path)
+        if kind == "cut":
+            path.write_bytes(path.read_bytes()[:4000])
+        return path
+
+    return make
+
+
+@pytest.mark.parametrize("kind", WORDS)
+def test_one_bad_file_is_its_own_error_and_leaves_nothing(kind, bad_file, joint_weights, tmp_path):
+    path = bad_file(kind, tmp_path / "in")
+    with pytest.raises(LiversegError, match=WORDS[kind]) as caught:
+        evaluator(path, tmp_path / "out", joint_weights).run()
+    assert caught.value.exit_code == ExitCode.FAILED
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bad_case_does_not_stop_the_others(bad_file, ct_file, joint_weights, tmp_path, capsys):
+    bad_file("nan", ct_file.parent)
+    bad_file("cut", ct_file.parent)
+    shutil.copy(ct_file, ct_file.parent / "z-last.nii.gz")
+    with pytest.raises(SomeCasesFailed, match="2 of 4 cases failed: cut, nan") as caught:
+        evaluator(ct_file.parent, tmp_path / "out", joint_weights).run()
+    assert caught.value.exit_code == ExitCode.SOME_CASES_FAILED
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ct", "z-last"]
+    assert all((tmp_path / "out" / case / "record.json").is_file() for case in ("ct", "z-last"))
+    told = capsys.readouterr()
+    failures = [line for line in told.err.splitlines() if "failed:" in line]
+    assert len(failures) == 2
+    assert "NaN or infinite" in failures[1]
+    assert "Traceback" not in told.err
+    assert [line.split(":")[0] for line in told.out.splitlines()] == ["ct", "z-last"]
+
+
+def test_all_cases_failing_is_a_failure(bad_file, joint_weights, tmp_path):
+    bad_file("nan", tmp_path / "in")
+    bad_file("text", tmp_path / "in")
+    with pytest.raises(LiversegError, match="2 of 2 cases failed") as caught:
+        evaluator(tmp_path / "in", tmp_path / "out", joint_weights).run()
+    assert caught.value.exit_code == ExitCode.FAILED
+
+
+def test_an_output_that_cannot_be_written_is_told(ct_file, joint_weights, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "ct").write_text("in the way")
+    with pytest.raises(LiversegError, match="ct: the case cannot be written"):
+        evaluator(ct_file, tmp_path / "out", joint_weights).run()
+
+
+def test_weights_are_checked_before_anything_is_written(ct_file, joint_weights, pretrain_weights, tmp_path):
+    cut = tmp_path / "cut.safetensors"
+    cut.write_bytes(joint_weights.read_bytes()[:5000])
+    for weights, words in (
+        (tmp_path / "none.pt", "no such weights file"),
+        (cut, "truncated or foreign"),
+        (pretrain_weights, "does not fit: out_channels 3 in the file, 5 in the network"),
+    ):
+        with pytest.raises(LiversegError, match=words):
+            evaluator(ct_file, tmp_path / "out", weights).run()
+    run = evaluator(ct_file, tmp_path / "out", joint_weights)
+    run.inferer = SlabInferer(hu_window=(-100, 300))
+    with pytest.raises(LiversegError, match="HU window"):
+        run.run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_smaller_lesions_can_be_left_out_and_nonsense_is_refused(ct_file, joint_weights, tmp_path):
+    evaluator(ct_file, tmp_path / "out", joint_weights, min_lesion_ml=10_000).run()
+    record = json.loads((tmp_path / "out" / "ct" / "record.json").read_text())
+    assert record["lesions"] == 0
+    assert record["lesions_dropped"] >= 1
+    for wrong in (-1, float("nan"), "much", True):
+        with pytest.raises(LiversegError, match="min_lesion_ml is"):
+            FindLesionsd(min_lesion_ml=wrong)

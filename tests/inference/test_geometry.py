@@ -1,0 +1,103 @@
+"""Labels lie on the input's own grid, whatever its orientation, spacing, obliqueness, number type or size."""
+
+import itertools
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ORIENTATIONS = [
+    "".join(codes) for axes in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*axes)
+]
+_A, _B = np.deg2rad([14, -9])
+OBLIQUE = np.eye(4)
+OBLIQUE[:3, :3] = (
+    np.array([[np.cos(_A), -np.sin(_A), 0], [np.sin(_A), np.cos(_A), 0], [0, 0, 1]])
+    @ np.array([[1, 0, 0], [0, np.cos(_B), -np.sin(_B)], [0, np.sin(_B), np.cos(_B)]])
+    @ np.diag([1.5, 1.1, 3.2])
+)
+OBLIQUE[:3, 3] = (-71.5, 33.25, 812.0)
+
+
+def save(folder, array, affine, codes="RAS", name="ct.nii.gz"):
+    folder.mkdir(parents=True, exist_ok=True)
+    image = nib.Nifti1Image(array, affine)
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+    )
+    turned.set_qform(turned.affine, 1)
+    turned.set_sform(turned.affine, 2)
+    turned.header.set_xyzt_units("mm", "sec")
+    nib.save(turned, folder / name)
+    return folder / name
+
+
+def canonical(path):
+    return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
+
+
+@pytest.mark.parametrize("affine", [np.diag([2.0, 1.0, 3.5, 1.0]), OBLIQUE], ids=["straight", "oblique"])
+def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array, run_pipeline, tmp_path):
+    first = run_pipeline(save(tmp_path / "RAS", ct_array, affine))
+    expected = {name: canonical(tmp_path / "RAS" / f"{name}.nii.gz") for name in ("labels", "ids")}
+    assert set(np.unique(expected["labels"])) >= {0, 1, 2, 3}
+    assert len(first["lesions"]) >= 2
+    frame = [name for name in first["lesions"].columns if "slice" not in name]
+    for codes in ORIENTATIONS:
+        path = save(tmp_path / codes, ct_array, affine, codes)
+        table = run_pipeline(path)["lesions"]
+        source = nib.load(path)
+        assert "".join(nib.aff2axcodes(source.affine)) == codes
+        for name, wanted in expected.items():
+            written = nib.load(path.parent / f"{name}.nii.gz")
+            assert written.shape == source.shape
+            np.testing.assert_array_equal(written.affine, source.affine)
+            assert int(written.header["qform_code"]) == 1
+            assert int(written.header["sform_code"]) == 2
+            assert written.header.get_xyzt_units() == ("mm", "sec")
+            np.testing.assert_array_equal(canonical(path.parent / f"{name}.nii.gz"), wanted, err_msg=codes)
+        # header affines are float32: hundredths of a mm may round to either side
+        np.testing.assert_allclose(table[frame[2:]], first["lesions"][frame[2:]], atol=0.021, err_msg=codes)
+        assert table["type"].tolist() == first["lesions"]["type"].tolist()
+
+
+@pytest.mark.parametrize("slices", [1, 2, 3])
+def test_few_slices(slices, ct_array, run_pipeline, tmp_path):
+    path = save(tmp_path / "in", ct_array[:, :, 3 : 3 + slices], np.diag([2.0, 2.0, 3.0, 1.0]))
+    data = run_pipeline(path)
+    assert nib.load(path.parent / "labels.nii.gz").shape == (38, 34, slices)
+    assert data["lesions"]["slices"].max() <= slices
+
+
+def test_a_two_dimensional_file_keeps_its_shape_and_has_the_labels_of_its_one_slice(ct_array, run_pipeline, tmp_path):
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    run_pipeline(save(tmp_path / "one", ct_array[:, :, 3:4], affine))
+    (tmp_path / "flat").mkdir()
+    nib.save(nib.Nifti1Image(ct_array[:, :, 3], affine), tmp_path / "flat" / "ct.nii")
+    run_pipeline(tmp_path / "flat" / "ct.nii")
+    flat = nib.load(tmp_path / "flat" / "labels.nii.gz")
+    assert flat.shape == nib.load(tmp_path / "flat" / "ct.nii").shape
+    one = np.asarray(nib.load(tmp_path / "one" / "labels.nii.gz").dataobj)
+    np.testing.assert_array_equal(np.asarray(flat.dataobj).reshape(one.shape), one)
+
+
+@pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])
+@pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "float32", "float64", "scaled", "big-endian"])
+def test_number_types_and_endings_give_the_same_labels(kind, name, ct_array, run_pipeline, tmp_path):
+    affine = np.diag([2.0, 2.0, 3.0, 1.0])
+    run_pipeline(save(tmp_path / "int16", ct_array, affine))
+    expected = np.asarray(nib.load(tmp_path / "int16" / "labels.nii.gz").dataobj)
+    if kind in ("uint16", "scaled"):
+        slope, shift = (1, -1024) if kind == "uint16" else (0.5, -1100)
+        image = nib.Nifti1Image(((ct_array - np.float64(shift)) / slope).astype(np.uint16), affine)
+        image.header.set_slope_inter(slope, shift)
+    elif kind == "big-endian":
+        image = nib.Nifti1Image(ct_array, affine, nib.Nifti1Header(endianness=">"))
+    else:
+        image = nib.Nifti1Image(ct_array.astype(kind), affine)
+    (tmp_path / "other").mkdir()
+    image.to_filename(tmp_path / "other" / name)
+    run_pipeline(tmp_path / "other" / name)
+    written = nib.load(tmp_path / "other" / "labels.nii.gz")
+    assert written.get_data_dtype() == np.uint8
+    np.testing.assert_array_equal(np.asarray(written.dataobj), expected)

@@ -1,0 +1,96 @@
+"""The slab inferer: which slices meet as channels, every number type, and what it hands back."""
+
+import numpy as np
+import pytest
+import torch
+
+from liverseg.errors import UsageError
+from liverseg.inference import SlabInferer, SlabPrediction
+from liverseg.networks import SEResUNet
+
+
+class Echo(torch.nn.Module):
+    """Remembers the slabs it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, slabs):
+        self.seen.append(slabs.clone())
+        return torch.zeros(len(slabs), 5, *slabs.shape[2:])
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+@pytest.mark.parametrize("depth", [1, 2, 3, 7])
+def test_slabs_are_neighbours_with_edges_repeated(depth, batch_size):
+    echo = Echo()
+    hu = np.arange(depth, dtype=np.int16)[:, None, None] * np.ones((1, 2, 3), np.int16)
+    SlabInferer(batch_size=batch_size, amp=False)(hu, echo)
+    seen = torch.cat(echo.seen)
+    assert max(map(len, echo.seen)) <= batch_size
+    wanted = [[max(i - 1, 0), i, min(i + 1, depth - 1)] for i in range(depth)]
+    np.testing.assert_allclose(seen[:, :, 1, 2].numpy() * 225 + 25, wanted, atol=1e-4)
+    assert seen.shape == (depth, 3, 2, 3)
+
+
+@pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "int64", "uint8", "float32", ">i2"])
+def test_every_number_type_gives_the_same_labels(kind, hu_classes):
+    hu = np.random.default_rng(0).integers(0, 250, (4, 9, 8))
+    expected = SlabInferer(amp=False)(hu.astype(np.float32), hu_classes)
+    found = SlabInferer(amp=False)(hu.astype(kind), hu_classes)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert found.labels.dtype == np.uint8
+
+
+def test_views_tensors_and_batch_sizes_agree_with_the_whole_at_once():
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 3, padding=1)
+    hu = np.random.default_rng(1).integers(-300, 300, (7, 12, 10)).astype(np.int16)[::-1, :, ::-1]
+    copy = np.ascontiguousarray(hu)
+    window = (torch.from_numpy(copy).float().clamp(-200, 250) - 25) / 225
+    slabs = torch.stack([window[[max(i - 1, 0), i, min(i + 1, 6)]] for i in range(7)])
+    with torch.no_grad():
+        logits = network(slabs)
+    labels = logits.argmax(1)
+    rows = logits.permute(0, 2, 3, 1)[labels >= 2][:, 2:].softmax(1)
+    for given in (hu, torch.from_numpy(copy), torch.from_numpy(copy)[None, None]):
+        for batch_size in (1, 2, 7):
+            found = SlabInferer(batch_size=batch_size, amp=False)(given, network)
+            np.testing.assert_array_equal(found.labels, labels)
+            np.testing.assert_allclose(found.type_probabilities, rows, atol=1e-5)
+
+
+def test_three_classes_have_one_certain_type():
+    torch.manual_seed(0)
+    network = SEResUNet("small", out_channels=3).eval()
+    found = SlabInferer()(np.zeros((2, 40, 33), np.int16), network)
+    assert found.labels.max() <= 2
+    assert found.type_probabilities.shape == ((found.labels == 2).sum(), 1)
+    assert (found.type_probabilities == 1).all()
+
+
+def test_no_gradient_is_kept_and_the_network_is_left_alone():
+    network = torch.nn.Conv2d(3, 5, 1)
+    SlabInferer()(np.zeros((2, 4, 4), np.int16), network)
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.5, "4", True])
+def test_impossible_batch_sizes_are_refused(batch_size):
+    with pytest.raises(UsageError, match="batch_size is"):
+        SlabInferer(batch_size=batch_size)
+
+
+def test_precision_is_told_and_unknown_words_refused():
+    assert SlabInferer(amp=False).precision("cpu") == "float32"
+    assert SlabInferer(amp="auto").precision("cpu") in ("float32", "bfloat16")
+    with pytest.raises(UsageError, match="amp is 'sometimes'"):
+        SlabInferer(amp="sometimes").precision("cpu")
+
+
+def test_two_volumes_and_lost_rows_are_refused(hu_classes):
+    with pytest.raises(ValueError, match="a volume of shape"):
+        SlabInferer()(np.zeros((2, 3, 4, 4), np.int16), hu_classes)
+    with pytest.raises(ValueError, match="0 rows of probabilities for 1 lesion voxels"):
+        SlabPrediction(np.array([[[2, 1]]], np.uint8), np.zeros((0, 3), np.float32))

@@ -1,0 +1,94 @@
+"""Lesions: the vote, the smallest kept, ids by volume."""
+
+import numpy as np
+import pytest
+
+from liverseg.inference import SlabPrediction
+from liverseg.inference.lesions import find_lesions, liver_ml
+
+
+def labels_of(*lesions, shape=(4, 10, 10)):
+    labels = np.ones(shape, np.uint8)
+    for box, label in lesions:
+        labels[box] = label
+    return labels
+
+
+def test_a_lesion_takes_the_type_its_voxels_think_likeliest_on_average():
+    # three voxels barely call it cyst, two are sure of metastasis: most voxels lose to the most probability
+    labels = labels_of((np.s_[1, 2, 2:5], 2), (np.s_[1, 2, 5:7], 4))
+    sure, barely = [0.0, 0.1, 0.9], [0.4, 0.3, 0.3]
+    found = find_lesions(SlabPrediction(labels, np.array([barely] * 3 + [sure] * 2, np.float32)), 1.0)
+    assert found.types.tolist() == [4]
+    np.testing.assert_allclose(found.probabilities, [[0.24, 0.22, 0.54]], atol=1e-6)
+    assert (found.labels[1, 2, 2:7] == 4).all()
+    assert (found.labels != 1).sum() == 5
+    assert (found.ids > 0).sum() == 5
+
+
+def test_probabilities_go_to_their_own_lesion():
+    labels = labels_of((np.s_[0, 1, 1], 2), (np.s_[2, 5, 5:7], 3), (np.s_[3, 0, 9], 4))
+    rows = np.array([[0.8, 0.1, 0.1], [0.1, 0.7, 0.2], [0.3, 0.5, 0.2], [0, 0, 1]], np.float32)
+    found = find_lesions(SlabPrediction(labels, rows), 1.0)
+    assert found.ids[2, 5, 5] == 1  # the largest
+    by_voxel = found.probabilities[found.ids[labels >= 2] - 1]
+    np.testing.assert_allclose(
+        by_voxel, rows[[0, 1, 1, 3]] + [[0] * 3, [0.1, -0.1, 0], [0.1, -0.1, 0], [0] * 3], atol=1e-6
+    )
+    np.testing.assert_array_equal(found.labels, labels)
+
+
+def test_small_lesions_become_liver_and_the_stated_size_is_kept():
+    labels = labels_of((np.s_[0, 0, 0:2], 2), (np.s_[0, 5, 0:3], 3), (np.s_[2, 5, 0:4], 4))
+    rows = np.eye(3, dtype=np.float32)[labels[labels >= 2] - 2]
+    found = find_lesions(SlabPrediction(labels, rows), voxel_ml=0.01, min_lesion_ml=0.03)
+    assert found.types.tolist() == [4, 3]
+    assert found.voxels.tolist() == [4, 3]
+    assert found.dropped == 1
+    assert (found.labels[0, 0, 0:2] == 1).all()
+    assert found.labels.dtype == np.uint8
+    assert found.ids.dtype == np.uint16
+
+
+@pytest.mark.parametrize("labels", [np.zeros((2, 3, 3), np.uint8), np.ones((2, 3, 3), np.uint8)])
+def test_no_lesion(labels):
+    found = find_lesions(SlabPrediction(labels, np.zeros((0, 3), np.float32)), 1.0)
+    assert len(found.voxels) == 0
+    assert not found.ids.any()
+    np.testing.assert_array_equal(found.labels, labels)
+
+
+def test_all_too_small():
+    labels = labels_of((np.s_[0, 0, 0], 3))
+    found = find_lesions(SlabPrediction(labels, np.array([[0, 1, 0]], np.float32)), 0.001, 0.03)
+    assert len(found.types) == 0
+    assert (found.labels == 1).all()
+
+
+def test_lesions_without_types_need_no_vote():
+    labels = labels_of((np.s_[0, 0, 0:2], 2))
+    found = find_lesions(SlabPrediction(labels, np.ones((2, 1), np.float32)), 1.0)
+    assert found.types.tolist() == [2]
+    assert found.probabilities.tolist() == [[1.0]]
+
+
+def test_more_lesions_than_ids(monkeypatch):
+    monkeypatch.setattr("liverseg.inference.lesions.MAX_LESIONS", 2)
+    labels = labels_of((np.s_[0, 0, 0:2], 2), (np.s_[0, 5, 0:3], 2), (np.s_[2, 5, 0:4], 2))
+    found = find_lesions(SlabPrediction(labels, np.ones((9, 3), np.float32) / 3), 1.0)
+    assert found.voxels.tolist() == [4, 3]
+    assert found.dropped == 1
+
+
+def test_liver_volume_includes_lesions():
+    labels = labels_of((np.s_[0, 0, 0:2], 2), shape=(1, 4, 5))
+    labels[0, 3] = 0
+    found = find_lesions(SlabPrediction(labels, np.ones((2, 3), np.float32) / 3), 0.5)
+    assert liver_ml(found, 0.5) == 7.5
+
+
+def test_impossible_volumes_are_refused():
+    prediction = SlabPrediction(np.ones((1, 2, 2), np.uint8), np.zeros((0, 3), np.float32))
+    for voxel_ml, smallest in ((0.0, 0.1), (1.0, -1.0), (1.0, float("nan"))):
+        with pytest.raises(ValueError, match="neither may be"):
+            find_lesions(prediction, voxel_ml, smallest)

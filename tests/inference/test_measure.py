@@ -1,0 +1,74 @@
+"""The lesion table against a box lesion whose numbers are known, on straight and oblique grids."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from liverseg.inference import SlabPrediction
+from liverseg.inference.lesions import find_lesions
+from liverseg.inference.measure import lesion_columns, lesion_table, own_slices
+from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
+from liverseg.volumes import read_volume
+
+TURN = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
+
+
+def measured(tmp_path, affine, codes="RAS", labels=JOINT_LABELS):
+    """A liver with one lesion of 6 × 4 × 3 voxels, RAS+ index (5..10, 8..11, 2..4)."""
+    hu = np.full((20, 18, 9), 100, np.int16)
+    hu[5:11, 8:12, 2:5] = 12
+    hu[5, 8, 2] = 84
+    image = nib.Nifti1Image(hu, affine)
+    turned = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(affine), nib.orientations.axcodes2ornt(codes))
+    )
+    nib.save(turned, tmp_path / "ct.nii")
+    volume = read_volume(tmp_path / "ct.nii")
+    found = np.where(volume.axial < 90, 2, 1).astype(np.uint8)
+    rows = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (72, 1)) if len(labels) == 5 else np.ones((72, 1), np.float32)
+    table = lesion_table(find_lesions(SlabPrediction(found, rows), volume.voxel_ml), volume, labels)
+    assert len(table) == 1
+    return table.iloc[0].to_dict(), volume
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPI", "SAL", "PSR"])
+@pytest.mark.parametrize("turn", [np.eye(3), TURN])
+def test_a_box(codes, turn, tmp_path):
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag([0.7, 0.9, 2.5])
+    affine[:3, 3] = (-20, 31, -400)
+    row, volume = measured(tmp_path, affine, codes)
+    assert row["type"] == "cyst"
+    assert [row[f"probability_{kind}"] for kind in ("cyst", "hemangioma", "metastasis")] == [0.7, 0.2, 0.1]
+    assert row["volume_ml"] == pytest.approx(72 * 0.7 * 0.9 * 2.5 / 1000, abs=1e-4)
+    middle = (affine @ [7.5, 9.5, 3, 1])[:3]
+    assert [row[f"centroid_{axis}_mm"] for axis in "xyz"] == pytest.approx(list(middle), abs=0.006)
+    # from the middle of an outer voxel's edge to the middle of another's: 5 × 4 voxels is longer than 6 × 3 here
+    assert row["longest_diameter_mm"] == pytest.approx(np.hypot(5 * 0.7, 4 * 0.9), abs=0.01)
+    assert row["mean_hu"] == 13.0
+    down = codes in ("LPI",)
+    assert (row["first_slice"], row["last_slice"], row["slices"]) == ((4, 6, 3) if down else (2, 4, 3))
+    assert row["first_slice"] <= row["diameter_slice"] <= row["last_slice"]
+    assert volume.array.shape[volume.slice_axis] == 9
+
+
+def test_slices_are_the_files_own(tmp_path):
+    _, up = measured(tmp_path, np.eye(4), "RAS")
+    assert own_slices(up).tolist() == list(range(9))
+    _, down = measured(tmp_path, np.eye(4), "RAI")
+    assert own_slices(down).tolist() == list(range(8, -1, -1))
+
+
+def test_without_types_there_are_no_probabilities(tmp_path):
+    row, _ = measured(tmp_path, np.diag([1.0, 1, 1, 1]), labels=PRETRAIN_LABELS)
+    assert row["type"] == "lesion"
+    assert list(row) == lesion_columns(PRETRAIN_LABELS)
+    assert not any("probability" in name for name in row)
+
+
+def test_an_empty_table_has_every_column(tmp_path):
+    _, volume = measured(tmp_path, np.eye(4))
+    nothing = SlabPrediction(np.zeros(volume.axial.shape, np.uint8), np.zeros((0, 3), np.float32))
+    table = lesion_table(find_lesions(nothing, 1.0), volume, JOINT_LABELS)
+    assert list(table.columns) == lesion_columns(JOINT_LABELS)
+    assert len(table) == 0

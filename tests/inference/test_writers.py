@@ -1,0 +1,81 @@
+"""Files of a case appear whole, the record last, or not at all."""
+
+import errno
+import json
+
+import pandas as pd
+import pytest
+
+from liverseg.errors import LiversegError
+from liverseg.inference.writers import write_case_files, write_table_csv, write_table_json
+
+
+def text(content):
+    return lambda path: path.write_text(content)
+
+
+def fail(path):
+    path.write_text("half of it")
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_files_are_there_and_nothing_else(tmp_path):
+    folder = tmp_path / "out" / "case"
+    write_case_files(folder, {"a.txt": text("a"), "record.json": text("{}")})
+    assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "record.json"]
+
+
+def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_last(tmp_path):
+    write_case_files(tmp_path, {"a.txt": text("old"), "record.json": text("{}")})
+    (tmp_path / ".unfinished-b.txt").touch()
+    seen = []
+
+    def look(path):
+        seen.append(sorted(there.name for there in tmp_path.iterdir()))
+        path.write_text("new")
+
+    write_case_files(tmp_path, {"a.txt": look, "record.json": look})
+    assert seen == [["a.txt"], ["a.txt"]]
+    assert (tmp_path / "a.txt").read_text() == "new"
+    assert (tmp_path / "record.json").read_text() == "new"
+
+
+def test_a_full_disk_leaves_nothing_of_this_case(tmp_path):
+    folder = tmp_path / "case"
+    with pytest.raises(LiversegError, match=r"case: the case cannot be written.*No space left"):
+        write_case_files(folder, {"a.txt": text("a"), "b.txt": fail, "record.json": text("{}")})
+    assert not folder.exists()
+
+
+def test_a_full_disk_leaves_other_files_and_no_record(tmp_path):
+    write_case_files(tmp_path, {"mine.txt": text("m"), "record.json": text("{}")})
+    with pytest.raises(LiversegError):
+        write_case_files(tmp_path, {"b.txt": fail, "record.json": text("{}")})
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "case").write_text("a file")
+    with pytest.raises(LiversegError, match="case: the case cannot be written"):
+        write_case_files(tmp_path / "case", {"record.json": text("{}")})
+    assert (tmp_path / "case").read_text() == "a file"
+
+
+def test_the_record_must_be_last(tmp_path):
+    with pytest.raises(ValueError, match="end with"):
+        write_case_files(tmp_path, {"record.json": text("{}"), "a.txt": text("a")})
+
+
+def test_both_tables_hold_the_same_rows(tmp_path):
+    table = pd.DataFrame({"id": [1, 2], "type": ["cyst", "metastasis"], "volume_ml": [1.25, 0.0312]})
+    write_table_csv(tmp_path / "t.csv", table)
+    write_table_json(tmp_path / "t.json", table)
+    assert pd.read_csv(tmp_path / "t.csv").to_dict("records") == json.loads((tmp_path / "t.json").read_text())
+
+
+def test_an_empty_table_has_its_header(tmp_path):
+    table = pd.DataFrame(columns=["id", "type"])
+    write_table_csv(tmp_path / "t.csv", table)
+    write_table_json(tmp_path / "t.json", table)
+    assert (tmp_path / "t.csv").read_text() == "id,type\n"
+    assert json.loads((tmp_path / "t.json").read_text()) == []
