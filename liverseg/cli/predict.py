@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from liverseg.errors import ExitCode
@@ -28,6 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the verb; returns its exit code."""
+    if args.debug:
+        os.environ["LIVERSEG_DEBUG"] = "1"  # failing cases of a folder, which do not end the run, tell theirs as well
     run_inference(
         args.input,
         args.output,

@@ -44,8 +44,7 @@ def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:
     parts, count = cc3d.connected_components(inside >= LIVER, connectivity=_ANY_NEIGHBOUR, return_N=True)
     if count == 1:
         return prediction
-    voxels = np.bincount(parts.reshape(-1), minlength=count + 1)
-    largest = 1 + int(np.argmax(voxels[1:]))
+    largest = 1 + int(np.argmax(cc3d.statistics(parts)["voxel_counts"][1:]))
     kept = np.where(parts == largest, inside, 0).astype(np.uint8)
     labels = np.zeros_like(prediction.labels)
     labels[box] = kept
@@ -63,5 +62,5 @@ def lesion_components(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Part numbers 1 ... n of the mask's shape, 0 elsewhere, and each part's voxels, shape (n,).
     """
-    parts, count = cc3d.connected_components(lesion, connectivity=_FACE_NEIGHBOUR, return_N=True)
-    return parts, np.bincount(parts.reshape(-1), minlength=count + 1)[1:]
+    parts = cc3d.connected_components(lesion, connectivity=_FACE_NEIGHBOUR)
+    return parts, np.asarray(cc3d.statistics(parts)["voxel_counts"])[1:].astype(np.int64)

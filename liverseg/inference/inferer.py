@@ -132,8 +132,8 @@ class SlabInferer(Inferer):
 def _as_tensor(slices: torch.Tensor | np.ndarray) -> torch.Tensor:
     if isinstance(slices, torch.Tensor):
         return slices
-    # torch knows neither negative strides nor big-endian numbers
-    return torch.from_numpy(np.ascontiguousarray(slices, dtype=slices.dtype.newbyteorder("=")))
+    # always copied, a few slices at most: torch knows no negative strides, big-endian numbers or read-only memory
+    return torch.from_numpy(np.array(slices, dtype=slices.dtype.newbyteorder("="), order="C"))
 
 
 def _types_given_lesion(logits: torch.Tensor, best: torch.Tensor) -> np.ndarray:
