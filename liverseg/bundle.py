@@ -1,7 +1,7 @@
 """What the bundles' configs call at the front door: clear errors, known overrides, folders, devices.
 
-`python -m monai.bundle run` reads a config, evaluates its `initialize` list in order, then the run id. Everything a user
-can get wrong is checked from there, before a network is built or a file is written.
+`python -m monai.bundle run` reads a config, evaluates its `initialize` list in order, then the run id. Everything a
+user can get wrong is checked from there, before a network is built or a file is written.
 """
 
 from __future__ import annotations
@@ -126,7 +126,9 @@ def writable_dir(path: str | os.PathLike) -> str:
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LiversegError(f"{folder}: output cannot be written there ({reason}); choose another output_dir") from error
+        raise LiversegError(
+            f"{folder}: output cannot be written there ({reason}); choose another output_dir"
+        ) from error
     return str(folder)
 
 

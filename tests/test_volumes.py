@@ -13,9 +13,7 @@ from liverseg.errors import LiversegError
 from liverseg.volumes import case_name, read_volume, read_volume_header, write_like
 
 ORIENTATIONS = [
-    "".join(codes)
-    for axes in itertools.permutations(("LR", "PA", "IS"))
-    for codes in itertools.product(*axes)
+    "".join(codes) for axes in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*axes)
 ]
 
 

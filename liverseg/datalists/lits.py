@@ -43,7 +43,8 @@ def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[Dat
     alone = sorted(set(segmentations) - set(volumes))
     if alone:
         raise LiversegError(f"{segmentations[alone[0]]}: no volume-{alone[0]} beside it")
-    labelled, unlabelled = [], []
+    labelled: list[DataItem] = []
+    unlabelled: list[DataItem] = []
     for number, path in sorted(volumes.items()):
         label = segmentations.get(number)
         item = DataItem(

@@ -84,8 +84,8 @@ class VolumeStore:
         progress: show a progress bar while volumes are read.
 
     Raises:
-        LiversegError: for the first file that is missing or unreadable, an image and a label of different grids, a label
-            value outside the table, or a cache folder that cannot be written.
+        LiversegError: for the first file that is missing or unreadable, an image and a label of different grids, a
+            label value outside the table, or a cache folder that cannot be written.
     """
 
     def __init__(

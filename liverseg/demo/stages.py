@@ -45,9 +45,7 @@ class Stages:
             self._path.write_text(json.dumps(self.seconds, indent=1) + "\n", encoding="utf-8")
 
 
-def run_bundle(
-    stages: Stages, bundle: str, run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]
-) -> None:
+def run_bundle(stages: Stages, bundle: str, run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
     """Run `python -m monai.bundle run RUN_ID` in a bundle's folder, as a user would.
 
     Progress bars go to this terminal, everything else to a file in `logs/`.

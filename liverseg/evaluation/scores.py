@@ -7,8 +7,8 @@ network, as in the papers. With P, T the predicted and true lesion pixels of a u
 * recall = |P∩T| / |T|, over units with a true lesion (that the paper's recall counts pixels is our reading).
 * class-aware Dice: only pixels of P∩T whose predicted type is the true one count in the numerator (EMBC 2019's second
   Dice, as we read it).
-* type: probability vote over P. A unit whose lesion is missed altogether counts as wrongly typed, because a reader would
-  get no type for it.
+* type: probability vote over P. A unit whose lesion is missed altogether counts as wrongly typed, because a reader
+  would get no type for it.
 * liver Dice: lesions count as liver, as in LiTS.
 """
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import ArrayLike
 
 from liverseg.labels import LESION, LESION_TYPES, LIVER
 
@@ -28,10 +29,10 @@ __all__ = ["UnitScores", "dice"]
 _COUNTS = ("liver_hit", "liver_pred", "liver_true", "lesion_hit", "lesion_pred", "lesion_true", "typed_hit")
 
 
-def dice(hit: np.ndarray, pred: np.ndarray, true: np.ndarray) -> np.ndarray:
+def dice(hit: ArrayLike, pred: ArrayLike, true: ArrayLike) -> np.ndarray:
     """Dice from pixel counts, any shape: 1 where both sides are empty."""
-    total = np.asarray(pred, dtype=float) + true
-    return np.where(total > 0, 2.0 * hit / np.maximum(total, 1), 1.0)
+    total = np.asarray(pred, dtype=float) + np.asarray(true, dtype=float)
+    return np.where(total > 0, 2.0 * np.asarray(hit) / np.maximum(total, 1), 1.0)
 
 
 @dataclass

@@ -33,9 +33,8 @@ __all__ = ["CaseEvaluator"]
 class CaseEvaluator:
     """Takes every case of a data set to its files in `<output_dir>/<case>/`.
 
-    A case that fails is told in one line on stderr (with its traceback where the environment sets LIVERSEG_DEBUG) and the
-    others go on. A finished one is told on stdout: its liver,
-    its lesions by type and the seconds it took.
+    A case that fails is told in one line on stderr (with its traceback where the environment sets LIVERSEG_DEBUG) and
+    the others go on. A finished one is told on stdout: its liver, its lesions by type and the seconds it took.
 
     Args:
         dataset: items with `image`, `case`, and after their transform `volume` and `warnings` (`ReadCTd`).

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -77,7 +78,8 @@ class Progress:
 
     def _advance(self, engine: Engine) -> None:
         # a smoothed loss can be read; that of a single batch of a few slabs jumps about
-        loss = float(engine.state.output["loss"])
+        output: Any = engine.state.output
+        loss = float(output["loss"])
         self._loss = loss if engine.state.iteration <= 1 else 0.95 * self._loss + 0.05 * loss
         if self._bar is not None:
             self._bar.update()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ class SlabBatchInferer(Inferer):
     def __init__(self, amp: bool | str = "auto") -> None:
         self.amp = amp
 
-    def __call__(self, inputs: torch.Tensor, network: torch.nn.Module, *args: Any, **kwargs: Any) -> torch.Tensor:
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """(batch, slab slices, H, W) in, float32 logits out."""
         with autocast(inputs.device, self.amp):
             logits = network(inputs.contiguous(memory_format=torch.channels_last), *args, **kwargs)

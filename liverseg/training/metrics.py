@@ -50,7 +50,9 @@ class SlabScores(Metric):
     @torch.no_grad()
     def iteration_completed(self, engine: Engine) -> None:
         """Take predictions from the engine's output and units from its batch."""
-        self.update({**engine.state.output, **{key: engine.state.batch[key] for key in ("unit", "lesion_type")}})
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        self.update({**output, "unit": batch["unit"], "lesion_type": batch["lesion_type"]})
 
     def compute(self) -> float:
         """The key score.

@@ -35,7 +35,9 @@ class RunData:
     def evaluation(self) -> tuple[DataItem, ...]:
         """What an evaluation is made on: the test list, or the held-out fold where there is none."""
         if not self.test:
-            logging.getLogger(__name__).warning("the data list has no labelled test items: evaluating the held-out fold")
+            logging.getLogger(__name__).warning(
+                "the data list has no labelled test items: evaluating the held-out fold"
+            )
         return self.test or self.validation
 
 
@@ -63,9 +65,7 @@ def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, f
     return RunData(training, validation, test)
 
 
-def run_record(
-    network: SEResUNet, hu_window: tuple[float, float], datalist: str | os.PathLike
-) -> WeightsRecord:
+def run_record(network: SEResUNet, hu_window: tuple[float, float], datalist: str | os.PathLike) -> WeightsRecord:
     """The record of a network about to be trained: epoch 0, no metrics yet."""
     arguments = network.arguments()
     return WeightsRecord(

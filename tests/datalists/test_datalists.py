@@ -21,9 +21,9 @@ from liverseg.datalists import (
 from liverseg.errors import LiversegError
 from liverseg.labels import LESION_TYPES
 
-patients = st.lists(
-    st.tuples(st.integers(0, 30), st.sampled_from(LESION_TYPES)), min_size=40, max_size=120
-).filter(lambda rows: len({patient for patient, _ in rows}) >= 8)
+patients = st.lists(st.tuples(st.integers(0, 30), st.sampled_from(LESION_TYPES)), min_size=40, max_size=120).filter(
+    lambda rows: len({patient for patient, _ in rows}) >= 8
+)
 
 
 def items_of(rows):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -40,7 +41,7 @@ def test_noise_power_peaks_at_middle_frequencies(noise: np.ndarray) -> None:
     power = (np.abs(np.fft.fft2(noise)) ** 2).mean(axis=0)
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(128, 0.75), np.fft.fftfreq(128, 0.75)))
     edges = np.linspace(0, 0.66, 12)
-    radial = np.array([power[(f >= a) & (f < b)].mean() for a, b in zip(edges[:-1], edges[1:], strict=True)])
+    radial = np.array([power[(f >= a) & (f < b)].mean() for a, b in itertools.pairwise(edges)])
     peak = int(np.argmax(radial))
     assert 1 <= peak <= 6
     assert radial[0] < 0.6 * radial[peak]  # white noise would be flat
