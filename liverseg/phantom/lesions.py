@@ -11,6 +11,9 @@ from liverseg.phantom.fields import Field, smooth_min
 
 __all__ = ["Lesion", "draw_lesions", "lesion_types_of_patient"]
 
+_CLEAR_SHARE = 0.6
+"""A lesion's centre is at least this share of its radius away from what takes its place from the liver."""
+
 
 @dataclass(frozen=True)
 class Lesion:
@@ -104,7 +107,13 @@ def lesion_types_of_patient(rng: np.random.Generator, main: str) -> list[str]:
 
 
 def draw_lesions(
-    rng: np.random.Generator, kinds: list[str], liver: Field, liver_hu: float, vessel_hu: float, smallest: float
+    rng: np.random.Generator,
+    kinds: list[str],
+    liver: Field,
+    not_liver: Field,
+    liver_hu: float,
+    vessel_hu: float,
+    smallest: float,
 ) -> list[Lesion]:
     """Draw lesions and place them in the liver, apart from each other.
 
@@ -112,6 +121,7 @@ def draw_lesions(
         rng: the patient's random numbers.
         kinds: types to draw.
         liver: signed distance to the liver, mm.
+        not_liver: signed distance to gallbladder and great vessels, mm; a lesion may touch them, not lie in them.
         liver_hu, vessel_hu: attenuation around them.
         smallest: diameter in mm below which the scan could not show one.
     """
@@ -130,6 +140,8 @@ def draw_lesions(
             z, y, x = (
                 lattice.origin[k] + lattice.step * (row[k] + liver.start[k] + rng.uniform(-0.4, 0.4)) for k in range(3)
             )
+            if not_liver.at(z, y, x) < _CLEAR_SHARE * radius:
+                continue
             gaps = [
                 np.linalg.norm(np.subtract((x, y, z), other.centre)) - 1.15 * (radius + other.radius)
                 for other in lesions

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from liverseg.phantom.fields import Region, ellipsoid, smooth_max, smooth_min, tube
+from liverseg.phantom.fields import Field, Region, ellipsoid, smooth_max, smooth_min, tube
 from liverseg.phantom.scene import Layer, Tubes, segments
 from liverseg.phantom.tissue import TISSUES
 from liverseg.phantom.trunk import Trunk
 
 __all__ = ["Organs"]
+
+_LARGEST_VESSEL = 12.5
+"""Radius of the widest cava, mm."""
 
 
 def _turn(axis: int, degrees: float) -> np.ndarray:
@@ -230,13 +233,24 @@ class Organs:
         """Gallbladder in its fossa: wall and bile."""
         if self.gallbladder is None:
             return []
-        centre, radii, tilt = self.gallbladder
-        r = self.soft.around(centre, (46, 46, 46))
-        shape = ellipsoid(r, centre, (radii[2], radii[0], radii[1]), tilt @ _turn(1, 60) @ _turn(2, -30), taper=0.35)
+        r = self.soft.around(self.gallbladder[0], (46, 46, 46))
+        shape = self._gallbladder_in(r)
         return [
             Layer("gallbladder_wall", r.field(shape), self.hu["gallbladder_wall"]),
             Layer("gallbladder", r.field(shape), self.hu["gallbladder"], offset=-1.6),
         ]
+
+    def _gallbladder_in(self, region: Region) -> np.ndarray:
+        if self.gallbladder is None:
+            return np.full(region.shape, np.inf, dtype=np.float32)
+        centre, radii, tilt = self.gallbladder
+        turn = tilt @ _turn(1, 60) @ _turn(2, -30)
+        return ellipsoid(region, centre, (radii[2], radii[0], radii[1]), turn, taper=0.35)
+
+    def not_liver(self) -> Field:
+        """Signed distance to what takes its place from the liver when painted over it, mm: no lesion may lie there."""
+        vessels = [tube(self.trunk.straight, line, _LARGEST_VESSEL) for line in (self.cava, self.portal)]
+        return self.trunk.straight.field(np.minimum.reduce([self._gallbladder_in(self.soft), *vessels]))
 
     def great_vessels(self) -> list[Layer | Tubes]:
         """Aorta, cava, portal trunk, crura and esophagus, to be painted after the liver."""
@@ -244,7 +258,7 @@ class Organs:
         x0, y0 = self.trunk.spine_centre(heights)
         climb = np.clip((heights - 10) / 100, 0, 1)
         aorta = np.stack([x0 + 9 + 12 * climb, y0 - 27 + 8 * climb, heights], axis=1)
-        radius = self.rng.uniform(9, 12.5)
+        radius = self.rng.uniform(9, _LARGEST_VESSEL)
         crus = []
         for side, low in ((-1, -70), (1, -60)):
             z = np.linspace(low, self.trunk.habitus.dome - 28, 7)
@@ -260,7 +274,7 @@ class Organs:
         return [
             Tubes("muscle", segments(crus), self.hu["muscle"]),
             Tubes("esophagus", segments([(gullet, 8.0)]), self.hu["muscle"] + 8),
-            Tubes("cava", segments([(self.cava, self.rng.uniform(9.5, 12.5))]), self.hu["blood"] - 8),
+            Tubes("cava", segments([(self.cava, self.rng.uniform(9.5, _LARGEST_VESSEL))]), self.hu["blood"] - 8),
             Tubes("aorta", segments([(aorta, radius)]), self.hu["blood"] + 6),
             Tubes("portal_vein", segments([(self.portal, np.array([7.0, 6.6, 6.2]))]), self.hu["blood"] + 12),
             Tubes("hepatic_artery", segments([(hepatic, 2.4)]), self.hu["blood"]),

@@ -111,7 +111,7 @@ def make_phantom(
     scanner = _scanner(scan_rng, habitus, liver, matrix, coverage)
     smallest = max(1.3 * scanner.thickness, 3.5 * scanner.pixel)
     kinds = lesion_types_of_patient(lesion_rng, main_type)
-    lesions = draw_lesions(lesion_rng, kinds, liver, liver_hu, vessel_hu, smallest)
+    lesions = draw_lesions(lesion_rng, kinds, liver, around.not_liver(), liver_hu, vessel_hu, smallest)
     scene = Scene(
         under=[*trunk.layers(), *around.layers()],
         liver=[

@@ -11,17 +11,18 @@ from liverseg.phantom.fields import Field, Lattice, Region, ellipsoid
 from liverseg.phantom.lesions import Lesion, draw_lesions, lesion_types_of_patient
 
 LIVER_HU, VESSEL_HU = 110.0, 165.0
+REGION = Region(Lattice((-80.0, -80.0, -80.0), 4.0, (41, 41, 41)))
+NOTHING = REGION.field(np.full(REGION.shape, 1000.0))
 
 
 @pytest.fixture(scope="module")
 def liver() -> Field:
-    region = Region(Lattice((-80.0, -80.0, -80.0), 4.0, (41, 41, 41)))
-    return region.field(ellipsoid(region, (0, 0, 0), (70, 60, 65)))
+    return REGION.field(ellipsoid(REGION, (0, 0, 0), (70, 60, 65)))
 
 
 def draw(liver: Field, kind: str, count: int = 24) -> list[Lesion]:
     rng = np.random.default_rng(3)
-    return [draw_lesions(rng, [kind], liver, LIVER_HU, VESSEL_HU, 6.0)[0] for _ in range(count)]
+    return [draw_lesions(rng, [kind], liver, NOTHING, LIVER_HU, VESSEL_HU, 6.0)[0] for _ in range(count)]
 
 
 def seen(lesion: Lesion) -> tuple[np.ndarray, np.ndarray]:
@@ -69,8 +70,16 @@ def test_metastases_fade_into_the_liver_and_many_have_a_rim(liver: Field) -> Non
     assert rims >= 12
 
 
+def test_no_lesion_lies_in_the_gallbladder(liver: Field) -> None:
+    gallbladder = REGION.field(ellipsoid(REGION, (0, -30, 0), (25, 25, 25)))
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        for lesion in draw_lesions(rng, ["cyst"], liver, gallbladder, LIVER_HU, VESSEL_HU, 6.0):
+            assert np.linalg.norm(np.subtract(lesion.centre, (0, -30, 0))) > 25
+
+
 def test_lesions_keep_apart_and_lie_in_the_liver(liver: Field) -> None:
-    lesions = draw_lesions(np.random.default_rng(0), ["metastasis"] * 6, liver, LIVER_HU, VESSEL_HU, 6.0)
+    lesions = draw_lesions(np.random.default_rng(0), ["metastasis"] * 6, liver, NOTHING, LIVER_HU, VESSEL_HU, 6.0)
     assert len(lesions) >= 4
     for number, lesion in enumerate(lesions):
         x, y, z = (np.array([c]) for c in lesion.centre)
