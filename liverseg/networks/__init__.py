@@ -3,7 +3,14 @@
 from liverseg.networks.record import WeightsRecord, file_hash, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import TransferReport, load_weights, record_differences, transfer_weights
-from liverseg.networks.weights import export_weights, read_record, read_weights, recorded_size, save_state
+from liverseg.networks.weights import (
+    export_trained,
+    export_weights,
+    read_record,
+    read_weights,
+    recorded_size,
+    save_state,
+)
 
 __all__ = [
     "SIZES",
@@ -11,6 +18,7 @@ __all__ = [
     "SEResUNet",
     "TransferReport",
     "WeightsRecord",
+    "export_trained",
     "export_weights",
     "file_hash",
     "load_weights",

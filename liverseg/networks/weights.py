@@ -6,6 +6,7 @@ Nothing here runs pickled code: state dicts are read with torch's restricted unp
 from __future__ import annotations
 
 import json
+import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from safetensors.torch import save as to_safetensors
 from liverseg.errors import LiversegError
 from liverseg.networks.record import WeightsRecord, tensors_hash
 
-__all__ = ["export_weights", "read_record", "read_weights", "recorded_size", "save_state"]
+__all__ = ["export_trained", "export_weights", "read_record", "read_weights", "recorded_size", "save_state"]
 
 _HEADER_KEY = "liverseg"  # one key alone: safetensors writes several in random order, and files would differ
 _STATE_SUFFIXES = (".pt", ".pth")
@@ -50,6 +51,30 @@ def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Te
     record = record.for_tensors(state)
     content = to_safetensors(state, metadata={_HEADER_KEY: record.dumps()})
     _write_with_record(path, record, lambda unfinished: unfinished.write_bytes(content))
+
+
+def export_trained(weights: str | os.PathLike, exported: str | os.PathLike) -> Path:
+    """Export what a training left, a state_dict with its record beside it, as one safetensors file to hand over.
+
+    Args:
+        weights: the training's .pt file; a .safetensors file is exported again as it is.
+        exported: target, ending in .safetensors.
+
+    Returns:
+        The target's absolute path.
+
+    Raises:
+        LiversegError: if the weights cannot be used, have no record beside them, or the target cannot be written.
+    """
+    record = read_record(weights)
+    if record is None:
+        beside = Path(weights).with_suffix(".json").name
+        raise LiversegError(
+            f"{weights}: no {beside} beside it says what these weights are; train with the bundle first"
+        )
+    export_weights(exported, read_weights(weights), record)
+    logging.getLogger(__name__).info("exported %s: epoch %d of %s", exported, record.epoch, record.datalist_name)
+    return Path(exported).absolute()
 
 
 def save_state(path: str | os.PathLike, network_state: Mapping[str, torch.Tensor], record: WeightsRecord) -> None:

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from liverseg.errors import LiversegError
 from liverseg.networks import (
+    export_trained,
     export_weights,
     read_record,
     read_weights,
@@ -54,6 +55,19 @@ def test_state_comes_back_and_is_plain(saved, pretrained, record):
     assert _same(torch.load(saved, weights_only=True), state)
     assert _same(read_weights(saved), state)
     assert read_record(saved) == replace(record, tensors_sha256=tensors_hash(state))
+
+
+def test_what_a_training_left_is_exported_with_its_record(saved, tmp_path, pretrained):
+    target = export_trained(saved, tmp_path / "out" / "joint.safetensors")
+    assert _same(read_weights(target), pretrained.state_dict())
+    assert read_record(target) == read_record(saved)
+
+
+def test_weights_without_a_record_are_not_exported(saved, tmp_path):
+    saved.with_suffix(".json").unlink()
+    with pytest.raises(LiversegError, match=r"model\.pt: no model\.json beside it"):
+        export_trained(saved, tmp_path / "joint.safetensors")
+    assert not (tmp_path / "joint.safetensors").exists()
 
 
 @pytest.mark.parametrize("key", ["network", "model"])
