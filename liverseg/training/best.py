@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Engine, Events
+from monai.engines import Evaluator
 
 from liverseg.networks import WeightsRecord, save_state
 
@@ -35,7 +36,7 @@ class BestWeights:
         network: Any,
         path: str | Path,
         record: WeightsRecord,
-        validator: Engine,
+        validator: Evaluator,
         interval: int = 1,
         metric: str = "val_lesion_dice",
         patience: int | None = None,
@@ -52,8 +53,15 @@ class BestWeights:
         self.waited = 0
 
     def attach(self, engine: Engine) -> None:
-        """Judge after every epoch that was validated."""
+        """Judge after every epoch that was validated, and after the last one in any case."""
         engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
+        engine.add_event_handler(Events.COMPLETED, self.judge_last)
+
+    def judge_last(self, engine: Engine) -> None:
+        """Validate and judge the last epoch where the interval passed it over: no training ends without weights."""
+        if engine.state.epoch % self.interval:
+            self.validator.run(engine.state.epoch)
+            self(engine)
 
     def __call__(self, engine: Engine) -> None:
         """Judge the validation of the trainer's epoch.
