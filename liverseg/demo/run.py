@@ -85,7 +85,7 @@ def run_demo(output: Path, size: DemoSize) -> None:
         run_bundle(stages, "liver_lesion_pretrain", "training", ["train", "phantom"], {**run, **common, **epochs})
     with stages.stage("pretrain evaluation"):
         run_bundle(stages, "liver_lesion_pretrain", "evaluating", ["train", "phantom", "evaluate"], run)
-        run_bundle(stages, "liver_lesion_pretrain", "export", ["export"], {"ckpt_dir": folder, "exported": weights})
+        run_bundle(stages, "liver_lesion_pretrain", "export", ["export"], {"ckpt_dir": folder, "output_dir": output})
 
     epochs = {} if size.joint_epochs is None else {"epochs": size.joint_epochs}
     for name, start in (("joint_transfer", str(weights)), ("joint_scratch", "null")):
@@ -102,7 +102,7 @@ def run_demo(output: Path, size: DemoSize) -> None:
     case = _held_out_case(cohort, output / "input")
     with stages.stage("inference"):
         folder = output / "joint_transfer"
-        run_bundle(stages, "liver_lesion_joint", "export", ["export"], {"ckpt_dir": folder, "exported": joint})
+        run_bundle(stages, "liver_lesion_joint", "export", ["export"], {"ckpt_dir": folder, "output_dir": output})
         overrides = {"dataset_dir": case.parent, "output_dir": output / "predictions", "weights": joint}
         run_bundle(stages, "liver_lesion_joint", "inference", ["inference"], overrides)
     print(write_summary(output, stages.seconds, case))

@@ -54,7 +54,7 @@ class Progress:
         self.validator = validator
         self.metrics = tuple(metrics)
         self._bar: tqdm | None = None
-        self._loss = 0.0
+        self._loss: float | None = None
 
     def attach(self, engine: Engine) -> None:
         """Show the bar from the trainer's start to its end."""
@@ -79,8 +79,8 @@ class Progress:
     def _advance(self, engine: Engine) -> None:
         # a smoothed loss can be read; that of a single batch of a few slabs jumps about
         output: Any = engine.state.output
-        loss = float(output["loss"])
-        self._loss = loss if engine.state.iteration <= 1 else 0.95 * self._loss + 0.05 * loss
+        loss = float(output["loss"].detach())
+        self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
         if self._bar is not None:
             self._bar.update()
 
