@@ -7,6 +7,7 @@ from liverseg.training.evaluation import EvaluationWriter
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import StackedDeepSupervisionLoss
 from liverseg.training.metrics import SlabScores
+from liverseg.training.optimisation import parameter_groups
 from liverseg.training.run import RunData, load_run_data, run_record, start_from, write_transfer
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "SlabScores",
     "StackedDeepSupervisionLoss",
     "load_run_data",
+    "parameter_groups",
     "run_record",
     "start_from",
     "write_transfer",
