@@ -1,6 +1,6 @@
-"""How hard is the phantom cohort? Prints the table in docs/phantom.md.
+"""How hard is the phantom cohort? Prints the table in docs/phantom.md, a column for each cohort.
 
-    python benchmarks/phantom_difficulty.py COHORT        # a folder written by `liverseg phantom ... --kind cohort`
+    python benchmarks/phantom_difficulty.py COHORT ...    # folders written by `liverseg phantom ... --kind cohort`
 
 All classifiers are cross-validated with patients kept apart, five folds, ten shuffles.
 """
@@ -8,6 +8,7 @@ All classifiers are cross-validated with patients kept apart, five folds, ten sh
 from __future__ import annotations
 
 import argparse
+import json
 import warnings
 from pathlib import Path
 
@@ -80,51 +81,85 @@ def slice_features(root: Path, slices: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def main() -> None:
-    """Measure a cohort and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("cohort", type=Path)
-    root = parser.parse_args().cohort
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    lesions, slices = pd.read_csv(root / "lesions.csv"), pd.read_csv(root / "slices.csv")
-    kinds, patients = lesions["lesion_type"].to_numpy(), lesions["patient"].to_numpy()
+def quantiles(values: pd.Series, digits: int = 0) -> str:
+    """The 5 % quantile, the median and the 95 % quantile in words."""
+    return ", ".join(f"{value:.{digits}f}" for value in values.quantile([0.05, 0.5, 0.95]))
+
+
+def shares(kinds: pd.Series) -> str:
+    """Share of each lesion type in words."""
+    share = kinds.value_counts(normalize=True)
+    return ", ".join(f"{kind} {share.get(kind, 0.0):.2f}" for kind in LESION_TYPES)
+
+
+def describe(root: Path, lesions: pd.DataFrame, slices: pd.DataFrame) -> dict[str, str]:
+    """What the cohort consists of."""
+    facts = pd.DataFrame([json.loads(path.read_text())["facts"] for path in sorted((root / "records").glob("*.json"))])
+    hidden = lesions["contrast_to_noise"] < 1.5
+    by_kind = lesions.assign(hidden=hidden).groupby("lesion_type")["hidden"].mean()
+    types = lesions.groupby("patient")["lesion_type"].nunique()
+    rows = {
+        "patients, lesions, slices": f"{lesions['patient'].nunique()}, {len(lesions)}, {len(slices)}",
+        "lesions by type": shares(lesions["lesion_type"]),
+        "slices by type": shares(slices["lesion_type"]),
+        "lesions a patient; patients of mixed types": f"{len(lesions) / len(types):.2f}; {types.gt(1).mean():.2f}",
+        "slice thickness, mm: 5 %, median, 95 %": quantiles(facts["thickness_mm"], 1),
+        "noise, HU": quantiles(facts["noise_hu"]),
+        "liver before noise, HU": quantiles(facts["liver_hu"]),
+        "liver volume, ml": quantiles(facts["liver_ml"]),
+        "subcutaneous fat at the flank, mm": quantiles(facts["subcutaneous_fat_mm"]),
+        "lesion diameter, mm": quantiles(lesions["diameter_mm"]),
+        "lesions with contrast-to-noise below 1.5": f"{hidden.mean():.2f}",
+        "... by type": ", ".join(f"{kind} {by_kind[kind]:.2f}" for kind in LESION_TYPES),
+        "... share of lesion volume": f"{lesions.loc[hidden, 'volume_ml'].sum() / lesions['volume_ml'].sum():.2f}",
+    }
+    for kind in LESION_TYPES:
+        rows[f"mean HU of {kind}"] = quantiles(lesions.loc[lesions["lesion_type"] == kind, "mean_hu"])
+    return rows
+
+
+def classify(root: Path, lesions: pd.DataFrame, slices: pd.DataFrame) -> dict[str, str]:
+    """How well simple measurements tell the type: mean accuracy ± standard deviation over shuffles."""
+    of_lesions = lesions["lesion_type"].to_numpy(), lesions["patient"].to_numpy()
+    of_slices = slices["lesion_type"].to_numpy(), slices["patient"].to_numpy()
     simple = np.stack([lesions["mean_hu"], np.log(lesions["volume_ml"])], axis=1)
+    features = slice_features(root, slices)
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
     forest = RandomForestClassifier(200, min_samples_leaf=2, random_state=0, n_jobs=1)
 
-    print(f"| {lesions.patient.nunique()} patients | {len(lesions)} lesions, {len(slices)} slices |\n|---|---|")
+    def regress(values: np.ndarray, truth: tuple[np.ndarray, np.ndarray]) -> str:
+        return "{:.3f} ± {:.3f}".format(*accuracy(regression, values, *truth))
 
-    def tell(name: str, value: str) -> None:
-        print(f"| {name} | {value} |", flush=True)
+    def majority(kinds: pd.Series) -> str:
+        return f"{kinds.value_counts(normalize=True).max():.2f}"
 
-    share = lesions["lesion_type"].value_counts(normalize=True)
-    tell("lesions by type", ", ".join(f"{kind} {share[kind]:.2f}" for kind in LESION_TYPES))
-    share = slices["lesion_type"].value_counts(normalize=True)
-    tell("slices by type", ", ".join(f"{kind} {share[kind]:.2f}" for kind in LESION_TYPES))
-    mixed = lesions.groupby("patient")["lesion_type"].nunique().gt(1).mean()
-    tell("lesions a patient; patients of mixed types", f"{len(lesions) / lesions.patient.nunique():.2f}; {mixed:.2f}")
-    low, middle, high = lesions["diameter_mm"].quantile([0.05, 0.5, 0.95])
-    tell("diameter, mm: 5 %, median, 95 %", f"{low:.0f}, {middle:.0f}, {high:.0f}")
-    hidden = lesions["contrast_to_noise"] < 1.5
-    tell("lesions with contrast-to-noise below 1.5", f"{hidden.mean():.2f}")
-    by_kind = lesions.assign(hidden=hidden).groupby("lesion_type")["hidden"].mean()
-    tell("... by type", ", ".join(f"{kind} {by_kind[kind]:.2f}" for kind in LESION_TYPES))
-    tell("... share of lesion volume", f"{lesions.loc[hidden, 'volume_ml'].sum() / lesions['volume_ml'].sum():.2f}")
-    for kind in LESION_TYPES:
-        of = lesions.loc[lesions["lesion_type"] == kind, "mean_hu"].quantile([0.05, 0.5, 0.95])
-        tell(f"mean HU of {kind}: 5 %, median, 95 %", ", ".join(f"{value:.0f}" for value in of))
-    mean, spread = accuracy(regression, simple, kinds, patients)
-    majority = lesions["lesion_type"].value_counts(normalize=True).max()
-    tell("type from mean HU and log volume, a lesion (majority class)", f"{mean:.3f} ± {spread:.3f} ({majority:.2f})")
-    mean, spread = accuracy(regression, simple[:, :1], kinds, patients)
-    tell("type from mean HU alone, a lesion", f"{mean:.3f} ± {spread:.3f}")
-    features = slice_features(root, slices)
-    on_slices = slices["lesion_type"].to_numpy(), slices["patient"].to_numpy()
-    mean, spread = accuracy(regression, features[["mean", "log_area"]].to_numpy(), *on_slices)
-    majority = slices["lesion_type"].value_counts(normalize=True).max()
-    tell("type from mean HU and log area, a slice (majority class)", f"{mean:.3f} ± {spread:.3f} ({majority:.2f})")
-    mean, spread = accuracy(forest, features.to_numpy(), *on_slices, shuffles=2)
-    tell("type from eleven measurements of appearance, a slice (forest)", f"{mean:.3f}")
+    return {
+        "a lesion's type from its mean HU and log volume": regress(simple, of_lesions),
+        "... from its mean HU alone": regress(simple[:, :1], of_lesions),
+        "... always the most frequent type": majority(lesions["lesion_type"]),
+        "a slice's type from mean HU and log area": regress(features[["mean", "log_area"]].to_numpy(), of_slices),
+        "... from eleven measurements of appearance (forest)": "{:.3f} ± {:.3f}".format(
+            *accuracy(forest, features.to_numpy(), *of_slices, shuffles=2)
+        ),
+        "... always the most frequent type, a slice": majority(slices["lesion_type"]),
+    }
+
+
+def main() -> None:
+    """Measure cohorts and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("cohort", type=Path, nargs="+")
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    columns = {}
+    for root in parser.parse_args().cohort:
+        settings = json.loads((root / "phantom.json").read_text())
+        lesions, slices = pd.read_csv(root / "lesions.csv"), pd.read_csv(root / "slices.csv")
+        name = f"matrix {settings['matrix']}, seed {settings['seed']}"
+        columns[name] = describe(root, lesions, slices) | classify(root, lesions, slices)
+    table = pd.DataFrame(columns)
+    print(f"| | {' | '.join(table.columns)} |\n|---|{'---|' * len(table.columns)}")
+    for name, row in table.iterrows():
+        print(f"| {name} | {' | '.join(row)} |")
 
 
 if __name__ == "__main__":
