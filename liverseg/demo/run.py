@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liverseg.datalists import build_datalist, read_datalist
-from liverseg.demo.stages import Stages, run_bundle
+from liverseg.demo.stages import Stages, run_bundle, run_side_by_side
 from liverseg.demo.summary import write_summary
 from liverseg.phantom import write_cohort, write_lits_tree
 
@@ -32,10 +32,10 @@ class DemoSize:
         seed: of phantoms, splits and trainings.
     """
 
-    volumes: int = 40
+    volumes: int = 80
     patients: int = 140
     slices: int = 332
-    matrix: int = 192
+    matrix: int = 256
     pretrain_epochs: int | None = None
     joint_epochs: int | None = None
     seed: int = 0
@@ -76,11 +76,11 @@ def run_demo(output: Path, size: DemoSize) -> None:
                 licence=_LICENCE,
             )
 
-    weights = output / "pretrain.safetensors"
+    weights, cache = output / "pretrain.safetensors", output / "cache"
     common = {"seed": size.seed}
     epochs = {} if size.pretrain_epochs is None else {"epochs": size.pretrain_epochs}
     folder = output / "pretrain"
-    run = {"dataset_dir": lits, "output_dir": folder, "ckpt_dir": folder, "cache_dir": output / "cache"}
+    run = {"dataset_dir": lits, "output_dir": folder, "ckpt_dir": folder, "cache_dir": cache}
     with stages.stage("pretrain"):
         run_bundle(stages, "liver_lesion_pretrain", "training", ["train", "phantom"], {**run, **common, **epochs})
     with stages.stage("pretrain evaluation"):
@@ -88,15 +88,21 @@ def run_demo(output: Path, size: DemoSize) -> None:
         run_bundle(stages, "liver_lesion_pretrain", "export", ["export"], {"ckpt_dir": folder, "output_dir": output})
 
     epochs = {} if size.joint_epochs is None else {"epochs": size.joint_epochs}
-    for name, start in (("joint_transfer", str(weights)), ("joint_scratch", "null")):
-        folder = output / name
-        run = {"dataset_dir": cohort, "output_dir": folder, "ckpt_dir": folder, "cache_dir": output / "cache"}
-        title = name.replace("_", " ")
-        with stages.stage(title):
-            overrides = {**run, **common, **epochs, "pretrain_weights": start}
-            run_bundle(stages, "liver_lesion_joint", "training", ["train", "phantom"], overrides)
-        with stages.stage(f"{title} evaluation"):
-            run_bundle(stages, "liver_lesion_joint", "evaluating", ["train", "phantom", "evaluate"], run)
+    starts = {"joint_transfer": str(weights), "joint_scratch": "null"}
+    runs = {
+        name: {"dataset_dir": cohort, "output_dir": output / name, "ckpt_dir": output / name, "cache_dir": cache}
+        for name in starts
+    }
+    with stages.stage("joint trainings, from exported weights and from scratch side by side"):
+        run_side_by_side(
+            stages,
+            "liver_lesion_joint",
+            "training",
+            ["train", "phantom"],
+            {name: {**runs[name], **common, **epochs, "pretrain_weights": start} for name, start in starts.items()},
+        )
+    with stages.stage("joint evaluations"):
+        run_side_by_side(stages, "liver_lesion_joint", "evaluating", ["train", "phantom", "evaluate"], runs)
 
     joint = output / "joint.safetensors"
     case = _held_out_case(cohort, output / "input")

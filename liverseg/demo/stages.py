@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from typing import Any
 from liverseg.errors import LiversegError
 from liverseg.inference import find_bundle
 
-__all__ = ["Stages", "run_bundle"]
+__all__ = ["Stages", "run_bundle", "run_side_by_side"]
 
 
 class Stages:
@@ -45,10 +47,25 @@ class Stages:
             self._path.write_text(json.dumps(self.seconds, indent=1) + "\n", encoding="utf-8")
 
 
-def run_bundle(stages: Stages, bundle: str, run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> None:
+def run_bundle(
+    stages: Stages,
+    bundle: str,
+    run_id: str,
+    configs: Sequence[str],
+    overrides: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """Run `python -m monai.bundle run RUN_ID` in a bundle's folder, as a user would.
 
     Progress bars go to this terminal, everything else to a file in `logs/`.
+
+    Args:
+        stages: whose `logs/` it is.
+        bundle: the bundle's folder name.
+        run_id: what of it to run.
+        configs: names of its config files.
+        overrides: of the configs' keys, `output_dir` among them.
+        environment: variables set for this command.
 
     Raises:
         LiversegError: if the command fails, with its last line.
@@ -58,10 +75,41 @@ def run_bundle(stages: Stages, bundle: str, run_id: str, configs: Sequence[str],
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
     for key, value in overrides.items():
         command += [f"--{key}", str(value)]
-    log = stages.logs / f"{bundle}-{run_id}-{time.strftime('%H%M%S')}.log"
+    what = Path(overrides.get("ckpt_dir", overrides["output_dir"])).name
+    log = stages.logs / f"{what}-{run_id}.log"
     with log.open("w", encoding="utf-8") as out:
         out.write(" ".join(command) + "\n")
         out.flush()
-        code = subprocess.run(command, cwd=folder, stdout=out, check=False).returncode
+        variables = {**os.environ, **(environment or {})}
+        code = subprocess.run(command, cwd=folder, stdout=out, check=False, env=variables).returncode
     if code:
         raise LiversegError(f"{bundle}: {run_id} ended with exit code {code}; its output is in {log}")
+
+
+def run_side_by_side(
+    stages: Stages, bundle: str, run_id: str, configs: Sequence[str], overrides: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """`run_bundle` for several sets of overrides at once, the processors shared out between them.
+
+    Small networks gain little from a second thread, so two trainings beside each other end sooner than one after the
+    other; and both have the same number of threads, as a fair comparison needs.
+
+    Args:
+        stages: whose `logs/` it is.
+        bundle: the bundle's folder name.
+        run_id: what of it to run.
+        configs: names of its config files.
+        overrides: for each run, by any name.
+
+    Raises:
+        LiversegError: if one of the commands fails, when all have ended.
+    """
+    threads = str(max(1, (os.cpu_count() or 1) // len(overrides)))
+    with ThreadPoolExecutor(len(overrides)) as pool:
+        waiting = []
+        for line, of_run in enumerate(overrides.values()):
+            # the bars of each command have a line of the terminal to themselves
+            environment = {"OMP_NUM_THREADS": threads, "TQDM_POSITION": str(line)}
+            waiting.append(pool.submit(run_bundle, stages, bundle, run_id, configs, of_run, environment))
+    for run in waiting:
+        run.result()
