@@ -2,7 +2,13 @@
 
 from liverseg.networks.record import WeightsRecord, file_hash, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
-from liverseg.networks.transfer import TransferReport, load_weights, record_differences, transfer_weights
+from liverseg.networks.transfer import (
+    TransferReport,
+    load_weights,
+    record_differences,
+    transfer_weights,
+    without_aux_heads,
+)
 from liverseg.networks.weights import (
     export_trained,
     export_weights,
@@ -30,4 +36,5 @@ __all__ = [
     "save_state",
     "tensors_hash",
     "transfer_weights",
+    "without_aux_heads",
 ]

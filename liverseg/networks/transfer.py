@@ -15,7 +15,7 @@ from liverseg.networks.record import WeightsRecord
 from liverseg.networks.se_resunet import SEResUNet
 from liverseg.networks.weights import read_record, read_weights
 
-__all__ = ["TransferReport", "load_weights", "record_differences", "transfer_weights"]
+__all__ = ["TransferReport", "load_weights", "record_differences", "transfer_weights", "without_aux_heads"]
 
 _CARRIED = ("encoder.", "decoder.")
 _AUX_HEADS = "aux_heads."
@@ -72,6 +72,11 @@ def record_differences(
     return [f"{name} {theirs} in the file, {ours} in the network" for name, theirs, ours in pairs if theirs != ours]
 
 
+def without_aux_heads(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A state_dict less the auxiliary heads of deep supervision, which nothing but training needs."""
+    return {name: tensor for name, tensor in state.items() if not name.startswith(_AUX_HEADS)}
+
+
 def load_weights(
     network: SEResUNet,
     path: str | os.PathLike,
@@ -96,8 +101,8 @@ def load_weights(
     record = read_record(path)
     state = read_weights(path)
     own = network.state_dict()
-    if not any(name.startswith(_AUX_HEADS) for name in own):
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(_AUX_HEADS)}
+    if own.keys() == without_aux_heads(own).keys():
+        state = without_aux_heads(state)
     differences = [] if record is None else record_differences(record, network, hu_window, slab_slices)
     _refuse(path, [*differences, *_tensor_differences(state, own)], "take the weights of this very network")
     network.load_state_dict(state)

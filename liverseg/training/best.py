@@ -11,7 +11,7 @@ from typing import Any
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-from liverseg.networks import WeightsRecord, save_state
+from liverseg.networks import WeightsRecord, save_state, without_aux_heads
 
 __all__ = ["BestWeights"]
 
@@ -23,7 +23,7 @@ class BestWeights:
 
     Args:
         network: what is trained.
-        path: `.pt` file for the best state_dict; its record goes beside it.
+        path: `.pt` file for the best state_dict, auxiliary heads left out; its record goes beside it.
         record: record of the run; epoch and metrics are filled in here.
         validator: engine that validates; its metrics are judged.
         interval: epochs from one validation to the next.
@@ -76,7 +76,9 @@ class BestWeights:
         if self.best is None or score > self.best:
             self.best, self.best_epoch, self.waited = score, epoch, 0
             scores = {name: float(value) for name, value in metrics.items()}
-            save_state(self.path, self.network.state_dict(), replace(self.record, epoch=epoch, metrics=scores))
+            # MONAI's export loads strictly, into the network that inference builds
+            state = without_aux_heads(self.network.state_dict())
+            save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
         else:
             self.waited += 1
         self.stop_if_due(engine)

@@ -66,8 +66,11 @@ def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, f
 
 
 def run_record(network: SEResUNet, hu_window: tuple[float, float], datalist: str | os.PathLike) -> WeightsRecord:
-    """The record of a network about to be trained: epoch 0, no metrics yet."""
-    arguments = network.arguments()
+    """The record of a network about to be trained: epoch 0, no metrics yet.
+
+    Its weights are kept without auxiliary heads, so it tells of a network without deep supervision.
+    """
+    arguments = {**network.arguments(), "deep_supervision": False}
     return WeightsRecord(
         network=type(network).__name__,
         arguments=arguments,
