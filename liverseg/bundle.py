@@ -58,11 +58,12 @@ def _one_line_hook(kind: type[BaseException], error: BaseException, trace: Trace
 def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
     """Refuse a `--key` of `python -m monai.bundle run` that no config file defines, naming the closest one.
 
-    MONAI itself adds a misspelt key to the config and goes on with the default. Called outside that command (from
-    Python, say, where the arguments are not on the command line) it does nothing.
+    MONAI itself adds a misspelt key to the config and goes on with the default; so it does for a key whose value is the
+    word None, which is refused too. Called outside that command (from Python, say, where the arguments are not on the
+    command line) this does nothing.
 
     Raises:
-        UsageError: for the first key that is not known.
+        UsageError: for the first key that is not known or is given None.
     """
     argv = sys.argv if argv is None else argv
     if len(argv) < 2 or "monai" not in Path(argv[0]).as_posix() or argv[1] not in ("run", "run_workflow"):
@@ -79,6 +80,8 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
             match = difflib.get_close_matches(top, known, n=1)
             hint = f"did you mean --{match[0]}?" if match else f"known keys: {', '.join(sorted(config))}"
             raise UsageError(f"unknown override --{key}; {hint}")
+        if _value_after(argv, key) == "None":
+            raise UsageError(f"--{key} None: MONAI would go on with the config's own value; say null or leave it out")
 
 
 def _value_after(argv: Sequence[str], name: str) -> str | None:
