@@ -62,6 +62,16 @@ def test_labels_that_do_not_fit_are_refused(pair, change, message):
         pair(**change)
 
 
+def test_a_normalised_image_is_refused_and_a_ct_in_fractions_is_not(pair):
+    normalised = ((pair.image + 1000) / 2000).astype(np.float32)
+    with pytest.raises(
+        LiversegError, match=r"ct\.nii\.gz: values from 0.* to 0\.9.* in fractions are not HU; give the"
+    ):
+        pair(image=normalised)
+    stored = pair(image=pair.image.astype(np.float32) + 0.25)["ct.nii.gz"]
+    np.testing.assert_array_equal(stored.image[0], pair.image[::-1, ::-1, 0].T)
+
+
 def test_rounding_in_an_affine_is_forgiven(pair):
     pair(affine=np.diag([0.703125, 0.703125, 2.5, 1]), label_affine=np.diag([0.70312, 0.70312, 2.5, 1]))
 
