@@ -1,28 +1,124 @@
-"""What several test folders share: small phantoms, written once a session."""
+"""What several test folders share: small phantoms and small trainings, made once for all test processes."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from commands import EVALUATE, EXPORT, JOINT, PRETRAIN, TINY, TRAIN, run_bundle, state_put_back
+from monai.bundle import ConfigWorkflow
 
 from liverseg.datalists import build_datalist
+from liverseg.inference import find_bundle
 from liverseg.phantom import write_cohort, write_lits_tree
 
 
 @pytest.fixture(scope="session")
-def lits_tree(tmp_path_factory):
-    """Six LiTS-like phantoms with a data list: 3 folds, two test volumes."""
-    root = write_lits_tree(tmp_path_factory.mktemp("lits"), volumes=6, matrix=64, seed=5, workers=1, progress=False)
-    build_datalist("lits", root, folds=3, test=0.33)
-    return root
+def made_once(tmp_path_factory):
+    """A function that has a folder filled once, by whichever test process comes first, and returns it.
+
+    Tests only read there.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
+    shared.mkdir(exist_ok=True)
+
+    def folder(name, fill):
+        path, made = shared / name, shared / f".{name}.made"
+        with (shared / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not made.exists():
+                shutil.rmtree(path, ignore_errors=True)
+                fill(path)
+                made.touch()
+        return path
+
+    return folder
 
 
 @pytest.fixture(scope="session")
-def cohort_tree(tmp_path_factory):
+def lits_tree(made_once):
+    """Six LiTS-like phantoms with a data list: 3 folds, two test volumes."""
+
+    def fill(root):
+        write_lits_tree(root, volumes=6, matrix=64, seed=5, workers=1, progress=False)
+        build_datalist("lits", root, folds=3, test=0.33)
+
+    return made_once("lits", fill)
+
+
+@pytest.fixture(scope="session")
+def cohort_tree(made_once):
     """Twelve typed phantoms, 24 slices, with a data list: 3 folds, three test patients or so."""
-    root = tmp_path_factory.mktemp("cohort")
-    write_cohort(root, patients=12, slices=24, matrix=64, seed=6, workers=1, progress=False)
-    build_datalist("cohort", root, folds=3, test=0.25)
-    return root
+
+    def fill(root):
+        write_cohort(root, patients=12, slices=24, matrix=64, seed=6, workers=1, progress=False)
+        build_datalist("cohort", root, folds=3, test=0.25)
+
+    return made_once("cohort", fill)
+
+
+@pytest.fixture(scope="session")
+def pretrain_run(made_once, lits_tree):
+    """A pre-training that was not interrupted, evaluated and exported: a folder with everything those left."""
+
+    def fill(folder):
+        run = {"output_dir": folder, "ckpt_dir": folder / "models"}
+        data = {"dataset_dir": lits_tree, **TINY}
+        for run_id, configs, more in (
+            ("training", TRAIN, data),
+            ("evaluating", EVALUATE, data),
+            ("export", EXPORT, {}),
+        ):
+            _told(folder, run_id, run_bundle(PRETRAIN, run_id, configs, **run, **more))
+
+    return made_once("pretrain", fill)
+
+
+@pytest.fixture(scope="session")
+def joint_run(made_once, cohort_tree, pretrain_run):
+    """A joint training from the pre-training's weights, evaluated and exported, likewise."""
+
+    def fill(folder):
+        run = {"output_dir": folder, "ckpt_dir": folder / "models"}
+        data = {"dataset_dir": cohort_tree, **TINY, "pretrain_weights": pretrain_run / "pretrain.safetensors"}
+        for run_id, configs, more in (
+            ("training", TRAIN, data),
+            ("evaluating", EVALUATE, data),
+            ("export", EXPORT, {}),
+        ):
+            _told(folder, run_id, run_bundle(JOINT, run_id, configs, **run, **more))
+
+    return made_once("joint", fill)
+
+
+def _told(folder, run_id, told):
+    assert told.code == 0, f"{run_id}: {told.out}{told.err}"
+    (folder / f"{run_id}.out").write_text(told.out)
+    (folder / f"{run_id}.err").write_text(told.err)
+
+
+@pytest.fixture
+def bundle_workflow():
+    """A function that makes a bundle's ConfigWorkflow, initialized; what that changes in this process is put back."""
+
+    def make(bundle, configs, workflow_type="train", **overrides):
+        folder = find_bundle(bundle)
+        workflow = ConfigWorkflow(
+            [str(folder / "configs" / f"{name}.yaml") for name in configs],
+            workflow_type=workflow_type,
+            logging_file=False,
+            bundle_root=str(folder),
+            **{key: str(value) if isinstance(value, Path) else value for key, value in overrides.items()},
+        )
+        workflow.initialize()
+        return workflow
+
+    with state_put_back():
+        yield make
 
 
 @pytest.fixture

@@ -1,0 +1,95 @@
+"""Bundle commands as a user types them: in a process of their own, or in this one, which saves the imports' seconds."""
+
+import contextlib
+import io
+import logging
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import monai
+import torch
+
+from liverseg.inference import find_bundle
+
+PRETRAIN, JOINT = "liver_lesion_pretrain", "liver_lesion_joint"
+TRAIN, EVALUATE, EXPORT, INFER = ("train", "phantom"), ("train", "phantom", "evaluate"), ("export",), ("inference",)
+TINY = {"crop_size": 64, "batch_size": 8, "epochs": 3, "val_interval": 1, "device": "cpu", "progress": False}
+"""Overrides that make a training of the phantom overlay last seconds."""
+
+
+class Told(NamedTuple):
+    """What a command left in the terminal."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self):
+        """The lines on stderr that are not MONAI's own standing notice."""
+        return [line for line in self.err.splitlines() if line and not line.startswith("parsing config_file ")]
+
+
+def bundle_process(bundle, run_id, configs, **overrides):
+    """`python -m monai.bundle run RUN_ID ...` in the bundle's folder, started; its output goes through pipes."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "monai.bundle", *_arguments(run_id, configs, overrides)],
+        cwd=find_bundle(bundle),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_bundle(bundle, run_id, configs, **overrides):
+    """The same command in this process: same command line, same folder, same module, same handling of errors."""
+    out, err = io.StringIO(), io.StringIO()
+    with state_put_back(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        os.chdir(find_bundle(bundle))
+        sys.argv = ["monai.bundle", *_arguments(run_id, configs, overrides)]
+        code = 0
+        try:
+            runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            code = stop.code or 0
+        except Exception as error:
+            code = 1
+            try:
+                sys.excepthook(type(error), error, error.__traceback__)
+            except SystemExit as stop:
+                code = stop.code
+    return Told(int(code), out.getvalue(), err.getvalue())
+
+
+def _arguments(run_id, configs, overrides):
+    files = "[" + ",".join(f"'configs/{name}.yaml'" for name in configs) + "]"
+    words = ["run", run_id, "--config_file", files]
+    for key, value in overrides.items():
+        words += [f"--{key}", str(value)]
+    return words
+
+
+@contextlib.contextmanager
+def state_put_back():
+    """One computing thread, and afterwards what a bundle command changes in its process is as it was."""
+    root = logging.getLogger()
+    kept = sys.argv, sys.excepthook, sys.path[:], Path.cwd(), root.handlers[:], root.level
+    threads, track_meta = torch.get_num_threads(), monai.data.get_track_meta()
+    ignite = logging.getLogger("ignite").level
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        sys.argv, sys.excepthook, sys.path[:] = kept[:3]
+        os.chdir(kept[3])
+        root.handlers[:] = kept[4]
+        root.setLevel(kept[5])
+        logging.getLogger("ignite").setLevel(ignite)
+        torch.set_num_threads(threads)
+        monai.data.set_track_meta(track_meta)
+        monai.utils.set_determinism(None)

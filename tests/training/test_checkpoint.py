@@ -1,0 +1,205 @@
+"""A training that was broken off goes on and ends like one that was not; a checkpoint of another run is refused."""
+
+import signal
+import time
+from collections.abc import Mapping
+
+import pytest
+import torch
+from commands import JOINT, PRETRAIN, TINY, TRAIN, bundle_process, run_bundle
+from ignite.engine import Engine, Events
+
+from liverseg.errors import LiversegError
+from liverseg.networks import read_record, read_weights
+from liverseg.training import RunCheckpoint
+
+
+def same(one, other):
+    """True where two checkpoints' contents agree to the last bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def assert_same_end(folder, unbroken):
+    """Last network, optimizer, schedule and judgement, and the best weights with their record, are those of another."""
+    one, other = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, unbroken))
+    assert one["epoch"] == other["epoch"] == TINY["epochs"]
+    for part in other["parts"]:
+        assert same(one["parts"][part], other["parts"][part]), part
+    best, expected = folder / "models" / "model.pt", unbroken / "models" / "model.pt"
+    assert read_record(best) == read_record(expected)
+    assert same(read_weights(best), read_weights(expected))
+
+
+@pytest.fixture
+def joint_settings(cohort_tree, pretrain_run, tmp_path):
+    """The overrides `joint_run` was trained with, for a run in another folder."""
+    return {
+        "dataset_dir": cohort_tree,
+        "output_dir": tmp_path,
+        "ckpt_dir": tmp_path / "models",
+        "pretrain_weights": pretrain_run / "pretrain.safetensors",
+        **TINY,
+    }
+
+
+class BrokenOff:
+    """A part of a checkpoint that breaks the training off when its second epoch is to be saved."""
+
+    def __init__(self):
+        self.saved = 0
+
+    def state_dict(self):
+        self.saved += 1
+        if self.saved == 2:
+            raise KeyboardInterrupt
+        return {}
+
+
+@pytest.mark.parametrize("place", ["in an epoch", "before its checkpoint", "after its checkpoint"])
+def test_an_interrupted_training_ends_like_an_unbroken_one(place, joint_settings, joint_run, bundle_workflow, tmp_path):
+    workflow = bundle_workflow(JOINT, TRAIN, **joint_settings)
+    trainer = workflow.parser.get_parsed_content("train::trainer")
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    if place == "in an epoch":
+        trainer.add_event_handler(Events.ITERATION_COMPLETED(once=trainer.state.epoch_length + 1), interrupt)
+    elif place == "after its checkpoint":
+        trainer.add_event_handler(Events.EPOCH_COMPLETED(once=2), interrupt)
+    else:
+        handlers = workflow.parser.get_parsed_content("train::handlers")
+        (checkpoint,) = [handler for handler in handlers if isinstance(handler, RunCheckpoint)]
+        checkpoint.parts["broken off"] = BrokenOff()
+    with pytest.raises(KeyboardInterrupt):
+        workflow.run()
+    done = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"]
+    assert done == (2 if place == "after its checkpoint" else 1)
+    told = run_bundle(JOINT, "training", TRAIN, **joint_settings)
+    assert told.code == 0, told.err
+    assert f"checkpoint.pt after epoch {done}" in told.out
+    assert_same_end(tmp_path, joint_run)
+
+
+def test_a_killed_training_ends_like_an_unbroken_one(lits_tree, pretrain_run, tmp_path):
+    settings = {"dataset_dir": lits_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **TINY}
+    process = bundle_process(PRETRAIN, "training", TRAIN, **settings)
+    while not (tmp_path / "checkpoint.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"] < TINY["epochs"]
+    told = run_bundle(PRETRAIN, "training", TRAIN, **settings)
+    assert told.code == 0, told.err
+    assert "resumed from" in told.out
+    assert_same_end(tmp_path, pretrain_run)
+
+
+def test_a_finished_training_started_again_changes_nothing(joint_settings, joint_run, tmp_path):
+    for name in ("checkpoint.pt", "models"):
+        (tmp_path / name).symlink_to(joint_run / name)
+    before = (joint_run / "models" / "model.pt").stat().st_mtime_ns
+    told = run_bundle(JOINT, "training", TRAIN, **joint_settings)
+    assert told.code == 0, told.err
+    assert f"after epoch {TINY['epochs']}" in told.out
+    assert (joint_run / "models" / "model.pt").stat().st_mtime_ns == before
+    assert_same_end(tmp_path, joint_run)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("learning_rate", 0.5),
+        ("seed", 1),
+        ("fold", 1),
+        ("pretrain_weights", "null"),
+        ("lesion_free", 0.7),
+        ("repeats", 2),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_by_name(name, value, joint_settings, joint_run, tmp_path):
+    (tmp_path / "checkpoint.pt").symlink_to(joint_run / "checkpoint.pt")
+    told = run_bundle(JOINT, "training", TRAIN, **{**joint_settings, name: value})
+    assert told.code == 1
+    (line,) = told.errors
+    assert line.startswith(f"liverseg: {tmp_path}/checkpoint.pt: the checkpoint is of a run with ")
+    assert f"{name} " in line
+    ours = None if value == "null" else value
+    assert line.endswith(f", this run has {ours}; choose another output_dir, or start over with --resume false")
+    assert not list((tmp_path / "models").iterdir())
+
+
+class Counter:
+    """Something with a state: how many epochs it saw."""
+
+    def __init__(self):
+        self.epochs = 0
+
+    def state_dict(self):
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, state):
+        self.epochs = state["epochs"]
+
+
+def counted(path, epochs, settings=None, **more):
+    """How many epochs a training counted, and how many of them it had to go through."""
+    counter, trainer, gone = Counter(), Engine(lambda *_: None), []
+
+    @trainer.on(Events.EPOCH_COMPLETED)
+    def _count(engine):
+        counter.epochs += 1
+        gone.append(engine.state.epoch)
+
+    RunCheckpoint(path, {"counter": counter}, settings or {}, **more).attach(trainer)
+    trainer.run([0], max_epochs=epochs)
+    return counter.epochs, gone
+
+
+def test_a_longer_training_goes_on_and_resume_false_starts_over(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    assert counted(path, 2) == (2, [1, 2])
+    assert counted(path, 5) == (5, [3, 4, 5])
+    assert counted(path, 3, {"seed": 1}, resume=False) == (3, [1, 2, 3])
+    assert counted(path, 4, {"seed": 1}) == (4, [4])
+    assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_a_setting_only_one_of_the_runs_has_is_a_difference(tmp_path):
+    counted(tmp_path / "checkpoint.pt", 1, {"seed": 0})
+    with pytest.raises(LiversegError, match="a run with fold None, this run has 2"):
+        counted(tmp_path / "checkpoint.pt", 1, {"seed": 0, "fold": 2})
+    with pytest.raises(LiversegError, match="a run with seed 0, this run has None"):
+        counted(tmp_path / "checkpoint.pt", 1, {})
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "truncated", "list", "folder"])
+def test_a_checkpoint_that_cannot_be_read_is_told(kind, tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    counted(path, 1)
+    content = {"empty": b"", "text": b"no checkpoint", "truncated": path.read_bytes()[:600]}
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+    elif kind == "list":
+        torch.save([1], path)
+    else:
+        path.write_bytes(content[kind])
+    with pytest.raises(LiversegError, match=r"checkpoint\.pt: the checkpoint cannot be read; choose another output"):
+        counted(path, 2)
+
+
+def test_a_checkpoint_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
+    (tmp_path / "checkpoint.pt").mkdir()
+    with pytest.raises(LiversegError, match=r"checkpoint\.pt: the checkpoint cannot be written"):
+        counted(tmp_path / "checkpoint.pt", 1, resume=False)
+    with pytest.raises(LiversegError, match=r"none/checkpoint\.pt: the checkpoint cannot be written"):
+        counted(tmp_path / "none" / "checkpoint.pt", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]

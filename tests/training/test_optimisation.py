@@ -1,0 +1,18 @@
+"""Heads and the rest in two groups: nothing left out, nothing twice, each at its rate."""
+
+import pytest
+import torch
+
+from liverseg.networks import SEResUNet
+from liverseg.training import parameter_groups
+
+
+@pytest.mark.parametrize("deep_supervision", [False, True])
+def test_every_parameter_is_in_one_group_and_heads_learn_at_their_own_rate(deep_supervision):
+    network = SEResUNet("small", deep_supervision=deep_supervision)
+    groups = torch.optim.Adam(parameter_groups(network, 0.001, 10), lr=0.001).param_groups
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    found = [[names[id(parameter)] for parameter in group["params"]] for group in groups]
+    assert sorted(found[0] + found[1]) == sorted(names.values())
+    assert [group["lr"] for group in groups] == [0.01, 0.001]
+    assert found[0] == [name for name in names.values() if "head" in name]

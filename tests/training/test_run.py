@@ -1,0 +1,125 @@
+"""What a run starts from: checked before anything is made."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+from liverseg.datalists import datalist_hash, read_datalist
+from liverseg.errors import LiversegError
+from liverseg.networks import SEResUNet, export_weights, read_weights
+from liverseg.training import load_run_data, run_record, start_from, write_transfer
+
+WINDOW = (-200, 250)
+
+
+@pytest.fixture
+def tree(lits_tree, tmp_path):
+    """The phantom tree's list, changed by a function, beside links to its volumes."""
+    for path in lits_tree.glob("*.nii.gz"):
+        (tmp_path / path.name).symlink_to(path)
+    content = json.loads((lits_tree / "datalist.json").read_text())
+
+    def change(edit=lambda content: None):
+        edit(content)
+        (tmp_path / "datalist.json").write_text(json.dumps(content))
+        return tmp_path / "datalist.json", tmp_path
+
+    return change
+
+
+def test_a_fold_is_held_out_and_test_patients_are_in_neither(tree):
+    datalist, folder = tree()
+    data = load_run_data(datalist, folder, 1)
+    assert {item.fold for item in data.validation} == {1}
+    assert {item.fold for item in data.training} == {0, 2}
+    listed = read_datalist(datalist)
+    assert data.test == data.evaluation == listed.test
+    assert len({item.patient for item in (*data.training, *data.validation, *data.test)}) == 6
+
+
+def test_test_images_without_a_label_are_left_out_and_the_fold_is_evaluated(tree, caplog):
+    datalist, folder = tree(lambda content: [item.pop("label") for item in content["test"]])
+    data = load_run_data(datalist, folder, 0)
+    assert data.test == ()
+    assert data.evaluation == data.validation
+    assert "no labelled test items: evaluating the held-out fold" in caplog.text
+
+
+def one_fold(content):
+    for item in content["training"]:
+        item["fold"] = 0
+
+
+@pytest.mark.parametrize(
+    ("edit", "fold", "words"),
+    [
+        (lambda content: None, 3, "no fold 3; it has 0, 1, 2"),
+        (one_fold, 0, "fold 0 holds every item; nothing is left to train on"),
+        (lambda content: content["test"][0].update(image="x.nii"), 0, r"x\.nii does not exist; is dataset_dir right\?"),
+        (lambda content: content["training"][0].update(label="y.nii"), 0, r"datalist\.json: .*y\.nii does not exist"),
+    ],
+)
+def test_lists_that_cannot_be_trained_on(edit, fold, words, tree):
+    datalist, folder = tree(edit)
+    with pytest.raises(LiversegError, match=words):
+        load_run_data(datalist, folder, fold)
+
+
+def test_folders_that_hold_nothing(tree, tmp_path):
+    datalist, _ = tree()
+    (tmp_path / "empty").mkdir()
+    for folder, words in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "the folder is empty")):
+        with pytest.raises(LiversegError, match=f"dataset_dir {folder}: {words}"):
+            load_run_data(datalist, folder, 0)
+
+
+def test_the_record_of_a_run_names_network_labels_and_list(lits_tree):
+    network = SEResUNet("small", out_channels=3, deep_supervision=True)
+    record = run_record(network, [-200, 250], lits_tree / "datalist.json")
+    assert record.arguments == {**network.arguments(), "deep_supervision": False}  # they are kept without aux heads
+    assert record.labels == ("background", "liver", "lesion")
+    assert record.hu_window == (-200.0, 250.0)
+    assert record.datalist_name == read_datalist(lits_tree / "datalist.json").name
+    assert record.datalist_sha256 == datalist_hash(lits_tree / "datalist.json")
+    assert (record.epoch, record.metrics) == (0, {})
+
+
+@pytest.fixture
+def pretrained(lits_tree, tmp_path):
+    """Exported weights of a pre-training network."""
+    torch.manual_seed(5)
+    network = SEResUNet("small", out_channels=3, deep_supervision=True)
+    path = tmp_path / "weights" / "pretrain.safetensors"
+    export_weights(path, network.state_dict(), run_record(network, WINDOW, lits_tree / "datalist.json"))
+    return path
+
+
+def test_a_start_from_weights_carries_them_and_tells(pretrained, tmp_path, caplog):
+    network = SEResUNet("small", out_channels=5, deep_supervision=True)
+    with caplog.at_level(logging.INFO, logger="liverseg"):
+        report = start_from(network, str(pretrained), WINDOW)
+    state = read_weights(pretrained)
+    assert all(torch.equal(network.state_dict()[name], state[name]) for name in report.loaded)
+    assert f"transfer: {len(report.loaded)} tensors loaded, {len(report.left)} left" in caplog.text
+    write_transfer(report, tmp_path)
+    assert json.loads((tmp_path / "transfer.json").read_text()) == report.to_json()
+
+
+def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
+    network = SEResUNet("small")
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with caplog.at_level(logging.INFO, logger="liverseg"):
+        assert start_from(network, None, WINDOW) is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert "training from scratch as told (pretrain_weights null)" in caplog.text
+    write_transfer(None, tmp_path)
+    assert json.loads((tmp_path / "transfer.json").read_text()) == {"loaded": [], "left": {}}
+
+
+def test_weights_that_are_missing_or_of_another_window_are_refused(pretrained):
+    with pytest.raises(LiversegError, match=r"none\.pt: no such file; .* or say --pretrain_weights null"):
+        start_from(SEResUNet("small"), str(pretrained.parent / "none.pt"), WINDOW)
+    with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 250\] in the network"):
+        start_from(SEResUNet("small"), str(pretrained), (-100, 250))
