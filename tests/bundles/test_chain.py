@@ -1,0 +1,148 @@
+"""The chain of bundle commands on phantoms: what each leaves and what the next makes of it."""
+
+import json
+
+import pandas as pd
+import pytest
+import torch
+from commands import EVALUATE, INFER, JOINT, PRETRAIN, TINY, TRAIN, run_bundle
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from liverseg.datalists import datalist_hash, read_datalist
+from liverseg.inference.writers import CASE_FILES
+from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
+from liverseg.networks import SEResUNet, read_record, read_weights
+
+
+@pytest.mark.parametrize(
+    ("run", "tree", "labels", "metric"),
+    [
+        ("pretrain_run", "lits_tree", PRETRAIN_LABELS, "val_lesion_dice"),
+        ("joint_run", "cohort_tree", JOINT_LABELS, "val_class_aware_dice"),
+    ],
+)
+def test_training_leaves_the_best_weights_and_says_what_they_are(run, tree, labels, metric, request):
+    folder, datalist = request.getfixturevalue(run), request.getfixturevalue(tree) / "datalist.json"
+    record = read_record(folder / "models" / "model.pt")
+    assert record.labels == label_names(labels)
+    assert (record.slab_slices, record.hu_window) == (3, (-200.0, 250.0))
+    assert (record.datalist_name, record.datalist_sha256) == (read_datalist(datalist).name, datalist_hash(datalist))
+    best = torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["best"]
+    assert 1 <= record.epoch == best["best_epoch"] <= 3
+    assert record.metrics[metric] == best["best"]
+    SEResUNet(**record.arguments).load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+    assert not [path for path in folder.rglob(".*") if path.is_file()]
+    told = (folder / "training.err").read_text()
+    assert [line for line in told.splitlines() if line and not line.startswith("parsing config_file")] == []
+
+
+def test_tensorboard_has_the_loss_of_every_batch(pretrain_run):
+    events = EventAccumulator(str(pretrain_run / "tensorboard"))
+    events.Reload()
+    steps = [event.step for event in events.Scalars("train_loss")]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) % TINY["epochs"] == 0
+
+
+def test_evaluating_scores_every_test_volume(pretrain_run, lits_tree):
+    test = read_datalist(lits_tree / "datalist.json").test
+    table = pd.read_csv(pretrain_run / "evaluation.csv")
+    assert table["image"].tolist() == [item.image for item in test]
+    scores = json.loads((pretrain_run / "evaluation.json").read_text())
+    assert (scores["units"], scores["patients"]) == (2, 2)
+    assert scores["liver_dice"] == pytest.approx(table["liver_dice"].mean(), abs=1e-4)
+    assert scores["lesion_dice"] == pytest.approx(table["lesion_dice"].mean(), abs=1e-4)
+    assert "type_accuracy" not in scores
+
+
+def test_evaluating_scores_every_annotated_test_slice_with_its_type(joint_run, cohort_tree):
+    test = read_datalist(cohort_tree / "datalist.json").test
+    table = pd.read_csv(joint_run / "evaluation.csv", keep_default_na=False)
+    assert table[["patient", "image", "slice", "true_type"]].to_numpy().tolist() == [
+        [item.patient, item.image, item.slice, item.lesion_type] for item in test
+    ]
+    scores = json.loads((joint_run / "evaluation.json").read_text())
+    assert scores["units"] == len(test)
+    assert scores["type_accuracy"] == pytest.approx((table["true_type"] == table["pred_type"]).mean())
+    assert {"liver_dice", "lesion_dice", "lesion_recall", "class_aware_dice"} <= set(scores)
+    assert "joint, " in (joint_run / "evaluating.out").read_text()
+
+
+@pytest.mark.parametrize(("run", "name"), [("pretrain_run", "pretrain"), ("joint_run", "joint")])
+def test_export_is_the_trained_state_with_its_record(run, name, request):
+    folder = request.getfixturevalue(run)
+    trained, exported = folder / "models" / "model.pt", folder / f"{name}.safetensors"
+    assert read_record(exported).metrics == read_record(trained).metrics
+    state = read_weights(trained)
+    assert all(torch.equal(tensor, state[key]) for key, tensor in read_weights(exported).items())
+    assert json.loads((folder / f"{name}.json").read_text())["tensors_sha256"] == read_record(exported).tensors_sha256
+
+
+def test_joint_training_starts_from_the_pretrained_encoder_and_decoder(joint_run):
+    transfer = json.loads((joint_run / "transfer.json").read_text())
+    names = SEResUNet("small", out_channels=5, deep_supervision=True).state_dict()
+    carried = (name for name in names if name.startswith(("encoder.", "decoder.")))
+    assert sorted(transfer["loaded"]) == sorted(carried)
+    assert sorted(transfer["left"]) == sorted(name for name in names if "head" in name)
+    line = f"transfer: {len(transfer['loaded'])} tensors loaded, {len(transfer['left'])} left"
+    assert line in (joint_run / "training.out").read_text()
+
+
+def test_inference_with_the_exported_weights(joint_run, cohort_tree, tmp_path):
+    image = cohort_tree / read_datalist(cohort_tree / "datalist.json").test[0].image
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / image.name).symlink_to(image)
+    overrides = {"output_dir": tmp_path / "out", "weights": joint_run / "joint.safetensors", "progress": False}
+    told = run_bundle(JOINT, "inference", INFER, dataset_dir=tmp_path / "in", **overrides)
+    assert (told.code, told.errors) == (0, [])
+    case = tmp_path / "out" / image.name.removesuffix(".nii.gz")
+    assert sorted(path.name for path in case.iterdir()) == sorted(CASE_FILES)
+    assert json.loads((case / "record.json").read_text())["status"] == "done"
+
+
+def scratch(cohort_tree, folder, **overrides):
+    run = {"dataset_dir": cohort_tree, "output_dir": folder, "ckpt_dir": folder / "models"}
+    return run_bundle(JOINT, "training", TRAIN, **run, **{**TINY, "epochs": 1, **overrides})
+
+
+def test_joint_training_without_weights_refuses_to_start_from_scratch(cohort_tree, tmp_path):
+    told = scratch(cohort_tree, tmp_path / "run", pretrain_weights=tmp_path / "none.safetensors")
+    assert told.code == 1
+    assert told.errors == [
+        f"liverseg: pretrain_weights {tmp_path}/none.safetensors: no such file; export it with the pretrain bundle, "
+        "or say --pretrain_weights null to train from scratch"
+    ]
+    told = scratch(cohort_tree, tmp_path / "run")  # what the config itself names is not there either
+    assert told.code == 1
+    assert "models/pretrain.safetensors: no such file" in told.errors[0]
+    assert not (tmp_path / "run").exists()
+
+
+def test_joint_training_from_scratch_is_the_same_twice_and_another_with_another_seed(cohort_tree, tmp_path):
+    trained = []
+    for name, seed in (("once", 0), ("twice", 0), ("other", 1)):
+        told = scratch(cohort_tree, tmp_path / name, pretrain_weights="null", seed=seed)
+        assert told.code == 0, told.err
+        assert "transfer: none, training from scratch as told" in told.out
+        assert json.loads((tmp_path / name / "transfer.json").read_text()) == {"loaded": [], "left": {}}
+        trained.append(read_record(tmp_path / name / "models" / "model.pt").tensors_sha256)
+    assert trained[0] == trained[1] != trained[2]
+
+
+def test_a_training_shorter_than_the_validation_interval_leaves_weights(cohort_tree, tmp_path):
+    told = scratch(cohort_tree, tmp_path, pretrain_weights="null", val_interval=2)
+    assert told.code == 0, told.err
+    assert read_record(tmp_path / "models" / "model.pt").epoch == 1
+
+
+def test_evaluating_without_test_patients_takes_the_held_out_fold(pretrain_run, lits_tree, tmp_path):
+    content = json.loads((lits_tree / "datalist.json").read_text())
+    content["test"] = []
+    (tmp_path / "list.json").write_text(json.dumps(content))
+    overrides = {"dataset_dir": lits_tree, "datalist": tmp_path / "list.json", "output_dir": tmp_path / "out"}
+    overrides |= {"weights": pretrain_run / "models" / "model.pt", "fold": 1}
+    told = run_bundle(PRETRAIN, "evaluating", EVALUATE, **overrides, **TINY)
+    assert told.code == 0, told.err
+    assert "evaluating the held-out fold" in told.out
+    images = pd.read_csv(tmp_path / "out" / "evaluation.csv")["image"].tolist()
+    assert images == [item["image"] for item in content["training"] if item["fold"] == 1]

@@ -1,0 +1,195 @@
+"""Both bundles against MONAI's own checks, against each other, and train against inference."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from commands import JOINT, PRETRAIN, TINY, TRAIN
+from monai.bundle import ConfigParser, ckpt_export, verify_metadata, verify_net_in_out
+from packaging.requirements import Requirement
+
+from liverseg import __version__
+from liverseg.inference import find_bundle
+from liverseg.labels import label_names, labels_for
+from liverseg.networks import SEResUNet, load_weights
+from liverseg.transforms import SLAB_SLICES, HUWindow
+
+BUNDLES = (PRETRAIN, JOINT)
+SCHEMA = Path(
+    os.environ.get("LIVERSEG_META_SCHEMA")
+    or Path(__file__).parents[3] / "shared" / "schema" / "meta_schema_20240725.json"
+)
+
+
+def config(bundle, *names):
+    """The merged config, and nothing of it evaluated."""
+    return ConfigParser.load_config_files([find_bundle(bundle) / "configs" / f"{name}.yaml" for name in names])
+
+
+def metadata(bundle):
+    return json.loads((find_bundle(bundle) / "configs" / "metadata.json").read_text())
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_training_workflow_has_monais_properties(bundle, lits_tree, cohort_tree, bundle_workflow, tmp_path):
+    tree = lits_tree if bundle == PRETRAIN else cohort_tree
+    overrides = {"dataset_dir": tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **TINY}
+    if bundle == JOINT:
+        overrides["pretrain_weights"] = "null"
+    workflow = bundle_workflow(bundle, TRAIN, **overrides)
+    assert workflow.check_properties() == []
+    assert workflow.max_epochs == TINY["epochs"]
+    assert workflow.val_interval == TINY["val_interval"]
+    assert workflow.network_def.out_channels == (3 if bundle == PRETRAIN else 5)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_has_what_is_required(bundle):
+    content = metadata(bundle)
+    required = {"schema", "version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version"}
+    required |= {"task", "description", "authors", "copyright", "network_data_format"}
+    assert required <= set(content)
+    assert "optional_packages_version" not in content
+    assert isinstance(content["supported_apps"], dict)
+    needed = {"type", "format", "num_channels", "spatial_shape", "dtype", "value_range"}
+    tensors = content["network_data_format"]
+    assert needed <= set(tensors["inputs"]["image"])
+    assert needed <= set(tensors["outputs"]["pred"])
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_metadata_follows_monais_schema(bundle, tmp_path):
+    if not SCHEMA.is_file():
+        pytest.skip(f"{SCHEMA} is not here; set LIVERSEG_META_SCHEMA to a copy of the schema metadata.json names")
+    schema = shutil.copy(SCHEMA, tmp_path)  # MONAI downloads it only where it is not yet
+    verify_metadata(meta_file=str(find_bundle(bundle) / "configs" / "metadata.json"), filepath=schema)
+    unsound = {key: value for key, value in metadata(bundle).items() if key != "task"}
+    (tmp_path / "metadata.json").write_text(json.dumps(unsound))
+    with pytest.raises(ValueError, match="'task' is a required property"):
+        verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=schema)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_the_inference_network_takes_and_gives_what_metadata_says(bundle, tmp_path):
+    configs = find_bundle(bundle) / "configs"
+    paths = {"meta_file": str(configs / "metadata.json"), "config_file": str(configs / "inference.yaml")}
+    verify_net_in_out("network_def", **paths, device="cpu", n=2, bundle_root=str(tmp_path))
+    wrong = {"_meta_#network_data_format#outputs#pred#num_channels": 4}
+    with pytest.raises(ValueError, match="output channel number"):
+        verify_net_in_out("network_def", **paths, device="cpu", bundle_root=str(tmp_path), **wrong)
+
+
+@pytest.mark.parametrize(("bundle", "run", "channels"), [(PRETRAIN, "pretrain_run", 3), (JOINT, "joint_run", 5)])
+def test_trained_weights_are_exported_to_torchscript(bundle, run, channels, request, tmp_path):
+    weights = request.getfixturevalue(run) / "models" / "model.pt"
+    configs = find_bundle(bundle) / "configs"
+    ckpt_export(
+        "network_def",
+        filepath=str(tmp_path / "model.ts"),
+        ckpt_file=str(weights),
+        meta_file=str(configs / "metadata.json"),
+        config_file=str(configs / "inference.yaml"),
+        weights=str(weights),
+    )
+    network = SEResUNet("small", out_channels=channels)
+    load_weights(network, weights)
+    slabs = torch.rand(2, 3, 64, 96) * 2 - 1
+    with torch.no_grad():
+        expected, scripted = network.eval()(slabs), torch.jit.load(tmp_path / "model.ts").eval()(slabs)
+    torch.testing.assert_close(scripted, expected)
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_run_ids(bundle):
+    for names, run_id in (
+        (("train",), "training"),
+        (("train", "phantom"), "training"),
+        (("train", "evaluate"), "evaluating"),
+        (("train", "phantom", "evaluate"), "evaluating"),
+        (("inference",), "inference"),
+        (("export",), "export"),
+    ):
+        merged = config(bundle, *names)
+        assert merged["run"] == f"%{run_id}"
+        assert isinstance(merged[run_id], list)
+        assert merged["initialize"][:2] == ["$bundle.plain_errors()", "$bundle.refuse_unknown_overrides()"]
+
+
+def test_both_bundles_have_the_same_keys():
+    pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
+    assert set(joint) - set(pretrain) == {"pretrain_weights", "transfer"}
+    assert set(pretrain) <= set(joint)
+    assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(pretrain)
+    for names in (("inference",), ("export",), ("train", "evaluate")):
+        keys = [set(config(bundle, *names)) - {"pretrain_weights", "transfer"} for bundle in BUNDLES]
+        assert keys[0] == keys[1]
+    assert {"dataset_dir", "output_dir", "device", "weights"} <= set(config(JOINT, "inference"))
+
+
+def test_what_both_trainings_share_is_the_same_in_both():
+    pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
+    for key in ("hu_window", "crop_size", "network_size", "datalist", "weights", "device", "amp", "patience", "loss"):
+        assert pretrain[key] == joint[key], key
+    for path in ("trainer", "inferer", "sampler", "dataloader"):
+        assert pretrain["train"][path] == joint["train"][path], path
+    small = [config(bundle, "phantom") for bundle in BUNDLES]
+    assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bundle):
+    train, infer, merged = config(bundle, "train"), config(bundle, "inference"), config(bundle, "train", "evaluate")
+    network = {key: value for key, value in train["network_def"].items() if key != "deep_supervision"}
+    assert network == infer["network_def"]
+    assert merged["network_size"] == infer["network_size"]
+    assert merged["deep_supervision"] is False
+    assert train["hu_window"] == infer["hu_window"] == [HUWindow().lower, HUWindow().upper]
+    assert infer["inferer"]["hu_window"] == "@hu_window"
+    windows = [
+        step["window"]
+        for part in ("train", "validate")
+        for step in train[part]["preprocessing"]["transforms"]
+        if step["_target_"].endswith("HUWindowd")
+    ]
+    assert windows == ["@hu_window", "@hu_window"]
+
+    channels = network["out_channels"]
+    labels = label_names(labels_for(channels))
+    assert network["in_channels"] == SLAB_SLICES
+    assert train["train"]["dataset"]["labels"] == train["validate"]["dataset"]["labels"] == channels
+    assert len(train["class_weights"]) == len(train["crop_ratios"]) == channels
+    assert len(config(bundle, "train", "phantom")["class_weights"]) == channels
+    crop = next(step for step in train["train"]["preprocessing"]["transforms"] if "num_classes" in step)
+    assert crop["num_classes"] == channels
+    assert infer["postprocessing"]["transforms"][-1]["num_channels"] == channels
+
+    content = metadata(bundle)
+    image, pred = content["network_data_format"]["inputs"]["image"], content["network_data_format"]["outputs"]["pred"]
+    assert (image["num_channels"], pred["num_channels"]) == (SLAB_SLICES, channels)
+    assert tuple(pred["channel_def"].values()) == labels
+    assert "[-200, 250]" in content["image_classes"]
+    assert content["label_classes"].endswith(", ".join(f"{index} {name}" for index, name in enumerate(labels)))
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("overlay", ["phantom", "evaluate"])
+def test_overlays_only_change_what_training_has(overlay, bundle):
+    known = ConfigParser(config(bundle, "train"))
+    changed = ConfigParser.load_config_file(find_bundle(bundle) / "configs" / f"{overlay}.yaml")
+    assert [key for key in changed if key not in known] == (["evaluating"] if overlay == "evaluate" else [])
+
+
+def test_metadata_names_versions_that_are_pinned():
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    pinned = {str(Requirement(line)).split(";")[0] for line in lines if line and not line.startswith("#")}
+    for bundle in BUNDLES:
+        content = metadata(bundle)
+        versions = dict(content["required_packages_version"])
+        versions.update(
+            monai=content["monai_version"], torch=content["pytorch_version"], numpy=content["numpy_version"]
+        )
+        assert versions.pop("liverseg") == __version__
+        assert [f"{name}=={version}" for name, version in versions.items() if f"{name}=={version}" not in pinned] == []
