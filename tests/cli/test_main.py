@@ -1,0 +1,131 @@
+"""The command's frame: verbs, wrong usage, exit codes."""
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+
+import pytest
+
+from liverseg import __version__
+from liverseg.cli import main as module
+from liverseg.cli.main import VERBS, main
+
+REQUIRED = {"datalist": ["lits", "root"], "phantom": ["out"], "predict": ["in", "out"], "demo": ["out"]}
+"""The positional arguments each verb needs."""
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path, monkeypatch):
+    """A wrong command is called in an empty folder, and leaves it empty."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_version_and_help(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"liverseg {__version__}\n"
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(verb in told and text in told for verb, text in VERBS.items())
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb, capsys):
+    assert main([verb, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith(f"usage: liverseg {verb} ")
+    assert "--debug" in told
+
+
+def test_no_verb_is_wrong_usage(capsys):
+    assert main([]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("liverseg: the following arguments are required: verb")
+
+
+@pytest.mark.parametrize(
+    ("word", "words"),
+    [
+        ("datlist", "did you mean datalist?"),
+        ("predcit", "did you mean predict?"),
+        ("Demo", "did you mean demo?"),
+        ("train", "there are datalist, phantom, predict, demo"),
+    ],
+)
+def test_an_unknown_verb_names_the_closest(word, words, capsys):
+    assert main([word]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"liverseg: unknown verb {word!r}; {words} (see liverseg --help)"
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "closest"),
+    [
+        ("datalist", "--fold=3", "--folds"),
+        ("phantom", "--volume", "--volumes"),
+        ("predict", "--batchsize", "--batch-size"),
+        ("demo", "--joint_epochs", "--joint-epochs"),
+    ],
+)
+def test_an_unknown_option_of_every_verb_names_the_closest(verb, given, closest, capsys):
+    assert main([verb, *REQUIRED[verb], given]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"liverseg {verb}: unknown argument {given}; did you mean {closest}? (see liverseg {verb} --help)"
+
+
+def test_every_verb_is_among_those_whose_options_are_tested():
+    assert set(REQUIRED) == set(VERBS)
+
+
+@pytest.mark.parametrize("verb", ["phantom", "predict", "datalist"])
+def test_a_missing_argument_is_named(verb, capsys):
+    assert main([verb]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"liverseg {verb}: the following arguments are required: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["phantom", "out", "--volumes", "many"], "argument --volumes: invalid int value: 'many'"),
+        (["datalist", "msd", "root"], "argument source: invalid choice: 'msd'"),
+        (["phantom", "out", "--kind", "liver"], "argument --kind: invalid choice: 'liver'"),
+    ],
+)
+def test_a_value_of_another_kind_is_named(arguments, words, capsys):
+    assert main(arguments) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+def test_a_users_mistake_is_one_line_and_debug_shows_where_it_was_found(capsys):
+    assert main(["datalist", "lits", "none"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "liverseg: none: no such folder; a LiTS tree holds volume-N.nii and segmentation-N.nii"
+    with pytest.raises(Exception, match="no such folder"):
+        main(["datalist", "lits", "none", "--debug"])
+
+
+def test_an_interrupted_command_says_so(capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("liverseg.cli.datalist.build_datalist", interrupted)
+    assert main(["datalist", "lits", "none"]) == 130
+    assert capsys.readouterr().err == "liverseg: interrupted\n"
+
+
+def test_the_installed_command_is_this_one_and_exits_with_its_code():
+    (command,) = [entry for entry in entry_points(group="console_scripts") if entry.name == "liverseg"]
+    assert command.load() is main
+    done = subprocess.run(
+        [sys.executable, module.__file__, "demoo"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean demo?" in done.stderr
