@@ -33,6 +33,13 @@ class Told(NamedTuple):
         """The lines on stderr that are not MONAI's own standing notice."""
         return [line for line in self.err.splitlines() if line and not line.startswith("parsing config_file ")]
 
+    def refusal(self, code=1):
+        """The one line of a command that was refused with an exit code."""
+        assert self.code == code, self.err
+        (line,) = self.errors
+        assert line.startswith("liverseg: ")
+        return line
+
 
 def bundle_process(bundle, run_id, configs, **overrides):
     """`python -m monai.bundle run RUN_ID ...` in the bundle's folder, started; its output goes through pipes."""
@@ -64,6 +71,17 @@ def run_bundle(bundle, run_id, configs, **overrides):
             except SystemExit as stop:
                 code = stop.code
     return Told(int(code), out.getvalue(), err.getvalue())
+
+
+def train(bundle, tree, folder, **overrides):
+    """A tiny training on a tree that puts everything into a folder, the weights into `models` in it."""
+    run = {"dataset_dir": tree, "output_dir": folder, "ckpt_dir": folder / "models", **TINY}
+    return run_bundle(bundle, "training", TRAIN, **{**run, **overrides})
+
+
+def left_over(folder):
+    """Files below a folder, whole volumes in the cache aside."""
+    return [path for path in folder.rglob("*") if path.is_file() and not path.match("cache/[!.]*.npy")]
 
 
 def _arguments(run_id, configs, overrides):

@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from commands import EVALUATE, INFER, JOINT, PRETRAIN, TINY, TRAIN, run_bundle
+from commands import EVALUATE, INFER, JOINT, PRETRAIN, TINY, run_bundle, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from liverseg.datalists import datalist_hash, read_datalist
@@ -100,28 +100,21 @@ def test_inference_with_the_exported_weights(joint_run, cohort_tree, tmp_path):
     assert json.loads((case / "record.json").read_text())["status"] == "done"
 
 
-def scratch(cohort_tree, folder, **overrides):
-    run = {"dataset_dir": cohort_tree, "output_dir": folder, "ckpt_dir": folder / "models"}
-    return run_bundle(JOINT, "training", TRAIN, **run, **{**TINY, "epochs": 1, **overrides})
-
-
 def test_joint_training_without_weights_refuses_to_start_from_scratch(cohort_tree, tmp_path):
-    told = scratch(cohort_tree, tmp_path / "run", pretrain_weights=tmp_path / "none.safetensors")
-    assert told.code == 1
-    assert told.errors == [
+    told = train(JOINT, cohort_tree, tmp_path / "run", pretrain_weights=tmp_path / "none.safetensors")
+    assert told.refusal() == (
         f"liverseg: pretrain_weights {tmp_path}/none.safetensors: no such file; export it with the pretrain bundle, "
         "or say --pretrain_weights null to train from scratch"
-    ]
-    told = scratch(cohort_tree, tmp_path / "run")  # what the config itself names is not there either
-    assert told.code == 1
-    assert "models/pretrain.safetensors: no such file" in told.errors[0]
+    )
+    told = train(JOINT, cohort_tree, tmp_path / "run")  # what the config itself names is not there either
+    assert "models/pretrain.safetensors: no such file" in told.refusal()
     assert not (tmp_path / "run").exists()
 
 
 def test_joint_training_from_scratch_is_the_same_twice_and_another_with_another_seed(cohort_tree, tmp_path):
     trained = []
     for name, seed in (("once", 0), ("twice", 0), ("other", 1)):
-        told = scratch(cohort_tree, tmp_path / name, pretrain_weights="null", seed=seed)
+        told = train(JOINT, cohort_tree, tmp_path / name, epochs=1, pretrain_weights="null", seed=seed)
         assert told.code == 0, told.err
         assert "transfer: none, training from scratch as told" in told.out
         assert json.loads((tmp_path / name / "transfer.json").read_text()) == {"loaded": [], "left": {}}
@@ -130,7 +123,7 @@ def test_joint_training_from_scratch_is_the_same_twice_and_another_with_another_
 
 
 def test_a_training_shorter_than_the_validation_interval_leaves_weights(cohort_tree, tmp_path):
-    told = scratch(cohort_tree, tmp_path, pretrain_weights="null", val_interval=2)
+    told = train(JOINT, cohort_tree, tmp_path, epochs=1, pretrain_weights="null", val_interval=2)
     assert told.code == 0, told.err
     assert read_record(tmp_path / "models" / "model.pt").epoch == 1
 
