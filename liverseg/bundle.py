@@ -22,7 +22,7 @@ import monai.bundle
 import torch
 from monai.bundle import ConfigParser
 
-from liverseg.errors import ExitCode, LiversegError, UsageError
+from liverseg.errors import ExitCode, LiversegError, UsageError, user_error
 
 __all__ = [
     "default_output_dir",
@@ -45,9 +45,7 @@ def plain_errors() -> None:
 
 
 def _one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LiversegError):
-        cause = cause.__cause__ or cause.__context__
+    cause = user_error(error)
     if cause is None or os.environ.get("LIVERSEG_DEBUG"):
         traceback.print_exception(kind, error, trace)
         raise SystemExit(ExitCode.FAILED)

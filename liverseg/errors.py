@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ExitCode", "LiversegError", "UsageError"]
+__all__ = ["ExitCode", "LiversegError", "UsageError", "user_error"]
 
 
 class ExitCode(IntEnum):
@@ -29,3 +29,11 @@ class UsageError(LiversegError):
     """The command itself was wrong: an unknown option, key or value."""
 
     exit_code = ExitCode.USAGE
+
+
+def user_error(error: BaseException) -> LiversegError | None:
+    """The LiversegError an error was caused by, if any: MONAI wraps what a transform or a config raises."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, LiversegError):
+        cause = cause.__cause__ or cause.__context__
+    return cause

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liverseg.errors import ExitCode, LiversegError
+from liverseg.errors import ExitCode, LiversegError, user_error
 
 __all__ = ["SomeCasesFailed", "cause_in_words", "user_error"]
 
@@ -11,14 +11,6 @@ class SomeCasesFailed(LiversegError):
     """Part of a run's cases failed; the others are done."""
 
     exit_code = ExitCode.SOME_CASES_FAILED
-
-
-def user_error(error: BaseException) -> LiversegError | None:
-    """The LiversegError an error was caused by, if any: MONAI wraps what a transform or a config raises."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LiversegError):
-        cause = cause.__cause__ or cause.__context__
-    return cause
 
 
 def cause_in_words(error: BaseException) -> str:
