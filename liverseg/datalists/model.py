@@ -6,7 +6,6 @@ A JSON file in the Medical Segmentation Decathlon's layout, which `monai.data.lo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Sequence
@@ -15,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError
-from liverseg.labels import JOINT_LABELS, LESION_TYPES, PRETRAIN_LABELS
+from liverseg.files import file_hash, whole_file
+from liverseg.labels import LESION_TYPES, labels_for
 
 __all__ = ["DataItem", "DataList", "read_datalist", "write_datalist"]
 
@@ -102,8 +102,7 @@ def _listed(values: Sequence[Any]) -> str:
 
 def label_table(channels: int) -> dict[str, str]:
     """A label table as data lists write it: index as text to name; 3 channels for pre-training, 5 for the joint net."""
-    table = {len(labels): labels for labels in (PRETRAIN_LABELS, JOINT_LABELS)}[channels]
-    return {str(label.index): label.name for label in table}
+    return {str(label.index): label.name for label in labels_for(channels)}
 
 
 def write_datalist(path: str | os.PathLike, datalist: DataList) -> Path:
@@ -126,11 +125,10 @@ def write_datalist(path: str | os.PathLike, datalist: DataList) -> Path:
     for key in ("training", "test"):
         items = (asdict(item) for item in getattr(datalist, key))
         content[key] = [{name: value for name, value in item.items() if value is not None} for item in items]
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        unfinished.replace(path)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:
         raise LiversegError(f"{path}: the data list cannot be written ({error.strerror})") from error
     return path
@@ -184,5 +182,9 @@ def _item(path: Path, raw: Any) -> DataItem:
 
 
 def datalist_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a data list file, in hexadecimal."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    """SHA-256 of a data list file, in hexadecimal.
+
+    Raises:
+        LiversegError: if it cannot be read.
+    """
+    return file_hash(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from liverseg.errors import LiversegError
+from liverseg.files import whole_file
 from liverseg.labels import LESION_TYPES
 from liverseg.phantom.cases import Case
 
@@ -132,6 +132,5 @@ def _offers(record: dict[str, Any], rng: np.random.Generator) -> list[tuple[int,
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    frame.to_csv(temporary, index=False, lineterminator="\n")
-    os.replace(temporary, path)
+    with whole_file(path) as unfinished:
+        frame.to_csv(unfinished, index=False, lineterminator="\n")

@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from liverseg.errors import LiversegError
+from liverseg.files import whole_file
 from liverseg.labels import LESION
 from liverseg.phantom import difficulty as d
 from liverseg.phantom.cases import Case, cohort_cases, lits_cases
@@ -227,9 +228,5 @@ def _record(case: Case, phantom: Phantom) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(content)

@@ -1,0 +1,60 @@
+"""Files that are whole or not there, and what tells one file from another."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from liverseg.errors import LiversegError
+
+__all__ = ["file_hash", "whole_file", "write_text"]
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A path to write to beside `path`: renamed to it when the block ends, removed when the block fails.
+
+    The folder must exist. The name begins with `.unfinished-` and ends as that of `path`, for writers that go by the
+    ending. What the block raises, or an OSError of the renaming, goes on to the caller.
+    """
+    path = Path(path)
+    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a text file whole, UTF-8, into an existing folder.
+
+    Raises:
+        LiversegError: if it cannot be written.
+    """
+    try:
+        with whole_file(path) as unfinished:
+            unfinished.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """SHA-256 of a file, hexadecimal.
+
+    Raises:
+        LiversegError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise LiversegError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return digest.hexdigest()
