@@ -38,10 +38,19 @@ def plain_errors() -> None:
     """Let an uncaught LiversegError end the program with its one line and its exit code instead of a traceback.
 
     MONAI wraps what a config raises in errors of its own, so the whole chain is searched. Other errors keep their
-    traceback; so does every error when the environment sets LIVERSEG_DEBUG.
+    traceback; so does every error when the environment sets LIVERSEG_DEBUG. Where a config is used from Python, the
+    process is not the bundle's: its hook and its loggers stay as they are.
     """
+    if not _is_monai_command(sys.argv):
+        return
     logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it would log the same error once more, engine by engine
     sys.excepthook = _one_line_hook
+
+
+def _is_monai_command(argv: Sequence[str]) -> bool:
+    """Whether this is the command line of `python -m monai.bundle run`."""
+    module = Path(argv[0]).parts[-3:] if argv else ()
+    return module == ("monai", "bundle", "__main__.py") and len(argv) > 1 and argv[1] in ("run", "run_workflow")
 
 
 def _one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -64,7 +73,7 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
         UsageError: for the first key that is not known or is given None.
     """
     argv = sys.argv if argv is None else argv
-    if len(argv) < 2 or "monai" not in Path(argv[0]).as_posix() or argv[1] not in ("run", "run_workflow"):
+    if not _is_monai_command(argv):
         return
     given = [word[2:].split("=", 1) for word in argv[2:] if word.startswith("--") and len(word) > 2]
     config_files = [_value_after(argv, "config_file")]

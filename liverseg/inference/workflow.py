@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, user_error
 from liverseg.inference.bundles import find_bundle
-from liverseg.inference.failures import user_error
 
 __all__ = ["WEIGHTS_VARIABLE", "run_inference"]
 
@@ -53,15 +54,27 @@ def run_inference(
         "weights": str(Path(given).absolute()),
         **{name: value for name, value in overrides.items() if value is not None},
     }
-    # it would warn that no logging file was given; this command has no log, it has results and errors
-    logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)
+    # MONAI would warn that no logging file was given, ignite log a case's error once more, engine by engine
+    with _quiet("monai.bundle.workflows", logging.ERROR), _quiet("ignite", logging.CRITICAL):
+        try:
+            workflow = ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", **settings)
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+        except Exception as error:
+            known = user_error(error)
+            if known is None or known is error:
+                raise
+            raise known from error
+
+
+@contextmanager
+def _quiet(name: str, level: int) -> Iterator[None]:
+    """A logger that passes nothing below a level, until the block ends."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(max(level, before))
     try:
-        workflow = ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", **settings)
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
-    except Exception as error:
-        known = user_error(error)
-        if known is None or known is error:
-            raise
-        raise known from error
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,6 +1,7 @@
 """Both bundles' inference configs as MONAI workflows."""
 
 import json
+import logging
 import sys
 
 import pandas as pd
@@ -18,8 +19,7 @@ def weights_of(joint_weights, pretrain_weights):
 
 
 @pytest.mark.parametrize("bundle", ["liver_lesion_joint", "liver_lesion_pretrain"])
-def test_the_workflow_has_monais_properties(bundle, weights_of, ct_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # put back what initialize sets
+def test_the_workflow_has_monais_properties(bundle, weights_of, ct_file, tmp_path):
     workflow = ConfigWorkflow(
         str(find_bundle(bundle) / "configs" / "inference.yaml"),
         workflow_type="inference",
@@ -35,8 +35,7 @@ def test_the_workflow_has_monais_properties(bundle, weights_of, ct_file, tmp_pat
     assert len(workflow.dataset) == 1
 
 
-def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tmp_path):
     bundle = find_bundle("liver_lesion_pretrain")
     run_inference(ct_file, tmp_path / "out", weights=pretrain_weights, bundle=bundle, progress=False)
     assert set(pd.read_csv(tmp_path / "out" / "ct" / "lesions.csv")["type"]) == {"lesion"}
@@ -44,10 +43,18 @@ def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tm
 
 
 def test_errors_come_through_monais_wrapping(ct_file, tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.delenv("LIVERSEG_WEIGHTS", raising=False)
     with pytest.raises(LiversegError, match="no such weights file"):
         run_inference(ct_file, tmp_path / "out", weights=tmp_path / "none.safetensors")
     with pytest.raises(LiversegError, match="not a bundle's folder"):
         run_inference(ct_file, tmp_path / "out", bundle=tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_the_process_keeps_its_hook_and_its_loggers(ct_file, tmp_path, capsys):
+    loggers = [logging.getLogger(name) for name in ("ignite", "monai.bundle.workflows")]
+    before = sys.excepthook, [logger.level for logger in loggers]
+    with pytest.raises(LiversegError, match="no such weights file"):
+        run_inference(ct_file, tmp_path / "out", weights=tmp_path / "none.safetensors")
+    assert (sys.excepthook, [logger.level for logger in loggers]) == before
+    assert "Engine run is terminating" not in capsys.readouterr().err
