@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from liverseg.ct_check import check_ct
 from liverseg.datalists import DataItem
 from liverseg.errors import LiversegError
 from liverseg.volumes import read_volume, read_volume_header
 
 __all__ = ["StoredVolume", "VolumeStore", "check_pair"]
 
-_FORMAT = "1"  # part of every cache file's name: another layout is another file
-_SMALLEST_RANGE = 100  # HU; a CT reaches from air or fat to soft tissue, and whole numbers are all that is stored
+_FORMAT = "2"  # part of every cache file's name: another layout or another check is another file
 _READERS = 4  # gzip decompression leaves the interpreter lock, so a few threads keep the cores busy
 
 
@@ -85,8 +85,8 @@ class VolumeStore:
         progress: show a progress bar while volumes are read.
 
     Raises:
-        LiversegError: for the first file that is missing or unreadable, an image and a label of different grids, a
-            normalised image, a label value outside the table, or a cache folder that cannot be written.
+        LiversegError: for the first file that is missing or unreadable, an image and a label of different grids, an
+            image that `check_ct` refuses, a label value outside the table, or a cache folder that cannot be written.
     """
 
     def __init__(
@@ -147,12 +147,7 @@ class VolumeStore:
             raise LiversegError(
                 f"{label}: label value {bad[0]:g}; this label table allows 0 to {self.labels - 1} in whole numbers"
             )
-        lowest, highest = float(volume.array.min()), float(volume.array.max())
-        if volume.array.dtype.kind == "f" and highest - lowest < _SMALLEST_RANGE:
-            raise LiversegError(
-                f"{image}: values from {lowest:g} to {highest:g} in fractions are not HU; give the CT itself, not "
-                "normalised"
-            )
+        check_ct(volume)
         hu = np.clip(np.rint(volume.axial), -32768, 32767).astype(np.int16)
         flipped = np.dot(volume.affine[:3, volume.slice_axis], volume.axial_affine[:3, 0]) < 0
         arrays = {"image": hu, "label": truth.axial.astype(np.uint8), "flipped": np.array(flipped)}

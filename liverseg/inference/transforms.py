@@ -12,9 +12,9 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from liverseg.ct_check import check_ct
 from liverseg.errors import UsageError
 from liverseg.inference.components import keep_largest_liver
-from liverseg.inference.ct_check import check_ct
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table
 from liverseg.labels import labels_for

@@ -62,12 +62,14 @@ def test_labels_that_do_not_fit_are_refused(pair, change, message):
         pair(**change)
 
 
-def test_a_normalised_image_is_refused_and_a_ct_in_fractions_is_not(pair):
-    normalised = ((pair.image + 1000) / 2000).astype(np.float32)
-    with pytest.raises(
-        LiversegError, match=r"ct\.nii\.gz: values from 0.* to 0\.9.* in fractions are not HU; give the"
-    ):
+@pytest.mark.parametrize("top", [1, 800])
+def test_what_is_no_ct_is_refused_as_it_is_for_a_prediction(top, pair):
+    normalised = ((pair.image + 1000) * (top / 2000)).astype(np.float32)
+    with pytest.raises(LiversegError, match=r"ct\.nii\.gz: values from .* in fractions do not look like a CT in HU"):
         pair(image=normalised)
+
+
+def test_a_ct_in_fractions_is_rounded(pair):
     stored = pair(image=pair.image.astype(np.float32) + 0.25)["ct.nii.gz"]
     np.testing.assert_array_equal(stored.image[0], pair.image[::-1, ::-1, 0].T)
 

@@ -4,8 +4,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from liverseg.ct_check import check_ct
 from liverseg.errors import LiversegError
-from liverseg.inference.ct_check import check_ct
 from liverseg.volumes import read_volume
 
 

@@ -1,4 +1,4 @@
-"""Is it a CT in HU? Asked before the network, which would outline something in any picture.
+"""Is it a CT in HU? Asked before training and before the network, which would outline something in any picture.
 
 A CT holds air (about -1000 HU), fat (-100) and soft tissue (above 50 after contrast), so its values span hundreds of
 units on both sides of zero. The limits below are ours, wide enough for a scan cropped to the trunk.
