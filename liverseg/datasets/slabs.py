@@ -61,13 +61,13 @@ class SlabDataset(Dataset):
         super().__init__(data=list(data), transform=transform)
         self.seed = seed
         self.store = VolumeStore(data, dataset_dir, cache_dir, labels, progress)
-        elements: list[tuple[int, str, int, int]] = []
+        elements: list[tuple[int, int, int]] = []
         lesion: list[bool] = []
         for unit, item in enumerate(data):
-            volume = self.store[item.image]
+            volume = self.store[item]
             type_index = -1 if item.lesion_type is None else LESION_TYPES.index(item.lesion_type)
             for index in self._slices(item, volume.label, volume.axial_index, every, Path(dataset_dir)):
-                elements.append((unit, item.image, index, type_index))
+                elements.append((unit, index, type_index))
                 lesion.append(bool((volume.label[index] >= LESION).any()))
         self.elements = elements
         self.has_lesion = np.array(lesion, dtype=bool)
@@ -93,8 +93,8 @@ class SlabDataset(Dataset):
     def __getitem__(self, key: Any) -> dict[str, Any]:
         """The element `key`, an index or (epoch, index) as `SlabSampler` gives."""
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
-        unit, image, middle, type_index = self.elements[index]
-        volume = self.store[image]
+        unit, middle, type_index = self.elements[index]
+        volume = self.store[self.data[unit]]
         element = {
             "image": torch.from_numpy(volume.image[slab_indices(middle, volume.image.shape[0], SLAB_SLICES)]),
             "label": torch.from_numpy(np.array(volume.label[middle][None])),

@@ -1,7 +1,7 @@
 """Random access to the slices of many volumes: each is read and checked once, then mapped from disk.
 
 A `.nii.gz` can only be read from its beginning, so training straight from it would decompress a volume for every slab.
-The first use of a volume writes its voxels, in axial order, to two plain array files in a cache folder; from then on a
+The first use of a volume writes its voxels, in axial order, to plain array files in a cache folder; from then on a
 slab is a few pages mapped from disk, and memory stays flat however many volumes there are.
 """
 
@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from nibabel.orientations import io_orientation
 from tqdm import tqdm
 
 from liverseg.ct_check import check_ct
 from liverseg.datalists import DataItem
 from liverseg.errors import LiversegError
+from liverseg.files import whole_file
 from liverseg.volumes import read_volume, read_volume_header
 
 __all__ = ["StoredVolume", "VolumeStore", "check_pair"]
 
-_FORMAT = "2"  # part of every cache file's name: another layout or another check is another file
+_FORMAT = "3"  # part of every cache file's name: another layout or another check is another file
+_KINDS = ("image", "label")
 _READERS = 4  # gzip decompression leaves the interpreter lock, so a few threads keep the cores busy
+
+_Pair = tuple[str, str]  # image and label, as the data list names them
 
 
 @dataclass(frozen=True)
@@ -47,8 +52,11 @@ class StoredVolume:
         return self.image.shape[0] - 1 - slice_number if self.flipped else slice_number
 
 
-def check_pair(item: DataItem, dataset_dir: Path) -> None:
+def check_pair(item: DataItem, dataset_dir: Path) -> np.ndarray:
     """Check from the headers alone that image and label of an item exist and share one grid.
+
+    Returns:
+        The image's affine, 4×4.
 
     Raises:
         LiversegError: naming the file and the difference.
@@ -67,6 +75,7 @@ def check_pair(item: DataItem, dataset_dir: Path) -> None:
             f"{label}: its affine places voxels up to {apart:.3g} mm from those of its image {image}; "
             "both must share one grid"
         )
+    return affine
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -77,10 +86,10 @@ class VolumeStore:
     """The volumes of a data list, read once and mapped from a cache folder afterwards.
 
     Args:
-        items: what will be asked for; every image needs a label.
+        items: what will be asked for; every image needs a label, and one image may come with several.
         dataset_dir: folder the items' paths are relative to.
-        cache_dir: folder for the array files, made if missing. A cached volume is used again while its files' sizes and
-            times are unchanged.
+        cache_dir: folder for the array files, made if missing. A cached file is used again while its source's size and
+            time are unchanged.
         labels: how many rows the label table has; a label map may hold 0 to labels-1.
         progress: show a progress bar while volumes are read.
 
@@ -100,64 +109,77 @@ class VolumeStore:
         self.dataset_dir = Path(dataset_dir)
         self.cache_dir = Path(cache_dir)
         self.labels = labels
-        pairs = {item.image: item for item in items}
-        for item in pairs.values():
-            check_pair(item, self.dataset_dir)
+        affines: dict[_Pair, np.ndarray] = {}
+        for item in items:
+            if _pair(item) not in affines:
+                affines[_pair(item)] = check_pair(item, self.dataset_dir)
         try:
             self.cache_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LiversegError(f"{self.cache_dir}: the cache folder cannot be made ({error.strerror})") from error
+        # an image may have several label maps, so each file is read by itself
+        files = list(dict.fromkeys((kind, name) for pair in affines for kind, name in zip(_KINDS, pair, strict=True)))
         with ThreadPoolExecutor(_READERS) as pool:
             bar = tqdm(
-                pool.map(self._stored, pairs.values()),
-                total=len(pairs),
+                pool.map(self._mapped, *zip(*files, strict=True)),
+                total=len(files),
                 desc="reading volumes",
                 disable=not progress,
-                unit="volume",
+                unit="file",
             )
-            self._volumes = dict(zip(pairs, bar, strict=True))
+            arrays = dict(zip(files, bar, strict=True))
+        self._volumes = {
+            (image, label): StoredVolume(arrays["image", image], arrays["label", label], _runs_to_the_feet(affine))
+            for (image, label), affine in affines.items()
+        }
 
-    def __getitem__(self, image: str) -> StoredVolume:
-        return self._volumes[image]
+    def __getitem__(self, item: DataItem) -> StoredVolume:
+        """The volume of an item: its image together with its own label map."""
+        return self._volumes[_pair(item)]
 
     def __len__(self) -> int:
         return len(self._volumes)
 
-    def _stored(self, item: DataItem) -> StoredVolume:
-        image, label = self.dataset_dir / item.image, self.dataset_dir / str(item.label)
-        key = hashlib.sha256()
-        for path in (image, label):
-            state = path.stat()
-            key.update(f"{_FORMAT} {path.absolute()} {state.st_size} {state.st_mtime_ns}".encode())
-        stem = key.hexdigest()[:32]
-        targets = {kind: self.cache_dir / f"{stem}.{kind}.npy" for kind in ("image", "label", "flipped")}
-        if not all(path.exists() for path in targets.values()):
-            self._fill(image, label, targets)
-        return StoredVolume(
-            image=np.load(targets["image"], mmap_mode="r"),
-            label=np.load(targets["label"], mmap_mode="r"),
-            flipped=bool(np.load(targets["flipped"])),
-        )
+    def _mapped(self, kind: str, name: str) -> np.ndarray:
+        path = self.dataset_dir / name
+        state = path.stat()
+        # whatever a check of the voxels depends on is in the name too, so that a cached file has passed it
+        rule = f"{_FORMAT} image" if kind == "image" else f"{_FORMAT} label {self.labels}"
+        key = hashlib.sha256(f"{rule} {path.absolute()} {state.st_size} {state.st_mtime_ns}".encode())
+        cached = self.cache_dir / f"{key.hexdigest()[:32]}.{kind}.npy"
+        if not cached.exists():
+            array = _read_image(path) if kind == "image" else _read_label(path, self.labels)
+            try:
+                with whole_file(cached) as unfinished, unfinished.open("wb") as file:
+                    np.save(file, np.ascontiguousarray(array))
+            except OSError as error:
+                raise LiversegError(
+                    f"{self.cache_dir}: the cache cannot be written ({error.strerror}); choose another cache_dir"
+                ) from error
+        return np.load(cached, mmap_mode="r")
 
-    def _fill(self, image: Path, label: Path, targets: dict[str, Path]) -> None:
-        volume, truth = read_volume(image), read_volume(label)
-        values = np.unique(truth.array)
-        bad = values[(values < 0) | (values >= self.labels) | (values != np.round(values))]
-        if bad.size:
-            raise LiversegError(
-                f"{label}: label value {bad[0]:g}; this label table allows 0 to {self.labels - 1} in whole numbers"
-            )
-        check_ct(volume)
-        hu = np.clip(np.rint(volume.axial), -32768, 32767).astype(np.int16)
-        flipped = np.dot(volume.affine[:3, volume.slice_axis], volume.axial_affine[:3, 0]) < 0
-        arrays = {"image": hu, "label": truth.axial.astype(np.uint8), "flipped": np.array(flipped)}
-        try:
-            for kind, path in targets.items():
-                unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-                with unfinished.open("wb") as file:
-                    np.save(file, np.ascontiguousarray(arrays[kind]))
-                unfinished.replace(path)
-        except OSError as error:
-            raise LiversegError(
-                f"{self.cache_dir}: the cache cannot be written ({error.strerror}); choose another cache_dir"
-            ) from error
+
+def _pair(item: DataItem) -> _Pair:
+    return item.image, str(item.label)
+
+
+def _runs_to_the_feet(affine: np.ndarray) -> bool:
+    axes = io_orientation(affine)
+    return bool(axes[axes[:, 0] == 2, 1] < 0)
+
+
+def _read_image(path: Path) -> np.ndarray:
+    volume = read_volume(path)
+    check_ct(volume)
+    return np.clip(np.rint(volume.axial), -32768, 32767).astype(np.int16)
+
+
+def _read_label(path: Path, labels: int) -> np.ndarray:
+    truth = read_volume(path)
+    values = np.unique(truth.array)
+    bad = values[(values < 0) | (values >= labels) | (values != np.round(values))]
+    if bad.size:
+        raise LiversegError(
+            f"{path}: label value {bad[0]:g}; this label table allows 0 to {labels - 1} in whole numbers"
+        )
+    return truth.axial.astype(np.uint8)

@@ -48,9 +48,23 @@ def test_annotated_slices_only(make):
     assert dataset[0]["lesion_type"] == 0
 
 
+def test_slices_of_one_image_with_a_label_map_each(make, tmp_path, write_nifti):
+    make()
+    items = []
+    for number, (value, kind) in ((3, (2, "cyst")), (6, (4, "metastasis"))):
+        label = np.zeros((6, 6, DEPTH), np.uint8)
+        label[2:4, 2:4, number] = value
+        write_nifti(tmp_path / f"seg-{number}.nii.gz", label)
+        items.append(DataItem("ct.nii.gz", f"seg-{number}.nii.gz", "p", slice=number, lesion_type=kind))
+    dataset = SlabDataset(items, tmp_path, tmp_path / "cache", labels=5, progress=False)
+    assert [dataset[n]["label"].max().item() for n in (0, 1)] == [2, 4]
+    assert [dataset[n]["image"][1, 0, 0].item() for n in (0, 1)] == [3, 6]
+    assert dataset.has_lesion.all()
+
+
 def test_every_third_slice_keeps_the_liver(make):
     dataset = make(every=3)
-    assert [index for _, _, index, _ in dataset.elements] == [2, 5, 8]
+    assert [index for _, index, _ in dataset.elements] == [2, 5, 8]
 
 
 def test_a_slice_outside_its_volume_is_refused(make):

@@ -28,7 +28,7 @@ def pair(tmp_path, write_nifti):
 
 @pytest.mark.parametrize("direction", [1, -1])
 def test_axial_order_and_slice_numbers_follow_the_affine(pair, direction):
-    stored = pair(affine=np.diag([1.0, 1.0, 2.0 * direction, 1.0]))["ct.nii.gz"]
+    stored = pair(affine=np.diag([1.0, 1.0, 2.0 * direction, 1.0]))[ITEM]
     for number in range(8):
         index = stored.axial_index(number)
         np.testing.assert_array_equal(stored.image[index], pair.image[::-1, ::-1, number].T)
@@ -37,14 +37,32 @@ def test_axial_order_and_slice_numbers_follow_the_affine(pair, direction):
 
 
 def test_a_cached_volume_is_used_until_its_file_changes(pair, tmp_path):
-    first = pair()["ct.nii.gz"].image
+    first = pair()[ITEM].image
     files = sorted((tmp_path / "cache").iterdir())
     times = [file.stat().st_mtime_ns for file in files]
-    again = VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=3, progress=False)["ct.nii.gz"].image
+    again = VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=3, progress=False)[ITEM].image
     assert [file.stat().st_mtime_ns for file in sorted((tmp_path / "cache").iterdir())] == times
     np.testing.assert_array_equal(first, again)
-    changed = pair(image=pair.image[::-1])["ct.nii.gz"].image
+    changed = pair(image=pair.image[::-1])[ITEM].image
     assert not np.array_equal(changed, first)
+
+
+def test_a_cached_label_map_does_not_pass_for_a_smaller_table(pair, tmp_path):
+    pair(label=np.full((6, 7, 8), 2, np.uint8))
+    VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=5, progress=False)
+    with pytest.raises(LiversegError, match=r"seg\.nii\.gz: label value 2; .* 0 to 1"):
+        VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=2, progress=False)
+
+
+def test_a_cache_that_cannot_be_written_leaves_nothing_half(pair, tmp_path, monkeypatch):
+    def full(file, _):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    with pytest.raises(LiversegError, match=r"cache cannot be written .No space left"):
+        pair()
+    assert not list((tmp_path / "cache").iterdir())
 
 
 @pytest.mark.parametrize(
@@ -70,7 +88,7 @@ def test_what_is_no_ct_is_refused_as_it_is_for_a_prediction(top, pair):
 
 
 def test_a_ct_in_fractions_is_rounded(pair):
-    stored = pair(image=pair.image.astype(np.float32) + 0.25)["ct.nii.gz"]
+    stored = pair(image=pair.image.astype(np.float32) + 0.25)[ITEM]
     np.testing.assert_array_equal(stored.image[0], pair.image[::-1, ::-1, 0].T)
 
 
@@ -99,4 +117,4 @@ def test_broken_volume_is_named(pair, tmp_path):
 
 
 def test_memory_is_mapped_not_held(pair):
-    assert isinstance(pair()["ct.nii.gz"].image, np.memmap)
+    assert isinstance(pair()[ITEM].image, np.memmap)
