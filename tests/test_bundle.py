@@ -3,6 +3,7 @@
 import logging
 import sys
 
+import numpy as np
 import pytest
 
 from liverseg import bundle
@@ -50,3 +51,25 @@ def test_errors_are_made_plain_in_monais_command_only(argv, is_command, monkeypa
         assert ((sys.excepthook, logger.level) != before) is is_command
     finally:
         logger.setLevel(before[1])
+
+
+@pytest.mark.parametrize(
+    ("key", "allowed", "refused", "words"),
+    [
+        ("epochs", [1, 60, np.int64(3)], [0, -1, 3.0, "three", True, None], "a whole number, 1 or more"),
+        ("seed", [0, 2**32 - 1], [-1, 2**32, 0.5], "a whole number, 0 to 4294967295"),
+        ("patience", [1, None], [0, "null"], "a whole number, 1 or more, or null"),
+        ("learning_rate", [1, 1e-4], [0, -1, "x", float("nan"), float("inf"), True], "a number above 0"),
+        ("lesion_free", [0, 0.1, 1], [-0.1, 2, "all"], "a number, 0 to 1"),
+        ("min_lesion_ml", [0, 5], [-1, "small"], "a number, 0 or more"),
+        ("amp", ["auto", "True", "false", True, False], ["maybe", 1, None], "auto, true or false"),
+        ("resume", [True, False], ["false", "no", 0, None], "True or False"),  # every word would count as true
+    ],
+)
+def test_a_value_is_checked_against_its_keys_rule(key, allowed, refused, words):
+    for value in allowed:
+        bundle.check_values(**{key: value})
+    for value in refused:
+        with pytest.raises(UsageError) as told:
+            bundle.check_values(fold=0, **{key: value})
+        assert str(told.value) == f"{key} is {value!r}; it must be {words}"

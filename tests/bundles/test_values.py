@@ -1,0 +1,45 @@
+"""Values a key cannot have: one line that says what is allowed, before anything is written."""
+
+import pytest
+from commands import EVALUATE, INFER, JOINT, PRETRAIN, run_bundle, train
+
+BAD_TRAINING = {
+    "epochs": ("three", "is 'three'; it must be a whole number, 1 or more"),
+    "batch_size": (0, "is 0; it must be a whole number, 1 or more"),
+    "amp": ("maybe", "is 'maybe'; it must be auto, true or false"),
+    "seed": (-1, "is -1; it must be a whole number, 0 to 4294967295"),
+    "fold": ("x", "is 'x'; it must be a whole number, 0 or more"),
+    "learning_rate": ("x", "is 'x'; it must be a number above 0"),
+    "lesion_free": (2, "is 2; it must be a number, 0 to 1"),
+    "crop_size": (0, "is 0; it must be a whole number, 1 or more"),
+    "val_interval": (0, "is 0; it must be a whole number, 1 or more"),
+    "num_workers": (-1, "is -1; it must be a whole number, 0 or more"),
+    "resume": ("false", "is 'false'; it must be True or False"),
+}
+
+
+@pytest.mark.parametrize("key", BAD_TRAINING)
+@pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
+def test_a_training_is_refused(bundle, key, tmp_path):
+    value, words = BAD_TRAINING[key]
+    line = train(bundle, tmp_path / "none", tmp_path / "out", **{key: value}).refusal(code=2)
+    assert line == f"liverseg: {key} {words}"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("run_id", "configs", "key", "value"),
+    [
+        ("evaluating", EVALUATE, "fold", "x"),
+        ("evaluating", EVALUATE, "val_batch_size", 0),
+        ("inference", INFER, "batch_size", 0),
+        ("inference", INFER, "amp", "maybe"),
+        ("inference", INFER, "min_lesion_ml", -1),
+    ],
+)
+@pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
+def test_an_evaluation_or_inference_is_refused(bundle, run_id, configs, key, value, tmp_path):
+    run = {"dataset_dir": tmp_path / "none", "output_dir": tmp_path / "out", key: value}
+    line = run_bundle(bundle, run_id, configs, **run).refusal(code=2)
+    assert line.startswith(f"liverseg: {key} is {value!r}; it must be ")
+    assert not (tmp_path / "out").exists()
