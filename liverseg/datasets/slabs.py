@@ -16,7 +16,7 @@ from torch.utils.data import Sampler
 from liverseg.datalists import DataItem
 from liverseg.datasets.store import VolumeStore
 from liverseg.errors import LiversegError
-from liverseg.labels import LESION, LESION_TYPES
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES
 from liverseg.transforms import SLAB_SLICES, slab_indices
 
 __all__ = ["SlabDataset", "SlabSampler"]
@@ -44,7 +44,8 @@ class SlabDataset(Dataset):
         progress: show progress while volumes are read for the first time.
 
     Raises:
-        LiversegError: what `VolumeStore` finds wrong, or a slice outside its volume.
+        LiversegError: what `VolumeStore` finds wrong, a slice outside its volume, or a typed slice without a pixel of
+            its type where the label table has types.
     """
 
     def __init__(
@@ -67,6 +68,8 @@ class SlabDataset(Dataset):
             volume = self.store[item]
             type_index = -1 if item.lesion_type is None else LESION_TYPES.index(item.lesion_type)
             for index in self._slices(item, volume.label, volume.axial_index, every, Path(dataset_dir)):
+                if item.slice is not None and item.lesion_type is not None and labels == len(JOINT_LABELS):
+                    _check_type(item, volume.label[index], LESION + type_index, Path(dataset_dir))
                 elements.append((unit, index, type_index))
                 lesion.append(bool((volume.label[index] >= LESION).any()))
         self.elements = elements
@@ -107,6 +110,15 @@ class SlabDataset(Dataset):
             state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
             self.transform.set_random_state(seed=int(state))
         return self.transform(element)
+
+
+def _check_type(item: DataItem, label: np.ndarray, value: int, dataset_dir: Path) -> None:
+    if not (label == value).any():
+        found = ", ".join(f"{index} {JOINT_LABELS[index].name}" for index in np.unique(label))
+        raise LiversegError(
+            f"{dataset_dir / item.image}: slice {item.slice} is listed as {item.lesion_type}, but its label map "
+            f"{item.label} has no {value} there, only {found}; correct the type, the slice or the label map"
+        )
 
 
 class SlabSampler(Sampler[tuple[int, int]]):

@@ -24,7 +24,8 @@ def make(tmp_path, write_nifti):
     write_nifti(tmp_path / "seg.nii.gz", label)
 
     def dataset(*slices, **settings):
-        items = [DataItem("ct.nii.gz", "seg.nii.gz", "p", slice=n, lesion_type="cyst") for n in slices]
+        kinds = {4: "cyst", 5: "cyst"}
+        items = [DataItem("ct.nii.gz", "seg.nii.gz", "p", slice=n, lesion_type=kinds.get(n)) for n in slices]
         items = items or [DataItem("ct.nii.gz", "seg.nii.gz", "p")]
         return SlabDataset(items, tmp_path, tmp_path / "cache", labels=5, progress=False, **settings)
 
@@ -70,6 +71,21 @@ def test_every_third_slice_keeps_the_liver(make):
 def test_a_slice_outside_its_volume_is_refused(make):
     with pytest.raises(LiversegError, match=r"slice 10 .* has 10 slices"):
         make(10)
+
+
+@pytest.mark.parametrize(
+    ("number", "kind", "found"),
+    [
+        (4, "metastasis", "no 4 there, only 0 background, 1 liver, 2 cyst;"),
+        (1, "cyst", "no 2 there, only 0 background;"),
+    ],
+)
+def test_a_slice_without_its_stated_type_is_refused_by_the_joint_table(number, kind, found, make, tmp_path):
+    make()
+    item = DataItem("ct.nii.gz", "seg.nii.gz", "p", slice=number, lesion_type=kind)
+    with pytest.raises(LiversegError, match=rf"ct\.nii\.gz: slice {number} is listed as {kind}, .* has {found}"):
+        SlabDataset([item], tmp_path, tmp_path / "cache", labels=5, progress=False)
+    assert len(SlabDataset([item], tmp_path, tmp_path / "cache", labels=3, progress=False)) == 1
 
 
 def test_sampler_shows_all_lesions_and_a_new_part_of_the_rest(make):
