@@ -21,6 +21,8 @@ number along the file's own slice axis from 0, and the type of its lesions."""
 def cohort_items(root: str | os.PathLike, table: str = "slices.csv") -> tuple[DataItem, ...]:
     """Items of a slice cohort in the order of its table, folds not yet assigned.
 
+    White space around a cell's content does not count: `p1 ` and `p1` are one patient.
+
     Args:
         root: the folder that holds the table and that its paths are relative to.
         table: the table's file name, CSV.
@@ -36,14 +38,15 @@ def cohort_items(root: str | os.PathLike, table: str = "slices.csv") -> tuple[Da
         raise LiversegError(f"{path}: no such table; a cohort needs a CSV with columns {', '.join(COLUMNS)}") from error
     except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         raise LiversegError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from error
+    rows.columns = rows.columns.str.strip()
     missing = [column for column in COLUMNS if column not in rows.columns]
     if missing:
         raise LiversegError(f"{path}: no column {missing[0]}; it needs {', '.join(COLUMNS)}")
     if rows.empty:
         raise LiversegError(f"{path}: the table has no rows")
+    cells = rows[list(COLUMNS)].fillna("").apply(lambda column: column.str.strip())
     return tuple(
-        _item(path, number, *values)
-        for number, values in enumerate(rows[list(COLUMNS)].itertuples(index=False, name=None), 2)
+        _item(path, number, *values) for number, values in enumerate(cells.itertuples(index=False, name=None), 2)
     )
 
 
@@ -54,7 +57,7 @@ def _item(path: Path, row: int, patient: str, image: str, mask: str, number: str
     for name in (image, mask):
         if not (path.parent / name).is_file():
             raise LiversegError(f"{where}: {path.parent / name} does not exist")
-    if not number.isdigit():
+    if not number.isdecimal():
         raise LiversegError(f"{where}: slice {number!r}; a whole number from 0 is needed")
     if lesion_type not in LESION_TYPES:
         raise LiversegError(f"{where}: lesion type {lesion_type!r}; allowed: {', '.join(LESION_TYPES)}")

@@ -78,12 +78,19 @@ class DataList:
         if not self.training and not self.test:
             raise LiversegError(f"{where}: the data list is empty; it needs items under training or test")
         home: dict[str, str] = {}
+        owner: dict[str, str] = {}
         places = [(item, f"fold {item.fold}") for item in self.training] + [(item, "test") for item in self.test]
         for item, place in places:
             if home.setdefault(item.patient, place) != place:
                 raise LiversegError(
                     f"{where}: patient {item.patient} is in {home[item.patient]} and in {place}; "
                     "one patient may be in one fold only"
+                )
+            image = os.path.normpath(item.image)
+            if owner.setdefault(image, item.patient) != item.patient:
+                raise LiversegError(
+                    f"{where}: image {item.image} belongs to patient {owner[image]} and to patient {item.patient}; "
+                    "one image is one patient's"
                 )
             if item.lesion_type is not None and item.lesion_type not in LESION_TYPES:
                 raise LiversegError(
@@ -138,8 +145,8 @@ def read_datalist(path: str | os.PathLike) -> DataList:
     """Read and check a data list.
 
     Raises:
-        LiversegError: if the file is missing, is not JSON, lacks a key, names an unknown type or has a patient in two
-            folds.
+        LiversegError: if the file is missing, is not JSON, lacks a key, holds a value of the wrong kind, names an
+            unknown type, has a patient in two folds or an image of two patients.
     """
     path = Path(path)
     try:
@@ -148,14 +155,17 @@ def read_datalist(path: str | os.PathLike) -> DataList:
         raise LiversegError(f"{path}: no such data list; `liverseg datalist` writes one for a folder") from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise LiversegError(f"{path}: not a readable JSON data list ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("training", content.get("test")), list):
+    if not isinstance(content, dict) or not {"training", "test"} & {*content}:
         raise LiversegError(f"{path}: not a data list; it needs the lists training and test")
+    for key, kind, needed in (("training", list, "a list"), ("test", list, "a list"), ("labels", dict, "an object")):
+        if not isinstance(content.get(key, kind()), kind):
+            raise LiversegError(f"{path}: {key} is {_shown(content[key])}; {needed} is needed")
     datalist = DataList(
         name=str(content.get("name", path.stem)),
         version=str(content.get("version", "")),
         source=str(content.get("source", "")),
         licence=str(content.get("licence", content.get("license", ""))),
-        labels={str(index): str(name) for index, name in dict(content.get("labels", {})).items()},
+        labels={str(index): str(name) for index, name in content.get("labels", {}).items()},
         training=tuple(_item(path, item) for item in content.get("training", [])),
         test=tuple(_item(path, item) for item in content.get("test", [])),
     )
@@ -167,18 +177,30 @@ def _item(path: Path, raw: Any) -> DataItem:
     if isinstance(raw, str):  # the Decathlon's test lists are bare paths
         raw = {"image": raw}
     if not isinstance(raw, dict) or not isinstance(raw.get("image"), str):
-        raise LiversegError(f"{path}: item {raw!r} has no image")
+        raise LiversegError(f"{path}: item {_shown(raw)} has no image, or not as text")
     for key in ("fold", "slice"):
-        if raw.get(key) is not None and (not isinstance(raw[key], int) or raw[key] < 0):
-            raise LiversegError(f"{path}: {raw['image']} has {key} {raw[key]!r}; a whole number from 0 is needed")
+        value = raw.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
+            raise LiversegError(f"{path}: {raw['image']} has {key} {_shown(value)}; a whole number from 0 is needed")
+    for key in ("label", "lesion_type"):
+        if raw.get(key) is not None and not isinstance(raw[key], str):
+            raise LiversegError(f"{path}: {raw['image']} has {key} {_shown(raw[key])}; text is needed")
+    patient = raw.get("patient", raw["image"])
+    if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
+        raise LiversegError(f"{path}: {raw['image']} has patient {_shown(patient)}; text or a whole number is needed")
     return DataItem(
         image=raw["image"],
         label=raw.get("label"),
-        patient=str(raw.get("patient", raw["image"])),
+        patient=str(patient),
         fold=raw.get("fold"),
         slice=raw.get("slice"),
         lesion_type=raw.get("lesion_type"),
     )
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def datalist_hash(path: str | os.PathLike) -> str:

@@ -22,9 +22,10 @@ def lits_folder(tmp_path):
 def cohort_folder(tmp_path):
     folder = tmp_path / "cohort"
     folder.mkdir()
-    (folder / "ct.nii").touch()
     (folder / "mask.nii").touch()
-    rows = [f"p{number // 2},ct.nii,mask.nii,{number},cyst" for number in range(12)]
+    for patient in range(6):
+        (folder / f"ct-{patient}.nii").touch()
+    rows = [f"p{number // 2},ct-{number // 2}.nii,mask.nii,{number},cyst" for number in range(12)]
     (folder / "slices.csv").write_text("\n".join(["patient,image,mask,slice,lesion_type", *rows]) + "\n")
     return folder
 

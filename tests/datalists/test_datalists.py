@@ -117,6 +117,13 @@ def test_cohort_table(tmp_path):
     assert items[1].patient == "p2"
 
 
+def test_white_space_in_a_cohort_table_does_not_count(tmp_path):
+    rows = ["p1, a.nii ,m.nii,4 ,cyst ", " p1\t,a.nii,m.nii, 5, metastasis"]
+    items = cohort_items(cohort_table(tmp_path, rows, "patient, image, mask, slice, lesion_type"))
+    assert [item.patient for item in items] == ["p1", "p1"]
+    assert items[0] == DataItem("a.nii", "m.nii", "p1", slice=4, lesion_type="cyst")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -124,6 +131,9 @@ def test_cohort_table(tmp_path):
         ("p1,gone.nii,m.nii,4,cyst", r"row 3: .*gone.nii does not exist"),
         ("p1,a.nii,m.nii,-1,cyst", r"row 3: slice '-1'"),
         (",a.nii,m.nii,1,cyst", r"row 3: no patient"),
+        (" ,a.nii,m.nii,1,cyst", r"row 3: no patient"),
+        ("p1,a.nii,m.nii,1", r"row 3: lesion type ''"),
+        ("p1,a.nii,m.nii,²,cyst", r"row 3: slice '²'"),
     ],
 )
 def test_cohort_rows_that_are_refused(row, message, tmp_path):
@@ -148,6 +158,10 @@ def listed(training, test=()):
         (listed([]), "empty"),
         (listed([DataItem("a", "b", "p", 0), DataItem("c", "d", "p", 1)]), "patient p is in fold 0 and in fold 1"),
         (listed([DataItem("a", "b", "p", 0)], [DataItem("c", "d", "p")]), "patient p is in fold 0 and in test"),
+        (
+            listed([DataItem("a", "b", "p", 0), DataItem("./a", "d", "q", 0)]),
+            r"image \./a belongs to patient p and to patient q",
+        ),
         (listed([DataItem("a", None, "p", 0)]), "has no label"),
         (listed([DataItem("a", "b", "p")]), "has no fold"),
         (listed([DataItem("a", "b", "p", 0, lesion_type="hcc")]), "lesion_type 'hcc'; allowed"),
@@ -168,6 +182,29 @@ def test_files_that_are_no_data_list(tmp_path):
             read_datalist(tmp_path / "x.json")
     (tmp_path / "x.json").write_text(json.dumps({"training": [{"image": "a", "label": "b", "fold": -1}]}))
     with pytest.raises(LiversegError, match="fold -1"):
+        read_datalist(tmp_path / "x.json")
+
+
+GOOD = {"image": "a", "label": "b", "fold": 0}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"training": [GOOD], "test": None}, "test is null; a list is needed"),
+        ({"training": {"a": 1}}, r'training is {"a": 1}; a list is needed'),
+        ({"training": [GOOD], "labels": ["background"]}, r'labels is \["background"\]; an object is needed'),
+        ({"training": [{**GOOD, "label": ["b"]}]}, r'a has label \["b"\]; text is needed'),
+        ({"training": [{**GOOD, "lesion_type": 2}]}, "a has lesion_type 2; text is needed"),
+        ({"training": [{**GOOD, "image": 3}]}, 'item {"image": 3, .*} has no image, or not as text'),
+        ({"training": [{**GOOD, "patient": None}]}, "a has patient null; text or a whole number is needed"),
+        ({"training": [{**GOOD, "fold": True}]}, "a has fold true; a whole number from 0 is needed"),
+        ({"training": [GOOD], "test": [None]}, "item null has no image"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_named(content, message, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    with pytest.raises(LiversegError, match=rf"x\.json: {message}"):
         read_datalist(tmp_path / "x.json")
 
 
