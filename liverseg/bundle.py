@@ -11,10 +11,11 @@ import inspect
 import logging
 import math
 import os
+import pydoc
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 import monai.bundle
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from liverseg.errors import ExitCode, LiversegError, UsageError, user_error
 
@@ -145,8 +146,9 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
     """Refuse a `--key` of `python -m monai.bundle run` that no config file defines, naming the closest one.
 
     MONAI itself adds a misspelt key to the config and goes on with the default; so it does for a key whose value is the
-    word None, which is refused too. Called outside that command (from Python, say, where the arguments are not on the
-    command line) this does nothing.
+    word None, which is refused too. A nested key (`--optimizer::lr`) is followed through mappings and lists to its end;
+    what an object could be built with may be added to it (`--optimizer::weight_decay`). Called outside that command
+    (from Python, say, where the arguments are not on the command line) this does nothing.
 
     Raises:
         UsageError: for the first key that is not known or is given None.
@@ -154,20 +156,93 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv if argv is None else argv
     if not _is_monai_command(argv):
         return
-    given = [word[2:].split("=", 1) for word in argv[2:] if word.startswith("--") and len(word) > 2]
-    config_files = [_value_after(argv, "config_file")]
-    if config_files[0] is None:
+    given = [word[2:].split("=", 1)[0] for word in argv[2:] if word.startswith("--") and len(word) > 2]
+    config_files = _value_after(argv, "config_file")
+    if config_files is None:
         return
-    config = ConfigParser.load_config_files(_as_list(config_files[0]))
+    config = ConfigParser.load_config_files(_as_list(config_files))
     known = [*config, *inspect.signature(monai.bundle.run).parameters]
-    for key in (words[0] for words in given):
-        top = key.replace("#", "::").split("::")[0]
-        if top not in known and top.replace("-", "_") not in known:
+    paths = {key: key.replace("#", "::").replace("-", "_").split("::") for key in given}  # as MONAI reads them
+    for key in given:
+        top = paths[key][0]
+        if top not in known:
             match = difflib.get_close_matches(top, known, n=1)
             hint = f"did you mean --{match[0]}?" if match else f"known keys: {', '.join(sorted(config))}"
             raise UsageError(f"unknown override --{key}; {hint}")
         if _value_after(argv, key) == "None":
             raise UsageError(f"--{key} None: MONAI would go on with the config's own value; say null or leave it out")
+        if top not in config or any(
+            paths[key][: len(other)] == other for other in paths.values() if len(other) < len(paths[key])
+        ):
+            continue  # an argument of MONAI's, or below what another override puts there
+        targets = {tuple(path[:-1]): _value_after(argv, word) for word, path in paths.items() if path[-1] == "_target_"}
+        _check_nested(key, paths[key], config, targets.get(tuple(paths[key][:-1])))
+
+
+def _check_nested(key: str, path: list[str], config: Any, new_target: str | None) -> None:
+    """Refuse a key that cannot be in the innermost mapping or list its path leads to."""
+    for depth, name in enumerate(path):
+        above = "".join(f"{part}::" for part in path[:depth])
+        if isinstance(config, dict) and name in config:
+            config = config[name]
+        elif isinstance(config, list) and name.isdecimal() and int(name) < len(config):
+            config = config[int(name)]
+        elif isinstance(config, dict):
+            last = depth == len(path) - 1
+            target = new_target if last and new_target else config.get("_target_")
+            refused, arguments = _no_argument(name, target, config) if last and target else (True, [])
+            if not refused:
+                return
+            known = [*config, *arguments]
+            match = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean --{above}{match[0]}?" if match else f"known keys: {', '.join(sorted({*known}))}"
+            raise UsageError(f"unknown override --{key}; {hint}")
+        elif isinstance(config, list):
+            span = f"0 to {len(config) - 1}" if config else "nothing"
+            raise UsageError(f"unknown override --{key}; {above[:-2]} is a list, it has {span}")
+        else:
+            raise UsageError(f"unknown override --{key}; {above[:-2]} is {config!r}, nothing is below it")
+
+
+def _no_argument(name: str, target: Any, present: Iterable[str]) -> tuple[bool, list[str]]:
+    """Whether a target cannot be built with an argument, or it looks like a slip where that is not known.
+
+    Also returns the arguments the target is known to take.
+    """
+    if name in ConfigComponent.non_arg_keys:
+        return False, []
+    arguments, takes_others = _arguments_of(target)
+    if not takes_others:
+        return name not in arguments, arguments
+    slip = bool(difflib.get_close_matches(name, [*present, *arguments], n=1, cutoff=0.8))
+    return name not in arguments and slip, arguments
+
+
+def _arguments_of(target: Any) -> tuple[list[str], bool]:
+    """The named arguments of a `_target_`, and whether it may take others: **kwargs, or it cannot be found."""
+    try:
+        component = ConfigComponent({"_target_": target}, id="", locator=ComponentLocator())
+        found: Any = pydoc.locate(component.resolve_module_name())
+        if found is None:
+            return [], True
+        if not inspect.isclass(found):
+            return _named(inspect.signature(found))
+        arguments: list[str] = []
+        for kind in inspect.getmro(found):  # **kwargs go on to the next class's constructor
+            if "__init__" in vars(kind) and kind is not object:
+                more, takes_others = _named(inspect.signature(vars(kind)["__init__"]))
+                arguments += [name for name in more if name != "self"]
+                if not takes_others:
+                    return arguments, False
+        return arguments, True
+    except (pydoc.ErrorDuringImport, AttributeError, TypeError, ValueError):
+        return [], True
+
+
+def _named(signature: inspect.Signature) -> tuple[list[str], bool]:
+    kinds = signature.parameters.values()
+    named = [one.name for one in kinds if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
+    return named, any(one.kind is one.VAR_KEYWORD for one in kinds)
 
 
 def _value_after(argv: Sequence[str], name: str) -> str | None:

@@ -1,7 +1,13 @@
 """Overrides no config knows, or that MONAI would drop without a word."""
 
+import re
+
 import pytest
-from commands import EVALUATE, EXPORT, INFER, JOINT, PRETRAIN, TRAIN, run_bundle
+from commands import EVALUATE, EXPORT, INFER, JOINT, PRETRAIN, TRAIN, run_bundle, train
+
+from liverseg.bundle import refuse_unknown_overrides
+from liverseg.errors import UsageError
+from liverseg.inference import find_bundle
 
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
@@ -31,3 +37,54 @@ def test_an_override_monai_would_drop_is_refused(bundle, tmp_path):
     line = told.refusal(code=2)
     assert line == "liverseg: --datalist None: MONAI would go on with the config's own value; say null or leave it out"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("train::trainer::max_epoch", "did you mean --train::trainer::max_epochs?"),
+        ("train#handlers#0#sed", "did you mean --train::handlers::0::seed?"),
+        ("train::dataloader::num_worker", "did you mean --train::dataloader::num_workers?"),
+        ("optimizer::weight_decai", "did you mean --optimizer::weight_decay?"),
+        ("settings::sed", "did you mean --settings::seed?"),
+        ("validate::evaluator::zzz", "known keys: _target_, "),
+    ],
+)
+def test_a_nested_override_no_config_knows_is_refused_with_the_closest(bundle, given, hint, tmp_path):
+    line = train(bundle, tmp_path / "none", tmp_path / "out", **{given: 3}).refusal(code=2)
+    assert line.startswith(f"liverseg: unknown override --{given}; {hint}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"train::trainer::max_epochs": 2},
+        {"train::handlers::0::seed": 2},
+        {"train::preprocessing::transforms::2::shear_range": 0.1},  # like what is there, yet another argument
+        {"train::dataloader::persistent_workers": False},  # an argument of what takes **kwargs
+        {"optimizer::weight_decay": 0.1, "lr_scheduler::_disabled_": False},
+        {"optimizer::_target_": "torch.optim.SGD", "optimizer::momentum": 0.9},
+        {"lr_scheduler": "{'_target_':'torch.optim.lr_scheduler.ExponentialLR'}", "lr_scheduler::gamma": 0.9},
+    ],
+)
+def test_a_nested_override_of_what_is_there_or_can_be_is_taken(given, tmp_path):
+    line = train(JOINT, tmp_path / "none", tmp_path / "out", **given).refusal(code=1)
+    assert "no such folder; give --dataset_dir" in line
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("train::handlers::99", "train::handlers is a list, it has 0 to 6"),
+        ("train::handlers::first", "train::handlers is a list, it has 0 to 6"),
+        ("train::trainr::max_epochs", "did you mean --train::trainer?"),
+        ("epochs::more", "epochs is 60, nothing is below it"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_refused(key, words):
+    config = str(find_bundle(JOINT) / "configs" / "train.yaml")
+    argv = ["/monai/bundle/__main__.py", "run", "training", "--config_file", config, f"--{key}=3"]
+    with pytest.raises(UsageError, match=f"unknown override --{key}; {re.escape(words)}"):
+        refuse_unknown_overrides(argv)
