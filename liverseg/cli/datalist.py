@@ -18,7 +18,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, help="the list to write (default: ROOT/datalist.json)")
     parser.add_argument("--name", help="the list's name (default: the folder's)")
     parser.add_argument("--folds", type=int, default=5, help="validation folds (default 5)")
-    parser.add_argument("--test", type=float, default=0.0, help="share of patients held out as test list (default 0)")
+    parser.add_argument(
+        "--test",
+        type=float,
+        default=0.0,
+        help="share of the labelled items held out as test list, whole patients at a time (default 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
     parser.add_argument("--from", dest="origin", help="where the data come from, written into the list")
     parser.add_argument("--licence", help="the data's licence, written into the list")

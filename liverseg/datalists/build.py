@@ -37,7 +37,7 @@ def build_datalist(
         output: the list to write; ROOT/datalist.json when not given.
         name: the list's name; the folder's when not given.
         folds: validation folds, at least 2.
-        test: share of the patients held out as test list, 0 to below 1.
+        test: share of the labelled items held out as test list, whole patients at a time, 0 to below 1.
         seed: seed of both splits.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
@@ -46,6 +46,7 @@ def build_datalist(
         The list's path.
 
     Raises:
+        UsageError: if folds, test or seed are out of range.
         LiversegError: what importer, split or writing find wrong.
     """
     unlabelled: tuple[DataItem, ...] = ()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
 from liverseg.datalists.model import DataItem
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, UsageError
 
 __all__ = ["assign_folds", "hold_out"]
+
+_PARTS = 20
+"""Most parts items are cut into to hold out a share, unless a smaller share needs more."""
 
 
 def assign_folds(items: Sequence[DataItem], folds: int = 5, seed: int = 0) -> tuple[DataItem, ...]:
@@ -23,13 +29,22 @@ def assign_folds(items: Sequence[DataItem], folds: int = 5, seed: int = 0) -> tu
         seed: the same items and seed give the same folds.
 
     Raises:
+        UsageError: if there are fewer than 2 folds, or the seed is negative or beyond 32 bits.
         LiversegError: if there are fewer patients than folds.
     """
-    patients = sorted({item.patient for item in items})
-    if folds < 2 or len(patients) < folds:
-        raise LiversegError(f"{folds} folds asked for with {len(patients)} patients; take 2 to {len(patients)}")
+    if folds < 2:
+        raise UsageError(f"{folds} folds asked for; at least 2 are needed")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed}; a whole number from 0 to {2**32 - 1} is needed")
+    patients = {item.patient for item in items}
+    if len(patients) < folds:
+        most = f"take 2 to {len(patients)}" if len(patients) >= 2 else "at least 2 patients are needed"
+        raise LiversegError(f"{folds} folds asked for with {len(patients)} patients; {most}")
     groups = np.array([item.patient for item in items])
-    strata = np.array([item.lesion_type or "" for item in items])
+    kinds = Counter(item.lesion_type or "" for item in items)
+    # types so rare that none could be in every fold cannot be spread
+    spread = max(kinds.values()) >= folds
+    strata = np.array([(item.lesion_type or "") if spread else "" for item in items])
     splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
     numbers = np.empty(len(items), dtype=int)
     for fold, (_, held_out) in enumerate(splitter.split(groups, strata, groups)):
@@ -42,22 +57,40 @@ def hold_out(
 ) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
     """Set whole patients aside for testing.
 
+    The items are cut as `assign_folds` does, into the parts of the fraction nearest the share, and as many parts are
+    held out as come closest to it: for a quarter the first of four, for 0.4 about two of five.
+
     Args:
         items: as for `assign_folds`.
-        share: about what part of the items to hold out, 0 to below 1.
+        share: share of the items to hold out, 0 to below 1; met as closely as whole parts allow.
         seed: the same items and seed hold out the same patients.
 
     Returns:
         The items kept, and the items held out, whose fold is None.
 
     Raises:
-        LiversegError: if the share is not in [0, 1) or leaves nobody on one side.
+        UsageError: if the share is not in [0, 1), or as from `assign_folds`.
+        LiversegError: if there are fewer than 2 patients, one for each side.
     """
     if not 0 <= share < 1:
-        raise LiversegError(f"test share {share}; a number from 0 to below 1 is needed")
+        raise UsageError(f"test share {share}; a number from 0 to below 1 is needed")
     if share == 0:
         return tuple(items), ()
-    parts = max(2, round(1 / share))
-    numbered = assign_folds(items, parts, seed)
-    kept = tuple(replace(item, fold=None) for item in numbered if item.fold != 0)
-    return kept, tuple(replace(item, fold=None) for item in numbered if item.fold == 0)
+    patients = len({item.patient for item in items})
+    if patients < 2:
+        raise LiversegError(f"test share {share} asked for with {patients} patients; at least 2 are needed")
+    numbered = assign_folds(items, _parts(items, share, patients), seed)
+    sizes = Counter(item.fold for item in numbered)
+    # how many parts are taken: at least one, and at least one is left
+    ends = np.cumsum([sizes[part] for part in sorted(sizes)])[:-1]
+    taken = sorted(sizes)[: 1 + int(np.argmin(np.abs(ends - share * len(items))))]
+    kept = tuple(replace(item, fold=None) for item in numbered if item.fold not in taken)
+    return kept, tuple(replace(item, fold=None) for item in numbered if item.fold in taken)
+
+
+def _parts(items: Sequence[DataItem], share: float, patients: int) -> int:
+    """Denominator of the fraction nearest the share, with no more parts than can be balanced, or than it needs."""
+    frequent = max(Counter(item.lesion_type or "" for item in items).values())
+    most = min(patients, max(min(_PARTS, frequent), math.ceil(1 / min(share, 1 - share))))
+    nearest = Fraction(share).limit_denominator(most)
+    return nearest.denominator if nearest.denominator > 1 else most

@@ -59,20 +59,23 @@ def test_another_seed_is_another_split_and_the_same_seed_the_same_bytes(lits_fol
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "code", "words"),
     [
-        (["--folds", "9"], "9 folds asked for with 8 patients; take 2 to 8"),
-        (["--folds", "1"], "1 folds asked for"),
-        (["--test", "1"], "test share 1.0; a number from 0 to below 1 is needed"),
-        (["--output", "lits/volume-0.nii/list.json"], "list.json: the data list cannot be written"),
+        (["--folds", "9"], 1, "9 folds asked for with 8 patients; take 2 to 8"),
+        (["--folds", "1"], 2, "1 folds asked for; at least 2 are needed"),
+        (["--test", "1"], 2, "test share 1.0; a number from 0 to below 1 is needed"),
+        (["--test", "2"], 2, "test share 2.0; a number from 0 to below 1 is needed"),
+        (["--test", "nan"], 2, "test share nan; a number from 0 to below 1 is needed"),
+        (["--seed", "-1"], 2, "seed -1; a whole number from 0 to 4294967295 is needed"),
+        (["--output", "lits/volume-0.nii/list.json"], 1, "list.json: the data list cannot be written"),
     ],
 )
 def test_what_cannot_be_split_or_written_is_one_line_and_leaves_nothing(
-    options, words, lits_folder, monkeypatch, capsys
+    options, code, words, lits_folder, monkeypatch, capsys
 ):
     monkeypatch.chdir(lits_folder.parent)
     before = sorted(lits_folder.iterdir())
-    assert main(["datalist", "lits", "lits", *options]) == 1
+    assert main(["datalist", "lits", "lits", *options]) == code
     told = capsys.readouterr()
     (line,) = told.err.splitlines()
     assert line.startswith("liverseg: ")

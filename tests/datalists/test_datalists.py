@@ -18,7 +18,7 @@ from liverseg.datalists import (
     read_datalist,
     write_datalist,
 )
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import LESION_TYPES
 
 patients = st.lists(st.tuples(st.integers(0, 30), st.sampled_from(LESION_TYPES)), min_size=40, max_size=120).filter(
@@ -34,7 +34,7 @@ def items_of(rows):
 
 
 @settings(max_examples=40, deadline=None)
-@given(rows=patients, folds=st.integers(2, 5), seed=st.integers(0, 5), share=st.sampled_from([0, 0.1, 0.25, 0.5]))
+@given(rows=patients, folds=st.integers(2, 5), seed=st.integers(0, 5), share=st.sampled_from([0, 0.1, 0.25, 0.4, 0.9]))
 def test_no_split_ever_shares_a_patient(rows, folds, seed, share):
     items = items_of(rows)
     kept, held_out = hold_out(items, share, seed)
@@ -54,6 +54,39 @@ def test_types_are_spread_over_folds():
     for fold in range(5):
         held_out = [item.lesion_type for item in assign_folds(items, 5) if item.fold == fold]
         assert {held_out.count(kind) for kind in LESION_TYPES} == {4}
+
+
+@pytest.mark.parametrize("share", [0.03, 0.1, 0.25, 0.3, 0.4, 0.45, 0.6, 0.75, 0.9, 0.97])
+def test_every_share_is_held_out_with_types_in_balance(share):
+    items = items_of([(patient, LESION_TYPES[patient % 3]) for patient in range(120) for _ in range(1 + patient % 4)])
+    _, held_out = hold_out(items, share)
+    assert len(held_out) / len(items) == pytest.approx(share, abs=0.02)
+    counts = [sum(item.lesion_type == kind for item in held_out) for kind in LESION_TYPES]
+    assert max(counts) - min(counts) <= 8
+
+
+@pytest.mark.parametrize(("share", "parts"), [(0.25, 4), (0.2, 5)])
+def test_a_quarter_is_the_first_of_four_parts_and_a_fifth_of_five(share, parts):
+    items = items_of([(patient, LESION_TYPES[patient % 3]) for patient in range(40) for _ in range(1 + patient % 3)])
+    kept, held_out = hold_out(items, share, seed=2)
+    numbered = assign_folds(items, parts, seed=2)
+    assert [item.slice for item in held_out] == [item.slice for item in numbered if item.fold == 0]
+    assert {item.fold for item in kept + held_out} == {None}
+
+
+def test_a_few_patients_can_be_held_out_of_and_split():
+    items = items_of(enumerate([*LESION_TYPES, *LESION_TYPES]))
+    for share in (0.01, 0.1, 0.5, 0.9):
+        assert len(hold_out(items, share)[1]) == max(1, min(5, round(6 * share)))
+    assert sorted(item.fold for item in assign_folds(items, 6)) == [0, 1, 2, 3, 4, 5]
+    with pytest.raises(LiversegError, match=r"test share 0\.5 asked for with 1 patients; at least 2"):
+        hold_out(items[:1], 0.5)
+
+
+@pytest.mark.parametrize("settings", [{"folds": 1}, {"seed": -1}, {"seed": 2**32}])
+def test_numbers_that_cannot_be_are_wrong_usage(settings):
+    with pytest.raises(UsageError, match=r"(is|are) needed"):
+        assign_folds(items_of([(1, "cyst"), (2, "cyst")]), **{"folds": 2, **settings})
 
 
 def test_more_folds_than_patients_is_refused():
