@@ -19,7 +19,7 @@ import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.files import whole_file
 from liverseg.labels import LESION
 from liverseg.phantom import difficulty as d
@@ -60,7 +60,8 @@ def write_lits_tree(
         The folder.
 
     Raises:
-        LiversegError: if an argument is out of range, the folder is not writable or holds something else.
+        UsageError: if an argument is out of range.
+        LiversegError: if the folder is not writable or holds something else.
     """
     check_lits_arguments(volumes, matrix, seed, workers)
     folder = _open_tree(Path(root), {"kind": "lits", "volumes": volumes, "matrix": matrix, "seed": seed})
@@ -96,8 +97,9 @@ def write_cohort(
         The folder.
 
     Raises:
-        LiversegError: if an argument is out of range, there are fewer slices with lesions than asked for, the folder is
-            not writable or holds something else.
+        UsageError: if an argument is out of range.
+        LiversegError: if there are fewer slices with lesions than asked for, or the folder is not writable or holds
+            something else.
     """
     check_cohort_arguments(patients, slices, matrix, seed, workers)
     folder = _open_tree(Path(root), {"kind": "cohort", "patients": patients, "matrix": matrix, "seed": seed})
@@ -109,27 +111,27 @@ def write_cohort(
 
 
 def check_lits_arguments(volumes: int, matrix: int, seed: int, workers: int | None) -> None:
-    """Raise LiversegError for an argument of `write_lits_tree` that is out of range."""
+    """Raise UsageError for an argument of `write_lits_tree` that is out of range."""
     _check(volumes=volumes, matrix=matrix, seed=seed, workers=workers)
 
 
 def check_cohort_arguments(patients: int, slices: int, matrix: int, seed: int, workers: int | None) -> None:
-    """Raise LiversegError for an argument of `write_cohort` that is out of range."""
+    """Raise UsageError for an argument of `write_cohort` that is out of range."""
     _check(patients=patients, slices=slices, matrix=matrix, seed=seed, workers=workers)
     if slices < patients:
-        raise LiversegError(f"slices {slices}: fewer than the {patients} patients; each needs at least one")
+        raise UsageError(f"slices {slices}: fewer than the {patients} patients; each needs at least one")
 
 
 def _check(*, matrix: int, seed: int, workers: int | None, **counts: int) -> None:
     for name, count in counts.items():
         if count < 1:
-            raise LiversegError(f"{name} {count}: at least 1 is needed")
+            raise UsageError(f"{name} {count}: at least 1 is needed")
     if not _SMALLEST_MATRIX <= matrix <= 1024:
-        raise LiversegError(f"matrix {matrix}: from {_SMALLEST_MATRIX} to 1024 pixels are allowed")
+        raise UsageError(f"matrix {matrix}: from {_SMALLEST_MATRIX} to 1024 pixels are allowed")
     if seed < 0:
-        raise LiversegError(f"seed {seed}: a whole number from 0 is needed")
+        raise UsageError(f"seed {seed}: a whole number from 0 is needed")
     if workers is not None and workers < 1:
-        raise LiversegError(f"workers {workers}: at least 1 process is needed")
+        raise UsageError(f"workers {workers}: at least 1 process is needed")
 
 
 def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:

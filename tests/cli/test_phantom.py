@@ -16,7 +16,7 @@ from liverseg.cli.main import main
     ],
 )
 def test_numbers_that_cannot_be(options, words, tmp_path, capsys):
-    assert main(["phantom", str(tmp_path / "out"), *options]) == 1
+    assert main(["phantom", str(tmp_path / "out"), *options]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"liverseg: {words}")
     assert not (tmp_path / "out").exists()

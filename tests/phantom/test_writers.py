@@ -14,7 +14,7 @@ import pytest
 from liverseg.cli.main import main
 from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.lits import lits_items
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.phantom import write_cohort, write_lits_tree
 from liverseg.phantom.tables import choose_slices
@@ -119,7 +119,7 @@ def test_types_are_dealt_out_evenly() -> None:
     ],
 )
 def test_bad_arguments_are_named_and_nothing_is_written(tmp_path: Path, arguments: dict, message: str) -> None:
-    with pytest.raises(LiversegError, match=message):
+    with pytest.raises(UsageError, match=message):
         write_cohort(tmp_path / "cohort", **{"patients": 5, "slices": 12, "matrix": 64, **arguments}, progress=False)
     assert not (tmp_path / "cohort").exists()
 
@@ -151,6 +151,6 @@ def test_command_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_command_checks_both_trees_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["phantom", str(tmp_path / "out"), "--patients", "9", "--slices", "3"]) == 1
+    assert main(["phantom", str(tmp_path / "out"), "--patients", "9", "--slices", "3"]) == 2
     assert "slices 3" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
