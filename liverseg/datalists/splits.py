@@ -79,11 +79,13 @@ def hold_out(
     patients = len({item.patient for item in items})
     if patients < 2:
         raise LiversegError(f"test share {share} asked for with {patients} patients; at least 2 are needed")
-    numbered = assign_folds(items, _parts(items, share, patients), seed)
+    parts = _parts(items, share, patients)
+    numbered = assign_folds(items, parts, seed)
     sizes = Counter(item.fold for item in numbered)
-    # how many parts are taken: at least one, and at least one is left
-    ends = np.cumsum([sizes[part] for part in sorted(sizes)])[:-1]
-    taken = sorted(sizes)[: 1 + int(np.argmin(np.abs(ends - share * len(items))))]
+    # how many parts are taken: somebody is held out, and somebody is left
+    ends = np.cumsum([sizes[part] for part in range(parts)])[:-1]
+    misfit = np.where((ends > 0) & (ends < len(items)), np.abs(ends - share * len(items)), np.inf)
+    taken = range(1 + int(np.argmin(misfit)))
     kept = tuple(replace(item, fold=None) for item in numbered if item.fold not in taken)
     return kept, tuple(replace(item, fold=None) for item in numbered if item.fold in taken)
 
@@ -91,6 +93,6 @@ def hold_out(
 def _parts(items: Sequence[DataItem], share: float, patients: int) -> int:
     """Denominator of the fraction nearest the share, with no more parts than can be balanced, or than it needs."""
     frequent = max(Counter(item.lesion_type or "" for item in items).values())
-    most = min(patients, max(min(_PARTS, frequent), math.ceil(1 / min(share, 1 - share))))
+    most = math.ceil(min(patients, max(min(_PARTS, frequent), 1 / min(share, 1 - share))))
     nearest = Fraction(share).limit_denominator(most)
     return nearest.denominator if nearest.denominator > 1 else most
