@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
+# PyPI's torch for Linux is a CUDA build of several gigabytes; this index has the CPU build of the same version. For a GPU:
+# make TORCH_INDEX=https://download.pytorch.org/whl/cu130 ...
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
 .PHONY: demo test lint venv clean
 
@@ -23,7 +26,7 @@ venv: $(VENV)/.demo
 $(VENV)/.demo: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --progress-bar off -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e .
 	touch $@
 
@@ -36,4 +39,4 @@ $(VENV)/.dev: $(VENV)/.test
 	touch $@
 
 clean:
-	rm -rf build dist runs *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

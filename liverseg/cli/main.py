@@ -1,4 +1,4 @@
-"""The `liverseg` command: one verb for each thing, each verb one module with `HELP`, `add_arguments` and `run`."""
+"""The `liverseg` command: one verb for each thing, each verb one module with `add_arguments` and `run`."""
 
 from __future__ import annotations
 

@@ -9,11 +9,14 @@ from pathlib import Path
 from liverseg.datalists import build_datalist, read_datalist
 from liverseg.demo.stages import Stages, run_bundle, run_side_by_side
 from liverseg.demo.summary import write_summary
+from liverseg.errors import UsageError
 from liverseg.phantom import write_cohort, write_lits_tree
+from liverseg.phantom.writers import check_cohort_arguments, check_lits_arguments
 
 __all__ = ["DemoSize", "run_demo"]
 
 _TEST_SHARE = 0.25
+_FEWEST = 8
 _ORIGIN = "liverseg phantom: synthetic volumes, no patients"
 _LICENCE = "CC0-1.0"
 
@@ -51,15 +54,13 @@ def run_demo(output: Path, size: DemoSize) -> None:
         size: how much of it.
 
     Raises:
-        LiversegError: if a stage fails; its output is in `logs/`.
+        UsageError: if the size cannot be made.
+        LiversegError: if the folder holds phantoms of another size, or a stage fails; its output is in `logs/`.
     """
+    _check_size(size)
     output = Path(output).absolute()
-    if (output / "summary.json").exists():
-        for name in ("pretrain", "joint_transfer", "joint_scratch", "predictions", "logs", "input"):
-            shutil.rmtree(output / name, ignore_errors=True)
-        for name in ("summary.json", "summary.md", "stages.json"):
-            (output / name).unlink(missing_ok=True)
-    stages = Stages(output)
+    finished = (output / "summary.json").exists()
+    stages = Stages(output, anew=finished)
     lits, cohort = output / "data" / "lits", output / "data" / "cohort"
 
     with stages.stage("phantoms"):
@@ -75,6 +76,12 @@ def run_demo(output: Path, size: DemoSize) -> None:
                 origin=_ORIGIN,
                 licence=_LICENCE,
             )
+
+    if finished:  # only now: a demo of another size has been refused and lost nothing
+        for name in ("pretrain", "joint_transfer", "joint_scratch", "predictions", "input"):
+            shutil.rmtree(output / name, ignore_errors=True)
+        for name in ("summary.json", "summary.md"):
+            (output / name).unlink(missing_ok=True)
 
     weights, cache = output / "pretrain.safetensors", output / "cache"
     common = {"seed": size.seed}
@@ -112,6 +119,15 @@ def run_demo(output: Path, size: DemoSize) -> None:
         overrides = {"dataset_dir": case.parent, "output_dir": output / "predictions", "weights": joint}
         run_bundle(stages, "liver_lesion_joint", "inference", ["inference"], overrides)
     print(write_summary(output, stages.seconds, case))
+
+
+def _check_size(size: DemoSize) -> None:
+    """Everything about the size that would be found wrong only minutes later."""
+    check_lits_arguments(size.volumes, size.matrix, size.seed, None)
+    check_cohort_arguments(size.patients, size.slices, size.matrix, size.seed, None)
+    for name, count in (("volumes", size.volumes), ("patients", size.patients)):
+        if count < _FEWEST:
+            raise UsageError(f"{name} {count}: the demo needs {_FEWEST}, for five folds and test patients")
 
 
 def _held_out_case(cohort: Path, folder: Path) -> Path:

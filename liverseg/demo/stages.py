@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError
+from liverseg.files import write_text
 from liverseg.inference import find_bundle
 
 __all__ = ["Stages", "run_bundle", "run_side_by_side"]
@@ -24,16 +25,18 @@ class Stages:
 
     Args:
         output: the demo's folder, made if missing.
+        anew: count from zero, whatever an earlier demo left.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, anew: bool = False) -> None:
         self.logs = output / "logs"
         self._path = output / "stages.json"
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LiversegError(f"{output}: the demo cannot write there ({error.strerror})") from error
-        self.seconds: dict[str, float] = json.loads(self._path.read_text()) if self._path.exists() else {}
+        going_on = self._path.exists() and not anew
+        self.seconds: dict[str, float] = json.loads(self._path.read_text()) if going_on else {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -44,7 +47,7 @@ class Stages:
             yield
         finally:
             self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - start, 1)
-            self._path.write_text(json.dumps(self.seconds, indent=1) + "\n", encoding="utf-8")
+            write_text(self._path, json.dumps(self.seconds, indent=1) + "\n")
 
 
 def run_bundle(
@@ -68,7 +71,7 @@ def run_bundle(
         environment: variables set for this command.
 
     Raises:
-        LiversegError: if the command fails, with its last line.
+        LiversegError: if the command fails, naming the file its output is in.
     """
     folder = find_bundle(bundle)
     files = "[" + ",".join(f"'configs/{name}.yaml'" for name in configs) + "]"

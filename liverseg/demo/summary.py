@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from liverseg.files import write_text
 from liverseg.volumes import case_name
 
 __all__ = ["write_summary"]
@@ -41,9 +42,7 @@ def write_summary(output: Path, seconds: Mapping[str, float], case: Path) -> str
     }
     text = _markdown(summary)
     for name, content in (("summary.md", text), ("summary.json", json.dumps(summary, indent=1) + "\n")):
-        unfinished = output / f".{name}"
-        unfinished.write_text(content, encoding="utf-8")
-        unfinished.replace(output / name)
+        write_text(output / name, content)
     return f"{text}\nwritten: {output / 'summary.json'}\nopen:    {preview}"
 
 

@@ -17,6 +17,7 @@ from monai.data import Dataset
 from tqdm import tqdm
 
 from liverseg.errors import LiversegError
+from liverseg.files import file_hash
 from liverseg.inference.failures import SomeCasesFailed, cause_in_words, user_error
 from liverseg.inference.inferer import SlabInferer
 from liverseg.inference.lesions import liver_ml
@@ -24,7 +25,7 @@ from liverseg.inference.preview import write_preview
 from liverseg.inference.record import RunFacts, case_record, lesions_by_type
 from liverseg.inference.writers import write_case_files, write_json, write_table_csv, write_table_json
 from liverseg.labels import labels_for
-from liverseg.networks import SEResUNet, file_hash, load_weights
+from liverseg.networks import SEResUNet, load_weights
 from liverseg.volumes import write_like
 
 __all__ = ["CaseEvaluator"]

@@ -13,9 +13,10 @@ import nibabel as nib
 import pandas as pd
 import torch
 
+from liverseg.files import file_hash
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.labels import LESION, Label
-from liverseg.networks import WeightsRecord, file_hash, package_versions
+from liverseg.networks import WeightsRecord, package_versions
 from liverseg.volumes import Volume
 
 __all__ = ["FORMAT_VERSION", "RunFacts", "case_record", "lesions_by_type"]

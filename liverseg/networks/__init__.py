@@ -1,6 +1,6 @@
 """SE-ResNet U-Net in two sizes, and the hand-over of its weights from training to training."""
 
-from liverseg.networks.record import WeightsRecord, file_hash, package_versions, tensors_hash
+from liverseg.networks.record import WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
     TransferReport,
@@ -26,7 +26,6 @@ __all__ = [
     "WeightsRecord",
     "export_trained",
     "export_weights",
-    "file_hash",
     "load_weights",
     "package_versions",
     "read_record",

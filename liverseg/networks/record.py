@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import monai
@@ -18,7 +16,7 @@ import torch
 import liverseg
 from liverseg.errors import LiversegError
 
-__all__ = ["FORMAT_VERSION", "WeightsRecord", "file_hash", "package_versions", "tensors_hash"]
+__all__ = ["FORMAT_VERSION", "WeightsRecord", "package_versions", "tensors_hash"]
 
 FORMAT_VERSION = 1
 """Raised when a record of the new kind would mislead a reader of the old one."""
@@ -39,6 +37,7 @@ class WeightsRecord:
         epoch: epochs trained when the weights were kept; 0 for none.
         metrics: validation scores of that epoch, by name; NaN where a score was not defined.
         versions: package versions it was trained with, by package.
+        fold: validation fold of the data list that was held out; None where it is not known.
         tensors_sha256: `tensors_hash` of the weights; empty until they are written.
         format_version: see `FORMAT_VERSION`.
 
@@ -56,6 +55,7 @@ class WeightsRecord:
     epoch: int
     metrics: dict[str, float]
     versions: dict[str, str]
+    fold: int | None = None
     tensors_sha256: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -74,6 +74,7 @@ class WeightsRecord:
             ("epoch", _is_count(self.epoch)),
             ("metrics", isinstance(self.metrics, dict) and all(map(_is_number, self.metrics.values()))),
             ("versions", isinstance(self.versions, dict) and all(map(_is_text, self.versions.values()))),
+            ("fold", self.fold is None or _is_count(self.fold)),
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
             if not sound:
@@ -136,22 +137,6 @@ def tensors_hash(state: Mapping[str, torch.Tensor]) -> str:
         tensor = state[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{list(tensor.shape)}\0".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def file_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal.
-
-    Raises:
-        LiversegError: if it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with Path(path).open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise LiversegError(f"{path}: cannot be read ({error.strerror or error})") from error
     return digest.hexdigest()
 
 

@@ -10,7 +10,6 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from liverseg.errors import LiversegError
+from liverseg.files import whole_file
 from liverseg.networks.record import WeightsRecord, tensors_hash
 
 __all__ = ["export_trained", "export_weights", "read_record", "read_weights", "recorded_size", "save_state"]
@@ -158,17 +158,12 @@ def _plain(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _write_with_record(path: Path, record: WeightsRecord, write: Callable[[Path], Any]) -> None:
     beside = path.with_suffix(".json")
-    unfinished = [target.with_name(f".{target.name}.{os.getpid()}") for target in (beside, path)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished[0].write_text(record.dumps(indent=1) + "\n", encoding="utf-8")
-        write(unfinished[1])
-        for source, target in zip(unfinished, (beside, path), strict=True):
-            source.replace(target)
+        with whole_file(path) as weights_file, whole_file(beside) as record_file:  # the record is renamed first
+            record_file.write_text(record.dumps(indent=1) + "\n", encoding="utf-8")
+            write(weights_file)
     except (OSError, RuntimeError) as error:  # torch reports a full disk or a missing folder as RuntimeError
-        for source in unfinished:
-            with suppress(OSError):
-                source.unlink()
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise LiversegError(f"{path}: weights cannot be written ({reason}); choose another folder") from error
 

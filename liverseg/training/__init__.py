@@ -2,13 +2,22 @@
 
 from liverseg.training.best import BestWeights
 from liverseg.training.checkpoint import RunCheckpoint
+from liverseg.training.collate import collate_whole_slices
 from liverseg.training.epochs import EpochSeed, Progress
 from liverseg.training.evaluation import EvaluationWriter
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import StackedDeepSupervisionLoss
 from liverseg.training.metrics import SlabScores
 from liverseg.training.optimisation import parameter_groups
-from liverseg.training.run import RunData, load_run_data, run_record, start_from, write_transfer
+from liverseg.training.run import (
+    RunData,
+    load_for_evaluation,
+    load_run_data,
+    run_record,
+    start_from,
+    write_transfer,
+)
+from liverseg.training.scalars import ValidationScalars
 
 __all__ = [
     "BestWeights",
@@ -20,6 +29,9 @@ __all__ = [
     "SlabBatchInferer",
     "SlabScores",
     "StackedDeepSupervisionLoss",
+    "ValidationScalars",
+    "collate_whole_slices",
+    "load_for_evaluation",
     "load_run_data",
     "parameter_groups",
     "run_record",

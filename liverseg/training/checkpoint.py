@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +13,11 @@ import torch
 from ignite.engine import Engine, Events
 
 from liverseg.errors import LiversegError
+from liverseg.files import whole_file
 
 __all__ = ["RunCheckpoint"]
 
-_HOW_TO_GO_ON = "choose another output_dir, or start over with --resume false"
+_HOW_TO_GO_ON = "choose another output_dir, or start over with --resume False"
 
 
 class RunCheckpoint:
@@ -89,10 +89,8 @@ class RunCheckpoint:
             "settings": json.dumps(self.settings),
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }
-        unfinished = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
-            torch.save(content, unfinished)
-            unfinished.replace(self.path)
+            with whole_file(self.path) as unfinished:
+                torch.save(content, unfinished)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            unfinished.unlink(missing_ok=True)
             raise LiversegError(f"{self.path}: the checkpoint cannot be written ({error})") from error

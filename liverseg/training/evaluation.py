@@ -10,6 +10,7 @@ from pathlib import Path
 from ignite.engine import Engine, Events
 
 from liverseg.datalists import DataItem
+from liverseg.files import write_text
 from liverseg.training.metrics import SlabScores
 
 __all__ = ["EvaluationWriter"]
@@ -41,6 +42,6 @@ class EvaluationWriter:
         self.scores.write_table(self.output_dir / "evaluation.csv", units)
         scores = self.scores.counted.scores()
         content = {"units": len(self.items), "patients": len({item.patient for item in self.items}), **scores}
-        (self.output_dir / "evaluation.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        write_text(self.output_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
         told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
         logging.getLogger(__name__).info("%s, %d patients: %s", self.name, content["patients"], told)

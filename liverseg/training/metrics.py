@@ -12,6 +12,7 @@ from ignite.metrics import Metric
 from monai.utils import CommonKeys
 
 from liverseg.evaluation import UnitScores
+from liverseg.files import write_text
 
 __all__ = ["SlabScores"]
 
@@ -76,4 +77,4 @@ class SlabScores(Metric):
         rows = self.counted.table().reset_index()
         for column in units[0] if units else ():
             rows.insert(1, column, [units[unit][column] for unit in rows["unit"]])
-        rows.drop(columns="unit").to_csv(path, index=False, float_format="%.6g")
+        write_text(path, rows.drop(columns="unit").to_csv(index=False, float_format="%.6g"))

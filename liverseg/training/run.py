@@ -8,13 +8,21 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from liverseg.datalists import DataItem, datalist_hash, read_datalist
+from liverseg.datalists import DataItem, DataList, datalist_hash, read_datalist
 from liverseg.errors import LiversegError
-from liverseg.labels import label_names, labels_for
-from liverseg.networks import SEResUNet, TransferReport, WeightsRecord, package_versions, transfer_weights
+from liverseg.files import write_text
+from liverseg.labels import JOINT_LABELS, label_names, labels_for
+from liverseg.networks import (
+    SEResUNet,
+    TransferReport,
+    WeightsRecord,
+    load_weights,
+    package_versions,
+    transfer_weights,
+)
 from liverseg.transforms import SLAB_SLICES
 
-__all__ = ["RunData", "load_run_data", "run_record", "start_from", "write_transfer"]
+__all__ = ["RunData", "load_for_evaluation", "load_run_data", "run_record", "start_from", "write_transfer"]
 
 
 @dataclass(frozen=True)
@@ -41,12 +49,18 @@ class RunData:
         return self.test or self.validation
 
 
-def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, fold: int) -> RunData:
-    """Read a data list and see that its folder and files are there.
+def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, fold: int, num_channels: int) -> RunData:
+    """Read a data list and see that its labels are the network's and its folder and files are there.
+
+    Args:
+        datalist: the list.
+        dataset_dir: folder its paths are relative to.
+        fold: to hold out.
+        num_channels: output channels of the network, which say what its label table is.
 
     Raises:
-        LiversegError: if the folder is missing or empty, the list is not sound, has no such fold, names a file that is
-            not there, or the images of the fold leave nothing to train on.
+        LiversegError: if the folder is missing or empty, the list is not sound, has other labels, no such fold, names a
+            file that is not there, or the images of the fold leave nothing to train on.
     """
     folder = Path(dataset_dir)
     if not folder.is_dir():
@@ -54,6 +68,7 @@ def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, f
     if not any(folder.iterdir()):
         raise LiversegError(f"dataset_dir {folder}: the folder is empty")
     listed = read_datalist(datalist)
+    _check_labels(datalist, listed, num_channels)
     training, validation = listed.split(fold)
     if not training:
         raise LiversegError(f"{datalist}: fold {fold} holds every item; nothing is left to train on")
@@ -65,7 +80,20 @@ def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, f
     return RunData(training, validation, test)
 
 
-def run_record(network: SEResUNet, hu_window: tuple[float, float], datalist: str | os.PathLike) -> WeightsRecord:
+def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: int) -> None:
+    """Refuse a list whose label numbers mean something else: a lesion of LiTS would be trained as a cyst."""
+    own = {str(label.index): label.name for label in labels_for(num_channels)}
+    # names are compared where they matter: LiTS's own lists call the lesion tumour
+    same = listed.labels == own if num_channels == len(JOINT_LABELS) else listed.labels.keys() == own.keys()
+    if not same:
+        theirs = ", ".join(f"{index} {name}" for index, name in listed.labels.items()) or "none"
+        ours = ", ".join(f"{index} {name}" for index, name in own.items())
+        raise LiversegError(f"{datalist}: its labels are {theirs}; this bundle's are {ours}: take a list of this kind")
+
+
+def run_record(
+    network: SEResUNet, hu_window: tuple[float, float], datalist: str | os.PathLike, fold: int
+) -> WeightsRecord:
     """The record of a network about to be trained: epoch 0, no metrics yet.
 
     Its weights are kept without auxiliary heads, so it tells of a network without deep supervision.
@@ -82,7 +110,51 @@ def run_record(network: SEResUNet, hu_window: tuple[float, float], datalist: str
         epoch=0,
         metrics={},
         versions=package_versions(),
+        fold=fold,
     )
+
+
+def load_for_evaluation(
+    network: SEResUNet,
+    weights: str | os.PathLike,
+    hu_window: tuple[float, float],
+    datalist: str | os.PathLike,
+    fold: int,
+    data: RunData,
+) -> WeightsRecord | None:
+    """Load trained weights to score them, on patients they were not trained on as far as their record can tell.
+
+    Args:
+        network: changed in place.
+        weights: .pt or .safetensors.
+        hu_window: the run's HU window, which the weights must have been trained with.
+        datalist: of the evaluation.
+        fold: that is scored where the list has no test items.
+        data: the run's items.
+
+    Returns:
+        The record of the weights; None where they have none.
+
+    Raises:
+        LiversegError: if the weights do not fit, or were trained on the fold that would be scored.
+    """
+    record = load_weights(network, weights, hu_window=hu_window)
+    log = logging.getLogger(__name__)
+    if record is None:
+        log.warning("%s: no record beside it, so nobody can tell which patients it was trained on", weights)
+    elif record.datalist_sha256 != datalist_hash(datalist):
+        log.warning(
+            "%s: trained on data list %s, not on this %s; see to it that no patient is in both",
+            weights,
+            record.datalist_name,
+            datalist,
+        )
+    elif not data.test and record.fold != fold:
+        raise LiversegError(
+            f"{weights}: trained with fold {record.fold} held out, so on the patients of fold {fold}; "
+            f"give --fold {record.fold}"
+        )
+    return record
 
 
 def start_from(
@@ -118,4 +190,4 @@ def start_from(
 def write_transfer(report: TransferReport | None, output_dir: str | os.PathLike) -> None:
     """Write what `start_from` did to `transfer.json` in an existing folder."""
     content = {"loaded": [], "left": {}} if report is None else report.to_json()
-    (Path(output_dir) / "transfer.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(Path(output_dir) / "transfer.json", json.dumps(content, indent=1) + "\n")

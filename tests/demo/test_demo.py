@@ -112,3 +112,20 @@ def test_numbers_that_cannot_be_are_one_line_and_leave_nothing(tmp_path, capsys)
     assert main(["demo", str(tmp_path / "demo"), "--volumes", "0"]) == 1
     assert capsys.readouterr().err.splitlines()[-1].startswith("liverseg: volumes 0")
     assert not (tmp_path / "demo" / "data").exists()
+
+
+def test_a_demo_of_another_size_is_refused_and_the_finished_one_kept(demo, capsys):
+    before = {
+        path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file() and path.name != "stages.json"
+    }
+    assert main(["demo", str(demo), *SIZE[:-1], "96", *EPOCHS]) == 1
+    assert "matrix 64, now matrix 96" in capsys.readouterr().err
+    after = {path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file() and path.name != "stages.json"}
+    assert after == before
+
+
+@pytest.mark.parametrize(("option", "value"), [("--volumes", "7"), ("--patients", "7"), ("--matrix", "12")])
+def test_a_size_that_cannot_be_made_is_refused_before_anything_is_written(option, value, tmp_path, capsys):
+    assert main(["demo", str(tmp_path / "demo"), *SIZE, option, value]) == 2
+    assert f"{option[2:]} {value}" in capsys.readouterr().err
+    assert not (tmp_path / "demo").exists()

@@ -1,4 +1,3 @@
-import hashlib
 import json
 import math
 from dataclasses import replace
@@ -7,7 +6,7 @@ import pytest
 import torch
 
 from liverseg.errors import LiversegError
-from liverseg.networks import WeightsRecord, file_hash, package_versions, tensors_hash
+from liverseg.networks import WeightsRecord, package_versions, tensors_hash
 
 
 def test_record_survives_json(record):
@@ -62,13 +61,6 @@ def test_tensors_hash_sees_names_types_shapes_and_values_and_nothing_else():
     assert tensors_hash({**state, "b": state["b"].reshape(3, 2)}) != base
     assert tensors_hash({"b": state["b"], "d": state["a"], "c": state["c"]}) != base
     assert tensors_hash({"half": torch.ones(3, dtype=torch.bfloat16)}) != tensors_hash({"half": torch.ones(3)})
-
-
-def test_file_hash(tmp_path):
-    (tmp_path / "list.json").write_bytes(b"{}")
-    assert file_hash(tmp_path / "list.json") == hashlib.sha256(b"{}").hexdigest()
-    with pytest.raises(LiversegError, match=r"none.json: cannot be read"):
-        file_hash(tmp_path / "none.json")
 
 
 def test_versions_are_those_of_the_packages():

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ import torch
 from liverseg.datalists import datalist_hash, read_datalist
 from liverseg.errors import LiversegError
 from liverseg.networks import SEResUNet, export_weights, read_weights
-from liverseg.training import load_run_data, run_record, start_from, write_transfer
+from liverseg.training import load_for_evaluation, load_run_data, run_record, start_from, write_transfer
 
 WINDOW = (-200, 250)
 
@@ -31,7 +32,7 @@ def tree(lits_tree, tmp_path):
 
 def test_a_fold_is_held_out_and_test_patients_are_in_neither(tree):
     datalist, folder = tree()
-    data = load_run_data(datalist, folder, 1)
+    data = load_run_data(datalist, folder, 1, 3)
     assert {item.fold for item in data.validation} == {1}
     assert {item.fold for item in data.training} == {0, 2}
     listed = read_datalist(datalist)
@@ -41,7 +42,7 @@ def test_a_fold_is_held_out_and_test_patients_are_in_neither(tree):
 
 def test_test_images_without_a_label_are_left_out_and_the_fold_is_evaluated(tree, caplog):
     datalist, folder = tree(lambda content: [item.pop("label") for item in content["test"]])
-    data = load_run_data(datalist, folder, 0)
+    data = load_run_data(datalist, folder, 0, 3)
     assert data.test == ()
     assert data.evaluation == data.validation
     assert "no labelled test items: evaluating the held-out fold" in caplog.text
@@ -64,7 +65,19 @@ def one_fold(content):
 def test_lists_that_cannot_be_trained_on(edit, fold, words, tree):
     datalist, folder = tree(edit)
     with pytest.raises(LiversegError, match=words):
-        load_run_data(datalist, folder, fold)
+        load_run_data(datalist, folder, fold, 3)
+
+
+def test_a_list_with_other_labels_is_refused_before_a_lesion_is_trained_as_a_cyst(tree, cohort_tree):
+    datalist, folder = tree()
+    with pytest.raises(
+        LiversegError, match=r"its labels are 0 background, 1 liver, 2 lesion; this bundle's are .*2 cyst"
+    ):
+        load_run_data(datalist, folder, 0, 5)
+    with pytest.raises(LiversegError, match=r"4 metastasis; this bundle's are 0 background, 1 liver, 2 lesion"):
+        load_run_data(cohort_tree / "datalist.json", cohort_tree, 0, 3)
+    datalist, folder = tree(lambda content: content["labels"].update({"2": "tumour"}))
+    assert load_run_data(datalist, folder, 0, 3).training  # whatever LiTS's own lists call it
 
 
 def test_folders_that_hold_nothing(tree, tmp_path):
@@ -72,18 +85,18 @@ def test_folders_that_hold_nothing(tree, tmp_path):
     (tmp_path / "empty").mkdir()
     for folder, words in ((tmp_path / "none", "no such folder"), (tmp_path / "empty", "the folder is empty")):
         with pytest.raises(LiversegError, match=f"dataset_dir {folder}: {words}"):
-            load_run_data(datalist, folder, 0)
+            load_run_data(datalist, folder, 0, 3)
 
 
 def test_the_record_of_a_run_names_network_labels_and_list(lits_tree):
     network = SEResUNet("small", out_channels=3, deep_supervision=True)
-    record = run_record(network, [-200, 250], lits_tree / "datalist.json")
+    record = run_record(network, [-200, 250], lits_tree / "datalist.json", 2)
     assert record.arguments == {**network.arguments(), "deep_supervision": False}  # they are kept without aux heads
     assert record.labels == ("background", "liver", "lesion")
     assert record.hu_window == (-200.0, 250.0)
     assert record.datalist_name == read_datalist(lits_tree / "datalist.json").name
     assert record.datalist_sha256 == datalist_hash(lits_tree / "datalist.json")
-    assert (record.epoch, record.metrics) == (0, {})
+    assert (record.epoch, record.metrics, record.fold) == (0, {}, 2)
 
 
 @pytest.fixture
@@ -92,7 +105,7 @@ def pretrained(lits_tree, tmp_path):
     torch.manual_seed(5)
     network = SEResUNet("small", out_channels=3, deep_supervision=True)
     path = tmp_path / "weights" / "pretrain.safetensors"
-    export_weights(path, network.state_dict(), run_record(network, WINDOW, lits_tree / "datalist.json"))
+    export_weights(path, network.state_dict(), run_record(network, WINDOW, lits_tree / "datalist.json", 1))
     return path
 
 
@@ -123,3 +136,28 @@ def test_weights_that_are_missing_or_of_another_window_are_refused(pretrained):
         start_from(SEResUNet("small"), str(pretrained.parent / "none.pt"), WINDOW)
     with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 250\] in the network"):
         start_from(SEResUNet("small"), str(pretrained), (-100, 250))
+
+
+def test_weights_are_not_scored_on_patients_they_were_trained_on(pretrained, lits_tree, tmp_path, caplog):
+    network = SEResUNet("small", out_channels=3)
+    datalist = lits_tree / "datalist.json"
+    data = load_run_data(datalist, lits_tree, 0, 3)
+    assert load_for_evaluation(network, pretrained, WINDOW, datalist, 0, data).fold == 1  # its test list is nobody's
+    only_fold = replace(data, test=())
+    with pytest.raises(
+        LiversegError, match=r"trained with fold 1 held out, so on the patients of fold 0; give --fold 1"
+    ):
+        load_for_evaluation(network, pretrained, WINDOW, datalist, 0, only_fold)
+    load_for_evaluation(network, pretrained, WINDOW, datalist, 1, only_fold)
+    assert not caplog.records
+    other = tmp_path / "other.json"
+    other.write_text(datalist.read_text() + " ")
+    load_for_evaluation(network, pretrained, WINDOW, other, 0, only_fold)
+    assert "see to it that no patient is in both" in caplog.text
+
+
+def test_weights_of_another_window_are_not_scored(pretrained, tree):
+    datalist, folder = tree()
+    data = load_run_data(datalist, folder, 0, 3)
+    with pytest.raises(LiversegError, match=r"HU window"):
+        load_for_evaluation(SEResUNet("small", out_channels=3), pretrained, (-100, 250), datalist, 0, data)

@@ -1,0 +1,36 @@
+"""Slices of several volumes in one validation batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.utils import CommonKeys
+from torch.nn import functional
+from torch.utils.data import default_collate
+
+__all__ = ["collate_whole_slices"]
+
+
+def collate_whole_slices(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Batch elements of `SlabDataset` whose slices differ in size, enlarged to the largest below and on the right.
+
+    Images repeat their edge, as the network's own padding does, so that a slice scores the same whatever it is batched
+    with; zeros would be a rim of soft tissue. Labels get background there.
+
+    Args:
+        batch: elements with `image` (slab slices, H, W) and `label` (1, H, W) of any height and width.
+    """
+    height = max(element[CommonKeys.IMAGE].shape[-2] for element in batch)
+    width = max(element[CommonKeys.IMAGE].shape[-1] for element in batch)
+    return default_collate([_enlarged(element, height, width) for element in batch])
+
+
+def _enlarged(element: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+    image, label = torch.as_tensor(element[CommonKeys.IMAGE]), torch.as_tensor(element[CommonKeys.LABEL])
+    more = [0, width - image.shape[-1], 0, height - image.shape[-2]]
+    out = dict(element)
+    out[CommonKeys.IMAGE] = functional.pad(image, more, mode="replicate")
+    out[CommonKeys.LABEL] = functional.pad(label, more)
+    return out

@@ -1,0 +1,27 @@
+"""Slices of different sizes in one batch."""
+
+import torch
+
+from liverseg.training import collate_whole_slices
+
+
+def element(height, width, value):
+    return {"image": torch.full((3, height, width), value), "label": torch.ones(1, height, width), "unit": 7}
+
+
+def test_images_repeat_their_edge_and_labels_get_background():
+    small, large = element(4, 5, -1.0), element(6, 8, 0.5)
+    small["image"][:, -1, -1] = 1.0
+    batch = collate_whole_slices([small, large])
+    assert batch["image"].shape == (2, 3, 6, 8)
+    assert torch.equal(batch["image"][0, :, :4, :5], small["image"])
+    assert (batch["image"][0, :, 3:, 4:] == 1.0).all()  # the corner goes on, not a soft-tissue zero
+    assert torch.equal(batch["label"][0, :, :4, :5], small["label"])
+    assert batch["label"][0].sum() == 20
+    assert torch.equal(batch["image"][1], large["image"])
+    assert batch["unit"].tolist() == [7, 7]
+
+
+def test_equal_sizes_are_batched_as_they_are():
+    batch = collate_whole_slices([element(4, 4, 0.0), element(4, 4, 1.0)])
+    assert batch["image"].shape == (2, 3, 4, 4)
