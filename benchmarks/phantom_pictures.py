@@ -36,8 +36,9 @@ RANKS = (0.95, 0.75, 0.5, 0.25, 0.05)
 CROP_MM = 90.0
 KERNELS = (0.55, 0.65, 0.8)
 """Kernel cut-offs in cycles a mm, from the range that `patient` draws from; the pixel's own limit may be lower."""
-COLORS = 96
-"""Palette of a saved picture: noise does not compress, fewer greys do."""
+GREYS = 72
+SHADES = 6
+"""Greys and shades of each label's colour in a saved picture's palette: noise does not compress, fewer greys do."""
 
 
 def colour(label: Label) -> tuple[float, float, float]:
@@ -47,12 +48,29 @@ def colour(label: Label) -> tuple[float, float, float]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as a PNG of few colours; the same figure gives the same bytes."""
+    """Write a figure as a PNG; the same figure gives the same bytes."""
+    FigureCanvasAgg(figure)
+    figure.savefig(path, format="png", metadata={"Software": None}, pil_kwargs={"optimize": True})
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def save_dark(figure: Figure, path: Path) -> None:
+    """Write a figure of CT images with outlines as a PNG of few colours; the same figure gives the same bytes."""
     FigureCanvasAgg(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
+    greys = np.repeat(np.linspace(0, 255, GREYS)[:, None], 3, axis=1)
+    # from black over the colour itself to white, without the ends, which are greys
+    colours = [
+        np.interp(np.linspace(0, 2, SHADES + 2)[1:-1], (0, 1, 2), (0, channel, 255))
+        for label in JOINT_LABELS[1:]
+        for channel in label.color
+    ]
+    tints = np.stack(colours).reshape(-1, 3, SHADES).transpose(0, 2, 1).reshape(-1, 3)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(np.rint(np.concatenate([greys, tints])).astype(np.uint8).ravel().tolist())
     picture = Image.open(buffer).convert("RGB")
-    picture.quantize(COLORS, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
+    picture.quantize(palette=palette, dither=Image.Dither.NONE).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
@@ -103,7 +121,7 @@ def draw_abdomens(lits: Path, path: Path) -> None:
             f"slices {facts['thickness_mm']:g} mm, noise {facts['noise_hu']:.0f} HU, liver {facts['liver_hu']:.0f} HU"
         )
         column[0].set_title(title, color="white", fontsize=9, pad=3)
-    save(figure, path)
+    save_dark(figure, path)
 
 
 def body_box(hu: np.ndarray) -> tuple[slice, slice]:
@@ -133,7 +151,7 @@ def draw_lesions(cohort: Path, lesions: pd.DataFrame, path: Path) -> None:
         box = grid[2 * place, 0].get_position()
         colour_of_kind = colour(JOINT_LABELS[LESION + place])
         figure.text(0.006, box.y0, kind, color=colour_of_kind, fontsize=11, rotation=90, va="center")
-    save(figure, path)
+    save_dark(figure, path)
 
 
 def crop(cohort: Path, lesion: pd.Series) -> tuple[np.ndarray, np.ndarray]:
@@ -166,7 +184,7 @@ def draw_overlap(lesions: pd.DataFrame, path: Path) -> None:
     axes.set_xticks([6, 10, 20, 40], ["6", "10", "20", "40"])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0), handletextpad=0.1)
     save(figure, path)
 
 
