@@ -22,11 +22,11 @@ lint: $(VENV)/.dev
 
 venv: $(VENV)/.demo
 
-# torch comes first and exactly, so that no other package's open range can choose a CUDA build
+# torch comes first, exactly and alone, so that no other package chooses a CUDA build; what it needs comes with the rest
 $(VENV)/.demo: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --progress-bar off -c constraints.txt --extra-index-url $(TORCH_INDEX) torch==2.13.0
+	$(BIN)/python -m pip install --progress-bar off --no-deps --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e .
 	touch $@
 
