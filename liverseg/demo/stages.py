@@ -19,6 +19,9 @@ from liverseg.inference import find_bundle
 
 __all__ = ["Stages", "run_bundle", "run_side_by_side"]
 
+_OWN_CONFIGS = "ignore:parsing config_file"
+"""MONAI warns that a config is code and must be trusted; these are the project's own."""
+
 
 class Stages:
     """Counts seconds by stage; the count survives an interruption.
@@ -83,7 +86,7 @@ def run_bundle(
     with log.open("w", encoding="utf-8") as out:
         out.write(" ".join(command) + "\n")
         out.flush()
-        variables = {**os.environ, **(environment or {})}
+        variables = {**os.environ, "PYTHONWARNINGS": _OWN_CONFIGS, **(environment or {})}
         code = subprocess.run(command, cwd=folder, stdout=out, check=False, env=variables).returncode
     if code:
         raise LiversegError(f"{bundle}: {run_id} ended with exit code {code}; its output is in {log}")
