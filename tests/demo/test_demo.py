@@ -108,12 +108,6 @@ def test_a_place_below_a_file_is_one_line(tmp_path, capsys):
     assert line.startswith(f"liverseg: {tmp_path}/file/demo: the demo cannot write there")
 
 
-def test_numbers_that_cannot_be_are_one_line_and_leave_nothing(tmp_path, capsys):
-    assert main(["demo", str(tmp_path / "demo"), "--volumes", "0"]) == 1
-    assert capsys.readouterr().err.splitlines()[-1].startswith("liverseg: volumes 0")
-    assert not (tmp_path / "demo" / "data").exists()
-
-
 def test_a_demo_of_another_size_is_refused_and_the_finished_one_kept(demo, capsys):
     before = {
         path: path.stat().st_mtime_ns for path in demo.rglob("*") if path.is_file() and path.name != "stages.json"
@@ -124,8 +118,11 @@ def test_a_demo_of_another_size_is_refused_and_the_finished_one_kept(demo, capsy
     assert after == before
 
 
-@pytest.mark.parametrize(("option", "value"), [("--volumes", "7"), ("--patients", "7"), ("--matrix", "12")])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--volumes", "0"), ("--volumes", "7"), ("--patients", "7"), ("--matrix", "12")]
+)
 def test_a_size_that_cannot_be_made_is_refused_before_anything_is_written(option, value, tmp_path, capsys):
     assert main(["demo", str(tmp_path / "demo"), *SIZE, option, value]) == 2
-    assert f"{option[2:]} {value}" in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"liverseg: {option[2:]} {value}")
     assert not (tmp_path / "demo").exists()
