@@ -66,14 +66,7 @@ def pretrain_run(made_once, lits_tree):
     """A pre-training that was not interrupted, evaluated and exported: a folder with everything those left."""
 
     def fill(folder):
-        run = {"output_dir": folder, "ckpt_dir": folder / "models"}
-        data = {"dataset_dir": lits_tree, **TINY}
-        for run_id, configs, more in (
-            ("training", TRAIN, data),
-            ("evaluating", EVALUATE, data),
-            ("export", EXPORT, {}),
-        ):
-            _told(folder, run_id, run_bundle(PRETRAIN, run_id, configs, **run, **more))
+        _train_evaluate_export(PRETRAIN, folder, dataset_dir=lits_tree)
 
     return made_once("pretrain", fill)
 
@@ -83,22 +76,23 @@ def joint_run(made_once, cohort_tree, pretrain_run):
     """A joint training from the pre-training's weights, evaluated and exported, likewise."""
 
     def fill(folder):
-        run = {"output_dir": folder, "ckpt_dir": folder / "models"}
-        data = {"dataset_dir": cohort_tree, **TINY, "pretrain_weights": pretrain_run / "pretrain.safetensors"}
-        for run_id, configs, more in (
-            ("training", TRAIN, data),
-            ("evaluating", EVALUATE, data),
-            ("export", EXPORT, {}),
-        ):
-            _told(folder, run_id, run_bundle(JOINT, run_id, configs, **run, **more))
+        weights = pretrain_run / "pretrain.safetensors"
+        _train_evaluate_export(JOINT, folder, dataset_dir=cohort_tree, pretrain_weights=weights)
 
     return made_once("joint", fill)
 
 
-def _told(folder, run_id, told):
-    assert told.code == 0, f"{run_id}: {told.out}{told.err}"
-    (folder / f"{run_id}.out").write_text(told.out)
-    (folder / f"{run_id}.err").write_text(told.err)
+def _train_evaluate_export(bundle, folder, **data):
+    run = {"output_dir": folder, "ckpt_dir": folder / "models"}
+    for run_id, configs, more in (
+        ("training", TRAIN, {**data, **TINY}),
+        ("evaluating", EVALUATE, {**data, **TINY}),
+        ("export", EXPORT, {}),
+    ):
+        told = run_bundle(bundle, run_id, configs, **run, **more)
+        assert told.code == 0, f"{run_id}: {told.out}{told.err}"
+        (folder / f"{run_id}.out").write_text(told.out)
+        (folder / f"{run_id}.err").write_text(told.err)
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from liverseg.inference.bundles import find_bundle
 from liverseg.inference.cases import find_cases
 from liverseg.inference.evaluator import CaseEvaluator
-from liverseg.inference.failures import SomeCasesFailed, user_error
+from liverseg.inference.failures import SomeCasesFailed
 from liverseg.inference.inferer import SlabInferer, SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, KeepLargestLiverd, MeasureLesionsd, ReadCTd
 
@@ -18,5 +18,4 @@ __all__ = [
     "SomeCasesFailed",
     "find_bundle",
     "find_cases",
-    "user_error",
 ]

@@ -16,9 +16,9 @@ import torch
 from monai.data import Dataset
 from tqdm import tqdm
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, user_error
 from liverseg.files import file_hash
-from liverseg.inference.failures import SomeCasesFailed, cause_in_words, user_error
+from liverseg.inference.failures import SomeCasesFailed, cause_in_words
 from liverseg.inference.inferer import SlabInferer
 from liverseg.inference.lesions import liver_ml
 from liverseg.inference.preview import write_preview

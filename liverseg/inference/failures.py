@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from liverseg.errors import ExitCode, LiversegError, user_error
 
-__all__ = ["SomeCasesFailed", "cause_in_words", "user_error"]
+__all__ = ["SomeCasesFailed", "cause_in_words"]
 
 
 class SomeCasesFailed(LiversegError):

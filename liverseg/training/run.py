@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from liverseg.datalists import DataItem, DataList, datalist_hash, read_datalist
+from liverseg.datalists import DataItem, DataList, datalist_hash, label_table, read_datalist
 from liverseg.errors import LiversegError
 from liverseg.files import write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
@@ -82,7 +82,7 @@ def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, f
 
 def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: int) -> None:
     """Refuse a list whose label numbers mean something else: a lesion of LiTS would be trained as a cyst."""
-    own = {str(label.index): label.name for label in labels_for(num_channels)}
+    own = label_table(num_channels)
     # names are compared where they matter: LiTS's own lists call the lesion tumour
     same = listed.labels == own if num_channels == len(JOINT_LABELS) else listed.labels.keys() == own.keys()
     if not same:
