@@ -19,9 +19,11 @@ import torch
 
 from liverseg.errors import ExitCode, LiversegError, UsageError, user_error
 from liverseg.overrides import is_monai_command, refuse_unknown_overrides
+from liverseg.precision import low_precision as check_precision
 from liverseg.values import check_values
 
 __all__ = [
+    "check_precision",
     "check_values",
     "default_output_dir",
     "optional_path",

@@ -6,6 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from liverseg.errors import UsageError
+
 __all__ = ["autocast", "low_precision"]
 
 
@@ -23,11 +25,11 @@ def low_precision(device: torch.device | str, amp: bool | str = "auto") -> torch
         `torch.bfloat16`, or None for plain float32.
 
     Raises:
-        ValueError: if `amp` is another word, or True where the hardware has no bfloat16.
+        UsageError: if `amp` is another word, or True where the hardware has no bfloat16.
     """
     wanted = str(amp).lower()
     if wanted not in ("auto", "true", "false"):
-        raise ValueError(f"amp is {amp!r}; it may be auto, true or false")
+        raise UsageError(f"amp is {amp!r}; it must be auto, true or false")
     if wanted == "false":
         return None
     kind = torch.device(device).type
@@ -36,7 +38,7 @@ def low_precision(device: torch.device | str, amp: bool | str = "auto") -> torch
     else:
         able = kind == "cpu" and torch.cpu._is_avx512_bf16_supported()
     if not able and wanted == "true":
-        raise ValueError(f"amp is true but {kind} has no bfloat16 here; take auto or false")
+        raise UsageError(f"amp is true, but {kind} has no bfloat16 here; take auto or false")
     return torch.bfloat16 if able else None
 
 

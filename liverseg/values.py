@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
@@ -47,15 +47,38 @@ def _word(*words: str) -> _Rule:
     return _Rule(lambda value: str(value).lower() in words, f"{', '.join(words[:-1])} or {words[-1]}")
 
 
+def _numbers(value: Any) -> list[float] | None:
+    """A list of finite numbers, or None where the value is something else."""
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return None
+    one = _number(lowest=-math.inf)
+    return [float(number) for number in value] if all(one.holds(number) for number in value) else None
+
+
+def _shares(value: Any) -> bool:
+    numbers = _numbers(value)
+    return numbers is not None and min(numbers, default=-1) >= 0 and sum(numbers) > 0
+
+
+def _window(value: Any) -> bool:
+    numbers = _numbers(value)
+    return numbers is not None and len(numbers) == 2 and numbers[0] < numbers[1]
+
+
+_SHARES = _Rule(_shares, "a list of numbers, 0 or more and not all 0, one for each label")
+
 _RULES = {
     "amp": _word("auto", "true", "false"),
     "batch_size": _whole(1),
+    "class_weights": _SHARES,
+    "crop_ratios": _SHARES,
     "crop_size": _whole(1),
     "deep_supervision": _Rule(lambda value: isinstance(value, bool), "True or False"),
     "dice_weight": _number(),
     "epochs": _whole(1),
     "fold": _whole(0),
     "head_factor": _number(0),
+    "hu_window": _Rule(_window, "two numbers, the lower first, in HU"),
     "learning_rate": _number(0),
     "lesion_free": _number(highest=1),
     "min_lesion_ml": _number(),
@@ -71,10 +94,11 @@ _RULES = {
 }
 
 
-def check_values(**values: Any) -> None:
+def check_values(labels: int | None = None, **values: Any) -> None:
     """Refuse a value that a config's key cannot have, before anything is built from it or written.
 
     Args:
+        labels: how many labels there are, for values that have a number for each.
         values: keys of a config and what they are; a key without a rule is a mistake in the config.
 
     Raises:
@@ -86,3 +110,5 @@ def check_values(**values: Any) -> None:
     for key, value in values.items():
         if not _RULES[key].holds(value):
             raise UsageError(f"{key} is {value!r}; it must be {_RULES[key].words}")
+        if _RULES[key] is _SHARES and len(value) != labels:
+            raise UsageError(f"{key} is {value!r}, {len(value)} numbers; it must have {labels}, one for each label")

@@ -6,7 +6,6 @@ from liverseg.datalists.lits import lits_items
 from liverseg.datalists.model import (
     DataItem,
     DataList,
-    datalist_hash,
     label_table,
     read_datalist,
     write_datalist,
@@ -20,7 +19,6 @@ __all__ = [
     "assign_folds",
     "build_datalist",
     "cohort_items",
-    "datalist_hash",
     "hold_out",
     "label_table",
     "lits_items",

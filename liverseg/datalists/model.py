@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError
-from liverseg.files import file_hash, whole_file
+from liverseg.files import whole_file
 from liverseg.labels import LESION_TYPES, labels_for
 
 __all__ = ["DataItem", "DataList", "read_datalist", "write_datalist"]
@@ -201,12 +201,3 @@ def _item(path: Path, raw: Any) -> DataItem:
 def _shown(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def datalist_hash(path: str | os.PathLike) -> str:
-    """SHA-256 of a data list file, in hexadecimal.
-
-    Raises:
-        LiversegError: if it cannot be read.
-    """
-    return file_hash(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import sys
+import sysconfig
 from pathlib import Path
 
 import liverseg
@@ -19,7 +19,7 @@ def find_bundle(name: str) -> Path:
     """The folder of one of the project's bundles.
 
     Looked for in the folder `LIVERSEG_BUNDLES` names and, where that is not set, beside the package (a checkout) and in
-    `share/liverseg/bundles` of the Python environment (an installation).
+    `share/liverseg/bundles` where Python's packages put their data (an installation, the user's own included).
 
     Args:
         name: the bundle's folder name, as `liver_lesion_joint`.
@@ -32,7 +32,9 @@ def find_bundle(name: str) -> Path:
         roots = [Path(named).absolute()]
     else:
         beside = Path(liverseg.__file__).absolute().parent.parent / "bundles"
-        roots = [beside, Path(sys.prefix) / "share" / "liverseg" / "bundles"]
+        user = sysconfig.get_preferred_scheme("user")
+        data = (sysconfig.get_path("data"), sysconfig.get_path("data", scheme=user))
+        roots = [beside, *(Path(folder) / "share" / "liverseg" / "bundles" for folder in data)]
     for root in roots:
         if (root / name / "configs").is_dir():
             return root / name

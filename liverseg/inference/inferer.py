@@ -79,10 +79,7 @@ class SlabInferer(Inferer):
         Raises:
             UsageError: if `amp` is no known word, or True where the device has no bfloat16.
         """
-        try:
-            dtype = low_precision(device, self.amp)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        dtype = low_precision(device, self.amp)
         return "float32" if dtype is None else str(dtype).removeprefix("torch.")
 
     def __call__(

@@ -86,7 +86,7 @@ class Organs:
     def _kidneys(self) -> list[Layer]:
         layers = []
         for side, (centre, radii) in zip((-1, 1), self.kidneys, strict=True):
-            r = self.soft.around(centre, radii)
+            r = self.soft.around(centre, radii, 36)
             tilt = _turn(1, 12 * side) @ _turn(0, -10) @ _turn(2, -28 * side)
             bean = ellipsoid(r, centre, radii, tilt)
             hilum = np.array(centre) + np.array([-side * 20.0, -12.0, 0.0])
@@ -183,7 +183,7 @@ class Organs:
             c = self._at(*home, 6)
             points = self._loops(c, np.array([24 * sx, 18 * sy, 18]), 11, 17)
             low, high = points.min(axis=0) - 16, points.max(axis=0) + 16
-            r = self.soft.around(tuple((low + high) / 2), tuple((high - low) / 2), 4)
+            r = self.soft.around(tuple((low + high) / 2), tuple((high - low) / 2), 22)
             shape = tube(r, points, self.rng.uniform(9, 13))
             shape = smooth_max(shape, self._inside(r, 4.0), 6)
             texture = TISSUES["bowel_content"].texture
@@ -201,7 +201,7 @@ class Organs:
         for path, width in ((right, 21), (across, 17), (down, 14)):
             points = np.array([self._at(*p, 3) for p in path])
             low, high = points.min(axis=0) - 28, points.max(axis=0) + 28
-            r = self.soft.around(tuple((low + high) / 2), tuple((high - low) / 2), 4)
+            r = self.soft.around(tuple((low + high) / 2), tuple((high - low) / 2), 22)
             shape = tube(r, points, width * self.rng.uniform(0.85, 1.2))
             haustra = 2.2 * np.cos((r.x + r.z) * 2 * np.pi / 34) * np.cos((r.y - r.z) * 2 * np.pi / 48)
             shape = smooth_max(shape + haustra, self._inside(r, 3.0), 6)

@@ -8,9 +8,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from liverseg.datalists import DataItem, DataList, datalist_hash, label_table, read_datalist
+from liverseg.datalists import DataItem, DataList, label_table, read_datalist
 from liverseg.errors import LiversegError
-from liverseg.files import write_text
+from liverseg.files import file_hash, write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
 from liverseg.networks import (
     SEResUNet,
@@ -49,7 +49,9 @@ class RunData:
         return self.test or self.validation
 
 
-def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, fold: int, num_channels: int) -> RunData:
+def load_run_data(
+    datalist: str | os.PathLike, dataset_dir: str | os.PathLike, fold: int, num_channels: int, evaluating: bool = False
+) -> RunData:
     """Read a data list and see that its labels are the network's and its folder and files are there.
 
     Args:
@@ -57,6 +59,8 @@ def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, f
         dataset_dir: folder its paths are relative to.
         fold: to hold out.
         num_channels: output channels of the network, which say what its label table is.
+        evaluating: nothing will be trained: where the list has labelled test items, they are all that is taken, and it
+            need not have folds nor the files of its training items.
 
     Raises:
         LiversegError: if the folder is missing or empty, the list is not sound, has other labels, no such fold, names a
@@ -69,10 +73,10 @@ def load_run_data(datalist: str | os.PathLike, dataset_dir: str | os.PathLike, f
         raise LiversegError(f"dataset_dir {folder}: the folder is empty")
     listed = read_datalist(datalist)
     _check_labels(datalist, listed, num_channels)
-    training, validation = listed.split(fold)
-    if not training:
-        raise LiversegError(f"{datalist}: fold {fold} holds every item; nothing is left to train on")
     test = tuple(item for item in listed.test if item.label is not None)
+    training, validation = ((), ()) if evaluating and test else listed.split(fold)
+    if not training and not evaluating:
+        raise LiversegError(f"{datalist}: fold {fold} holds every item; nothing is left to train on")
     for item in (*training, *validation, *test):
         for name in (item.image, str(item.label)):
             if not (folder / name).is_file():
@@ -106,7 +110,7 @@ def run_record(
         hu_window=(float(hu_window[0]), float(hu_window[1])),
         labels=label_names(labels_for(arguments["out_channels"])),
         datalist_name=read_datalist(datalist).name,
-        datalist_sha256=datalist_hash(datalist),
+        datalist_sha256=file_hash(datalist),
         epoch=0,
         metrics={},
         versions=package_versions(),
@@ -142,7 +146,7 @@ def load_for_evaluation(
     log = logging.getLogger(__name__)
     if record is None:
         log.warning("%s: no record beside it, so nobody can tell which patients it was trained on", weights)
-    elif record.datalist_sha256 != datalist_hash(datalist):
+    elif record.datalist_sha256 != file_hash(datalist):
         log.warning(
             "%s: trained on data list %s, not on this %s; see to it that no patient is in both",
             weights,

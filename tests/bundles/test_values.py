@@ -3,6 +3,7 @@
 import pytest
 from commands import EVALUATE, INFER, JOINT, PRETRAIN, run_bundle, train
 
+SHARES = "it must be a list of numbers, 0 or more and not all 0, one for each label"
 BAD_TRAINING = {
     "epochs": ("three", "is 'three'; it must be a whole number, 1 or more"),
     "batch_size": (0, "is 0; it must be a whole number, 1 or more"),
@@ -11,6 +12,12 @@ BAD_TRAINING = {
     "fold": ("x", "is 'x'; it must be a whole number, 0 or more"),
     "learning_rate": ("x", "is 'x'; it must be a number above 0"),
     "lesion_free": (2, "is 2; it must be a number, 0 to 1"),
+    "class_weights": (
+        [0, "a", 1],
+        f"is [0, 'a', 1]; {SHARES}",
+    ),
+    "crop_ratios": ([0, 0], f"is [0, 0]; {SHARES}"),
+    "hu_window": ([250, -200], "is [250, -200]; it must be two numbers, the lower first, in HU"),
     "crop_size": (0, "is 0; it must be a whole number, 1 or more"),
     "val_interval": (0, "is 0; it must be a whole number, 1 or more"),
     "num_workers": (-1, "is -1; it must be a whole number, 0 or more"),
@@ -27,6 +34,13 @@ def test_a_training_is_refused(bundle, key, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("bundle", "labels"), [(PRETRAIN, 3), (JOINT, 5)])
+@pytest.mark.parametrize("key", ["class_weights", "crop_ratios"])
+def test_a_number_is_wanted_for_each_label(bundle, labels, key, tmp_path):
+    line = train(bundle, tmp_path / "none", tmp_path / "out", **{key: [1, 1]}).refusal(code=2)
+    assert line == f"liverseg: {key} is [1, 1], 2 numbers; it must have {labels}, one for each label"
+
+
 @pytest.mark.parametrize(
     ("run_id", "configs", "key", "value"),
     [
@@ -35,6 +49,7 @@ def test_a_training_is_refused(bundle, key, tmp_path):
         ("inference", INFER, "batch_size", 0),
         ("inference", INFER, "amp", "maybe"),
         ("inference", INFER, "min_lesion_ml", -1),
+        ("inference", INFER, "hu_window", 5),
     ],
 )
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])

@@ -1,6 +1,9 @@
 """Where bundles are found."""
 
+import os
+import subprocess
 import sys
+import sysconfig
 
 import pytest
 
@@ -26,5 +29,15 @@ def test_installed_bundles_are_found_in_the_environments_share(tmp_path, monkeyp
     monkeypatch.delenv("LIVERSEG_BUNDLES", raising=False)
     installed = tmp_path / "share" / "liverseg" / "bundles" / "other"
     (installed / "configs").mkdir(parents=True)
-    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sysconfig, "get_path", lambda *_, **__: str(tmp_path))
     assert find_bundle("other") == installed
+
+
+def test_bundles_a_user_installed_for_himself_are_found(tmp_path):
+    installed = tmp_path / "share" / "liverseg" / "bundles" / "other"
+    (installed / "configs").mkdir(parents=True)
+    environment = {**os.environ, "PYTHONUSERBASE": str(tmp_path)}
+    environment.pop("LIVERSEG_BUNDLES", None)
+    code = "from liverseg.inference.bundles import find_bundle; print(find_bundle('other'))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(installed)

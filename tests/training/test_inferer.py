@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from liverseg.errors import UsageError
 from liverseg.networks import SEResUNet
 from liverseg.training import SlabBatchInferer
 
@@ -32,5 +33,5 @@ def test_memory_is_channels_last_and_logits_are_float32(amp):
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="amp is 'half'; it may be auto, true or false"):
+    with pytest.raises(UsageError, match="amp is 'half'; it must be auto, true or false"):
         SlabBatchInferer("half")(torch.rand(1, 3, 8, 8), Remember())

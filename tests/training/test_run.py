@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from liverseg.datalists import datalist_hash, read_datalist
+from liverseg.datalists import read_datalist
 from liverseg.errors import LiversegError
+from liverseg.files import file_hash
 from liverseg.networks import SEResUNet, export_weights, read_weights
 from liverseg.training import load_for_evaluation, load_run_data, run_record, start_from, write_transfer
 
@@ -46,6 +47,23 @@ def test_test_images_without_a_label_are_left_out_and_the_fold_is_evaluated(tree
     assert data.test == ()
     assert data.evaluation == data.validation
     assert "no labelled test items: evaluating the held-out fold" in caplog.text
+
+
+def test_an_evaluation_needs_neither_folds_nor_training_files_where_there_are_test_items(tree):
+    datalist, folder = tree(lambda content: content["training"][0].update(image="gone.nii"))
+    data = load_run_data(datalist, folder, 0, 3, evaluating=True)
+    assert (data.training, data.validation) == ((), ())
+    assert data.evaluation == read_datalist(datalist).test
+    datalist, folder = tree(lambda content: content.update(training=[]))
+    assert load_run_data(datalist, folder, 0, 3, evaluating=True).evaluation == data.evaluation
+    with pytest.raises(LiversegError, match=r"no fold 0; it has none"):
+        load_run_data(datalist, folder, 0, 3)
+
+
+def test_without_test_items_an_evaluation_is_of_a_fold_even_the_only_one(tree):
+    datalist, folder = tree(lambda content: (one_fold(content), content.update(test=[])))
+    data = load_run_data(datalist, folder, 0, 3, evaluating=True)
+    assert data.evaluation == data.validation == read_datalist(datalist).training
 
 
 def one_fold(content):
@@ -95,7 +113,7 @@ def test_the_record_of_a_run_names_network_labels_and_list(lits_tree):
     assert record.labels == ("background", "liver", "lesion")
     assert record.hu_window == (-200.0, 250.0)
     assert record.datalist_name == read_datalist(lits_tree / "datalist.json").name
-    assert record.datalist_sha256 == datalist_hash(lits_tree / "datalist.json")
+    assert record.datalist_sha256 == file_hash(lits_tree / "datalist.json")
     assert (record.epoch, record.metrics, record.fold) == (0, {}, 2)
 
 
