@@ -46,7 +46,7 @@ class CaseEvaluator:
         device: the network runs on.
         weights: .safetensors, .pt or .pth.
         settings: written into each record.
-        progress: show a bar on stderr.
+        progress: show a bar on stderr, where that is a terminal: in a log the lines about the cases are enough.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class CaseEvaluator:
         facts = self.load_weights()
         names = [item["case"] for item in self.dataset.data]
         failed: list[str] = []
-        with tqdm(total=len(names), unit="case", file=sys.stderr, disable=not self.progress) as bar:
+        with tqdm(total=len(names), unit="case", file=sys.stderr, disable=None if self.progress else True) as bar:
             for number, name in enumerate(names):
                 bar.set_description(name)
                 try:
