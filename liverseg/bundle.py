@@ -98,14 +98,21 @@ def the_device(name: Any = None) -> torch.device:
     """A device by name; without one, the first GPU where there is one and the CPU where not.
 
     Raises:
-        UsageError: if the name is not a device or CUDA is asked for where there is none.
+        UsageError: if the name is not a CPU or CUDA device, or of a GPU that is not there.
     """
     if name is None or str(name) == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    unknown = f"device {name!r} is not known; take auto, cpu, cuda or cuda:N"
     try:
         device = torch.device(str(name))
     except RuntimeError as error:
-        raise UsageError(f"device {name!r} is not known; take auto, cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UsageError(f"device {name!r}: this machine has no usable CUDA GPU; take cpu")
+        raise UsageError(unknown) from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(unknown)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UsageError(f"device {name!r}: this machine has no usable CUDA GPU; take cpu")
+        if (device.index or 0) >= count:
+            raise UsageError(f"device {name!r}: this machine has cuda:0 to cuda:{count - 1}; take one of them")
     return device

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liverseg.errors import LiversegError
 
-__all__ = ["file_hash", "whole_file", "write_text"]
+__all__ = ["file_hash", "is_dir", "is_file", "list_folder", "whole_file", "write_text"]
 
 
 @contextmanager
@@ -58,3 +58,44 @@ def file_hash(path: str | os.PathLike) -> str:
     except OSError as error:
         raise LiversegError(f"{path}: cannot be read ({error.strerror or error})") from error
     return digest.hexdigest()
+
+
+def is_file(path: str | os.PathLike) -> bool:
+    """Whether there is such a file.
+
+    Raises:
+        LiversegError: if the folder it would be in may not be looked into, or the name can be no file's.
+    """
+    try:
+        return Path(path).is_file()
+    except (OSError, ValueError) as error:
+        raise _not_looked_at(path, error) from error
+
+
+def is_dir(path: str | os.PathLike) -> bool:
+    """Whether there is such a folder.
+
+    Raises:
+        LiversegError: as `is_file`.
+    """
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError) as error:
+        raise _not_looked_at(path, error) from error
+
+
+def list_folder(path: str | os.PathLike) -> list[Path]:
+    """What is in a folder, sorted by name.
+
+    Raises:
+        LiversegError: if it may not be looked into.
+    """
+    try:
+        return sorted(Path(path).iterdir())
+    except OSError as error:
+        raise _not_looked_at(path, error) from error
+
+
+def _not_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:
+    reason = getattr(error, "strerror", None) or error
+    return LiversegError(f"{path}: cannot be looked at ({reason}); check the path and its permissions")

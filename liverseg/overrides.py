@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import pydoc
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from liverseg.errors import UsageError
 
 __all__ = ["is_monai_command", "refuse_unknown_overrides"]
 
+_KEY = re.compile(r"--?([A-Za-z_].*)", re.DOTALL)  # one dash will do for MONAI too; -1 is a value
+
 
 def is_monai_command(argv: Sequence[str]) -> bool:
     """Whether this is the command line of `python -m monai.bundle run`."""
@@ -25,11 +28,12 @@ def is_monai_command(argv: Sequence[str]) -> bool:
 
 
 def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
-    """Refuse a `--key` of `python -m monai.bundle run` that no config file defines, naming the closest one.
+    """Refuse an override of `python -m monai.bundle run` that no config file defines, naming the closest one.
 
     MONAI itself adds a misspelt key to the config and goes on with the default; so it does for a key whose value is the
     word None, which is refused too. A nested key (`--optimizer::lr`) is followed through mappings and lists to its end;
-    what an object could be built with may be added to it (`--optimizer::weight_decay`). Called outside that command
+    what an object could be built with may be added to it (`--optimizer::weight_decay`). Keys of an `--args_file` are
+    looked at as well. Called outside that command
     (from Python, say, where the arguments are not on the command line) this does nothing.
 
     Raises:
@@ -38,11 +42,10 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
     argv = sys.argv if argv is None else argv
     if not is_monai_command(argv):
         return
-    given = [word[2:].split("=", 1)[0] for word in argv[2:] if word.startswith("--") and len(word) > 2]
-    config_files = _value_after(argv, "config_file")
-    if config_files is None:
+    given = _overrides(argv[2:])
+    if given.get("config_file") is None:
         return
-    config = ConfigParser.load_config_files(_as_list(config_files))
+    config = ConfigParser.load_config_files(_as_list(given["config_file"]))
     known = [*config, *inspect.signature(monai.bundle.run).parameters]
     paths = {key: key.replace("#", "::").replace("-", "_").split("::") for key in given}  # as MONAI reads them
     for key in given:
@@ -51,13 +54,13 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
             match = difflib.get_close_matches(top, known, n=1)
             hint = f"did you mean --{match[0]}?" if match else f"known keys: {', '.join(sorted(config))}"
             raise UsageError(f"unknown override --{key}; {hint}")
-        if _value_after(argv, key) == "None":
+        if given[key] == "None":
             raise UsageError(f"--{key} None: MONAI would go on with the config's own value; say null or leave it out")
         if top not in config or any(
             paths[key][: len(other)] == other for other in paths.values() if len(other) < len(paths[key])
         ):
             continue  # an argument of MONAI's, or below what another override puts there
-        targets = {tuple(path[:-1]): _value_after(argv, word) for word, path in paths.items() if path[-1] == "_target_"}
+        targets = {tuple(path[:-1]): given[word] for word, path in paths.items() if path[-1] == "_target_"}
         _check_nested(key, paths[key], config, targets.get(tuple(paths[key][:-1])))
 
 
@@ -127,14 +130,21 @@ def _named(signature: inspect.Signature) -> tuple[list[str], bool]:
     return named, any(one.kind is one.VAR_KEYWORD for one in kinds)
 
 
-def _value_after(argv: Sequence[str], name: str) -> str | None:
-    for number, word in enumerate(argv):
-        if word == f"--{name}" and number + 1 < len(argv):
-            return argv[number + 1]
-        if word.startswith(f"--{name}="):
-            return word.split("=", 1)[1]
-    return None
+def _overrides(words: Sequence[str]) -> dict[str, Any]:
+    """The keys of a command line and of its args file, which the command line overrides, each with its value."""
+    given: dict[str, Any] = {}
+    for number, word in enumerate(words):
+        match = _KEY.fullmatch(word)
+        if match:
+            key, equals, value = match.group(1).partition("=")
+            following = words[number + 1] if number + 1 < len(words) else None
+            given[key] = value if equals else following
+    if given.get("args_file") is not None:
+        given = {**ConfigParser.load_config_file(given["args_file"]), **given}
+    return given
 
 
-def _as_list(value: str) -> list[str]:
+def _as_list(value: str | Sequence[str]) -> list[str]:
+    if not isinstance(value, str):
+        return list(value)
     return [part.strip(" '\"") for part in value.strip("[]() ").split(",") if part.strip(" '\"")]

@@ -55,9 +55,14 @@ def _numbers(value: Any) -> list[float] | None:
     return [float(number) for number in value] if all(one.holds(number) for number in value) else None
 
 
-def _shares(value: Any) -> bool:
+def _weights(value: Any) -> bool:
     numbers = _numbers(value)
     return numbers is not None and min(numbers, default=-1) >= 0 and sum(numbers) > 0
+
+
+def _ratios(value: Any) -> bool:
+    numbers = _numbers(value)
+    return numbers is not None and min(numbers, default=0) > 0
 
 
 def _window(value: Any) -> bool:
@@ -65,13 +70,16 @@ def _window(value: Any) -> bool:
     return numbers is not None and len(numbers) == 2 and numbers[0] < numbers[1]
 
 
-_SHARES = _Rule(_shares, "a list of numbers, 0 or more and not all 0, one for each label")
+_PER_LABEL = {
+    "class_weights": _Rule(_weights, "a list of numbers, 0 or more and not all 0, one for each label"),
+    # none may be 0: a slice may hold nothing but the labels that are never to be cropped
+    "crop_ratios": _Rule(_ratios, "a list of numbers above 0, one for each label"),
+}
 
 _RULES = {
+    **_PER_LABEL,
     "amp": _word("auto", "true", "false"),
     "batch_size": _whole(1),
-    "class_weights": _SHARES,
-    "crop_ratios": _SHARES,
     "crop_size": _whole(1),
     "deep_supervision": _Rule(lambda value: isinstance(value, bool), "True or False"),
     "dice_weight": _number(),
@@ -110,5 +118,5 @@ def check_values(labels: int | None = None, **values: Any) -> None:
     for key, value in values.items():
         if not _RULES[key].holds(value):
             raise UsageError(f"{key} is {value!r}; it must be {_RULES[key].words}")
-        if _RULES[key] is _SHARES and len(value) != labels:
+        if key in _PER_LABEL and len(value) != labels:
             raise UsageError(f"{key} is {value!r}, {len(value)} numbers; it must have {labels}, one for each label")

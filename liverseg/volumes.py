@@ -17,6 +17,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from liverseg.errors import LiversegError
+from liverseg.files import is_file
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -109,7 +110,7 @@ def case_name(path: str | os.PathLike) -> str:
 
 def _open(path: str | os.PathLike) -> nib.Nifti1Image:
     path = Path(path)
-    if not path.is_file():
+    if not is_file(path):
         raise LiversegError(f"{path}: no such file")
     if not is_nifti(path):
         raise LiversegError(f"{path}: not a NIfTI file name; .nii and .nii.gz are read")

@@ -73,3 +73,20 @@ def test_a_value_is_checked_against_its_keys_rule(key, allowed, refused, words):
         with pytest.raises(UsageError) as told:
             bundle.check_values(fold=0, **{key: value})
         assert str(told.value) == f"{key} is {value!r}; it must be {words}"
+
+
+@pytest.mark.parametrize("name", ["mps", "xpu:0", "meta", "gpu"])
+def test_a_device_that_is_neither_cpu_nor_cuda_is_refused(name):
+    with pytest.raises(UsageError, match=f"device '{name}' is not known; take auto, cpu, cuda or cuda:N"):
+        bundle.the_device(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "words"),
+    [("cuda", 0, "no usable CUDA GPU; take cpu"), ("cuda:2", 2, "this machine has cuda:0 to cuda:1")],
+)
+def test_a_gpu_that_is_not_there_is_refused(name, count, words, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    with pytest.raises(UsageError, match=words):
+        bundle.the_device(name)

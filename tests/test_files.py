@@ -6,7 +6,7 @@ import pytest
 
 from liverseg.datalists import DataItem, DataList, write_datalist
 from liverseg.errors import LiversegError
-from liverseg.files import file_hash, whole_file
+from liverseg.files import file_hash, is_dir, is_file, list_folder, whole_file
 from liverseg.phantom.tables import _write_csv
 
 
@@ -65,3 +65,17 @@ def test_hash_of_a_file(tmp_path):
     assert file_hash(tmp_path / "x") == hashlib.sha256(content).hexdigest()
     with pytest.raises(LiversegError, match=r"gone: cannot be read \(No such file"):
         file_hash(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("ask", [is_file, is_dir, list_folder])
+def test_what_cannot_be_looked_at_is_told_in_one_line(ask, tmp_path):
+    with pytest.raises(LiversegError, match=r"cannot be looked at \(File name too long\); check the path"):
+        ask(tmp_path / ("x" * 300))
+
+
+def test_what_is_there_and_what_is_not(tmp_path):
+    (tmp_path / "b").touch()
+    (tmp_path / "a").mkdir()
+    assert [is_file(tmp_path / name) for name in "abc"] == [False, True, False]
+    assert [is_dir(tmp_path / name) for name in "abc"] == [True, False, False]
+    assert list_folder(tmp_path) == [tmp_path / "a", tmp_path / "b"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
+from liverseg.cli.arguments import some_path
 from liverseg.datalists import SOURCES, build_datalist
 from liverseg.errors import ExitCode
 
@@ -14,8 +14,8 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     parser.add_argument("source", choices=SOURCES, help="the folder's layout")
-    parser.add_argument("root", type=Path, help="the folder; paths in the list are relative to it")
-    parser.add_argument("-o", "--output", type=Path, help="the list to write (default: ROOT/datalist.json)")
+    parser.add_argument("root", type=some_path, help="the folder; paths in the list are relative to it")
+    parser.add_argument("-o", "--output", type=some_path, help="the list to write (default: ROOT/datalist.json)")
     parser.add_argument("--name", help="the list's name (default: the folder's)")
     parser.add_argument("--folds", type=int, default=5, help="validation folds (default 5)")
     parser.add_argument(

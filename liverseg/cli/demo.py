@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from liverseg.cli.arguments import some_path
 from liverseg.demo import DemoSize, run_demo
 from liverseg.errors import ExitCode
 
@@ -14,7 +15,9 @@ __all__ = ["add_arguments", "run"]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
     usual = DemoSize()
-    parser.add_argument("output", type=Path, nargs="?", default=Path("runs/demo"), help="folder (default runs/demo)")
+    parser.add_argument(
+        "output", type=some_path, nargs="?", default=Path("runs/demo"), help="folder (default runs/demo)"
+    )
     parser.add_argument("--volumes", type=int, default=usual.volumes, help="LiTS-like volumes (default %(default)s)")
     parser.add_argument("--patients", type=int, default=usual.patients, help="typed patients (default %(default)s)")
     parser.add_argument("--slices", type=int, default=usual.slices, help="annotated slices (default %(default)s)")

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from liverseg import __version__
 from liverseg.errors import ExitCode, LiversegError
@@ -29,11 +30,20 @@ class _Parser(argparse.ArgumentParser):
         print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE)
 
+    def options(self) -> list[str]:
+        """Every option's names."""
+        return [option for action in self._actions for option in action.option_strings]
+
     def closest(self, unknown: str) -> str:
         """A hint that names the known option most like `unknown`, or an empty string."""
-        known = [option for action in self._actions for option in action.option_strings]
-        match = difflib.get_close_matches(unknown.split("=")[0], known, n=1, cutoff=0.5)
+        match = difflib.get_close_matches(unknown.split("=")[0], self.options(), n=1, cutoff=0.5)
         return f"; did you mean {match[0]}?" if match else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        match = difflib.get_close_matches(str(value), map(str, action.choices or ()), n=1)
+        if match and value not in (action.choices or ()):
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; did you mean {match[0]}?")
+        super()._check_value(action, value)
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -45,6 +55,10 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.epilog = f"verbs:\n{epilog}\n\nliverseg VERB --help tells a verb's options."
     parser.add_argument("verb", help=f"one of: {verbs}")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    if not argv:
+        parser.error(f"a verb is needed: {verbs}")
+    if argv[0].startswith("-") and argv[0] not in parser.options():
+        parser.error(f"unknown argument {argv[0]}{parser.closest(argv[0])}")
     named = parser.parse_args(argv)
     if named.verb not in VERBS:
         match = difflib.get_close_matches(named.verb, VERBS, n=1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
+from liverseg.cli.arguments import some_path
 from liverseg.errors import ExitCode
 from liverseg.phantom import write_cohort, write_lits_tree
 from liverseg.phantom.writers import check_cohort_arguments, check_lits_arguments
@@ -15,7 +15,7 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("output", type=Path, help="folder to write lits/ and cohort/ into")
+    parser.add_argument("output", type=some_path, help="folder to write lits/ and cohort/ into")
     parser.add_argument(
         "--kind", choices=("lits", "cohort", "both"), default="both", help="what to write (default both)"
     )

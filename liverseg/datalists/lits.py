@@ -8,6 +8,7 @@ from pathlib import Path
 
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
+from liverseg.files import is_dir, list_folder
 
 __all__ = ["LICENCE", "SOURCE", "lits_items"]
 
@@ -27,8 +28,9 @@ def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[Dat
         LiversegError: if the folder is missing, holds no volumes, or has a number twice or a segmentation alone.
     """
     root = Path(root)
-    if not root.is_dir():
+    if not is_dir(root):
         raise LiversegError(f"{root}: no such folder; a LiTS tree holds volume-N.nii and segmentation-N.nii")
+    list_folder(root)  # what may not be looked into would seem empty below
     found: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}}
     for path in sorted(root.rglob("*")):
         match = _NAME.match(path.name)

@@ -8,6 +8,7 @@ slab is a few pages mapped from disk, and memory stays flat however many volumes
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -170,7 +171,8 @@ def _runs_to_the_feet(affine: np.ndarray) -> bool:
 
 def _read_image(path: Path) -> np.ndarray:
     volume = read_volume(path)
-    check_ct(volume)
+    for warning in check_ct(volume):
+        logging.getLogger(__name__).warning("%s: %s", path, warning)
     return np.clip(np.rint(volume.axial), -32768, 32767).astype(np.int16)
 
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from liverseg.errors import LiversegError
+from liverseg.files import is_file, list_folder
 from liverseg.volumes import NIFTI_SUFFIXES, case_name, is_nifti
 
 __all__ = ["find_cases"]
@@ -24,16 +25,13 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
         LiversegError: if there is nothing there, or two files would be the same case.
     """
     root = Path(str(dataset_dir)).absolute()
-    if root.is_file():
+    if is_file(root):
         if not is_nifti(root):
             raise LiversegError(f"{root}: not a NIfTI file name; .nii and .nii.gz are read")
         paths = [root]
     elif root.is_dir():
-        try:
-            # "._scan.nii.gz" and the like are a file system's notes, not volumes
-            paths = sorted(path for path in root.iterdir() if is_nifti(path) and not path.name.startswith("."))
-        except OSError as error:
-            raise LiversegError(f"dataset_dir {root}: cannot be listed ({error.strerror})") from error
+        # "._scan.nii.gz" and the like are a file system's notes, not volumes
+        paths = [path for path in list_folder(root) if is_nifti(path) and not path.name.startswith(".")]
         if not paths:
             raise LiversegError(f"dataset_dir {root}: no {' or '.join(NIFTI_SUFFIXES)} file in this folder")
     else:

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
-from liverseg.errors import LiversegError
-from liverseg.files import whole_file
+from liverseg.errors import LiversegError, UsageError
+from liverseg.files import is_file, whole_file
 from liverseg.networks.record import WeightsRecord, tensors_hash
 
 __all__ = ["export_trained", "export_weights", "read_record", "read_weights", "recorded_size", "save_state"]
@@ -42,11 +42,12 @@ def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Te
         record: what they are; its tensor hash is filled in here.
 
     Raises:
-        LiversegError: if the name has another ending or the file cannot be written.
+        UsageError: if the name has another ending.
+        LiversegError: if the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
-        raise LiversegError(f"{path}: exported weights end in .safetensors; choose such a name")
+        raise UsageError(f"{path}: exported weights end in .safetensors; choose such a name")
     state = _plain(network_state)
     record = record.for_tensors(state)
     content = to_safetensors(state, metadata={_HEADER_KEY: record.dumps()})
@@ -172,7 +173,7 @@ def _existing(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix not in (".safetensors", *_STATE_SUFFIXES):
         raise LiversegError(f"{path}: not the name of a weights file; .safetensors, .pt and .pth are read")
-    if not path.is_file():
+    if not is_file(path):
         raise LiversegError(f"{path}: no such weights file; train and export first, or give another path")
     return path
 

@@ -8,7 +8,7 @@ from liverseg.training.evaluation import EvaluationWriter
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import StackedDeepSupervisionLoss
 from liverseg.training.metrics import SlabScores
-from liverseg.training.optimisation import parameter_groups
+from liverseg.training.optimisation import optimizer_in_words, parameter_groups, schedule_in_words
 from liverseg.training.run import (
     RunData,
     load_for_evaluation,
@@ -33,8 +33,10 @@ __all__ = [
     "collate_whole_slices",
     "load_for_evaluation",
     "load_run_data",
+    "optimizer_in_words",
     "parameter_groups",
     "run_record",
+    "schedule_in_words",
     "start_from",
     "write_transfer",
 ]

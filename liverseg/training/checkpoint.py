@@ -17,7 +17,7 @@ from liverseg.files import whole_file
 
 __all__ = ["RunCheckpoint"]
 
-_HOW_TO_GO_ON = "choose another output_dir, or start over with --resume False"
+_HOW_TO_GO_ON = "choose another output_dir and ckpt_dir, or start over with --resume False"
 
 
 class RunCheckpoint:

@@ -1,13 +1,16 @@
-"""What an optimizer is given to train: heads apart from the rest."""
+"""What an optimizer is given to train, heads apart from the rest, and what it and its schedule are, in words."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from monai.optimizers import generate_param_groups
 from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["parameter_groups"]
+__all__ = ["optimizer_in_words", "parameter_groups", "schedule_in_words"]
 
 _HEADS = ("head.", "aux_heads.")
 
@@ -30,3 +33,32 @@ def parameter_groups(network: nn.Module, learning_rate: float, head_factor: floa
         match_types=["filter"],
         lr_values=[learning_rate * head_factor],
     )
+
+
+def optimizer_in_words(optimizer: Optimizer) -> str:
+    """An optimizer's class and arguments, the learning rates left out, to tell one run's from another's.
+
+    Example:
+        >>> optimizer_in_words(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
+        'SGD(momentum=0.9, dampening=0, weight_decay=0)'
+    """
+    group = optimizer.param_groups[0]
+    return _in_words(optimizer, {name: value for name, value in group.items() if name not in ("lr", "initial_lr")})
+
+
+def schedule_in_words(lr_scheduler: LRScheduler) -> str:
+    """A schedule's class and arguments, as `StepLR(step_size=20, gamma=0.1)`.
+
+    A checkpoint's own arguments would replace those of the schedule that takes it up.
+    """
+    state = lr_scheduler.state_dict()
+    return _in_words(lr_scheduler, {name: value for name, value in state.items() if name != "last_epoch"})
+
+
+def _in_words(what: Any, arguments: Mapping[str, Any]) -> str:
+    plain = {
+        name: value
+        for name, value in arguments.items()
+        if isinstance(value, int | float | str | tuple) and not isinstance(value, bool) and not name.startswith("_")
+    }
+    return f"{type(what).__name__}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liverseg.datalists import DataItem, DataList, label_table, read_datalist
 from liverseg.errors import LiversegError
-from liverseg.files import file_hash, write_text
+from liverseg.files import file_hash, is_dir, is_file, list_folder, write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
 from liverseg.networks import (
     SEResUNet,
@@ -67,9 +67,9 @@ def load_run_data(
             file that is not there, or the images of the fold leave nothing to train on.
     """
     folder = Path(dataset_dir)
-    if not folder.is_dir():
+    if not is_dir(folder):
         raise LiversegError(f"dataset_dir {folder}: no such folder; give --dataset_dir")
-    if not any(folder.iterdir()):
+    if not list_folder(folder):
         raise LiversegError(f"dataset_dir {folder}: the folder is empty")
     listed = read_datalist(datalist)
     _check_labels(datalist, listed, num_channels)
@@ -79,7 +79,7 @@ def load_run_data(
         raise LiversegError(f"{datalist}: fold {fold} holds every item; nothing is left to train on")
     for item in (*training, *validation, *test):
         for name in (item.image, str(item.label)):
-            if not (folder / name).is_file():
+            if not is_file(folder / name):
                 raise LiversegError(f"{datalist}: {folder / name} does not exist; is dataset_dir right?")
     return RunData(training, validation, test)
 
@@ -153,6 +153,8 @@ def load_for_evaluation(
             record.datalist_name,
             datalist,
         )
+    elif not data.test and record.fold is None:
+        log.warning("%s: its record tells no fold; it may have been trained on the patients of fold %d", weights, fold)
     elif not data.test and record.fold != fold:
         raise LiversegError(
             f"{weights}: trained with fold {record.fold} held out, so on the patients of fold {fold}; "
@@ -181,7 +183,7 @@ def start_from(
     if pretrain_weights is None:
         log.info("transfer: none, training from scratch as told (pretrain_weights null)")
         return None
-    if not Path(pretrain_weights).is_file():
+    if not is_file(pretrain_weights):
         raise LiversegError(
             f"pretrain_weights {pretrain_weights}: no such file; export it with the pretrain bundle, "
             "or say --pretrain_weights null to train from scratch"

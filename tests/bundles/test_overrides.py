@@ -1,5 +1,6 @@
 """Overrides no config knows, or that MONAI would drop without a word."""
 
+import json
 import re
 
 import pytest
@@ -88,3 +89,25 @@ def test_a_path_that_leads_nowhere_is_refused(key, words):
     argv = ["/monai/bundle/__main__.py", "run", "training", "--config_file", config, f"--{key}=3"]
     with pytest.raises(UsageError, match=f"unknown override --{key}; {re.escape(words)}"):
         refuse_unknown_overrides(argv)
+
+
+@pytest.mark.parametrize("given", [["-epoch", "3"], ["-epoch=3"], ["--epoch", "-1"]])
+def test_one_dash_is_an_override_too_and_a_negative_number_is_none(given):
+    config = str(find_bundle(JOINT) / "configs" / "train.yaml")
+    argv = ["/monai/bundle/__main__.py", "run", "training", "--config_file", config, *given]
+    with pytest.raises(UsageError, match=r"unknown override --epoch; did you mean --epochs\?"):
+        refuse_unknown_overrides(argv)
+
+
+@pytest.mark.parametrize("config_in_file", [True, False])
+def test_overrides_in_an_args_file_are_looked_at(config_in_file, tmp_path):
+    config = {"config_file": str(find_bundle(JOINT) / "configs" / "inference.yaml")}
+    (tmp_path / "args.json").write_text(json.dumps({"batch_sise": 4, **(config if config_in_file else {})}))
+    line = run_bundle(JOINT, "inference", INFER, args_file=tmp_path / "args.json").refusal(code=2)
+    assert line == "liverseg: unknown override --batch_sise; did you mean --batch_size?"
+    argv = ["/monai/bundle/__main__.py", "run", "inference", "--args_file", str(tmp_path / "args.json")]
+    if config_in_file:
+        with pytest.raises(UsageError, match="batch_sise"):
+            refuse_unknown_overrides(argv)
+    else:
+        refuse_unknown_overrides(argv)  # no config to look at: MONAI asks for one

@@ -3,7 +3,6 @@
 import pytest
 from commands import EVALUATE, INFER, JOINT, PRETRAIN, run_bundle, train
 
-SHARES = "it must be a list of numbers, 0 or more and not all 0, one for each label"
 BAD_TRAINING = {
     "epochs": ("three", "is 'three'; it must be a whole number, 1 or more"),
     "batch_size": (0, "is 0; it must be a whole number, 1 or more"),
@@ -14,9 +13,9 @@ BAD_TRAINING = {
     "lesion_free": (2, "is 2; it must be a number, 0 to 1"),
     "class_weights": (
         [0, "a", 1],
-        f"is [0, 'a', 1]; {SHARES}",
+        "is [0, 'a', 1]; it must be a list of numbers, 0 or more and not all 0, one for each label",
     ),
-    "crop_ratios": ([0, 0], f"is [0, 0]; {SHARES}"),
+    "crop_ratios": ([0, 0, 1], "is [0, 0, 1]; it must be a list of numbers above 0, one for each label"),
     "hu_window": ([250, -200], "is [250, -200]; it must be two numbers, the lower first, in HU"),
     "crop_size": (0, "is 0; it must be a whole number, 1 or more"),
     "val_interval": (0, "is 0; it must be a whole number, 1 or more"),

@@ -42,7 +42,7 @@ def test_every_verb_has_help(verb, capsys):
 def test_no_verb_is_wrong_usage(capsys):
     assert main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("liverseg: the following arguments are required: verb")
+    assert line == "liverseg: a verb is needed: datalist, phantom, predict, demo (see liverseg --help)"
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,19 @@ def test_an_unknown_option_of_every_verb_names_the_closest(verb, given, closest,
     assert line == f"liverseg {verb}: unknown argument {given}; did you mean {closest}? (see liverseg {verb} --help)"
 
 
+def test_an_unknown_option_before_the_verb_names_the_closest(capsys):
+    assert main(["--versoin"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "liverseg: unknown argument --versoin; did you mean --version? (see liverseg --help)"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_empty_path_is_not_the_current_folder(verb, capsys):
+    assert main([verb, *REQUIRED[verb][:-1], ""]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "a path is needed, this is empty" in line
+
+
 def test_every_verb_is_among_those_whose_options_are_tested():
     assert set(REQUIRED) == set(VERBS)
 
@@ -90,6 +103,7 @@ def test_a_missing_argument_is_named(verb, capsys):
     ("arguments", "words"),
     [
         (["phantom", "out", "--volumes", "many"], "argument --volumes: invalid int value: 'many'"),
+        (["datalist", "cohrot", "root"], "argument source: invalid choice: 'cohrot'; did you mean cohort?"),
         (["datalist", "msd", "root"], "argument source: invalid choice: 'msd'"),
         (["phantom", "out", "--kind", "liver"], "argument --kind: invalid choice: 'liver'"),
     ],

@@ -87,6 +87,11 @@ def test_what_is_no_ct_is_refused_as_it_is_for_a_prediction(top, pair):
         pair(image=normalised)
 
 
+def test_what_is_odd_about_an_image_is_told(pair, caplog):
+    pair(image=np.random.default_rng(0).integers(0, 255, pair.image.shape).astype(np.uint8))
+    assert "ct.nii.gz: does not look like a CT in HU: values from 0 to 25" in caplog.text
+
+
 def test_a_ct_in_fractions_is_rounded(pair):
     stored = pair(image=pair.image.astype(np.float32) + 0.25)[ITEM]
     np.testing.assert_array_equal(stored.image[0], pair.image[::-1, ::-1, 0].T)

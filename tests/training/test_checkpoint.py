@@ -131,7 +131,9 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(name, value, joint_se
     assert line.startswith(f"liverseg: {tmp_path}/checkpoint.pt: the checkpoint is of a run with ")
     assert f"{name} " in line
     ours = None if value == "null" else value
-    assert line.endswith(f", this run has {ours}; choose another output_dir, or start over with --resume False")
+    assert line.endswith(
+        f", this run has {ours}; choose another output_dir and ckpt_dir, or start over with --resume False"
+    )
     assert not list((tmp_path / "models").iterdir())
 
 
