@@ -1,4 +1,4 @@
-"""`liverseg datalist`: from a folder of images and labels to a data list with patients kept apart."""
+"""`liverseg datalist`: from a folder of images and labels to a data list with patients kept apart, and its check."""
 
 from __future__ import annotations
 
@@ -13,24 +13,57 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("source", choices=SOURCES, help="the folder's layout")
-    parser.add_argument("root", type=some_path, help="the folder; paths in the list are relative to it")
-    parser.add_argument("-o", "--output", type=some_path, help="the list to write (default: ROOT/datalist.json)")
-    parser.add_argument("--name", help="the list's name (default: the folder's)")
-    parser.add_argument("--folds", type=int, default=5, help="validation folds (default 5)")
-    parser.add_argument(
-        "--test",
-        type=float,
-        default=0.0,
-        help="share of the labelled items held out as test list, whole patients at a time (default 0)",
+    tasks = parser.add_subparsers(
+        dest="source",
+        required=True,
+        metavar="source",
+        help="a folder's layout, or check: every defect of a list's files",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
-    parser.add_argument("--from", dest="origin", help="where the data come from, written into the list")
-    parser.add_argument("--licence", help="the data's licence, written into the list")
+    for source, help_text in SOURCES.items():
+        importer = tasks.add_parser(source, help=help_text, description=f"{help_text}.", allow_abbrev=False)
+        importer.set_defaults(task=_import)
+        importer.add_argument("root", type=some_path, help="the folder; paths in the list are relative to it")
+        importer.add_argument("-o", "--output", type=some_path, help="the list to write (default: ROOT/datalist.json)")
+        importer.add_argument("--name", help="the list's name (default: the folder's)")
+        importer.add_argument("--folds", type=int, default=5, help="validation folds (default 5)")
+        importer.add_argument(
+            "--test",
+            type=float,
+            default=0.0,
+            help="share of the labelled items held out as test list, whole patients at a time (default 0)",
+        )
+        importer.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
+        importer.add_argument(
+            "--folds-from", type=some_path, help="take every patient's fold from this list, instead of splitting anew"
+        )
+        importer.add_argument("--from", dest="origin", help="where the data come from, written into the list")
+        importer.add_argument("--licence", help="the data's licence, written into the list")
+    check = tasks.add_parser(
+        "check",
+        help="every defect of a list's files in one table",
+        description="Read every file of a list and tell every defect. Exit code 1 where there is an error.",
+        allow_abbrev=False,
+    )
+    check.set_defaults(task=_check)
+    check.add_argument("list", type=some_path, help="the data list")
+    check.add_argument("--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)")
+    check.add_argument("--report", type=some_path, help="also write the table as CSV")
+    check.add_argument("--against", type=some_path, help="another list that must have none of this one's patients")
+    check.add_argument(
+        "--repair",
+        type=some_path,
+        help="folder for copies of labels with flipped or reset headers, mended, and for a list that names them",
+    )
+    check.add_argument("--workers", type=int, help="files read at a time (default: one a processor)")
 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the verb; returns its exit code."""
+    code: ExitCode = args.task(args)
+    return code
+
+
+def _import(args: argparse.Namespace) -> ExitCode:
     path = build_datalist(
         args.source,
         args.root,
@@ -39,8 +72,24 @@ def run(args: argparse.Namespace) -> ExitCode:
         folds=args.folds,
         test=args.test,
         seed=args.seed,
+        folds_from=args.folds_from,
         origin=args.origin,
         licence=args.licence,
     )
     print(path)
     return ExitCode.DONE
+
+
+def _check(args: argparse.Namespace) -> ExitCode:
+    # imported here: connected components are slow to import, and no importer needs them
+    from liverseg.datalists.check import check_datalist, findings_in_words, write_findings
+    from liverseg.datalists.repair import repair_copies
+
+    folder = args.dataset_dir or args.list.parent
+    findings = check_datalist(args.list, folder, against=args.against, workers=args.workers)
+    print(findings_in_words(findings))
+    if args.report:
+        print(write_findings(findings, args.report))
+    if args.repair:
+        print(repair_copies(args.list, folder, args.repair, findings))
+    return ExitCode.FAILED if (findings["level"] == "error").any() else ExitCode.DONE

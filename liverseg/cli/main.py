@@ -31,8 +31,14 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(ExitCode.USAGE)
 
     def options(self) -> list[str]:
-        """Every option's names."""
-        return [option for action in self._actions for option in action.option_strings]
+        """Every option's names, those of its tasks too."""
+        own = [option for action in self._actions for option in action.option_strings]
+        return own + [option for task in self.tasks() for option in task.options()]
+
+    def tasks(self) -> list[_Parser]:
+        """The parsers of a verb's tasks, such as `check` of `datalist`."""
+        by_name = (action.choices for action in self._actions if isinstance(action.choices, dict))
+        return [task for tasks in by_name for task in tasks.values()]
 
     def closest(self, unknown: str) -> str:
         """A hint that names the known option most like `unknown`, or an empty string."""
@@ -66,7 +72,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     module = importlib.import_module(f"liverseg.cli.{named.verb}")
     verb = _Parser(prog=f"liverseg {named.verb}", description=VERBS[named.verb], allow_abbrev=False)
     module.add_arguments(verb)
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    verb.set_defaults(debug=False)
+    for with_debug in (verb, *verb.tasks()):
+        with_debug.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+        )
     arguments, unknown = verb.parse_known_args(named.arguments)
     if unknown:
         verb.error(f"unknown argument {unknown[0]}{verb.closest(unknown[0])}")

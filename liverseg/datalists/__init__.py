@@ -2,6 +2,8 @@
 
 from liverseg.datalists.build import SOURCES, build_datalist
 from liverseg.datalists.cohort import cohort_items
+from liverseg.datalists.decathlon import decathlon_items
+from liverseg.datalists.ircadb import ircadb_items
 from liverseg.datalists.lits import lits_items
 from liverseg.datalists.model import (
     DataItem,
@@ -10,16 +12,22 @@ from liverseg.datalists.model import (
     read_datalist,
     write_datalist,
 )
-from liverseg.datalists.splits import assign_folds, hold_out
+from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
+from liverseg.datalists.twins import Twins, find_twins
 
 __all__ = [
     "SOURCES",
     "DataItem",
     "DataList",
+    "Twins",
+    "adopt_folds",
     "assign_folds",
     "build_datalist",
     "cohort_items",
+    "decathlon_items",
+    "find_twins",
     "hold_out",
+    "ircadb_items",
     "label_table",
     "lits_items",
     "read_datalist",

@@ -2,19 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from liverseg.datalists import decathlon, ircadb, lits
 from liverseg.datalists.cohort import cohort_items
-from liverseg.datalists.lits import LICENCE as LITS_LICENCE
-from liverseg.datalists.lits import SOURCE as LITS_SOURCE
-from liverseg.datalists.lits import lits_items
-from liverseg.datalists.model import DataItem, DataList, label_table, write_datalist
-from liverseg.datalists.splits import assign_folds, hold_out
+from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
+from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
+from liverseg.errors import UsageError
 
 __all__ = ["SOURCES", "build_datalist"]
 
-SOURCES = ("lits", "cohort")
-"""Layouts that can be imported."""
+
+@dataclass(frozen=True)
+class _Layout:
+    """A layout's help text, importer, reference and licence, and how many rows its label table has."""
+
+    help: str
+    items: Callable[[Path], tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
+    origin: str
+    licence: str
+    labels: int
+
+
+_LAYOUTS = {
+    "lits": _Layout(
+        "LiTS: volume-N.nii and segmentation-N.nii, at any depth", lits.lits_items, lits.SOURCE, lits.LICENCE, 3
+    ),
+    "decathlon": _Layout(
+        "Task03_Liver of the Medical Segmentation Decathlon, as its dataset.json lists it",
+        decathlon.decathlon_items,
+        decathlon.SOURCE,
+        decathlon.LICENCE,
+        3,
+    ),
+    "ircadb": _Layout(
+        "3D-IRCADb-01: folders 3Dircadb1.N of DICOM, also written as NIfTI into ROOT/nifti",
+        ircadb.ircadb_items,
+        ircadb.SOURCE,
+        ircadb.LICENCE,
+        3,
+    ),
+    "cohort": _Layout(
+        "typed slices: a table slices.csv", lambda root: (cohort_items(root), ()), "typed slices of {}", "not stated", 5
+    ),
+}
+
+SOURCES: dict[str, str] = {source: layout.help for source, layout in _LAYOUTS.items()}
+"""Layouts that can be imported, each with one line of help."""
 
 
 def build_datalist(
@@ -26,6 +62,7 @@ def build_datalist(
     folds: int = 5,
     test: float = 0.0,
     seed: int = 0,
+    folds_from: Path | None = None,
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
@@ -39,6 +76,7 @@ def build_datalist(
         folds: validation folds, at least 2.
         test: share of the labelled items held out as test list, whole patients at a time, 0 to below 1.
         seed: seed of both splits.
+        folds_from: a list whose folds and test patients are taken instead of splitting anew.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
 
@@ -46,24 +84,28 @@ def build_datalist(
         The list's path.
 
     Raises:
-        UsageError: if folds, test or seed are out of range.
+        UsageError: if the source is unknown, folds, test or seed are out of range, or a share is to be held out of
+            patients whose folds are given.
         LiversegError: what importer, split or writing find wrong.
     """
-    unlabelled: tuple[DataItem, ...] = ()
-    if source == "lits":
-        labelled, unlabelled = lits_items(root)
-        defaults = (LITS_SOURCE, LITS_LICENCE)
+    if source not in _LAYOUTS:
+        raise UsageError(f"source {source!r}; allowed: {', '.join(_LAYOUTS)}")
+    layout = _LAYOUTS[source]
+    labelled, unlabelled = layout.items(Path(root))
+    if folds_from is None:
+        kept, held_out = hold_out(labelled, test, seed)
+        training = assign_folds(kept, folds, seed)
+    elif test:
+        raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
     else:
-        labelled = cohort_items(root)
-        defaults = (f"typed slices of {Path(root).absolute().name}", "not stated")
-    kept, held_out = hold_out(labelled, test, seed)
+        training, held_out = adopt_folds(labelled, read_datalist(folds_from))
     datalist = DataList(
         name=name or Path(root).absolute().name,
         version="1",
-        source=origin or defaults[0],
-        licence=licence or defaults[1],
-        labels=label_table(3 if source == "lits" else 5),
-        training=assign_folds(kept, folds, seed),
+        source=origin or layout.origin.format(Path(root).absolute().name),
+        licence=licence or layout.licence,
+        labels=label_table(layout.labels),
+        training=training,
         test=held_out + unlabelled,
     )
     return write_datalist(output or Path(root) / "datalist.json", datalist)

@@ -1,4 +1,7 @@
-"""Importer for LiTS: `volume-N.nii[.gz]` beside `segmentation-N.nii[.gz]`, anywhere below one folder."""
+"""Importer for LiTS: `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, anywhere below one folder.
+
+The two training batches may lie together or apart; the challenge's test set is `test-volume-N.nii`, without labels.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ __all__ = ["LICENCE", "SOURCE", "lits_items"]
 SOURCE = "LiTS, Liver Tumor Segmentation Challenge: Bilic et al., Medical Image Analysis 84 (2023) 102680"
 LICENCE = "CC BY-NC-ND 4.0"
 
-_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?$", re.IGNORECASE)
+_NAME = re.compile(r"(volume|segmentation|test-volume)-(\d+)\.nii(\.gz)?$", re.IGNORECASE)
 
 
 def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
@@ -31,7 +34,7 @@ def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[Dat
     if not is_dir(root):
         raise LiversegError(f"{root}: no such folder; a LiTS tree holds volume-N.nii and segmentation-N.nii")
     list_folder(root)  # what may not be looked into would seem empty below
-    found: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}}
+    found: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}, "test-volume": {}}
     for path in sorted(root.rglob("*")):
         match = _NAME.match(path.name)
         if match and path.is_file():
@@ -40,7 +43,7 @@ def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[Dat
                 raise LiversegError(f"{root}: {kind} {number} is there twice: {found[kind][number]} and {path}")
             found[kind][number] = path
     volumes, segmentations = found["volume"], found["segmentation"]
-    if not volumes:
+    if not volumes and not found["test-volume"]:
         raise LiversegError(f"{root}: no volume-N.nii or volume-N.nii.gz in it or below; is this a LiTS tree?")
     alone = sorted(set(segmentations) - set(volumes))
     if alone:
@@ -55,4 +58,7 @@ def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[Dat
             patient=f"lits-{number:03d}",
         )
         (labelled if label else unlabelled).append(item)
+    for number, path in sorted(found["test-volume"].items()):
+        image = path.relative_to(root).as_posix()
+        unlabelled.append(DataItem(image=image, label=None, patient=f"lits-test-{number:03d}"))
     return tuple(labelled), tuple(unlabelled)

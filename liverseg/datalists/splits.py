@@ -11,10 +11,10 @@ from fractions import Fraction
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
-from liverseg.datalists.model import DataItem
+from liverseg.datalists.model import DataItem, DataList
 from liverseg.errors import LiversegError, UsageError
 
-__all__ = ["assign_folds", "hold_out"]
+__all__ = ["adopt_folds", "assign_folds", "hold_out"]
 
 _PARTS = 20
 """Most parts items are cut into to hold out a share, unless a smaller share needs more."""
@@ -88,6 +88,31 @@ def hold_out(
     taken = range(1 + int(np.argmin(misfit)))
     kept = tuple(replace(item, fold=None) for item in numbered if item.fold not in taken)
     return kept, tuple(replace(item, fold=None) for item in numbered if item.fold in taken)
+
+
+def adopt_folds(items: Sequence[DataItem], datalist: DataList) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
+    """Split items as a list splits their patients, so that two groups train and test on the same.
+
+    Args:
+        items: labelled items of patients the list has, in any order.
+        datalist: whose folds and test patients are taken.
+
+    Returns:
+        Items with their patient's fold, and items of patients of the list's test part.
+
+    Raises:
+        LiversegError: if a patient is not in the list.
+    """
+    homes = {item.patient: item.fold for item in (*datalist.training, *datalist.test)}
+    unknown = sorted({item.patient for item in items} - homes.keys())
+    if unknown:
+        raise LiversegError(
+            f"data list {datalist.name}: {len(unknown)} of the patients are not in it, {unknown[0]} for one; "
+            "take a list of the same set"
+        )
+    placed = [replace(item, fold=homes[item.patient]) for item in items]
+    training = tuple(item for item in placed if item.fold is not None)
+    return training, tuple(item for item in placed if item.fold is None)
 
 
 def _parts(items: Sequence[DataItem], share: float, patients: int) -> int:

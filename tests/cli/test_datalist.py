@@ -2,6 +2,8 @@
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from liverseg.cli.main import main
@@ -90,3 +92,68 @@ def test_a_folder_of_another_layout_is_told(source, tmp_path, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path) in line
     assert "is this a LiTS tree?" in line or "a cohort needs a CSV with columns" in line
+
+
+def test_folds_of_another_list_are_taken_over(lits_folder, tmp_path, capsys):
+    fixed = tmp_path / "fixed.json"
+    assert main(["datalist", "lits", str(lits_folder), "-o", str(fixed), "--folds", "3", "--test", "0.25"]) == 0
+    (lits_folder / "segmentation-7.nii").rename(lits_folder / "segmentation-7.nii.gz")  # other paths, same patients
+    (lits_folder / "volume-7.nii").rename(lits_folder / "volume-7.nii.gz")
+    assert main(["datalist", "lits", str(lits_folder), "--seed", "5", "--folds-from", str(fixed)]) == 0
+    own, given = (read_datalist(path) for path in (lits_folder / "datalist.json", fixed))
+    assert [(item.patient, item.fold) for item in own.training] == [
+        (item.patient, item.fold) for item in given.training
+    ]
+    assert {item.patient for item in own.test} == {item.patient for item in given.test}
+    assert "volume-7.nii.gz" in {item.image for item in (*own.training, *own.test)}
+    capsys.readouterr()
+    assert main(["datalist", "lits", str(lits_folder), "--test", "0.2", "--folds-from", str(fixed)]) == 2
+    assert "take one of the two" in capsys.readouterr().err
+    for kind in ("volume", "segmentation"):
+        (lits_folder / f"{kind}-8.nii").touch()
+    assert main(["datalist", "lits", str(lits_folder), "--folds-from", str(fixed)]) == 1
+    assert "1 of the patients are not in it, lits-008 for one" in capsys.readouterr().err
+
+
+def test_a_sound_list_is_told_to_be_so(lits_tree, tmp_path, capsys):
+    report = tmp_path / "report.csv"
+    assert main(["datalist", "check", str(lits_tree / "datalist.json"), "--report", str(report)]) == 0
+    assert "0 errors and 0 warnings in 12 files checked" in capsys.readouterr().out
+    assert report.read_text() == "file,level,defect,found\n"
+
+
+def test_defects_are_told_and_the_exit_code_is_one(lits_folder, capsys):
+    assert main(["datalist", "lits", str(lits_folder)]) == 0
+    assert main(["datalist", "check", str(lits_folder / "datalist.json"), "--workers", "1"]) == 1
+    told = capsys.readouterr()
+    assert "16 errors and 0 warnings in 16 files checked" in told.out
+    assert "Traceback" not in told.err
+
+
+def test_a_list_with_the_patients_of_another_is_refused(lits_tree, tmp_path, capsys):
+    own = lits_tree / "datalist.json"
+    assert main(["datalist", "check", str(own), "--against", str(own)]) == 1
+    assert "6 of its patients are in" in " ".join(capsys.readouterr().out.split())
+    other = json.loads(own.read_text())
+    for number, item in enumerate((*other["training"], *other["test"]), 1):
+        item["patient"] = f"decathlon-liver-{number:03d}"
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert main(["datalist", "check", str(own), "--against", str(tmp_path / "other.json")]) == 1
+    assert "error    twins: patient lits-000 is in it and decathlon-liver-001 in" in capsys.readouterr().out
+
+
+def test_a_flipped_label_is_repaired_into_a_copy(lits_tree, tmp_path, capsys):
+    for path in lits_tree.iterdir():
+        if path.is_file():
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    label = tmp_path / "segmentation-0.nii.gz"
+    flipped = nib.load(label)
+    affine = flipped.affine @ np.diag([-1, 1, 1, 1])
+    nib.save(nib.Nifti1Image(np.asarray(flipped.dataobj), affine), label)
+    before = label.read_bytes()
+    command = ["datalist", "check", str(tmp_path / "datalist.json"), "--repair", str(tmp_path / "mended")]
+    assert main(command) == 1
+    assert "error    flipped affine: " in capsys.readouterr().out
+    assert label.read_bytes() == before
+    mended = tmp_path / "mended" / "datalist.json"
+    assert main(["datalist", "check", str(mended), "--dataset-dir", str(tmp_path)]) == 0

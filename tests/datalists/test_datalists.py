@@ -105,13 +105,16 @@ def lits_tree(root, numbers=range(6)):
 
 def test_lits_tree_in_two_batches_with_test_volumes(tmp_path):
     lits_tree(tmp_path)
-    (tmp_path / "test-volume-9.nii").touch()  # LiTS names its test volumes so: not ours to read
+    (tmp_path / "test-volume-9.nii").touch()
     (tmp_path / "volume-10.nii.gz").touch()
     labelled, unlabelled = lits_items(tmp_path)
     assert [item.patient for item in labelled] == [f"lits-{n:03d}" for n in range(6)]
     assert labelled[4].image == "batch2/volume-4.nii"
     assert labelled[4].label == "batch2/segmentation-4.nii.gz"
-    assert [item.image for item in unlabelled] == ["volume-10.nii.gz"]
+    assert [(item.image, item.patient, item.label) for item in unlabelled] == [
+        ("volume-10.nii.gz", "lits-010", None),
+        ("test-volume-9.nii", "lits-test-009", None),
+    ]
 
 
 def test_lits_trees_that_are_refused(tmp_path):

@@ -1,0 +1,95 @@
+"""Findings: one row for each defect, as a table, as CSV and in words."""
+
+from __future__ import annotations
+
+import os
+import textwrap
+from collections.abc import Iterable
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from liverseg.errors import LiversegError
+from liverseg.files import write_text
+
+__all__ = ["COLUMNS", "ERROR", "WARNING", "Defect", "Finding", "findings_in_words", "findings_table", "write_findings"]
+
+COLUMNS = ("file", "level", "defect", "found")
+ERROR = "error"
+"""Training would refuse the file, or learn something wrong from it."""
+WARNING = "warning"
+"""Worth a look; training goes through."""
+
+_WIDTH = 120
+
+
+@dataclass(frozen=True, order=True)
+class Finding:
+    """One defect of one file.
+
+    Attributes:
+        file: as the data list names it, or the list's own name.
+        level: `ERROR` or `WARNING`.
+        defect: a short fixed word, to sort and count by.
+        found: one sentence with the numbers and what to do.
+    """
+
+    file: str
+    level: str
+    defect: str
+    found: str
+
+
+class Defect(Exception):
+    """A file that cannot be checked any further; `word` is the finding's defect, the message its sentence."""
+
+    def __init__(self, word: str, found: str) -> None:
+        super().__init__(found)
+        self.word = word
+
+
+def findings_table(findings: Iterable[Finding], files: int) -> pd.DataFrame:
+    """Findings as a table with `COLUMNS`, each once, sorted; `attrs["files"]` tells how many files were checked."""
+    table = pd.DataFrame([astuple(row) for row in sorted(set(findings))], columns=list(COLUMNS), dtype=str)
+    table.attrs["files"] = files
+    return table
+
+
+def write_findings(findings: pd.DataFrame, path: str | os.PathLike) -> Path:
+    """Write the table as CSV, by rename; its folder is made if missing.
+
+    Raises:
+        LiversegError: if it cannot be written.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LiversegError(f"{path}: its folder cannot be made ({error.strerror})") from error
+    write_text(path, findings.to_csv(index=False, lineterminator="\n"))
+    return path
+
+
+def findings_in_words(findings: pd.DataFrame) -> str:
+    """The table for a reader, at most 120 columns wide unless a file's name is longer; the counts are the last line."""
+    lines = []
+    for file, rows in findings.groupby("file", sort=False):
+        lines.append(str(file))
+        for level, defect, found in rows[["level", "defect", "found"]].itertuples(index=False, name=None):
+            lines += textwrap.wrap(
+                f"{level:<8} {defect}: {found}",
+                _WIDTH,
+                initial_indent="  ",
+                subsequent_indent=" " * 11,
+                break_long_words=False,
+                break_on_hyphens=False,
+            )
+    counts = [_counted(int((findings["level"] == level).sum()), level) for level in (ERROR, WARNING)]
+    checked = findings.attrs.get("files")
+    scope = "" if checked is None else f" in {_counted(checked, 'file')} checked"
+    return "\n".join([*lines, f"{' and '.join(counts)}{scope}"])
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

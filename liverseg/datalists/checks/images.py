@@ -1,0 +1,147 @@
+"""Checks of an image's voxels: are they HU, is every slice its own, and what tells the volume from others."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from liverseg.ct_check import check_ct
+from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
+from liverseg.datalists.checks.geometry import image_grid_findings
+from liverseg.datalists.checks.reading import Grid, ReadFile
+from liverseg.errors import LiversegError
+from liverseg.volumes import Volume
+
+__all__ = ["ImageFacts", "check_image"]
+
+_SAMPLES = 64
+"""Places an axis that histograms look at: a quarter of a million voxels tell shares of a percent."""
+_PADDING = -1100
+"""Below any tissue and air: scanners fill the corners outside their field with it."""
+_AIR = -500
+_FAT = (-140, -60)
+_SOFT_TISSUE = (0, 200)
+_ANY_TISSUE = (-100, 300)
+_OFFSET = 1024
+"""What scanners add to HU to store them without a sign; the rescale intercept takes it off again."""
+_SHIFTED_TISSUE = (_OFFSET - 160, _OFFSET + 240)
+_SHARE_SHIFTED = 0.05
+"""Bone and metal fill far less of a trunk."""
+_SHARE_SOFT = 0.10
+_SHARE_FAT = 0.02
+_SHARE_ANY = 0.01
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What comparing an image with others takes.
+
+    Attributes:
+        grid: its own.
+        digest: of shape and HU, whatever they are stored as: the same volume has the same.
+    """
+
+    grid: Grid
+    digest: str
+
+
+def check_image(name: str, file: ReadFile) -> tuple[list[Finding], ImageFacts]:
+    """All checks of one CT that need no other file.
+
+    Args:
+        name: as the data list names it.
+        file: its content.
+    """
+    hu = _small_integers(file.array)
+    findings = image_grid_findings(name, file.grid)
+    findings += _hu_findings(name, file, hu)
+    findings += _gap_findings(name, hu, file.grid.slice_axis)
+    digest = hashlib.sha256(f"{file.grid.shape} {hu.dtype}".encode())
+    digest.update(np.ascontiguousarray(hu.T).data)  # as it lies in memory: no copy
+    return findings, ImageFacts(file.grid, digest.hexdigest())
+
+
+def _small_integers(array: np.ndarray) -> np.ndarray:
+    """int16 where the values are whole and fit, so that the same HU are the same bytes; else as they are."""
+    if array.dtype == np.int16:
+        return array
+    if array.min() < -32768 or array.max() > 32767:
+        return array
+    rounded = array.astype(np.int16)
+    return rounded if array.dtype.kind in "iu" or np.array_equal(rounded, array) else array
+
+
+def _hu_findings(name: str, file: ReadFile, hu: np.ndarray) -> list[Finding]:
+    affine = np.eye(4) if file.grid.affine is None else file.grid.affine
+    path = Path(name)
+    try:
+        warnings = check_ct(Volume(hu, affine, file.header, path))
+    except LiversegError as error:
+        return [Finding(name, ERROR, "HU", str(error).removeprefix(f"{path}: "))]
+    rescaled = _rescaled(name, hu, file.grid.slice_axis)
+    if rescaled:  # it says what the warnings hint at
+        return [rescaled]
+    # few slices are the headers' matter
+    odd = [warning for warning in warnings if "CT in HU" in warning]
+    return [Finding(name, WARNING, "HU", f"{warning}; export it again if it is one") for warning in odd]
+
+
+def _rescaled(name: str, hu: np.ndarray, slice_axis: int) -> Finding | None:
+    """A CT whose numbers are not HU any more, by where air, fat and soft tissue lie in its histogram."""
+    steps = tuple(slice(None, None, max(1, n // _SAMPLES)) for n in hu.shape)
+    values = hu[steps].ravel()
+    values = values[values >= _PADDING]
+    if values.size == 0:
+        return None
+
+    def share(low: int, high: int) -> float:
+        return np.count_nonzero((values >= low) & (values < high)) / values.size
+
+    if share(*_SHIFTED_TISSUE) >= _SHARE_SHIFTED and np.percentile(values, 1) > -_OFFSET / 4:
+        tissue = values[(values >= _SHIFTED_TISSUE[0]) & (values < _SHIFTED_TISSUE[1])]
+        found = f"tissue around {np.median(tissue):.0f}, nothing at -1000: looks unsigned, its rescale intercept lost"
+        return Finding(name, ERROR, "rescaled", f"{found}; subtract {_OFFSET}, or export the CT in HU")
+    if share(*_ANY_TISSUE) < _SHARE_ANY:
+        found = f"{share(*_ANY_TISSUE):.1%} of it from {_ANY_TISSUE[0]} to {_ANY_TISSUE[1]} HU, where soft tissue is"
+        return Finding(name, WARNING, "rescaled", f"{found}: looks rescaled; export the CT in HU")
+    if share(*_SOFT_TISSUE) >= _SHARE_SOFT and share(*_FAT) < _SHARE_FAT and not _has_air_around(hu, slice_axis):
+        found = f"no air below {_AIR} HU at its border and {share(*_FAT):.1%} fat ({_FAT[0]} to {_FAT[1]} HU)"
+        return Finding(name, WARNING, "rescaled", f"{found}: looks rescaled, windowed or masked; export the CT in HU")
+    return None
+
+
+def _has_air_around(hu: np.ndarray, slice_axis: int) -> bool:
+    """Air at the in-plane edges of any slice."""
+    edges = (np.take(hu, place, axis) for axis in range(3) if axis != slice_axis for place in (0, -1))
+    return any(bool(edge.min() < _AIR) for edge in edges)
+
+
+def _gap_findings(name: str, hu: np.ndarray, slice_axis: int) -> list[Finding]:
+    """Slices that stand in for lost ones: the same as the slice before, or one value throughout between others."""
+    slices = np.moveaxis(hu, slice_axis, 0)
+    # a few rows rule nearly every slice out; only the rest is looked at whole
+    sample = slices[:, :: max(1, slices.shape[1] // 8), :: max(1, slices.shape[2] // 64)]
+    first = sample[:, :1, :1]
+    flat = [int(k) for k in np.flatnonzero((sample == first).all(axis=(1, 2))) if (slices[k] == slices[k, 0, 0]).all()]
+    body = sorted(set(range(len(slices))) - set(flat))
+    if not body:
+        return []
+    findings = []
+    inside = [k for k in flat if body[0] < k < body[-1]]
+    if inside:
+        found = f"{_numbered(inside)} hold one value throughout, with others above and below"
+        findings.append(Finding(name, WARNING, "slice gap", f"{found}; export the whole series again"))
+    alike = np.flatnonzero((sample[1:] == sample[:-1]).all(axis=(1, 2))) + 1
+    again = [int(k) for k in alike if k not in flat and np.array_equal(slices[k], slices[k - 1])]
+    if again:
+        found = f"{_numbered(again)} repeat the slice before, voxel by voxel"
+        findings.append(Finding(name, WARNING, "slice gap", f"{found}: padding for lost ones? Export the series again"))
+    return findings
+
+
+def _numbered(slices: list[int]) -> str:
+    shown = ", ".join(map(str, slices[:8])) + (", ..." if len(slices) > 8 else "")
+    return f"{len(slices)} {'slice' if len(slices) == 1 else 'slices'} ({shown}, from 0)"

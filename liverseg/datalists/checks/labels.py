@@ -1,0 +1,140 @@
+"""Checks of a label map's voxels: allowed values, a liver, and lesions that lie in it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import cc3d
+import numpy as np
+
+from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
+from liverseg.datalists.checks.geometry import spacing_findings
+from liverseg.datalists.checks.reading import Grid, ReadFile
+from liverseg.labels import LESION, LIVER
+
+__all__ = ["LabelFacts", "check_label"]
+
+_Box = tuple[slice, slice, slice]
+
+
+@dataclass(frozen=True)
+class LabelFacts:
+    """What comparing a label map with its image and its items takes.
+
+    Attributes:
+        grid: its own.
+        values: label values that occur anywhere.
+        on_slice: label values that occur on each slice asked for.
+    """
+
+    grid: Grid
+    values: frozenset[int]
+    on_slice: dict[int, frozenset[int]]
+
+
+def check_label(
+    name: str, file: ReadFile, allowed: Collection[int], slices: Collection[int], training: bool
+) -> tuple[list[Finding], LabelFacts]:
+    """All checks of one label map that need no other file.
+
+    Args:
+        name: as the data list names it.
+        file: its content.
+        allowed: values of the list's label table.
+        slices: annotated slices, from 0 along the file's own slice axis; those out of range are left out.
+        training: whether it is trained on; a map without a liver is an error then, else a warning.
+    """
+    findings = spacing_findings(name, file.grid)
+    array = file.array
+    box = _box(array)
+    if box is None:
+        found = "it is 0 throughout"
+        findings.append(Finding(name, ERROR if training else WARNING, "empty label", f"{found}; outline the liver"))
+        return findings, LabelFacts(file.grid, frozenset({0}), {})
+    inside = array[box]
+    counts = _counts(inside)
+    findings += _value_findings(name, counts, allowed)
+    values = frozenset(int(value) for value in counts if value == int(value))
+    axis = file.grid.slice_axis
+    on_slice = {
+        k: frozenset(int(value) for value in np.unique(np.take(array, k, axis)) if value == int(value))
+        for k in slices
+        if k < array.shape[axis]
+    }
+    if LIVER not in values:
+        found = f"no voxel of liver ({LIVER}); outline the liver as well"
+        findings.append(Finding(name, ERROR if training else WARNING, "empty label", found))
+    elif any(value >= LESION for value in values.intersection(allowed)):
+        findings += _outside_findings(name, inside, max(allowed), file.grid)
+    return findings, LabelFacts(file.grid, values, on_slice)
+
+
+def _box(array: np.ndarray) -> _Box | None:
+    """The smallest box around all that is not 0; most of a label map is, and costs nothing further on."""
+    slices = array.T  # as it lies in memory, slices first in most files
+    filled = np.flatnonzero(slices.reshape(slices.shape[0], -1).any(axis=1))
+    if filled.size == 0:
+        return None
+    part = slice(int(filled[0]), int(filled[-1]) + 1)
+    plane = (slices[part] != 0).any(axis=0)
+    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
+    return slice(int(columns[0]), int(columns[-1]) + 1), slice(int(rows[0]), int(rows[-1]) + 1), part
+
+
+def _counts(inside: np.ndarray) -> dict[float, int]:
+    """Voxels of each value, 0 among them."""
+    lowest, highest = inside.min(), inside.max()
+    if inside.dtype.kind in "iu" and lowest >= 0 and highest < 256:
+        # comparing with one value after the other is faster than sorting, and keeps to one byte a voxel
+        counts = {float(v): int(np.count_nonzero(inside == v)) for v in range(min(int(highest), LESION + 2) + 1)}
+        if highest > LESION + 2:
+            few = np.bincount(inside[inside > LESION + 2])
+            counts |= {float(v): int(few[v]) for v in np.flatnonzero(few)}
+        return {value: count for value, count in counts.items() if count}
+    values, numbers = np.unique(inside, return_counts=True)
+    return {float(value): int(number) for value, number in zip(values, numbers, strict=True)}
+
+
+def _value_findings(name: str, counts: dict[float, int], allowed: Collection[int]) -> list[Finding]:
+    fractions = [value for value in counts if value != int(value)]
+    others = [value for value in counts if value == int(value) and int(value) not in {0, *allowed}]
+    findings = []
+    table = ", ".join(map(str, sorted(allowed)))
+    for kind, values, what_to_do in (
+        ("value", others, "correct it"),
+        ("fractional value", fractions, "resample label maps by nearest neighbour"),
+    ):
+        if values:
+            shown = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+            voxels = sum(counts[value] for value in values)
+            found = f"{kind}{'' if len(values) == 1 else 's'} {shown} in {voxels} voxels; the list allows {table}"
+            findings.append(Finding(name, ERROR, "label value", f"{found}: {what_to_do}"))
+    return findings
+
+
+def _outside_findings(name: str, inside: np.ndarray, highest: int, grid: Grid) -> list[Finding]:
+    """Lesions of which no voxel shares a face with the liver; values above `highest` are no lesions."""
+    lesion = (inside >= LESION) & (inside <= highest)
+    box = _box(lesion)
+    if box is None:
+        return []
+    near = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
+    parts = cc3d.connected_components(lesion[near], connectivity=6)
+    liver = inside[near] == LIVER
+    number = int(parts.max())
+    touching = np.zeros(number + 1, bool)
+    for axis in range(3):
+        ahead = tuple(slice(1, None) if k == axis else slice(None) for k in range(3))
+        behind = tuple(slice(None, -1) if k == axis else slice(None) for k in range(3))
+        touching[parts[ahead][liver[behind]]] = True
+        touching[parts[behind][liver[ahead]]] = True
+    apart = np.flatnonzero(~touching[1:]) + 1
+    if apart.size == 0:
+        return []
+    voxels = int(np.isin(parts, apart).sum())
+    volume = f"{voxels} voxels"
+    if grid.affine is not None:
+        volume = f"{voxels * abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000:.3g} ml"
+    found = f"{apart.size} of {number} lesions, {volume}, touch no liver; outline the liver around them or erase them"
+    return [Finding(name, WARNING, "outside liver", found)]

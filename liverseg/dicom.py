@@ -1,0 +1,299 @@
+"""DICOM series of one file a slice: found in a folder, checked slice by slice, read as one volume.
+
+DICOM's frame is LPS+ in mm, the affines here are NIfTI's RAS+ in mm. A slice is where its position tag says.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from liverseg.errors import LiversegError
+from liverseg.files import is_dir, list_folder
+
+__all__ = ["DicomSeries", "find_series", "read_series"]
+
+_UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
+_POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
+_THICKNESS, _TILT = "0018|0050", "0018|1120"
+
+_IMAGE_CLASSES = (b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.7\0")
+"""CT image and secondary capture, as a file's first bytes name them: such a file that cannot be read is damaged."""
+
+_TILT_DEGREES = 0.1
+_SIDEWAYS_MM = 0.1
+"""How far slices may lie beside the line along their normal: below a pixel, above the tags' rounding."""
+_UNEVEN = 0.1
+"""How far a slice may lie from its place on an even grid, in slice spacings; tags rounded to 0.1 mm still pass."""
+_SAME = 1e-3
+"""How far positions and pixel sizes, in mm, and the parts of unit vectors may differ and still be the same."""
+
+
+@dataclass(frozen=True)
+class DicomSeries:
+    """The files of one series in one folder.
+
+    Attributes:
+        folder: where they are.
+        uid: SeriesInstanceUID, empty where an anonymiser emptied it.
+        description: SeriesDescription, empty where there is none.
+        modality: CT, MR, SEG and so on.
+        files: sorted by position along the slice normal; by name where a position is missing.
+    """
+
+    folder: Path
+    uid: str
+    description: str
+    modality: str
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What the tags of one file say; lengths in mm, LPS+, NaN where a tag is missing or unreadable."""
+
+    path: Path
+    uid: str
+    description: str
+    modality: str
+    size: tuple[int, ...]
+    channels: int
+    position: np.ndarray
+    orientation: np.ndarray
+    pixel_spacing: np.ndarray
+    thickness: float
+    tilt: float
+
+
+def find_series(folder: str | os.PathLike) -> list[DicomSeries]:
+    """The DICOM series in a folder itself, whatever its files are called, sorted by description and UID.
+
+    What is no DICOM image (notes, reports, directories) is passed over.
+
+    Raises:
+        LiversegError: if the folder is missing or may not be looked into, or a file that calls itself a CT slice cannot
+            be read.
+    """
+    folder, files = _files(folder)
+    return [
+        DicomSeries(folder, first.uid, first.description, first.modality, tuple(one.path for one in (first, *others)))
+        for first, *others in _grouped(files)
+    ]
+
+
+def read_series(source: str | os.PathLike | DicomSeries, modality: str | None = "CT") -> tuple[np.ndarray, np.ndarray]:
+    """Read a series as one volume, rescaled to what its tags say: HU for a CT.
+
+    Args:
+        source: one of `find_series`, or a folder that holds one series of the modality (others are passed over).
+        modality: the modality needed; None takes any, for masks stored as DICOM.
+
+    Returns:
+        Voxels in NIfTI's order (column, row, slice), slices in the direction of their normal, int16 where all values
+        are whole and fit, else float32; and the 4×4 affine from voxel index to RAS+ mm.
+
+    Raises:
+        LiversegError: as `find_series`, and if there is no such series or more than one, the gantry was tilted, slices
+            are missing, doubled, uneven or not alike, a tag of geometry is missing or a file is more than one slice.
+    """
+    folder, files = (source.folder, source.files) if isinstance(source, DicomSeries) else _files(source)
+    slices = _only(folder, _grouped(files), modality)
+    for one in slices:
+        _check_alike(one, slices[0])
+    slices = _sorted(slices)
+    affine = _affine(folder, slices)  # first, so that a series is refused before its pixels are read
+    return _voxels(slices), affine
+
+
+def _files(folder: str | os.PathLike) -> tuple[Path, tuple[Path, ...]]:
+    folder = Path(folder)
+    if not is_dir(folder):
+        raise LiversegError(f"{folder}: no such folder; give the one that holds a series' DICOM files")
+    return folder, tuple(path for path in list_folder(folder) if path.is_file() and not path.name.startswith("."))
+
+
+def _grouped(files: Iterable[Path]) -> list[list[_Slice]]:
+    """Slices series by series, each sorted by position."""
+    groups: dict[tuple[str, str], list[_Slice]] = {}
+    for one in filter(None, map(_slice, files)):
+        groups.setdefault((one.uid, one.modality), []).append(one)
+    series = sorted(groups.values(), key=lambda slices: (slices[0].description, slices[0].uid, slices[0].modality))
+    return [_sorted(slices) for slices in series]
+
+
+def _only(folder: Path, found: list[list[_Slice]], modality: str | None) -> list[_Slice]:
+    if not found:
+        raise LiversegError(f"{folder}: no DICOM image in it; give the folder that holds the slices themselves")
+    fitting = [slices for slices in found if modality in (None, slices[0].modality)]
+    if not fitting:
+        modalities = ", ".join(sorted({slices[0].modality or "not given" for slices in found}))
+        raise LiversegError(f"{folder}: modality {modalities}; {modality} is needed")
+    if len(fitting) > 1:
+        names = ", ".join(f"{slices[0].description or 'no description'} ({len(slices)} slices)" for slices in fitting)
+        raise LiversegError(f"{folder}: {len(fitting)} series, {names}; keep the one to be read in a folder of its own")
+    return fitting[0]
+
+
+def _slice(path: Path) -> _Slice | None:
+    """A file's tags, or None for what is no DICOM image."""
+    reader = _reader(path)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        try:
+            with path.open("rb") as file:
+                start = file.read(1024)
+        except OSError as no_file:
+            raise LiversegError(f"{path}: cannot be read ({no_file.strerror or no_file})") from no_file
+        if start[128:132] == b"DICM" and any(name in start for name in _IMAGE_CLASSES):
+            raise LiversegError(f"{path}: a DICOM slice that cannot be read; is it truncated? copy it again") from error
+        return None
+    return _Slice(
+        path=path,
+        uid=_text(reader, _UID),
+        description=_text(reader, _DESCRIPTION),
+        modality=_text(reader, _MODALITY),
+        size=tuple(reader.GetSize()),
+        channels=reader.GetNumberOfComponents(),
+        position=_numbers(reader, _POSITION, 3),
+        orientation=_numbers(reader, _ORIENTATION, 6),
+        pixel_spacing=_numbers(reader, _PIXEL_SPACING, 2),
+        thickness=float(_numbers(reader, _THICKNESS, 1)[0]),
+        tilt=float(_numbers(reader, _TILT, 1)[0]),
+    )
+
+
+def _reader(path: Path) -> sitk.ImageFileReader:
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("GDCMImageIO")
+    reader.SetFileName(str(path))
+    return reader
+
+
+def _text(reader: sitk.ImageFileReader, tag: str) -> str:
+    raw = reader.GetMetaData(tag) if reader.HasMetaDataKey(tag) else ""
+    try:
+        raw.encode("utf-8")
+    except UnicodeEncodeError:  # bytes that are no UTF-8 cannot be printed; most are Latin-1
+        raw = raw.encode("utf-8", "surrogateescape").decode("latin-1")
+    return " ".join(raw.replace("\0", " ").split())
+
+
+def _numbers(reader: sitk.ImageFileReader, tag: str, count: int) -> np.ndarray:
+    try:
+        numbers = np.array([float(part) for part in _text(reader, tag).split("\\")])
+    except ValueError:
+        numbers = np.empty(0)
+    return numbers if len(numbers) == count and np.isfinite(numbers).all() else np.full(count, np.nan)
+
+
+def _normal(one: _Slice) -> np.ndarray:
+    normal = np.cross(one.orientation[:3], one.orientation[3:])
+    return normal / max(float(np.linalg.norm(normal)), 1e-9)  # an unusable orientation is refused later
+
+
+def _sorted(slices: list[_Slice]) -> list[_Slice]:
+    along = np.array([one.position for one in slices]) @ _normal(slices[0])
+    return slices if np.isnan(along).any() else [slices[number] for number in np.argsort(along, kind="stable")]
+
+
+def _check_alike(one: _Slice, first: _Slice) -> None:
+    """Refuse a slice that is no single grey slice, lacks a tag of geometry, or differs from the series' first."""
+    if one.channels != 1 or any(length != 1 for length in one.size[2:]):
+        raise LiversegError(f"{one.path}: several frames or colours in one file; export it as one grey slice a file")
+    axes = one.orientation.reshape(2, 3)
+    for usable, name in (
+        (not np.isnan(one.position).any(), "image position (0020,0032)"),
+        (np.abs(axes @ axes.T - np.eye(2)).max() <= 10 * _SAME, "image orientation (0020,0037)"),
+        (one.pixel_spacing.min() > 0, "pixel spacing (0028,0030)"),
+    ):
+        if not usable:
+            raise LiversegError(f"{one.path}: no usable {name}; export the series again with its geometry")
+    for own, others, most, name in (
+        (np.array(one.size[:2]), np.array(first.size[:2]), 0.0, "columns and rows"),
+        (one.pixel_spacing, first.pixel_spacing, _SAME, "pixel size in mm"),
+        (one.orientation, first.orientation, _SAME, "orientation"),
+    ):
+        if np.abs(own - others).max() > most:
+            raise LiversegError(
+                f"{one.path}: {name} {_listed(own)}, but {_listed(others)} in {first.path.name}; "
+                "a series has the same in all slices: take the others out"
+            )
+
+
+def _affine(folder: Path, slices: list[_Slice]) -> np.ndarray:
+    """The affine, to RAS+ mm, of sorted slices that stack evenly along their normal; others are refused."""
+    first = slices[0]
+    normal = _normal(first)
+    offsets = np.array([one.position for one in slices]) - first.position
+    along = offsets @ normal
+    sideways = np.linalg.norm(offsets - np.outer(along, normal), axis=1)
+    worst = int(np.argmax(sideways))
+    tilt = float(np.nanmax(np.abs([0.0, *(one.tilt for one in slices)])))
+    if sideways[worst] > _SIDEWAYS_MM:
+        tilt = float(np.degrees(np.arctan2(sideways[worst], along[worst])))
+    if sideways[worst] > _SIDEWAYS_MM or tilt > _TILT_DEGREES:
+        raise LiversegError(
+            f"{folder}: gantry tilt of {tilt:.1f} degrees, slices do not stack along their normal; "
+            "straighten the series first, or take one without tilt"
+        )
+    step = _even_step(folder, slices, along) if len(slices) > 1 else first.thickness
+    if not step > 0:
+        raise LiversegError(f"{first.path}: one slice without a slice thickness (0018,0050); its extent is not known")
+    affine = np.eye(4)
+    # the pixel spacing tag begins with the distance between rows, which is the step along a column
+    affine[:3, 0] = first.orientation[:3] * first.pixel_spacing[1]
+    affine[:3, 1] = first.orientation[3:] * first.pixel_spacing[0]
+    affine[:3, 2] = normal * step
+    affine[:3, 3] = first.position
+    affine[:2] *= -1.0  # LPS+ to RAS+
+    return affine + 0.0  # no negative zeros
+
+
+def _even_step(folder: Path, slices: list[_Slice], along: np.ndarray) -> float:
+    """Slice spacing in mm of positions that lie on an even grid."""
+    gaps = np.diff(along)
+    names = [one.path.name for one in slices]
+    doubled = int(np.argmin(gaps))
+    if gaps[doubled] < _SAME:
+        raise LiversegError(
+            f"{folder}: {names[doubled]} and {names[doubled + 1]} are at one position; "
+            "are two phases in one series? keep one slice a position"
+        )
+    step = float(along[-1] / len(gaps))
+    if np.abs(along - step * np.arange(len(along))).max() <= _UNEVEN * step:
+        return step
+    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
+    worst = int(np.argmax(np.abs(gaps - usual)))
+    missing = gaps[worst] / usual - 1
+    told = f"{missing:.0f} missing: copy the series again" if missing > 0.9 else "slices must be evenly spaced"
+    raise LiversegError(
+        f"{folder}: a gap of {gaps[worst]:.4g} mm between {names[worst]} and {names[worst + 1]}, "
+        f"{usual:.4g} mm are usual; {told}"
+    )
+
+
+def _voxels(slices: list[_Slice]) -> np.ndarray:
+    """Voxels as (column, row, slice)."""
+    planes = []
+    for one in slices:
+        try:
+            plane = sitk.GetArrayFromImage(_reader(one.path).Execute())
+        except RuntimeError as error:
+            raise LiversegError(f"{one.path}: its pixels cannot be read; copy or export it again") from error
+        planes.append(plane.reshape(one.size[1], one.size[0]))
+    bounds = np.iinfo(np.int16)
+    fit = all(p.dtype.kind in "iu" and p.min() >= bounds.min and p.max() <= bounds.max for p in planes)
+    volume = np.empty((*slices[0].size[:2], len(planes)), np.int16 if fit else np.float32, order="F")
+    for number, plane in enumerate(planes):
+        volume[:, :, number] = plane.T
+    return volume
+
+
+def _listed(numbers: np.ndarray) -> str:
+    return ", ".join(f"{number:.4g}" for number in numbers)

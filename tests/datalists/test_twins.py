@@ -1,0 +1,31 @@
+"""Patients of public sets under two names."""
+
+import pytest
+
+from liverseg.datalists.twins import find_twins
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        (["lits-028"], ["ircadb-01"], [("lits-028", "ircadb-01", 1)]),
+        (["lits-027", "lits-048"], ["ircadb-01"], []),
+        (["ircadb-20", "ircadb-02"], ["lits-047", "lits-001"], [("ircadb-02", "lits-047", 2)]),
+        (["lits-000"], ["decathlon-liver-000"], [("lits-000", "decathlon-liver-000", 1)]),
+        (["LiTS-28"], ["IRCADb-1"], [("LiTS-28", "IRCADb-1", 1)]),
+        (["lits-test-028", "p1", "ircadb-1x"], ["ircadb-21", "p2", "lits-030"], []),
+    ],
+)
+def test_pairs_of_sets_that_overlap_are_found(one, other, expected):
+    found = find_twins(one, other)
+    assert [(twins.first, twins.second, twins.count) for twins in found] == expected
+    assert all("share patients" in twins.reason for twins in found)
+
+
+def test_both_directions_of_a_mixed_pair_are_found():
+    found = find_twins(["lits-030", "ircadb-03"], ["lits-040", "ircadb-04"])
+    assert [(twins.first, twins.second) for twins in found] == [("lits-030", "ircadb-04"), ("ircadb-03", "lits-040")]
+
+
+def test_one_set_against_itself_has_no_twins():
+    assert find_twins([f"lits-{n:03d}" for n in range(100)], [f"lits-{n:03d}" for n in range(100, 131)]) == []
