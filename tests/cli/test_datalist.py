@@ -101,9 +101,8 @@ def test_folds_of_another_list_are_taken_over(lits_folder, tmp_path, capsys):
     (lits_folder / "volume-7.nii").rename(lits_folder / "volume-7.nii.gz")
     assert main(["datalist", "lits", str(lits_folder), "--seed", "5", "--folds-from", str(fixed)]) == 0
     own, given = (read_datalist(path) for path in (lits_folder / "datalist.json", fixed))
-    assert [(item.patient, item.fold) for item in own.training] == [
-        (item.patient, item.fold) for item in given.training
-    ]
+    folds = [[(item.patient, item.fold) for item in listed.training] for listed in (own, given)]
+    assert folds[0] == folds[1]
     assert {item.patient for item in own.test} == {item.patient for item in given.test}
     assert "volume-7.nii.gz" in {item.image for item in (*own.training, *own.test)}
     capsys.readouterr()
