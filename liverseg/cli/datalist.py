@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         importer.add_argument("--from", dest="origin", help="where the data come from, written into the list")
         importer.add_argument("--licence", help="the data's licence, written into the list")
+        importer.set_defaults(table=None, types=None)
+        if source == "cohort":
+            importer.add_argument("--table", help="the table's name in ROOT (default: slices.csv or slices.xlsx)")
+            importer.add_argument(
+                "--types", type=some_path, help="JSON or CSV that maps your words to cyst, hemangioma, metastasis"
+            )
     check = tasks.add_parser(
         "check",
         help="every defect of a list's files in one table",
@@ -73,6 +79,8 @@ def _import(args: argparse.Namespace) -> ExitCode:
         test=args.test,
         seed=args.seed,
         folds_from=args.folds_from,
+        table=args.table,
+        types=args.types,
         origin=args.origin,
         licence=args.licence,
     )

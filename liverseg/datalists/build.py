@@ -8,6 +8,7 @@ from pathlib import Path
 
 from liverseg.datalists import decathlon, ircadb, lits
 from liverseg.datalists.cohort import cohort_items
+from liverseg.datalists.cohort_table import Types
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
 from liverseg.errors import UsageError
@@ -20,7 +21,7 @@ class _Layout:
     """A layout's help text, importer, reference and licence, and how many rows its label table has."""
 
     help: str
-    items: Callable[[Path], tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
+    items: Callable[..., tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
     origin: str
     licence: str
     labels: int
@@ -45,7 +46,11 @@ _LAYOUTS = {
         3,
     ),
     "cohort": _Layout(
-        "typed slices: a table slices.csv", lambda root: (cohort_items(root), ()), "typed slices of {}", "not stated", 5
+        "typed lesions: a table slices.csv or slices.xlsx of images and masks, NIfTI, DICOM or PNG",
+        lambda root, **given: (cohort_items(root, **given), ()),
+        "typed slices of {}",
+        "not stated",
+        5,
     ),
 }
 
@@ -63,6 +68,8 @@ def build_datalist(
     test: float = 0.0,
     seed: int = 0,
     folds_from: Path | None = None,
+    table: str | None = None,
+    types: Types | None = None,
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
@@ -77,6 +84,8 @@ def build_datalist(
         test: share of the labelled items held out as test list, whole patients at a time, 0 to below 1.
         seed: seed of both splits.
         folds_from: a list whose folds and test patients are taken instead of splitting anew.
+        table: a cohort's table, its file name in the folder; see `cohort_items`.
+        types: the user's words for a cohort's lesion types, likewise.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
 
@@ -84,14 +93,17 @@ def build_datalist(
         The list's path.
 
     Raises:
-        UsageError: if the source is unknown, folds, test or seed are out of range, or a share is to be held out of
-            patients whose folds are given.
+        UsageError: if the source is unknown, folds, test or seed are out of range, a share is to be held out of
+            patients whose folds are given, or a table or types are given for another source than a cohort.
         LiversegError: what importer, split or writing find wrong.
     """
     if source not in _LAYOUTS:
         raise UsageError(f"source {source!r}; allowed: {', '.join(_LAYOUTS)}")
     layout = _LAYOUTS[source]
-    labelled, unlabelled = layout.items(Path(root))
+    given = {key: value for key, value in (("table", table), ("types", types)) if value is not None}
+    if given and source != "cohort":
+        raise UsageError(f"source {source}: {' and '.join(given)} given; these are for a cohort only")
+    labelled, unlabelled = layout.items(Path(root), **given)
     if folds_from is None:
         kept, held_out = hold_out(labelled, test, seed)
         training = assign_folds(kept, folds, seed)

@@ -1,64 +1,130 @@
-"""Importer for a cohort of typed slices: a table with one row an annotated slice."""
+"""Importer for a cohort of typed lesions: a table with one row an annotated slice, volume or lesion."""
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
+from liverseg.datalists.cohort_images import convert_image
+from liverseg.datalists.cohort_labels import has_types, named, reading, untyped, write_label
+from liverseg.datalists.cohort_masks import is_png, mask_values
+from liverseg.datalists.cohort_table import COLUMNS, CohortRow, Types, read_rows
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
-from liverseg.labels import LESION_TYPES
+from liverseg.volumes import is_nifti, read_volume_header
 
 __all__ = ["COLUMNS", "cohort_items"]
 
-COLUMNS = ("patient", "image", "mask", "slice", "lesion_type")
-"""Columns a cohort's table needs: patient, paths of image and label map relative to the table's folder, the slice's
-number along the file's own slice axis from 0, and the type of its lesions."""
 
+def cohort_items(root: str | os.PathLike, table: str | None = None, types: Types | None = None) -> tuple[DataItem, ...]:
+    """Items of a cohort in the order of its table, folds not yet assigned.
 
-def cohort_items(root: str | os.PathLike, table: str = "slices.csv") -> tuple[DataItem, ...]:
-    """Items of a slice cohort in the order of its table, folds not yet assigned.
+    White space around a cell's content does not count: `p1 ` and `p1` are one patient. DICOM images are converted to
+    `nifti/images/` in the folder, and masks that are not yet label maps of the joint table on a NIfTI image's grid to
+    `nifti/labels/`, one for an image; both only when a source has changed. Rows that come to the same item give one.
 
-    White space around a cell's content does not count: `p1 ` and `p1` are one patient.
+    A mask of 0, 1 and 2 may be LiTS's (2 is a lesion) or typed (2 is a cyst); the column `mask_values` decides. Without
+    it the mask is typed where it holds the values of all its rows' types, else LiTS's, and refused where it lacks one
+    while another mask of the table holds 3 or 4.
 
     Args:
         root: the folder that holds the table and that its paths are relative to.
-        table: the table's file name, CSV.
+        table: the table's file name, CSV or .xlsx; None takes the one of `slices.csv` and `slices.xlsx` that is there.
+        types: the user's words for types, a mapping to ours or its JSON or CSV file; None there leaves the row out.
 
     Raises:
-        LiversegError: if the table is missing or unreadable, lacks a column, or a row names a missing file, an unknown
-            type or a slice that is no number; the message names the row as a spreadsheet counts it.
+        LiversegError: if the table is missing or unreadable, lacks a column, or a row names a missing or unusable file,
+            an unknown type, a slice that is no number or not there, or contradicts another; the message names the row
+            as a spreadsheet counts it.
     """
-    path = Path(root) / table
-    try:
-        rows = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError as error:
-        raise LiversegError(f"{path}: no such table; a cohort needs a CSV with columns {', '.join(COLUMNS)}") from error
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise LiversegError(f"{path}: not a readable CSV ({' '.join(str(error).split())})") from error
-    rows.columns = rows.columns.str.strip()
-    missing = [column for column in COLUMNS if column not in rows.columns]
-    if missing:
-        raise LiversegError(f"{path}: no column {missing[0]}; it needs {', '.join(COLUMNS)}")
-    if rows.empty:
-        raise LiversegError(f"{path}: the table has no rows")
-    cells = rows[list(COLUMNS)].fillna("").apply(lambda column: column.str.strip())
-    return tuple(
-        _item(path, number, *values) for number, values in enumerate(cells.itertuples(index=False, name=None), 2)
+    root = Path(root)
+    rows = read_rows(root, table, types)
+    _check_rows(rows)
+    images: dict[str, list[CohortRow]] = {}
+    for row in rows:
+        images.setdefault(os.path.normpath(row.image), []).append(row)
+    how = _readings(root, rows)
+    labels: dict[int, tuple[str, str]] = {}
+    for own in images.values():
+        with named(own[0]):
+            image = convert_image(root, own[0].image)
+        as_it_is = image == own[0].image and all(how[row.mask] == "typed" and not row.liver_mask for row in own)
+        label = "" if as_it_is else write_label(root, image, own, how)
+        labels |= {row.number: (row.image if as_it_is else image, label or row.mask) for row in own}
+    kinds: dict[tuple[str, str], set[str | None]] = {}
+    for row in rows:
+        if row.slice is None:
+            kinds.setdefault(labels[row.number], set()).add(row.lesion_type)
+    items = (
+        DataItem(
+            image=labels[row.number][0],
+            label=labels[row.number][1],
+            patient=row.patient,
+            slice=row.slice,
+            # a whole volume with lesions of several types has no one type
+            lesion_type=row.lesion_type if row.slice is not None or len(kinds[labels[row.number]]) == 1 else None,
+        )
+        for row in rows
     )
+    return tuple(dict.fromkeys(items))
 
 
-def _item(path: Path, row: int, patient: str, image: str, mask: str, number: str, lesion_type: str) -> DataItem:
-    where = f"{path}, row {row}"
-    if not patient:
-        raise LiversegError(f"{where}: no patient; without it slices of one patient could leak across folds")
-    for name in (image, mask):
-        if not (path.parent / name).is_file():
-            raise LiversegError(f"{where}: {path.parent / name} does not exist")
-    if not number.isdecimal():
-        raise LiversegError(f"{where}: slice {number!r}; a whole number from 0 is needed")
-    if lesion_type not in LESION_TYPES:
-        raise LiversegError(f"{where}: lesion type {lesion_type!r}; allowed: {', '.join(LESION_TYPES)}")
-    return DataItem(image=image, label=mask, patient=patient, slice=int(number), lesion_type=lesion_type)
+def _check_rows(rows: Sequence[CohortRow]) -> None:
+    """Refuse rows that give one slice, or one numbered lesion, two types."""
+    slices: dict[tuple, list[CohortRow]] = {}
+    lesions: dict[tuple, CohortRow] = {}
+    for row in rows:
+        image, mask = os.path.normpath(row.image), os.path.normpath(row.mask)
+        if row.lesion is not None:
+            key = (image, mask, row.lesion, row.slice if is_png(mask) else None)
+            first = lesions.setdefault(key, row)
+            if first.lesion_type != row.lesion_type:
+                raise LiversegError(
+                    f"{row.where}: lesion {row.lesion} of {row.mask} is {_kind(row)}, but {_kind(first)} in row "
+                    f"{first.number}; one lesion has one type"
+                )
+        others = slices.setdefault((image, row.slice), [])
+        for other in others:
+            differ = None not in (row.lesion_type, other.lesion_type) and row.lesion_type != other.lesion_type
+            if differ and (None in (row.lesion, other.lesion) or row.lesion == other.lesion):
+                what = f"slice {row.slice}" if row.slice is not None else "the whole volume"
+                raise LiversegError(
+                    f"{row.where}: {what} of {row.image} is {_kind(row)}, but {_kind(other)} in row {other.number}; "
+                    "keep one, or number the lesions in the mask and give a column lesion"
+                )
+        others.append(row)
+
+
+def _kind(row: CohortRow) -> str:
+    return row.lesion_type or "without a type"
+
+
+def _readings(root: Path, rows: Sequence[CohortRow]) -> dict[str, str]:
+    """How each mask's values are to be read; see `reading`."""
+    masks: dict[str, list[CohortRow]] = {}
+    for row in rows:
+        masks.setdefault(row.mask, []).append(row)
+    values: dict[str, set[int] | None] = {}
+    how: dict[str, str] = {}
+    for mask, own in masks.items():
+        if is_nifti(mask) and _unreadable(root / mask):
+            for row in own:
+                if row.lesion_type is None:
+                    raise untyped(row)
+            logging.getLogger(__name__).warning("%s: no readable NIfTI, listed as it is", root / mask)
+            how[mask] = "typed"
+            continue
+        with named(own[0]):
+            values[mask] = mask_values(root / mask)
+    mixed = any(has_types(held) for mask, held in values.items() if held and masks[mask][0].lesion is None)
+    return how | {mask: reading(masks[mask], held, mixed) for mask, held in values.items()}
+
+
+def _unreadable(path: Path) -> bool:
+    try:
+        read_volume_header(path)
+    except LiversegError:
+        return True
+    return False

@@ -5,7 +5,6 @@ Every patient becomes an image and a label NIfTI below `nifti/`, written once an
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -15,14 +14,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from tqdm import tqdm
 
+from liverseg.datalists.converted import is_current, state_of, write_nifti, write_record
 from liverseg.datalists.model import DataItem
 from liverseg.dicom import read_series
 from liverseg.errors import LiversegError
-from liverseg.files import is_dir, is_file, list_folder, whole_file, write_text
+from liverseg.files import is_dir, is_file, list_folder
 from liverseg.labels import LESION, LIVER
 
 __all__ = ["LICENCE", "SOURCE", "ircadb_items"]
@@ -43,7 +42,6 @@ _MAYBE_LESION = re.compile(r"tumou?r|[ck]yst|metasta|lesion|nodul|hyperplas")
 """Names of masks that may be of a lesion, but not surely of one in the liver. A bare `tumor`, as patient 7 has, is the
 adrenal gland's by some accounts and the liver's by others; `metastasectomie` is what a resection left behind."""
 
-_FORMAT = 1
 _WORKERS = 2
 """Patients read at a time: each takes several hundred megabytes."""
 _SAME_GRID_MM = 0.01
@@ -181,8 +179,8 @@ def _convert(patient: _Patient, target: Path) -> None:
     """Write image and label, and last the record of what they were made from, unless that record still holds."""
     image_path, label_path = target / f"{patient.name}.nii.gz", target / f"{patient.name}-label.nii.gz"
     record_path = target / f"{patient.name}.json"
-    sources = _state(target.parent, _files((patient.image, patient.liver, *patient.lesions)))
-    if _written(record_path) == {**sources, **_state(target.parent, (image_path, label_path))}:
+    sources = state_of(target.parent, _files((patient.image, patient.liver, *patient.lesions)))
+    if is_current(record_path, target.parent, sources, (image_path, label_path)):
         return
     array, affine = read_series(patient.image)
     label = np.zeros(array.shape, np.uint8, order="F")
@@ -191,28 +189,13 @@ def _convert(patient: _Patient, target: Path) -> None:
         raise LiversegError(f"{patient.liver}: the liver's mask is empty; unpack the patient again")
     for folder in patient.lesions:
         label[_mask(folder, array.shape, affine)] = LESION
-    _write(image_path, array, affine)
-    _write(label_path, label, affine)
-    state = {**sources, **_state(target.parent, (image_path, label_path))}
-    write_text(record_path, json.dumps({"format": _FORMAT, "files": state}, indent=1) + "\n")
+    write_nifti(image_path, array, affine)
+    write_nifti(label_path, label, affine)
+    write_record(record_path, target.parent, sources, (image_path, label_path))
 
 
 def _files(folders: Iterable[Path]) -> list[Path]:
     return [path for folder in folders for path in list_folder(folder) if not path.name.startswith(".")]
-
-
-def _state(root: Path, files: Iterable[Path]) -> dict[str, list[int]]:
-    """Size in bytes and time of change in ns of the files that are there, by their path below `root`."""
-    found = ((path, path.stat()) for path in files if is_file(path))
-    return {path.relative_to(root).as_posix(): [state.st_size, state.st_mtime_ns] for path, state in found}
-
-
-def _written(record: Path) -> dict[str, list[int]] | None:
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or not one of ours: it is written anew
-        return None
-    return content.get("files") if isinstance(content, dict) and content.get("format") == _FORMAT else None
 
 
 def _mask(folder: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
@@ -231,15 +214,3 @@ def _mask(folder: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarra
         raise LiversegError(f"{folder}: mask values {values}; 0 and one more, as 255, are needed")
     # where a CT's rescale tags were left on a mask, its background is below 0
     return mask > low
-
-
-def _write(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-    image = nib.Nifti1Image(array, affine)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(affine, code="scanner")
-    image.set_qform(affine, code="scanner")
-    try:
-        with whole_file(path) as unfinished:
-            nib.save(image, unfinished)
-    except OSError as error:
-        raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error

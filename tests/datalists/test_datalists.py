@@ -143,7 +143,7 @@ def test_building_a_list_twice_gives_the_same_bytes_and_monai_reads_it(tmp_path)
 def cohort_table(root, rows, header="patient,image,mask,slice,lesion_type"):
     (root / "a.nii").touch()
     (root / "m.nii").touch()
-    (root / "slices.csv").write_text("\n".join([header, *rows]) + "\n")
+    (root / "slices.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return root
 
 

@@ -1,0 +1,223 @@
+"""Masks of a cohort, NIfTI, PNG or DICOM SEG, brought onto the grid of their image without resampling."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from nibabel.orientations import apply_orientation
+from PIL import Image, UnidentifiedImageError
+
+from liverseg.datalists.cohort_images import Grid, is_dicom
+from liverseg.errors import LiversegError
+from liverseg.labels import JOINT_LABELS, LIVER
+from liverseg.volumes import is_nifti, read_volume
+
+__all__ = ["Piece", "is_png", "mask_values", "onto_grid", "read_mask"]
+
+_SAME_GRID_MM = 0.01
+_UNEVEN = 0.1
+"""How far a SEG's frame may lie beside its slice, in voxels: as uneven as slices of a series may be."""
+_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+_LIVER_CODES = {("SCT", str(JOINT_LABELS[LIVER].snomed_code)), ("SRT", "T-62000")}
+_NOT_LIVER = re.compile(r"lesion|tumou?r|cyst|metast", re.IGNORECASE)
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A mask on its image's grid, or on one slice of it.
+
+    Attributes:
+        index: where it lies in the image's array.
+        values: what it holds, in the image's own axis order; of a SEG the numbers of its lesion segments.
+        liver: True where a SEG's segments of the liver are; None for other masks.
+    """
+
+    index: tuple[slice, ...]
+    values: np.ndarray
+    liver: np.ndarray | None = None
+
+
+def is_png(name: str) -> bool:
+    """True for a file name that ends in .png."""
+    return name.lower().endswith(".png")
+
+
+def mask_values(path: Path) -> set[int] | None:
+    """The values of a NIfTI or PNG mask, 0 always among them; None for a DICOM SEG, whose segments have names.
+
+    Raises:
+        LiversegError: if it cannot be read, is of another kind or holds values that are not whole or below 0.
+    """
+    if not is_nifti(path) and not is_png(path.name):
+        return None
+    array = _picture(path) if is_png(path.name) else read_volume(path).array
+    found = np.unique(array[array != 0])
+    if (found < 0).any() or (found != np.round(found)).any():
+        shown = ", ".join(f"{value:g}" for value in found[:5])
+        raise LiversegError(f"{path}: mask values {shown}; whole numbers from 0 are needed")
+    return {0, *(int(value) for value in found)}
+
+
+def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
+    """A mask on the grid of its image.
+
+    Args:
+        path: NIfTI, PNG of one slice or DICOM SEG.
+        grid: the image's.
+        number: the slice a PNG belongs to; None where the image has one only.
+
+    Raises:
+        LiversegError: if it cannot be read or does not lie on the grid, or a PNG's slice is not given.
+    """
+    everywhere = (slice(None),) * 3
+    if is_png(path.name):
+        if number is None and grid.depth > 1:
+            raise LiversegError(f"{path}: a PNG is one slice of {grid.depth}; its row needs the slice's number")
+        pixels = _picture(path)
+        if pixels.shape != grid.picture_shape():
+            own, wanted = ("×".join(map(str, one)) for one in (pixels.shape, grid.picture_shape()))
+            raise LiversegError(f"{path}: {own} rows and columns; the image's slice has {wanted}")
+        return Piece(grid.plane(number or 0), grid.from_rows(pixels))
+    if is_nifti(path):
+        volume = read_volume(path)
+        _, values = onto_grid(path, volume.array, volume.affine, grid)
+        if values.shape != grid.shape:
+            own, wanted = ("×".join(map(str, one)) for one in (values.shape, grid.shape))
+            raise LiversegError(f"{path}: the mask does not lie on its image's grid: {own} voxels for {wanted}")
+        return Piece(everywhere, values)
+    if not is_dicom(path):
+        raise LiversegError(f"{path}: neither NIfTI, PNG nor DICOM; masks of these three kinds are read")
+    values, liver = _segments(path, grid)
+    return Piece(everywhere, values, liver)
+
+
+def _picture(path: Path) -> np.ndarray:
+    """A grey or palette PNG's values as (row, column), palette numbers as they are."""
+    try:
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+        raise LiversegError(f"{path}: cannot be read as PNG ({' '.join(str(error).split())}); save it again") from error
+    if pixels.ndim == 3:
+        grey = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+        if (grey != grey[..., :1]).any():
+            raise LiversegError(f"{path}: a coloured PNG; save the mask as grey values")
+        pixels = grey[..., 0]
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def onto_grid(
+    path: Path, array: np.ndarray, affine: np.ndarray, grid: Grid, slack: float = _SAME_GRID_MM
+) -> tuple[tuple[slice, ...], np.ndarray]:
+    """A mask in its image's axis order, by swapped and flipped axes and a shift of whole voxels.
+
+    Args:
+        path: the mask's, for messages.
+        array: its voxels; an axis of length one has no step of its own.
+        affine: 4×4, to RAS+ mm.
+        grid: the image's.
+        slack: how far its voxels may lie beside the image's, in mm.
+
+    Returns:
+        Where it lies in the image's array, and the voxels there.
+
+    Raises:
+        LiversegError: if its voxels are not the image's, or it reaches out of the image.
+    """
+    beside = f"{path}: the mask does not lie on its image's grid"
+    to_image = np.linalg.inv(grid.affine) @ affine
+    steps = to_image[:3, :3].copy()
+    turn = np.zeros((3, 3))
+    for axis in np.argsort(np.array(array.shape) == 1, kind="stable"):  # those with a step of their own first
+        free = np.where(np.abs(turn).sum(axis=1) == 0, np.abs(steps[:, axis]), -1.0)
+        towards = int(np.argmax(free))
+        turn[towards, axis] = -1.0 if steps[towards, axis] < 0 else 1.0
+    start = np.round(to_image[:3, 3])
+    corners = np.array(np.meshgrid(*([0, length - 1] for length in array.shape))).reshape(3, -1)
+    own = steps @ corners + to_image[:3, 3:]
+    apart = grid.affine[:3, :3] @ (own - (turn @ corners + start[:, None]))
+    worst = float(np.linalg.norm(apart, axis=0).max())
+    if worst > slack:
+        raise LiversegError(f"{beside}, up to {worst:.3g} mm beside it; export it again for this image")
+    orientation = [[int(np.argmax(np.abs(turn[:, axis]))), int(turn[:, axis].sum())] for axis in range(3)]
+    turned = apply_orientation(array, np.array(orientation))
+    # the first voxel after the flips
+    low = np.round((turn @ corners + start[:, None]).min(axis=1)).astype(int)
+    high = low + turned.shape
+    if (low < 0).any() or (high > grid.shape).any():
+        own_shape, wanted = ("×".join(map(str, one)) for one in (turned.shape, grid.shape))
+        raise LiversegError(f"{beside}: its {own_shape} voxels reach out of the image's {wanted}")
+    return tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True)), turned
+
+
+def _segments(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of a SEG's lesion segments, uint16, and True where its liver is.
+
+    Each frame is put where its own position says: many a SEG leaves empty slices out, or has a wrong slice spacing.
+    """
+    # imported here: highdicom is slow to import, and few cohorts need it
+    import highdicom
+    import pydicom
+
+    try:
+        if pydicom.dcmread(path, stop_before_pixels=True).get("SOPClassUID") != _SEGMENTATION:
+            raise LiversegError(f"{path}: DICOM, but no segmentation (SEG); masks are NIfTI, PNG or DICOM SEG")
+        seg = highdicom.seg.segread(path)
+        livers = {number: _is_liver(seg.get_segment_description(number)) for number in seg.segment_numbers}
+        frames = [*zip(*_frames(seg), strict=True)]
+    except LiversegError:
+        raise
+    except Exception as error:  # highdicom raises what its parts raise, of many kinds
+        raise LiversegError(f"{path}: cannot be read as DICOM SEG ({' '.join(str(error).split())})") from error
+    values, liver = np.zeros(grid.shape, np.uint16, order="F"), np.zeros(grid.shape, bool, order="F")
+    slack = _UNEVEN * float(np.linalg.norm(grid.affine[:3, :3], axis=0).min())
+    for frame, affine in frames:
+        if not frame.any():
+            continue
+        index, numbers = onto_grid(path, frame[:, :, None], affine, grid, slack)
+        for number in np.unique(numbers[numbers > 0]):
+            if livers[int(number)]:
+                liver[index][numbers == number] = True
+            else:
+                values[index][numbers == number] = number
+    kinds = ", ".join(f"{number} is {'liver' if is_liver else 'lesion'}" for number, is_liver in livers.items())
+    logging.getLogger(__name__).info("%s: segment %s", path, kinds)
+    return values, liver
+
+
+def _is_liver(segment: Any) -> bool:
+    code = segment.segmented_property_type
+    named = (code.scheme_designator, code.value) in _LIVER_CODES or "liver" in segment.segment_label.lower()
+    return named and not _NOT_LIVER.search(segment.segment_label)
+
+
+def _frames(seg: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each frame the segment numbers as (column, row), and its affine to RAS+ mm, with a slice axis of 1 mm."""
+    arrays, affines = [], []
+    shared = seg.SharedFunctionalGroupsSequence[0]
+    pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
+    for plane, own in zip(pixels, seg.PerFrameFunctionalGroupsSequence, strict=True):
+
+        def told(sequence: str, own: Any = own) -> Any:
+            return (own if sequence in own else shared)[sequence][0]
+
+        if seg.SegmentationType == "LABELMAP":
+            numbers = plane
+        else:
+            inside = plane > (seg.MaximumFractionalValue / 2 if seg.SegmentationType == "FRACTIONAL" else 0)
+            numbers = inside * np.uint16(told("SegmentIdentificationSequence").ReferencedSegmentNumber)
+        axes = np.array(told("PlaneOrientationSequence").ImageOrientationPatient, float).reshape(2, 3)
+        spacing = told("PixelMeasuresSequence").PixelSpacing
+        affine = np.eye(4)
+        affine[:3, 0], affine[:3, 1] = axes[0] * spacing[1], axes[1] * spacing[0]
+        affine[:3, 2] = np.cross(*axes)
+        affine[:3, 3] = told("PlanePositionSequence").ImagePositionPatient
+        arrays.append(numbers.T)
+        affines.append(_LPS_TO_RAS @ affine)
+    return arrays, affines

@@ -1,0 +1,177 @@
+"""Cohorts: rows that share a mask, DICOM SEG, real series, and every defect told with its row."""
+
+import os
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from cohort_tree import SHAPE, image, label, mask, nifti, png, segmentation, series, table
+from PIL import Image
+
+from liverseg.datalists import cohort_items
+from liverseg.errors import LiversegError
+
+REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
+HEADER = "patient,image,mask,slice,lesion_type"
+
+
+def test_numbered_lesions_have_types_of_their_own(tmp_path):
+    image(tmp_path)
+    numbered = mask((1, 7), slices=(2, 3))
+    nifti(tmp_path / "m.nii", numbered)
+    rows = ["p,ct.nii.gz,m.nii,2,cyst,1", "p,ct.nii.gz,m.nii,2,metastasis,7"]
+    items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
+    assert [(item.slice, item.lesion_type) for item in items] == [(2, "cyst"), (2, "metastasis")]
+    array, _ = label(tmp_path, items[0])
+    assert items[0].label == items[1].label
+    assert np.array_equal(array, np.select([numbered == 1, numbered == 7], [2, 4]))
+    whole = [row.replace(",2,", ",,") for row in rows]
+    (item,) = cohort_items(table(tmp_path, *whole, header=f"{HEADER},lesion"))
+    assert (item.slice, item.lesion_type) == (None, None)
+
+
+def test_slices_of_one_mask_have_types_of_their_own(tmp_path):
+    image(tmp_path)
+    binary = mask(slices=(1, 3))
+    nifti(tmp_path / "m.nii", binary)
+    items = cohort_items(table(tmp_path, "p,ct.nii.gz,m.nii,1,cyst", "p,ct.nii.gz,m.nii,3,hemangioma"))
+    array, _ = label(tmp_path, items[0])
+    assert np.array_equal(array, binary * np.array([0, 2, 0, 3, 0]))
+    with pytest.raises(LiversegError, match=r"row 2: m\.nii has lesions in slice 3, and its rows name several types"):
+        nifti(tmp_path / "m.nii", mask(slices=(1, 2, 3)))
+        cohort_items(table(tmp_path, "p,ct.nii.gz,m.nii,1,cyst", "p,ct.nii.gz,m.nii,2,hemangioma"))
+
+
+def test_whether_a_two_is_a_cyst(tmp_path):
+    image(tmp_path)
+    image(tmp_path, "other.nii")
+    nifti(tmp_path / "m.nii", mask((1, 2)))
+    nifti(tmp_path / "typed.nii", mask((1, 2, 4)))
+    cyst, met = (f"p,ct.nii.gz,m.nii,2,{kind}" for kind in ("cyst", "metastasis"))
+    assert cohort_items(table(tmp_path, cyst))[0].label == "m.nii"
+    (item,) = cohort_items(table(tmp_path, met))
+    assert {*np.unique(label(tmp_path, item)[0])} == {0, 1, 4}
+    typed = "p,other.nii,typed.nii,2,metastasis"
+    with pytest.raises(LiversegError, match=r"row 2: m\.nii holds 0, 1, 2 and no 4 for a metastasis"):
+        cohort_items(table(tmp_path, met, typed))
+    said = [f"{met},lesion", f"{typed},typed"]
+    items = cohort_items(table(tmp_path, *said, header=f"{HEADER},mask_values"))
+    assert items[1].label == "typed.nii" and items[0].label.startswith("nifti/labels/")
+    with pytest.raises(LiversegError, match=r"row 2: no 4 for a metastasis in m\.nii"):
+        cohort_items(table(tmp_path, f"{met},typed", header=f"{HEADER},mask_values"))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["p,ct.nii.gz,one.nii,2,"], "row 2: lesion type ''; allowed: cyst"),
+        (["p,ct.nii.gz,one.nii,5,cyst"], "row 2: slice 5; the image has slices 0 to 4"),
+        (["p,ct.nii.gz,one.nii,1,cyst"], "row 2: no cyst in slice 1 of one.nii"),
+        (["p,ct.nii.gz,many.nii,2,cyst"], r"row 2: many.nii holds 0, 5, 6; allowed: .*column lesion"),
+        (
+            ["p,ct.nii.gz,beside.nii,2,cyst"],
+            r"row 2: .*beside.nii: the mask does not lie on its image.s grid, up to",
+        ),
+        (["p,ct.nii.gz,small.nii,2,cyst"], r"row 2: .*small.nii: .*grid: 11×9×4 voxels for 11×9×5"),
+        (["p,ct.nii.gz,m.png,,cyst"], "row 2: .*m.png: a PNG is one slice of 5"),
+        (["p,ct.nii.gz,turned.png,2,cyst"], "row 2: .*turned.png: 11×9 rows and columns; the image's slice has 9×11"),
+        (["p,ct.nii.gz,colour.png,2,cyst"], "row 2: .*colour.png: a coloured PNG"),
+        (["p,ct.nii.gz,broken.png,2,cyst"], "row 2: .*broken.png: cannot be read as PNG"),
+        (["p,ct.nii.gz,half.nii,2,cyst"], "row 2: .*half.nii: mask values 0.5; whole numbers"),
+        (["p,slices.csv,one.nii,2,cyst"], "row 2: .*slices.csv: neither NIfTI nor DICOM"),
+        (["p,ct.nii.gz,slices.csv,2,cyst"], "row 2: .*slices.csv: neither NIfTI, PNG nor DICOM"),
+        (["p,ct.nii.gz,,2,cyst"], "row 2: no mask"),
+        (["p,ct.nii.gz,one.nii,2,cyst"] * 2 + ["p,ct.nii.gz,m.png,2,metastasis"], "row 4: slice 2 .* cyst in row 2"),
+        (["p,ct.nii.gz,one.nii,,cyst", "p,ct.nii.gz,one.nii,2,metastasis"], "row 2: cyst for the whole .* row 3"),
+    ],
+)
+def test_every_defect_is_told_with_its_row(rows, message, tmp_path):
+    image(tmp_path)
+    nifti(tmp_path / "one.nii", mask())
+    nifti(tmp_path / "many.nii", mask((5, 6)))
+    nifti(tmp_path / "half.nii", mask() * np.float32(0.5))
+    beside = np.array([[-0.7, 0, 0, 90.1], [0, -0.8, 0, 60], [0, 0, 2.5, -40], [0, 0, 0, 1.0]])
+    nifti(tmp_path / "beside.nii", mask(), beside)
+    nifti(tmp_path / "small.nii", mask()[:, :, :4])
+    png(tmp_path / "m.png", mask()[:, :, 2].T)
+    png(tmp_path / "turned.png", mask()[:, :, 2])
+    Image.fromarray(np.stack([mask()[:, :, 2].T * value for value in (9, 0, 0)], -1)).save(tmp_path / "colour.png")
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    with pytest.raises(LiversegError, match=message):
+        cohort_items(table(tmp_path, *rows))
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["2,cyst,1"], "row 2: m.nii has lesion 7, which no row types"),
+        (["2,cyst,1", "2,metastasis,3"], "row 3: no lesion 3 in m.nii; it has 1, 7"),
+        (["2,cyst,1", "3,metastasis,7"], "row 3: lesion 7 is not in slice 3 of m.nii"),
+        (["2,cyst,1", "3,metastasis,1"], "row 3: lesion 1 of m.nii is metastasis, but cyst in row 2"),
+        (["2,cyst,1", "2,cyst,"], "row 2: rows of m.nii differ"),
+        (["2,cyst,0"], "row 2: lesion '0'; a whole number from 1"),
+    ],
+)
+def test_lesion_numbers_that_are_refused(rows, message, tmp_path):
+    image(tmp_path)
+    nifti(tmp_path / "m.nii", mask((1, 7)))
+    with pytest.raises(LiversegError, match=message):
+        cohort_items(table(tmp_path, *(f"p,ct.nii.gz,m.nii,{row}" for row in rows), header=f"{HEADER},lesion"))
+
+
+def test_a_seg_gives_liver_and_lesions(tmp_path):
+    series(tmp_path / "ct")
+    liver, one, two = mask((1, 1, 1), slices=(1, 2, 3)) > 0, mask() == 1, mask((3, 1), slices=(1,)) == 1
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("Liver", liver), ("Liver tumor", one), ("b", two)])
+    (item,) = cohort_items(table(tmp_path, "p,ct,s.dcm,,metastasis"))
+    array, _ = label(tmp_path, item)
+    assert array.shape == SHAPE
+    assert np.array_equal(array, np.select([one | two, liver], [4, 1]))
+    rows = ["p,ct,s.dcm,2,metastasis,2", "p,ct,s.dcm,1,cyst,3"]
+    items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
+    assert np.array_equal(label(tmp_path, items[0])[0], np.select([one, two, liver], [4, 2, 1]))
+    with pytest.raises(LiversegError, match=r"row 2: .*00\.dcm: DICOM, but no segmentation"):
+        cohort_items(table(tmp_path, "p,ct,ct/00.dcm,,metastasis"))
+
+
+def real(*names):
+    for name in names:
+        if not (REAL / name).exists():
+            pytest.skip(f"{REAL / name} is not here; set LIVERSEG_REAL_DATA to the folder of real CT")
+    return [REAL / name for name in names]
+
+
+def test_a_real_seg_lies_on_its_series(tmp_path):
+    folder, seg, drawn = real("dcmqi_3slice/ct-3slice", "dcmqi_3slice/liver.dcm", "dcmqi_3slice/liver_seg.nrrd")
+    (tmp_path / "ct").symlink_to(folder)
+    (tmp_path / "liver.dcm").symlink_to(seg)
+    (item,) = cohort_items(table(tmp_path, "p,ct,liver.dcm,,"))
+    array, _ = label(tmp_path, item)
+    assert array.shape == (512, 512, 3)
+    assert {*np.unique(array)} == {0, 1}
+    assert np.array_equal(array.T, sitk.GetArrayFromImage(sitk.ReadImage(str(drawn))))
+
+
+def test_a_real_jpeg2000_series_with_a_label_of_other_axes(tmp_path):
+    folder, seg = real("totalsegmentator_dicom/example_ct_dicom", "totalsegmentator_dicom/example_seg_dicom.nii.gz")
+    (tmp_path / "ct").symlink_to(folder)
+    organs = nib.load(seg)
+    liver = np.asarray(organs.dataobj) == 5
+    lesion = np.zeros(liver.shape, np.uint8)
+    lesion[tuple(axis[:: len(axis) // 50] for axis in np.nonzero(liver))] = 1
+    nifti(tmp_path / "liver.nii.gz", liver.astype(np.uint8), organs.affine)
+    nifti(tmp_path / "lesion.nii.gz", lesion, organs.affine)
+    rows = table(tmp_path, "p,ct,lesion.nii.gz,,hemangioma,liver.nii.gz", header=f"{HEADER},liver_mask")
+    (item,) = cohort_items(rows)
+    array, _ = label(tmp_path, item)
+    assert np.array_equal(array, np.select([lesion == 1, liver], [3, 1])[:, ::-1])
+
+
+def test_a_real_gantry_tilt_is_refused_with_its_degrees(tmp_path):
+    (folder,) = real("gantry_tilt_head")
+    (tmp_path / "ct").symlink_to(folder)
+    nifti(tmp_path / "m.nii", mask())
+    with pytest.raises(LiversegError, match=r"row 2: .*gantry tilt of 18\.5 degrees"):
+        cohort_items(table(tmp_path, "p,ct,m.nii,,cyst"))
