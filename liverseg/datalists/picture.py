@@ -46,7 +46,7 @@ def write_picture(lesions: pd.DataFrame, images: pd.DataFrame, name: str, noun: 
             *liver.quantile([0.05, 0.95]), color=_COLOURS[JOINT_LABELS[LIVER].name], alpha=0.3, lw=0, zorder=0
         )
         axes[1].set_title("band: the middle nine tenths of the livers", fontsize="medium")
-    counts = images.groupby("patient").size() * 0
+    counts = pd.Series(0, index=images["patient"].unique())
     counts = counts.add(lesions.groupby("patient").size(), fill_value=0).astype(int)
     axes[2].bar(*np.unique(counts, return_counts=True), color=_OTHER)
     axes[2].set(xlabel=f"{noun} a patient", ylabel="patients")

@@ -44,7 +44,7 @@ def test_volumes_are_counted_and_measured(tree):
 
 
 def test_lesions_that_touch_by_a_corner_are_two_and_a_liver_without_any_is_counted(tree):
-    hu, label = make_case(0)
+    _, label = make_case(0)
     label[label == 2] = 1
     label[10, 16, 4] = label[11, 17, 4] = 2
     save(tree / LABEL, label)
