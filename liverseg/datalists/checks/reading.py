@@ -93,7 +93,7 @@ def read_whole(path: Path) -> ReadFile:
         array = _scaled(header, stored).reshape(grid.shape, order="F")
     except EOFError as error:
         raise Defect("truncated", f"{error}; copy or export it again") from error
-    except igzip_lib.IsalError as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance where it is a class
         raise Defect("unreadable", f"its gzip stream is damaged ({error}); copy or export it again") from error
     except (OSError, MemoryError, ValueError, OverflowError, nib.spatialimages.HeaderDataError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
