@@ -61,6 +61,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for copies of labels with flipped or reset headers, mended, and for a list that names them",
     )
     check.add_argument("--workers", type=int, help="files read at a time (default: one a processor)")
+    describe = tasks.add_parser(
+        "describe",
+        help="what a list holds, in numbers and a picture",
+        description="Patients, lesions by type, sizes, spacing and HU of a list.",
+        allow_abbrev=False,
+    )
+    describe.set_defaults(task=_describe)
+    describe.add_argument("list", type=some_path, help="the data list")
+    describe.add_argument(
+        "--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)"
+    )
+    describe.add_argument("-o", "--output", type=some_path, help="folder for the tables as CSV and the picture")
+    describe.add_argument("--workers", type=int, help="images read at a time (default: one a processor)")
 
 
 def run(args: argparse.Namespace) -> ExitCode:
@@ -101,3 +114,14 @@ def _check(args: argparse.Namespace) -> ExitCode:
     if args.repair:
         print(repair_copies(args.list, folder, args.repair, findings))
     return ExitCode.FAILED if (findings["level"] == "error").any() else ExitCode.DONE
+
+
+def _describe(args: argparse.Namespace) -> ExitCode:
+    from liverseg.datalists.describe import describe_datalist  # as above
+
+    description = describe_datalist(args.list, args.dataset_dir or args.list.parent, workers=args.workers)
+    print(description.table.to_string())
+    print("Three numbers are the median and, in brackets, the 5 % and 95 % quantile.")
+    if args.output:
+        print(description.write(args.output))
+    return ExitCode.DONE

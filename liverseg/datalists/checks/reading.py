@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import math
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from isal import igzip_lib, isal_zlib
 from nibabel.orientations import io_orientation
 
 from liverseg.datalists.checks.findings import Defect
@@ -27,7 +27,7 @@ __all__ = ["Grid", "ReadFile", "pieces", "read_whole"]
 _PIECE = 1 << 16  # bytes read at a time ...
 _MOST = 1 << 18  # ... and decompressed at a time, few enough to stay in the processor's cache
 _LONGEST_HEADER = 540  # NIfTI-2
-_GZIP = 31  # zlib's word for a gzip stream with the largest window
+_GZIP = 31  # zlib's and ISA-L's word for a gzip stream with the largest window
 
 _silent = logging.getLogger(f"{__name__}.silent")
 _silent.addHandler(logging.NullHandler())
@@ -93,7 +93,9 @@ def read_whole(path: Path) -> ReadFile:
         array = _scaled(header, stored).reshape(grid.shape, order="F")
     except EOFError as error:
         raise Defect("truncated", f"{error}; copy or export it again") from error
-    except (OSError, zlib.error, MemoryError, ValueError, OverflowError, nib.spatialimages.HeaderDataError) as error:
+    except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance where it is a class
+        raise Defect("unreadable", f"its gzip stream is damaged ({error}); copy or export it again") from error
+    except (OSError, MemoryError, ValueError, OverflowError, nib.spatialimages.HeaderDataError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Defect("unreadable", f"cannot be read as NIfTI ({reason}); copy or export it again") from error
     if array.dtype.kind == "f":
@@ -108,21 +110,21 @@ def pieces(path: Path) -> Iterator[bytes]:
 
     Raises:
         EOFError: if the gzip stream ends early.
-        OSError, zlib.error: if it cannot be read or is damaged, its check sum included.
+        OSError, IsalError: if it cannot be read or is damaged, its check sum included.
     """
     with path.open("rb", buffering=0) as file:
         if not path.name.lower().endswith(".gz"):
             while piece := file.read(_PIECE):
                 yield piece
             return
-        stream = zlib.decompressobj(_GZIP)
+        stream = isal_zlib.decompressobj(_GZIP)
         while piece := file.read(_PIECE):
             while piece:
                 if stream.eof:  # a second stream may follow the first, or zeros that fill a block
                     piece = piece.lstrip(b"\0")
                     if not piece:
                         break
-                    stream = zlib.decompressobj(_GZIP)
+                    stream = isal_zlib.decompressobj(_GZIP)
                 yield stream.decompress(piece, _MOST)
                 piece = stream.unconsumed_tail or stream.unused_data
         yield stream.flush()

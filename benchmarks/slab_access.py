@@ -1,0 +1,132 @@
+"""Random slabs from several stores: which form should training read from?
+
+    liverseg phantom PHANTOMS --kind lits --volumes 4
+    pip install blosc2 zarr
+    python benchmarks/slab_access.py PHANTOMS/lits SCRATCH
+
+Every store holds the same int16 volumes in axial order. A read gives one slab, three neighbouring slices, as an array
+of its own. Rates are of what comes out, in megabytes a second; "copy" reads the same slabs from arrays in memory and is
+what the others are held against. Median of five rounds, the stores taking turns, files in the page cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import blosc2
+import nibabel as nib
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec
+
+from liverseg.volumes import read_volume
+
+ROUNDS, READS = 5, 200
+Read = Callable[[int, int], np.ndarray]
+
+
+def plain(volumes: list[np.ndarray], folder: Path) -> Read:
+    """One .npy a volume, mapped."""
+    for number, volume in enumerate(volumes):
+        np.save(folder / f"{number}.npy", volume)
+    mapped = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(volumes))]
+    return lambda number, first: np.array(mapped[number][first : first + 3])
+
+
+def nifti(volumes: list[np.ndarray], folder: Path) -> Read:
+    """One uncompressed .nii a volume, mapped."""
+    for number, volume in enumerate(volumes):
+        nib.save(nib.Nifti1Image(volume.T, np.eye(4)), folder / f"{number}.nii")
+    mapped = [nib.load(folder / f"{number}.nii", mmap=True) for number in range(len(volumes))]
+    return lambda number, first: np.array(np.asanyarray(mapped[number].dataobj)[:, :, first : first + 3].T)
+
+
+def blosc(codec: blosc2.Codec, level: int) -> Callable[[list[np.ndarray], Path], Read]:
+    """One blosc2 file a volume, a chunk a slice, bits shuffled, mapped."""
+
+    def store(volumes: list[np.ndarray], folder: Path) -> Read:
+        settings = {"codec": codec, "clevel": level, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
+        for number, volume in enumerate(volumes):
+            path = str(folder / f"{number}.b2nd")
+            chunk = (1, *volume.shape[1:])
+            blosc2.asarray(volume, chunks=chunk, blocks=(1, 64, volume.shape[2]), urlpath=path, cparams=settings)
+        blosc2.set_nthreads(1)
+        arrays = [blosc2.open(str(folder / f"{number}.b2nd"), mmap_mode="r") for number in range(len(volumes))]
+        return lambda number, first: arrays[number][first : first + 3]
+
+    return store
+
+
+def zarr_store(codec: str, checksum: bool) -> Callable[[list[np.ndarray], Path], Read]:
+    """One zarr group a volume, a chunk a slice, with or without a checksum a chunk."""
+
+    def store(volumes: list[np.ndarray], folder: Path) -> Read:
+        compressors = [BloscCodec(cname=codec, clevel=1, shuffle="bitshuffle"), *([Crc32cCodec()] if checksum else [])]
+        arrays = []
+        for number, volume in enumerate(volumes):
+            array = zarr.create_array(
+                folder / f"{number}.zarr",
+                shape=volume.shape,
+                dtype=volume.dtype,
+                chunks=(1, *volume.shape[1:]),
+                compressors=compressors,
+            )
+            array[:] = volume
+            arrays.append(array)
+        return lambda number, first: np.asarray(arrays[number][first : first + 3])
+
+    return store
+
+
+STORES: dict[str, Callable[[list[np.ndarray], Path], Read]] = {
+    ".npy, mapped": plain,
+    ".nii, mapped": nifti,
+    "blosc2 lz4": blosc(blosc2.Codec.LZ4, 1),
+    "blosc2 zstd": blosc(blosc2.Codec.ZSTD, 1),
+    "zarr lz4": zarr_store("lz4", False),
+    "zarr lz4, checksum": zarr_store("lz4", True),
+    "zarr zstd": zarr_store("zstd", False),
+}
+
+
+def main() -> None:
+    """Write every store, read them by turns, print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("lits", type=Path)
+    parser.add_argument("scratch", type=Path)
+    args = parser.parse_args()
+    paths = sorted(args.lits.glob("volume-*.nii.gz"))
+    volumes = [np.ascontiguousarray(read_volume(path).axial.astype(np.int16)) for path in paths]
+    reads: dict[str, Read] = {"copy": lambda number, first: volumes[number][first : first + 3].copy()}
+    sizes = {"copy": sum(volume.nbytes for volume in volumes)}
+    for name, store in STORES.items():
+        folder = args.scratch / "".join(letter for letter in name if letter.isalnum())
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        reads[name] = store(volumes, folder)
+        sizes[name] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        if not np.array_equal(reads[name](0, 5), volumes[0][5:8]):
+            raise SystemExit(f"{name}: gives other voxels")
+    rng = np.random.default_rng(0)
+    rates: dict[str, list[float]] = {name: [] for name in reads}
+    for _ in range(ROUNDS + 1):
+        numbers = rng.integers(len(volumes), size=READS)
+        places = [(int(number), int(rng.integers(volumes[number].shape[0] - 3))) for number in numbers]
+        for name, read in reads.items():
+            start = time.perf_counter()
+            total = sum(read(number, first).nbytes for number, first in places)
+            rates[name].append(total / (time.perf_counter() - start) / 1e6)
+    copied = statistics.median(rates["copy"][1:])
+    print("| store | MB/s | of copy | size |\n|---|---|---|---|")
+    for name, measured in rates.items():
+        rate = statistics.median(measured[1:])
+        print(f"| {name} | {rate:.0f} | {rate / copied:.2f} | {sizes[name] / sizes['copy']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
