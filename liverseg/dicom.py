@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from liverseg.errors import LiversegError
-from liverseg.files import is_dir, list_folder
+from liverseg.files import is_dir, visible_files
 
 __all__ = ["DicomSeries", "find_series", "read_series"]
 
@@ -114,7 +114,7 @@ def _files(folder: str | os.PathLike) -> tuple[Path, tuple[Path, ...]]:
     folder = Path(folder)
     if not is_dir(folder):
         raise LiversegError(f"{folder}: no such folder; give the one that holds a series' DICOM files")
-    return folder, tuple(path for path in list_folder(folder) if path.is_file() and not path.name.startswith("."))
+    return folder, visible_files(folder)
 
 
 def _grouped(files: Iterable[Path]) -> list[list[_Slice]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from liverseg.errors import LiversegError
 
-__all__ = ["file_hash", "is_dir", "is_file", "list_folder", "whole_file", "write_text"]
+__all__ = ["file_hash", "is_dir", "is_file", "list_folder", "visible_files", "whole_file", "write_text"]
 
 
 @contextmanager
@@ -94,6 +94,15 @@ def list_folder(path: str | os.PathLike) -> list[Path]:
         return sorted(Path(path).iterdir())
     except OSError as error:
         raise _not_looked_at(path, error) from error
+
+
+def visible_files(path: str | os.PathLike) -> tuple[Path, ...]:
+    """The files in a folder, sorted by name, less the hidden ones: `._1.dcm` is a file system's note, not a slice.
+
+    Raises:
+        LiversegError: if it may not be looked into.
+    """
+    return tuple(file for file in list_folder(path) if file.is_file() and not file.name.startswith("."))
 
 
 def _not_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:

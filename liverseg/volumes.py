@@ -23,9 +23,11 @@ __all__ = [
     "NIFTI_SUFFIXES",
     "Volume",
     "case_name",
+    "grids_apart",
     "is_nifti",
     "read_volume",
     "read_volume_header",
+    "slice_axis",
     "write_like",
 ]
 
@@ -64,7 +66,7 @@ class Volume:
     @property
     def slice_axis(self) -> int:
         """The array axis that runs closest to feet-head, found from the affine."""
-        return int(np.argmax(self._to_axial[:, 0] == 0))
+        return slice_axis(self.affine)
 
     @property
     def axial_spacing(self) -> tuple[float, float, float]:
@@ -92,6 +94,25 @@ class Volume:
     @property
     def _to_axial(self) -> np.ndarray:
         return ornt_transform(io_orientation(self.affine), _AXIAL)
+
+
+def slice_axis(affine: np.ndarray) -> int:
+    """The array axis that runs closest to feet-head, by a 4×4 affine to RAS+ mm."""
+    return int(np.argmax(io_orientation(affine)[:, 0] == 2))
+
+
+def grids_apart(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far, in mm, another affine places a volume's voxels from its own; 0 where that is rounding.
+
+    Args:
+        affine: 4×4, to RAS+ mm.
+        other: 4×4, of a volume of the same shape.
+        shape: (I, J, K).
+    """
+    # a hundredth of a millimetre at the far corner is rounding, more is another grid
+    far = np.array([*shape, 1.0])
+    apart = float(np.abs((affine - other) * far).max())
+    return 0.0 if apart <= 0.01 * max(1.0, float(np.abs(affine @ far).max()) / 100) else apart
 
 
 def is_nifti(path: str | os.PathLike) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from liverseg.cli.arguments import some_path
 from liverseg.datalists import SOURCES, build_datalist
@@ -44,15 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             importer.add_argument(
                 "--types", type=some_path, help="JSON or CSV that maps your words to cyst, hemangioma, metastasis"
             )
-    check = tasks.add_parser(
-        "check",
-        help="every defect of a list's files in one table",
-        description="Read every file of a list and tell every defect. Exit code 1 where there is an error.",
-        allow_abbrev=False,
-    )
+    check = _of_a_list(tasks, "check", "every defect of a list's files in one table; exit code 1 on errors")
     check.set_defaults(task=_check)
-    check.add_argument("list", type=some_path, help="the data list")
-    check.add_argument("--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)")
     check.add_argument("--report", type=some_path, help="also write the table as CSV")
     check.add_argument("--against", type=some_path, help="another list that must have none of this one's patients")
     check.add_argument(
@@ -60,20 +54,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=some_path,
         help="folder for copies of labels with flipped or reset headers, mended, and for a list that names them",
     )
-    check.add_argument("--workers", type=int, help="files read at a time (default: one a processor)")
-    describe = tasks.add_parser(
-        "describe",
-        help="what a list holds, in numbers and a picture",
-        description="Patients, lesions by type, sizes, spacing and HU of a list.",
-        allow_abbrev=False,
-    )
+    describe = _of_a_list(tasks, "describe", "what a list holds, in numbers and a picture")
     describe.set_defaults(task=_describe)
-    describe.add_argument("list", type=some_path, help="the data list")
-    describe.add_argument(
-        "--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)"
-    )
     describe.add_argument("-o", "--output", type=some_path, help="folder for the tables as CSV and the picture")
-    describe.add_argument("--workers", type=int, help="images read at a time (default: one a processor)")
+
+
+def _of_a_list(tasks: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+    """The parser of a task that reads a list and its files."""
+    description = f"{help_text.capitalize()}. Every file of the list is read."
+    task: argparse.ArgumentParser = tasks.add_parser(name, help=help_text, description=description, allow_abbrev=False)
+    task.add_argument("list", type=some_path, help="the data list")
+    task.add_argument("--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)")
+    task.add_argument("--workers", type=int, help="files read at a time (default: one a processor)")
+    return task
 
 
 def run(args: argparse.Namespace) -> ExitCode:

@@ -12,8 +12,8 @@ from nibabel.orientations import io_orientation
 from liverseg.datalists.converted import is_current, state_of, write_nifti, write_record
 from liverseg.dicom import DicomSeries, read_series
 from liverseg.errors import LiversegError
-from liverseg.files import is_dir, list_folder
-from liverseg.volumes import is_nifti, read_volume_header
+from liverseg.files import is_dir, visible_files
+from liverseg.volumes import is_nifti, read_volume_header, slice_axis
 
 __all__ = ["Grid", "convert_image", "is_dicom", "mirrored", "read_grid"]
 
@@ -35,7 +35,7 @@ class Grid:
     @property
     def slice_axis(self) -> int:
         """The array axis slices are counted along, the one closest to feet-head."""
-        return int(np.argmax(io_orientation(self.affine)[:, 0] == 2))
+        return slice_axis(self.affine)
 
     @property
     def depth(self) -> int:
@@ -106,11 +106,11 @@ def convert_image(root: Path, name: str) -> str:
     """
     source = root / name
     if is_dir(source):
-        files = [path for path in list_folder(source) if path.is_file() and not path.name.startswith(".")]
+        files = visible_files(source)
     elif is_nifti(name):
         return name
     elif is_dicom(source):
-        files = [source]
+        files = (source,)
     else:
         raise LiversegError(f"{source}: neither NIfTI nor DICOM; .nii, .nii.gz, a DICOM file or folder are read")
     target = f"nifti/images/{mirrored(name)}.nii.gz"
@@ -119,7 +119,7 @@ def convert_image(root: Path, name: str) -> str:
     if not is_current(record, root, sources, [root / target]):
         one_file = DicomSeries(source.parent, "", "", "CT", (source,))
         array, affine = read_series(source if is_dir(source) else one_file)
-        if io_orientation(affine)[2, 0] != 2:
+        if slice_axis(affine) != 2:
             raise LiversegError(f"{source}: its slices are not axial; give the axial series")
         write_nifti(root / target, array, affine)
         write_record(record, root, sources, [root / target])

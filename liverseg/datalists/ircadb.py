@@ -9,7 +9,6 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from liverseg.datalists.converted import is_current, state_of, write_nifti, writ
 from liverseg.datalists.model import DataItem
 from liverseg.dicom import read_series
 from liverseg.errors import LiversegError
-from liverseg.files import is_dir, is_file, list_folder
+from liverseg.files import is_dir, is_file, list_folder, visible_files
 from liverseg.labels import LESION, LIVER
 
 __all__ = ["LICENCE", "SOURCE", "ircadb_items"]
@@ -179,7 +178,10 @@ def _convert(patient: _Patient, target: Path) -> None:
     """Write image and label, and last the record of what they were made from, unless that record still holds."""
     image_path, label_path = target / f"{patient.name}.nii.gz", target / f"{patient.name}-label.nii.gz"
     record_path = target / f"{patient.name}.json"
-    sources = state_of(target.parent, _files((patient.image, patient.liver, *patient.lesions)))
+    sources = state_of(
+        target.parent,
+        [file for folder in (patient.image, patient.liver, *patient.lesions) for file in visible_files(folder)],
+    )
     if is_current(record_path, target.parent, sources, (image_path, label_path)):
         return
     array, affine = read_series(patient.image)
@@ -192,10 +194,6 @@ def _convert(patient: _Patient, target: Path) -> None:
     write_nifti(image_path, array, affine)
     write_nifti(label_path, label, affine)
     write_record(record_path, target.parent, sources, (image_path, label_path))
-
-
-def _files(folders: Iterable[Path]) -> list[Path]:
-    return [path for folder in folders for path in list_folder(folder) if not path.name.startswith(".")]
 
 
 def _mask(folder: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:

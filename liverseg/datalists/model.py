@@ -17,7 +17,7 @@ from liverseg.errors import LiversegError
 from liverseg.files import whole_file
 from liverseg.labels import LESION_TYPES, labels_for
 
-__all__ = ["DataItem", "DataList", "read_datalist", "write_datalist"]
+__all__ = ["DataItem", "DataList", "read_datalist", "shown", "write_datalist"]
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def read_datalist(path: str | os.PathLike) -> DataList:
         raise LiversegError(f"{path}: not a data list; it needs the lists training and test")
     for key, kind, needed in (("training", list, "a list"), ("test", list, "a list"), ("labels", dict, "an object")):
         if not isinstance(content.get(key, kind()), kind):
-            raise LiversegError(f"{path}: {key} is {_shown(content[key])}; {needed} is needed")
+            raise LiversegError(f"{path}: {key} is {shown(content[key])}; {needed} is needed")
     datalist = DataList(
         name=str(content.get("name", path.stem)),
         version=str(content.get("version", "")),
@@ -177,17 +177,17 @@ def _item(path: Path, raw: Any) -> DataItem:
     if isinstance(raw, str):  # the Decathlon's test lists are bare paths
         raw = {"image": raw}
     if not isinstance(raw, dict) or not isinstance(raw.get("image"), str):
-        raise LiversegError(f"{path}: item {_shown(raw)} has no image, or not as text")
+        raise LiversegError(f"{path}: item {shown(raw)} has no image, or not as text")
     for key in ("fold", "slice"):
         value = raw.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise LiversegError(f"{path}: {raw['image']} has {key} {_shown(value)}; a whole number from 0 is needed")
+            raise LiversegError(f"{path}: {raw['image']} has {key} {shown(value)}; a whole number from 0 is needed")
     for key in ("label", "lesion_type"):
         if raw.get(key) is not None and not isinstance(raw[key], str):
-            raise LiversegError(f"{path}: {raw['image']} has {key} {_shown(raw[key])}; text is needed")
+            raise LiversegError(f"{path}: {raw['image']} has {key} {shown(raw[key])}; text is needed")
     patient = raw.get("patient", raw["image"])
     if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
-        raise LiversegError(f"{path}: {raw['image']} has patient {_shown(patient)}; text or a whole number is needed")
+        raise LiversegError(f"{path}: {raw['image']} has patient {shown(patient)}; text or a whole number is needed")
     return DataItem(
         image=raw["image"],
         label=raw.get("label"),
@@ -198,6 +198,7 @@ def _item(path: Path, raw: Any) -> DataItem:
     )
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value of a JSON file as it stands there, cut to 80 characters, for messages."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -23,7 +23,7 @@ from liverseg.ct_check import check_ct
 from liverseg.datalists import DataItem
 from liverseg.errors import LiversegError
 from liverseg.files import whole_file
-from liverseg.volumes import read_volume, read_volume_header
+from liverseg.volumes import grids_apart, read_volume, read_volume_header
 
 __all__ = ["StoredVolume", "VolumeStore", "check_pair"]
 
@@ -68,10 +68,8 @@ def check_pair(item: DataItem, dataset_dir: Path) -> np.ndarray:
         raise LiversegError(
             f"{label}: shape {_times(label_shape)}, but its image {image} has {_times(shape)}; both must share one grid"
         )
-    # a hundredth of a millimetre at the far corner is rounding, more is another grid
-    far = np.array([*shape, 1.0])
-    apart = float(np.abs((affine - label_affine) * far).max())
-    if apart > 0.01 * max(1.0, float(np.abs(affine @ far).max()) / 100):
+    apart = grids_apart(affine, label_affine, shape)
+    if apart:
         raise LiversegError(
             f"{label}: its affine places voxels up to {apart:.3g} mm from those of its image {image}; "
             "both must share one grid"

@@ -10,6 +10,7 @@ from nibabel.orientations import io_orientation
 
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.reading import Grid
+from liverseg.volumes import grids_apart
 
 __all__ = ["FLIPPED", "RESET", "axis_codes", "grid_findings", "image_grid_findings", "spacing_findings", "turned_axes"]
 
@@ -72,7 +73,7 @@ def grid_findings(name: str, label: Grid, image_name: str, image: Grid) -> list[
         shapes = ["×".join(map(str, grid.shape)) for grid in (label, image)]
         found = f"shape {shapes[0]}, but {theirs} has {shapes[1]}; both must share one grid: resample or replace it"
         return [Finding(name, ERROR, "grid", found)]
-    if label.affine is None or image.affine is None or _on_one_grid(label.affine, image.affine, image.shape):
+    if label.affine is None or image.affine is None or not grids_apart(image.affine, label.affine, image.shape):
         return []
     nobody_set_it = label.codes == (0, 0) != image.codes
     if nobody_set_it or _is_default(label.affine, image.affine):
@@ -90,13 +91,6 @@ def turned_axes(label: np.ndarray, image: np.ndarray) -> tuple[int, ...]:
     if not np.array_equal(axes[:, 0], others[:, 0]):
         return ()
     return tuple(int(axis) for axis in np.flatnonzero(axes[:, 1] != others[:, 1]))
-
-
-def _on_one_grid(label: np.ndarray, image: np.ndarray, shape: tuple[int, int, int]) -> bool:
-    # the same rule as training's: a hundredth of a millimetre at the far corner is rounding, more is another grid
-    far = np.array([*shape, 1.0])
-    apart = float(np.abs((image - label) * far).max())
-    return apart <= 0.01 * max(1.0, float(np.abs(image @ far).max()) / 100)
 
 
 def _is_default(label: np.ndarray, image: np.ndarray) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import axis_codes
 from liverseg.datalists.checks.images import ImageFacts
-from liverseg.datalists.model import DataItem, read_datalist
+from liverseg.datalists.model import DataItem, read_datalist, shown
 from liverseg.datalists.twins import find_twins
 from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LESION_TYPES
@@ -64,7 +64,7 @@ def read_list(path: Path) -> ListContent:
     for key in ("training", "test"):
         rows = raw.get(key, [])
         if not isinstance(rows, list):
-            wrong(f"{key} is {_shown(rows)}; a list is needed")
+            wrong(f"{key} is {shown(rows)}; a list is needed")
             continue
         for number, row in enumerate(rows):
             item = _item(f"item {number} of {key}", row, wrong)
@@ -147,7 +147,7 @@ def _item(where: str, raw: Any, wrong: Callable[..., None]) -> DataItem | None:
     if isinstance(raw, str):  # the Decathlon's test lists are bare paths
         raw = {"image": raw}
     if not isinstance(raw, dict) or not isinstance(raw.get("image"), str):
-        wrong(f"{where}, {_shown(raw)}, has no image, or not as text")
+        wrong(f"{where}, {shown(raw)}, has no image, or not as text")
         return None
     kept: dict[str, Any] = {}
     for key, kind, needed in (
@@ -160,10 +160,10 @@ def _item(where: str, raw: Any, wrong: Callable[..., None]) -> DataItem | None:
         right = isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
         kept[key] = value if right else None
         if value is not None and not right:
-            wrong(f"{where}: {key} is {_shown(value)}; {needed} is needed", file=raw["image"])
+            wrong(f"{where}: {key} is {shown(value)}; {needed} is needed", file=raw["image"])
     patient = raw.get("patient", raw["image"])
     if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
-        wrong(f"{where}: patient is {_shown(patient)}; text or a whole number is needed", file=raw["image"])
+        wrong(f"{where}: patient is {shown(patient)}; text or a whole number is needed", file=raw["image"])
         patient = raw["image"]
     if kept["lesion_type"] not in (None, *LESION_TYPES):
         wrong(f"{where}: lesion_type {kept['lesion_type']!r}; allowed: {', '.join(LESION_TYPES)}", file=raw["image"])
@@ -176,7 +176,7 @@ def _read_labels(raw: dict[str, Any], content: ListContent, wrong: Callable[...,
     try:
         table = {int(index): str(name) for index, name in labels.items()}
     except (AttributeError, ValueError):
-        wrong(f'labels is {_shown(labels)}; an object such as {{"1": "liver"}} is needed')
+        wrong(f'labels is {shown(labels)}; an object such as {{"1": "liver"}} is needed')
     else:
         content.labels = table or content.labels
 
@@ -206,8 +206,3 @@ def _check_items(content: ListContent, wrong: Callable[..., None]) -> None:
         if len(patients) > 1:
             found = f"it belongs to patient {' and to patient '.join(patients)}; one image is one patient's"
             wrong(f"{found}: find out whose it is", "two patients", image)
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."

@@ -20,7 +20,7 @@ from nibabel.orientations import io_orientation
 from liverseg.datalists.checks.findings import Defect
 from liverseg.errors import LiversegError
 from liverseg.files import is_file
-from liverseg.volumes import is_nifti
+from liverseg.volumes import is_nifti, slice_axis
 
 __all__ = ["Grid", "ReadFile", "pieces", "read_whole"]
 
@@ -53,9 +53,7 @@ class Grid:
     @property
     def slice_axis(self) -> int:
         """The array axis that runs closest to feet-head; the last where the affine does not tell."""
-        if self.affine is None:
-            return 2
-        return int(np.argmax(io_orientation(self.affine)[:, 0] == 2))
+        return 2 if self.affine is None else slice_axis(self.affine)
 
 
 @dataclass(frozen=True)
