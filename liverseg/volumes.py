@@ -18,6 +18,7 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from liverseg.errors import LiversegError
 from liverseg.files import is_file
+from liverseg.nifti import READ_ERRORS, read_voxels
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -181,7 +182,7 @@ def read_volume_header(path: str | os.PathLike) -> tuple[tuple[int, int, int], n
 def read_volume(path: str | os.PathLike) -> Volume:
     """Read a NIfTI volume in its own data type and axis order, with the header's scaling applied.
 
-    nibabel reads the voxels because it notices a truncated file; ITK 5.4 returns zeros for the missing part.
+    Not by ITK: of a truncated file ITK 5.4 returns zeros for the missing part.
 
     Raises:
         LiversegError: if the file is missing, truncated, unreadable or not 3-D, or holds NaN or infinite voxels.
@@ -191,15 +192,10 @@ def read_volume(path: str | os.PathLike) -> Volume:
     shape = _checked_shape(path, image.shape)
     affine = _checked_affine(path, image)
     try:
-        array = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, zlib.error, ValueError, MemoryError) as error:
+        array = read_voxels(path).scaled().reshape(shape, order="F")
+    except READ_ERRORS as error:
         raise LiversegError(f"{path}: voxels cannot be read ({_one_line(error)}); is the file truncated?") from error
-    if array.dtype.kind not in "iuf":
-        raise LiversegError(f"{path}: voxels of type {array.dtype}; one number a voxel is needed")
-    array = array.reshape(shape, order="F") if array.shape != shape else array
     if array.dtype.kind == "f":
-        if array.dtype == np.float64:  # what nibabel makes of scaled integers
-            array = array.astype(np.float32)
         bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         if bad:
             raise LiversegError(f"{path}: {bad} voxels are NaN or infinite; replace them before going on")

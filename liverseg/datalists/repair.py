@@ -15,11 +15,12 @@ import pandas as pd
 
 from liverseg.datalists.checks.findings import Defect
 from liverseg.datalists.checks.geometry import FLIPPED, RESET, turned_axes
-from liverseg.datalists.checks.reading import ReadFile, pieces, read_whole
+from liverseg.datalists.checks.reading import ReadFile, read_whole
 from liverseg.datalists.model import DataItem, read_datalist, write_datalist
 from liverseg.errors import LiversegError
 from liverseg.files import whole_file, write_text
 from liverseg.labels import LIVER
+from liverseg.nifti import pieces
 
 __all__ = ["RECORD", "repair_copies"]
 
