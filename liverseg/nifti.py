@@ -18,14 +18,14 @@ from isal import igzip_lib, isal_zlib
 
 __all__ = ["READ_ERRORS", "StoredVoxels", "pieces", "read_voxels"]
 
-READ_ERRORS: tuple[type[Exception], ...] = (
+READ_ERRORS: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's stub has IsalError an instance
     OSError,
     EOFError,
     MemoryError,
     ValueError,
     OverflowError,
     nib.spatialimages.HeaderDataError,
-    igzip_lib.IsalError,  # type: ignore[list-item]  # its stub says instance where it is a class
+    igzip_lib.IsalError,
 )
 """What `read_voxels` raises where a file is damaged, foreign or cannot be had."""
 
