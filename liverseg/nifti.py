@@ -6,8 +6,10 @@ a damaged end of the gzip stream, where its check sum stands.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ import nibabel as nib
 import numpy as np
 from isal import igzip_lib, isal_zlib
 
-__all__ = ["READ_ERRORS", "StoredVoxels", "pieces", "read_voxels"]
+__all__ = ["READ_ERRORS", "Memory", "StoredVoxels", "pieces", "read_header", "read_voxels"]
 
 READ_ERRORS: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's stub has IsalError an instance
     OSError,
@@ -70,39 +72,68 @@ class StoredVoxels:
         return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-def read_voxels(path: Path) -> StoredVoxels:
+class Memory(threading.local):
+    """Memory that one file's voxels are read into after another's, for each thread its own.
+
+    Asking the system for new memory takes a good part of the time of reading. What was read into it is overwritten by
+    the next file the same thread reads.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = np.empty(0, np.uint8)
+
+    def __call__(self, size: int) -> np.ndarray:
+        """So many bytes, uninitialised."""
+        if len(self._bytes) < size:
+            self._bytes = np.empty(size, np.uint8)
+        return self._bytes[:size]
+
+
+def read_header(path: Path) -> nib.Nifti1Header:
+    """The header alone, as nibabel understands it.
+
+    Raises:
+        Those of `READ_ERRORS`, as from `read_voxels`.
+    """
+    return _header(_first_bytes(pieces(path)))[0]
+
+
+def read_voxels(path: Path, memory: Memory | None = None) -> StoredVoxels:
     """Read a .nii or .nii.gz to its end.
+
+    Args:
+        path: the file.
+        memory: to read into; new memory by default.
 
     Raises:
         EOFError: if the gzip stream or the voxels end early.
         Others of `READ_ERRORS`: if it cannot be read, is damaged, its check sum included, or is no NIfTI of numbers.
     """
     source = pieces(path)
-    start = bytearray()
+    ahead = _first_bytes(source)
+    header, pixdim = _header(ahead)
+    dtype = header.get_data_dtype()
+    size = max(0, math.prod(int(n) for n in header.get_data_shape()) * dtype.itemsize)
+    voxels = memory(size) if memory else np.empty(size, np.uint8)
+    place = -int(header.get_data_offset())  # of the next piece among the voxels
+    for piece in itertools.chain([ahead], source):
+        part = memoryview(piece)[max(0, -place) :][: max(0, size - place)]
+        begin = max(0, place)
+        voxels[begin : begin + len(part)] = part
+        place += len(piece)
+    if place < size:
+        raise EOFError(f"it holds {max(0, place)} of {size} bytes of voxels")
+    return StoredVoxels(header, pixdim, voxels.view(dtype))
+
+
+def _first_bytes(source: Iterator[bytes]) -> bytes:
+    """As many pieces as hold a header."""
+    start = b""
     for piece in source:
         start += piece
         if len(start) >= _LONGEST_HEADER:
             break
-    header, pixdim = _header(bytes(start))
-    dtype = header.get_data_dtype()
-    size = math.prod(int(n) for n in header.get_data_shape()) * dtype.itemsize
-    voxels = np.empty(max(size, 0), np.uint8)
-    offset, place = int(header.get_data_offset()), 0
-    ahead = bytes(start)
-    while True:
-        part = ahead[max(0, offset - place) :]
-        begin = max(0, place - offset)
-        if part and begin < size:
-            part = part[: size - begin]
-            voxels[begin : begin + len(part)] = np.frombuffer(part, np.uint8)
-        place += len(ahead)
-        try:
-            ahead = next(source)
-        except StopIteration:
-            break
-    if place < offset + size:
-        raise EOFError(f"it holds {max(0, place - offset)} of {size} bytes of voxels")
-    return StoredVoxels(header, pixdim, voxels.view(dtype))
+    return start
 
 
 def pieces(path: Path) -> Iterator[bytes]:

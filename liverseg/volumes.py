@@ -7,22 +7,21 @@ running towards the head, rows towards the back and columns towards the patient'
 from __future__ import annotations
 
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from liverseg.errors import LiversegError
 from liverseg.files import is_file
-from liverseg.nifti import READ_ERRORS, read_voxels
+from liverseg.nifti import READ_ERRORS, Memory, read_header, read_voxels
 
 __all__ = [
     "NIFTI_SUFFIXES",
     "Volume",
+    "axial_orientation",
     "case_name",
     "grids_apart",
     "is_nifti",
@@ -94,7 +93,16 @@ class Volume:
 
     @property
     def _to_axial(self) -> np.ndarray:
-        return ornt_transform(io_orientation(self.affine), _AXIAL)
+        return axial_orientation(self.affine)
+
+
+def axial_orientation(affine: np.ndarray) -> np.ndarray:
+    """What turns a file's array to axial order, as `nibabel.orientations.apply_orientation` takes it.
+
+    Args:
+        affine: 4×4, to RAS+ mm.
+    """
+    return ornt_transform(io_orientation(affine), _AXIAL)
 
 
 def slice_axis(affine: np.ndarray) -> int:
@@ -130,19 +138,15 @@ def case_name(path: str | os.PathLike) -> str:
     return name
 
 
-def _open(path: str | os.PathLike) -> nib.Nifti1Image:
-    path = Path(path)
+def _header_of(path: Path) -> nib.Nifti1Header:
     if not is_file(path):
         raise LiversegError(f"{path}: no such file")
     if not is_nifti(path):
         raise LiversegError(f"{path}: not a NIfTI file name; .nii and .nii.gz are read")
     try:
-        image = nib.load(path)
-    except (ImageFileError, nib.spatialimages.HeaderDataError, OSError, EOFError, zlib.error, ValueError) as error:
+        return read_header(path)
+    except READ_ERRORS as error:
         raise LiversegError(f"{path}: cannot be read as NIfTI ({_one_line(error)}); copy or export it again") from error
-    if not isinstance(image, nib.Nifti1Image):  # Nifti2Image is one as well
-        raise LiversegError(f"{path}: found {type(image).__name__}; a NIfTI file is needed")
-    return image
 
 
 def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -162,8 +166,8 @@ def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     return full
 
 
-def _checked_affine(path: Path, image: nib.Nifti1Image) -> np.ndarray:
-    affine = np.asarray(image.affine, dtype=np.float64)
+def _checked_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
+    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise LiversegError(f"{path}: its affine is singular or not finite; the header must place voxels in mm")
     return affine
@@ -175,31 +179,35 @@ def read_volume_header(path: str | os.PathLike) -> tuple[tuple[int, int, int], n
     Raises:
         LiversegError: if the file is missing, unreadable or not 3-D.
     """
-    image = _open(path)
-    return _checked_shape(Path(path), image.shape), _checked_affine(Path(path), image)
+    header = _header_of(Path(path))
+    return _checked_shape(Path(path), header.get_data_shape()), _checked_affine(Path(path), header)
 
 
-def read_volume(path: str | os.PathLike) -> Volume:
+def read_volume(path: str | os.PathLike, memory: Memory | None = None) -> Volume:
     """Read a NIfTI volume in its own data type and axis order, with the header's scaling applied.
 
     Not by ITK: of a truncated file ITK 5.4 returns zeros for the missing part.
+
+    Args:
+        path: .nii or .nii.gz.
+        memory: to read into, if the volume is needed no longer than until the next is read; new memory by default.
 
     Raises:
         LiversegError: if the file is missing, truncated, unreadable or not 3-D, or holds NaN or infinite voxels.
     """
     path = Path(path)
-    image = _open(path)
-    shape = _checked_shape(path, image.shape)
-    affine = _checked_affine(path, image)
+    header = _header_of(path)
+    shape = _checked_shape(path, header.get_data_shape())
+    affine = _checked_affine(path, header)
     try:
-        array = read_voxels(path).scaled().reshape(shape, order="F")
+        array = read_voxels(path, memory).scaled().reshape(shape, order="F")
     except READ_ERRORS as error:
         raise LiversegError(f"{path}: voxels cannot be read ({_one_line(error)}); is the file truncated?") from error
     if array.dtype.kind == "f":
         bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         if bad:
             raise LiversegError(f"{path}: {bad} voxels are NaN or infinite; replace them before going on")
-    return Volume(array=array, affine=affine, header=image.header, path=path)
+    return Volume(array=array, affine=affine, header=header, path=path)
 
 
 def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liverseg.cli.arguments import some_path
+from liverseg.cli.arguments import add_list_arguments, some_path
 from liverseg.datalists import SOURCES, build_datalist
 from liverseg.errors import ExitCode
 
@@ -63,9 +63,7 @@ def _of_a_list(tasks: Any, name: str, help_text: str) -> argparse.ArgumentParser
     """The parser of a task that reads a list and its files."""
     description = f"{help_text.capitalize()}. Every file of the list is read."
     task: argparse.ArgumentParser = tasks.add_parser(name, help=help_text, description=description, allow_abbrev=False)
-    task.add_argument("list", type=some_path, help="the data list")
-    task.add_argument("--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)")
-    task.add_argument("--workers", type=int, help="files read at a time (default: one a processor)")
+    add_list_arguments(task)
     return task
 
 

@@ -16,6 +16,7 @@ __all__ = ["VERBS", "main"]
 
 VERBS: dict[str, str] = {
     "datalist": "list a folder of images and labels, patients kept apart in folds",
+    "prepare": "write a data list's volumes into a cache that training reads quickly",
     "phantom": "write synthetic abdomens with liver lesions: a LiTS-like tree and a typed cohort",
     "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
     "demo": "train both bundles on phantoms and show what came out",

@@ -39,6 +39,7 @@ from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_dir
 from liverseg.labels import LESION, LESION_TYPES
+from liverseg.nifti import Memory
 
 __all__ = ["check_datalist", "findings_in_words", "write_findings"]
 
@@ -140,9 +141,10 @@ def _read_all(
 
     order = sorted(range(len(tasks)), key=size, reverse=True)
     results: dict[int, _Result] = {}
+    memory = Memory()
     # decompression, hashing and numpy leave the interpreter's lock, so threads keep the processors busy
     with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(lambda number: _checked(tasks[number], content, dataset_dir), order)
+        done = pool.map(lambda number: _checked(tasks[number], content, dataset_dir, memory), order)
         for number, result in zip(
             order, tqdm(done, total=len(tasks), desc="checking", unit="file", disable=not progress), strict=True
         ):
@@ -150,10 +152,10 @@ def _read_all(
     return [results[number] for number in range(len(tasks))]
 
 
-def _checked(task: _Task, content: ListContent, dataset_dir: Path) -> _Result:
+def _checked(task: _Task, content: ListContent, dataset_dir: Path, memory: Memory) -> _Result:
     try:
         with np.errstate(all="ignore"):  # numbers of a damaged header overflow; what comes of it is a finding
-            file = read_whole(dataset_dir / task.name)
+            file = read_whole(dataset_dir / task.name, memory)
             if task.is_label:
                 findings, label = check_label(task.name, file, set(content.labels), task.slices, task.training)
                 return _Result(findings, label=label)

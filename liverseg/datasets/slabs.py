@@ -14,10 +14,10 @@ from monai.transforms import Randomizable
 from torch.utils.data import Sampler
 
 from liverseg.datalists import DataItem
-from liverseg.datasets.store import VolumeStore
+from liverseg.datasets.store import StoredVolume, VolumeStore
 from liverseg.errors import LiversegError
-from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES
-from liverseg.transforms import SLAB_SLICES, slab_indices
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
+from liverseg.transforms import slab_indices
 
 __all__ = ["SlabDataset", "SlabSampler"]
 
@@ -35,8 +35,9 @@ class SlabDataset(Dataset):
     Args:
         data: items; those without a slice stand for all slices of their volume.
         dataset_dir: folder the items' paths are relative to.
-        cache_dir: folder of the `VolumeStore`.
+        cache_dir: folder of the `VolumeStore`; None reads straight from the NIfTI files.
         labels: rows of the label table.
+        slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent ones, see `slab_indices`.
         transform: dictionary transform for each element.
         seed: seed of the transform's randomness.
         every: take only every n-th slice of whole volumes, counted from the middle of the liver, e.g. to validate
@@ -52,8 +53,9 @@ class SlabDataset(Dataset):
         self,
         data: Sequence[DataItem],
         dataset_dir: str | os.PathLike,
-        cache_dir: str | os.PathLike,
+        cache_dir: str | os.PathLike | None,
         labels: int,
+        slab_spacing_mm: float | None = None,
         transform: Callable | None = None,
         seed: int = 0,
         every: int = 1,
@@ -61,34 +63,33 @@ class SlabDataset(Dataset):
     ) -> None:
         super().__init__(data=list(data), transform=transform)
         self.seed = seed
+        self.slab_spacing_mm = slab_spacing_mm
         self.store = VolumeStore(data, dataset_dir, cache_dir, labels, progress)
         elements: list[tuple[int, int, int]] = []
         lesion: list[bool] = []
         for unit, item in enumerate(data):
             volume = self.store[item]
             type_index = -1 if item.lesion_type is None else LESION_TYPES.index(item.lesion_type)
-            for index in self._slices(item, volume.label, volume.axial_index, every, Path(dataset_dir)):
+            for index in self._slices(item, volume, every, Path(dataset_dir)):
                 if item.slice is not None and item.lesion_type is not None and labels == len(JOINT_LABELS):
-                    _check_type(item, volume.label[index], LESION + type_index, Path(dataset_dir))
+                    _check_type(item, volume.present[index], LESION + type_index, Path(dataset_dir))
                 elements.append((unit, index, type_index))
-                lesion.append(bool((volume.label[index] >= LESION).any()))
+                lesion.append(bool(volume.present[index, LESION:].any()))
         self.elements = elements
         self.has_lesion = np.array(lesion, dtype=bool)
 
     @staticmethod
-    def _slices(
-        item: DataItem, label: np.ndarray, axial_index: Callable[[int], int], every: int, dataset_dir: Path
-    ) -> Sequence[int]:
-        depth = label.shape[0]
+    def _slices(item: DataItem, volume: StoredVolume, every: int, dataset_dir: Path) -> Sequence[int]:
         if item.slice is None:
-            liver = np.flatnonzero(label.reshape(depth, -1).any(axis=1))
-            middle = int(liver[len(liver) // 2]) if liver.size else depth // 2
-            return range(middle % every, depth, every)
-        if item.slice >= depth:
+            liver = np.flatnonzero(volume.present[:, LIVER:].any(axis=1))
+            middle = int(liver[len(liver) // 2]) if liver.size else volume.depth // 2
+            return range(middle % every, volume.depth, every)
+        if item.slice >= volume.depth:
             raise LiversegError(
-                f"{dataset_dir / item.image}: slice {item.slice} is in the data list, but the volume has {depth} slices"
+                f"{dataset_dir / item.image}: slice {item.slice} is in the data list, "
+                f"but the volume has {volume.depth} slices"
             )
-        return (axial_index(item.slice),)
+        return (volume.axial_index(item.slice),)
 
     def __len__(self) -> int:
         return len(self.elements)
@@ -98,9 +99,10 @@ class SlabDataset(Dataset):
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         unit, middle, type_index = self.elements[index]
         volume = self.store[self.data[unit]]
+        numbers = slab_indices(middle, volume.depth, slice_mm=volume.slice_mm, slab_spacing_mm=self.slab_spacing_mm)
         element = {
-            "image": torch.from_numpy(volume.image[slab_indices(middle, volume.image.shape[0], SLAB_SLICES)]),
-            "label": torch.from_numpy(np.array(volume.label[middle][None])),
+            "image": torch.from_numpy(volume.image.read(numbers)),
+            "label": torch.from_numpy(volume.label.read([middle])),
             "unit": unit,
             "lesion_type": type_index,
         }
@@ -112,9 +114,10 @@ class SlabDataset(Dataset):
         return self.transform(element)
 
 
-def _check_type(item: DataItem, label: np.ndarray, value: int, dataset_dir: Path) -> None:
-    if not (label == value).any():
-        found = ", ".join(f"{index} {JOINT_LABELS[index].name}" for index in np.unique(label))
+def _check_type(item: DataItem, present: np.ndarray, value: int, dataset_dir: Path) -> None:
+    """Refuse an annotated slice whose labels, boolean by label, lack the type it is listed with."""
+    if not present[value]:
+        found = ", ".join(f"{index} {JOINT_LABELS[index].name}" for index in np.flatnonzero(present))
         raise LiversegError(
             f"{dataset_dir / item.image}: slice {item.slice} is listed as {item.lesion_type}, but its label map "
             f"{item.label} has no {value} there, only {found}; correct the type, the slice or the label map"

@@ -1,8 +1,8 @@
-"""Random access to the slices of many volumes: each is read and checked once, then mapped from disk.
+"""Random access to the slices of many volumes, each read and checked once.
 
 A `.nii.gz` can only be read from its beginning, so training straight from it would decompress a volume for every slab.
-The first use of a volume writes its voxels, in axial order, to plain array files in a cache folder; from then on a
-slab is a few pages mapped from disk, and memory stays flat however many volumes there are.
+The first use of a volume, or `liverseg prepare` before it, writes its slices in axial order into a cache folder; from
+then on a slab costs the decompression of three slices, and memory stays flat however many volumes there are.
 """
 
 from __future__ import annotations
@@ -10,47 +10,57 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import io_orientation
 from tqdm import tqdm
 
 from liverseg.ct_check import check_ct
 from liverseg.datalists import DataItem
+from liverseg.datasets.nifti_slices import NiftiSlices, as_whole_numbers
+from liverseg.datasets.slice_files import SliceFile, write_slices
 from liverseg.errors import LiversegError
-from liverseg.files import whole_file
-from liverseg.volumes import grids_apart, read_volume, read_volume_header
+from liverseg.nifti import Memory
+from liverseg.volumes import axial_orientation, grids_apart, read_volume, read_volume_header, slice_axis
 
-__all__ = ["StoredVolume", "VolumeStore", "check_pair"]
+__all__ = ["SliceCache", "StoredVolume", "VolumeStore", "check_pair"]
 
-_FORMAT = "3"  # part of every cache file's name: another layout or another check is another file
+_FORMAT = "4"  # part of every cache file's name: another layout or another check is another file
 _KINDS = ("image", "label")
-_READERS = 4  # gzip decompression leaves the interpreter lock, so a few threads keep the cores busy
 
+_Slices = SliceFile | NiftiSlices
 _Pair = tuple[str, str]  # image and label, as the data list names them
 
 
 @dataclass(frozen=True)
 class StoredVolume:
-    """One labelled volume, mapped from disk.
+    """One labelled volume whose slices are read when they are asked for.
 
     Attributes:
         image: int16 HU, (slice, row, column) in axial order.
         label: uint8 label map, same shape.
+        present: which labels each slice holds, boolean (slice, label).
+        slice_mm: distance of neighbouring slices in mm.
         flipped: True where the file numbers its slices from head to feet.
     """
 
-    image: np.ndarray
-    label: np.ndarray
+    image: _Slices
+    label: _Slices
+    present: np.ndarray
+    slice_mm: float
     flipped: bool
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return len(self.present)
 
     def axial_index(self, slice_number: int) -> int:
         """The slice in axial order that the file itself numbers `slice_number`."""
-        return self.image.shape[0] - 1 - slice_number if self.flipped else slice_number
+        return self.depth - 1 - slice_number if self.flipped else slice_number
 
 
 def check_pair(item: DataItem, dataset_dir: Path) -> np.ndarray:
@@ -81,14 +91,77 @@ def _times(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
+class SliceCache:
+    """A folder of `SliceFile`s, one for each image and label, made when they are first asked for.
+
+    Args:
+        dataset_dir: folder the names are relative to.
+        cache_dir: the folder, made if missing. A file in it is used again while its source's size and time are
+            unchanged.
+        labels: how many rows the label table has; a label map may hold 0 to labels-1.
+
+    Raises:
+        LiversegError: if the folder cannot be made.
+    """
+
+    def __init__(self, dataset_dir: Path, cache_dir: Path, labels: int) -> None:
+        self.dataset_dir, self.cache_dir, self.labels = dataset_dir, cache_dir, labels
+        self._memory = Memory()
+        try:
+            cache_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise LiversegError(f"{cache_dir}: the cache folder cannot be made ({error.strerror})") from error
+
+    def place(self, kind: str, name: str) -> Path:
+        """Where a file's slices are, or will be.
+
+        Args:
+            kind: "image" or "label".
+            name: the file, relative to `dataset_dir`.
+        """
+        path = self.dataset_dir / name
+        state = path.stat()
+        # whatever a check of the voxels depends on is in the name too, so that a cached file has passed it
+        rule = f"{_FORMAT} image" if kind == "image" else f"{_FORMAT} label {self.labels}"
+        key = hashlib.sha256(f"{rule} {path.absolute()} {state.st_size} {state.st_mtime_ns}".encode())
+        return self.cache_dir / f"{key.hexdigest()[:32]}.{kind}.slices"
+
+    def slices(self, kind: str, name: str) -> SliceFile:
+        """A file's slices, read from it and written first where they are not there yet; arguments as for `place`.
+
+        Raises:
+            LiversegError: if the file cannot be read, is no CT or no label map of the table, or its slices cannot be
+                written.
+        """
+        cached = self.place(kind, name)
+        if not cached.exists():
+            self.make(kind, name)
+        return SliceFile(cached)
+
+    def make(self, kind: str, name: str) -> None:
+        """Write a file's slices; arguments and errors as for `slices`."""
+        cached, path = self.place(kind, name), self.dataset_dir / name
+        if kind == "image":
+            stack, facts = _read_image(path, self._memory), {}
+        else:
+            stack, present = _read_label(path, self.labels, self._memory)
+            facts = {"present": present.astype(int).tolist()}
+        try:
+            write_slices(cached, stack, facts)
+        except OSError as error:
+            raise LiversegError(
+                f"{self.cache_dir}: the cache cannot be written ({error.strerror}); choose another folder for it"
+            ) from error
+
+
 class VolumeStore:
-    """The volumes of a data list, read once and mapped from a cache folder afterwards.
+    """The volumes of a data list, their slices read from a cache folder, or straight from their files.
 
     Args:
         items: what will be asked for; every image needs a label, and one image may come with several.
         dataset_dir: folder the items' paths are relative to.
-        cache_dir: folder for the array files, made if missing. A cached file is used again while its source's size and
-            time are unchanged.
+        cache_dir: folder of the `SliceCache`; None reads every slab straight from its NIfTI file, which takes no space
+            and more time.
         labels: how many rows the label table has; a label map may hold 0 to labels-1.
         progress: show a progress bar while volumes are read.
 
@@ -101,34 +174,40 @@ class VolumeStore:
         self,
         items: Sequence[DataItem],
         dataset_dir: str | os.PathLike,
-        cache_dir: str | os.PathLike,
+        cache_dir: str | os.PathLike | None,
         labels: int,
         progress: bool = True,
     ) -> None:
-        self.dataset_dir = Path(dataset_dir)
-        self.cache_dir = Path(cache_dir)
-        self.labels = labels
+        folder = Path(dataset_dir)
         affines: dict[_Pair, np.ndarray] = {}
         for item in items:
             if _pair(item) not in affines:
-                affines[_pair(item)] = check_pair(item, self.dataset_dir)
-        try:
-            self.cache_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LiversegError(f"{self.cache_dir}: the cache folder cannot be made ({error.strerror})") from error
+                affines[_pair(item)] = check_pair(item, folder)
+        opened: Callable[[str, str], tuple[_Slices, np.ndarray]]
+        if cache_dir is None:
+            opened = _straight(folder, labels)
+        else:
+            opened = _cached(SliceCache(folder, Path(cache_dir), labels))
         # an image may have several label maps, so each file is read by itself
         files = list(dict.fromkeys((kind, name) for pair in affines for kind, name in zip(_KINDS, pair, strict=True)))
-        with ThreadPoolExecutor(_READERS) as pool:
+        # gzip decompression leaves the interpreter lock, so threads keep the cores busy
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             bar = tqdm(
-                pool.map(self._mapped, *zip(*files, strict=True)),
+                pool.map(opened, *zip(*files, strict=True)),
                 total=len(files),
                 desc="reading volumes",
                 disable=not progress,
                 unit="file",
             )
-            arrays = dict(zip(files, bar, strict=True))
+            slices = dict(zip(files, bar, strict=True))
         self._volumes = {
-            (image, label): StoredVolume(arrays["image", image], arrays["label", label], _runs_to_the_feet(affine))
+            (image, label): StoredVolume(
+                image=slices["image", image][0],
+                label=slices["label", label][0],
+                present=slices["label", label][1],
+                slice_mm=float(np.linalg.norm(affine[:3, slice_axis(affine)])),
+                flipped=_runs_to_the_feet(affine),
+            )
             for (image, label), affine in affines.items()
         }
 
@@ -139,47 +218,53 @@ class VolumeStore:
     def __len__(self) -> int:
         return len(self._volumes)
 
-    def _mapped(self, kind: str, name: str) -> np.ndarray:
-        path = self.dataset_dir / name
-        state = path.stat()
-        # whatever a check of the voxels depends on is in the name too, so that a cached file has passed it
-        rule = f"{_FORMAT} image" if kind == "image" else f"{_FORMAT} label {self.labels}"
-        key = hashlib.sha256(f"{rule} {path.absolute()} {state.st_size} {state.st_mtime_ns}".encode())
-        cached = self.cache_dir / f"{key.hexdigest()[:32]}.{kind}.npy"
-        if not cached.exists():
-            array = _read_image(path) if kind == "image" else _read_label(path, self.labels)
-            try:
-                with whole_file(cached) as unfinished, unfinished.open("wb") as file:
-                    np.save(file, np.ascontiguousarray(array))
-            except OSError as error:
-                raise LiversegError(
-                    f"{self.cache_dir}: the cache cannot be written ({error.strerror}); choose another cache_dir"
-                ) from error
-        return np.load(cached, mmap_mode="r")
-
 
 def _pair(item: DataItem) -> _Pair:
     return item.image, str(item.label)
 
 
 def _runs_to_the_feet(affine: np.ndarray) -> bool:
-    axes = io_orientation(affine)
-    return bool(axes[axes[:, 0] == 2, 1] < 0)
+    return bool(axial_orientation(affine)[slice_axis(affine), 1] < 0)
 
 
-def _read_image(path: Path) -> np.ndarray:
-    volume = read_volume(path)
+def _cached(cache: SliceCache) -> Callable[[str, str], tuple[_Slices, np.ndarray]]:
+    def opened(kind: str, name: str) -> tuple[_Slices, np.ndarray]:
+        slices = cache.slices(kind, name)
+        return slices, np.array(slices.facts.get("present", []), bool)
+
+    return opened
+
+
+def _straight(folder: Path, labels: int) -> Callable[[str, str], tuple[_Slices, np.ndarray]]:
+    """Files are read once for their checks, and slice by slice later."""
+
+    def opened(kind: str, name: str) -> tuple[_Slices, np.ndarray]:
+        if kind == "image":
+            _read_image(folder / name)
+            return NiftiSlices(folder / name, np.int16), np.array([])
+        return NiftiSlices(folder / name, np.uint8), _read_label(folder / name, labels)[1]
+
+    return opened
+
+
+def _read_image(path: Path, memory: Memory | None = None) -> np.ndarray:
+    """HU as int16 in axial order."""
+    volume = read_volume(path, memory)
     for warning in check_ct(volume):
         logging.getLogger(__name__).warning("%s: %s", path, warning)
-    return np.clip(np.rint(volume.axial), -32768, 32767).astype(np.int16)
+    return as_whole_numbers(volume.axial, np.int16)
 
 
-def _read_label(path: Path, labels: int) -> np.ndarray:
-    truth = read_volume(path)
-    values = np.unique(truth.array)
-    bad = values[(values < 0) | (values >= labels) | (values != np.round(values))]
-    if bad.size:
-        raise LiversegError(
-            f"{path}: label value {bad[0]:g}; this label table allows 0 to {labels - 1} in whole numbers"
-        )
-    return truth.axial.astype(np.uint8)
+def _read_label(path: Path, labels: int, memory: Memory | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """A label map as uint8 in axial order, and which labels each slice holds, boolean (slice, label)."""
+    truth = read_volume(path, memory).axial
+    lowest, highest = truth.min(), truth.max()
+    if lowest < 0 or highest >= labels or (truth.dtype.kind == "f" and (truth != np.rint(truth)).any()):
+        values = np.unique(truth)
+        bad = values[(values < 0) | (values >= labels) | (values != np.rint(values))][0]
+        raise LiversegError(f"{path}: label value {bad:g}; this label table allows 0 to {labels - 1} in whole numbers")
+    truth = as_whole_numbers(truth, np.uint8)
+    present = np.zeros((len(truth), labels), bool)
+    for slice_, held in zip(truth, present, strict=True):
+        held[: int(slice_.max()) + 1] = [bool((slice_ == value).any()) for value in range(int(slice_.max()) + 1)]
+    return truth, present

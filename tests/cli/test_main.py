@@ -11,8 +11,14 @@ from liverseg import __version__
 from liverseg.cli import main as module
 from liverseg.cli.main import VERBS, main
 
-REQUIRED = {"datalist": ["lits", "root"], "phantom": ["out"], "predict": ["in", "out"], "demo": ["out"]}
-"""The positional arguments each verb needs."""
+REQUIRED = {
+    "datalist": ["lits", "root"],
+    "prepare": ["list.json", "-o", "out"],
+    "phantom": ["out"],
+    "predict": ["in", "out"],
+    "demo": ["out"],
+}
+"""The arguments each verb needs, a path last."""
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +48,7 @@ def test_every_verb_has_help(verb, capsys):
 def test_no_verb_is_wrong_usage(capsys):
     assert main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "liverseg: a verb is needed: datalist, phantom, predict, demo (see liverseg --help)"
+    assert line == "liverseg: a verb is needed: datalist, prepare, phantom, predict, demo (see liverseg --help)"
 
 
 @pytest.mark.parametrize(
@@ -51,7 +57,7 @@ def test_no_verb_is_wrong_usage(capsys):
         ("datlist", "did you mean datalist?"),
         ("predcit", "did you mean predict?"),
         ("Demo", "did you mean demo?"),
-        ("train", "there are datalist, phantom, predict, demo"),
+        ("train", "there are datalist, prepare, phantom, predict, demo"),
     ],
 )
 def test_an_unknown_verb_names_the_closest(word, words, capsys):
@@ -64,6 +70,7 @@ def test_an_unknown_verb_names_the_closest(word, words, capsys):
     ("verb", "given", "closest"),
     [
         ("datalist", "--fold=3", "--folds"),
+        ("prepare", "--outptu=x", "--output"),
         ("phantom", "--volume", "--volumes"),
         ("predict", "--batchsize", "--batch-size"),
         ("demo", "--joint_epochs", "--joint-epochs"),

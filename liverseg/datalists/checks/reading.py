@@ -13,7 +13,7 @@ from nibabel.orientations import io_orientation
 from liverseg.datalists.checks.findings import Defect
 from liverseg.errors import LiversegError
 from liverseg.files import is_file
-from liverseg.nifti import READ_ERRORS, read_voxels
+from liverseg.nifti import READ_ERRORS, Memory, read_voxels
 from liverseg.volumes import is_nifti, slice_axis
 
 __all__ = ["Grid", "ReadFile", "read_whole"]
@@ -57,8 +57,12 @@ class ReadFile:
     header: nib.Nifti1Header
 
 
-def read_whole(path: Path) -> ReadFile:
+def read_whole(path: Path, memory: Memory | None = None) -> ReadFile:
     """Read a .nii or .nii.gz to its end.
+
+    Args:
+        path: the file.
+        memory: to read into, if the file is needed no longer than until the next is read; new memory by default.
 
     Raises:
         Defect: "missing", "unreadable", "truncated", "dimensions" or "not finite".
@@ -71,7 +75,7 @@ def read_whole(path: Path) -> ReadFile:
     if not is_nifti(path):
         raise Defect("unreadable", "not a NIfTI file name; .nii and .nii.gz are read")
     try:
-        stored = read_voxels(path)
+        stored = read_voxels(path, memory)
         grid = _grid(stored.header, stored.pixdim)
         array = stored.scaled().reshape(grid.shape, order="F")
     except EOFError as error:

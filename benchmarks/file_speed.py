@@ -1,11 +1,12 @@
-"""How fast is `liverseg datalist check` against merely decompressing every file?
+"""How fast are `liverseg datalist check` and `liverseg prepare` against merely decompressing every file?
 
     liverseg phantom PHANTOMS --kind lits --volumes 8
     liverseg datalist lits PHANTOMS/lits
-    python benchmarks/check_speed.py PHANTOMS/lits
+    python benchmarks/file_speed.py PHANTOMS/lits SCRATCH
 
 Files are in the page cache and read by as many threads as there are processors. Decompression is tried with zlib and
-with ISA-L; each gives its blocks away. Median of five rounds, all of them taking turns.
+with ISA-L; each gives its blocks away. `prepare` writes into a new folder of SCRATCH each time. Median of five rounds,
+all of them taking turns.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import os
+import shutil
 import statistics
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from isal import igzip
 
 from liverseg.datalists import read_datalist
 from liverseg.datalists.check import check_datalist
+from liverseg.datasets.prepare import prepare_datalist
 
 ROUNDS = 5
 BLOCK = 1 << 20
@@ -41,7 +44,9 @@ def main() -> None:
     """Time all of them by turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    root = parser.parse_args().root
+    parser.add_argument("scratch", type=Path)
+    args = parser.parse_args()
+    root, cache = args.root, args.scratch / "cache"
     datalist = root / "datalist.json"
     listed = read_datalist(datalist)
     names = {name for item in (*listed.training, *listed.test) for name in (item.image, item.label) if name}
@@ -53,14 +58,21 @@ def main() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             total = sum(pool.map(lambda path: decompress(opener, path), paths))
 
+    def prepare() -> None:
+        failures = prepare_datalist(datalist, root, cache, progress=False).failures
+        if failures:
+            raise SystemExit(failures[0])
+
     ways = {
         "zlib": lambda: all_files(gzip.open),
         "ISA-L": lambda: all_files(igzip.open),
         "check": lambda: check_datalist(datalist, root, progress=False),
+        "prepare": prepare,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS + 1):
         for name, way in ways.items():
+            shutil.rmtree(cache, ignore_errors=True)
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
