@@ -26,6 +26,7 @@ __all__ = [
     "check_precision",
     "check_values",
     "default_output_dir",
+    "optional",
     "optional_path",
     "plain_errors",
     "refuse_unknown_overrides",
@@ -56,11 +57,14 @@ def _one_line_hook(kind: type[BaseException], error: BaseException, trace: Trace
     raise SystemExit(int(cause.exit_code))
 
 
+def optional(value: Any) -> Any:
+    """A value, or None for None and for the words a command line has for it: null, none and nothing at all."""
+    return None if value is None or str(value).strip().lower() in ("", "null", "none") else value
+
+
 def optional_path(value: str | os.PathLike | None) -> str | None:
-    """A path, or None for None and for the words a command line has for it: null, none and nothing at all."""
-    if value is None or str(value).strip().lower() in ("", "null", "none"):
-        return None
-    return str(value)
+    """A path, or None as from `optional`."""
+    return None if optional(value) is None else str(value)
 
 
 def default_output_dir(bundle: str) -> str:

@@ -30,14 +30,18 @@ def _whole(lowest: int, highest: int | None = None, *, or_none: bool = False) ->
     return _Rule(holds, f"a whole number, {span}" + (", or null" if or_none else ""))
 
 
-def _number(above: float | None = None, *, lowest: float = 0, highest: float = math.inf) -> _Rule:
+def _number(
+    above: float | None = None, *, lowest: float = 0, highest: float = math.inf, or_none: bool = False
+) -> _Rule:
     def holds(value: Any) -> bool:
+        if value is None:
+            return or_none
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             return False
         return lowest <= float(value) <= highest and (above is None or float(value) > above)
 
     if above is not None:
-        return _Rule(holds, f"a number above {above:g}")
+        return _Rule(holds, f"a number above {above:g}" + (", or null" if or_none else ""))
     return _Rule(
         holds, f"a number, {lowest:g} or more" if highest == math.inf else f"a number, {lowest:g} to {highest:g}"
     )
@@ -95,6 +99,7 @@ _RULES = {
     "progress": _Rule(lambda value: isinstance(value, bool), "True or False"),
     "repeats": _whole(1),
     "resume": _Rule(lambda value: isinstance(value, bool), "True or False"),
+    "slab_spacing_mm": _number(0, or_none=True),
     "seed": _whole(0, 2**32 - 1),
     "val_batch_size": _whole(1),
     "val_every": _whole(1),

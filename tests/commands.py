@@ -81,7 +81,7 @@ def train(bundle, tree, folder, **overrides):
 
 def left_over(folder):
     """Files below a folder, whole volumes in the cache aside."""
-    return [path for path in folder.rglob("*") if path.is_file() and not path.match("cache/[!.]*.npy")]
+    return [path for path in folder.rglob("*") if path.is_file() and not path.match("cache/[!.]*.slices")]
 
 
 def _arguments(run_id, configs, overrides):

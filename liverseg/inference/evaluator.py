@@ -77,13 +77,12 @@ class CaseEvaluator:
         """Load the weights strictly, once; a config's `initialize` does so before anything is written.
 
         Raises:
-            LiversegError: if they are missing, damaged, foreign or of another network or HU window.
+            LiversegError: if they are missing, damaged, foreign or of another network or input.
             UsageError: if the wanted precision cannot be had on the device.
         """
         if self._facts is None:
             precision = self.inferer.precision(self.device)
-            window = self.inferer.hu_window
-            record = load_weights(self.network, self.weights, hu_window=(window.lower, window.upper))
+            record = load_weights(self.network, self.weights, seen=self.inferer.seen)
             self.network.eval()
             self._facts = RunFacts(self.weights, file_hash(self.weights), record, self.device, precision, self.settings)
         return self._facts
@@ -119,7 +118,7 @@ class CaseEvaluator:
         with _timed(seconds, "read"):
             data = dict(self.dataset[number])
         with _timed(seconds, "network"):
-            data["pred"] = self.inferer(data["image"], self.network)
+            data["pred"] = self.inferer(data["image"], self.network, slice_mm=data["volume"].axial_spacing[0])
         with _timed(seconds, "lesions"):
             data = self.postprocessing(data)
         volume, lesions, table = data["volume"], data["pred"], data["lesions"]

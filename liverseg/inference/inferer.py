@@ -12,8 +12,9 @@ from monai.inferers import Inferer
 
 from liverseg.errors import UsageError
 from liverseg.labels import LESION
+from liverseg.networks import SlabInput
 from liverseg.precision import autocast, low_precision
-from liverseg.transforms import SLAB_SLICES, HUWindow, slab_indices
+from liverseg.transforms import HUWindow, slab_indices
 
 __all__ = ["SlabInferer", "SlabPrediction"]
 
@@ -49,6 +50,7 @@ class SlabInferer(Inferer):
 
     Args:
         hu_window: lower and upper HU of the network's input.
+        slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent ones, see `slab_indices`.
         batch_size: slabs that go through the network at a time; memory grows with it. On a CPU more than 2 gain
             nothing at 512×512; a GPU wants 16 or so.
         amp: "auto" (bfloat16 where the hardware computes it), True or False.
@@ -65,13 +67,23 @@ class SlabInferer(Inferer):
     """
 
     def __init__(
-        self, hu_window: Sequence[float] = (-200.0, 250.0), batch_size: int = 2, amp: bool | str = "auto"
+        self,
+        hu_window: Sequence[float] = (-200.0, 250.0),
+        batch_size: int = 2,
+        amp: bool | str = "auto",
+        slab_spacing_mm: float | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         self.hu_window = HUWindow(*map(float, hu_window))
+        self.slab_spacing_mm = slab_spacing_mm
         self.batch_size = batch_size
         self.amp = amp
+
+    @property
+    def seen(self) -> SlabInput:
+        """What the network sees of a CT."""
+        return SlabInput((self.hu_window.lower, self.hu_window.upper), self.slab_spacing_mm)
 
     def precision(self, device: torch.device | str) -> str:
         """The number format the network is computed in on a device: "bfloat16" or "float32".
@@ -83,7 +95,12 @@ class SlabInferer(Inferer):
         return "float32" if dtype is None else str(dtype).removeprefix("torch.")
 
     def __call__(
-        self, inputs: torch.Tensor | np.ndarray, network: Callable[..., Any], *args: Any, **kwargs: Any
+        self,
+        inputs: torch.Tensor | np.ndarray,
+        network: Callable[..., Any],
+        *args: Any,
+        slice_mm: float | None = None,
+        **kwargs: Any,
     ) -> SlabPrediction:
         """Label a CT.
 
@@ -92,10 +109,11 @@ class SlabInferer(Inferer):
                 length one. A NumPy view (`Volume.axial`) is copied only a batch at a time.
             network: slabs (batch, 3, row, column) in [-1, 1] to logits (batch, label, row, column), in eval mode; it
                 runs on the device its parameters are on.
+            slice_mm: distance of neighbouring slices in mm, needed where slabs have a spacing of their own.
             args, kwargs: handed on to the network.
 
         Raises:
-            ValueError: if `inputs` is not one volume.
+            ValueError: if `inputs` is not one volume, or the distance of its slices is needed and not given.
         """
         volume = inputs.reshape(inputs.shape[-3:]) if inputs.ndim > 3 and set(inputs.shape[:-3]) == {1} else inputs
         if volume.ndim != 3:
@@ -105,7 +123,7 @@ class SlabInferer(Inferer):
         labels = np.empty(tuple(volume.shape), np.uint8)
         probabilities = []
         with torch.inference_mode():
-            for middles, slabs in self._slabs(volume, device):
+            for middles, slabs in self._slabs(volume, device, slice_mm):
                 with autocast(device, self.amp):
                     logits = network(slabs, *args, **kwargs)
                 best = logits.argmax(dim=1)
@@ -113,16 +131,26 @@ class SlabInferer(Inferer):
                 probabilities.append(_types_given_lesion(logits, best))
         return SlabPrediction(labels, np.concatenate(probabilities))
 
-    def _slabs(self, volume: torch.Tensor | np.ndarray, device: torch.device) -> Iterator[tuple[slice, torch.Tensor]]:
+    def _slabs(
+        self, volume: torch.Tensor | np.ndarray, device: torch.device, slice_mm: float | None
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
         """Batches of windowed slabs, channels last, with the numbers of their middle slices."""
         depth = volume.shape[0]
+        if self.slab_spacing_mm is None:
+            slice_mm = 1.0
+        elif slice_mm is None:
+            raise ValueError(f"slabs of slices {self.slab_spacing_mm} mm apart need the volume's slice_mm")
         for start in range(0, depth, self.batch_size):
             stop = min(start + self.batch_size, depth)
-            needed = slab_indices(np.arange(start, stop), depth, SLAB_SLICES)
-            first, last = int(needed.min()), int(needed.max())
+            needed = slab_indices(
+                np.arange(start, stop), depth, slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm
+            )
             # each slice is moved and windowed once, although up to three slabs hold it
-            slices = self.hu_window(_as_tensor(volume[first : last + 1]).to(device, non_blocking=True))
-            slabs = slices[torch.from_numpy(needed - first).to(device)]
+            numbers, places = np.unique(needed, return_inverse=True)
+            adjacent = numbers[-1] - numbers[0] < len(numbers)  # and no copy is needed to take them out
+            own = volume[numbers[0] : numbers[-1] + 1] if adjacent else volume[numbers]
+            slices = self.hu_window(_as_tensor(own).to(device, non_blocking=True))
+            slabs = slices[torch.from_numpy(places.reshape(needed.shape)).to(device)]
             yield slice(start, stop), slabs.contiguous(memory_format=torch.channels_last)
 
 

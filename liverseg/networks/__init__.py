@@ -1,6 +1,6 @@
 """SE-ResNet U-Net in two sizes, and the hand-over of its weights from training to training."""
 
-from liverseg.networks.record import WeightsRecord, package_versions, tensors_hash
+from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
     TransferReport,
@@ -15,6 +15,7 @@ from liverseg.networks.weights import (
     read_record,
     read_weights,
     recorded_size,
+    recorded_slab_spacing,
     save_state,
 )
 
@@ -22,6 +23,7 @@ __all__ = [
     "SIZES",
     "NetworkSize",
     "SEResUNet",
+    "SlabInput",
     "TransferReport",
     "WeightsRecord",
     "export_trained",
@@ -32,6 +34,7 @@ __all__ = [
     "read_weights",
     "record_differences",
     "recorded_size",
+    "recorded_slab_spacing",
     "save_state",
     "tensors_hash",
     "transfer_weights",

@@ -15,11 +15,50 @@ import torch
 
 import liverseg
 from liverseg.errors import LiversegError
+from liverseg.transforms import SLAB_SLICES
 
-__all__ = ["FORMAT_VERSION", "WeightsRecord", "package_versions", "tensors_hash"]
+__all__ = ["FORMAT_VERSION", "SlabInput", "WeightsRecord", "package_versions", "tensors_hash"]
 
 FORMAT_VERSION = 1
 """Raised when a record of the new kind would mislead a reader of the old one."""
+
+
+@dataclass(frozen=True)
+class SlabInput:
+    """What a network sees of a CT; weights are of use with the input they were trained with.
+
+    Attributes:
+        hu_window: lower and upper HU.
+        slab_spacing_mm: distance of a slab's slices in mm; None for adjacent ones, whatever their distance.
+        slab_slices: axial slices of a slab.
+
+    Raises:
+        LiversegError: if a value is not of its kind.
+    """
+
+    hu_window: tuple[float, float]
+    slab_spacing_mm: float | None = None
+    slab_slices: int = SLAB_SLICES
+
+    def __post_init__(self) -> None:
+        for name, sound in (
+            ("hu_window", len(self.hu_window) == 2 and all(map(_is_number, self.hu_window))),
+            ("slab_spacing_mm", self.slab_spacing_mm is None or _is_number(self.slab_spacing_mm)),
+            ("slab_slices", _is_count(self.slab_slices) and self.slab_slices > 0),
+        ):
+            _refuse_unsound(self, name, sound)
+        object.__setattr__(self, "hu_window", tuple(map(float, self.hu_window)))
+        if self.slab_spacing_mm is not None:
+            object.__setattr__(self, "slab_spacing_mm", float(self.slab_spacing_mm))
+
+    def differences(self, other: SlabInput) -> list[tuple[str, str, str]]:
+        """Where another input differs: what, this one's and the other's, in words."""
+        pairs = [
+            ("HU window", *(f"[{one.hu_window[0]:g}, {one.hu_window[1]:g}]" for one in (self, other))),
+            ("slab spacing", *(_spacing_in_words(one.slab_spacing_mm) for one in (self, other))),
+            ("slab slices", *(str(one.slab_slices) for one in (self, other))),
+        ]
+        return [(what, own, theirs) for what, own, theirs in pairs if own != theirs]
 
 
 @dataclass(frozen=True)
@@ -29,8 +68,7 @@ class WeightsRecord:
     Attributes:
         network: class name, "SEResUNet".
         arguments: what it is built with, JSON-able; at least size, in_channels and out_channels.
-        slab_slices: adjacent axial slices of the input.
-        hu_window: lower and upper HU of the input's window.
+        seen: the input they were trained with.
         labels: label names in channel order, one an output channel.
         datalist_name: name of the data list trained on.
         datalist_sha256: SHA-256 of that data list's file, hexadecimal.
@@ -47,8 +85,7 @@ class WeightsRecord:
 
     network: str
     arguments: dict[str, Any]
-    slab_slices: int
-    hu_window: tuple[float, float]
+    seen: SlabInput
     labels: tuple[str, ...]
     datalist_name: str
     datalist_sha256: str
@@ -66,8 +103,6 @@ class WeightsRecord:
                 "arguments",
                 isinstance(self.arguments, dict) and {"size", "in_channels", "out_channels"} <= {*self.arguments},
             ),
-            ("slab_slices", _is_count(self.slab_slices) and self.slab_slices > 0),
-            ("hu_window", len(self.hu_window) == 2 and all(map(_is_number, self.hu_window))),
             ("labels", all(map(_is_text, self.labels))),
             ("datalist_name", _is_text(self.datalist_name)),
             ("datalist_sha256", _is_text(self.datalist_sha256)),
@@ -77,8 +112,7 @@ class WeightsRecord:
             ("fold", self.fold is None or _is_count(self.fold)),
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
-            if not sound:
-                raise LiversegError(f"record of weights: {name} is {getattr(self, name)!r}, which it cannot be")
+            _refuse_unsound(self, name, sound)
         if self.arguments["out_channels"] != len(self.labels):
             raise LiversegError(
                 f"record of weights: {len(self.labels)} labels for {self.arguments['out_channels']} output channels"
@@ -91,7 +125,8 @@ class WeightsRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON content; a score that is not defined becomes null."""
         content = asdict(self)
-        content["hu_window"], content["labels"] = list(self.hu_window), list(self.labels)
+        content |= content.pop("seen")
+        content["hu_window"], content["labels"] = list(self.seen.hu_window), list(self.labels)
         content["metrics"] = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         return content
 
@@ -108,7 +143,7 @@ class WeightsRecord:
             raise LiversegError(
                 f"record of format {content['format_version']!r}; this liverseg reads {FORMAT_VERSION}: update liverseg"
             )
-        known = [field.name for field in fields(cls)]
+        known = [field.name for kind in (cls, SlabInput) for field in fields(kind) if field.name != "seen"]
         wrong = [name for name in known if name not in content] + [name for name in content if name not in known]
         if wrong:
             raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'not known'}")
@@ -117,6 +152,7 @@ class WeightsRecord:
             if not isinstance(values[name], list):
                 raise LiversegError(f"record of weights: {name} is {values[name]!r}; a list is needed")
             values[name] = tuple(values[name])
+        values["seen"] = SlabInput(**{field.name: values.pop(field.name) for field in fields(SlabInput)})
         if isinstance(values["metrics"], dict):
             values["metrics"] = {key: math.nan if score is None else score for key, score in values["metrics"].items()}
         return cls(**values)
@@ -148,6 +184,15 @@ def package_versions() -> dict[str, str]:
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
     }
+
+
+def _refuse_unsound(record: SlabInput | WeightsRecord, name: str, sound: bool) -> None:
+    if not sound:
+        raise LiversegError(f"record of weights: {name} is {getattr(record, name)!r}, which it cannot be")
+
+
+def _spacing_in_words(spacing: float | None) -> str:
+    return "adjacent slices" if spacing is None else f"{spacing:g} mm"
 
 
 def _is_text(value: Any) -> bool:

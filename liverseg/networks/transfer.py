@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from liverseg.errors import LiversegError
 from liverseg.labels import label_names, labels_for
-from liverseg.networks.record import WeightsRecord
+from liverseg.networks.record import SlabInput, WeightsRecord
 from liverseg.networks.se_resunet import SEResUNet
 from liverseg.networks.weights import read_record, read_weights
 
@@ -47,8 +47,7 @@ class TransferReport:
 def record_differences(
     record: WeightsRecord,
     network: SEResUNet,
-    hu_window: Sequence[float] | None = None,
-    slab_slices: int | None = None,
+    seen: SlabInput | None = None,
     head: bool = True,
 ) -> list[str]:
     """Where a record and a network disagree, in words.
@@ -56,8 +55,7 @@ def record_differences(
     Args:
         record: of the weights.
         network: they are meant for.
-        hu_window: lower and upper HU of the network's input; None leaves it unchecked.
-        slab_slices: slices of its input; the network's input channels by default.
+        seen: the network's input; None compares no more than its channels.
         head: also compare the output channels and their labels.
     """
     own = network.arguments()
@@ -66,9 +64,10 @@ def record_differences(
         pairs.append((name, record.arguments[name], own[name]))
     if head:
         pairs.append(("labels", ", ".join(record.labels), ", ".join(_labels(own["out_channels"], record))))
-    if hu_window is not None:
-        pairs.append(("HU window", _window(record.hu_window), _window(hu_window)))
-    pairs.append(("slab slices", record.slab_slices, own["in_channels"] if slab_slices is None else slab_slices))
+    if seen is None:
+        pairs.append(("slab slices", record.seen.slab_slices, own["in_channels"]))
+    else:
+        pairs += record.seen.differences(seen)
     return [f"{name} {theirs} in the file, {ours} in the network" for name, theirs, ours in pairs if theirs != ours]
 
 
@@ -81,16 +80,14 @@ def load_weights(
     network: SEResUNet,
     path: str | os.PathLike,
     *,
-    hu_window: Sequence[float] | None = None,
-    slab_slices: int | None = None,
+    seen: SlabInput | None = None,
 ) -> WeightsRecord | None:
     """Load a weights file of the very same network, in place; `aux_heads.*` are passed over where it has none.
 
     Args:
         network: changed only if everything fits.
         path: .safetensors, .pt or .pth.
-        hu_window: lower and upper HU of the network's input, to be compared; None leaves it unchecked.
-        slab_slices: slices of its input, to be compared; the network's input channels by default.
+        seen: the network's input, to be compared; None compares no more than its channels.
 
     Returns:
         The record of the weights; None where they have none.
@@ -103,22 +100,19 @@ def load_weights(
     own = network.state_dict()
     if own.keys() == without_aux_heads(own).keys():
         state = without_aux_heads(state)
-    differences = [] if record is None else record_differences(record, network, hu_window, slab_slices)
+    differences = [] if record is None else record_differences(record, network, seen)
     _refuse(path, [*differences, *_tensor_differences(state, own)], "take the weights of this very network")
     network.load_state_dict(state)
     return record
 
 
-def transfer_weights(
-    network: SEResUNet, path: str | os.PathLike, *, hu_window: Sequence[float], slab_slices: int
-) -> TransferReport:
+def transfer_weights(network: SEResUNet, path: str | os.PathLike, *, seen: SlabInput) -> TransferReport:
     """Carry encoder and decoder from pre-training into a network, in place; its heads stay as they are.
 
     Args:
         network: the joint network, changed only if everything fits.
         path: exported weights with their record.
-        hu_window: lower and upper HU of the network's input.
-        slab_slices: slices of its input.
+        seen: the network's input.
 
     Raises:
         LiversegError: if the file cannot be used or has no record, or anything but the head differs: the first three
@@ -132,7 +126,7 @@ def transfer_weights(
     state, own = read_weights(path), network.state_dict()
     carried = {name: tensor for name, tensor in state.items() if name.startswith(_CARRIED)}
     wanted = {name: tensor for name, tensor in own.items() if name.startswith(_CARRIED)}
-    differences = record_differences(record, network, hu_window, slab_slices, head=False)
+    differences = record_differences(record, network, seen, head=False)
     _refuse(path, [*differences, *_tensor_differences(carried, wanted)], "pre-train with this network, window and slab")
     network.load_state_dict(carried, strict=False)
     left = {name: _why_left(name, state.get(name), own.get(name)) for name in {**own, **state} if name not in carried}
@@ -176,10 +170,6 @@ def _labels(out_channels: int, record: WeightsRecord) -> tuple[str, ...]:
         return label_names(labels_for(out_channels))
     except ValueError:
         return record.labels
-
-
-def _window(limits: Sequence[float]) -> str:
-    return f"[{float(limits[0]):g}, {float(limits[1]):g}]"
 
 
 def _shape(tensor: torch.Tensor) -> str:

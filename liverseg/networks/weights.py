@@ -22,7 +22,15 @@ from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_file, whole_file
 from liverseg.networks.record import WeightsRecord, tensors_hash
 
-__all__ = ["export_trained", "export_weights", "read_record", "read_weights", "recorded_size", "save_state"]
+__all__ = [
+    "export_trained",
+    "export_weights",
+    "read_record",
+    "read_weights",
+    "recorded_size",
+    "recorded_slab_spacing",
+    "save_state",
+]
 
 _HEADER_KEY = "liverseg"  # one key alone: safetensors writes several in random order, and files would differ
 _STATE_SUFFIXES = (".pt", ".pth")
@@ -145,11 +153,21 @@ def recorded_size(weights: str | os.PathLike | None, default: str = "full") -> s
 
     Never raises: a config asks before it knows whether the weights are there, and loading refuses them later.
     """
-    try:
-        record = read_record(weights) if weights is not None else None
-    except LiversegError:
-        return default
+    record = _record_if_any(weights)
     return default if record is None else str(record.arguments["size"])
+
+
+def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
+    """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
+    record = _record_if_any(weights)
+    return None if record is None else record.seen.slab_spacing_mm
+
+
+def _record_if_any(weights: str | os.PathLike | None) -> WeightsRecord | None:
+    try:
+        return read_record(weights) if weights is not None else None
+    except LiversegError:
+        return None
 
 
 def _plain(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,5 +1,6 @@
 """Training and evaluation glue: losses, scores, handlers."""
 
+from liverseg.training.batches import AheadDataLoader, AugmentedBatch
 from liverseg.training.best import BestWeights
 from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.collate import collate_whole_slices
@@ -20,6 +21,8 @@ from liverseg.training.run import (
 from liverseg.training.scalars import ValidationScalars
 
 __all__ = [
+    "AheadDataLoader",
+    "AugmentedBatch",
     "BestWeights",
     "EpochSeed",
     "EvaluationWriter",

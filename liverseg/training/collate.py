@@ -1,4 +1,4 @@
-"""Slices of several volumes in one validation batch."""
+"""Slices of several volumes in one batch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def collate_whole_slices(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     with; zeros would be a rim of soft tissue. Labels get background there.
 
     Args:
-        batch: elements with `image` (slab slices, H, W) and `label` (1, H, W) of any height and width.
+        batch: elements with `image` (slab slices, H, W) and `label` (1, H, W) of any height, width and number type.
     """
     height = max(element[CommonKeys.IMAGE].shape[-2] for element in batch)
     width = max(element[CommonKeys.IMAGE].shape[-1] for element in batch)
@@ -29,8 +29,10 @@ def collate_whole_slices(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _enlarged(element: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
     image, label = torch.as_tensor(element[CommonKeys.IMAGE]), torch.as_tensor(element[CommonKeys.LABEL])
-    more = [0, width - image.shape[-1], 0, height - image.shape[-2]]
-    out = dict(element)
-    out[CommonKeys.IMAGE] = functional.pad(image, more, mode="replicate")
-    out[CommonKeys.LABEL] = functional.pad(label, more)
-    return out
+    own_height, own_width = image.shape[-2:]
+    if (own_height, own_width) == (height, width):
+        return dict(element)
+    # torch's own padding with the edge does not know whole numbers
+    rows, columns = torch.arange(height).clamp(max=own_height - 1), torch.arange(width).clamp(max=own_width - 1)
+    enlarged = functional.pad(label, [0, width - own_width, 0, height - own_height])
+    return {**element, CommonKeys.IMAGE: image[..., rows[:, None], columns], CommonKeys.LABEL: enlarged}

@@ -14,13 +14,13 @@ from liverseg.files import file_hash, is_dir, is_file, list_folder, write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
 from liverseg.networks import (
     SEResUNet,
+    SlabInput,
     TransferReport,
     WeightsRecord,
     load_weights,
     package_versions,
     transfer_weights,
 )
-from liverseg.transforms import SLAB_SLICES
 
 __all__ = ["RunData", "load_for_evaluation", "load_run_data", "run_record", "start_from", "write_transfer"]
 
@@ -95,10 +95,8 @@ def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: i
         raise LiversegError(f"{datalist}: its labels are {theirs}; this bundle's are {ours}: take a list of this kind")
 
 
-def run_record(
-    network: SEResUNet, hu_window: tuple[float, float], datalist: str | os.PathLike, fold: int
-) -> WeightsRecord:
-    """The record of a network about to be trained: epoch 0, no metrics yet.
+def run_record(network: SEResUNet, seen: SlabInput, datalist: str | os.PathLike, fold: int) -> WeightsRecord:
+    """The record of a network about to be trained on an input: epoch 0, no metrics yet.
 
     Its weights are kept without auxiliary heads, so it tells of a network without deep supervision.
     """
@@ -106,8 +104,7 @@ def run_record(
     return WeightsRecord(
         network=type(network).__name__,
         arguments=arguments,
-        slab_slices=SLAB_SLICES,
-        hu_window=(float(hu_window[0]), float(hu_window[1])),
+        seen=seen,
         labels=label_names(labels_for(arguments["out_channels"])),
         datalist_name=read_datalist(datalist).name,
         datalist_sha256=file_hash(datalist),
@@ -121,7 +118,7 @@ def run_record(
 def load_for_evaluation(
     network: SEResUNet,
     weights: str | os.PathLike,
-    hu_window: tuple[float, float],
+    seen: SlabInput,
     datalist: str | os.PathLike,
     fold: int,
     data: RunData,
@@ -131,7 +128,7 @@ def load_for_evaluation(
     Args:
         network: changed in place.
         weights: .pt or .safetensors.
-        hu_window: the run's HU window, which the weights must have been trained with.
+        seen: the run's input, which the weights must have been trained with.
         datalist: of the evaluation.
         fold: that is scored where the list has no test items.
         data: the run's items.
@@ -142,7 +139,7 @@ def load_for_evaluation(
     Raises:
         LiversegError: if the weights do not fit, or were trained on the fold that would be scored.
     """
-    record = load_weights(network, weights, hu_window=hu_window)
+    record = load_weights(network, weights, seen=seen)
     log = logging.getLogger(__name__)
     if record is None:
         log.warning("%s: no record beside it, so nobody can tell which patients it was trained on", weights)
@@ -163,15 +160,13 @@ def load_for_evaluation(
     return record
 
 
-def start_from(
-    network: SEResUNet, pretrain_weights: str | None, hu_window: tuple[float, float]
-) -> TransferReport | None:
+def start_from(network: SEResUNet, pretrain_weights: str | None, seen: SlabInput) -> TransferReport | None:
     """Carry pre-trained weights into a network, or say that it starts from scratch.
 
     Args:
         network: the joint network, changed in place.
         pretrain_weights: exported weights; None for a start from scratch.
-        hu_window: the run's HU window, which the weights must have been trained with.
+        seen: the run's input, which the weights must have been trained with.
 
     Returns:
         What was loaded and what was left; None for a start from scratch.
@@ -188,7 +183,7 @@ def start_from(
             f"pretrain_weights {pretrain_weights}: no such file; export it with the pretrain bundle, "
             "or say --pretrain_weights null to train from scratch"
         )
-    report = transfer_weights(network, pretrain_weights, hu_window=hu_window, slab_slices=SLAB_SLICES)
+    report = transfer_weights(network, pretrain_weights, seen=seen)
     log.info("%s", report.summary())
     return report
 

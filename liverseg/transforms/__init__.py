@@ -1,7 +1,17 @@
-"""Slabs, HU window and intensity augmentation."""
+"""Slabs, HU window, and the views and noise of augmentation."""
 
-from liverseg.transforms.hu_window import HUWindow
-from liverseg.transforms.intensity import HUWindowd, RandSaltAndPepperd
+from liverseg.transforms.hu_window import HUWindow, HUWindowd
+from liverseg.transforms.noise import SALT_AND_PEPPER_SHARE, salt_and_pepper
 from liverseg.transforms.slabs import SLAB_SLICES, slab_indices
+from liverseg.transforms.views import RandSlabViewd, resample_views
 
-__all__ = ["SLAB_SLICES", "HUWindow", "HUWindowd", "RandSaltAndPepperd", "slab_indices"]
+__all__ = [
+    "SALT_AND_PEPPER_SHARE",
+    "SLAB_SLICES",
+    "HUWindow",
+    "HUWindowd",
+    "RandSlabViewd",
+    "resample_views",
+    "salt_and_pepper",
+    "slab_indices",
+]

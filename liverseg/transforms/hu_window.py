@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform
 
-__all__ = ["HUWindow"]
+__all__ = ["HUWindow", "HUWindowd"]
 
 
 @dataclass(frozen=True)
@@ -36,3 +40,22 @@ class HUWindow:
         values = hu if hu.is_floating_point() else hu.float()
         middle, half = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
         return values.clamp(self.lower, self.upper).sub(middle).div(half)
+
+
+class HUWindowd(MapTransform):
+    """Dictionary form of `HUWindow`: HU of any number type to float32 in [-1, 1].
+
+    Args:
+        keys: entries to window.
+        window: lower and upper limit in HU.
+    """
+
+    def __init__(self, keys: KeysCollection, window: tuple[float, float], allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.window = HUWindow(*window)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = self.window(torch.as_tensor(out[key]))
+        return out

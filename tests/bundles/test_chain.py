@@ -12,7 +12,7 @@ from liverseg.datalists import read_datalist
 from liverseg.files import file_hash
 from liverseg.inference.writers import CASE_FILES
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
-from liverseg.networks import SEResUNet, read_record, read_weights
+from liverseg.networks import SEResUNet, SlabInput, read_record, read_weights
 
 
 @pytest.mark.parametrize(
@@ -26,7 +26,7 @@ def test_training_leaves_the_best_weights_and_says_what_they_are(run, tree, labe
     folder, datalist = request.getfixturevalue(run), request.getfixturevalue(tree) / "datalist.json"
     record = read_record(folder / "models" / "model.pt")
     assert record.labels == label_names(labels)
-    assert (record.slab_slices, record.hu_window) == (3, (-200.0, 250.0))
+    assert record.seen == SlabInput((-200.0, 250.0))
     assert (record.datalist_name, record.datalist_sha256) == (read_datalist(datalist).name, file_hash(datalist))
     best = torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["best"]
     assert 1 <= record.epoch == best["best_epoch"] <= 3

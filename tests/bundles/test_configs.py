@@ -136,9 +136,10 @@ def test_both_bundles_have_the_same_keys():
 
 def test_what_both_trainings_share_is_the_same_in_both():
     pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
-    for key in ("hu_window", "crop_size", "network_size", "datalist", "weights", "device", "amp", "patience", "loss"):
+    shared = "hu_window slab_spacing_mm crop_size network_size datalist cache_dir weights device amp patience loss"
+    for key in shared.split():
         assert pretrain[key] == joint[key], key
-    for path in ("trainer", "inferer", "sampler", "dataloader"):
+    for path in ("trainer", "inferer", "sampler", "dataloader", "view", "preprocessing", "prepare_batch"):
         assert pretrain["train"][path] == joint["train"][path], path
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
@@ -152,14 +153,14 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     assert merged["network_size"] == infer["network_size"]
     assert merged["deep_supervision"] is False
     assert train["hu_window"] == infer["hu_window"] == [HUWindow().lower, HUWindow().upper]
-    assert infer["inferer"]["hu_window"] == "@hu_window"
-    windows = [
-        step["window"]
-        for part in ("train", "validate")
-        for step in train[part]["preprocessing"]["transforms"]
-        if step["_target_"].endswith("HUWindowd")
-    ]
-    assert windows == ["@hu_window", "@hu_window"]
+    (window,) = train["validate"]["preprocessing"]["transforms"]
+    assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
+    assert train["slab_input"]["hu_window"] == infer["inferer"]["hu_window"] == "@hu_window"
+    spacing = "$bundle.optional(@slab_spacing_mm)"
+    assert train["slab_input"]["slab_spacing_mm"] == infer["inferer"]["slab_spacing_mm"] == spacing
+    of_slabs = [train[part]["dataset"]["slab_spacing_mm"] for part in ("train", "validate")]
+    assert of_slabs == ["$@slab_input.slab_spacing_mm"] * 2
+    assert infer["slab_spacing_mm"] == merged["slab_spacing_mm"] == "$networks.recorded_slab_spacing(@weights)"
 
     channels = network["out_channels"]
     labels = label_names(labels_for(channels))
@@ -167,8 +168,6 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     assert train["train"]["dataset"]["labels"] == train["validate"]["dataset"]["labels"] == channels
     assert len(train["class_weights"]) == len(train["crop_ratios"]) == channels
     assert len(config(bundle, "train", "phantom")["class_weights"]) == channels
-    crop = next(step for step in train["train"]["preprocessing"]["transforms"] if "num_classes" in step)
-    assert crop["num_classes"] == channels
     assert infer["postprocessing"]["transforms"][-1]["num_channels"] == channels
 
     content = metadata(bundle)

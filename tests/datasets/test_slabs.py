@@ -42,6 +42,13 @@ def test_slices_of_a_volume_with_edges_repeated(make):
     assert {element["lesion_type"] for element in (dataset[n] for n in range(10))} == {-1}
 
 
+def test_slabs_at_a_distance_follow_the_volumes_own_spacing(make):
+    dataset = make(slab_spacing_mm=6.0)  # slices are 2 mm apart
+    middles = [dataset[n]["image"][:, 0, 0].tolist() for n in (0, 4, 8)]
+    assert middles == [[0, 0, 3], [1, 4, 7], [5, 8, 9]]
+    assert dataset[4]["label"].max() == 2
+
+
 def test_annotated_slices_only(make):
     dataset = make(5, 2)
     assert [element["image"][1, 0, 0].item() for element in (dataset[0], dataset[1])] == [5, 2]

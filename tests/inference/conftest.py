@@ -8,7 +8,7 @@ from torch import nn
 
 from liverseg.inference import FindLesionsd, KeepLargestLiverd, MeasureLesionsd, ReadCTd, SlabInferer, find_cases
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
-from liverseg.networks import SEResUNet, WeightsRecord, export_weights, package_versions
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 from liverseg.volumes import write_like
 
 
@@ -39,8 +39,7 @@ def _exported(path, out_channels):
     record = WeightsRecord(
         network="SEResUNet",
         arguments=network.arguments(),
-        slab_slices=3,
-        hu_window=(-200.0, 250.0),
+        seen=SlabInput((-200.0, 250.0)),
         labels=label_names(labels),
         datalist_name="none",
         datalist_sha256="ab" * 32,

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from liverseg.labels import PRETRAIN_LABELS, label_names
-from liverseg.networks import SEResUNet, WeightsRecord, package_versions
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, package_versions
 
 
 @pytest.fixture
@@ -17,8 +17,7 @@ def record(pretrained):
     return WeightsRecord(
         network="SEResUNet",
         arguments=pretrained.arguments(),
-        slab_slices=3,
-        hu_window=(-200.0, 250.0),
+        seen=SlabInput((-200.0, 250.0)),
         labels=label_names(PRETRAIN_LABELS),
         datalist_name="phantom",
         datalist_sha256="ab" * 32,

@@ -6,11 +6,14 @@ import pytest
 import torch
 
 from liverseg.errors import LiversegError
-from liverseg.networks import WeightsRecord, package_versions, tensors_hash
+from liverseg.networks import SlabInput, WeightsRecord, package_versions, tensors_hash
 
 
 def test_record_survives_json(record):
     assert WeightsRecord.from_json(json.loads(record.dumps())) == record
+    spaced = replace(record, seen=SlabInput([-150, 250], 5))
+    assert json.loads(spaced.dumps())["slab_spacing_mm"] == 5.0
+    assert WeightsRecord.from_json(json.loads(spaced.dumps())) == spaced
 
 
 def test_undefined_score_is_null_in_json_and_nan_again(record):
@@ -27,6 +30,7 @@ def test_undefined_score_is_null_in_json_and_nan_again(record):
         ({"epoch": -1}, "epoch is -1"),
         ({"epoch": True}, "epoch is True"),
         ({"slab_slices": 0}, "slab_slices is 0"),
+        ({"slab_spacing_mm": "wide"}, "slab_spacing_mm is 'wide'"),
         ({"labels": ["background", "liver"]}, "2 labels for 3 output channels"),
         ({"metrics": {"dice": "good"}}, "metrics"),
         ({"versions": {"torch": 2}}, "versions"),

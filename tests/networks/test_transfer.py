@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from liverseg.errors import LiversegError
-from liverseg.networks import SEResUNet, export_weights, load_weights, save_state, transfer_weights
+from liverseg.networks import SEResUNet, SlabInput, export_weights, load_weights, save_state, transfer_weights
 
-WINDOW = (-200, 250)
+SEEN = SlabInput((-200, 250))
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def _copy(network):
 
 def test_load_takes_everything(exported, pretrained, record):
     network = SEResUNet("small", out_channels=3)
-    loaded = load_weights(network, exported, hu_window=WINDOW, slab_slices=3)
+    loaded = load_weights(network, exported, seen=SEEN)
     assert loaded is not None and loaded.epoch == record.epoch
     assert _unchanged(network, pretrained.state_dict())
 
@@ -72,9 +72,9 @@ def test_load_of_another_size_tells_the_size_first(exported):
 def test_load_compares_window_slab_and_labels(tmp_path, pretrained, record, exported):
     network = SEResUNet("small", out_channels=3)
     with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 200\] in the network; take"):
-        load_weights(network, exported, hu_window=(-100, 200))
+        load_weights(network, exported, seen=SlabInput((-100, 200)))
     with pytest.raises(LiversegError, match=r"slab slices 3 in the file, 5 in the network"):
-        load_weights(network, exported, slab_slices=5)
+        load_weights(network, exported, seen=replace(SEEN, slab_slices=5))
     relabelled = replace(record, labels=("background", "spleen", "lesion"))
     save_state(tmp_path / "model.pt", pretrained.state_dict(), relabelled)
     with pytest.raises(
@@ -98,7 +98,7 @@ def test_load_refuses_other_number_types(tmp_path, pretrained):
 def test_transfer_loads_all_but_the_head(exported, pretrained):
     network = SEResUNet("small", out_channels=5)
     before = _copy(network)
-    report = transfer_weights(network, exported, hu_window=WINDOW, slab_slices=3)
+    report = transfer_weights(network, exported, seen=SEEN)
     state = network.state_dict()
     assert set(report.loaded) == {name for name in state if name.startswith(("encoder.", "decoder."))}
     assert all(torch.equal(state[name], pretrained.state_dict()[name]) for name in report.loaded)
@@ -116,36 +116,41 @@ def test_transfer_loads_all_but_the_head(exported, pretrained):
 
 def test_transfer_tells_of_aux_heads_on_either_side(tmp_path, exported, record):
     here = SEResUNet("small", out_channels=5, deep_supervision=True)
-    report = transfer_weights(here, exported, hu_window=WINDOW, slab_slices=3)
+    report = transfer_weights(here, exported, seen=SEEN)
     assert report.left["aux_heads.stride2.weight"] == "not in the file" and len(report.left) == 8
     there = SEResUNet("small", out_channels=3, deep_supervision=True)
     path = tmp_path / "supervised.safetensors"
     export_weights(path, there.state_dict(), replace(record, arguments=there.arguments()))
-    report = transfer_weights(SEResUNet("small", out_channels=3), path, hu_window=WINDOW, slab_slices=3)
+    report = transfer_weights(SEResUNet("small", out_channels=3), path, seen=SEEN)
     assert report.left["aux_heads.stride8.bias"] == "not in the network"
     assert report.left["head.weight"] == "a head starts new"
 
 
 @pytest.mark.parametrize(
-    ("arguments", "window", "slab", "message"),
+    ("arguments", "seen", "message"),
     [
-        ({"size": "full"}, WINDOW, 3, "size small in the file, full in the network; .* others; pre-train with"),
-        ({"in_channels": 5}, WINDOW, 5, "in_channels 3 in the file, 5 in the network; slab slices 3 in the file, 5 in"),
-        ({}, (-150, 250), 3, r"HU window \[-200, 250\] in the file, \[-150, 250\] in the network; pre-train with"),
+        ({"size": "full"}, SEEN, "size small in the file, full in the network; .* others; pre-train with"),
+        (
+            {"in_channels": 5},
+            replace(SEEN, slab_slices=5),
+            "in_channels 3 in the file, 5 in the network; slab slices 3 in the file, 5 in",
+        ),
+        ({}, replace(SEEN, slab_spacing_mm=5), "slab spacing adjacent slices in the file, 5 mm in the network; pre-"),
+        ({}, SlabInput((-150, 250)), r"HU window \[-200, 250\] in the file, \[-150, 250\] in the network; pre-train"),
     ],
 )
-def test_transfer_refuses_what_was_trained_otherwise(exported, arguments, window, slab, message):
+def test_transfer_refuses_what_was_trained_otherwise(exported, arguments, seen, message):
     network = SEResUNet(**{"size": "small", **arguments})
     before = _copy(network)
     with pytest.raises(LiversegError, match=message):
-        transfer_weights(network, exported, hu_window=window, slab_slices=slab)
+        transfer_weights(network, exported, seen=seen)
     assert _unchanged(network, before)
 
 
 def test_transfer_refuses_another_network(tmp_path, pretrained, record):
     export_weights(tmp_path / "w.safetensors", pretrained.state_dict(), replace(record, network="UNet"))
     with pytest.raises(LiversegError, match=r"network UNet in the file, SEResUNet in the network"):
-        transfer_weights(SEResUNet("small"), tmp_path / "w.safetensors", hu_window=WINDOW, slab_slices=3)
+        transfer_weights(SEResUNet("small"), tmp_path / "w.safetensors", seen=SEEN)
 
 
 def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
@@ -153,4 +158,4 @@ def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
     with pytest.raises(
         LiversegError, match=r"model.pt: no record says what these weights are; run the pretrain bundle's"
     ):
-        transfer_weights(SEResUNet("small"), tmp_path / "model.pt", hu_window=WINDOW, slab_slices=3)
+        transfer_weights(SEResUNet("small"), tmp_path / "model.pt", seen=SEEN)

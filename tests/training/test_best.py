@@ -6,7 +6,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 
-from liverseg.networks import SEResUNet, WeightsRecord, package_versions, read_record, read_weights
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, package_versions, read_record, read_weights
 from liverseg.training import BestWeights
 
 SCORE = "val_lesion_dice"
@@ -21,8 +21,8 @@ def network():
 def trained(network, tmp_path):
     """A function that trains as many epochs as there are scores; an epoch writes its number into the head's bias."""
     record = WeightsRecord(
-        "SEResUNet", network.arguments(), 3, (-200.0, 250.0), ("background", "liver", "lesion"), "none", "ab" * 32, 0,
-        {}, package_versions(),
+        "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), ("background", "liver", "lesion"), "none",
+        "ab" * 32, 0, {}, package_versions(),
     )  # fmt: skip
 
     def train(scores, state=None, **settings):

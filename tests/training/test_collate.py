@@ -22,6 +22,16 @@ def test_images_repeat_their_edge_and_labels_get_background():
     assert batch["unit"].tolist() == [7, 7]
 
 
+def test_whole_numbers_are_enlarged_too():
+    elements = [element(3, 3, 3), element(5, 5, 5)]
+    for one in elements:
+        one |= {key: one[key].to(torch.int16) for key in ("image", "label")}
+    batch = collate_whole_slices(elements)
+    assert batch["image"].dtype == torch.int16
+    assert (batch["image"][0] == 3).all()
+    assert batch["label"][0].sum() == 9
+
+
 def test_equal_sizes_are_batched_as_they_are():
     batch = collate_whole_slices([element(4, 4, 0.0), element(4, 4, 1.0)])
     assert batch["image"].shape == (2, 3, 4, 4)

@@ -10,10 +10,10 @@ import torch
 from liverseg.datalists import read_datalist
 from liverseg.errors import LiversegError
 from liverseg.files import file_hash
-from liverseg.networks import SEResUNet, export_weights, read_weights
+from liverseg.networks import SEResUNet, SlabInput, export_weights, read_weights
 from liverseg.training import load_for_evaluation, load_run_data, run_record, start_from, write_transfer
 
-WINDOW = (-200, 250)
+SEEN = SlabInput((-200, 250))
 
 
 @pytest.fixture
@@ -108,10 +108,10 @@ def test_folders_that_hold_nothing(tree, tmp_path):
 
 def test_the_record_of_a_run_names_network_labels_and_list(lits_tree):
     network = SEResUNet("small", out_channels=3, deep_supervision=True)
-    record = run_record(network, [-200, 250], lits_tree / "datalist.json", 2)
+    record = run_record(network, SEEN, lits_tree / "datalist.json", 2)
     assert record.arguments == {**network.arguments(), "deep_supervision": False}  # they are kept without aux heads
     assert record.labels == ("background", "liver", "lesion")
-    assert record.hu_window == (-200.0, 250.0)
+    assert record.seen == SEEN
     assert record.datalist_name == read_datalist(lits_tree / "datalist.json").name
     assert record.datalist_sha256 == file_hash(lits_tree / "datalist.json")
     assert (record.epoch, record.metrics, record.fold) == (0, {}, 2)
@@ -123,14 +123,14 @@ def pretrained(lits_tree, tmp_path):
     torch.manual_seed(5)
     network = SEResUNet("small", out_channels=3, deep_supervision=True)
     path = tmp_path / "weights" / "pretrain.safetensors"
-    export_weights(path, network.state_dict(), run_record(network, WINDOW, lits_tree / "datalist.json", 1))
+    export_weights(path, network.state_dict(), run_record(network, SEEN, lits_tree / "datalist.json", 1))
     return path
 
 
 def test_a_start_from_weights_carries_them_and_tells(pretrained, tmp_path, caplog):
     network = SEResUNet("small", out_channels=5, deep_supervision=True)
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        report = start_from(network, str(pretrained), WINDOW)
+        report = start_from(network, str(pretrained), SEEN)
     state = read_weights(pretrained)
     assert all(torch.equal(network.state_dict()[name], state[name]) for name in report.loaded)
     assert f"transfer: {len(report.loaded)} tensors loaded, {len(report.left)} left" in caplog.text
@@ -142,7 +142,7 @@ def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
     network = SEResUNet("small")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        assert start_from(network, None, WINDOW) is None
+        assert start_from(network, None, SEEN) is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert "training from scratch as told (pretrain_weights null)" in caplog.text
     write_transfer(None, tmp_path)
@@ -151,26 +151,26 @@ def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
 
 def test_weights_that_are_missing_or_of_another_window_are_refused(pretrained):
     with pytest.raises(LiversegError, match=r"none\.pt: no such file; .* or say --pretrain_weights null"):
-        start_from(SEResUNet("small"), str(pretrained.parent / "none.pt"), WINDOW)
+        start_from(SEResUNet("small"), str(pretrained.parent / "none.pt"), SEEN)
     with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 250\] in the network"):
-        start_from(SEResUNet("small"), str(pretrained), (-100, 250))
+        start_from(SEResUNet("small"), str(pretrained), SlabInput((-100, 250)))
 
 
 def test_weights_are_not_scored_on_patients_they_were_trained_on(pretrained, lits_tree, tmp_path, caplog):
     network = SEResUNet("small", out_channels=3)
     datalist = lits_tree / "datalist.json"
     data = load_run_data(datalist, lits_tree, 0, 3)
-    assert load_for_evaluation(network, pretrained, WINDOW, datalist, 0, data).fold == 1  # its test list is nobody's
+    assert load_for_evaluation(network, pretrained, SEEN, datalist, 0, data).fold == 1  # its test list is nobody's
     only_fold = replace(data, test=())
     with pytest.raises(
         LiversegError, match=r"trained with fold 1 held out, so on the patients of fold 0; give --fold 1"
     ):
-        load_for_evaluation(network, pretrained, WINDOW, datalist, 0, only_fold)
-    load_for_evaluation(network, pretrained, WINDOW, datalist, 1, only_fold)
+        load_for_evaluation(network, pretrained, SEEN, datalist, 0, only_fold)
+    load_for_evaluation(network, pretrained, SEEN, datalist, 1, only_fold)
     assert not caplog.records
     other = tmp_path / "other.json"
     other.write_text(datalist.read_text() + " ")
-    load_for_evaluation(network, pretrained, WINDOW, other, 0, only_fold)
+    load_for_evaluation(network, pretrained, SEEN, other, 0, only_fold)
     assert "see to it that no patient is in both" in caplog.text
 
 
@@ -178,4 +178,4 @@ def test_weights_of_another_window_are_not_scored(pretrained, tree):
     datalist, folder = tree()
     data = load_run_data(datalist, folder, 0, 3)
     with pytest.raises(LiversegError, match=r"HU window"):
-        load_for_evaluation(SEResUNet("small", out_channels=3), pretrained, (-100, 250), datalist, 0, data)
+        load_for_evaluation(SEResUNet("small", out_channels=3), pretrained, SlabInput((-100, 250)), datalist, 0, data)

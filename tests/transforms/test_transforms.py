@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from liverseg.transforms import HUWindow, HUWindowd, RandSaltAndPepperd, slab_indices
+from liverseg.transforms import HUWindow, HUWindowd, salt_and_pepper, slab_indices
 
 
 def test_window_clips_and_scales():
@@ -25,13 +25,31 @@ def test_slabs_repeat_edge_slices():
         slab_indices(5, 5)
 
 
-def test_salt_and_pepper_hits_the_stated_share_and_leaves_its_input_alone():
-    noise = RandSaltAndPepperd("image", prob=1, share=0.02)
-    noise.set_random_state(seed=0)
-    image = torch.zeros(3, 200, 200)
-    noisy = noise({"image": image})["image"]
-    assert image.abs().sum() == 0
-    assert (noisy != 0).float().mean().item() == pytest.approx(0.02, rel=0.05)
-    assert (noisy == 1).sum().item() == pytest.approx((noisy == -1).sum().item(), rel=0.2)
-    never = RandSaltAndPepperd("image", prob=0)
-    assert torch.equal(never({"image": image})["image"], image)
+@pytest.mark.parametrize(
+    ("slice_mm", "spacing", "offset"),
+    [(1.0, 5.0, 5), (1.25, 5.0, 4), (2.5, 3.0, 1), (3.0, 5.0, 2), (5.0, 5.0, 1), (7.5, 5.0, 1), (0.8, None, 1)],
+)
+def test_slabs_at_a_distance_take_the_nearest_slice_but_never_the_middle_one(slice_mm, spacing, offset):
+    slab = slab_indices(20, 40, slice_mm=slice_mm, slab_spacing_mm=spacing)
+    assert slab.tolist() == [20 - offset, 20, 20 + offset]
+    edges = slab_indices(np.array([1, 38]), 40, slice_mm=slice_mm, slab_spacing_mm=spacing)
+    assert edges.tolist() == [[max(0, 1 - offset), 1, 1 + offset], [38 - offset, 38, min(39, 38 + offset)]]
+
+
+@pytest.mark.parametrize("wrong", [{"slab_spacing_mm": 0.0}, {"slab_spacing_mm": 5.0, "slice_mm": 0.0}])
+def test_slabs_without_a_distance_are_refused(wrong):
+    with pytest.raises(ValueError, match="must be above 0"):
+        slab_indices(2, 5, **wrong)
+
+
+def test_salt_and_pepper_hits_the_stated_share_of_noisy_images_alone():
+    torch.manual_seed(0)
+    images = salt_and_pepper(torch.zeros(3, 3, 200, 200), torch.tensor([True, False, True]), share=0.02)
+    assert images[1].abs().sum() == 0
+    for image in (images[0], images[2]):
+        assert (image != 0).float().mean().item() == pytest.approx(0.02, rel=0.05)
+        assert (image == 1).sum().item() == pytest.approx((image == -1).sum().item(), rel=0.1)
+    assert not torch.equal(images[0], images[2])
+    torch.manual_seed(0)
+    again = salt_and_pepper(torch.zeros(3, 3, 200, 200), torch.tensor([True, False, True]), share=0.02)
+    assert torch.equal(again, images)

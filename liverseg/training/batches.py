@@ -1,0 +1,73 @@
+"""From what a data set gives to what a network is trained on: loaded ahead, moved, and augmented on its device."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from monai.data import DataLoader
+from monai.utils import CommonKeys
+
+from liverseg.transforms import HUWindow, resample_views, salt_and_pepper
+
+__all__ = ["AheadDataLoader", "AugmentedBatch"]
+
+_AHEAD = 2
+
+
+class AugmentedBatch:
+    """A trainer's `prepare_batch`: a batch of whole slices, seen as its views say, on the training device.
+
+    One resampling for crop, rotation, zoom, shift and flip; then HU offset, window and noise.
+
+    Args:
+        crop_size: edge of the square crop in pixels.
+        hu_window: lower and upper HU of the network's input.
+    """
+
+    def __init__(self, crop_size: int, hu_window: Sequence[float]) -> None:
+        self.crop_size = crop_size
+        self.hu_window = HUWindow(*map(float, hu_window))
+
+    def __call__(
+        self, batch: Mapping[str, Any], device: torch.device | str, non_blocking: bool = False, **_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Image (batch, slab slices, crop, crop) in [-1, 1] and label (batch, 1, crop, crop), on the device.
+
+        Args:
+            batch: `image` (batch, slab slices, H, W) in HU, `label` (batch, 1, H, W), and what `RandSlabViewd` drew.
+            device: the network's.
+            non_blocking: passed on to the moves.
+        """
+        image, label, views, offset = (
+            batch[key].to(device, non_blocking=non_blocking)
+            for key in (CommonKeys.IMAGE, CommonKeys.LABEL, "view", "hu_offset")
+        )
+        seen, named = resample_views(image, label, views, self.crop_size)
+        windowed = self.hu_window(seen + offset[:, None, None, None])
+        return salt_and_pepper(windowed, batch["noisy"]), named
+
+
+class AheadDataLoader(DataLoader):
+    """A data loader without worker processes that loads the next batches while the network works on this one.
+
+    One thread does so, in order: what comes out is what `DataLoader` gives, and an error in it is raised where its
+    batch was to come (MONAI's `ThreadDataLoader` ends the epoch silently instead). With worker processes it is their
+    ordinary loader.
+    """
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a class of its own
+        batches = super().__iter__()
+        return batches if self.num_workers else _ahead(batches)
+
+
+def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    end = object()
+    with ThreadPoolExecutor(1, thread_name_prefix="loading") as pool:
+        waiting = deque(pool.submit(next, batches, end) for _ in range(_AHEAD))
+        while (batch := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, batches, end))
+            yield batch

@@ -1,0 +1,74 @@
+"""Batches: loaded ahead as they would be loaded otherwise, errors included; windowed and augmented on the way."""
+
+import threading
+
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+from torch.utils.data import default_collate
+
+from liverseg.errors import LiversegError
+from liverseg.training import AheadDataLoader, AugmentedBatch
+from liverseg.transforms import RandSlabViewd
+
+
+class Numbers(Dataset):
+    """Elements that tell their number, and which thread asked for them; one of them cannot be read."""
+
+    def __init__(self, broken=None):
+        super().__init__(list(range(10)))
+        self.broken = broken
+        self.threads = []
+
+    def __getitem__(self, index):
+        self.threads.append(threading.current_thread().name)
+        if index == self.broken:
+            raise LiversegError("slice 5 is not what was written")
+        return index
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_those_of_the_ordinary_loader(workers):
+    dataset = Numbers()
+    ahead = AheadDataLoader(dataset, batch_size=3, num_workers=workers)
+    for _ in range(2):
+        told = [batch.tolist() for batch in ahead]
+        assert told == [batch.tolist() for batch in DataLoader(dataset, batch_size=3)]
+    assert len(ahead) == 4
+
+
+def test_the_next_batches_are_loaded_by_another_thread_and_not_too_many():
+    dataset = Numbers()
+    batches = iter(AheadDataLoader(dataset, batch_size=1))
+    next(batches)
+    batches.close()
+    assert len(dataset.threads) <= 4
+    assert all(name.startswith("loading") for name in dataset.threads)
+
+
+def test_an_error_is_raised_where_its_batch_was_to_come():
+    batches = iter(AheadDataLoader(Numbers(broken=5), batch_size=2))
+    assert [next(batches).tolist() for _ in range(2)] == [[0, 1], [2, 3]]
+    with pytest.raises(LiversegError, match="slice 5 is not what was written"):
+        next(batches)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("loading")]
+
+
+def test_a_batch_is_cropped_offset_windowed_and_gets_noise():
+    view = RandSlabViewd(16, [1, 1], rotation=0, zoom=0, shift=0, flip=0, hu_offset=0, noise=1)
+    elements = [
+        {
+            "image": torch.full((3, 20, 24), hu, dtype=torch.int16),
+            "label": torch.ones(1, 20, 24, dtype=torch.uint8),
+        }
+        for hu in (-2000, 25, 25)
+    ]
+    drawn = [view(element) for element in elements]
+    drawn[2] |= {"hu_offset": torch.tensor(112.5), "noisy": False}
+    image, label = AugmentedBatch(16, [-200, 250])(default_collate(drawn), "cpu")
+    assert image.shape == (3, 3, 16, 16) and image.dtype == torch.float32
+    assert label.shape == (3, 1, 16, 16) and (label == 1).all()
+    assert set(image[0].unique().tolist()) == {-1.0, 1.0}
+    assert set(image[1].round(decimals=5).abs().unique().tolist()) == {0.0, 1.0}
+    torch.testing.assert_close(image[2], torch.full((3, 16, 16), 0.5))
+    assert (image[1].abs() > 0.5).float().mean().item() == pytest.approx(0.005, rel=0.5)

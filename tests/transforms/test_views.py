@@ -1,0 +1,137 @@
+"""Views: where a crop lies, how it is turned, and that image and label are turned alike."""
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+
+from liverseg.transforms import RandSlabViewd, resample_views
+
+STILL = {"rotation": 0, "zoom": 0, "shift": 0, "flip": 0, "hu_offset": 0, "noise": 0}
+
+
+def element(height=40, width=50):
+    """A slab whose pixels tell where they are, with a lesion of nine pixels."""
+    rows, columns = np.mgrid[:height, :width]
+    image = np.stack([rows, columns, rows + columns]).astype(np.int16)
+    label = np.zeros((1, height, width), np.uint8)
+    label[0, 5:35, 5:45] = 1
+    label[0, 20:23, 30:33] = 2
+    return {"image": torch.from_numpy(image), "label": torch.from_numpy(label)}
+
+
+def seen(drawn, size):
+    batch = [drawn[key][None] for key in ("image", "label", "view")]
+    image, label = resample_views(*batch, size)
+    return image[0], label[0]
+
+
+def test_a_still_view_is_a_plain_crop_centred_where_it_can_be():
+    view = RandSlabViewd(11, [1e-9, 1e-9, 1], **STILL)
+    view.set_random_state(seed=0)
+    for _ in range(20):
+        drawn = view(element())
+        image, label = seen(drawn, 11)
+        top, left = image[:2, 0, 0].round().int().tolist()
+        assert (top + 5, left + 5) in [(row, column) for row in (20, 21, 22) for column in (30, 31, 32)]
+        expected = element()
+        rows, columns = slice(top, top + 11), slice(left, left + 11)
+        torch.testing.assert_close(image, expected["image"][:, rows, columns].float(), atol=1e-4, rtol=0)
+        assert torch.equal(label, expected["label"][:, rows, columns])
+        assert drawn["noisy"] is False and drawn["hu_offset"] == 0
+
+
+def test_the_input_is_left_alone():
+    data, before = element(), element()
+    drawn = RandSlabViewd(16, [1, 1, 1])(data)
+    assert set(data) == {"image", "label"}
+    assert torch.equal(drawn["image"], before["image"]) and torch.equal(drawn["label"], before["label"])
+
+
+def test_crops_stay_inside_the_slice_before_they_are_turned():
+    data = element()
+    data["label"][0] = 0
+    data["label"][0, 0, 0] = data["label"][0, 39, 49] = 2
+    view = RandSlabViewd(21, [1e-9, 1, 1], **STILL)
+    view.set_random_state(seed=0)
+    corners = {tuple(seen(view(data), 21)[0][:2, 0, 0].round().int().tolist()) for _ in range(30)}
+    assert corners == {(0, 0), (19, 29)}
+
+
+def test_labels_are_cropped_at_their_ratios_of_those_that_are_there():
+    view = RandSlabViewd(1, [1, 2, 1, 5], **STILL)
+    view.set_random_state(seed=0)
+    hit = [int(seen(view(element()), 1)[1]) for _ in range(800)]
+    assert np.bincount(hit, minlength=4) / 800 == pytest.approx([0.25, 0.5, 0.25, 0], abs=0.05)
+
+
+def test_a_slice_smaller_than_the_crop_lies_in_its_middle_with_its_edge_repeated():
+    image, label = seen(RandSlabViewd(60, [1, 1, 1], **STILL)(element(20, 60)), 60)
+    assert image[0, :20].unique().tolist() == [0.0] and image[0, 41:].unique().tolist() == [19.0]
+    assert (label[0, :20] == 0).all() and (label[0, 41:] == 0).all()
+    torch.testing.assert_close(image[0, 20:40, 0], torch.arange(20.0), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_image_and_label_are_turned_as_scipy_turns_them(seed):
+    """The whole of rotation, zoom, shift and flip against another implementation of the same affine map."""
+    rng = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(rng.normal(size=(3, 64, 80)), (0, 2, 2)) * 1000
+    label = (ndimage.gaussian_filter(rng.normal(size=(64, 80)), 5) > 0).astype(np.uint8)
+    data = {"image": torch.from_numpy(smooth), "label": torch.from_numpy(label[None])}
+    view = RandSlabViewd(33, [1, 1], rotation=30, zoom=0.3, shift=0.1, flip=0.5)
+    view.set_random_state(seed=seed)
+    drawn = view(data)
+    image, turned = seen(drawn, 33)
+    matrix = drawn["view"].numpy().astype(float)
+    for channel in range(3):
+        expected = ndimage.affine_transform(
+            smooth[channel], matrix[:, :2], matrix[:, 2], (33, 33), order=1, mode="nearest"
+        )
+        np.testing.assert_allclose(image[channel].numpy(), expected, atol=0.05)
+    expected = ndimage.affine_transform(label, matrix[:, :2], matrix[:, 2], (33, 33), order=0)
+    assert (turned[0].numpy() != expected).mean() < 0.01  # ties of the nearest pixel
+
+
+def test_ranges_are_kept_and_reached():
+    view = RandSlabViewd(101, [1, 1, 1], rotation=15, zoom=0.1, shift=0.05, flip=0.5, hu_offset=10, noise=0.25)
+    view.set_random_state(seed=0)
+    drawn = [view(element(301, 301)) for _ in range(400)]
+    matrices = np.stack([one["view"].numpy()[:, :2] for one in drawn])
+    sizes = np.sqrt(np.abs(np.linalg.det(matrices)))
+    assert 1 / 1.1 <= sizes.min() < 1 / 1.09 and 1 / 0.91 < sizes.max() <= 1 / 0.9
+    angles = np.degrees(np.arctan2(matrices[:, 1, 0], matrices[:, 0, 0]))
+    assert -15 <= angles.min() < -14.5 and 14.5 < angles.max() <= 15
+    assert np.mean(np.linalg.det(matrices) < 0) == pytest.approx(0.5, abs=0.08)
+    offsets = np.array([one["hu_offset"] for one in drawn])
+    assert -10 <= offsets.min() < -9.5 and 9.5 < offsets.max() <= 10
+    assert np.mean([one["noisy"] for one in drawn]) == pytest.approx(0.25, abs=0.07)
+
+
+def test_the_same_seed_draws_the_same_view():
+    view = RandSlabViewd(16, [1, 1, 1])
+    for number in range(3):
+        twice = []
+        for _ in range(2):
+            view.set_random_state(seed=number)
+            twice.append(view(element()))
+        assert all(torch.equal(twice[0][key], twice[1][key]) for key in ("view", "hu_offset"))
+
+
+def test_a_batch_is_resampled_as_its_elements_are():
+    view = RandSlabViewd(24, [1, 1, 1])
+    view.set_random_state(seed=3)
+    drawn = [view(element()) for _ in range(4)]
+    image, label = resample_views(*(torch.stack([one[key] for one in drawn]) for key in ("image", "label", "view")), 24)
+    assert image.shape == (4, 3, 24, 24) and image.dtype == torch.float32
+    assert label.shape == (4, 1, 24, 24) and label.dtype == torch.uint8
+    for number, one in enumerate(drawn):
+        alone = seen(one, 24)
+        torch.testing.assert_close(image[number], alone[0])
+        assert torch.equal(label[number], alone[1])
+
+
+def test_a_slice_of_one_pixel():
+    data = {"image": torch.full((3, 1, 1), 7, dtype=torch.int16), "label": torch.ones(1, 1, 1, dtype=torch.uint8)}
+    image, _ = seen(RandSlabViewd(4, [1, 1])(data), 4)
+    assert (image == 7).all()
