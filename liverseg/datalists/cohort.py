@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from liverseg.datalists.cohort_images import convert_image
-from liverseg.datalists.cohort_labels import has_types, named, reading, untyped, write_label
+from liverseg.datalists.cohort_labels import has_types, named, reading, write_label
 from liverseg.datalists.cohort_masks import is_png, mask_values
 from liverseg.datalists.cohort_table import COLUMNS, CohortRow, Types, read_rows
 from liverseg.datalists.model import DataItem
@@ -103,28 +102,29 @@ def _kind(row: CohortRow) -> str:
 
 def _readings(root: Path, rows: Sequence[CohortRow]) -> dict[str, str]:
     """How each mask's values are to be read; see `reading`."""
+    values = _read_files(root, rows)
     masks: dict[str, list[CohortRow]] = {}
     for row in rows:
         masks.setdefault(row.mask, []).append(row)
-    values: dict[str, set[int] | None] = {}
-    how: dict[str, str] = {}
-    for mask, own in masks.items():
-        if is_nifti(mask) and _unreadable(root / mask):
-            for row in own:
-                if row.lesion_type is None:
-                    raise untyped(row)
-            logging.getLogger(__name__).warning("%s: no readable NIfTI, listed as it is", root / mask)
-            how[mask] = "typed"
-            continue
-        with named(own[0]):
-            values[mask] = mask_values(root / mask)
     mixed = any(has_types(held) for mask, held in values.items() if held and masks[mask][0].lesion is None)
-    return how | {mask: reading(masks[mask], held, mixed) for mask, held in values.items()}
+    return {mask: reading(own, values[mask], mixed) for mask, own in masks.items()}
 
 
-def _unreadable(path: Path) -> bool:
-    try:
-        read_volume_header(path)
-    except LiversegError:
-        return True
-    return False
+def _read_files(root: Path, rows: Sequence[CohortRow]) -> dict[str, set[int] | None]:
+    """Each mask's `mask_values`; the first row whose NIfTI image or mask cannot be read is refused.
+
+    DICOM images and segmentations are read later, when something is made of them.
+    """
+    first: dict[tuple[str, bool], CohortRow] = {}
+    for row in rows:
+        if is_nifti(row.image):
+            first.setdefault((row.image, False), row)
+        first.setdefault((row.mask, True), row)
+    values: dict[str, set[int] | None] = {}
+    for (name, is_mask), row in first.items():
+        with named(row):
+            if is_mask:
+                values[name] = mask_values(root / name)
+            else:
+                read_volume_header(root / name)
+    return values

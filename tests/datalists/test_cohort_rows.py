@@ -103,6 +103,55 @@ def test_every_defect_is_told_with_its_row(rows, message, tmp_path):
         cohort_items(table(tmp_path, *rows))
 
 
+NO_HEADER = [
+    ("bad.nii", lambda whole: b"", "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda whole: b"", "cannot be read as NIfTI"),
+    ("bad.nii", lambda whole: whole[:200], "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda whole: whole[:40], "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda whole: b"no NIfTI" * 100, "cannot be read as NIfTI"),
+]
+FEWER_VOXELS = [
+    ("bad.nii", lambda whole: whole[:400], r"voxels cannot be read .*; is the file truncated\?"),
+    ("bad.nii.gz", lambda whole: whole[:-20], r"voxels cannot be read .*; is the file truncated\?"),
+]
+
+
+def damaged(root, name, damage, row):
+    """A cohort of a sound row and a given one with a damaged NIfTI."""
+    image(root)
+    nifti(root / "m.nii", mask((1, 2, 4)))
+    nifti(root / name, np.random.default_rng(0).integers(0, 5, SHAPE, dtype=np.uint8))
+    (root / name).write_bytes(damage((root / name).read_bytes()))
+    return table(root, "p,ct.nii.gz,m.nii,2,cyst,", row, header=f"{HEADER},liver_mask")
+
+
+@pytest.mark.parametrize("row", ["p,ct.nii.gz,{},2,cyst,", "p,ct.nii.gz,m.nii,2,cyst,{}"])
+@pytest.mark.parametrize(("name", "damage", "message"), NO_HEADER + FEWER_VOXELS)
+def test_a_mask_that_cannot_be_read_is_refused_by_its_row(row, name, damage, message, tmp_path):
+    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as told:
+        cohort_items(damaged(tmp_path, name, damage, row.format(name)))
+    assert len(str(told.value).splitlines()) == 1
+    assert not (tmp_path / "nifti").exists()
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), NO_HEADER)
+def test_an_image_without_a_readable_header_is_refused_by_its_row(name, damage, message, tmp_path):
+    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as told:
+        cohort_items(damaged(tmp_path, name, damage, f"q,{name},m.nii,2,cyst,"))
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_the_first_row_with_an_unreadable_file_is_told(tmp_path):
+    image(tmp_path)
+    nifti(tmp_path / "m.nii", mask())
+    (tmp_path / "empty.nii").touch()
+    (tmp_path / "none.nii.gz").touch()
+    one, two = "p,ct.nii.gz,empty.nii,2,cyst", "q,none.nii.gz,m.nii,2,cyst"
+    for rows, name in (([one, two], "empty.nii"), ([two, one], r"none\.nii\.gz")):
+        with pytest.raises(LiversegError, match=f"row 2: .*{name}: cannot be read"):
+            cohort_items(table(tmp_path, *rows))
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
