@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from tqdm import tqdm
 
 from liverseg.datalists.cohort_images import convert_image
 from liverseg.datalists.cohort_labels import has_types, named, reading, write_label
@@ -17,7 +21,9 @@ from liverseg.volumes import is_nifti, read_volume_header
 __all__ = ["COLUMNS", "cohort_items"]
 
 
-def cohort_items(root: str | os.PathLike, table: str | None = None, types: Types | None = None) -> tuple[DataItem, ...]:
+def cohort_items(
+    root: str | os.PathLike, table: str | None = None, types: Types | None = None, *, progress: bool = True
+) -> tuple[DataItem, ...]:
     """Items of a cohort in the order of its table, folds not yet assigned.
 
     White space around a cell's content does not count: `p1 ` and `p1` are one patient. DICOM images are converted to
@@ -32,6 +38,7 @@ def cohort_items(root: str | os.PathLike, table: str | None = None, types: Types
         root: the folder that holds the table and that its paths are relative to.
         table: the table's file name, CSV or .xlsx; None takes the one of `slices.csv` and `slices.xlsx` that is there.
         types: the user's words for types, a mapping to ours or its JSON or CSV file; None there leaves the row out.
+        progress: show a bar on a terminal while masks are read.
 
     Raises:
         LiversegError: if the table is missing or unreadable, lacks a column, or a row names a missing or unusable file,
@@ -44,7 +51,7 @@ def cohort_items(root: str | os.PathLike, table: str | None = None, types: Types
     images: dict[str, list[CohortRow]] = {}
     for row in rows:
         images.setdefault(os.path.normpath(row.image), []).append(row)
-    how = _readings(root, rows)
+    how = _readings(root, rows, progress)
     labels: dict[int, tuple[str, str]] = {}
     for own in images.values():
         with named(own[0]):
@@ -100,9 +107,9 @@ def _kind(row: CohortRow) -> str:
     return row.lesion_type or "without a type"
 
 
-def _readings(root: Path, rows: Sequence[CohortRow]) -> dict[str, str]:
+def _readings(root: Path, rows: Sequence[CohortRow], progress: bool) -> dict[str, str]:
     """How each mask's values are to be read; see `reading`."""
-    values = _read_files(root, rows)
+    values = _read_files(root, rows, progress)
     masks: dict[str, list[CohortRow]] = {}
     for row in rows:
         masks.setdefault(row.mask, []).append(row)
@@ -110,7 +117,7 @@ def _readings(root: Path, rows: Sequence[CohortRow]) -> dict[str, str]:
     return {mask: reading(own, values[mask], mixed) for mask, own in masks.items()}
 
 
-def _read_files(root: Path, rows: Sequence[CohortRow]) -> dict[str, set[int] | None]:
+def _read_files(root: Path, rows: Sequence[CohortRow], progress: bool) -> dict[str, set[int] | None]:
     """Each mask's `mask_values`; the first row whose NIfTI image or mask cannot be read is refused.
 
     DICOM images and segmentations are read later, when something is made of them.
@@ -120,11 +127,23 @@ def _read_files(root: Path, rows: Sequence[CohortRow]) -> dict[str, set[int] | N
         if is_nifti(row.image):
             first.setdefault((row.image, False), row)
         first.setdefault((row.mask, True), row)
-    values: dict[str, set[int] | None] = {}
-    for (name, is_mask), row in first.items():
-        with named(row):
+
+    def read(file: tuple[str, bool]) -> set[int] | None:
+        name, is_mask = file
+        with named(first[file]):
             if is_mask:
-                values[name] = mask_values(root / name)
-            else:
-                read_volume_header(root / name)
+                return mask_values(root / name)
+            read_volume_header(root / name)
+            return None
+
+    values: dict[str, set[int] | None] = {}
+    # decompression and numpy leave the interpreter's lock; `map` keeps the order, and so which error is the first
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(first), desc="reading", unit="file", file=sys.stderr, disable=None if progress else True) as bar,
+    ):
+        for (name, is_mask), held in zip(first, pool.map(read, first), strict=True):
+            bar.update()
+            if is_mask:
+                values[name] = held
     return values

@@ -1,6 +1,10 @@
 """Cohorts: rows that share a mask, DICOM SEG, real series, and every defect told with its row."""
 
+import fcntl
 import os
+import re
+import struct
+import termios
 from pathlib import Path
 
 import nibabel as nib
@@ -11,6 +15,7 @@ from cohort_tree import SHAPE, image, label, mask, nifti, png, segmentation, ser
 from PIL import Image
 
 from liverseg.datalists import cohort_items
+from liverseg.datalists.cohort_masks import mask_values
 from liverseg.errors import LiversegError
 
 REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
@@ -150,6 +155,43 @@ def test_the_first_row_with_an_unreadable_file_is_told(tmp_path):
     for rows, name in (([one, two], "empty.nii"), ([two, one], r"none\.nii\.gz")):
         with pytest.raises(LiversegError, match=f"row 2: .*{name}: cannot be read"):
             cohort_items(table(tmp_path, *rows))
+    big = tmp_path / "big.nii.gz"  # found out long after the empty file
+    nifti(big, np.random.default_rng(0).integers(0, 2, (128, 128, 64), dtype=np.uint8))
+    big.write_bytes(big.read_bytes()[:-20])
+    with pytest.raises(LiversegError, match=r"row 2: .*big\.nii\.gz: voxels cannot be read"):
+        cohort_items(table(tmp_path, "p,ct.nii.gz,big.nii.gz,2,cyst", one, two))
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (10, 8, 4), (0, 8, 0), (5, 4, 2)])
+def test_a_value_of_a_single_voxel_is_seen(place, tmp_path):
+    array = mask((1, 3))
+    array[place] = 77
+    nifti(tmp_path / "m.nii.gz", array.astype(np.float32))
+    png(tmp_path / "m.png", array[:, :, place[2]])
+    assert mask_values(tmp_path / "m.nii.gz") == {0, 1, 3, 77}
+    assert mask_values(tmp_path / "m.png") == ({0, 1, 3, 77} if place[2] == 2 else {0, 77})
+
+
+def test_the_reading_of_masks_is_shown_on_a_terminal_only(tmp_path, monkeypatch, capfd):
+    image(tmp_path)
+    nifti(tmp_path / "m.nii", mask())
+    png(tmp_path / "m.png", mask()[:, :, 2].T)
+    rows = table(tmp_path, "p,ct.nii.gz,m.nii,2,cyst", "p,ct.nii.gz,m.png,3,cyst", "p,ct.nii.gz,m.nii,,cyst")
+    cohort_items(rows)
+    assert capfd.readouterr() == ("", "")
+    shown = []
+    for progress in (True, False):
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+        with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
+            patched.setattr("sys.stderr", terminal)
+            cohort_items(rows, progress=progress)
+            terminal.write("\nend\n")
+            terminal.flush()
+            shown.append(os.read(ours, 10_000).decode())
+        os.close(ours)
+    assert re.search(r"reading: 100%.* 3/3 .*file/s", shown[0])
+    assert shown[1].split() == ["end"]
 
 
 @pytest.mark.parametrize(
