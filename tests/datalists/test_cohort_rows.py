@@ -1,4 +1,4 @@
-"""Cohorts: rows that share a mask, DICOM SEG, real series, and every defect told with its row."""
+"""Cohorts: rows that share a mask, and every defect told with its row."""
 
 import fcntl
 import os
@@ -7,11 +7,9 @@ import struct
 import termios
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from cohort_tree import SHAPE, image, label, mask, nifti, png, segmentation, series, table
+from cohort_tree import SHAPE, image, label, mask, nifti, png, table
 from PIL import Image
 
 from liverseg.datalists import cohort_items
@@ -210,59 +208,3 @@ def test_lesion_numbers_that_are_refused(rows, message, tmp_path):
     nifti(tmp_path / "m.nii", mask((1, 7)))
     with pytest.raises(LiversegError, match=message):
         cohort_items(table(tmp_path, *(f"p,ct.nii.gz,m.nii,{row}" for row in rows), header=f"{HEADER},lesion"))
-
-
-def test_a_seg_gives_liver_and_lesions(tmp_path):
-    series(tmp_path / "ct")
-    liver, one, two = mask((1, 1, 1), slices=(1, 2, 3)) > 0, mask() == 1, mask((3, 1), slices=(1,)) == 1
-    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("Liver", liver), ("Liver tumor", one), ("b", two)])
-    (item,) = cohort_items(table(tmp_path, "p,ct,s.dcm,,metastasis"))
-    array, _ = label(tmp_path, item)
-    assert array.shape == SHAPE
-    assert np.array_equal(array, np.select([one | two, liver], [4, 1]))
-    rows = ["p,ct,s.dcm,2,metastasis,2", "p,ct,s.dcm,1,cyst,3"]
-    items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
-    assert np.array_equal(label(tmp_path, items[0])[0], np.select([one, two, liver], [4, 2, 1]))
-    with pytest.raises(LiversegError, match=r"row 2: .*00\.dcm: DICOM, but no segmentation"):
-        cohort_items(table(tmp_path, "p,ct,ct/00.dcm,,metastasis"))
-
-
-def real(*names):
-    for name in names:
-        if not (REAL / name).exists():
-            pytest.skip(f"{REAL / name} is not here; set LIVERSEG_REAL_DATA to the folder of real CT")
-    return [REAL / name for name in names]
-
-
-def test_a_real_seg_lies_on_its_series(tmp_path):
-    folder, seg, drawn = real("dcmqi_3slice/ct-3slice", "dcmqi_3slice/liver.dcm", "dcmqi_3slice/liver_seg.nrrd")
-    (tmp_path / "ct").symlink_to(folder)
-    (tmp_path / "liver.dcm").symlink_to(seg)
-    (item,) = cohort_items(table(tmp_path, "p,ct,liver.dcm,,"))
-    array, _ = label(tmp_path, item)
-    assert array.shape == (512, 512, 3)
-    assert {*np.unique(array)} == {0, 1}
-    assert np.array_equal(array.T, sitk.GetArrayFromImage(sitk.ReadImage(str(drawn))))
-
-
-def test_a_real_jpeg2000_series_with_a_label_of_other_axes(tmp_path):
-    folder, seg = real("totalsegmentator_dicom/example_ct_dicom", "totalsegmentator_dicom/example_seg_dicom.nii.gz")
-    (tmp_path / "ct").symlink_to(folder)
-    organs = nib.load(seg)
-    liver = np.asarray(organs.dataobj) == 5
-    lesion = np.zeros(liver.shape, np.uint8)
-    lesion[tuple(axis[:: len(axis) // 50] for axis in np.nonzero(liver))] = 1
-    nifti(tmp_path / "liver.nii.gz", liver.astype(np.uint8), organs.affine)
-    nifti(tmp_path / "lesion.nii.gz", lesion, organs.affine)
-    rows = table(tmp_path, "p,ct,lesion.nii.gz,,hemangioma,liver.nii.gz", header=f"{HEADER},liver_mask")
-    (item,) = cohort_items(rows)
-    array, _ = label(tmp_path, item)
-    assert np.array_equal(array, np.select([lesion == 1, liver], [3, 1])[:, ::-1])
-
-
-def test_a_real_gantry_tilt_is_refused_with_its_degrees(tmp_path):
-    (folder,) = real("gantry_tilt_head")
-    (tmp_path / "ct").symlink_to(folder)
-    nifti(tmp_path / "m.nii", mask())
-    with pytest.raises(LiversegError, match=r"row 2: .*gantry tilt of 18\.5 degrees"):
-        cohort_items(table(tmp_path, "p,ct,m.nii,,cyst"))
