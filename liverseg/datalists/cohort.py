@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import os
+import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tqdm import tqdm
+
 from liverseg.datalists.cohort_images import convert_image
-from liverseg.datalists.cohort_labels import has_types, named, reading, untyped, write_label
+from liverseg.datalists.cohort_labels import has_types, named, reading, write_label
 from liverseg.datalists.cohort_masks import is_png, mask_values
 from liverseg.datalists.cohort_table import COLUMNS, CohortRow, Types, read_rows
 from liverseg.datalists.model import DataItem
@@ -18,7 +21,9 @@ from liverseg.volumes import is_nifti, read_volume_header
 __all__ = ["COLUMNS", "cohort_items"]
 
 
-def cohort_items(root: str | os.PathLike, table: str | None = None, types: Types | None = None) -> tuple[DataItem, ...]:
+def cohort_items(
+    root: str | os.PathLike, table: str | None = None, types: Types | None = None, *, progress: bool = True
+) -> tuple[DataItem, ...]:
     """Items of a cohort in the order of its table, folds not yet assigned.
 
     White space around a cell's content does not count: `p1 ` and `p1` are one patient. DICOM images are converted to
@@ -33,6 +38,7 @@ def cohort_items(root: str | os.PathLike, table: str | None = None, types: Types
         root: the folder that holds the table and that its paths are relative to.
         table: the table's file name, CSV or .xlsx; None takes the one of `slices.csv` and `slices.xlsx` that is there.
         types: the user's words for types, a mapping to ours or its JSON or CSV file; None there leaves the row out.
+        progress: show a bar on a terminal while masks are read.
 
     Raises:
         LiversegError: if the table is missing or unreadable, lacks a column, or a row names a missing or unusable file,
@@ -45,7 +51,7 @@ def cohort_items(root: str | os.PathLike, table: str | None = None, types: Types
     images: dict[str, list[CohortRow]] = {}
     for row in rows:
         images.setdefault(os.path.normpath(row.image), []).append(row)
-    how = _readings(root, rows)
+    how = _readings(root, rows, progress)
     labels: dict[int, tuple[str, str]] = {}
     for own in images.values():
         with named(own[0]):
@@ -101,30 +107,43 @@ def _kind(row: CohortRow) -> str:
     return row.lesion_type or "without a type"
 
 
-def _readings(root: Path, rows: Sequence[CohortRow]) -> dict[str, str]:
+def _readings(root: Path, rows: Sequence[CohortRow], progress: bool) -> dict[str, str]:
     """How each mask's values are to be read; see `reading`."""
+    values = _read_files(root, rows, progress)
     masks: dict[str, list[CohortRow]] = {}
     for row in rows:
         masks.setdefault(row.mask, []).append(row)
-    values: dict[str, set[int] | None] = {}
-    how: dict[str, str] = {}
-    for mask, own in masks.items():
-        if is_nifti(mask) and _unreadable(root / mask):
-            for row in own:
-                if row.lesion_type is None:
-                    raise untyped(row)
-            logging.getLogger(__name__).warning("%s: no readable NIfTI, listed as it is", root / mask)
-            how[mask] = "typed"
-            continue
-        with named(own[0]):
-            values[mask] = mask_values(root / mask)
     mixed = any(has_types(held) for mask, held in values.items() if held and masks[mask][0].lesion is None)
-    return how | {mask: reading(masks[mask], held, mixed) for mask, held in values.items()}
+    return {mask: reading(own, values[mask], mixed) for mask, own in masks.items()}
 
 
-def _unreadable(path: Path) -> bool:
-    try:
-        read_volume_header(path)
-    except LiversegError:
-        return True
-    return False
+def _read_files(root: Path, rows: Sequence[CohortRow], progress: bool) -> dict[str, set[int] | None]:
+    """Each mask's `mask_values`; the first row whose NIfTI image or mask cannot be read is refused.
+
+    DICOM images and segmentations are read later, when something is made of them.
+    """
+    first: dict[tuple[str, bool], CohortRow] = {}
+    for row in rows:
+        if is_nifti(row.image):
+            first.setdefault((row.image, False), row)
+        first.setdefault((row.mask, True), row)
+
+    def read(file: tuple[str, bool]) -> set[int] | None:
+        name, is_mask = file
+        with named(first[file]):
+            if is_mask:
+                return mask_values(root / name)
+            read_volume_header(root / name)
+            return None
+
+    values: dict[str, set[int] | None] = {}
+    # decompression and numpy leave the interpreter's lock; `map` keeps the order, and so which error is the first
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(total=len(first), desc="reading", unit="file", file=sys.stderr, disable=None if progress else True) as bar,
+    ):
+        for (name, is_mask), held in zip(first, pool.map(read, first), strict=True):
+            bar.update()
+            if is_mask:
+                values[name] = held
+    return values

@@ -22,7 +22,8 @@ __all__ = ["Piece", "is_png", "mask_values", "onto_grid", "read_mask"]
 _SAME_GRID_MM = 0.01
 _UNEVEN = 0.1
 """How far a SEG's frame may lie beside its slice, in voxels: as uneven as slices of a series may be."""
-_SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
+_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+"""SOP classes of a segmentation, BINARY or FRACTIONAL, and of a LABELMAP segmentation."""
 _LIVER_CODES = {("SCT", str(JOINT_LABELS[LIVER].snomed_code)), ("SRT", "T-62000")}
 _NOT_LIVER = re.compile(r"lesion|tumou?r|cyst|metast", re.IGNORECASE)
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -57,7 +58,11 @@ def mask_values(path: Path) -> set[int] | None:
     if not is_nifti(path) and not is_png(path.name):
         return None
     array = _picture(path) if is_png(path.name) else read_volume(path).array
-    found = np.unique(array[array != 0])
+    voxels = array.ravel(order="K")
+    # a mask is a few long runs: one voxel of each is sorted instead of all, and threads do not wait for each other
+    others = voxels[1:][voxels[1:] != voxels[:-1]]
+    found = np.unique(np.append(voxels[:1], others))
+    found = found[found != 0]
     if (found < 0).any() or (found != np.round(found)).any():
         shown = ", ".join(f"{value:g}" for value in found[:5])
         raise LiversegError(f"{path}: mask values {shown}; whole numbers from 0 are needed")
@@ -166,11 +171,12 @@ def _segments(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     import pydicom
 
     try:
-        if pydicom.dcmread(path, stop_before_pixels=True).get("SOPClassUID") != _SEGMENTATION:
+        if pydicom.dcmread(path, stop_before_pixels=True).get("SOPClassUID") not in _SEGMENTATIONS:
             raise LiversegError(f"{path}: DICOM, but no segmentation (SEG); masks are NIfTI, PNG or DICOM SEG")
         seg = highdicom.seg.segread(path)
-        livers = {number: _is_liver(seg.get_segment_description(number)) for number in seg.segment_numbers}
-        frames = [*zip(*_frames(seg), strict=True)]
+        # of a label map without a padding value 0 may be described, as background
+        livers = {number: _is_liver(seg.get_segment_description(number)) for number in seg.segment_numbers if number}
+        frames = [*zip(*_frames(path, seg), strict=True)]
     except LiversegError:
         raise
     except Exception as error:  # highdicom raises what its parts raise, of many kinds
@@ -182,6 +188,11 @@ def _segments(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
             continue
         index, numbers = onto_grid(path, frame[:, :, None], affine, grid, slack)
         for number in np.unique(numbers[numbers > 0]):
+            if int(number) not in livers:
+                described = ", ".join(map(str, livers)) or "none"
+                raise LiversegError(
+                    f"{path}: pixels of segment {number}, but segments described are {described}; export it again"
+                )
             if livers[int(number)]:
                 liver[index][numbers == number] = True
             else:
@@ -197,8 +208,11 @@ def _is_liver(segment: Any) -> bool:
     return named and not _NOT_LIVER.search(segment.segment_label)
 
 
-def _frames(seg: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Of each frame the segment numbers as (column, row), and its affine to RAS+ mm, with a slice axis of 1 mm."""
+def _frames(path: Path, seg: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Of each frame the segment numbers as (column, row), and its affine to RAS+ mm, with a slice axis of 1 mm.
+
+    0 is no segment. Of fractions, probabilities or shares of a pixel, more than a half is inside.
+    """
     arrays, affines = [], []
     shared = seg.SharedFunctionalGroupsSequence[0]
     pixels = seg.pixel_array.reshape(-1, seg.Rows, seg.Columns)
@@ -208,7 +222,10 @@ def _frames(seg: Any) -> tuple[list[np.ndarray], list[np.ndarray]]:
             return (own if sequence in own else shared)[sequence][0]
 
         if seg.SegmentationType == "LABELMAP":
-            numbers = plane
+            background = seg.get("PixelPaddingValue", 0)
+            if background != 0 and not plane.all():
+                raise LiversegError(f"{path}: a segment of number 0; number them from 1, and the background 0")
+            numbers = np.where(plane == background, 0, plane)
         else:
             inside = plane > (seg.MaximumFractionalValue / 2 if seg.SegmentationType == "FRACTIONAL" else 0)
             numbers = inside * np.uint16(told("SegmentIdentificationSequence").ReferencedSegmentNumber)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from liverseg.datalists.csv_table import check_columns, read_csv
 from liverseg.errors import LiversegError
 from liverseg.files import is_dir, is_file
 from liverseg.labels import LESION_TYPES
@@ -112,7 +113,7 @@ def _cells(path: Path) -> pd.DataFrame:
         if excel:
             cells = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
         else:
-            cells = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+            cells = read_csv(path, COLUMNS)
     except FileNotFoundError as error:
         raise LiversegError(
             f"{path}: no such table; a cohort needs a CSV with columns {', '.join(COLUMNS)}, or an .xlsx"
@@ -120,9 +121,7 @@ def _cells(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile) as error:  # pandas' and XML's too
         raise LiversegError(f"{path}: not a readable {kind} ({' '.join(str(error).split())})") from error
     cells.columns = cells.columns.astype(str).str.strip()
-    missing = [column for column in COLUMNS if column not in cells.columns]
-    if missing:
-        raise LiversegError(f"{path}: no column {missing[0]}; it needs {', '.join(COLUMNS)}")
+    check_columns(path, cells.columns, COLUMNS)
     known = [*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in cells.columns)]
     cells = cells[known].fillna("").apply(lambda column: column.astype(str).str.strip())
     return cells.reindex(columns=[*COLUMNS, *OPTIONAL_COLUMNS], fill_value="")
@@ -195,12 +194,10 @@ def _read_pairs(path: Path) -> list[tuple[str, Any]]:
         raise LiversegError(f"{path}: a mapping of types is a .json or a .csv")
     try:
         if path.suffix.lower() == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, skipinitialspace=True).fillna("")
-            table.columns = table.columns.str.strip()
-            if not {"word", "type"} <= {*table.columns}:
-                raise LiversegError(f"{path}: it needs the columns word and type")
-            return [(word, kind.strip() or None) for word, kind in zip(table["word"], table["type"], strict=True)]
-        content = json.loads(path.read_text(encoding="utf-8"))
+            table = read_csv(path, ("word", "type"))
+            pairs = zip(table["word"], table["type"], strict=True)
+            return [(word, kind.strip() or None) for word, kind in pairs if word.strip() or kind.strip()]
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise LiversegError(f"{path}: no such file; it maps words to {', '.join(LESION_TYPES)}") from error
     except (OSError, ValueError) as error:

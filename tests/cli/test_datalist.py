@@ -24,9 +24,11 @@ def lits_folder(tmp_path):
 def cohort_folder(tmp_path):
     folder = tmp_path / "cohort"
     folder.mkdir()
-    (folder / "mask.nii").touch()
+    mask = np.zeros((4, 3, 12), np.uint8)
+    mask[1:3, 1] = 2
+    nib.save(nib.Nifti1Image(mask, np.eye(4)), folder / "mask.nii")
     for patient in range(6):
-        (folder / f"ct-{patient}.nii").touch()
+        nib.save(nib.Nifti1Image(np.full(mask.shape, patient, np.int16), np.eye(4)), folder / f"ct-{patient}.nii")
     rows = [f"p{number // 2},ct-{number // 2}.nii,mask.nii,{number},cyst" for number in range(12)]
     (folder / "slices.csv").write_text("\n".join(["patient,image,mask,slice,lesion_type", *rows]) + "\n")
     return folder

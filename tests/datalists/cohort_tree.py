@@ -51,8 +51,12 @@ def label(root, item):
     return np.asarray(loaded.dataobj), loaded.affine
 
 
-def segmentation(path, folder, segments):
-    """A DICOM SEG of a series: a label and a boolean array, (column, row, slice) as `SHAPE`, for each segment."""
+def segmentation(path, folder, segments, kind="BINARY", numbers=None, fractional="PROBABILITY"):
+    """A DICOM SEG of a series: a label and an array, (column, row, slice) as `SHAPE`, for each segment.
+
+    The arrays are boolean, for the kind FRACTIONAL also shares from 0 to 1. Numbers other than 1, 2, 3, ... are for the
+    kind LABELMAP alone.
+    """
     import highdicom
     import pydicom
     from pydicom.sr.codedict import codes
@@ -62,6 +66,7 @@ def segmentation(path, folder, segments):
         one.FrameOfReferenceUID = one.StudyInstanceUID = "1.2.4"
         one.PatientID = one.StudyID = one.AccessionNumber = "1"
         one.PatientName = one.PatientBirthDate = one.PatientSex = one.StudyDate = one.StudyTime = ""
+    numbers = numbers or [*range(1, len(segments) + 1)]
     descriptions = [
         highdicom.seg.SegmentDescription(
             segment_number=number,
@@ -70,13 +75,16 @@ def segmentation(path, folder, segments):
             segmented_property_type=codes.SCT.Lesion,
             algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL,
         )
-        for number, (name, _) in enumerate(segments, 1)
+        for number, (name, _) in zip(numbers, segments, strict=True)
     ]
-    pixels = np.stack([array.transpose(2, 1, 0) for _, array in segments], axis=-1).astype(np.uint8)
+    pixels = np.stack([array.transpose(2, 1, 0) for _, array in segments], axis=-1)
+    if kind == "LABELMAP":
+        pixels = (pixels * np.array(numbers)).max(axis=-1)
     highdicom.seg.Segmentation(
         source_images=sources,
-        pixel_array=pixels,
-        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        pixel_array=pixels.astype(float if kind == "FRACTIONAL" else np.uint16),
+        segmentation_type=kind,
+        fractional_type=fractional,
         segment_descriptions=descriptions,
         series_instance_uid="1.2.5",
         series_number=2,

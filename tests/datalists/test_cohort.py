@@ -69,7 +69,7 @@ def test_words_are_mapped_and_rows_left_out(name, content, tmp_path, caplog):
         ("t.json", '{"a": "hcc"}', "'a' is mapped to 'hcc'; allowed: cyst"),
         ("t.json", "[]", "a JSON object is needed"),
         ("t.json", "{", "not a readable mapping"),
-        ("t.csv", "a,b\n1,2\n", "columns word and type"),
+        ("t.csv", "a,b\n1,2\n", "no column word, its first row holds 'a, b'; it needs word, type, separated by"),
         ("t.csv", "word,type\na,cyst\nA,\n", "'A' is mapped twice"),
         ("t.xlsx", "", r"a \.json or a \.csv"),
     ],

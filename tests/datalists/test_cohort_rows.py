@@ -1,16 +1,19 @@
-"""Cohorts: rows that share a mask, DICOM SEG, real series, and every defect told with its row."""
+"""Cohorts: rows that share a mask, and every defect told with its row."""
 
+import fcntl
 import os
+import re
+import struct
+import termios
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
-from cohort_tree import SHAPE, image, label, mask, nifti, png, segmentation, series, table
+from cohort_tree import SHAPE, image, label, mask, nifti, png, table
 from PIL import Image
 
 from liverseg.datalists import cohort_items
+from liverseg.datalists.cohort_masks import mask_values
 from liverseg.errors import LiversegError
 
 REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
@@ -103,6 +106,92 @@ def test_every_defect_is_told_with_its_row(rows, message, tmp_path):
         cohort_items(table(tmp_path, *rows))
 
 
+NO_HEADER = [
+    ("bad.nii", lambda whole: b"", "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda whole: b"", "cannot be read as NIfTI"),
+    ("bad.nii", lambda whole: whole[:200], "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda whole: whole[:40], "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda whole: b"no NIfTI" * 100, "cannot be read as NIfTI"),
+]
+FEWER_VOXELS = [
+    ("bad.nii", lambda whole: whole[:400], r"voxels cannot be read .*; is the file truncated\?"),
+    ("bad.nii.gz", lambda whole: whole[:-20], r"voxels cannot be read .*; is the file truncated\?"),
+]
+
+
+def damaged(root, name, damage, row):
+    """A cohort of a sound row and a given one with a damaged NIfTI."""
+    image(root)
+    nifti(root / "m.nii", mask((1, 2, 4)))
+    nifti(root / name, np.random.default_rng(0).integers(0, 5, SHAPE, dtype=np.uint8))
+    (root / name).write_bytes(damage((root / name).read_bytes()))
+    return table(root, "p,ct.nii.gz,m.nii,2,cyst,", row, header=f"{HEADER},liver_mask")
+
+
+@pytest.mark.parametrize("row", ["p,ct.nii.gz,{},2,cyst,", "p,ct.nii.gz,m.nii,2,cyst,{}"])
+@pytest.mark.parametrize(("name", "damage", "message"), NO_HEADER + FEWER_VOXELS)
+def test_a_mask_that_cannot_be_read_is_refused_by_its_row(row, name, damage, message, tmp_path):
+    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as told:
+        cohort_items(damaged(tmp_path, name, damage, row.format(name)))
+    assert len(str(told.value).splitlines()) == 1
+    assert not (tmp_path / "nifti").exists()
+
+
+@pytest.mark.parametrize(("name", "damage", "message"), NO_HEADER)
+def test_an_image_without_a_readable_header_is_refused_by_its_row(name, damage, message, tmp_path):
+    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as told:
+        cohort_items(damaged(tmp_path, name, damage, f"q,{name},m.nii,2,cyst,"))
+    assert len(str(told.value).splitlines()) == 1
+
+
+def test_the_first_row_with_an_unreadable_file_is_told(tmp_path):
+    image(tmp_path)
+    nifti(tmp_path / "m.nii", mask())
+    (tmp_path / "empty.nii").touch()
+    (tmp_path / "none.nii.gz").touch()
+    one, two = "p,ct.nii.gz,empty.nii,2,cyst", "q,none.nii.gz,m.nii,2,cyst"
+    for rows, name in (([one, two], "empty.nii"), ([two, one], r"none\.nii\.gz")):
+        with pytest.raises(LiversegError, match=f"row 2: .*{name}: cannot be read"):
+            cohort_items(table(tmp_path, *rows))
+    big = tmp_path / "big.nii.gz"  # found out long after the empty file
+    nifti(big, np.random.default_rng(0).integers(0, 2, (128, 128, 64), dtype=np.uint8))
+    big.write_bytes(big.read_bytes()[:-20])
+    with pytest.raises(LiversegError, match=r"row 2: .*big\.nii\.gz: voxels cannot be read"):
+        cohort_items(table(tmp_path, "p,ct.nii.gz,big.nii.gz,2,cyst", one, two))
+
+
+@pytest.mark.parametrize("place", [(0, 0, 0), (10, 8, 4), (0, 8, 0), (5, 4, 2)])
+def test_a_value_of_a_single_voxel_is_seen(place, tmp_path):
+    array = mask((1, 3))
+    array[place] = 77
+    nifti(tmp_path / "m.nii.gz", array.astype(np.float32))
+    png(tmp_path / "m.png", array[:, :, place[2]])
+    assert mask_values(tmp_path / "m.nii.gz") == {0, 1, 3, 77}
+    assert mask_values(tmp_path / "m.png") == ({0, 1, 3, 77} if place[2] == 2 else {0, 77})
+
+
+def test_the_reading_of_masks_is_shown_on_a_terminal_only(tmp_path, monkeypatch, capfd):
+    image(tmp_path)
+    nifti(tmp_path / "m.nii", mask())
+    png(tmp_path / "m.png", mask()[:, :, 2].T)
+    rows = table(tmp_path, "p,ct.nii.gz,m.nii,2,cyst", "p,ct.nii.gz,m.png,3,cyst", "p,ct.nii.gz,m.nii,,cyst")
+    cohort_items(rows)
+    assert capfd.readouterr() == ("", "")
+    shown = []
+    for progress in (True, False):
+        ours, theirs = os.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+        with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
+            patched.setattr("sys.stderr", terminal)
+            cohort_items(rows, progress=progress)
+            terminal.write("\nend\n")
+            terminal.flush()
+            shown.append(os.read(ours, 10_000).decode())
+        os.close(ours)
+    assert re.search(r"reading: 100%.* 3/3 .*file/s", shown[0])
+    assert shown[1].split() == ["end"]
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -119,59 +208,3 @@ def test_lesion_numbers_that_are_refused(rows, message, tmp_path):
     nifti(tmp_path / "m.nii", mask((1, 7)))
     with pytest.raises(LiversegError, match=message):
         cohort_items(table(tmp_path, *(f"p,ct.nii.gz,m.nii,{row}" for row in rows), header=f"{HEADER},lesion"))
-
-
-def test_a_seg_gives_liver_and_lesions(tmp_path):
-    series(tmp_path / "ct")
-    liver, one, two = mask((1, 1, 1), slices=(1, 2, 3)) > 0, mask() == 1, mask((3, 1), slices=(1,)) == 1
-    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("Liver", liver), ("Liver tumor", one), ("b", two)])
-    (item,) = cohort_items(table(tmp_path, "p,ct,s.dcm,,metastasis"))
-    array, _ = label(tmp_path, item)
-    assert array.shape == SHAPE
-    assert np.array_equal(array, np.select([one | two, liver], [4, 1]))
-    rows = ["p,ct,s.dcm,2,metastasis,2", "p,ct,s.dcm,1,cyst,3"]
-    items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
-    assert np.array_equal(label(tmp_path, items[0])[0], np.select([one, two, liver], [4, 2, 1]))
-    with pytest.raises(LiversegError, match=r"row 2: .*00\.dcm: DICOM, but no segmentation"):
-        cohort_items(table(tmp_path, "p,ct,ct/00.dcm,,metastasis"))
-
-
-def real(*names):
-    for name in names:
-        if not (REAL / name).exists():
-            pytest.skip(f"{REAL / name} is not here; set LIVERSEG_REAL_DATA to the folder of real CT")
-    return [REAL / name for name in names]
-
-
-def test_a_real_seg_lies_on_its_series(tmp_path):
-    folder, seg, drawn = real("dcmqi_3slice/ct-3slice", "dcmqi_3slice/liver.dcm", "dcmqi_3slice/liver_seg.nrrd")
-    (tmp_path / "ct").symlink_to(folder)
-    (tmp_path / "liver.dcm").symlink_to(seg)
-    (item,) = cohort_items(table(tmp_path, "p,ct,liver.dcm,,"))
-    array, _ = label(tmp_path, item)
-    assert array.shape == (512, 512, 3)
-    assert {*np.unique(array)} == {0, 1}
-    assert np.array_equal(array.T, sitk.GetArrayFromImage(sitk.ReadImage(str(drawn))))
-
-
-def test_a_real_jpeg2000_series_with_a_label_of_other_axes(tmp_path):
-    folder, seg = real("totalsegmentator_dicom/example_ct_dicom", "totalsegmentator_dicom/example_seg_dicom.nii.gz")
-    (tmp_path / "ct").symlink_to(folder)
-    organs = nib.load(seg)
-    liver = np.asarray(organs.dataobj) == 5
-    lesion = np.zeros(liver.shape, np.uint8)
-    lesion[tuple(axis[:: len(axis) // 50] for axis in np.nonzero(liver))] = 1
-    nifti(tmp_path / "liver.nii.gz", liver.astype(np.uint8), organs.affine)
-    nifti(tmp_path / "lesion.nii.gz", lesion, organs.affine)
-    rows = table(tmp_path, "p,ct,lesion.nii.gz,,hemangioma,liver.nii.gz", header=f"{HEADER},liver_mask")
-    (item,) = cohort_items(rows)
-    array, _ = label(tmp_path, item)
-    assert np.array_equal(array, np.select([lesion == 1, liver], [3, 1])[:, ::-1])
-
-
-def test_a_real_gantry_tilt_is_refused_with_its_degrees(tmp_path):
-    (folder,) = real("gantry_tilt_head")
-    (tmp_path / "ct").symlink_to(folder)
-    nifti(tmp_path / "m.nii", mask())
-    with pytest.raises(LiversegError, match=r"row 2: .*gantry tilt of 18\.5 degrees"):
-        cohort_items(table(tmp_path, "p,ct,m.nii,,cyst"))

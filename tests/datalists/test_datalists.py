@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from cohort_tree import image, mask, nifti
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from monai.data import load_decathlon_datalist
@@ -141,8 +142,9 @@ def test_building_a_list_twice_gives_the_same_bytes_and_monai_reads_it(tmp_path)
 
 
 def cohort_table(root, rows, header="patient,image,mask,slice,lesion_type"):
-    (root / "a.nii").touch()
-    (root / "m.nii").touch()
+    image(root, "a.nii", (11, 9, 6))
+    nifti(root / "m.nii", mask((1, 2, 4), (11, 9, 6), range(6)))
+    nifti(root / "untyped.nii", mask((1,), (11, 9, 6), range(6)))
     (root / "slices.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
     return root
 
@@ -168,7 +170,7 @@ def test_white_space_in_a_cohort_table_does_not_count(tmp_path):
         ("p1,a.nii,m.nii,-1,cyst", r"row 3: slice '-1'"),
         (",a.nii,m.nii,1,cyst", r"row 3: no patient"),
         (" ,a.nii,m.nii,1,cyst", r"row 3: no patient"),
-        ("p1,a.nii,m.nii,1", r"row 3: lesion type ''"),
+        ("p1,a.nii,untyped.nii,1", r"row 3: lesion type ''; allowed: .*; untyped.nii does not tell it either"),
         ("p1,a.nii,m.nii,²,cyst", r"row 3: slice '²'"),
     ],
 )

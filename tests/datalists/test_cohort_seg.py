@@ -1,0 +1,120 @@
+"""Cohorts: masks as DICOM SEG of every type of segmentation."""
+
+import numpy as np
+import pydicom
+import pytest
+from cohort_tree import SHAPE, label, mask, segmentation, series, table
+
+from liverseg.datalists import cohort_items
+from liverseg.errors import LiversegError
+
+HEADER = "patient,image,mask,slice,lesion_type"
+
+
+LIVER, ONE, TWO = mask((1, 1, 1), slices=(1, 2, 3)) > 0, mask() == 1, mask((3, 1), slices=(1,)) == 1
+
+
+def test_a_seg_gives_liver_and_lesions(tmp_path):
+    series(tmp_path / "ct")
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("Liver", LIVER), ("Liver tumor", ONE), ("b", TWO)])
+    (item,) = cohort_items(table(tmp_path, "p,ct,s.dcm,,metastasis"))
+    array, _ = label(tmp_path, item)
+    assert array.shape == SHAPE
+    assert np.array_equal(array, np.select([ONE | TWO, LIVER], [4, 1]))
+    rows = ["p,ct,s.dcm,2,metastasis,2", "p,ct,s.dcm,1,cyst,3"]
+    items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
+    assert np.array_equal(label(tmp_path, items[0])[0], np.select([ONE, TWO, LIVER], [4, 2, 1]))
+    with pytest.raises(LiversegError, match=r"row 2: .*00\.dcm: DICOM, but no segmentation"):
+        cohort_items(table(tmp_path, "p,ct,ct/00.dcm,,metastasis"))
+
+
+@pytest.mark.parametrize("numbers", [(1, 2, 3), (7, 3, 300)])
+def test_a_label_map_seg_gives_liver_and_lesions(numbers, tmp_path):
+    series(tmp_path / "ct")
+    named = zip(numbers, ["Liver", "Liver tumor", "b"], [LIVER & ~ONE & ~TWO, ONE, TWO], strict=True)
+    order, names, arrays = zip(*sorted(named, key=lambda one: one[0]), strict=True)
+    parts = [*zip(names, arrays, strict=True)]
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", parts, "LABELMAP", order)
+    assert {*np.unique(pydicom.dcmread(tmp_path / "s.dcm").pixel_array)} == {0, *numbers}
+    (item,) = cohort_items(table(tmp_path, "p,ct,s.dcm,,metastasis"))
+    assert np.array_equal(label(tmp_path, item)[0], np.select([ONE | TWO, LIVER], [4, 1]))
+    rows = [f"p,ct,s.dcm,2,metastasis,{numbers[1]}", f"p,ct,s.dcm,1,cyst,{numbers[2]}"]
+    items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
+    assert [(item.slice, item.lesion_type) for item in items] == [(2, "metastasis"), (1, "cyst")]
+    assert np.array_equal(label(tmp_path, items[0])[0], np.select([ONE, TWO, LIVER], [4, 2, 1]))
+
+
+@pytest.mark.parametrize("fractional", ["PROBABILITY", "OCCUPANCY"])
+def test_of_a_fractional_seg_more_than_half_is_inside(fractional, tmp_path):
+    series(tmp_path / "ct")
+    shares = np.random.default_rng(0).integers(0, 256, SHAPE) / 255
+    assert {127 / 255, 128 / 255} <= {*shares.flat}  # those next to a half
+    shares[1] = 0
+    parts = [("Liver", LIVER * 0.9), ("a", shares), ("liver cyst", TWO * 0.49)]
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", parts, "FRACTIONAL", fractional=fractional)
+    (item,) = cohort_items(table(tmp_path, "p,ct,s.dcm,,hemangioma"))
+    assert np.array_equal(label(tmp_path, item)[0], np.select([shares > 0.5, LIVER], [3, 1]))
+    rows = table(tmp_path, "p,ct,s.dcm,,hemangioma,2", "p,ct,s.dcm,,cyst,3", header=f"{HEADER},lesion")
+    with pytest.raises(LiversegError, match=r"row 3: no lesion 3 in s\.dcm; it has 2"):
+        cohort_items(rows)
+
+
+def test_a_fractional_seg_with_another_maximum(tmp_path):
+    series(tmp_path / "ct")
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", ONE * 0.4 + TWO * 0.2)], "FRACTIONAL")
+    seg = pydicom.dcmread(tmp_path / "s.dcm")
+    assert {*np.unique(seg.pixel_array)} == {0, 51, 102}
+    seg.MaximumFractionalValue = 102
+    seg.save_as(tmp_path / "s.dcm")
+    (item,) = cohort_items(table(tmp_path, "p,ct,s.dcm,2,cyst"))
+    assert np.array_equal(label(tmp_path, item)[0], ONE * 2)
+
+
+def relabelled(path, values, **tags):
+    """A label map SEG with other numbers in its pixels, and other tags."""
+    seg = pydicom.dcmread(path)
+    pixels = seg.pixel_array
+    seg.PixelData = np.array([values.get(value, value) for value in range(256)], np.uint8)[pixels].tobytes()
+    for tag, value in tags.items():
+        setattr(seg, tag, value)
+    seg.save_as(path)
+
+
+def test_the_background_of_a_label_map_seg(tmp_path):
+    series(tmp_path / "ct")
+    rows = table(tmp_path, "p,ct,s.dcm,,metastasis")
+    for values, tags in (({0: 255}, {"PixelPaddingValue": 255}), ({}, {})):
+        segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("Liver", LIVER & ~ONE), ("a", ONE)], "LABELMAP")
+        relabelled(tmp_path / "s.dcm", values, **tags)
+        if not tags:
+            seg = pydicom.dcmread(tmp_path / "s.dcm")
+            del seg.PixelPaddingValue
+            seg.save_as(tmp_path / "s.dcm")
+        (item,) = cohort_items(rows)
+        assert np.array_equal(label(tmp_path, item)[0], np.select([ONE, LIVER], [4, 1]))
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", ONE), ("b", TWO)], "LABELMAP")
+    relabelled(tmp_path / "s.dcm", {2: 0, 0: 2}, PixelPaddingValue=2)
+    with pytest.raises(LiversegError, match=r"row 2: .*s\.dcm: a segment of number 0; number them from 1"):
+        cohort_items(rows)
+
+
+def test_a_seg_with_pixels_of_a_segment_it_does_not_describe(tmp_path):
+    series(tmp_path / "ct")
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", ONE), ("b", TWO)], "LABELMAP")
+    relabelled(tmp_path / "s.dcm", {2: 9})
+    with pytest.raises(LiversegError, match=r"row 2: .*s\.dcm: pixels of segment 9, but segments described are 1, 2;"):
+        cohort_items(table(tmp_path, "p,ct,s.dcm,,cyst"))
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL", "LABELMAP"])
+def test_a_truncated_seg_is_refused_by_its_row(kind, tmp_path):
+    series(tmp_path / "ct")
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", ONE)], kind)
+    content = (tmp_path / "s.dcm").read_bytes()
+    for length in (len(content) - 8, len(content) // 2, 140):
+        (tmp_path / "s.dcm").write_bytes(content[:length])
+        with pytest.raises(
+            LiversegError, match=r"row 2: .*s\.dcm: (cannot be read as DICOM SEG|DICOM, but no seg)"
+        ) as told:
+            cohort_items(table(tmp_path, "p,ct,s.dcm,,cyst"))
+        assert len(str(told.value).splitlines()) == 1

@@ -1,0 +1,92 @@
+"""CSV tables: every separator and encoding that a spreadsheet writes, and a clear line for the others."""
+
+import pytest
+from cohort_tree import image, mask, nifti
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liverseg.datalists import cohort_items
+from liverseg.datalists.cohort_table import COLUMNS
+from liverseg.datalists.csv_table import read_csv
+from liverseg.errors import LiversegError
+
+ROWS = [
+    ["Nr", "patient", "image", "mask", "slice", "lesion_type", "remark"],
+    ["1", "Müller", "ct, portal; one.nii", "m.nii", "2", "Zyste", '5,5 mm; "sure"'],
+    ["", "", "", "", "", "", ""],
+    ["2", "Ångström", "ct, portal; one.nii", "m.nii", "", "Metastase", ""],
+]
+
+
+def written(rows, separator):
+    """Rows as Excel writes them: quotes where they are needed, Windows' ends of lines."""
+
+    def cell(text):
+        needs = any(one in text for one in (separator, '"', "\n"))
+        return '"' + text.replace('"', '""') + '"' if needs else text
+
+    return "".join(separator.join(map(cell, row)) + "\r\n" for row in rows)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_a_cohort_is_the_same_with_every_separator(separator, encoding, tmp_path):
+    image(tmp_path, "ct, portal; one.nii")
+    nifti(tmp_path / "m.nii", mask((2, 4)))
+    (tmp_path / "slices.csv").write_bytes(written(ROWS, separator).encode(encoding))
+    words = written([["word", "type"], ["Zyste", "cyst"], ["Metastase", "metastasis"], ["", ""]], separator)
+    (tmp_path / "types.csv").write_bytes(words.encode(encoding))
+    items = cohort_items(tmp_path, types=tmp_path / "types.csv")
+    assert [(item.patient, item.slice, item.lesion_type) for item in items] == [
+        ("Müller", 2, "cyst"),
+        ("Ångström", None, "metastasis"),
+    ]
+    assert {(item.image, item.label) for item in items} == {("ct, portal; one.nii", "m.nii")}
+    (tmp_path / "slices.csv").write_bytes(written([*ROWS, ["3", "p", "gone.nii"]], separator).encode(encoding))
+    with pytest.raises(LiversegError, match=r"row 5: .*gone\.nii does not exist"):
+        cohort_items(tmp_path, types=tmp_path / "types.csv")
+
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=6)
+
+
+@given(rows=st.lists(st.lists(TEXT, min_size=5, max_size=5), max_size=4), separator=st.sampled_from(",;\t"))
+def test_cells_come_back_as_they_were(rows, separator, tmp_path_factory):
+    path = tmp_path_factory.mktemp("csv") / "t.csv"
+    path.write_bytes(written([list(COLUMNS), *rows], separator).encode())
+    table = read_csv(path, COLUMNS)
+    assert list(table.columns) == list(COLUMNS)
+    assert table.to_numpy().tolist() == rows
+
+
+def test_a_name_in_quotes_with_a_separator_and_a_new_line_in_it(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text('"note;, of\nthe reader";"word";" type "\n"a;b";c;d\n', encoding="utf-8")
+    table = read_csv(path, ("word", "type"))
+    assert table[["word", "type"]].to_numpy().tolist() == [["c", "d"]]
+
+
+HEADER = ",".join(COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            HEADER.replace(",", "|").encode(),
+            r"no column patient, its first row holds 'patient\|image.*semicolon or tab",
+        ),
+        (HEADER.replace(",", " ").encode(), "no column patient, .*separated by comma, semicolon or tab"),
+        (HEADER.replace(",", ";").replace("slice", "z").encode(), "no column slice, .* 'patient, image, mask, z,"),
+        (b"", "no column patient, its first row holds nothing"),
+        (f"{HEADER}\np1,a,b,1,cyst\nMüller,a,b,1,cyst\n".encode("cp1252"), "row 3: a byte 0xfc .*CSV UTF-8"),
+        (HEADER.encode("utf-16"), "row 1: a byte 0xff .*; save the table as CSV UTF-8"),
+        (f"{HEADER}\np1,a,b,1,cyst\np1,a,b,1,cyst,2,3\n".encode(), r"not a readable CSV \(.*Expected 5 .* line 3"),
+        (f'{HEADER}\n"p1,a,b,1,cyst\n'.encode(), "not a readable CSV"),
+    ],
+)
+def test_tables_that_are_refused(content, message, tmp_path):
+    (tmp_path / "slices.csv").write_bytes(content)
+    with pytest.raises(LiversegError, match=rf"slices\.csv(: |, ){message}") as told:
+        cohort_items(tmp_path)
+    assert len(str(told.value).splitlines()) == 1
