@@ -11,6 +11,8 @@ from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
 
+_SPLIT = "Patients stay whole; lesion types and lesion load, read from the labels, are spread evenly over the parts."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder's layout, or check: every defect of a list's files",
     )
     for source, help_text in SOURCES.items():
-        importer = tasks.add_parser(source, help=help_text, description=f"{help_text}.", allow_abbrev=False)
+        importer = tasks.add_parser(source, help=help_text, description=f"{help_text}. {_SPLIT}", allow_abbrev=False)
         importer.set_defaults(task=_import)
         importer.add_argument("root", type=some_path, help="the folder; paths in the list are relative to it")
         importer.add_argument("-o", "--output", type=some_path, help="the list to write (default: ROOT/datalist.json)")

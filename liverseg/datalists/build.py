@@ -9,6 +9,7 @@ from pathlib import Path
 from liverseg.datalists import decathlon, ircadb, lits
 from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.cohort_table import Types
+from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
 from liverseg.errors import UsageError
@@ -73,7 +74,7 @@ def build_datalist(
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Import a folder and write its data list.
+    """Import a folder and write its data list, with types and lesion load of the labels spread over the parts.
 
     Args:
         source: the folder's layout, one of `SOURCES`.
@@ -105,8 +106,7 @@ def build_datalist(
         raise UsageError(f"source {source}: {' and '.join(given)} given; these are for a cohort only")
     labelled, unlabelled = layout.items(Path(root), **given)
     if folds_from is None:
-        kept, held_out = hold_out(labelled, test, seed)
-        training = assign_folds(kept, folds, seed)
+        training, held_out = _split(labelled, Path(root), folds, test, seed)
     elif test:
         raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
     else:
@@ -121,3 +121,14 @@ def build_datalist(
         test=held_out + unlabelled,
     )
     return write_datalist(output or Path(root) / "datalist.json", datalist)
+
+
+def _split(
+    items: tuple[DataItem, ...], root: Path, folds: int, test: float, seed: int
+) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
+    """Items with folds and items held out, their lesion loads read from their labels."""
+    # a split that cannot be is refused before every label is read
+    assign_folds(hold_out(items, test, seed)[0], folds, seed)
+    loads = dict(zip(items, lesion_loads(items, root), strict=True))
+    kept, held_out = hold_out(items, test, seed, [loads[item] for item in items])
+    return assign_folds(kept, folds, seed, [loads[item] for item in kept]), held_out
