@@ -19,13 +19,14 @@ __all__ = ["SOURCES", "build_datalist"]
 
 @dataclass(frozen=True)
 class _Layout:
-    """A layout's help text, importer, reference and licence, and how many rows its label table has."""
+    """A layout's help text, importer, reference and licence, how many rows its label table has, its own options."""
 
     help: str
     items: Callable[..., tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
     origin: str
     licence: str
     labels: int
+    options: tuple[str, ...] = ()
 
 
 _LAYOUTS = {
@@ -45,6 +46,7 @@ _LAYOUTS = {
         ircadb.SOURCE,
         ircadb.LICENCE,
         3,
+        ("typed",),
     ),
     "cohort": _Layout(
         "typed lesions: a table slices.csv or slices.xlsx of images and masks, NIfTI, DICOM or PNG",
@@ -52,6 +54,7 @@ _LAYOUTS = {
         "typed slices of {}",
         "not stated",
         5,
+        ("table", "types"),
     ),
 }
 
@@ -71,6 +74,7 @@ def build_datalist(
     folds_from: Path | None = None,
     table: str | None = None,
     types: Types | None = None,
+    typed: bool = False,
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
@@ -87,6 +91,7 @@ def build_datalist(
         folds_from: a list whose folds and test patients are taken instead of splitting anew.
         table: a cohort's table, its file name in the folder; see `cohort_items`.
         types: the user's words for a cohort's lesion types, likewise.
+        typed: of 3D-IRCADb-01 keep the patients whose lesions are all cysts, and write the joint label table.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
 
@@ -95,15 +100,18 @@ def build_datalist(
 
     Raises:
         UsageError: if the source is unknown, folds, test or seed are out of range, a share is to be held out of
-            patients whose folds are given, or a table or types are given for another source than a cohort.
+            patients whose folds are given, or an option is given that the source does not have.
         LiversegError: what importer, split or writing find wrong.
     """
     if source not in _LAYOUTS:
         raise UsageError(f"source {source!r}; allowed: {', '.join(_LAYOUTS)}")
     layout = _LAYOUTS[source]
-    given = {key: value for key, value in (("table", table), ("types", types)) if value is not None}
-    if given and source != "cohort":
-        raise UsageError(f"source {source}: {' and '.join(given)} given; these are for a cohort only")
+    options = {"table": table, "types": types, "typed": typed or None}
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in layout.options:
+            owners = ", ".join(name for name, other in _LAYOUTS.items() if key in other.options)
+            raise UsageError(f"source {source}: {key} given; allowed for {owners} only")
     labelled, unlabelled = layout.items(Path(root), **given)
     if folds_from is None:
         training, held_out = _split(labelled, Path(root), folds, test, seed)
@@ -116,7 +124,8 @@ def build_datalist(
         version="1",
         source=origin or layout.origin.format(Path(root).absolute().name),
         licence=licence or layout.licence,
-        labels=label_table(layout.labels),
+        # a cyst is 2 in both label tables
+        labels=label_table(5 if typed else layout.labels),
         training=training,
         test=held_out + unlabelled,
     )
