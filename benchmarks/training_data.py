@@ -8,8 +8,8 @@ pixels; they are written as LiTS files into SCRATCH (about 1 GB) unless they are
 
 Slabs: three slices and a label read, cut to 320 x 320 and windowed, against decompressing the same chunks from the page
 cache and doing nothing with them; in random and in sequential order.
-Epochs: steps of the pre-training bundle's small network with its own loader and augmentation, against the same number on
-a batch that lies ready. Both without validation.
+Epochs: steps of the pre-training bundle's small network with its own loader and augmentation, against the same number
+on a batch that lies ready. Both without validation.
 Memory: peak of a process that reads every slab of 5 and of 20 volumes and trains those steps.
 
 Medians of five rounds, what is compared taking turns.

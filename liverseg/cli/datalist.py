@@ -11,6 +11,8 @@ from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
 
+_SPLIT = "Patients stay whole; lesion types and lesion load, read from the labels, are spread evenly over the parts."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
@@ -21,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a folder's layout, or check: every defect of a list's files",
     )
     for source, help_text in SOURCES.items():
-        importer = tasks.add_parser(source, help=help_text, description=f"{help_text}.", allow_abbrev=False)
+        importer = tasks.add_parser(source, help=help_text, description=f"{help_text}. {_SPLIT}", allow_abbrev=False)
         importer.set_defaults(task=_import)
         importer.add_argument("root", type=some_path, help="the folder; paths in the list are relative to it")
         importer.add_argument("-o", "--output", type=some_path, help="the list to write (default: ROOT/datalist.json)")
@@ -39,11 +41,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         importer.add_argument("--from", dest="origin", help="where the data come from, written into the list")
         importer.add_argument("--licence", help="the data's licence, written into the list")
-        importer.set_defaults(table=None, types=None)
+        importer.set_defaults(table=None, types=None, typed=False)
         if source == "cohort":
             importer.add_argument("--table", help="the table's name in ROOT (default: slices.csv or slices.xlsx)")
             importer.add_argument(
                 "--types", type=some_path, help="JSON or CSV that maps your words to cyst, hemangioma, metastasis"
+            )
+        if source == "ircadb":
+            importer.add_argument(
+                "--typed",
+                action="store_true",
+                help="keep only patients whose lesions are all cysts, as a list for the joint bundle",
             )
     check = _of_a_list(tasks, "check", "every defect of a list's files in one table; exit code 1 on errors")
     check.set_defaults(task=_check)
@@ -85,6 +93,7 @@ def _import(args: argparse.Namespace) -> ExitCode:
         folds_from=args.folds_from,
         table=args.table,
         types=args.types,
+        typed=args.typed,
         origin=args.origin,
         licence=args.licence,
     )

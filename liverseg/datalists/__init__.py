@@ -5,6 +5,7 @@ from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.decathlon import decathlon_items
 from liverseg.datalists.ircadb import ircadb_items
 from liverseg.datalists.lits import lits_items
+from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import (
     DataItem,
     DataList,
@@ -29,6 +30,7 @@ __all__ = [
     "hold_out",
     "ircadb_items",
     "label_table",
+    "lesion_loads",
     "lits_items",
     "read_datalist",
     "write_datalist",

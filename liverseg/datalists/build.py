@@ -9,6 +9,7 @@ from pathlib import Path
 from liverseg.datalists import decathlon, ircadb, lits
 from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.cohort_table import Types
+from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
 from liverseg.errors import UsageError
@@ -18,13 +19,14 @@ __all__ = ["SOURCES", "build_datalist"]
 
 @dataclass(frozen=True)
 class _Layout:
-    """A layout's help text, importer, reference and licence, and how many rows its label table has."""
+    """A layout's help text, importer, reference and licence, how many rows its label table has, its own options."""
 
     help: str
     items: Callable[..., tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
     origin: str
     licence: str
     labels: int
+    options: tuple[str, ...] = ()
 
 
 _LAYOUTS = {
@@ -44,6 +46,7 @@ _LAYOUTS = {
         ircadb.SOURCE,
         ircadb.LICENCE,
         3,
+        ("typed",),
     ),
     "cohort": _Layout(
         "typed lesions: a table slices.csv or slices.xlsx of images and masks, NIfTI, DICOM or PNG",
@@ -51,6 +54,7 @@ _LAYOUTS = {
         "typed slices of {}",
         "not stated",
         5,
+        ("table", "types"),
     ),
 }
 
@@ -70,10 +74,11 @@ def build_datalist(
     folds_from: Path | None = None,
     table: str | None = None,
     types: Types | None = None,
+    typed: bool = False,
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Import a folder and write its data list.
+    """Import a folder and write its data list, with types and lesion load of the labels spread over the parts.
 
     Args:
         source: the folder's layout, one of `SOURCES`.
@@ -86,6 +91,7 @@ def build_datalist(
         folds_from: a list whose folds and test patients are taken instead of splitting anew.
         table: a cohort's table, its file name in the folder; see `cohort_items`.
         types: the user's words for a cohort's lesion types, likewise.
+        typed: of 3D-IRCADb-01 keep the patients whose lesions are all cysts, and write the joint label table.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
 
@@ -94,19 +100,21 @@ def build_datalist(
 
     Raises:
         UsageError: if the source is unknown, folds, test or seed are out of range, a share is to be held out of
-            patients whose folds are given, or a table or types are given for another source than a cohort.
+            patients whose folds are given, or an option is given that the source does not have.
         LiversegError: what importer, split or writing find wrong.
     """
     if source not in _LAYOUTS:
         raise UsageError(f"source {source!r}; allowed: {', '.join(_LAYOUTS)}")
     layout = _LAYOUTS[source]
-    given = {key: value for key, value in (("table", table), ("types", types)) if value is not None}
-    if given and source != "cohort":
-        raise UsageError(f"source {source}: {' and '.join(given)} given; these are for a cohort only")
+    options = {"table": table, "types": types, "typed": typed or None}
+    given = {key: value for key, value in options.items() if value is not None}
+    for key in given:
+        if key not in layout.options:
+            owners = ", ".join(name for name, other in _LAYOUTS.items() if key in other.options)
+            raise UsageError(f"source {source}: {key} given; allowed for {owners} only")
     labelled, unlabelled = layout.items(Path(root), **given)
     if folds_from is None:
-        kept, held_out = hold_out(labelled, test, seed)
-        training = assign_folds(kept, folds, seed)
+        training, held_out = _split(labelled, Path(root), folds, test, seed)
     elif test:
         raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
     else:
@@ -116,8 +124,20 @@ def build_datalist(
         version="1",
         source=origin or layout.origin.format(Path(root).absolute().name),
         licence=licence or layout.licence,
-        labels=label_table(layout.labels),
+        # a cyst is 2 in both label tables
+        labels=label_table(5 if typed else layout.labels),
         training=training,
         test=held_out + unlabelled,
     )
     return write_datalist(output or Path(root) / "datalist.json", datalist)
+
+
+def _split(
+    items: tuple[DataItem, ...], root: Path, folds: int, test: float, seed: int
+) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
+    """Items with folds and items held out, their lesion loads read from their labels."""
+    # a split that cannot be is refused before every label is read
+    assign_folds(hold_out(items, test, seed)[0], folds, seed)
+    loads = dict(zip(items, lesion_loads(items, root), strict=True))
+    kept, held_out = hold_out(items, test, seed, [loads[item] for item in items])
+    return assign_folds(kept, folds, seed, [loads[item] for item in kept]), held_out

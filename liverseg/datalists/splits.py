@@ -1,4 +1,4 @@
-"""Folds and held-out patients: every split is by patient, balanced over lesion types where they are known."""
+"""Folds and held-out patients: every split is by patient, balanced over lesion types and lesion load where known."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from liverseg.datalists.model import DataItem, DataList
+from liverseg.datalists.strata import most_even_split, spread_splits
 from liverseg.errors import LiversegError, UsageError
 
 __all__ = ["adopt_folds", "assign_folds", "hold_out"]
@@ -20,17 +20,25 @@ _PARTS = 20
 """Most parts items are cut into to hold out a share, unless a smaller share needs more."""
 
 
-def assign_folds(items: Sequence[DataItem], folds: int = 5, seed: int = 0) -> tuple[DataItem, ...]:
-    """Give every item a fold, whole patients at a time and lesion types spread evenly.
+def assign_folds(
+    items: Sequence[DataItem], folds: int = 5, seed: int = 0, loads: Sequence[float | None] | None = None
+) -> tuple[DataItem, ...]:
+    """Give every item a fold, whole patients at a time, with lesion types and lesion load spread evenly.
+
+    Loads are spread within each type by classes: no lesion, and up to three equally frequent classes of the others. Of
+    several such splits, drawn with the seed, the one whose folds are most alike is taken; benchmarks/split_balance.py
+    measures what that brings. Without loads there is one split, by type alone.
 
     Args:
         items: items of any number of patients, in any order; the order is kept.
         folds: number of folds, at least 2.
-        seed: the same items and seed give the same folds.
+        seed: the same items, loads and seed give the same folds.
+        loads: how much lesion each item holds, as `lesion_loads` measures it; None where it is not known.
 
     Raises:
         UsageError: if there are fewer than 2 folds, or the seed is negative or beyond 32 bits.
         LiversegError: if there are fewer patients than folds.
+        ValueError: if there are not as many loads as items.
     """
     if folds < 2:
         raise UsageError(f"{folds} folds asked for; at least 2 are needed")
@@ -40,20 +48,23 @@ def assign_folds(items: Sequence[DataItem], folds: int = 5, seed: int = 0) -> tu
     if len(patients) < folds:
         most = f"take 2 to {len(patients)}" if len(patients) >= 2 else "at least 2 patients are needed"
         raise LiversegError(f"{folds} folds asked for with {len(patients)} patients; {most}")
+    if loads is not None and len(loads) != len(items):
+        raise ValueError(f"{len(loads)} loads for {len(items)} items")
     groups = np.array([item.patient for item in items])
     kinds = Counter(item.lesion_type or "" for item in items)
     # types so rare that none could be in every fold cannot be spread
     spread = max(kinds.values()) >= folds
-    strata = np.array([(item.lesion_type or "") if spread else "" for item in items])
-    splitter = StratifiedGroupKFold(n_splits=folds, shuffle=True, random_state=seed)
-    numbers = np.empty(len(items), dtype=int)
-    for fold, (_, held_out) in enumerate(splitter.split(groups, strata, groups)):
-        numbers[held_out] = fold
+    types = np.array([(item.lesion_type or "") if spread else "" for item in items])
+    if loads is None or all(load is None for load in loads):
+        numbers = next(spread_splits([types], groups, folds, seed))
+    else:
+        amounts = np.array([np.nan if load is None else load for load in loads], dtype=float)
+        numbers = most_even_split(types, amounts, groups, folds, seed)
     return tuple(replace(item, fold=int(number)) for item, number in zip(items, numbers, strict=True))
 
 
 def hold_out(
-    items: Sequence[DataItem], share: float, seed: int = 0
+    items: Sequence[DataItem], share: float, seed: int = 0, loads: Sequence[float | None] | None = None
 ) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
     """Set whole patients aside for testing.
 
@@ -63,7 +74,8 @@ def hold_out(
     Args:
         items: as for `assign_folds`.
         share: share of the items to hold out, 0 to below 1; met as closely as whole parts allow.
-        seed: the same items and seed hold out the same patients.
+        seed: the same items, loads and seed hold out the same patients.
+        loads: as for `assign_folds`.
 
     Returns:
         The items kept, and the items held out, whose fold is None.
@@ -80,7 +92,7 @@ def hold_out(
     if patients < 2:
         raise LiversegError(f"test share {share} asked for with {patients} patients; at least 2 are needed")
     parts = _parts(items, share, patients)
-    numbered = assign_folds(items, parts, seed)
+    numbered = assign_folds(items, parts, seed, loads)
     sizes = Counter(item.fold for item in numbered)
     # how many parts are taken: somebody is held out, and somebody is left
     ends = np.cumsum([sizes[part] for part in range(parts)])[:-1]

@@ -22,9 +22,13 @@ from liverseg.datalists import (
 from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import LESION_TYPES
 
-patients = st.lists(st.tuples(st.integers(0, 30), st.sampled_from(LESION_TYPES)), min_size=40, max_size=120).filter(
-    lambda rows: len({patient for patient, _ in rows}) >= 8
+loads = st.one_of(st.none(), st.just(0.0), st.floats(0, 1e4), st.sampled_from([1.0, 50.0]))
+cohorts = st.integers(2, 30).flatmap(
+    lambda patients: st.lists(
+        st.tuples(st.integers(0, patients - 1), st.sampled_from([None, *LESION_TYPES]), loads), min_size=2, max_size=80
+    ).filter(lambda rows: len({row[0] for row in rows}) >= 2)
 )
+"""Rows of patient, type and load, of any number of patients, types and slices a patient."""
 
 
 def items_of(rows):
@@ -34,20 +38,35 @@ def items_of(rows):
     ]
 
 
-@settings(max_examples=40, deadline=None)
-@given(rows=patients, folds=st.integers(2, 5), seed=st.integers(0, 5), share=st.sampled_from([0, 0.1, 0.25, 0.4, 0.9]))
-def test_no_split_ever_shares_a_patient(rows, folds, seed, share):
-    items = items_of(rows)
-    kept, held_out = hold_out(items, share, seed)
+@settings(max_examples=60, deadline=None)
+@given(
+    rows=cohorts,
+    folds=st.integers(2, 6),
+    seed=st.integers(0, 2**32 - 1),
+    share=st.sampled_from([0, 0.1, 0.2, 0.25, 0.4, 0.9]),
+    with_loads=st.booleans(),
+)
+def test_no_split_ever_shares_a_patient(rows, folds, seed, share, with_loads):
+    items = items_of([row[:2] for row in rows])
+    loads = [row[2] for row in rows] if with_loads else None
+    kept, held_out = hold_out(items, share, seed, loads)
     assert sorted(item.slice for item in kept + held_out) == list(range(len(items)))
     assert not {item.patient for item in kept} & {item.patient for item in held_out}
+    assert kept
+    assert bool(held_out) == (share > 0)
+    assert (kept, held_out) == hold_out(items, share, seed, loads)
+    loads_kept = [loads[item.slice] for item in kept] if with_loads else None
     if len({item.patient for item in kept}) < folds:
+        with pytest.raises(LiversegError, match=f"{folds} folds asked for"):
+            assign_folds(kept, folds, seed, loads_kept)
         return
-    numbered = assign_folds(kept, folds, seed)
+    numbered = assign_folds(kept, folds, seed, loads_kept)
+    assert [item.slice for item in numbered] == [item.slice for item in kept]
     homes = {}
     for item in numbered:
         assert homes.setdefault(item.patient, item.fold) == item.fold
-    assert numbered == assign_folds(kept, folds, seed)
+    assert set(homes.values()) == set(range(folds))
+    assert numbered == assign_folds(kept, folds, seed, loads_kept)
 
 
 def test_types_are_spread_over_folds():

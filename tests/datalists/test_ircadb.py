@@ -7,51 +7,17 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from dicom_files import write_slice
+from ircadb_tree import CYST, SHAPE, TUMOUR, WHERE, image, patient, structure, write_volume
 
+from liverseg.cli.main import main
 from liverseg.datalists import DataItem, build_datalist, read_datalist
 from liverseg.datalists.ircadb import LICENCE, SOURCE, ircadb_items
-from liverseg.errors import LiversegError
-
-SHAPE = (4, 6, 5)
-"""Slices, rows and columns."""
-
-TUMOUR, CYST = np.s_[1:2, 2:4, 2:3], np.s_[2:3, 1:2, 1:2]
-WHERE = {"livert": TUMOUR, "liverc": CYST, "liverk": CYST, "liver": np.s_[1:3, 1:5, 1:4]}
-"""Voxels of a structure by the start of its name, as (slice, row, column)."""
+from liverseg.errors import LiversegError, UsageError
 
 
 @pytest.fixture(autouse=True)
 def _warnings(caplog):
     caplog.set_level(logging.WARNING, logger="liverseg.datalists.ircadb")
-
-
-def image(number):
-    """(slice, row, column) HU."""
-    return np.random.default_rng(number).integers(-1000, 1000, SHAPE).astype(np.int16)
-
-
-def write_volume(folder, volume, shift=0.0, **settings):
-    """Slices as 3D-IRCADb names them: no ending, counted from the head down here."""
-    for number, plane in enumerate(volume):
-        write_slice(folder / f"image_{len(volume) - 1 - number}", plane, (shift, 0, 1.6 * number), **settings)
-
-
-def structure(name, where=None):
-    """A 0/255 mask of a structure, empty for one that is neither the liver nor of it."""
-    mask = np.zeros(SHAPE, np.uint8)
-    mask[where or next((WHERE[start] for start in WHERE if name.lower().startswith(start)), np.s_[:0])] = 255
-    return mask
-
-
-def patient(root, number, *structures, modality="CT"):
-    """One patient with a liver and other structures."""
-    folder = root / f"3Dircadb1.{number}"
-    write_volume(folder / "PATIENT_DICOM", image(number))
-    for name in ("liver", "skin", *structures):
-        write_volume(folder / "MASKS_DICOM" / name, structure(name), modality=modality)
-    (folder / "MESHES_VTK").mkdir()
-    return folder
 
 
 def import_(root, **settings):
@@ -201,6 +167,31 @@ def test_a_list_is_built_with_source_and_licence(tmp_path):
     assert listed.labels == {"0": "background", "1": "liver", "2": "lesion"}
     assert {item.patient for item in listed.training + listed.test} == {f"ircadb-0{n}" for n in (1, 2, 3)}
     assert all((tmp_path / name).is_file() for item in listed.training for name in (item.image, item.label))
+
+
+def test_typed_on_the_command_line_is_a_sound_list_for_the_joint_bundle(tmp_path, caplog, capsys):
+    for number, lesions in enumerate((["liverkyst"], ["livercyst"], ["liverkyst", "livertumor"], ["livercyst"]), 1):
+        patient(tmp_path, number, *lesions)
+    options = ["--typed", "--folds", "2", "--output", str(tmp_path / "typed.json")]
+    assert main(["datalist", "ircadb", str(tmp_path), *options]) == 0
+    assert "of unknown type: ircadb-03" in caplog.text
+    listed = read_datalist(tmp_path / "typed.json")
+    assert listed.labels == {"0": "background", "1": "liver", "2": "cyst", "3": "hemangioma", "4": "metastasis"}
+    assert [(item.patient, item.lesion_type) for item in listed.training] == [
+        (f"ircadb-{number:02d}", "cyst") for number in (1, 2, 4)
+    ]
+    assert listed.folds == (0, 1)
+    capsys.readouterr()
+    assert main(["datalist", "check", str(tmp_path / "typed.json")]) == 0
+    assert "0 errors and 0 warnings in 6 files checked" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("source", ["lits", "decathlon", "cohort"])
+def test_typed_is_of_this_source_alone(source, tmp_path, capsys):
+    with pytest.raises(UsageError, match=f"source {source}: typed given; allowed for ircadb only"):
+        build_datalist(source, tmp_path, typed=True)
+    assert main(["datalist", source, str(tmp_path), "--typed"]) == 2
+    assert "unknown argument --typed" in capsys.readouterr().err
 
 
 def remove(path):
