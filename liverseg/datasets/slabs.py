@@ -109,8 +109,9 @@ class SlabDataset(Dataset):
         if self.transform is None:
             return element
         if isinstance(self.transform, Randomizable):
-            state = np.random.SeedSequence((self.seed, epoch, index)).generate_state(1)[0]
-            self.transform.set_random_state(seed=int(state))
+            # a Mersenne Twister, numpy's own choice here, takes as long to seed as a slab's view to draw
+            state = np.random.RandomState(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index))))
+            self.transform.set_random_state(state=state)
         return self.transform(element)
 
 

@@ -26,12 +26,7 @@ __all__ = ["SliceFile", "write_slices"]
 
 _MAGIC = b"LSSLICES"
 _TAIL = 8 + len(_MAGIC)  # length of the JSON before it, little-endian, and the word that says what this is
-_LZ4 = {
-    "codec": blosc2.Codec.LZ4,
-    "clevel": 1,
-    "filters": [blosc2.Filter.SHUFFLE],
-    "nthreads": 1,  # several files are read and written at a time instead
-}
+_LZ4 = {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}  # several files are worked on at a time instead
 _DAMAGED = "; delete it and run `liverseg prepare` again"
 
 
@@ -72,7 +67,7 @@ class SliceFile:
         try:
             with self.path.open("rb", buffering=0) as file:
                 for number, target in zip(numbers, out, strict=True):
-                    self._read_into(file, int(number), target)
+                    self._decompress(int(number), self._chunk(file, int(number)), target)
         except OSError as error:
             raise LiversegError(f"{self.path}: cannot be read ({error.strerror or error})") from error
         return out
@@ -86,11 +81,14 @@ class SliceFile:
         for number in range(self.shape[0]):
             self.read([number])
 
-    def _read_into(self, file: BinaryIO, number: int, target: np.ndarray) -> None:
+    def _chunk(self, file: BinaryIO, number: int) -> bytes:
         start, end = self._starts[number], self._starts[number + 1]
         file.seek(start)
+        return file.read(end - start)
+
+    def _decompress(self, number: int, chunk: bytes, target: np.ndarray) -> None:
         try:
-            blosc2.decompress2(file.read(end - start), dst=target, nthreads=1)
+            blosc2.decompress2(chunk, dst=target, nthreads=1)
             sound = isal_zlib.crc32(target) == self._sums[number]
         except (RuntimeError, ValueError, TypeError):  # what Blosc2 makes of bytes that are no chunk
             sound = False
@@ -110,11 +108,14 @@ def write_slices(path: str | os.PathLike, stack: np.ndarray, facts: Mapping[str,
         OSError: if it cannot be written.
     """
     starts, sums = [0], []
+    size = stack.dtype.itemsize
+    # of single bytes there is nothing to shuffle, but the shuffle would take ten times as long as all the rest
+    how = {**_LZ4, "typesize": size, "filters": [blosc2.Filter.SHUFFLE if size > 1 else blosc2.Filter.NOFILTER]}
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         for view in stack:
             slice_ = np.ascontiguousarray(view)
             sums.append(isal_zlib.crc32(slice_))
-            starts.append(starts[-1] + file.write(blosc2.compress2(slice_, typesize=stack.dtype.itemsize, **_LZ4)))
+            starts.append(starts[-1] + file.write(blosc2.compress2(slice_, **how)))
         head = {"shape": stack.shape, "dtype": stack.dtype.str, "starts": starts, "sums": sums, "facts": facts or {}}
         told = json.dumps(head).encode()
         file.write(told + len(told).to_bytes(8, "little") + _MAGIC)

@@ -8,14 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
-from monai.data import DataLoader
+from monai.data import DataLoader, Dataset
 from monai.utils import CommonKeys
 
 from liverseg.transforms import HUWindow, resample_views, salt_and_pepper
 
 __all__ = ["AheadDataLoader", "AugmentedBatch"]
-
-_AHEAD = 2
 
 
 class AugmentedBatch:
@@ -55,19 +53,28 @@ class AheadDataLoader(DataLoader):
     """A data loader without worker processes that loads the next batches while the network works on this one.
 
     One thread does so, in order: what comes out is what `DataLoader` gives, and an error in it is raised where its
-    batch was to come (MONAI's `ThreadDataLoader` ends the epoch silently instead). With worker processes it is their
-    ordinary loader.
+    batch was to come (MONAI's `ThreadDataLoader` ends the epoch silently instead).
+
+    Args:
+        dataset: as for `DataLoader`.
+        ahead: batches that are loaded ahead. 0 loads each when it is asked for: for a network on the same processor,
+            whose threads would wait for the one that shares its core. Worker processes load ahead by themselves.
+        kwargs: as for `DataLoader`.
     """
+
+    def __init__(self, dataset: Dataset, ahead: int = 2, **kwargs: Any) -> None:
+        super().__init__(dataset, **kwargs)
+        self.ahead = ahead
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch names a class of its own
         batches = super().__iter__()
-        return batches if self.num_workers else _ahead(batches)
+        return batches if self.num_workers or not self.ahead else _loaded_ahead(batches, self.ahead)
 
 
-def _ahead(batches: Iterator[Any]) -> Iterator[Any]:
+def _loaded_ahead(batches: Iterator[Any], ahead: int) -> Iterator[Any]:
     end = object()
     with ThreadPoolExecutor(1, thread_name_prefix="loading") as pool:
-        waiting = deque(pool.submit(next, batches, end) for _ in range(_AHEAD))
+        waiting = deque(pool.submit(next, batches, end) for _ in range(ahead))
         while (batch := waiting.popleft().result()) is not end:
             waiting.append(pool.submit(next, batches, end))
             yield batch

@@ -39,7 +39,7 @@ class HUWindow:
         """HU of any number type and shape to float in [-1, 1] (float32 unless a float type came in)."""
         values = hu if hu.is_floating_point() else hu.float()
         middle, half = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
-        return values.clamp(self.lower, self.upper).sub(middle).div(half)
+        return values.clamp(self.lower, self.upper).sub_(middle).div_(half)
 
 
 class HUWindowd(MapTransform):

@@ -20,11 +20,14 @@ __all__ = ["RandSlabViewd", "resample_views"]
 
 
 class RandSlabViewd(RandomizableTransform):
-    """Draw how a slab is seen and add it to its dictionary; image and label stay as they are.
+    """Draw how a slab is seen and add it to its dictionary, whose image and label are cut to what can be seen.
 
-    Adds `view`, float32 (2, 3): (row, column) of the slice for (row, column, 1) of the crop, in pixels; `hu_offset`,
-    float32, in HU; `noisy`, whether it gets salt and pepper. Kinds and ranges are those of the authors' released code;
-    where a crop lies and that zoom keeps proportions is our choice.
+    Adds `view`, float32 (2, 3): (row, column) of the cut slice for (row, column, 1) of the crop, in pixels;
+    `hu_offset`, float32, in HU; `noisy`, whether it gets salt and pepper. Kinds and ranges are those of the authors'
+    released code; where a crop lies and that zoom keeps proportions is our choice.
+
+    The cut is the smallest square that holds every view of a crop, so that what is moved and resampled is small and
+    of one size; of a slice that is smaller it takes all there is.
 
     Args:
         crop_size: edge of the square crop in pixels.
@@ -36,7 +39,7 @@ class RandSlabViewd(RandomizableTransform):
         flip: how often left and right change sides.
         hu_offset: largest offset in HU.
         noise: how often a slab gets salt and pepper.
-        label_key: entry with the label map, (1, H, W).
+        keys: entries that are cut, (channels, H, W): image, and last the label map.
     """
 
     def __init__(
@@ -49,14 +52,14 @@ class RandSlabViewd(RandomizableTransform):
         flip: float = 0.5,
         hu_offset: float = 10.0,
         noise: float = 0.5,
-        label_key: str = "label",
+        keys: Sequence[str] = ("image", "label"),
     ) -> None:
         super().__init__(prob=1.0)
         self.crop_size = crop_size
         self.crop_ratios = tuple(map(float, crop_ratios))
         self.rotation, self.zoom, self.shift, self.flip = rotation, zoom, shift, flip
         self.hu_offset, self.noise = hu_offset, noise
-        self.label_key = label_key
+        self.keys = tuple(keys)
 
     def arguments(self) -> dict[str, Any]:
         """What it draws from, as JSON holds it: a resumed training must see the same."""
@@ -65,31 +68,53 @@ class RandSlabViewd(RandomizableTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
-        label = np.asarray(out[self.label_key])[0]
+        label = np.asarray(out[self.keys[-1]])[0]
         centre = self._centre(label)
+        start = [self._start(place, length) for place, length in zip(centre, label.shape, strict=True)]
+        rows, columns = (slice(first, first + self._reach) for first in start)
+        for key in self.keys:
+            out[key] = out[key][..., rows, columns]
         angle = math.radians(self.R.uniform(-self.rotation, self.rotation))
         size = 1 + self.R.uniform(-self.zoom, self.zoom)
         shift = self.R.uniform(-self.shift, self.shift, 2) * self.crop_size
         side = -1.0 if self.R.uniform() < self.flip else 1.0
-        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        to_slice = turn @ np.diag([1.0, side]) / size
-        middle = np.full(2, (self.crop_size - 1) / 2)
-        out["view"] = torch.tensor(np.column_stack([to_slice, centre + shift - to_slice @ middle]), dtype=torch.float32)
+        cosine, sine = math.cos(angle) / size, math.sin(angle) / size
+        turn = ((cosine, -side * sine), (sine, side * cosine))
+        middle = (self.crop_size - 1) / 2
+        out["view"] = torch.tensor(
+            [
+                (*row, place - first + moved - sum(row) * middle)
+                for row, place, first, moved in zip(turn, centre, start, shift.tolist(), strict=True)
+            ]
+        )
         out["hu_offset"] = torch.tensor(self.R.uniform(-self.hu_offset, self.hu_offset), dtype=torch.float32)
         out["noisy"] = bool(self.R.uniform() < self.noise)
         return out
 
-    def _centre(self, label: np.ndarray) -> np.ndarray:
+    @property
+    def _reach(self) -> int:
+        """Edge in pixels of the square around a crop's centre that holds every view of it."""
+        angle = math.radians(min(self.rotation, 45))
+        half = self.crop_size / 2 * (math.cos(angle) + math.sin(angle)) / (1 - self.zoom)
+        return 2 * math.ceil(half + self.shift * self.crop_size) + 1
+
+    def _start(self, centre: float, length: int) -> int:
+        """First row or column of the cut; it is pushed inside the slice, where its edge is the slice's."""
+        return max(0, min(round(centre) - self._reach // 2, length - self._reach))
+
+    def _centre(self, label: np.ndarray) -> tuple[float, float]:
         """(row, column) a crop is centred on."""
-        pixels = [np.flatnonzero(label == value) for value in range(len(self.crop_ratios))]
-        ratios = np.array([ratio if len(own) else 0.0 for own, ratio in zip(pixels, self.crop_ratios, strict=True)])
-        shape = np.array(label.shape)
-        place = (shape - 1) / 2
-        if ratios.any():
-            own = pixels[self.R.choice(len(ratios), p=ratios / ratios.sum())]
-            place = np.array(divmod(own[self.R.randint(len(own))], label.shape[1]))
-        margin = np.minimum((self.crop_size - 1) / 2, (shape - 1) / 2)
-        return np.clip(place, margin, shape - 1 - margin)
+        height, width = label.shape
+        ratios = [ratio * bool((label == value).any()) for value, ratio in enumerate(self.crop_ratios)]
+        place = (height - 1) / 2, (width - 1) / 2
+        if any(ratios):
+            pixels = np.flatnonzero(label == self.R.choice(len(ratios), p=np.array(ratios) / sum(ratios)))
+            place = divmod(int(pixels[self.R.randint(len(pixels))]), width)
+        return self._inside(place[0], height), self._inside(place[1], width)
+
+    def _inside(self, place: float, length: int) -> float:
+        margin = (min(self.crop_size, length) - 1) / 2
+        return min(max(place, margin), length - 1 - margin)
 
 
 def resample_views(

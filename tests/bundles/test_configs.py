@@ -139,7 +139,7 @@ def test_what_both_trainings_share_is_the_same_in_both():
     shared = "hu_window slab_spacing_mm crop_size network_size datalist cache_dir weights device amp patience loss"
     for key in shared.split():
         assert pretrain[key] == joint[key], key
-    for path in ("trainer", "inferer", "sampler", "dataloader", "view", "preprocessing", "prepare_batch"):
+    for path in ("trainer", "inferer", "sampler", "dataloader", "prepare_batch"):
         assert pretrain["train"][path] == joint["train"][path], path
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
