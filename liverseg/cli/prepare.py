@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the verb; returns its exit code."""
-    from liverseg.datasets.prepare import prepare_datalist  # Blosc2 and torch are slow to import
+    from liverseg.datasets.prepare import prepare_datalist  # torch is slow to import
 
     prepared = prepare_datalist(args.list, args.dataset_dir or args.list.parent, args.output, workers=args.workers)
     for failure in prepared.failures:

@@ -1,9 +1,9 @@
 """Slices on disk, compressed one by one, so that any of them is read without the others, and each with a check sum.
 
-A file is a Blosc2 chunk for each slice, one behind the other, then their places and check sums as JSON. LZ4 behind a
+A file is a Blosc chunk for each slice, one behind the other, then their places and check sums as JSON. LZ4 behind a
 byte shuffle was the fastest to read of what was tried (`benchmarks/slab_access.py`): half the size of the voxels, and
-several times as fast as zarr or a stronger codec. Blosc2's own frames hold the same chunks, but are slower to write.
-Memory does not grow with the number of files, as it seems to when they are mapped, and no file is held open.
+several times as fast as zarr or a stronger codec. Memory does not grow with the number of files, as it seems to when
+they are mapped, and no file is held open.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import blosc2
 import numpy as np
 from isal import isal_zlib
+from numcodecs import Blosc, blosc
 
 from liverseg.errors import LiversegError
 from liverseg.files import whole_file
@@ -26,7 +26,7 @@ __all__ = ["SliceFile", "write_slices"]
 
 _MAGIC = b"LSSLICES"
 _TAIL = 8 + len(_MAGIC)  # length of the JSON before it, little-endian, and the word that says what this is
-_LZ4 = {"codec": blosc2.Codec.LZ4, "clevel": 1, "nthreads": 1}  # several files are worked on at a time instead
+blosc.use_threads = False  # several files are worked on at a time instead
 _DAMAGED = "; delete it and run `liverseg prepare` again"
 
 
@@ -67,7 +67,7 @@ class SliceFile:
         try:
             with self.path.open("rb", buffering=0) as file:
                 for number, target in zip(numbers, out, strict=True):
-                    self._decompress(int(number), self._chunk(file, int(number)), target)
+                    blosc.decompress(self._chunk(file, int(number)), target)
         except OSError as error:
             raise LiversegError(f"{self.path}: cannot be read ({error.strerror or error})") from error
         return out
@@ -84,16 +84,11 @@ class SliceFile:
     def _chunk(self, file: BinaryIO, number: int) -> bytes:
         start, end = self._starts[number], self._starts[number + 1]
         file.seek(start)
-        return file.read(end - start)
-
-    def _decompress(self, number: int, chunk: bytes, target: np.ndarray) -> None:
-        try:
-            blosc2.decompress2(chunk, dst=target, nthreads=1)
-            sound = isal_zlib.crc32(target) == self._sums[number]
-        except (RuntimeError, ValueError, TypeError):  # what Blosc2 makes of bytes that are no chunk
-            sound = False
-        if not sound:
+        chunk = file.read(end - start)
+        # before it is decompressed, which nobody should do with bytes that somebody else may have written
+        if isal_zlib.crc32(chunk) != self._sums[number]:
             raise LiversegError(f"{self.path}: slice {number} is not what was written, by its check sum{_DAMAGED}")
+        return chunk
 
 
 def write_slices(path: str | os.PathLike, stack: np.ndarray, facts: Mapping[str, Any] | None = None) -> None:
@@ -108,14 +103,12 @@ def write_slices(path: str | os.PathLike, stack: np.ndarray, facts: Mapping[str,
         OSError: if it cannot be written.
     """
     starts, sums = [0], []
-    size = stack.dtype.itemsize
-    # of single bytes there is nothing to shuffle, but the shuffle would take ten times as long as all the rest
-    how = {**_LZ4, "typesize": size, "filters": [blosc2.Filter.SHUFFLE if size > 1 else blosc2.Filter.NOFILTER]}
+    codec = Blosc("lz4", clevel=1, shuffle=Blosc.SHUFFLE if stack.dtype.itemsize > 1 else Blosc.NOSHUFFLE)
     with whole_file(path) as unfinished, unfinished.open("wb") as file:
         for view in stack:
-            slice_ = np.ascontiguousarray(view)
-            sums.append(isal_zlib.crc32(slice_))
-            starts.append(starts[-1] + file.write(blosc2.compress2(slice_, **how)))
+            chunk = codec.encode(np.ascontiguousarray(view))
+            sums.append(isal_zlib.crc32(chunk))
+            starts.append(starts[-1] + file.write(chunk))
         head = {"shape": stack.shape, "dtype": stack.dtype.str, "starts": starts, "sums": sums, "facts": facts or {}}
         told = json.dumps(head).encode()
         file.write(told + len(told).to_bytes(8, "little") + _MAGIC)

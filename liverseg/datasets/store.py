@@ -28,7 +28,7 @@ from liverseg.volumes import axial_orientation, grids_apart, read_volume, read_v
 
 __all__ = ["SliceCache", "StoredVolume", "VolumeStore", "check_pair"]
 
-_FORMAT = "5"  # part of every cache file's name: another layout or another check is another file
+_FORMAT = "4"  # part of every cache file's name: another layout or another check is another file
 _KINDS = ("image", "label")
 
 _Slices = SliceFile | NiftiSlices

@@ -1,6 +1,6 @@
 """Training and evaluation glue: losses, scores, handlers."""
 
-from liverseg.training.batches import AheadDataLoader, AugmentedBatch
+from liverseg.training.batches import AheadDataLoader, AugmentedBatch, batches_ahead
 from liverseg.training.best import BestWeights
 from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.collate import collate_whole_slices
@@ -33,6 +33,7 @@ __all__ = [
     "SlabScores",
     "StackedDeepSupervisionLoss",
     "ValidationScalars",
+    "batches_ahead",
     "collate_whole_slices",
     "load_for_evaluation",
     "load_run_data",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +14,7 @@ from monai.utils import CommonKeys
 
 from liverseg.transforms import HUWindow, resample_views, salt_and_pepper
 
-__all__ = ["AheadDataLoader", "AugmentedBatch"]
+__all__ = ["AheadDataLoader", "AugmentedBatch", "batches_ahead"]
 
 
 class AugmentedBatch:
@@ -49,6 +50,16 @@ class AugmentedBatch:
         return salt_and_pepper(windowed, batch["noisy"]), named
 
 
+def batches_ahead(device: torch.device) -> int:
+    """How many batches to load beside the network: 2 where a processor is free for that, else 0.
+
+    A network on the CPU that has all of them would wait for the one thread that shares its processor, and lose more
+    than it wins.
+    """
+    free = device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
+    return 2 if free else 0
+
+
 class AheadDataLoader(DataLoader):
     """A data loader without worker processes that loads the next batches while the network works on this one.
 
@@ -57,8 +68,8 @@ class AheadDataLoader(DataLoader):
 
     Args:
         dataset: as for `DataLoader`.
-        ahead: batches that are loaded ahead. 0 loads each when it is asked for: for a network on the same processor,
-            whose threads would wait for the one that shares its core. Worker processes load ahead by themselves.
+        ahead: batches that are loaded ahead; 0 loads each when it is asked for, see `batches_ahead`. Worker processes
+            load ahead by themselves.
         kwargs: as for `DataLoader`.
     """
 

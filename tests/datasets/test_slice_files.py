@@ -1,8 +1,8 @@
 """Files of slices: what was written is what is read, and damage is told by its check sum."""
 
-import blosc2
 import numpy as np
 import pytest
+from numcodecs import Blosc
 
 from liverseg.datasets.slice_files import SliceFile, write_slices
 from liverseg.errors import LiversegError
@@ -77,7 +77,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_write_that_fails_leaves_nothing(stack, tmp_path, monkeypatch):
-    whole = blosc2.compress2
+    whole = Blosc.encode
     calls = iter(range(100))
 
     def full(*args, **settings):
@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_nothing(stack, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         return whole(*args, **settings)
 
-    monkeypatch.setattr(blosc2, "compress2", full)
+    monkeypatch.setattr(Blosc, "encode", full)
     with pytest.raises(OSError, match="No space left"):
         write_slices(tmp_path / "a.slices", stack)
     assert not list(tmp_path.iterdir())

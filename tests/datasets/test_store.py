@@ -1,8 +1,8 @@
 """The store: what it maps is what the files hold, and what does not fit is refused by name."""
 
-import blosc2
 import numpy as np
 import pytest
+from numcodecs import Blosc
 
 from liverseg.datalists import DataItem
 from liverseg.datasets import VolumeStore
@@ -65,7 +65,7 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half(pair, tmp_path, monk
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(blosc2, "compress2", full)
+    monkeypatch.setattr(Blosc, "encode", full)
     with pytest.raises(LiversegError, match=r"cache cannot be written .No space left"):
         pair()
     assert not list((tmp_path / "cache").iterdir())

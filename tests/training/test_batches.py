@@ -1,5 +1,6 @@
 """Batches: loaded ahead as they would be loaded otherwise, errors included; windowed and augmented on the way."""
 
+import os
 import threading
 
 import pytest
@@ -8,7 +9,7 @@ from monai.data import DataLoader, Dataset
 from torch.utils.data import default_collate
 
 from liverseg.errors import LiversegError
-from liverseg.training import AheadDataLoader, AugmentedBatch
+from liverseg.training import AheadDataLoader, AugmentedBatch, batches_ahead
 from liverseg.transforms import RandSlabViewd
 
 
@@ -35,6 +36,19 @@ def test_batches_are_those_of_the_ordinary_loader(workers):
         told = [batch.tolist() for batch in ahead]
         assert told == [batch.tolist() for batch in DataLoader(dataset, batch_size=3)]
     assert len(ahead) == 4
+
+
+def test_batches_are_loaded_ahead_where_a_processor_is_free():
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(os.cpu_count())
+        assert batches_ahead(torch.device("cpu")) == 0
+        assert batches_ahead(torch.device("cuda")) == 2
+        if os.cpu_count() > 1:
+            torch.set_num_threads(1)
+            assert batches_ahead(torch.device("cpu")) == 2
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_the_next_batches_are_loaded_by_another_thread_and_not_too_many():
