@@ -17,7 +17,7 @@ from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LIVER
 from liverseg.volumes import is_nifti, read_volume
 
-__all__ = ["Piece", "is_png", "mask_values", "onto_grid", "read_mask"]
+__all__ = ["Piece", "is_png", "onto_grid", "read_mask", "read_picture"]
 
 _SAME_GRID_MM = 0.01
 _UNEVEN = 0.1
@@ -49,26 +49,6 @@ def is_png(name: str) -> bool:
     return name.lower().endswith(".png")
 
 
-def mask_values(path: Path) -> set[int] | None:
-    """The values of a NIfTI or PNG mask, 0 always among them; None for a DICOM SEG, whose segments have names.
-
-    Raises:
-        LiversegError: if it cannot be read, is of another kind or holds values that are not whole or below 0.
-    """
-    if not is_nifti(path) and not is_png(path.name):
-        return None
-    array = _picture(path) if is_png(path.name) else read_volume(path).array
-    voxels = array.ravel(order="K")
-    # a mask is a few long runs: one voxel of each is sorted instead of all, and threads do not wait for each other
-    others = voxels[1:][voxels[1:] != voxels[:-1]]
-    found = np.unique(np.append(voxels[:1], others))
-    found = found[found != 0]
-    if (found < 0).any() or (found != np.round(found)).any():
-        shown = ", ".join(f"{value:g}" for value in found[:5])
-        raise LiversegError(f"{path}: mask values {shown}; whole numbers from 0 are needed")
-    return {0, *(int(value) for value in found)}
-
-
 def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
     """A mask on the grid of its image.
 
@@ -84,7 +64,7 @@ def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
     if is_png(path.name):
         if number is None and grid.depth > 1:
             raise LiversegError(f"{path}: a PNG is one slice of {grid.depth}; its row needs the slice's number")
-        pixels = _picture(path)
+        pixels = read_picture(path)
         if pixels.shape != grid.picture_shape():
             own, wanted = ("×".join(map(str, one)) for one in (pixels.shape, grid.picture_shape()))
             raise LiversegError(f"{path}: {own} rows and columns; the image's slice has {wanted}")
@@ -102,8 +82,12 @@ def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
     return Piece(everywhere, values, liver)
 
 
-def _picture(path: Path) -> np.ndarray:
-    """A grey or palette PNG's values as (row, column), palette numbers as they are."""
+def read_picture(path: Path) -> np.ndarray:
+    """A grey or palette PNG's values as (row, column), palette numbers as they are.
+
+    Raises:
+        LiversegError: if it cannot be read or is coloured.
+    """
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
