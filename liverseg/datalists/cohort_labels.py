@@ -231,21 +231,21 @@ def _paint_slices(target: np.ndarray, grid: Grid, lesion: np.ndarray, rows: Sequ
 
 def _paint_numbered(target: np.ndarray, grid: Grid, piece: Piece, rows: Sequence[CohortRow]) -> None:
     """Give each numbered lesion the type of its row; a lesion without a row is refused."""
-    left = piece.values.copy()
+    numbers = piece.numbers
     for row in rows:
-        here = piece.values == row.lesion
         if row.lesion_type is None:
             raise untyped(row)
-        if not here.any():
-            found = ", ".join(map(str, np.unique(piece.values[piece.values > 0])[:10])) or "none"
+        if row.lesion not in numbers:
+            found = ", ".join(map(str, numbers[:10])) or "none"
             raise LiversegError(f"{row.where}: no lesion {row.lesion} in {row.mask}; it has {found}")
+        here = piece.lesion(row.lesion)
         if row.slice is not None and here.shape == grid.shape and not here[grid.plane(row.slice)].any():
             raise LiversegError(f"{row.where}: lesion {row.lesion} is not in slice {row.slice} of {row.mask}")
         _put(target, here, _value(row), row)
-        left[here] = 0
-    if left.any():
+    left = sorted({*numbers} - {row.lesion for row in rows})
+    if left:
         raise LiversegError(
-            f"{rows[0].where}: {rows[0].mask} has lesion {int(left[left > 0].min())}, which no row types; "
+            f"{rows[0].where}: {rows[0].mask} has lesion {left[0]}, which no row types; "
             "add a row with its number and type, or take it out of the mask"
         )
 
