@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
 
-from liverseg.datalists.cohort_images import convert_image
-from liverseg.datalists.cohort_labels import has_types, named, reading, write_label
-from liverseg.datalists.cohort_masks import is_png, mask_values
+from liverseg.datalists.cohort_facts import MaskFacts, mask_facts
+from liverseg.datalists.cohort_images import Grid, convert_image, read_grid
+from liverseg.datalists.cohort_labels import check_as_it_is, has_types, named, reading, write_label
+from liverseg.datalists.cohort_masks import is_png
 from liverseg.datalists.cohort_table import COLUMNS, CohortRow, Types, read_rows
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
-from liverseg.volumes import is_nifti, read_volume_header
+from liverseg.volumes import is_nifti
 
 __all__ = ["COLUMNS", "cohort_items"]
 
@@ -51,14 +52,17 @@ def cohort_items(
     images: dict[str, list[CohortRow]] = {}
     for row in rows:
         images.setdefault(os.path.normpath(row.image), []).append(row)
-    how = _readings(root, rows, progress)
+    facts, grids = _read_files(root, rows, progress)
+    how = _readings(rows, facts)
     labels: dict[int, tuple[str, str]] = {}
     for own in images.values():
         with named(own[0]):
             image = convert_image(root, own[0].image)
-        as_it_is = image == own[0].image and all(how[row.mask] == "typed" and not row.liver_mask for row in own)
-        label = "" if as_it_is else write_label(root, image, own, how)
-        labels |= {row.number: (row.image if as_it_is else image, label or row.mask) for row in own}
+        if image == own[0].image and _stay(own, how, facts, grids[image]):
+            labels |= {row.number: (row.image, row.mask) for row in own}
+        else:
+            label = write_label(root, image, own, how)
+            labels |= {row.number: (image, label) for row in own}
     kinds: dict[tuple[str, str], set[str | None]] = {}
     for row in rows:
         if row.slice is None:
@@ -107,43 +111,55 @@ def _kind(row: CohortRow) -> str:
     return row.lesion_type or "without a type"
 
 
-def _readings(root: Path, rows: Sequence[CohortRow], progress: bool) -> dict[str, str]:
+def _readings(rows: Sequence[CohortRow], facts: Mapping[str, MaskFacts]) -> dict[str, str]:
     """How each mask's values are to be read; see `reading`."""
-    values = _read_files(root, rows, progress)
     masks: dict[str, list[CohortRow]] = {}
     for row in rows:
         masks.setdefault(row.mask, []).append(row)
+    values = {mask: facts[mask].values for mask in masks}
     mixed = any(has_types(held) for mask, held in values.items() if held and masks[mask][0].lesion is None)
     return {mask: reading(own, values[mask], mixed) for mask, own in masks.items()}
 
 
-def _read_files(root: Path, rows: Sequence[CohortRow], progress: bool) -> dict[str, set[int] | None]:
-    """Each mask's `mask_values`; the first row whose NIfTI image or mask cannot be read is refused.
+def _stay(rows: Sequence[CohortRow], how: Mapping[str, str], facts: Mapping[str, MaskFacts], grid: Grid) -> bool:
+    """Whether the masks of a NIfTI image are used as they are; a row that does not fit its mask is refused then."""
+    for row in rows:
+        if how[row.mask] != "typed" or row.liver_mask or not facts[row.mask].lies_on(grid):
+            return False
+    for row in rows:
+        check_as_it_is(row, facts[row.mask], grid)
+    return True
+
+
+def _read_files(root: Path, rows: Sequence[CohortRow], progress: bool) -> tuple[dict[str, MaskFacts], dict[str, Grid]]:
+    """Each mask's facts and each NIfTI image's grid; the first row whose file of these cannot be read is refused.
 
     DICOM images and segmentations are read later, when something is made of them.
     """
     first: dict[tuple[str, bool], CohortRow] = {}
+    slices: dict[str, set[int]] = {}
     for row in rows:
         if is_nifti(row.image):
             first.setdefault((row.image, False), row)
         first.setdefault((row.mask, True), row)
+        slices.setdefault(row.mask, set()).update(() if row.slice is None else (row.slice,))
 
-    def read(file: tuple[str, bool]) -> set[int] | None:
+    def read(file: tuple[str, bool]) -> MaskFacts | Grid:
         name, is_mask = file
         with named(first[file]):
-            if is_mask:
-                return mask_values(root / name)
-            read_volume_header(root / name)
-            return None
+            return mask_facts(root / name, slices[name]) if is_mask else read_grid(root / name, dicom=False)
 
-    values: dict[str, set[int] | None] = {}
+    facts: dict[str, MaskFacts] = {}
+    grids: dict[str, Grid] = {}
     # decompression and numpy leave the interpreter's lock; `map` keeps the order, and so which error is the first
     with (
         ThreadPoolExecutor(os.cpu_count()) as pool,
         tqdm(total=len(first), desc="reading", unit="file", file=sys.stderr, disable=None if progress else True) as bar,
     ):
-        for (name, is_mask), held in zip(first, pool.map(read, first), strict=True):
+        for (name, _), found in zip(first, pool.map(read, first), strict=True):
             bar.update()
-            if is_mask:
-                values[name] = held
-    return values
+            if isinstance(found, Grid):
+                grids[name] = found
+            else:
+                facts[name] = found
+    return facts, grids

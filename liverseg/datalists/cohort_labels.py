@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from liverseg.datalists.cohort_facts import MaskFacts
 from liverseg.datalists.cohort_images import Grid, mirrored, read_grid
 from liverseg.datalists.cohort_masks import Piece, is_png, read_mask
 from liverseg.datalists.cohort_table import CohortRow
@@ -15,7 +16,7 @@ from liverseg.datalists.converted import is_current, state_of, write_nifti, writ
 from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
 
-__all__ = ["has_types", "named", "reading", "untyped", "write_label"]
+__all__ = ["check_as_it_is", "has_types", "named", "reading", "untyped", "write_label"]
 
 _TYPED = {label.index for label in JOINT_LABELS}
 _LITS = {0, LIVER, LESION}
@@ -42,7 +43,7 @@ def reading(rows: Sequence[CohortRow], values: set[int] | None, mixed: bool) -> 
 
     Args:
         rows: the rows of the mask.
-        values: what it holds, `mask_values`; None for a DICOM SEG.
+        values: what it holds, `mask_facts`; None for a DICOM SEG.
         mixed: whether any mask of the table holds types for certain, 3 or 4.
 
     Raises:
@@ -95,6 +96,33 @@ def _value(row: CohortRow) -> int:
     return LESION + LESION_TYPES.index(str(row.lesion_type))
 
 
+def check_as_it_is(row: CohortRow, facts: MaskFacts, grid: Grid) -> None:
+    """Refuse a row whose slice its typed mask lacks, or lacks its type in.
+
+    Args:
+        row: a row whose mask is used as it is, `reading` "typed".
+        facts: the mask's, with the row's slice; it lies on the image's grid.
+        grid: the image's.
+
+    Raises:
+        LiversegError: as told.
+    """
+    _check_slice(row, grid)
+    held = facts.values if row.slice is None else facts.on_slice[row.slice]
+    if row.lesion_type and _value(row) not in (held or ()):
+        raise _absent(row)
+
+
+def _check_slice(row: CohortRow, grid: Grid) -> None:
+    if row.slice is not None and row.slice >= grid.depth:
+        raise LiversegError(f"{row.where}: slice {row.slice}; the image has slices 0 to {grid.depth - 1}")
+
+
+def _absent(row: CohortRow) -> LiversegError:
+    where = f"slice {row.slice} of {row.mask}" if row.slice is not None else row.mask
+    return LiversegError(f"{row.where}: no {row.lesion_type} in {where}; correct type, slice or mask")
+
+
 def write_label(root: Path, image: str, rows: Sequence[CohortRow], how: Mapping[str, str]) -> str:
     """Write the one label map of an image, unless it is there and nothing has changed.
 
@@ -132,8 +160,7 @@ def _painted(root: Path, grid: Grid, rows: Sequence[CohortRow], how: Mapping[str
     livers = set()
     for row in rows:
         with named(row):
-            if row.slice is not None and row.slice >= grid.depth:
-                raise LiversegError(f"slice {row.slice}; the image has slices 0 to {grid.depth - 1}")
+            _check_slice(row, grid)
             key = (row.mask, row.slice if is_png(row.mask) else None)
             if key not in pieces:
                 pieces[key] = read_mask(root / row.mask, grid, row.slice), []
@@ -154,8 +181,7 @@ def _painted(root: Path, grid: Grid, rows: Sequence[CohortRow], how: Mapping[str
     for row in rows:
         shown = label if row.slice is None else label[grid.plane(row.slice)]
         if row.lesion_type and not (shown == _value(row)).any():
-            where = f"slice {row.slice} of {row.mask}" if row.slice is not None else row.mask
-            raise LiversegError(f"{row.where}: no {row.lesion_type} in {where}; correct type, slice or mask")
+            raise _absent(row)
     return label
 
 
@@ -205,21 +231,21 @@ def _paint_slices(target: np.ndarray, grid: Grid, lesion: np.ndarray, rows: Sequ
 
 def _paint_numbered(target: np.ndarray, grid: Grid, piece: Piece, rows: Sequence[CohortRow]) -> None:
     """Give each numbered lesion the type of its row; a lesion without a row is refused."""
-    left = piece.values.copy()
+    numbers = piece.numbers
     for row in rows:
-        here = piece.values == row.lesion
         if row.lesion_type is None:
             raise untyped(row)
-        if not here.any():
-            found = ", ".join(map(str, np.unique(piece.values[piece.values > 0])[:10])) or "none"
+        if row.lesion not in numbers:
+            found = ", ".join(map(str, numbers[:10])) or "none"
             raise LiversegError(f"{row.where}: no lesion {row.lesion} in {row.mask}; it has {found}")
+        here = piece.lesion(row.lesion)
         if row.slice is not None and here.shape == grid.shape and not here[grid.plane(row.slice)].any():
             raise LiversegError(f"{row.where}: lesion {row.lesion} is not in slice {row.slice} of {row.mask}")
         _put(target, here, _value(row), row)
-        left[here] = 0
-    if left.any():
+    left = sorted({*numbers} - {row.lesion for row in rows})
+    if left:
         raise LiversegError(
-            f"{rows[0].where}: {rows[0].mask} has lesion {int(left[left > 0].min())}, which no row types; "
+            f"{rows[0].where}: {rows[0].mask} has lesion {left[0]}, which no row types; "
             "add a row with its number and type, or take it out of the mask"
         )
 

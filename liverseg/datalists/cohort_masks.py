@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LIVER
 from liverseg.volumes import is_nifti, read_volume
 
-__all__ = ["Piece", "is_png", "mask_values", "onto_grid", "read_mask"]
+__all__ = ["Piece", "is_png", "onto_grid", "read_mask", "read_picture"]
 
 _SAME_GRID_MM = 0.01
 _UNEVEN = 0.1
@@ -37,36 +39,30 @@ class Piece:
         index: where it lies in the image's array.
         values: what it holds, in the image's own axis order; of a SEG the numbers of its lesion segments.
         liver: True where a SEG's segments of the liver are; None for other masks.
+        beneath: pixels of a SEG's segments where `values` holds another that lies there too, by number, shape (n, 3).
     """
 
     index: tuple[slice, ...]
     values: np.ndarray
     liver: np.ndarray | None = None
+    beneath: Mapping[int, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The numbers above 0 it holds, sorted."""
+        return sorted({*map(int, np.unique(self.values[self.values > 0])), *self.beneath})
+
+    def lesion(self, number: int) -> np.ndarray:
+        """True where a numbered lesion is, shape as `values`; lesions of a SEG may overlap."""
+        inside = self.values == number
+        if number in self.beneath:
+            inside[tuple(self.beneath[number].T)] = True
+        return inside
 
 
 def is_png(name: str) -> bool:
     """True for a file name that ends in .png."""
     return name.lower().endswith(".png")
-
-
-def mask_values(path: Path) -> set[int] | None:
-    """The values of a NIfTI or PNG mask, 0 always among them; None for a DICOM SEG, whose segments have names.
-
-    Raises:
-        LiversegError: if it cannot be read, is of another kind or holds values that are not whole or below 0.
-    """
-    if not is_nifti(path) and not is_png(path.name):
-        return None
-    array = _picture(path) if is_png(path.name) else read_volume(path).array
-    voxels = array.ravel(order="K")
-    # a mask is a few long runs: one voxel of each is sorted instead of all, and threads do not wait for each other
-    others = voxels[1:][voxels[1:] != voxels[:-1]]
-    found = np.unique(np.append(voxels[:1], others))
-    found = found[found != 0]
-    if (found < 0).any() or (found != np.round(found)).any():
-        shown = ", ".join(f"{value:g}" for value in found[:5])
-        raise LiversegError(f"{path}: mask values {shown}; whole numbers from 0 are needed")
-    return {0, *(int(value) for value in found)}
 
 
 def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
@@ -84,7 +80,7 @@ def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
     if is_png(path.name):
         if number is None and grid.depth > 1:
             raise LiversegError(f"{path}: a PNG is one slice of {grid.depth}; its row needs the slice's number")
-        pixels = _picture(path)
+        pixels = read_picture(path)
         if pixels.shape != grid.picture_shape():
             own, wanted = ("×".join(map(str, one)) for one in (pixels.shape, grid.picture_shape()))
             raise LiversegError(f"{path}: {own} rows and columns; the image's slice has {wanted}")
@@ -98,12 +94,15 @@ def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
         return Piece(everywhere, values)
     if not is_dicom(path):
         raise LiversegError(f"{path}: neither NIfTI, PNG nor DICOM; masks of these three kinds are read")
-    values, liver = _segments(path, grid)
-    return Piece(everywhere, values, liver)
+    return _segments(path, grid)
 
 
-def _picture(path: Path) -> np.ndarray:
-    """A grey or palette PNG's values as (row, column), palette numbers as they are."""
+def read_picture(path: Path) -> np.ndarray:
+    """A grey or palette PNG's values as (row, column), palette numbers as they are.
+
+    Raises:
+        LiversegError: if it cannot be read or is coloured.
+    """
     try:
         with Image.open(path) as image:
             pixels = np.asarray(image)
@@ -161,8 +160,8 @@ def onto_grid(
     return tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True)), turned
 
 
-def _segments(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of a SEG's lesion segments, uint16, and True where its liver is.
+def _segments(path: Path, grid: Grid) -> Piece:
+    """A SEG's lesion segments and its liver.
 
     Each frame is put where its own position says: many a SEG leaves empty slices out, or has a wrong slice spacing.
     """
@@ -182,6 +181,7 @@ def _segments(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     except Exception as error:  # highdicom raises what its parts raise, of many kinds
         raise LiversegError(f"{path}: cannot be read as DICOM SEG ({' '.join(str(error).split())})") from error
     values, liver = np.zeros(grid.shape, np.uint16, order="F"), np.zeros(grid.shape, bool, order="F")
+    beneath: dict[int, list[np.ndarray]] = defaultdict(list)
     slack = _UNEVEN * float(np.linalg.norm(grid.affine[:3, :3], axis=0).min())
     for frame, affine in frames:
         if not frame.any():
@@ -193,13 +193,18 @@ def _segments(path: Path, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
                 raise LiversegError(
                     f"{path}: pixels of segment {number}, but segments described are {described}; export it again"
                 )
+            here = numbers == number
             if livers[int(number)]:
-                liver[index][numbers == number] = True
-            else:
-                values[index][numbers == number] = number
+                liver[index][here] = True
+                continue
+            for other in {*map(int, np.unique(values[index][here]))} - {0, int(number)}:
+                shared = here & (values[index] == other)
+                beneath[other].append(np.argwhere(shared) + [side.start for side in index])
+            values[index][here] = number
     kinds = ", ".join(f"{number} is {'liver' if is_liver else 'lesion'}" for number, is_liver in livers.items())
     logging.getLogger(__name__).info("%s: segment %s", path, kinds)
-    return values, liver
+    everywhere = (slice(None),) * 3
+    return Piece(everywhere, values, liver, {number: np.concatenate(places) for number, places in beneath.items()})
 
 
 def _is_liver(segment: Any) -> bool:

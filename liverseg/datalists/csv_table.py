@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,7 @@ from liverseg.errors import LiversegError
 
 __all__ = ["check_columns", "read_csv"]
 
-_SEPARATORS = (",", ";", "\t")
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 """What may separate cells. Excel writes semicolons where the comma is the decimal sign."""
 
 
@@ -27,7 +28,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         columns: those it must have.
 
     Raises:
-        LiversegError: if it is not UTF-8 or a needed column is missing.
+        LiversegError: if it is not UTF-8, a needed column is missing or a row has more cells than there are columns.
         OSError: if it cannot be opened.
         ValueError: pandas', if its rows cannot be told apart.
     """
@@ -42,6 +43,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     headers = {separator: _header(text, separator) for separator in _SEPARATORS}
     separator = max(_SEPARATORS, key=lambda one: len({*columns} & {*headers[one]}))  # of equals the first, the comma
     check_columns(path, headers[separator], columns, ", separated by comma, semicolon or tab")
+    _check_widths(path, text, separator)
     table = pd.read_csv(
         io.StringIO(text),
         sep=separator,
@@ -69,9 +71,25 @@ def check_columns(path: Path, found: Iterable[str], needed: Sequence[str], how: 
         )
 
 
+def _check_widths(path: Path, text: str, separator: str) -> None:
+    """Refuse a row with more cells than the header: pandas takes the first of them for names of rows."""
+    rows = _rows(text, separator)
+    with suppress(csv.Error):  # pandas tells it better
+        columns = len(next(rows, []))
+        for number, cells in enumerate(rows, 2):
+            if len(cells) > columns:
+                raise LiversegError(
+                    f"{path}, row {number}: {len(cells)} cells, but the first row names {columns} columns; "
+                    f"put a cell with a {_SEPARATORS[separator]} in it into quotes, or name every column"
+                )
+
+
+def _rows(text: str, separator: str) -> Iterator[list[str]]:
+    return csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
+
+
 def _header(text: str, separator: str) -> list[str]:
     try:
-        rows = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
-        return [name.strip() for name in next(rows, [])]
+        return [name.strip() for name in next(_rows(text, separator), [])]
     except csv.Error:  # a cell without end: no header in this separator
         return []

@@ -13,32 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from liverseg.datalists.items import Broken, DataItem, broken_rules, read_item, shown
 from liverseg.errors import LiversegError
 from liverseg.files import whole_file
-from liverseg.labels import LESION_TYPES, labels_for
+from liverseg.labels import labels_for
 
-__all__ = ["DataItem", "DataList", "read_datalist", "shown", "write_datalist"]
-
-
-@dataclass(frozen=True)
-class DataItem:
-    """One labelled volume, or one annotated slice of it.
-
-    Attributes:
-        image: CT, a path relative to `dataset_dir`.
-        label: label map on the image's grid, relative too; None for a test image without one.
-        patient: whose it is; nothing of one patient may lie in two folds.
-        fold: validation fold, from 0; None in the test list.
-        slice: number of the annotated slice along the file's own slice axis, from 0; None for a whole volume.
-        lesion_type: type of the slice's lesions, one of `LESION_TYPES`; None where it is not known.
-    """
-
-    image: str
-    label: str | None
-    patient: str
-    fold: int | None = None
-    slice: int | None = None
-    lesion_type: str | None = None
+__all__ = ["DataItem", "DataList", "inspect_datalist", "label_table", "read_datalist", "write_datalist"]
 
 
 @dataclass(frozen=True)
@@ -75,32 +55,8 @@ class DataList:
 
     def check(self, where: str) -> None:
         """Refuse a list that would leak a patient or names what does not exist; `where` begins the message."""
-        if not self.training and not self.test:
-            raise LiversegError(f"{where}: the data list is empty; it needs items under training or test")
-        home: dict[str, str] = {}
-        owner: dict[str, str] = {}
-        places = [(item, f"fold {item.fold}") for item in self.training] + [(item, "test") for item in self.test]
-        for item, place in places:
-            if home.setdefault(item.patient, place) != place:
-                raise LiversegError(
-                    f"{where}: patient {item.patient} is in {home[item.patient]} and in {place}; "
-                    "one patient may be in one fold only"
-                )
-            image = os.path.normpath(item.image)
-            if owner.setdefault(image, item.patient) != item.patient:
-                raise LiversegError(
-                    f"{where}: image {item.image} belongs to patient {owner[image]} and to patient {item.patient}; "
-                    "one image is one patient's"
-                )
-            if item.lesion_type is not None and item.lesion_type not in LESION_TYPES:
-                raise LiversegError(
-                    f"{where}: {item.image} has lesion_type {item.lesion_type!r}; allowed: {_listed(LESION_TYPES)}"
-                )
-        for item in self.training:
-            if item.label is None:
-                raise LiversegError(f"{where}: training image {item.image} has no label")
-            if item.fold is None:
-                raise LiversegError(f"{where}: training image {item.image} has no fold; split the list first")
+        for broken in broken_rules(self.training, self.test):
+            raise LiversegError(f"{where}: {broken}")
 
 
 def _listed(values: Sequence[Any]) -> str:
@@ -148,57 +104,54 @@ def read_datalist(path: str | os.PathLike) -> DataList:
         LiversegError: if the file is missing, is not JSON, lacks a key, holds a value of the wrong kind, names an
             unknown type, has a patient in two folds or an image of two patients.
     """
-    path = Path(path)
+    datalist, broken = inspect_datalist(Path(path))
+    if broken:
+        raise LiversegError(f"{path}: {broken[0]}")
+    return datalist
+
+
+def inspect_datalist(path: Path) -> tuple[DataList, list[Broken]]:
+    """A data list as far as it can be read, and all that is wrong with it.
+
+    Items without an image and values of the wrong kind are left out.
+    """
+    content: dict[str, Any] = {}
+    broken = []
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise LiversegError(f"{path}: no such data list; `liverseg datalist` writes one for a folder") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LiversegError(f"{path}: not a readable JSON data list ({error})") from error
-    if not isinstance(content, dict) or not {"training", "test"} & {*content}:
-        raise LiversegError(f"{path}: not a data list; it needs the lists training and test")
-    for key, kind, needed in (("training", list, "a list"), ("test", list, "a list"), ("labels", dict, "an object")):
-        if not isinstance(content.get(key, kind()), kind):
-            raise LiversegError(f"{path}: {key} is {shown(content[key])}; {needed} is needed")
+        read = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        broken.append(Broken("missing", "no such data list; `liverseg datalist` writes one for a folder"))
+    except (OSError, ValueError, RecursionError) as error:
+        what = f"not a readable JSON data list ({' '.join(str(error).split())}); write it again"
+        broken.append(Broken("unreadable", what))
+    else:
+        if isinstance(read, dict) and {"training", "test"} & {*read}:
+            content = read
+        else:
+            broken.append(Broken("list", "not a data list; it needs the lists training and test"))
+    parts: dict[str, list[DataItem]] = {"training": [], "test": []}
+    for part, items in parts.items():
+        rows = content.get(part, [])
+        if not isinstance(rows, list):
+            broken.append(Broken("list", f"{part} is {shown(rows)}; a list is needed"))
+            continue
+        for number, row in enumerate(rows):
+            item, found = read_item(f"item {number} of {part}", row)
+            broken += found
+            items += [item] if item else []
+    labels = content.get("labels", {})
+    if not isinstance(labels, dict) or not all(index.isdecimal() for index in labels):
+        broken.append(Broken("list", f'labels is {shown(labels)}; an object such as {{"1": "liver"}} is needed'))
+        labels = {}
     datalist = DataList(
         name=str(content.get("name", path.stem)),
         version=str(content.get("version", "")),
         source=str(content.get("source", "")),
         licence=str(content.get("licence", content.get("license", ""))),
-        labels={str(index): str(name) for index, name in content.get("labels", {}).items()},
-        training=tuple(_item(path, item) for item in content.get("training", [])),
-        test=tuple(_item(path, item) for item in content.get("test", [])),
+        labels={index: str(name) for index, name in labels.items()},
+        training=tuple(parts["training"]),
+        test=tuple(parts["test"]),
     )
-    datalist.check(str(path))
-    return datalist
-
-
-def _item(path: Path, raw: Any) -> DataItem:
-    if isinstance(raw, str):  # the Decathlon's test lists are bare paths
-        raw = {"image": raw}
-    if not isinstance(raw, dict) or not isinstance(raw.get("image"), str):
-        raise LiversegError(f"{path}: item {shown(raw)} has no image, or not as text")
-    for key in ("fold", "slice"):
-        value = raw.get(key)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-            raise LiversegError(f"{path}: {raw['image']} has {key} {shown(value)}; a whole number from 0 is needed")
-    for key in ("label", "lesion_type"):
-        if raw.get(key) is not None and not isinstance(raw[key], str):
-            raise LiversegError(f"{path}: {raw['image']} has {key} {shown(raw[key])}; text is needed")
-    patient = raw.get("patient", raw["image"])
-    if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
-        raise LiversegError(f"{path}: {raw['image']} has patient {shown(patient)}; text or a whole number is needed")
-    return DataItem(
-        image=raw["image"],
-        label=raw.get("label"),
-        patient=str(patient),
-        fold=raw.get("fold"),
-        slice=raw.get("slice"),
-        lesion_type=raw.get("lesion_type"),
-    )
-
-
-def shown(value: Any) -> str:
-    """A value of a JSON file as it stands there, cut to 80 characters, for messages."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 80 else f"{text[:77]}..."
+    if datalist.training or datalist.test or not broken:
+        broken += broken_rules(datalist.training, datalist.test)
+    return datalist, broken

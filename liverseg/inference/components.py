@@ -7,26 +7,14 @@ from typing import Final
 import cc3d
 import numpy as np
 
+from liverseg.boxes import bounding_box
 from liverseg.inference.inferer import SlabPrediction
 from liverseg.labels import LESION, LIVER
 
-__all__ = ["bounding_box", "keep_largest_liver", "lesion_components"]
+__all__ = ["keep_largest_liver", "lesion_components"]
 
 _ANY_NEIGHBOUR: Final = 26
 _FACE_NEIGHBOUR: Final = 6
-
-
-def bounding_box(mask: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """The smallest box that holds every true voxel of a 3-D mask; None if there is none."""
-    by_slice = mask.any(axis=(1, 2))
-    if not by_slice.any():
-        return None
-    in_plane = np.any(mask, axis=0)
-    box = []
-    for filled in (by_slice, np.any(in_plane, axis=1), np.any(in_plane, axis=0)):
-        found = np.flatnonzero(filled)
-        box.append(slice(int(found[0]), int(found[-1]) + 1))
-    return box[0], box[1], box[2]
 
 
 def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liverseg.inference.components import bounding_box, lesion_components
+from liverseg.boxes import bounding_box
+from liverseg.inference.components import lesion_components
 from liverseg.inference.inferer import SlabPrediction
 from liverseg.labels import LESION, LIVER
 

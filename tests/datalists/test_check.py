@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 from ct_tree import AFFINE, LABEL, SHAPE, TYPED, VOLUME, check, found_in, make_case, save, write_list, write_tree
 
+from liverseg.datalists import read_datalist
 from liverseg.datalists.check import check_datalist, findings_in_words, write_findings
 from liverseg.errors import LiversegError, UsageError
 
@@ -113,16 +114,21 @@ LISTS = {
         [("volume-2.nii.gz", "error", "two patients")],
         "patient p2 and to patient p9",
     ),
-    "no label": (lambda c: c["training"][0].pop("label"), [(VOLUME, "error", "missing")], "without a label"),
+    "no label": (lambda c: c["training"][0].pop("label"), [(VOLUME, "error", "missing")], "it has no label; training"),
     "no fold": (lambda c: c["training"][0].pop("fold"), [(VOLUME, "error", "no fold")], "split the list"),
     "fold -1": (
         lambda c: c["training"][0].update(fold=-1),
         [(VOLUME, "error", "list"), (VOLUME, "error", "no fold")],
-        "fold is -1; a whole number",
+        "has fold -1; a whole number",
     ),
     "type": (lambda c: c["test"][0].update(lesion_type="hcc"), [("volume-2.nii.gz", "error", "list")], "'hcc'"),
     "no image": (lambda c: c["test"].append({}), [("datalist.json", "error", "list")], "item 1 of test, {}, has no"),
     "labels": (lambda c: c.update(labels=["liver"]), [("datalist.json", "error", "list")], "labels is"),
+    "label index": (
+        lambda c: c.update(labels={"liver": 1}),
+        [("datalist.json", "error", "list")],
+        'labels is {"liver": 1}; an object such as',
+    ),
     "empty": (lambda c: c.update(training=[], test=[]), [("datalist.json", "error", "list")], "empty"),
     "no lists": (lambda c: (c.pop("training"), c.pop("test")), [("datalist.json", "error", "list")], "needs"),
 }
@@ -136,15 +142,23 @@ def test_unsound_lists_are_findings_and_the_rest_is_checked(defect, tree):
     write_list(tree, content)
     assert found_in(tree) == expected
     assert re.search(sentence, check(tree)["found"][0])
+    with pytest.raises(LiversegError, match=rf"datalist\.json: .*{sentence.removeprefix('it ')}"):
+        read_datalist(tree / "datalist.json")
     (tree / "segmentation-1.nii.gz").unlink()
     if any(row.get("label") == "segmentation-1.nii.gz" for row in content.get("training", [])):
         assert ("segmentation-1.nii.gz", "error", "missing") in found_in(tree)
 
 
-@pytest.mark.parametrize(("text", "word"), [("{", "unreadable"), ("[]", "list"), ("\xff", "unreadable")])
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [("{", "unreadable"), ("[]", "list"), ("\xff", "unreadable"), ("[" * 10_000, "unreadable")],
+    ids=["cut", "no object", "no text", "deep"],
+)
 def test_files_that_are_no_list_are_one_finding(text, word, tmp_path):
     (tmp_path / "datalist.json").write_bytes(text.encode("latin-1"))
     assert found_in(tmp_path) == [("datalist.json", "error", word)]
+    with pytest.raises(LiversegError, match=r"datalist\.json: not a (readable JSON )?data list"):
+        read_datalist(tmp_path / "datalist.json")
     (tmp_path / "datalist.json").unlink()
     assert found_in(tmp_path) == [("datalist.json", "error", "missing")]
 

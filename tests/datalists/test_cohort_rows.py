@@ -7,14 +7,16 @@ import struct
 import termios
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
-from cohort_tree import SHAPE, image, label, mask, nifti, png, table
+from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, png, table
 from PIL import Image
 
-from liverseg.datalists import cohort_items
-from liverseg.datalists.cohort_masks import mask_values
+from liverseg.datalists import cohort_facts, cohort_items, cohort_masks
+from liverseg.datalists.cohort_facts import mask_facts
 from liverseg.errors import LiversegError
+from liverseg.volumes import read_volume
 
 REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
 HEADER = "patient,image,mask,slice,lesion_type"
@@ -64,6 +66,63 @@ def test_whether_a_two_is_a_cyst(tmp_path):
     assert items[1].label == "typed.nii" and items[0].label.startswith("nifti/labels/")
     with pytest.raises(LiversegError, match=r"row 2: no 4 for a metastasis in m\.nii"):
         cohort_items(table(tmp_path, f"{met},typed", header=f"{HEADER},mask_values"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("typed.nii,5,cyst", "slice 5; the image has slices 0 to 4"),
+        ("typed.nii,5,", "slice 5; the image has slices 0 to 4"),
+        ("typed.nii,1,cyst", r"no cyst in slice 1 of typed\.nii; correct type, slice or mask"),
+        ("typed.nii,3,cyst", r"no cyst in slice 3 of typed\.nii; correct type, slice or mask"),
+        ("beside.nii,2,cyst", r".*beside\.nii: the mask does not lie on its image.s grid, up to 0\.1 mm beside it"),
+        ("small.nii,2,cyst", r".*small\.nii: the mask does not lie on its image.s grid: 11×9×4 voxels for 11×9×5"),
+        ("origin.nii,,", r".*origin\.nii: the mask does not lie on its image.s grid"),
+    ],
+)
+def test_a_typed_mask_that_does_not_fit_is_refused_by_its_row(row, message, tmp_path):
+    image(tmp_path)
+    typed = mask((1, 2, 4))
+    typed[:, :, 3] = np.where(typed[:, :, 2] == 4, 4, 1)
+    beside = AFFINE + np.array([[0, 0, 0, 0.1], *[[0] * 4] * 3])
+    for name, array, affine in (
+        ("typed.nii", typed, AFFINE),
+        ("beside.nii", typed, beside),
+        ("small.nii", typed[:, :, :4], AFFINE),
+        ("origin.nii", typed, np.eye(4)),
+    ):
+        nifti(tmp_path / name, array, affine)
+    sound = ["p,ct.nii.gz,typed.nii,2,cyst", "p,ct.nii.gz,typed.nii,3,metastasis", "p,ct.nii.gz,typed.nii,0,"]
+    assert {item.label for item in cohort_items(table(tmp_path, *sound))} == {"typed.nii"}
+    with pytest.raises(LiversegError, match=f"row 3: {message}") as told:
+        cohort_items(table(tmp_path, sound[0], f"p,ct.nii.gz,{row}"))
+    assert len(str(told.value).splitlines()) == 1
+    assert not (tmp_path / "nifti").exists()
+
+
+def test_a_typed_mask_in_other_axes_or_as_a_picture_becomes_a_label_map(tmp_path):
+    image(tmp_path)
+    typed = mask((1, 2, 4))
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = SHAPE[0] - 1
+    nifti(tmp_path / "turned.nii", typed[::-1].transpose(2, 0, 1), (AFFINE @ flip)[:, [2, 0, 1, 3]])
+    image(tmp_path, "front.nii", affine=np.diag([-1.0, -1, 1, 1]) @ np.abs(AFFINE))
+    png(tmp_path / "m.png", typed[:, :, 2].T)
+    for row, expected in (("ct.nii.gz,turned.nii", typed), ("front.nii,m.png", typed)):
+        (item,) = cohort_items(table(tmp_path, f"p,{row},2,cyst"))
+        array, affine = label(tmp_path, item)
+        assert np.array_equal(array, expected)
+        assert np.allclose(affine, nib.load(tmp_path / item.image).affine)
+
+
+def test_a_mask_that_stays_is_read_once(tmp_path, monkeypatch):
+    image(tmp_path)
+    nifti(tmp_path / "m.nii", mask((1, 2, 4)))
+    opened = []
+    monkeypatch.setattr(cohort_facts, "read_volume", lambda path: opened.append(path.name) or read_volume(path))
+    monkeypatch.setattr(cohort_masks, "read_volume", cohort_facts.read_volume)
+    cohort_items(table(tmp_path, *(f"p,ct.nii.gz,m.nii,{slice},{kind}" for slice, kind in ((2, "cyst"), ("", "")))))
+    assert opened == ["m.nii"]
 
 
 @pytest.mark.parametrize(
@@ -166,8 +225,10 @@ def test_a_value_of_a_single_voxel_is_seen(place, tmp_path):
     array[place] = 77
     nifti(tmp_path / "m.nii.gz", array.astype(np.float32))
     png(tmp_path / "m.png", array[:, :, place[2]])
-    assert mask_values(tmp_path / "m.nii.gz") == {0, 1, 3, 77}
-    assert mask_values(tmp_path / "m.png") == ({0, 1, 3, 77} if place[2] == 2 else {0, 77})
+    facts = mask_facts(tmp_path / "m.nii.gz", (place[2], 9))
+    assert facts.values == {0, 1, 3, 77}
+    assert facts.on_slice == {place[2]: {0, 1, 3, 77} if place[2] == 2 else {0, 77}}
+    assert mask_facts(tmp_path / "m.png").values == ({0, 1, 3, 77} if place[2] == 2 else {0, 77})
 
 
 def test_the_reading_of_masks_is_shown_on_a_terminal_only(tmp_path, monkeypatch, capfd):

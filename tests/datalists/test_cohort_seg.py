@@ -3,9 +3,11 @@
 import numpy as np
 import pydicom
 import pytest
-from cohort_tree import SHAPE, label, mask, segmentation, series, table
+from cohort_tree import AFFINE, SHAPE, label, mask, segmentation, series, table
 
 from liverseg.datalists import cohort_items
+from liverseg.datalists.cohort_images import Grid
+from liverseg.datalists.cohort_masks import read_mask
 from liverseg.errors import LiversegError
 
 HEADER = "patient,image,mask,slice,lesion_type"
@@ -26,6 +28,39 @@ def test_a_seg_gives_liver_and_lesions(tmp_path):
     assert np.array_equal(label(tmp_path, items[0])[0], np.select([ONE, TWO, LIVER], [4, 2, 1]))
     with pytest.raises(LiversegError, match=r"row 2: .*00\.dcm: DICOM, but no segmentation"):
         cohort_items(table(tmp_path, "p,ct,ct/00.dcm,,metastasis"))
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL"])
+def test_segments_that_share_pixels(kind, tmp_path):
+    series(tmp_path / "ct")
+    wide = mask((1, 1), slices=(2, 3)) == 1
+    wide[2, 1, 2] = False  # so that each has pixels of its own
+    hidden = ONE & wide
+
+    def items(*parts, types):
+        segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("Liver", LIVER), *zip("ab", parts, strict=True)], kind)
+        rows = [f"p,ct,s.dcm,2,{one},{number}" for number, one in enumerate(types, 2)]
+        return cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
+
+    for parts in ((ONE, wide), (wide, ONE), (hidden, wide), (wide, hidden)):
+        (item,) = items(*parts, types=["metastasis"] * 2)
+        assert np.array_equal(label(tmp_path, item)[0], np.select([parts[0] | parts[1], LIVER], [4, 1]))
+        with pytest.raises(LiversegError, match=r"row 3: s\.dcm has pixels of a (cyst|metastasis) and of a ") as told:
+            items(*parts, types=["cyst", "metastasis"])
+        assert len(str(told.value).splitlines()) == 1
+        with pytest.raises(LiversegError, match=r"row 2: s\.dcm has lesion 3, which no row types"):
+            items(*parts, types=["cyst"])
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_segment_is_read_whole_however_many_share_a_pixel(seed, tmp_path):
+    series(tmp_path / "ct")
+    parts = np.random.default_rng(seed).random((4, *SHAPE)) < 0.5
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [*zip("abcd", parts, strict=True)])
+    piece = read_mask(tmp_path / "s.dcm", Grid(SHAPE, AFFINE, dicom=True), None)
+    assert piece.numbers == [1, 2, 3, 4]
+    for number, part in enumerate(parts, 1):
+        assert np.array_equal(piece.lesion(number), part)
 
 
 @pytest.mark.parametrize("numbers", [(1, 2, 3), (7, 3, 300)])

@@ -81,7 +81,10 @@ HEADER = ",".join(COLUMNS)
         (b"", "no column patient, its first row holds nothing"),
         (f"{HEADER}\np1,a,b,1,cyst\nMüller,a,b,1,cyst\n".encode("cp1252"), "row 3: a byte 0xfc .*CSV UTF-8"),
         (HEADER.encode("utf-16"), "row 1: a byte 0xff .*; save the table as CSV UTF-8"),
-        (f"{HEADER}\np1,a,b,1,cyst\np1,a,b,1,cyst,2,3\n".encode(), r"not a readable CSV \(.*Expected 5 .* line 3"),
+        (f"{HEADER}\np1,a,b,1,cyst\np1,a,b,1,cyst,2,3\n".encode(), "row 3: 7 cells, but the first row names 5 columns"),
+        (f"{HEADER}\np1,a,b,1,cyst,5 mm\np1,a,b,1,cyst,\n".encode(), "row 2: 6 cells, .*; put a cell with a comma"),
+        (f'{HEADER}\n\n"p\n1",a,b,1,cyst,,\n'.encode(), "row 3: 7 cells, but"),
+        (f"{HEADER}\np1,a,b,1,cyst,\n".replace(",", ";").encode(), "row 2: 6 cells, .*; put a cell with a semicolon"),
         (f'{HEADER}\n"p1,a,b,1,cyst\n'.encode(), "not a readable CSV"),
     ],
 )

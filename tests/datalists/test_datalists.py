@@ -217,7 +217,7 @@ def listed(training, test=()):
         (listed([DataItem("a", "b", "p", 0)], [DataItem("c", "d", "p")]), "patient p is in fold 0 and in test"),
         (
             listed([DataItem("a", "b", "p", 0), DataItem("./a", "d", "q", 0)]),
-            r"image \./a belongs to patient p and to patient q",
+            r"x\.json: \./a belongs to patient p and to patient q",
         ),
         (listed([DataItem("a", None, "p", 0)]), "has no label"),
         (listed([DataItem("a", "b", "p")]), "has no fold"),
@@ -250,13 +250,13 @@ GOOD = {"image": "a", "label": "b", "fold": 0}
     [
         ({"training": [GOOD], "test": None}, "test is null; a list is needed"),
         ({"training": {"a": 1}}, r'training is {"a": 1}; a list is needed'),
-        ({"training": [GOOD], "labels": ["background"]}, r'labels is \["background"\]; an object is needed'),
+        ({"training": [GOOD], "labels": ["background"]}, r'labels is \["background"\]; an object such as'),
         ({"training": [{**GOOD, "label": ["b"]}]}, r'a has label \["b"\]; text is needed'),
         ({"training": [{**GOOD, "lesion_type": 2}]}, "a has lesion_type 2; text is needed"),
-        ({"training": [{**GOOD, "image": 3}]}, 'item {"image": 3, .*} has no image, or not as text'),
+        ({"training": [{**GOOD, "image": 3}]}, 'item 0 of training, {"image": 3, .*}, has no image, or not as text'),
         ({"training": [{**GOOD, "patient": None}]}, "a has patient null; text or a whole number is needed"),
         ({"training": [{**GOOD, "fold": True}]}, "a has fold true; a whole number from 0 is needed"),
-        ({"training": [GOOD], "test": [None]}, "item null has no image"),
+        ({"training": [GOOD], "test": [None]}, "item 0 of test, null, has no image"),
     ],
 )
 def test_values_of_the_wrong_kind_are_named(content, message, tmp_path):

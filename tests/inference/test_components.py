@@ -3,7 +3,7 @@
 import numpy as np
 
 from liverseg.inference import SlabPrediction
-from liverseg.inference.components import bounding_box, keep_largest_liver, lesion_components
+from liverseg.inference.components import keep_largest_liver, lesion_components
 
 
 def prediction(labels):
@@ -38,13 +38,6 @@ def test_parts_that_meet_at_a_corner_are_one_liver_and_lesions_hold_it_together(
 def test_nothing_stays_nothing():
     empty = prediction(np.zeros((2, 3, 3), np.uint8))
     assert keep_largest_liver(empty) is empty
-    assert bounding_box(empty.labels > 0) is None
-
-
-def test_bounding_box():
-    mask = np.zeros((5, 6, 7), bool)
-    mask[1, 2, 6] = mask[3, 2, 4] = True
-    assert bounding_box(mask) == (slice(1, 4), slice(2, 3), slice(4, 7))
 
 
 def test_lesions_touch_by_a_face_not_by_an_edge():

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 
+from liverseg.boxes import bounding_box
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import spacing_findings
 from liverseg.datalists.checks.reading import Grid, ReadFile
 from liverseg.labels import LESION, LIVER
 
 __all__ = ["LabelFacts", "check_label"]
-
-_Box = tuple[slice, slice, slice]
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def check_label(
     """
     findings = spacing_findings(name, file.grid)
     array = file.array
-    box = _box(array)
+    box = bounding_box(array)
     if box is None:
         found = "it is 0 throughout"
         findings.append(Finding(name, ERROR if training else WARNING, "empty label", f"{found}; outline the liver"))
@@ -68,18 +67,6 @@ def check_label(
     elif any(value >= LESION for value in values.intersection(allowed)):
         findings += _outside_findings(name, inside, max(allowed), file.grid)
     return findings, LabelFacts(file.grid, values, on_slice)
-
-
-def _box(array: np.ndarray) -> _Box | None:
-    """The smallest box around all that is not 0; most of a label map is, and costs nothing further on."""
-    slices = array.T  # as it lies in memory, slices first in most files
-    filled = np.flatnonzero(slices.reshape(slices.shape[0], -1).any(axis=1))
-    if filled.size == 0:
-        return None
-    part = slice(int(filled[0]), int(filled[-1]) + 1)
-    plane = (slices[part] != 0).any(axis=0)
-    rows, columns = np.flatnonzero(plane.any(axis=1)), np.flatnonzero(plane.any(axis=0))
-    return slice(int(columns[0]), int(columns[-1]) + 1), slice(int(rows[0]), int(rows[-1]) + 1), part
 
 
 def _counts(inside: np.ndarray) -> dict[float, int]:
@@ -116,7 +103,7 @@ def _value_findings(name: str, counts: dict[float, int], allowed: Collection[int
 def _outside_findings(name: str, inside: np.ndarray, highest: int, grid: Grid) -> list[Finding]:
     """Lesions of which no voxel shares a face with the liver; values above `highest` are no lesions."""
     lesion = (inside >= LESION) & (inside <= highest)
-    box = _box(lesion)
+    box = bounding_box(lesion)
     if box is None:
         return []
     near = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)

@@ -1,0 +1,126 @@
+"""Items of a data list and the rules they keep: reading stops at the first that is broken, the check tells them all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from liverseg.labels import LESION_TYPES
+
+__all__ = ["Broken", "DataItem", "broken_rules", "read_item", "shown"]
+
+_WHOLE = "a whole number from 0"
+
+
+@dataclass(frozen=True)
+class DataItem:
+    """One labelled volume, or one annotated slice of it.
+
+    Attributes:
+        image: CT, a path relative to `dataset_dir`.
+        label: label map on the image's grid, relative too; None for a test image without one.
+        patient: whose it is; nothing of one patient may lie in two folds.
+        fold: validation fold, from 0; None in the test list.
+        slice: number of the annotated slice along the file's own slice axis, from 0; None for a whole volume.
+        lesion_type: type of the slice's lesions, one of `LESION_TYPES`; None where it is not known.
+    """
+
+    image: str
+    label: str | None
+    patient: str
+    fold: int | None = None
+    slice: int | None = None
+    lesion_type: str | None = None
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule that a data list breaks.
+
+    Attributes:
+        defect: a short fixed word.
+        what: what is wrong and what to do; begins with a verb where it is of an image.
+        image: the image it is of; None where it is of the list.
+        item: who does `what`, to a reader who sees the image's name above.
+    """
+
+    defect: str
+    what: str
+    image: str | None = None
+    item: str = "it"
+
+    def __str__(self) -> str:
+        return self.what if self.image is None else f"{self.image} {self.what}"
+
+
+def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[Broken]]:
+    """One item of a list's JSON, with whatever is of the wrong kind left out; none without an image.
+
+    Args:
+        where: which item it is, for messages.
+        raw: an object; the Decathlon's test lists are bare paths.
+    """
+    if isinstance(raw, str):
+        raw = {"image": raw}
+    if not isinstance(raw, dict) or not isinstance(raw.get("image"), str):
+        return None, [Broken("list", f"{where}, {shown(raw)}, has no image, or not as text")]
+    broken = []
+    kept: dict[str, Any] = {}
+    for key, kind, needed in (
+        ("fold", int, _WHOLE),
+        ("slice", int, _WHOLE),
+        ("label", str, "text"),
+        ("lesion_type", str, "text"),
+    ):
+        value = raw.get(key)
+        right = isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
+        kept[key] = value if right else None
+        if value is not None and not right:
+            broken.append(Broken("list", f"has {key} {shown(value)}; {needed} is needed", raw["image"], where))
+    patient = raw.get("patient", raw["image"])
+    if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
+        what = f"has patient {shown(patient)}; text or a whole number is needed"
+        broken.append(Broken("list", what, raw["image"], where))
+        patient = raw["image"]
+    return DataItem(image=raw["image"], patient=str(patient), **kept), broken
+
+
+def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iterator[Broken]:
+    """What items are not to each other, what training items lack, and types that do not exist."""
+    if not training and not test:
+        yield Broken("list", "the data list is empty; it needs items under training or test")
+    places: dict[str, dict[str, None]] = defaultdict(dict)
+    owners: dict[str, dict[str, str]] = defaultdict(dict)
+    for items, part in ((training, None), (test, "test")):
+        for item in items:
+            places[item.patient][part or f"fold {item.fold}"] = None
+            owners[os.path.normpath(item.image)].setdefault(item.patient, item.image)
+    for patient, found in places.items():
+        known = [place for place in found if place != "fold None"]  # that it lacks one is told below
+        if len(known) > 1:
+            told = f"patient {patient} is in {' and in '.join(known)}; one patient may be in one fold only"
+            yield Broken("two folds", f"{told}: split the list again")
+    for patients in owners.values():
+        if len(patients) > 1:
+            told = f"belongs to patient {' and to patient '.join(patients)}; one image is one patient's"
+            yield Broken("two patients", f"{told}: find out whose it is", [*patients.values()][1])
+    for item in (*training, *test):
+        if item.lesion_type not in (None, *LESION_TYPES):
+            what = f"has lesion_type {item.lesion_type!r}; allowed: {', '.join(LESION_TYPES)}"
+            yield Broken("list", what, item.image)
+    for item in training:
+        if item.label is None:
+            what = "has no label; training images need one: add it, or list it under test"
+            yield Broken("missing", what, item.image)
+        if item.fold is None:
+            yield Broken("no fold", "has no fold; training images need one: split the list first", item.image)
+
+
+def shown(value: Any) -> str:
+    """A value of a JSON file as it stands there, cut to 80 characters, for messages."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
