@@ -8,6 +8,7 @@ import torch
 from commands import EVALUATE, INFER, JOINT, PRETRAIN, TINY, run_bundle, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from liverseg.cli.main import main
 from liverseg.datalists import read_datalist
 from liverseg.files import file_hash
 from liverseg.inference.writers import CASE_FILES
@@ -140,3 +141,41 @@ def test_evaluating_without_test_patients_takes_the_held_out_fold(pretrain_run, 
     assert "evaluating the held-out fold" in told.out
     images = pd.read_csv(tmp_path / "out" / "evaluation.csv")["image"].tolist()
     assert images == [item["image"] for item in content["training"] if item["fold"] == 1]
+
+
+def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_path):
+    made = train(JOINT, cohort_tree, tmp_path, epochs=1, pretrain_weights="null", slab_spacing_mm=6)
+    assert made.code == 0, made.err
+    weights = tmp_path / "models" / "model.pt"
+    assert read_record(weights).seen.slab_spacing_mm == 6.0
+    case = sorted((cohort_tree / "images").iterdir())[0]
+    run = {"dataset_dir": case, "weights": weights, "progress": False}
+    told = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "out", **run)
+    assert told.code == 0, told.err
+    (record,) = (tmp_path / "out").rglob("record.json")
+    assert json.loads(record.read_text())["settings"]["slab_spacing_mm"] == 6.0
+    line = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "no", slab_spacing_mm="null", **run).refusal()
+    assert "slab spacing 6 mm in the file, adjacent slices in the network" in line
+    scored = run_bundle(
+        JOINT, "evaluating", EVALUATE, dataset_dir=cohort_tree, weights=weights, output_dir=tmp_path, **TINY
+    )
+    assert scored.code == 0, scored.err
+
+
+def test_a_damaged_slice_in_the_cache_ends_a_training_in_one_line(lits_tree, tmp_path):
+    assert main(["prepare", str(lits_tree / "datalist.json"), "-o", str(tmp_path / "cache")]) == 0
+    for path in (tmp_path / "cache").glob("*.image.slices"):
+        content = bytearray(path.read_bytes())
+        content[: len(content) // 2] = bytes(len(content) // 2)
+        path.write_bytes(content)
+    line = train(PRETRAIN, lits_tree, tmp_path / "out", epochs=1, cache_dir=tmp_path / "cache").refusal()
+    assert "is not what was written, by its check sum; delete it and run `liverseg prepare` again" in line
+
+
+def test_a_training_straight_from_the_files_ends_as_one_from_the_cache(lits_tree, tmp_path):
+    for name, cache in (("cached", tmp_path / "cache"), ("straight", "null")):
+        made = train(PRETRAIN, lits_tree, tmp_path / name, epochs=1, cache_dir=cache)
+        assert made.code == 0, made.err
+    states = [read_weights(tmp_path / name / "models" / "model.pt") for name in ("cached", "straight")]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not [path for path in tmp_path.rglob("*.slices") if tmp_path / "cache" not in path.parents]

@@ -16,6 +16,7 @@ BAD_TRAINING = {
         "is [0, 'a', 1]; it must be a list of numbers, 0 or more and not all 0, one for each label",
     ),
     "crop_ratios": ([0, 0, 1], "is [0, 0, 1]; it must be a list of numbers above 0, one for each label"),
+    "slab_spacing_mm": (0, "is 0; it must be a number above 0, or null"),
     "hu_window": ([250, -200], "is [250, -200]; it must be two numbers, the lower first, in HU"),
     "crop_size": (0, "is 0; it must be a whole number, 1 or more"),
     "val_interval": (0, "is 0; it must be a whole number, 1 or more"),

@@ -7,6 +7,7 @@ import torch
 from liverseg.errors import UsageError
 from liverseg.inference import SlabInferer, SlabPrediction
 from liverseg.networks import SEResUNet
+from liverseg.transforms import slab_indices
 
 
 class Echo(torch.nn.Module):
@@ -32,6 +33,18 @@ def test_slabs_are_neighbours_with_edges_repeated(depth, batch_size):
     wanted = [[max(i - 1, 0), i, min(i + 1, depth - 1)] for i in range(depth)]
     np.testing.assert_allclose(seen[:, :, 1, 2].numpy() * 225 + 25, wanted, atol=1e-4)
     assert seen.shape == (depth, 3, 2, 3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 16])
+def test_slabs_at_a_distance_are_those_of_training(batch_size):
+    echo = Echo()
+    hu = np.arange(12, dtype=np.int16)[:, None, None] * np.ones((1, 2, 3), np.int16)
+    SlabInferer(batch_size=batch_size, amp=False, slab_spacing_mm=5)(hu, echo, slice_mm=1.25)
+    wanted = slab_indices(np.arange(12), 12, slice_mm=1.25, slab_spacing_mm=5)
+    assert wanted[6].tolist() == [2, 6, 10]
+    np.testing.assert_allclose(torch.cat(echo.seen)[:, :, 1, 2].numpy() * 225 + 25, wanted, atol=1e-4)
+    with pytest.raises(ValueError, match="need the volume's slice_mm"):
+        SlabInferer(slab_spacing_mm=5)(hu, echo)
 
 
 @pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "int64", "uint8", "float32", ">i2"])
