@@ -24,6 +24,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
+from liverseg.datasets.slice_files import SliceFile, write_slices
 from liverseg.volumes import read_volume
 
 ROUNDS, READS = 5, 200
@@ -46,20 +47,36 @@ def nifti(volumes: list[np.ndarray], folder: Path) -> Read:
     return lambda number, first: np.array(np.asanyarray(mapped[number].dataobj)[:, :, first : first + 3].T)
 
 
-def blosc(codec: blosc2.Codec, level: int) -> Callable[[list[np.ndarray], Path], Read]:
-    """One blosc2 file a volume, a chunk a slice, bits shuffled, mapped."""
+def blosc(codec: blosc2.Codec, shuffle: blosc2.Filter) -> Callable[[list[np.ndarray], Path], Read]:
+    """One blosc2 frame a volume, a chunk a slice."""
 
     def store(volumes: list[np.ndarray], folder: Path) -> Read:
-        settings = {"codec": codec, "clevel": level, "filters": [blosc2.Filter.BITSHUFFLE], "nthreads": 1}
+        settings = {"codec": codec, "clevel": 1, "filters": [shuffle], "nthreads": 1, "typesize": 2}
+        frames = []
         for number, volume in enumerate(volumes):
-            path = str(folder / f"{number}.b2nd")
-            chunk = (1, *volume.shape[1:])
-            blosc2.asarray(volume, chunks=chunk, blocks=(1, 64, volume.shape[2]), urlpath=path, cparams=settings)
-        blosc2.set_nthreads(1)
-        arrays = [blosc2.open(str(folder / f"{number}.b2nd"), mmap_mode="r") for number in range(len(volumes))]
-        return lambda number, first: arrays[number][first : first + 3]
+            path = str(folder / f"{number}.b2frame")
+            frame = blosc2.SChunk(chunksize=volume[0].nbytes, urlpath=path, contiguous=True, mode="w", cparams=settings)
+            for slice_ in volume:
+                frame.append_data(slice_)
+            frames.append(blosc2.open(path, mode="r", dparams={"nthreads": 1}))
+
+        def read(number: int, first: int) -> np.ndarray:
+            slab = np.empty((3, *volumes[number].shape[1:]), np.int16)
+            for place, target in enumerate(slab):
+                frames[number].decompress_chunk(first + place, target)
+            return slab
+
+        return read
 
     return store
+
+
+def prepared(volumes: list[np.ndarray], folder: Path) -> Read:
+    """What `liverseg prepare` writes, its check sums looked at."""
+    for number, volume in enumerate(volumes):
+        write_slices(folder / f"{number}.slices", volume)
+    files = [SliceFile(folder / f"{number}.slices") for number in range(len(volumes))]
+    return lambda number, first: files[number].read(range(first, first + 3))
 
 
 def zarr_store(codec: str, checksum: bool) -> Callable[[list[np.ndarray], Path], Read]:
@@ -86,8 +103,10 @@ def zarr_store(codec: str, checksum: bool) -> Callable[[list[np.ndarray], Path],
 STORES: dict[str, Callable[[list[np.ndarray], Path], Read]] = {
     ".npy, mapped": plain,
     ".nii, mapped": nifti,
-    "blosc2 lz4": blosc(blosc2.Codec.LZ4, 1),
-    "blosc2 zstd": blosc(blosc2.Codec.ZSTD, 1),
+    "liverseg prepare (LZ4, byte shuffle, checked)": prepared,
+    "blosc2 lz4, byte shuffle": blosc(blosc2.Codec.LZ4, blosc2.Filter.SHUFFLE),
+    "blosc2 lz4, bit shuffle": blosc(blosc2.Codec.LZ4, blosc2.Filter.BITSHUFFLE),
+    "blosc2 zstd, byte shuffle": blosc(blosc2.Codec.ZSTD, blosc2.Filter.SHUFFLE),
     "zarr lz4": zarr_store("lz4", False),
     "zarr lz4, checksum": zarr_store("lz4", True),
     "zarr zstd": zarr_store("zstd", False),
