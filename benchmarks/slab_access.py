@@ -2,11 +2,12 @@
 
     liverseg phantom PHANTOMS --kind lits --volumes 4
     pip install blosc2 zarr
-    python benchmarks/slab_access.py PHANTOMS/lits SCRATCH
+    python benchmarks/slab_access.py SCRATCH PHANTOMS/lits/volume-*.nii.gz
 
-Every store holds the same int16 volumes in axial order. A read gives one slab, three neighbouring slices, as an array
-of its own. Rates are of what comes out, in megabytes a second; "copy" reads the same slabs from arrays in memory and is
-what the others are held against. Median of five rounds, the stores taking turns, files in the page cache.
+Given real CTs, it tells what holds for these. Every store holds the same int16 volumes in axial order. A read gives one
+slab, three neighbouring slices, as an array of its own. Rates are of what comes out, in megabytes a second; "copy"
+reads the same slabs from arrays in memory and is what the others are held against. Median of five rounds, the stores
+taking turns, files in the page cache.
 """
 
 from __future__ import annotations
@@ -116,11 +117,10 @@ STORES: dict[str, Callable[[list[np.ndarray], Path], Read]] = {
 def main() -> None:
     """Write every store, read them by turns, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("lits", type=Path)
     parser.add_argument("scratch", type=Path)
+    parser.add_argument("volumes", type=Path, nargs="+")
     args = parser.parse_args()
-    paths = sorted(args.lits.glob("volume-*.nii.gz"))
-    volumes = [np.ascontiguousarray(read_volume(path).axial.astype(np.int16)) for path in paths]
+    volumes = [np.ascontiguousarray(read_volume(path).axial.astype(np.int16)) for path in args.volumes]
     reads: dict[str, Read] = {"copy": lambda number, first: volumes[number][first : first + 3].copy()}
     sizes = {"copy": sum(volume.nbytes for volume in volumes)}
     for name, store in STORES.items():

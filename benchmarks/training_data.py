@@ -127,6 +127,7 @@ class Chunks:
 
     def __init__(self, dataset: SlabDataset) -> None:
         self.volumes = [dataset.store[item] for item in dataset.data]
+        self.files = {slices.path: slices.path.open("rb") for one in self.volumes for slices in (one.image, one.label)}
 
     def read(self, volume: int, middle: int) -> None:
         """Decompress a slab's three slices and its label."""
@@ -135,11 +136,10 @@ class Chunks:
         for slices, wanted in ((stored.image, numbers), (stored.label, [middle])):
             assert isinstance(slices, SliceFile)
             target = np.empty(slices.shape[1:], slices.dtype)
-            with slices.path.open("rb", buffering=0) as file:
-                for number in wanted:
-                    start, end = slices._starts[number], slices._starts[number + 1]
-                    file.seek(start)
-                    blosc.decompress(file.read(end - start), target)
+            for number in wanted:
+                start, end = slices._starts[number], slices._starts[number + 1]
+                self.files[slices.path].seek(start)
+                blosc.decompress(self.files[slices.path].read(end - start), target)
 
 
 def workflow(root: Path, scratch: Path, **overrides: Any) -> ConfigWorkflow:

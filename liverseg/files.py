@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,10 +19,11 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     """A path to write to beside `path`: renamed to it when the block ends, removed when the block fails.
 
     The folder must exist. The name begins with `.unfinished-` and ends as that of `path`, for writers that go by the
-    ending. What the block raises, or an OSError of the renaming, goes on to the caller.
+    ending; no two writers get the same, be they threads or machines on one disk. What the block raises, or an OSError
+    of the renaming, goes on to the caller.
     """
     path = Path(path)
-    unfinished = path.with_name(f".unfinished-{os.getpid()}-{path.name}")
+    unfinished = path.with_name(f".unfinished-{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         yield unfinished
         unfinished.replace(path)

@@ -41,7 +41,8 @@ def _number(
         return lowest <= float(value) <= highest and (above is None or float(value) > above)
 
     if above is not None:
-        return _Rule(holds, f"a number above {above:g}" + (", or null" if or_none else ""))
+        most = "" if highest == math.inf else f", {highest:g} at most"
+        return _Rule(holds, f"a number above {above:g}{most}" + (", or null" if or_none else ""))
     return _Rule(
         holds, f"a number, {lowest:g} or more" if highest == math.inf else f"a number, {lowest:g} to {highest:g}"
     )
@@ -99,7 +100,7 @@ _RULES = {
     "progress": _Rule(lambda value: isinstance(value, bool), "True or False"),
     "repeats": _whole(1),
     "resume": _Rule(lambda value: isinstance(value, bool), "True or False"),
-    "slab_spacing_mm": _number(0, or_none=True),
+    "slab_spacing_mm": _number(0, highest=100, or_none=True),
     "seed": _whole(0, 2**32 - 1),
     "val_batch_size": _whole(1),
     "val_every": _whole(1),

@@ -30,6 +30,7 @@ class Prepared:
         verified: files that were there already, every slice of them read.
         voxel_bytes: of all their voxels, int16 and uint8.
         cache_bytes: of all their files.
+        others: further files of slices in the folder, of another list or of volumes that have changed.
         failures: one sentence for each image or label that is not in the cache, and why.
     """
 
@@ -37,14 +38,16 @@ class Prepared:
     verified: int
     voxel_bytes: int
     cache_bytes: int
+    others: int
     failures: tuple[str, ...]
 
     def in_words(self) -> str:
         """One line for a person."""
         share = f", {self.cache_bytes / self.voxel_bytes:.0%} of its voxels" if self.voxel_bytes else ""
+        others = f"; {self.others} others there are not of this list" if self.others else ""
         return (
             f"{self.written} files written, {self.verified} were there and are sound, "
-            f"{self.cache_bytes / 1e9:.2f} GB{share}"
+            f"{self.cache_bytes / 1e9:.2f} GB{share}{others}"
         )
 
 
@@ -92,20 +95,22 @@ def prepare_datalist(
             counts[how] += 1
             voxel_bytes += voxels
             cache_bytes += stored
-    return Prepared(**counts, voxel_bytes=voxel_bytes, cache_bytes=cache_bytes, failures=tuple(failures))
+    others = sum(1 for _ in cache.cache_dir.glob("*.slices")) - sum(counts.values())
+    return Prepared(**counts, voxel_bytes=voxel_bytes, cache_bytes=cache_bytes, others=others, failures=tuple(failures))
 
 
 def _files(items: list[DataItem], folder: Path) -> tuple[list[_File], list[str]]:
     """Files of the pairs that fit together, the largest first, and why the others do not."""
     files: dict[_File, None] = {}
     failures: list[str] = []
-    for item in {(item.image, item.label): item for item in items}.values():
+    pairs = {(os.path.normpath(item.image), os.path.normpath(str(item.label))): item for item in items}
+    for (image, label), item in pairs.items():
         try:
             check_pair(item, folder)
         except LiversegError as error:
             failures.append(str(error))
         else:
-            files |= {("image", item.image): None, ("label", str(item.label)): None}
+            files |= {("image", image): None, ("label", label): None}
 
     def size(file: _File) -> int:
         with suppress(OSError):

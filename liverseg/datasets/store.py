@@ -119,11 +119,11 @@ class SliceCache:
             kind: "image" or "label".
             name: the file, relative to `dataset_dir`.
         """
-        path = self.dataset_dir / name
+        path = (self.dataset_dir / name).resolve()  # however it is called, from whichever folder
         state = path.stat()
         # whatever a check of the voxels depends on is in the name too, so that a cached file has passed it
         rule = f"{_FORMAT} image" if kind == "image" else f"{_FORMAT} label {self.labels}"
-        key = hashlib.sha256(f"{rule} {path.absolute()} {state.st_size} {state.st_mtime_ns}".encode())
+        key = hashlib.sha256(f"{rule} {path} {state.st_size} {state.st_mtime_ns}".encode())
         return self.cache_dir / f"{key.hexdigest()[:32]}.{kind}.slices"
 
     def slices(self, kind: str, name: str) -> SliceFile:
@@ -220,7 +220,7 @@ class VolumeStore:
 
 
 def _pair(item: DataItem) -> _Pair:
-    return item.image, str(item.label)
+    return os.path.normpath(item.image), os.path.normpath(str(item.label))
 
 
 def _runs_to_the_feet(affine: np.ndarray) -> bool:

@@ -16,6 +16,8 @@ import torch
 from monai.transforms import RandomizableTransform
 from torch.nn import functional
 
+from liverseg.errors import UsageError
+
 __all__ = ["RandSlabViewd", "resample_views"]
 
 
@@ -40,6 +42,9 @@ class RandSlabViewd(RandomizableTransform):
         hu_offset: largest offset in HU.
         noise: how often a slab gets salt and pepper.
         keys: entries that are cut, (channels, H, W): image, and last the label map.
+
+    Raises:
+        UsageError: if a number is not one or beyond what it can be.
     """
 
     def __init__(
@@ -55,6 +60,16 @@ class RandSlabViewd(RandomizableTransform):
         keys: Sequence[str] = ("image", "label"),
     ) -> None:
         super().__init__(prob=1.0)
+        for name, value, most in (
+            ("rotation", rotation, 180),
+            ("zoom", zoom, 0.9),
+            ("shift", shift, 1),
+            ("flip", flip, 1),
+            ("hu_offset", hu_offset, 1000),
+            ("noise", noise, 1),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= most:
+                raise UsageError(f"augmentation: {name} is {value!r}; it must be a number, 0 to {most:g}")
         self.crop_size = crop_size
         self.crop_ratios = tuple(map(float, crop_ratios))
         self.rotation, self.zoom, self.shift, self.flip = rotation, zoom, shift, flip

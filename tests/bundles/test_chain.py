@@ -1,15 +1,16 @@
 """The chain of bundle commands on phantoms: what each leaves and what the next makes of it."""
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from commands import EVALUATE, INFER, JOINT, PRETRAIN, TINY, run_bundle, train
+from commands import EVALUATE, EXPORT, INFER, JOINT, PRETRAIN, TINY, run_bundle, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from liverseg.cli.main import main
-from liverseg.datalists import read_datalist
+from liverseg.datalists import build_datalist, read_datalist
 from liverseg.files import file_hash
 from liverseg.inference.writers import CASE_FILES
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
@@ -160,6 +161,26 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
         JOINT, "evaluating", EVALUATE, dataset_dir=cohort_tree, weights=weights, output_dir=tmp_path, **TINY
     )
     assert scored.code == 0, scored.err
+
+
+def test_both_bundles_train_from_lists_that_lie_elsewhere(lits_tree, cohort_tree, tmp_path):
+    """Fixed folds of a public list for one's own paths, a list away from its images, and nothing else."""
+    public = Path(__file__).parents[2] / "data_lists" / "lits.json"
+    lists = {
+        "lits": build_datalist("lits", lits_tree, output=tmp_path / "lits.json", folds_from=public),
+        "cohort": build_datalist("cohort", cohort_tree, output=tmp_path / "cohort.json", folds=3),
+    }
+    folds = {item.patient: item.fold for item in read_datalist(public).training}
+    fold = read_datalist(lists["lits"]).training[0].fold
+    assert all(item.fold == folds[item.patient] for item in read_datalist(lists["lits"]).training)
+    made = train(PRETRAIN, lits_tree, tmp_path / "pre", epochs=1, datalist=lists["lits"], fold=fold)
+    assert made.code == 0, made.err
+    run = {"output_dir": tmp_path / "pre", "ckpt_dir": tmp_path / "pre" / "models"}
+    assert run_bundle(PRETRAIN, "export", EXPORT, **run).code == 0
+    weights = tmp_path / "pre" / "pretrain.safetensors"
+    made = train(JOINT, cohort_tree, tmp_path / "joint", epochs=1, datalist=lists["cohort"], pretrain_weights=weights)
+    assert made.code == 0, made.err
+    assert read_record(tmp_path / "joint" / "models" / "model.pt").datalist_sha256 == file_hash(lists["cohort"])
 
 
 def test_a_damaged_slice_in_the_cache_ends_a_training_in_one_line(lits_tree, tmp_path):

@@ -16,7 +16,7 @@ BAD_TRAINING = {
         "is [0, 'a', 1]; it must be a list of numbers, 0 or more and not all 0, one for each label",
     ),
     "crop_ratios": ([0, 0, 1], "is [0, 0, 1]; it must be a list of numbers above 0, one for each label"),
-    "slab_spacing_mm": (0, "is 0; it must be a number above 0, or null"),
+    "slab_spacing_mm": (0, "is 0; it must be a number above 0, 100 at most, or null"),
     "hu_window": ([250, -200], "is [250, -200]; it must be two numbers, the lower first, in HU"),
     "crop_size": (0, "is 0; it must be a whole number, 1 or more"),
     "val_interval": (0, "is 0; it must be a whole number, 1 or more"),
@@ -39,6 +39,16 @@ def test_a_training_is_refused(bundle, key, tmp_path):
 def test_a_number_is_wanted_for_each_label(bundle, labels, key, tmp_path):
     line = train(bundle, tmp_path / "none", tmp_path / "out", **{key: [1, 1]}).refusal(code=2)
     assert line == f"liverseg: {key} is [1, 1], 2 numbers; it must have {labels}, one for each label"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "most"), [("rotation", 400, 180), ("zoom", 1, 0.9), ("zoom", -0.1, 0.9), ("shift", "abc", 1)]
+)
+def test_an_augmentation_is_refused(key, value, most, tmp_path):
+    given = {f"train::preprocessing::{key}": value}
+    line = train(JOINT, tmp_path / "none", tmp_path / "out", **given).refusal(code=2)
+    assert line == f"liverseg: augmentation: {key} is {value!r}; it must be a number, 0 to {most}"
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

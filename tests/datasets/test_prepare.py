@@ -1,5 +1,8 @@
 """The cache made beforehand: what training reads, resumed, verified, mended, and every failure told."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -58,6 +61,35 @@ def test_a_second_call_verifies_and_makes_what_is_missing_or_damaged(tree):
     after = cached(tree)
     assert {name for name in names if after[name] == before[name]} == {*names[2:]}
     assert prepare(tree).verified == 6
+
+
+def test_a_cache_knows_its_files_however_they_are_called(tree, tmp_path_factory, monkeypatch):
+    prepare(tree)
+    link = tmp_path_factory.mktemp("other") / "link"
+    link.symlink_to(tree)
+    monkeypatch.chdir(tree)
+    for datalist, folder in (("datalist.json", "."), (link / "datalist.json", link)):
+        assert prepare_datalist(datalist, folder, "cache", progress=False).verified == 6
+    assert len(cached(tree)) == 6
+
+
+def test_a_file_named_twice_in_two_ways_is_written_once(tree):
+    listed = read_datalist(tree / "datalist.json")
+    first = listed.training[0]
+    twice = replace(first, image=f"./{first.image}", label=f"./{first.label}")
+    write_datalist(tree / "datalist.json", replace(listed, training=(first, twice, *listed.training[1:])))
+    assert prepare(tree).written == 6
+
+
+def test_what_is_not_of_the_list_is_told_and_left(tree):
+    prepare(tree)
+    content = json.loads((tree / "datalist.json").read_text())
+    del content["training"][0]
+    (tree / "datalist.json").write_text(json.dumps(content))
+    prepared = prepare(tree)
+    assert (prepared.verified, prepared.others) == (4, 2)
+    assert prepared.in_words().endswith("; 2 others there are not of this list")
+    assert len(cached(tree)) == 6
 
 
 def test_one_bad_file_does_not_stop_the_others(tree, write_nifti, capsys):
