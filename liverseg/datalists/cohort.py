@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from liverseg.datalists.cohort_facts import MaskFacts, mask_facts
-from liverseg.datalists.cohort_images import Grid, convert_image, read_grid
+from liverseg.datalists.cohort_images import Grid, convert_image, mirrored, read_grid
 from liverseg.datalists.cohort_labels import check_as_it_is, has_types, named, reading, write_label
 from liverseg.datalists.cohort_masks import is_png
 from liverseg.datalists.cohort_table import COLUMNS, CohortRow, Types, read_rows
@@ -82,11 +82,18 @@ def cohort_items(
 
 
 def _check_rows(rows: Sequence[CohortRow]) -> None:
-    """Refuse rows that give one slice, or one numbered lesion, two types."""
+    """Refuse rows that give one slice, or one numbered lesion, two types, and images whose files would be one."""
+    targets: dict[str, CohortRow] = {}
     slices: dict[tuple, list[CohortRow]] = {}
     lesions: dict[tuple, CohortRow] = {}
     for row in rows:
         image, mask = os.path.normpath(row.image), os.path.normpath(row.mask)
+        same = targets.setdefault(mirrored(image), row)
+        if os.path.normpath(same.image) != image:
+            raise LiversegError(
+                f"{row.where}: {row.image} and {same.image} in row {same.number} would be one file below nifti/; "
+                "move or rename one of them"
+            )
         if row.lesion is not None:
             key = (image, mask, row.lesion, row.slice if is_png(mask) else None)
             first = lesions.setdefault(key, row)

@@ -142,7 +142,8 @@ def write_label(root: Path, image: str, rows: Sequence[CohortRow], how: Mapping[
         LiversegError: if a mask does not fit its image or its row, or the label map cannot be written.
     """
     name = mirrored(rows[0].image)
-    target = f"nifti/labels/{name}{'' if name.lower().endswith('.nii.gz') else '.nii.gz'}"
+    # the ending comes after the whole name: images `p1` and `p1.nii.gz` are two
+    target = f"nifti/labels/{name}.nii.gz"
     record = root / f"nifti/labels/{name}.json"
     recipe = [[row.mask, row.slice, row.lesion_type, row.liver_mask, row.lesion, how[row.mask]] for row in rows]
     names = {image, *(row.mask for row in rows), *(row.liver_mask for row in rows if row.liver_mask)}
