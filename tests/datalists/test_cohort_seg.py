@@ -3,9 +3,10 @@
 import numpy as np
 import pydicom
 import pytest
-from cohort_tree import AFFINE, SHAPE, label, mask, segmentation, series, table
+from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, segmentation, series, table
+from tqdm import tqdm
 
-from liverseg.datalists import cohort_items
+from liverseg.datalists import cohort, cohort_items
 from liverseg.datalists.cohort_images import Grid
 from liverseg.datalists.cohort_masks import read_mask
 from liverseg.errors import LiversegError
@@ -153,3 +154,26 @@ def test_a_truncated_seg_is_refused_by_its_row(kind, tmp_path):
         ) as told:
             cohort_items(table(tmp_path, "p,ct,s.dcm,,cyst"))
         assert len(str(told.value).splitlines()) == 1
+
+
+def test_dicom_images_are_converted_with_a_bar(tmp_path, monkeypatch):
+    for name in "cab":
+        series(tmp_path / name)
+    image(tmp_path, "d.nii")
+    nifti(tmp_path / "m.nii", mask())
+    bars = []
+
+    def bar(**given):
+        bars.append((given["desc"], given["total"]))
+        return tqdm(**given)
+
+    monkeypatch.setattr(cohort, "tqdm", bar)
+    rows = table(tmp_path, *(f"{name},{name},m.nii,2,cyst" for name in ("c", "a", "d.nii", "b")))
+    items = cohort_items(rows)
+    assert [item.patient for item in items] == ["c", "a", "d.nii", "b"]
+    assert bars == [("reading", 2), ("converting", 3)]
+    first = (tmp_path / items[0].image).read_bytes()
+    monkeypatch.setattr(cohort, "_CONVERTERS", 1)
+    (tmp_path / items[0].image).unlink()
+    assert cohort_items(rows) == items
+    assert len((tmp_path / items[0].image).read_bytes()) == len(first)
