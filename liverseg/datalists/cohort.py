@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -19,7 +20,8 @@ from liverseg.datalists.cohort_masks import is_png
 from liverseg.datalists.cohort_table import COLUMNS, CohortRow, Types, read_rows
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
-from liverseg.volumes import is_nifti
+from liverseg.labels import LIVER
+from liverseg.volumes import is_nifti, read_volume
 
 __all__ = ["COLUMNS", "cohort_items"]
 
@@ -75,6 +77,7 @@ def cohort_items(
             label = write_label(root, image, own, how, errors)
             labels |= {row.number: (image, label) for row in own if label is not None}
     errors.tell()
+    _warn_without_liver(root, rows, labels, how, facts)
     kinds: dict[tuple[str, str], set[str | None]] = {}
     for row in rows:
         if row.slice is None:
@@ -91,6 +94,37 @@ def cohort_items(
         for row in rows
     )
     return tuple(dict.fromkeys(items))
+
+
+def _warn_without_liver(
+    root: Path,
+    rows: Sequence[CohortRow],
+    labels: Mapping[int, tuple[str, str]],
+    how: Mapping[str, str],
+    facts: Mapping[str, MaskFacts],
+) -> None:
+    """Warn once where label maps hold lesions but no liver."""
+    of_label: dict[str, list[CohortRow]] = {}
+    for row in rows:
+        of_label.setdefault(labels[row.number][1], []).append(row)
+    without = [label for label, own in of_label.items() if not _has_liver(root, label, own, how, facts)]
+    if without:
+        logging.getLogger(__name__).warning(
+            "%s: %d of %d label maps hold no liver, as %s; a network trained on them learns the liver as background: "
+            "add a column liver_mask",
+            *(root, len(without), len(of_label), without[0]),
+        )
+
+
+def _has_liver(
+    root: Path, label: str, rows: Sequence[CohortRow], how: Mapping[str, str], facts: Mapping[str, MaskFacts]
+) -> bool:
+    for row in rows:
+        if row.liver_mask or (how[row.mask] in ("lits", "typed") and LIVER in (facts[row.mask].values or ())):
+            return True
+    # what a SEG's segments are is told by what was made of them
+    seg = any(facts[row.mask].values is None for row in rows)
+    return seg and bool((read_volume(root / label).array == LIVER).any())
 
 
 def _check_rows(rows: Sequence[CohortRow], errors: RowErrors) -> None:

@@ -1,5 +1,7 @@
 """Cohorts: masks as DICOM SEG of every type of segmentation."""
 
+import logging
+
 import numpy as np
 import pydicom
 import pytest
@@ -154,6 +156,34 @@ def test_a_truncated_seg_is_refused_by_its_row(kind, tmp_path):
         ) as told:
             cohort_items(table(tmp_path, "p,ct,s.dcm,,cyst"))
         assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_label_maps_without_a_liver_are_told_once(again, tmp_path, caplog):
+    series(tmp_path / "ct")
+    rows = ["p,ct,s.dcm,2,cyst,"]
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", mask() == 1)])
+    kinds = {"binary": mask(), "grey": mask((255,)), "lits": mask((1, 2)), "typed": mask((2, 2)), "liver": mask()}
+    for name, array in kinds.items():
+        image(tmp_path, f"{name}-ct.nii")
+        nifti(tmp_path / f"{name}.nii", array)
+        rows.append(f"p,{name}-ct.nii,{name}.nii,2,cyst,{'lits.nii' if name == 'liver' else ''}")
+    header = "patient,image,mask,slice,lesion_type,liver_mask"
+    rows = table(tmp_path, *rows, header=header)
+    if again:
+        cohort_items(rows)
+        caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        cohort_items(rows)
+    (warning,) = caplog.messages
+    assert warning == (
+        f"{tmp_path}: 4 of 6 label maps hold no liver, as nifti/labels/ct.nii.gz; a network trained on them learns the "
+        "liver as background: add a column liver_mask"
+    )
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", mask() == 1), ("Liver", mask((1, 1)) == 1)])
+    caplog.clear()
+    cohort_items(rows)
+    assert caplog.messages[0].startswith(f"{tmp_path}: 3 of 6 label maps hold no liver, as nifti/labels/binary-ct.nii.")
 
 
 def test_dicom_images_are_converted_with_a_bar(tmp_path, monkeypatch):
