@@ -19,6 +19,8 @@ class ExitCode(IntEnum):
 class LiversegError(Exception):
     """A mistake in the input, told in one line: what was found, in which file, what is allowed, what to do.
 
+    Of a table with several bad rows each has its line.
+
     The command line prints the message alone, without a traceback, and exits with `exit_code`.
     """
 

@@ -27,6 +27,7 @@ __all__ = [
     "is_nifti",
     "read_volume",
     "read_volume_header",
+    "rounding_mm",
     "slice_axis",
     "write_like",
 ]
@@ -111,17 +112,26 @@ def slice_axis(affine: np.ndarray) -> int:
 
 
 def grids_apart(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """How far, in mm, another affine places a volume's voxels from its own; 0 where that is rounding.
+    """How far, in mm, another affine places a volume's voxels from its own; 0 where that is rounding, `rounding_mm`.
 
     Args:
         affine: 4×4, to RAS+ mm.
         other: 4×4, of a volume of the same shape.
         shape: (I, J, K).
     """
+    apart = float(np.abs((affine - other) * np.array([*shape, 1.0])).max())
+    return 0.0 if apart <= rounding_mm(affine, shape) else apart
+
+
+def rounding_mm(affine: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far, in mm, voxels of one grid may lie apart: affines are kept as float32, which rounds far ones more.
+
+    Args:
+        affine: 4×4, to RAS+ mm.
+        shape: (I, J, K).
+    """
     # a hundredth of a millimetre at the far corner is rounding, more is another grid
-    far = np.array([*shape, 1.0])
-    apart = float(np.abs((affine - other) * far).max())
-    return 0.0 if apart <= 0.01 * max(1.0, float(np.abs(affine @ far).max()) / 100) else apart
+    return 0.01 * max(1.0, float(np.abs(affine @ np.array([*shape, 1.0])).max()) / 100)
 
 
 def is_nifti(path: str | os.PathLike) -> bool:

@@ -75,7 +75,7 @@ class Grid:
 
 
 def mirrored(name: str) -> str:
-    """A path relative to the cohort's folder as a path below another folder, different for different paths."""
+    """A path relative to the cohort's folder as a path below another folder; `../a`, `__/a` and `/__/a` give one."""
     parts = Path(os.path.normpath(name)).parts
     return "/".join("__" if part == ".." else part for part in parts if part not in ("/", "."))
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from liverseg.datalists.cohort_errors import RowErrors, named
 from liverseg.datalists.cohort_facts import MaskFacts
 from liverseg.datalists.cohort_images import Grid, mirrored, read_grid
 from liverseg.datalists.cohort_masks import Piece, is_png, read_mask
@@ -16,26 +16,11 @@ from liverseg.datalists.converted import is_current, state_of, write_nifti, writ
 from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
 
-__all__ = ["check_as_it_is", "has_types", "named", "reading", "untyped", "write_label"]
+__all__ = ["check_as_it_is", "check_slice", "has_types", "reading", "untyped", "write_label"]
 
 _TYPED = {label.index for label in JOINT_LABELS}
 _LITS = {0, LIVER, LESION}
 _BINARY = ({0, 1}, {0, 255})
-
-
-@contextmanager
-def named(row: CohortRow) -> Iterator[None]:
-    """Begin the message of an error with its row.
-
-    Raises:
-        LiversegError: what the block raises, with the row.
-    """
-    try:
-        yield
-    except LiversegError as error:
-        if str(error).startswith(row.where):
-            raise
-        raise LiversegError(f"{row.where}: {error}") from error
 
 
 def reading(rows: Sequence[CohortRow], values: set[int] | None, mixed: bool) -> str:
@@ -107,13 +92,18 @@ def check_as_it_is(row: CohortRow, facts: MaskFacts, grid: Grid) -> None:
     Raises:
         LiversegError: as told.
     """
-    _check_slice(row, grid)
+    check_slice(row, grid)
     held = facts.values if row.slice is None else facts.on_slice[row.slice]
     if row.lesion_type and _value(row) not in (held or ()):
         raise _absent(row)
 
 
-def _check_slice(row: CohortRow, grid: Grid) -> None:
+def check_slice(row: CohortRow, grid: Grid) -> None:
+    """Refuse a row whose slice its image lacks.
+
+    Raises:
+        LiversegError: as told.
+    """
     if row.slice is not None and row.slice >= grid.depth:
         raise LiversegError(f"{row.where}: slice {row.slice}; the image has slices 0 to {grid.depth - 1}")
 
@@ -123,7 +113,9 @@ def _absent(row: CohortRow) -> LiversegError:
     return LiversegError(f"{row.where}: no {row.lesion_type} in {where}; correct type, slice or mask")
 
 
-def write_label(root: Path, image: str, rows: Sequence[CohortRow], how: Mapping[str, str]) -> str:
+def write_label(
+    root: Path, image: str, rows: Sequence[CohortRow], how: Mapping[str, str], errors: RowErrors
+) -> str | None:
     """Write the one label map of an image, unless it is there and nothing has changed.
 
     Lesion pixels are those of the masks, each with the type of its row; liver pixels those of masks and liver masks
@@ -134,55 +126,69 @@ def write_label(root: Path, image: str, rows: Sequence[CohortRow], how: Mapping[
         image: the image as NIfTI, relative to it.
         rows: all of one image.
         how: how each mask's values are read, by `reading`.
+        errors: where it is kept that a mask does not fit its image or its row.
 
     Returns:
-        The label map's path relative to `root`, uint8 on the image's grid.
+        The label map's path relative to `root`, uint8 on the image's grid; None where a row is bad.
 
     Raises:
-        LiversegError: if a mask does not fit its image or its row, or the label map cannot be written.
+        LiversegError: if the label map cannot be written.
     """
     name = mirrored(rows[0].image)
-    target = f"nifti/labels/{name}{'' if name.lower().endswith('.nii.gz') else '.nii.gz'}"
+    # the ending comes after the whole name: images `p1` and `p1.nii.gz` are two
+    target = f"nifti/labels/{name}.nii.gz"
     record = root / f"nifti/labels/{name}.json"
     recipe = [[row.mask, row.slice, row.lesion_type, row.liver_mask, row.lesion, how[row.mask]] for row in rows]
     names = {image, *(row.mask for row in rows), *(row.liver_mask for row in rows if row.liver_mask)}
     sources = state_of(root, [root / name for name in sorted(names)])
     if not is_current(record, root, sources, [root / target], recipe):
         grid = read_grid(root / image, dicom=image != rows[0].image)
-        write_nifti(root / target, _painted(root, grid, rows, how), grid.affine)
+        painted = _painted(root, grid, rows, how, errors)
+        if painted is None:
+            return None
+        write_nifti(root / target, painted, grid.affine)
         write_record(record, root, sources, [root / target], recipe)
     return target
 
 
-def _painted(root: Path, grid: Grid, rows: Sequence[CohortRow], how: Mapping[str, str]) -> np.ndarray:
+def _painted(
+    root: Path, grid: Grid, rows: Sequence[CohortRow], how: Mapping[str, str], errors: RowErrors
+) -> np.ndarray | None:
     label = np.zeros(grid.shape, np.uint8, order="F")
     pieces: dict[tuple[str, int | None], tuple[Piece, list[CohortRow]]] = {}
-    livers = set()
+    lesions, livers = set(), set()
     for row in rows:
-        with named(row):
-            _check_slice(row, grid)
+        with errors.of(row), named(row):
+            check_slice(row, grid)
             key = (row.mask, row.slice if is_png(row.mask) else None)
-            if key not in pieces:
+            if key not in lesions:
+                lesions.add(key)
                 pieces[key] = read_mask(root / row.mask, grid, row.slice), []
-            pieces[key][1].append(row)
+            if key in pieces:
+                pieces[key][1].append(row)
             liver = row.liver_mask and (row.liver_mask, row.slice if is_png(row.liver_mask) else None)
             if row.liver_mask and liver not in livers:
                 livers.add(liver)
                 piece = read_mask(root / row.liver_mask, grid, row.slice)
                 named_liver = piece.liver is not None and piece.liver.any()
                 label[piece.index][piece.liver if named_liver else piece.values > 0] = LIVER
+    if errors.among(rows):
+        return None
     for piece, own in pieces.values():
         if piece.liver is not None:
             label[piece.index][piece.liver] = LIVER
         if how[own[0].mask] in ("lits", "typed"):
             label[piece.index][piece.values == LIVER] = LIVER
     for piece, own in pieces.values():
-        _paint_lesions(label, grid, piece, own, how[own[0].mask])
+        with errors.of(*own):
+            _paint_lesions(label, grid, piece, own, how[own[0].mask])
+    if errors.among(rows):
+        return None
     for row in rows:
         shown = label if row.slice is None else label[grid.plane(row.slice)]
         if row.lesion_type and not (shown == _value(row)).any():
-            raise _absent(row)
-    return label
+            errors.add(row.number, _absent(row))
+    return None if errors.among(rows) else label
 
 
 def _paint_lesions(label: np.ndarray, grid: Grid, piece: Piece, rows: Sequence[CohortRow], how: str) -> None:

@@ -17,11 +17,10 @@ from PIL import Image, UnidentifiedImageError
 from liverseg.datalists.cohort_images import Grid, is_dicom
 from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LIVER
-from liverseg.volumes import is_nifti, read_volume
+from liverseg.volumes import is_nifti, read_volume, rounding_mm
 
 __all__ = ["Piece", "is_png", "onto_grid", "read_mask", "read_picture"]
 
-_SAME_GRID_MM = 0.01
 _UNEVEN = 0.1
 """How far a SEG's frame may lie beside its slice, in voxels: as uneven as slices of a series may be."""
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
@@ -117,7 +116,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def onto_grid(
-    path: Path, array: np.ndarray, affine: np.ndarray, grid: Grid, slack: float = _SAME_GRID_MM
+    path: Path, array: np.ndarray, affine: np.ndarray, grid: Grid, slack: float | None = None
 ) -> tuple[tuple[slice, ...], np.ndarray]:
     """A mask in its image's axis order, by swapped and flipped axes and a shift of whole voxels.
 
@@ -126,7 +125,7 @@ def onto_grid(
         array: its voxels; an axis of length one has no step of its own.
         affine: 4×4, to RAS+ mm.
         grid: the image's.
-        slack: how far its voxels may lie beside the image's, in mm.
+        slack: how far its voxels may lie beside the image's, in mm; None for rounding alone, `rounding_mm`.
 
     Returns:
         Where it lies in the image's array, and the voxels there.
@@ -147,7 +146,7 @@ def onto_grid(
     own = steps @ corners + to_image[:3, 3:]
     apart = grid.affine[:3, :3] @ (own - (turn @ corners + start[:, None]))
     worst = float(np.linalg.norm(apart, axis=0).max())
-    if worst > slack:
+    if worst > (rounding_mm(grid.affine, grid.shape) if slack is None else slack):
         raise LiversegError(f"{beside}, up to {worst:.3g} mm beside it; export it again for this image")
     orientation = [[int(np.argmax(np.abs(turn[:, axis]))), int(turn[:, axis].sum())] for axis in range(3)]
     turned = apply_orientation(array, np.array(orientation))

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from liverseg.datalists.cohort_errors import RowErrors
 from liverseg.datalists.csv_table import check_columns, read_csv
 from liverseg.errors import LiversegError
 from liverseg.files import is_dir, is_file
@@ -67,17 +68,17 @@ class CohortRow:
     mask_values: str | None
 
 
-def read_rows(root: str | os.PathLike, table: str | None = None, types: Types | None = None) -> list[CohortRow]:
+def read_rows(root: str | os.PathLike, table: str | None, types: Types | None, errors: RowErrors) -> list[CohortRow]:
     """The rows of a cohort's table, those left out whose type is mapped to None.
 
     Args:
         root: the folder that holds the table and that its paths are relative to.
         table: the table's file name; None takes the one of `slices.csv` and `slices.xlsx` that is there.
         types: the user's words for types.
+        errors: where it is kept that a cell holds what it may not or names a missing file; the row is left out.
 
     Raises:
-        LiversegError: if the table or the words are missing or unreadable, a column is missing, a cell holds what it
-            may not or names a missing file, or no row is left.
+        LiversegError: if the table or the words are missing or unreadable, a column is missing, or no row is left.
     """
     path = _found(Path(root)) if table is None else Path(root) / table
     words = _words(types)
@@ -90,10 +91,14 @@ def read_rows(root: str | os.PathLike, table: str | None = None, types: Types | 
         if words.get(_plain(values["lesion_type"]), "") is None:
             left_out += 1
             continue
-        rows.append(_row(path.parent, where, number, {str(key): value for key, value in values.items()}, words))
+        try:
+            rows.append(_row(path.parent, where, number, {str(key): value for key, value in values.items()}, words))
+        except LiversegError as error:
+            errors.add(number, error)
     if left_out:
         logging.getLogger(__name__).warning("%s: %d rows left out, as their types are mapped to none", path, left_out)
     if not rows:
+        errors.tell()
         raise LiversegError(f"{path}: {'every row is left out' if left_out else 'the table has no rows'}")
     return rows
 

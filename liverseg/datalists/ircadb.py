@@ -22,6 +22,7 @@ from liverseg.dicom import read_series
 from liverseg.errors import LiversegError
 from liverseg.files import is_dir, is_file, list_folder, visible_files
 from liverseg.labels import LESION, LIVER
+from liverseg.volumes import grids_apart
 
 __all__ = ["LICENCE", "SOURCE", "ircadb_items"]
 
@@ -43,7 +44,6 @@ adrenal gland's by some accounts and the liver's by others; `metastasectomie` is
 
 _WORKERS = 2
 """Patients read at a time: each takes several hundred megabytes."""
-_SAME_GRID_MM = 0.01
 
 
 @dataclass(frozen=True)
@@ -202,9 +202,8 @@ def _mask(folder: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarra
     if mask.shape != shape:
         own, wanted = ("×".join(map(str, one)) for one in (mask.shape, shape))
         raise LiversegError(f"{folder}: a mask of {own} for an image of {wanted} voxels; unpack the patient again")
-    corners = np.array([[0, 0, 0, 1], [*shape, 1]]).T
-    apart = float(np.abs((own_affine - affine) @ corners).max())
-    if apart > _SAME_GRID_MM:
+    apart = grids_apart(affine, own_affine, shape)
+    if apart:
         raise LiversegError(f"{folder}: the mask lies up to {apart:.3g} mm beside its image; their grids must be one")
     low, high = mask.min(), mask.max()
     if np.count_nonzero(mask == low) + np.count_nonzero(mask == high) < mask.size or low > 0:

@@ -170,6 +170,35 @@ def test_a_series_and_pictures_become_one_image_and_one_label_map(tmp_path):
     assert image_path.stat().st_mtime_ns == written[image_path]
 
 
+def test_images_whose_names_differ_by_an_ending_have_label_maps_of_their_own(tmp_path):
+    series(tmp_path / "img/p1")
+    image(tmp_path, "img/p1.nii.gz")
+    image(tmp_path, "img/p1.nii")
+    rows = []
+    for number, name in enumerate(("img/p1", "img/p1.nii.gz", "img/p1.nii")):
+        nifti(tmp_path / f"{number}.nii.gz", mask(slices=(number,)))
+        rows.append(f"{number},{name},{number}.nii.gz,{number},cyst")
+    items = cohort_items(table(tmp_path, *rows))
+    assert len({item.label for item in items}) == 3
+    for number, item in enumerate(items):
+        assert np.array_equal(label(tmp_path, item)[0], 2 * mask(slices=(number,)))
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("nifti/**/*") if path.is_file()}
+    assert len(written) == 8  # three label maps, one image, a record each
+    assert cohort_items(tmp_path) == items
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+
+
+def test_images_whose_label_maps_would_be_one_file_are_refused(tmp_path):
+    root = tmp_path / "cohort"
+    image(root, "__/ct.nii")
+    image(tmp_path, "ct.nii")
+    nifti(root / "m.nii", mask())
+    rows = table(root, "p,../ct.nii,m.nii,2,cyst", "q,__/ct.nii,m.nii,2,cyst")
+    with pytest.raises(LiversegError, match=r"row 3: __/ct\.nii and \.\./ct\.nii in row 2 would be one file"):
+        cohort_items(rows)
+    assert not (root / "nifti").exists()
+
+
 def test_dicom_slice_files(tmp_path):
     series(tmp_path / "ct", (0, 4))
     png(tmp_path / "m.png", mask()[:, :, 2].T)

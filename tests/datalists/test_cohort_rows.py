@@ -115,6 +115,25 @@ def test_a_typed_mask_in_other_axes_or_as_a_picture_becomes_a_label_map(tmp_path
         assert np.allclose(affine, nib.load(tmp_path / item.image).affine)
 
 
+@pytest.mark.parametrize(("shift", "sound"), [(0.02, True), (0.05, False)])
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_turned_mask_may_lie_as_far_beside_its_image_as_another(turned, shift, sound, tmp_path):
+    # its far corner is 382 mm away, so that 0.038 mm are rounding
+    far = AFFINE + np.array([[0, 0, 0, 300.0], *[[0] * 4] * 3])
+    image(tmp_path, affine=far)
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = SHAPE[0] - 1
+    beside = far + np.array([[0, 0, 0, shift], *[[0] * 4] * 3])
+    typed = mask((1, 2, 4))
+    nifti(tmp_path / "m.nii", typed[::-1] if turned else typed, beside @ flip if turned else beside)
+    rows = table(tmp_path, "p,ct.nii.gz,m.nii,2,cyst")
+    if sound:
+        assert np.array_equal(label(tmp_path, cohort_items(rows)[0])[0], typed)
+    else:
+        with pytest.raises(LiversegError, match=r"the mask does not lie on its image.s grid, up to 0\.05 mm"):
+            cohort_items(rows)
+
+
 def test_a_mask_that_stays_is_read_once(tmp_path, monkeypatch):
     image(tmp_path)
     nifti(tmp_path / "m.nii", mask((1, 2, 4)))

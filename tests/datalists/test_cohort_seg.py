@@ -1,11 +1,14 @@
 """Cohorts: masks as DICOM SEG of every type of segmentation."""
 
+import logging
+
 import numpy as np
 import pydicom
 import pytest
-from cohort_tree import AFFINE, SHAPE, label, mask, segmentation, series, table
+from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, segmentation, series, table
+from tqdm import tqdm
 
-from liverseg.datalists import cohort_items
+from liverseg.datalists import cohort, cohort_items
 from liverseg.datalists.cohort_images import Grid
 from liverseg.datalists.cohort_masks import read_mask
 from liverseg.errors import LiversegError
@@ -153,3 +156,54 @@ def test_a_truncated_seg_is_refused_by_its_row(kind, tmp_path):
         ) as told:
             cohort_items(table(tmp_path, "p,ct,s.dcm,,cyst"))
         assert len(str(told.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_label_maps_without_a_liver_are_told_once(again, tmp_path, caplog):
+    series(tmp_path / "ct")
+    rows = ["p,ct,s.dcm,2,cyst,"]
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", mask() == 1)])
+    kinds = {"binary": mask(), "grey": mask((255,)), "lits": mask((1, 2)), "typed": mask((2, 2)), "liver": mask()}
+    for name, array in kinds.items():
+        image(tmp_path, f"{name}-ct.nii")
+        nifti(tmp_path / f"{name}.nii", array)
+        rows.append(f"p,{name}-ct.nii,{name}.nii,2,cyst,{'lits.nii' if name == 'liver' else ''}")
+    header = "patient,image,mask,slice,lesion_type,liver_mask"
+    rows = table(tmp_path, *rows, header=header)
+    if again:
+        cohort_items(rows)
+        caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        cohort_items(rows)
+    (warning,) = caplog.messages
+    assert warning == (
+        f"{tmp_path}: 4 of 6 label maps hold no liver, as nifti/labels/ct.nii.gz; a network trained on them learns the "
+        "liver as background: add a column liver_mask"
+    )
+    segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", mask() == 1), ("Liver", mask((1, 1)) == 1)])
+    caplog.clear()
+    cohort_items(rows)
+    assert caplog.messages[0].startswith(f"{tmp_path}: 3 of 6 label maps hold no liver, as nifti/labels/binary-ct.nii.")
+
+
+def test_dicom_images_are_converted_with_a_bar(tmp_path, monkeypatch):
+    for name in "cab":
+        series(tmp_path / name)
+    image(tmp_path, "d.nii")
+    nifti(tmp_path / "m.nii", mask())
+    bars = []
+
+    def bar(**given):
+        bars.append((given["desc"], given["total"]))
+        return tqdm(**given)
+
+    monkeypatch.setattr(cohort, "tqdm", bar)
+    rows = table(tmp_path, *(f"{name},{name},m.nii,2,cyst" for name in ("c", "a", "d.nii", "b")))
+    items = cohort_items(rows)
+    assert [item.patient for item in items] == ["c", "a", "d.nii", "b"]
+    assert bars == [("reading", 2), ("converting", 3)]
+    first = (tmp_path / items[0].image).read_bytes()
+    monkeypatch.setattr(cohort, "_CONVERTERS", 1)
+    (tmp_path / items[0].image).unlink()
+    assert cohort_items(rows) == items
+    assert len((tmp_path / items[0].image).read_bytes()) == len(first)
