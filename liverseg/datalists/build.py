@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.cohort_table import Types
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
+from liverseg.datalists.spelling import alike_names
 from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
 from liverseg.errors import UsageError
 
@@ -80,6 +82,8 @@ def build_datalist(
 ) -> Path:
     """Import a folder and write its data list, with types and lesion load of the labels spread over the parts.
 
+    Patients whose names differ only in spelling are told in the log.
+
     Args:
         source: the folder's layout, one of `SOURCES`.
         root: the folder; paths in the list are relative to it.
@@ -113,6 +117,7 @@ def build_datalist(
             owners = ", ".join(name for name, other in _LAYOUTS.items() if key in other.options)
             raise UsageError(f"source {source}: {key} given; allowed for {owners} only")
     labelled, unlabelled = layout.items(Path(root), **given)
+    _warn_of_spelling(labelled + unlabelled)
     if folds_from is None:
         training, held_out = _split(labelled, Path(root), folds, test, seed)
     elif test:
@@ -130,6 +135,16 @@ def build_datalist(
         test=held_out + unlabelled,
     )
     return write_datalist(output or Path(root) / "datalist.json", datalist)
+
+
+def _warn_of_spelling(items: tuple[DataItem, ...]) -> None:
+    """One line in the log if patients' names differ only in spelling: the split takes each for a patient."""
+    alike = alike_names(item.patient for item in items)
+    if alike:
+        others = f", and {len(alike) - 1} more such names" if len(alike) > 1 else ""
+        logging.getLogger(__name__).warning(
+            "patients %r and %r differ only in spelling%s; if they are one, give them one name", *alike[0][:2], others
+        )
 
 
 def _split(
