@@ -62,17 +62,19 @@ def _known(item: DataItem) -> DataItem:
 def together_findings(list_name: str, items: Iterable[DataItem], images: Mapping[str, ImageFacts]) -> Iterable[Finding]:
     """Images that are one and the same, and axes that run another way in some images than in others."""
     patients = {os.path.normpath(item.image): item.patient for item in items}
-    copies = defaultdict(list)
+    first_with: dict[str, str] = {}
     for name, facts in sorted(images.items()):
-        copies[facts.digest].append(name)
-    for first, *others in copies.values():
-        for name in others:
-            one, other = patients[first], patients[name]
-            if one == other:
-                found = f"the same voxels as {first}, both of patient {one}; take one off the list"
-            else:
-                found = f"the same voxels as {first}, of patient {other} here and {one} there; find out whose it is"
-            yield Finding(name, WARNING if one == other else ERROR, "duplicate", found)
+        first = next((first_with[digest] for digest in facts.digests if digest in first_with), name)
+        for digest in facts.digests:
+            first_with.setdefault(digest, first)
+        if first == name:
+            continue
+        one, other = patients[first], patients[name]
+        if one == other:
+            found = f"the same voxels as {first}, both of patient {one}; take one off the list"
+        else:
+            found = f"the same voxels as {first}, of patient {other} here and {one} there; find out whose it is"
+        yield Finding(name, WARNING if one == other else ERROR, "duplicate", found)
     first_of: dict[str, str] = {}
     codes: Counter[str] = Counter()
     for name, facts in sorted(images.items()):
