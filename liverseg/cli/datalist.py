@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--test",
             type=float,
             default=0.0,
-            help="share of the labelled items held out as test list, whole patients at a time (default 0)",
+            help="share of the labelled items held out as test list, whole patients at a time; 1 for a list of test items alone (default 0)",
         )
         importer.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
         importer.add_argument(

@@ -13,7 +13,7 @@ from liverseg.datalists.cohort_table import Types
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.spelling import alike_names
-from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
+from liverseg.datalists.splits import adopt_folds, assign_folds, check_split, hold_out
 from liverseg.errors import UsageError
 
 __all__ = ["SOURCES", "build_datalist"]
@@ -90,7 +90,8 @@ def build_datalist(
         output: the list to write; ROOT/datalist.json when not given.
         name: the list's name; the folder's when not given.
         folds: validation folds, at least 2.
-        test: share of the labelled items held out as test list, whole patients at a time, 0 to below 1.
+        test: share of the labelled items held out as test list, whole patients at a time, 0 to 1; 1 makes
+            a list of test items alone.
         seed: seed of both splits.
         folds_from: a list whose folds and test patients are taken instead of splitting anew.
         table: a cohort's table, its file name in the folder; see `cohort_items`.
@@ -116,14 +117,17 @@ def build_datalist(
         if key not in layout.options:
             owners = ", ".join(name for name, other in _LAYOUTS.items() if key in other.options)
             raise UsageError(f"source {source}: {key} given; allowed for {owners} only")
+    # an importer may convert every image: what can be refused before is
+    check_split(folds, test, seed)
+    if test and folds_from is not None:
+        raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
+    split_before = None if folds_from is None else read_datalist(folds_from)
     labelled, unlabelled = layout.items(Path(root), **given)
     _warn_of_spelling(labelled + unlabelled)
-    if folds_from is None:
+    if split_before is None:
         training, held_out = _split(labelled, Path(root), folds, test, seed)
-    elif test:
-        raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
     else:
-        training, held_out = adopt_folds(labelled, read_datalist(folds_from))
+        training, held_out = adopt_folds(labelled, split_before)
     datalist = DataList(
         name=name or Path(root).absolute().name,
         version="1",
@@ -151,6 +155,8 @@ def _split(
     items: tuple[DataItem, ...], root: Path, folds: int, test: float, seed: int
 ) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
     """Items with folds and items held out, their lesion loads read from their labels."""
+    if test == 1:
+        return hold_out(items, test, seed)
     # a split that cannot be is refused before every label is read
     assign_folds(hold_out(items, test, seed)[0], folds, seed)
     loads = dict(zip(items, lesion_loads(items, root), strict=True))

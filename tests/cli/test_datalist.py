@@ -67,9 +67,8 @@ def test_another_seed_is_another_split_and_the_same_seed_the_same_bytes(lits_fol
     [
         (["--folds", "9"], 1, "9 folds asked for with 8 patients; take 2 to 8"),
         (["--folds", "1"], 2, "1 folds asked for; at least 2 are needed"),
-        (["--test", "1"], 2, "test share 1.0; a number from 0 to below 1 is needed"),
-        (["--test", "2"], 2, "test share 2.0; a number from 0 to below 1 is needed"),
-        (["--test", "nan"], 2, "test share nan; a number from 0 to below 1 is needed"),
+        (["--test", "2"], 2, "test share 2.0; a number from 0 to 1 is needed"),
+        (["--test", "nan"], 2, "test share nan; a number from 0 to 1 is needed"),
         (["--seed", "-1"], 2, "seed -1; a whole number from 0 to 4294967295 is needed"),
         (["--output", "lits/volume-0.nii/list.json"], 1, "list.json: the data list cannot be written"),
     ],
@@ -114,6 +113,31 @@ def test_folds_of_another_list_are_taken_over(lits_folder, tmp_path, capsys):
         (lits_folder / f"{kind}-8.nii").touch()
     assert main(["datalist", "lits", str(lits_folder), "--folds-from", str(fixed)]) == 1
     assert "1 of the patients are not in it, lits-008 for one" in capsys.readouterr().err
+
+
+def test_a_list_of_test_items_alone_needs_no_folds(lits_folder):
+    for number in range(1, 8):
+        (lits_folder / f"segmentation-{number}.nii").unlink()
+    assert main(["datalist", "lits", str(lits_folder), "--test", "1"]) == 0
+    listed = read_datalist(lits_folder / "datalist.json")
+    assert (listed.training, len(listed.test)) == ((), 8)
+    assert (listed.test[0].label, listed.test[0].fold) == ("segmentation-0.nii", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--folds", "1"], 2, "1 folds asked for"),
+        (["--test", "2"], 2, "test share 2.0"),
+        (["--seed", "-1"], 2, "seed -1"),
+        (["--folds-from", "nowhere.json"], 1, "nowhere.json: no such data list"),
+        (["--folds-from", "nowhere.json", "--test", "0.2"], 2, "take one of the two"),
+    ],
+)
+def test_arguments_are_refused_before_anything_is_imported(options, code, words, tmp_path, capsys):
+    # an importer would refuse the empty folder, with other words
+    assert main(["datalist", "ircadb", str(tmp_path), *options]) == code
+    assert words in capsys.readouterr().err
 
 
 def test_a_sound_list_is_told_to_be_so(lits_tree, tmp_path, capsys):
