@@ -46,7 +46,9 @@ def test_a_cohort_with_a_name_a_source_and_a_licence_somewhere_else(cohort_folde
     target = tmp_path / "lists" / "mine.json"
     options = ["--output", str(target), "--name", "mine", "--from", "our archive", "--licence", "internal"]
     assert main(["datalist", "cohort", str(cohort_folder), "--folds", "3", *options]) == 0
-    assert capsys.readouterr().out == f"{target}\n"
+    told = capsys.readouterr()
+    assert told.out == f"{target}\n"
+    assert f"its paths are relative to {cohort_folder}: give --dataset-dir {cohort_folder} with it\n" in told.err
     content = json.loads(target.read_text())
     assert (content["name"], content["source"], content["licence"]) == ("mine", "our archive", "internal")
     assert content["labels"]["3"] == "hemangioma"
@@ -167,7 +169,27 @@ def test_a_list_with_the_patients_of_another_is_refused(lits_tree, tmp_path, cap
     assert "error    twins: patient lits-000 is in it and decathlon-liver-001 in" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("option", "place", "words"),
+    [
+        ("--repair", "lits", "it holds originals"),
+        ("--repair", "lits/mended", "it is inside"),
+        ("--report", "lits/volume-0.nii/findings.csv", "its folder cannot be made"),
+        ("--report", "lits", "it is a folder"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_before_a_file_is_read(option, place, words, lits_folder, capsys):
+    assert main(["datalist", "lits", str(lits_folder)]) == 0
+    capsys.readouterr()
+    assert main(["datalist", "check", str(lits_folder / "datalist.json"), option, str(lits_folder.parent / place)]) == 1
+    told = capsys.readouterr()
+    assert words in told.err and len(told.err.splitlines()) == 1
+    assert told.out == ""
+
+
 def test_a_flipped_label_is_repaired_into_a_copy(lits_tree, tmp_path, capsys):
+    tmp_path, mended = tmp_path / "tree", tmp_path / "mended" / "datalist.json"
+    tmp_path.mkdir()
     for path in lits_tree.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -176,9 +198,10 @@ def test_a_flipped_label_is_repaired_into_a_copy(lits_tree, tmp_path, capsys):
     affine = flipped.affine @ np.diag([-1, 1, 1, 1])
     nib.save(nib.Nifti1Image(np.asarray(flipped.dataobj), affine), label)
     before = label.read_bytes()
-    command = ["datalist", "check", str(tmp_path / "datalist.json"), "--repair", str(tmp_path / "mended")]
+    command = ["datalist", "check", str(tmp_path / "datalist.json"), "--repair", str(mended.parent)]
     assert main(command) == 1
-    assert "error    flipped affine: " in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "error    flipped affine: " in told.out
+    assert f"give --dataset-dir {tmp_path} with it" in told.err
     assert label.read_bytes() == before
-    mended = tmp_path / "mended" / "datalist.json"
     assert main(["datalist", "check", str(mended), "--dataset-dir", str(tmp_path)]) == 0
