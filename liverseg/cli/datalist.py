@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import sys
+from pathlib import Path
 from typing import Any
 
 from liverseg.cli.arguments import add_list_arguments, some_path
@@ -33,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--test",
             type=float,
             default=0.0,
-            help="share of the labelled items held out as test list, whole patients at a time (default 0)",
+            help="share of the labelled items held out as test list, whole patients at a time; 1: all (default 0)",
         )
         importer.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
         importer.add_argument(
@@ -60,7 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument(
         "--repair",
         type=some_path,
-        help="folder for copies of labels with flipped or reset headers, mended, and for a list that names them",
+        help="folder outside the data's: copies of labels with flipped or reset headers, mended, and a list of them",
     )
     describe = _of_a_list(tasks, "describe", "what a list holds, in numbers and a picture")
     describe.set_defaults(task=_describe)
@@ -98,21 +101,36 @@ def _import(args: argparse.Namespace) -> ExitCode:
         licence=args.licence,
     )
     print(path)
+    _tell_folder(path, args.root)
     return ExitCode.DONE
+
+
+def _tell_folder(written: Path, folder: Path) -> None:
+    """What the next command needs where a list is not in the folder of its files: on stderr, stdout has its path."""
+    if written.parent.resolve() != folder.resolve():
+        option = f"--dataset-dir {shlex.quote(str(folder))}"
+        print(f"its paths are relative to {folder}: give {option} with it", file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> ExitCode:
     # imported here: connected components are slow to import, and no importer needs them
-    from liverseg.datalists.check import check_datalist, findings_in_words, write_findings
-    from liverseg.datalists.repair import repair_copies
+    from liverseg.datalists.check import check_datalist, check_report, findings_in_words, write_findings
+    from liverseg.datalists.repair import check_repair_folder, repair_copies
 
     folder = args.dataset_dir or args.list.parent
+    # every file is read in between: what can be refused before is
+    if args.repair:
+        check_repair_folder(args.list, folder, args.repair)
+    if args.report:
+        check_report(args.report)
     findings = check_datalist(args.list, folder, against=args.against, workers=args.workers)
     print(findings_in_words(findings))
     if args.report:
         print(write_findings(findings, args.report))
     if args.repair:
-        print(repair_copies(args.list, folder, args.repair, findings))
+        repaired = repair_copies(args.list, folder, args.repair, findings)
+        print(repaired)
+        _tell_folder(repaired, folder)
     return ExitCode.FAILED if (findings["level"] == "error").any() else ExitCode.DONE
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.cohort_table import Types
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
-from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
+from liverseg.datalists.spelling import alike_names
+from liverseg.datalists.splits import adopt_folds, assign_folds, check_split, hold_out
 from liverseg.errors import UsageError
 
 __all__ = ["SOURCES", "build_datalist"]
@@ -80,13 +82,16 @@ def build_datalist(
 ) -> Path:
     """Import a folder and write its data list, with types and lesion load of the labels spread over the parts.
 
+    Patients whose names differ only in spelling are told in the log.
+
     Args:
         source: the folder's layout, one of `SOURCES`.
         root: the folder; paths in the list are relative to it.
         output: the list to write; ROOT/datalist.json when not given.
         name: the list's name; the folder's when not given.
         folds: validation folds, at least 2.
-        test: share of the labelled items held out as test list, whole patients at a time, 0 to below 1.
+        test: share of the labelled items held out as test list, whole patients at a time, 0 to 1; 1 makes
+            a list of test items alone.
         seed: seed of both splits.
         folds_from: a list whose folds and test patients are taken instead of splitting anew.
         table: a cohort's table, its file name in the folder; see `cohort_items`.
@@ -112,13 +117,17 @@ def build_datalist(
         if key not in layout.options:
             owners = ", ".join(name for name, other in _LAYOUTS.items() if key in other.options)
             raise UsageError(f"source {source}: {key} given; allowed for {owners} only")
-    labelled, unlabelled = layout.items(Path(root), **given)
-    if folds_from is None:
-        training, held_out = _split(labelled, Path(root), folds, test, seed)
-    elif test:
+    # an importer may convert every image: what can be refused before is
+    check_split(folds, test, seed)
+    if test and folds_from is not None:
         raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
+    split_before = None if folds_from is None else read_datalist(folds_from)
+    labelled, unlabelled = layout.items(Path(root), **given)
+    _warn_of_spelling(labelled + unlabelled)
+    if split_before is None:
+        training, held_out = _split(labelled, Path(root), folds, test, seed)
     else:
-        training, held_out = adopt_folds(labelled, read_datalist(folds_from))
+        training, held_out = adopt_folds(labelled, split_before)
     datalist = DataList(
         name=name or Path(root).absolute().name,
         version="1",
@@ -132,10 +141,22 @@ def build_datalist(
     return write_datalist(output or Path(root) / "datalist.json", datalist)
 
 
+def _warn_of_spelling(items: tuple[DataItem, ...]) -> None:
+    """One line in the log if patients' names differ only in spelling: the split takes each for a patient."""
+    alike = alike_names(item.patient for item in items)
+    if alike:
+        others = f", and {len(alike) - 1} more such names" if len(alike) > 1 else ""
+        logging.getLogger(__name__).warning(
+            "patients %r and %r differ only in spelling%s; if they are one, give them one name", *alike[0][:2], others
+        )
+
+
 def _split(
     items: tuple[DataItem, ...], root: Path, folds: int, test: float, seed: int
 ) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
     """Items with folds and items held out, their lesion loads read from their labels."""
+    if test == 1:
+        return hold_out(items, test, seed)
     # a split that cannot be is refused before every label is read
     assign_folds(hold_out(items, test, seed)[0], folds, seed)
     loads = dict(zip(items, lesion_loads(items, root), strict=True))

@@ -20,6 +20,7 @@ from liverseg.datalists.checks.findings import (
     WARNING,
     Defect,
     Finding,
+    check_report,
     findings_in_words,
     findings_table,
     write_findings,
@@ -37,11 +38,11 @@ from liverseg.datalists.checks.lists import (
 from liverseg.datalists.checks.reading import read_whole
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import is_dir
+from liverseg.files import is_dir, is_file
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.nifti import Memory
 
-__all__ = ["check_datalist", "findings_in_words", "write_findings"]
+__all__ = ["check_datalist", "check_report", "findings_in_words", "write_findings"]
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ def check_datalist(
         findings.append(Finding(path.name, ERROR, "missing", found))
         return findings_table(findings, 0)
     tasks = _tasks(content)
+    if _none_is_there(tasks, dataset_dir):
+        found = (
+            f"none of its {len(tasks)} files is below {dataset_dir}; give --dataset-dir, the folder its paths begin in"
+        )
+        return findings_table([*findings, Finding(path.name, ERROR, "missing", found)], 0)
     results = _read_all(tasks, content, dataset_dir, workers or os.cpu_count() or 1, progress)
     images = {task.name: result.image for task, result in zip(tasks, results, strict=True) if result.image}
     labels = {task.name: result.label for task, result in zip(tasks, results, strict=True) if result.label}
@@ -113,6 +119,14 @@ def check_datalist(
 def _is_folder(path: Path) -> bool:
     try:
         return is_dir(path)
+    except LiversegError:
+        return False
+
+
+def _none_is_there(tasks: list[_Task], dataset_dir: Path) -> bool:
+    """Whether no file of several is where the list says; one that may not be looked at is told by name."""
+    try:
+        return len(tasks) > 2 and not any(is_file(dataset_dir / task.name) for task in tasks)
     except LiversegError:
         return False
 

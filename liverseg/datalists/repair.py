@@ -22,7 +22,7 @@ from liverseg.files import whole_file, write_text
 from liverseg.labels import LIVER
 from liverseg.nifti import pieces
 
-__all__ = ["RECORD", "repair_copies"]
+__all__ = ["RECORD", "check_repair_folder", "repair_copies"]
 
 RECORD = "repairs.csv"
 """Table beside the new list: what was done with each label, and the HU that decided it."""
@@ -54,6 +54,27 @@ class _Way:
         return f"{how} {self.mean:.0f} ± {self.spread:.0f} HU"
 
 
+def check_repair_folder(path: str | os.PathLike, dataset_dir: str | os.PathLike, output_dir: str | os.PathLike) -> None:
+    """Refuse a folder for repaired copies that holds originals, or where an importer would find a copy beside them.
+
+    Args:
+        path: the list.
+        dataset_dir: folder its paths are relative to.
+        output_dir: the folder for copies: not the list's, not `dataset_dir`, not inside it and not around it.
+
+    Raises:
+        LiversegError: if it is one of these, or is no folder.
+    """
+    output, data = Path(output_dir).resolve(), Path(dataset_dir).resolve()
+    if output in (data, *data.parents, Path(path).parent.resolve()):
+        raise LiversegError(f"{output_dir}: it holds originals; choose another folder for repaired copies")
+    if data in output.parents:
+        found = f"it is inside {dataset_dir}, where an importer would find every repaired label twice"
+        raise LiversegError(f"{output_dir}: {found}; choose a folder outside")
+    if output.exists() and not output.is_dir():
+        raise LiversegError(f"{output_dir}: repaired copies cannot be written there, it is no folder; choose another")
+
+
 def repair_copies(
     path: str | os.PathLike, dataset_dir: str | os.PathLike, output_dir: str | os.PathLike, findings: pd.DataFrame
 ) -> Path:
@@ -69,20 +90,18 @@ def repair_copies(
         path: the list that was checked.
         dataset_dir: folder its paths are relative to.
         output_dir: folder for the copies, each where the list has the original, the new list and the record; made if
-            missing. It must be neither `dataset_dir` nor the list's folder.
+            missing. See `check_repair_folder`.
         findings: what `check_datalist` found for that list.
 
     Returns:
-        The new list, of the same name; its paths are relative to `dataset_dir`, or absolute where a copy is not in it.
+        The new list, of the same name; its paths are relative to `dataset_dir`, those of copies absolute.
 
     Raises:
         LiversegError: if the list is not sound, the folder is one that holds originals, or it cannot be written.
     """
     path, dataset_dir, output_dir = Path(path), Path(dataset_dir), Path(output_dir)
     datalist = read_datalist(path)
-    for taken in (dataset_dir, path.parent):
-        if output_dir.resolve() == taken.resolve():
-            raise LiversegError(f"{output_dir}: it holds originals; choose another folder for repaired copies")
+    check_repair_folder(path, dataset_dir, output_dir)
     broken = set(findings.loc[findings["defect"].isin((FLIPPED, RESET)), "file"])
     images: dict[str, str] = {}
     for item in (*datalist.training, *datalist.test):
@@ -123,7 +142,7 @@ def _repair(label_name: str, image_name: str, dataset_dir: Path, output_dir: Pat
     except OSError as error:
         raise LiversegError(f"{copy}: the repaired copy cannot be written ({error.strerror})") from error
     done = "affine replaced and voxels turned" if chosen.turned else "affine replaced"
-    return {"file": label_name, "copy": _named(copy, dataset_dir), "done": done, "why": why}
+    return {"file": label_name, "copy": copy.absolute().as_posix(), "done": done, "why": why}
 
 
 def _left(label_name: str, why: str) -> dict[str, str]:
@@ -172,8 +191,3 @@ def _with_grid(path: Path, label: ReadFile, image: ReadFile, turned: tuple[int, 
 def _inside(name: str) -> Path:
     """A relative path that cannot lead out of the folder it is put into."""
     return Path(*(part for part in Path(name).parts if part not in ("..", Path(name).anchor)))
-
-
-def _named(copy: Path, dataset_dir: Path) -> str:
-    copy, root = copy.absolute(), dataset_dir.absolute()
-    return copy.relative_to(root).as_posix() if copy.is_relative_to(root) else copy.as_posix()

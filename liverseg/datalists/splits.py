@@ -14,10 +14,25 @@ from liverseg.datalists.model import DataItem, DataList
 from liverseg.datalists.strata import most_even_split, spread_splits
 from liverseg.errors import LiversegError, UsageError
 
-__all__ = ["adopt_folds", "assign_folds", "hold_out"]
+__all__ = ["adopt_folds", "assign_folds", "check_split", "hold_out"]
 
 _PARTS = 20
 """Most parts items are cut into to hold out a share, unless a smaller share needs more."""
+
+
+def check_split(folds: int = 2, share: float = 0.0, seed: int = 0) -> None:
+    """Refuse numbers that no split can have, whatever the items.
+
+    Raises:
+        UsageError: if there are fewer than 2 folds, the share is not in [0, 1], or the seed is negative or beyond 32
+            bits.
+    """
+    if folds < 2:
+        raise UsageError(f"{folds} folds asked for; at least 2 are needed")
+    if not 0 <= share <= 1:
+        raise UsageError(f"test share {share}; a number from 0 to 1 is needed")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"seed {seed}; a whole number from 0 to {2**32 - 1} is needed")
 
 
 def assign_folds(
@@ -40,10 +55,7 @@ def assign_folds(
         LiversegError: if there are fewer patients than folds.
         ValueError: if there are not as many loads as items.
     """
-    if folds < 2:
-        raise UsageError(f"{folds} folds asked for; at least 2 are needed")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed {seed}; a whole number from 0 to {2**32 - 1} is needed")
+    check_split(folds=folds, seed=seed)
     patients = {item.patient for item in items}
     if len(patients) < folds:
         most = f"take 2 to {len(patients)}" if len(patients) >= 2 else "at least 2 patients are needed"
@@ -73,7 +85,7 @@ def hold_out(
 
     Args:
         items: as for `assign_folds`.
-        share: share of the items to hold out, 0 to below 1; met as closely as whole parts allow.
+        share: share of the items to hold out, 0 to 1; met as closely as whole parts allow. 1 keeps nobody.
         seed: the same items, loads and seed hold out the same patients.
         loads: as for `assign_folds`.
 
@@ -81,13 +93,14 @@ def hold_out(
         The items kept, and the items held out, whose fold is None.
 
     Raises:
-        UsageError: if the share is not in [0, 1), or as from `assign_folds`.
-        LiversegError: if there are fewer than 2 patients, one for each side.
+        UsageError: if the share is not in [0, 1], or as from `assign_folds`.
+        LiversegError: if there are fewer than 2 patients, one for each side, of a share below 1.
     """
-    if not 0 <= share < 1:
-        raise UsageError(f"test share {share}; a number from 0 to below 1 is needed")
+    check_split(share=share, seed=seed)
     if share == 0:
         return tuple(items), ()
+    if share == 1:
+        return (), tuple(replace(item, fold=None) for item in items)
     patients = len({item.patient for item in items})
     if patients < 2:
         raise LiversegError(f"test share {share} asked for with {patients} patients; at least 2 are needed")

@@ -46,7 +46,9 @@ def test_a_cohort_with_a_name_a_source_and_a_licence_somewhere_else(cohort_folde
     target = tmp_path / "lists" / "mine.json"
     options = ["--output", str(target), "--name", "mine", "--from", "our archive", "--licence", "internal"]
     assert main(["datalist", "cohort", str(cohort_folder), "--folds", "3", *options]) == 0
-    assert capsys.readouterr().out == f"{target}\n"
+    told = capsys.readouterr()
+    assert told.out == f"{target}\n"
+    assert f"its paths are relative to {cohort_folder}: give --dataset-dir {cohort_folder} with it\n" in told.err
     content = json.loads(target.read_text())
     assert (content["name"], content["source"], content["licence"]) == ("mine", "our archive", "internal")
     assert content["labels"]["3"] == "hemangioma"
@@ -67,9 +69,8 @@ def test_another_seed_is_another_split_and_the_same_seed_the_same_bytes(lits_fol
     [
         (["--folds", "9"], 1, "9 folds asked for with 8 patients; take 2 to 8"),
         (["--folds", "1"], 2, "1 folds asked for; at least 2 are needed"),
-        (["--test", "1"], 2, "test share 1.0; a number from 0 to below 1 is needed"),
-        (["--test", "2"], 2, "test share 2.0; a number from 0 to below 1 is needed"),
-        (["--test", "nan"], 2, "test share nan; a number from 0 to below 1 is needed"),
+        (["--test", "2"], 2, "test share 2.0; a number from 0 to 1 is needed"),
+        (["--test", "nan"], 2, "test share nan; a number from 0 to 1 is needed"),
         (["--seed", "-1"], 2, "seed -1; a whole number from 0 to 4294967295 is needed"),
         (["--output", "lits/volume-0.nii/list.json"], 1, "list.json: the data list cannot be written"),
     ],
@@ -116,6 +117,31 @@ def test_folds_of_another_list_are_taken_over(lits_folder, tmp_path, capsys):
     assert "1 of the patients are not in it, lits-008 for one" in capsys.readouterr().err
 
 
+def test_a_list_of_test_items_alone_needs_no_folds(lits_folder):
+    for number in range(1, 8):
+        (lits_folder / f"segmentation-{number}.nii").unlink()
+    assert main(["datalist", "lits", str(lits_folder), "--test", "1"]) == 0
+    listed = read_datalist(lits_folder / "datalist.json")
+    assert (listed.training, len(listed.test)) == ((), 8)
+    assert (listed.test[0].label, listed.test[0].fold) == ("segmentation-0.nii", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--folds", "1"], 2, "1 folds asked for"),
+        (["--test", "2"], 2, "test share 2.0"),
+        (["--seed", "-1"], 2, "seed -1"),
+        (["--folds-from", "nowhere.json"], 1, "nowhere.json: no such data list"),
+        (["--folds-from", "nowhere.json", "--test", "0.2"], 2, "take one of the two"),
+    ],
+)
+def test_arguments_are_refused_before_anything_is_imported(options, code, words, tmp_path, capsys):
+    # an importer would refuse the empty folder, with other words
+    assert main(["datalist", "ircadb", str(tmp_path), *options]) == code
+    assert words in capsys.readouterr().err
+
+
 def test_a_sound_list_is_told_to_be_so(lits_tree, tmp_path, capsys):
     report = tmp_path / "report.csv"
     assert main(["datalist", "check", str(lits_tree / "datalist.json"), "--report", str(report)]) == 0
@@ -143,7 +169,27 @@ def test_a_list_with_the_patients_of_another_is_refused(lits_tree, tmp_path, cap
     assert "error    twins: patient lits-000 is in it and decathlon-liver-001 in" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("option", "place", "words"),
+    [
+        ("--repair", "lits", "it holds originals"),
+        ("--repair", "lits/mended", "it is inside"),
+        ("--report", "lits/volume-0.nii/findings.csv", "its folder cannot be made"),
+        ("--report", "lits", "it is a folder"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused_before_a_file_is_read(option, place, words, lits_folder, capsys):
+    assert main(["datalist", "lits", str(lits_folder)]) == 0
+    capsys.readouterr()
+    assert main(["datalist", "check", str(lits_folder / "datalist.json"), option, str(lits_folder.parent / place)]) == 1
+    told = capsys.readouterr()
+    assert words in told.err and len(told.err.splitlines()) == 1
+    assert told.out == ""
+
+
 def test_a_flipped_label_is_repaired_into_a_copy(lits_tree, tmp_path, capsys):
+    tmp_path, mended = tmp_path / "tree", tmp_path / "mended" / "datalist.json"
+    tmp_path.mkdir()
     for path in lits_tree.iterdir():
         if path.is_file():
             (tmp_path / path.name).write_bytes(path.read_bytes())
@@ -152,9 +198,10 @@ def test_a_flipped_label_is_repaired_into_a_copy(lits_tree, tmp_path, capsys):
     affine = flipped.affine @ np.diag([-1, 1, 1, 1])
     nib.save(nib.Nifti1Image(np.asarray(flipped.dataobj), affine), label)
     before = label.read_bytes()
-    command = ["datalist", "check", str(tmp_path / "datalist.json"), "--repair", str(tmp_path / "mended")]
+    command = ["datalist", "check", str(tmp_path / "datalist.json"), "--repair", str(mended.parent)]
     assert main(command) == 1
-    assert "error    flipped affine: " in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert "error    flipped affine: " in told.out
+    assert f"give --dataset-dir {tmp_path} with it" in told.err
     assert label.read_bytes() == before
-    mended = tmp_path / "mended" / "datalist.json"
     assert main(["datalist", "check", str(mended), "--dataset-dir", str(tmp_path)]) == 0

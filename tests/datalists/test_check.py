@@ -170,6 +170,13 @@ def test_a_folder_that_is_not_there_is_one_finding(tree):
         check(tree, workers=0)
 
 
+def test_a_list_with_no_file_below_its_folder_is_one_finding(tree):
+    (tree / "elsewhere").mkdir()
+    findings = check_datalist(tree / "datalist.json", tree / "elsewhere", progress=False)
+    assert findings["defect"].tolist() == ["missing"]
+    assert f"none of its 6 files is below {tree / 'elsewhere'}; give --dataset-dir" in findings["found"][0]
+
+
 def test_findings_do_not_depend_on_the_workers(tree):
     save(tree / LABEL, make_case(0)[1], AFFINE * np.array([-1, -1, 1, 1]))
     for name in ("volume-1.nii.gz", "segmentation-2.nii.gz"):

@@ -267,3 +267,23 @@ def test_scaled_big_endian_and_split_gzip_are_read_as_they_are(tree):
     np.testing.assert_array_equal(np.asarray(nib.Nifti1Image.from_bytes(content).dataobj), hu)
     (tree / VOLUME).write_bytes(gzip.compress(content[:4000]) + gzip.compress(content[4000:]) + bytes(7))
     assert found_in(tree) == []
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LAS", "LPI", "SPL", "PSR", "LPS"])
+def test_an_image_exported_again_in_another_order_of_axes_is_a_duplicate(codes, tree):
+    """Also as another type, and where a third copy has the voxels' order of the second."""
+    image = nib.load(tree / VOLUME)
+    turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes))
+    turned = image.as_reoriented(turn)
+    save(tree / "volume-1.nii.gz", np.asarray(turned.dataobj).astype(np.float32), turned.affine)
+    findings = check(tree)
+    found = findings[findings["defect"] == "duplicate"]
+    assert found[["file", "level"]].to_numpy().tolist() == [["volume-1.nii.gz", "error"]]
+    save(tree / "volume-2.nii.gz", np.asarray(turned.dataobj), AFFINE)  # and its header lost
+    findings = check(tree)
+    assert findings[findings["defect"] == "duplicate"]["file"].tolist() == ["volume-1.nii.gz", "volume-2.nii.gz"]
+
+
+def test_a_mirrored_image_of_the_same_header_is_none(tree):
+    save(tree / "volume-1.nii.gz", make_case(0)[0][::-1])
+    assert "duplicate" not in set(check(tree)["defect"])

@@ -99,6 +99,7 @@ def test_a_few_patients_can_be_held_out_of_and_split():
     for share in (0.01, 0.1, 0.5, 0.9):
         assert len(hold_out(items, share)[1]) == max(1, min(5, round(6 * share)))
     assert sorted(item.fold for item in assign_folds(items, 6)) == [0, 1, 2, 3, 4, 5]
+    assert hold_out(items[:1], 1) == ((), tuple(items[:1]))
     with pytest.raises(LiversegError, match=r"test share 0\.5 asked for with 1 patients; at least 2"):
         hold_out(items[:1], 0.5)
 

@@ -49,6 +49,13 @@ def test_lits_and_ircadb_share_patients():
     assert (twins.first, twins.second, twins.count) == ("lits-028", "ircadb-01", 20)
 
 
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_the_decathlon_may_hold_whoever_is_in_the_test_part_of_lits(part):
+    lits, decathlon = (read_datalist(FOLDER / f"{name}.json") for name in ("lits", "decathlon-liver"))
+    (twins,) = find_twins([item.patient for item in lits.test], [item.patient for item in getattr(decathlon, part)])
+    assert (twins.first, twins.count) == ("lits-test-000", 70)
+
+
 @pytest.mark.parametrize("tree", ["lits_tree", "cohort_tree"])
 def test_imported_lists_fit_the_schema(tree, schema, request):
     content = json.loads((request.getfixturevalue(tree) / "datalist.json").read_text())

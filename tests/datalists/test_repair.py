@@ -19,8 +19,8 @@ FLIPPED = AFFINE * np.array([-1, -1, 1, 1])
 
 @pytest.fixture
 def tree(tmp_path):
-    write_tree(tmp_path)
-    return tmp_path
+    write_tree(tmp_path / "tree")
+    return tmp_path / "tree"
 
 
 def repaired(root, output):
@@ -49,20 +49,20 @@ def test_a_copy_lies_on_its_image(affine, change, turned, done, tree):
     label = make_case(0)[1]
     save(tree / LABEL, np.flip(label, turned), affine, change)
     before = {path.name: path.read_bytes() for path in tree.iterdir()}
-    path = repaired(tree, tree / "mended")
-    assert path == tree / "mended" / "datalist.json"
+    path = repaired(tree, tree.parent / "mended")
+    assert path == tree.parent / "mended" / "datalist.json"
     assert check_datalist(path, tree, progress=False).empty
-    copy, image = nib.load(tree / "mended" / LABEL), nib.load(tree / "volume-0.nii.gz")
+    copy, image = nib.load(tree.parent / "mended" / LABEL), nib.load(tree / "volume-0.nii.gz")
     np.testing.assert_array_equal(copy.dataobj, label)
     np.testing.assert_array_equal(copy.affine, image.affine)
     assert copy.get_data_dtype() == np.uint8
     for field in ("qform_code", "sform_code", "xyzt_units"):
         assert copy.header[field] == image.header[field]
     new = read_datalist(path)
-    assert [item.label for item in new.training] == [f"mended/{LABEL}", "segmentation-1.nii.gz"]
+    assert [item.label for item in new.training] == [str(tree.parent / "mended" / LABEL), "segmentation-1.nii.gz"]
     assert new.test == read_datalist(tree / "datalist.json").test
-    record = pd.read_csv(tree / "mended" / RECORD)
-    assert record.loc[0, ["file", "copy", "done"]].tolist() == [LABEL, f"mended/{LABEL}", done]
+    record = pd.read_csv(tree.parent / "mended" / RECORD)
+    assert record.loc[0, ["file", "copy", "done"]].tolist() == [LABEL, str(tree.parent / "mended" / LABEL), done]
     assert "as they are" in record["why"][0] and " HU" in record["why"][0]
     assert {path.name: path.read_bytes() for path in tree.iterdir() if path.is_file()} == before
 
@@ -71,11 +71,11 @@ def test_a_label_that_fits_neither_way_is_left_with_a_warning(tree, caplog):
     # the liver of somebody else's scan: half of it in the air
     save(tree / LABEL, np.roll(make_case(0)[1], 14, axis=1), FLIPPED)
     with caplog.at_level(logging.WARNING):
-        path = repaired(tree, tree / "mended")
+        path = repaired(tree, tree.parent / "mended")
     assert f"{LABEL}: not repaired; " in caplog.text and "none looks like liver" in caplog.text
     assert read_datalist(path).training == read_datalist(tree / "datalist.json").training
-    assert not (tree / "mended" / LABEL).exists()
-    assert pd.read_csv(tree / "mended" / RECORD)["done"].tolist() == ["not repaired"]
+    assert not (tree.parent / "mended" / LABEL).exists()
+    assert pd.read_csv(tree.parent / "mended" / RECORD)["done"].tolist() == ["not repaired"]
 
 
 def test_a_label_that_fits_both_ways_is_left_with_a_warning(tree, caplog):
@@ -85,7 +85,7 @@ def test_a_label_that_fits_both_ways_is_left_with_a_warning(tree, caplog):
     hu[:] = np.random.default_rng(0).normal(100, 15, SHAPE)
     save(tree / "volume-0.nii.gz", hu)
     save(tree / LABEL, label, FLIPPED)
-    repaired(tree, tree / "mended")
+    repaired(tree, tree.parent / "mended")
     assert "both look like liver" in caplog.text
 
 
@@ -114,19 +114,19 @@ def test_voxels_stay_as_they_are_stored(tree):
     content = write_tree(tree)
     content["training"][0]["label"] = "label.nii"
     write_list(tree, content)
-    path = repaired(tree, tree / "mended")
+    path = repaired(tree, tree.parent / "mended")
     assert check_datalist(path, tree, progress=False).empty
-    old, new = ((tree / name / "label.nii").read_bytes() for name in (".", "mended"))
+    old, new = ((tree.parent / name / "label.nii").read_bytes() for name in ("tree", "mended"))
     assert len(old) == len(new) and old[348:] == new[348:] and old[:40] == new[:40]
 
 
 def test_the_same_findings_give_the_same_bytes_and_sound_trees_a_list_alone(tree):
-    path = repaired(tree, tree / "sound")
+    path = repaired(tree, tree.parent / "sound")
     assert sorted(p.name for p in path.parent.iterdir()) == ["datalist.json", RECORD]
     save(tree / LABEL, make_case(0)[1], FLIPPED)
-    first = repaired(tree, tree / "mended")
+    first = repaired(tree, tree.parent / "mended")
     before = {p.name: p.read_bytes() for p in first.parent.iterdir()}
-    repaired(tree, tree / "mended")
+    repaired(tree, tree.parent / "mended")
     assert {p.name: p.read_bytes() for p in first.parent.iterdir()} == before
     assert gzip.decompress(before[LABEL])
 
@@ -135,12 +135,18 @@ def test_folders_that_hold_originals_are_refused(tree):
     save(tree / LABEL, make_case(0)[1], FLIPPED)
     with pytest.raises(LiversegError, match="holds originals; choose another folder"):
         repaired(tree, tree / "." / "")
-    (tree / "file").touch()
+    with pytest.raises(LiversegError, match="holds originals; choose another folder"):
+        repaired(tree, tree.parent)
+    with pytest.raises(
+        LiversegError, match=r"it is inside .*, where an importer would find every repaired label twice"
+    ):
+        repaired(tree, tree / "deep" / "mended")
+    (tree.parent / "file").touch()
     with pytest.raises(LiversegError, match="cannot be"):
-        repaired(tree, tree / "file")
+        repaired(tree, tree.parent / "file")
     content = write_tree(tree)
     content["training"][1]["patient"] = "p0"
     write_list(tree, content)
     with pytest.raises(LiversegError, match="patient p0 is in fold 0 and in fold 1"):
-        repaired(tree, tree / "mended")
-    assert not (tree / "mended").exists()
+        repaired(tree, tree.parent / "mended")
+    assert not (tree.parent / "mended").exists()

@@ -12,6 +12,8 @@ from liverseg.datalists.twins import find_twins
         (["lits-027", "lits-048"], ["ircadb-01"], []),
         (["ircadb-20", "ircadb-02"], ["lits-047", "lits-001"], [("ircadb-02", "lits-047", 2)]),
         (["lits-000"], ["decathlon-liver-000"], [("lits-000", "decathlon-liver-000", 1)]),
+        (["lits-test-000"], ["decathlon-liver-130"], [("lits-test-000", "decathlon-liver-130", 1)]),
+        (["lits-test-070"], ["decathlon-liver-130"], []),
         (["LiTS-28"], ["IRCADb-1"], [("LiTS-28", "IRCADb-1", 1)]),
         (["lits-test-028", "p1", "ircadb-1x"], ["ircadb-21", "p2", "lits-030"], []),
     ],

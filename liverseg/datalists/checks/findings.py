@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import textwrap
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -13,7 +14,17 @@ import pandas as pd
 from liverseg.errors import LiversegError
 from liverseg.files import write_text
 
-__all__ = ["COLUMNS", "ERROR", "WARNING", "Defect", "Finding", "findings_in_words", "findings_table", "write_findings"]
+__all__ = [
+    "COLUMNS",
+    "ERROR",
+    "WARNING",
+    "Defect",
+    "Finding",
+    "check_report",
+    "findings_in_words",
+    "findings_table",
+    "write_findings",
+]
 
 COLUMNS = ("file", "level", "defect", "found")
 ERROR = "error"
@@ -56,6 +67,25 @@ def findings_table(findings: Iterable[Finding], files: int) -> pd.DataFrame:
     return table
 
 
+def check_report(path: Path) -> None:
+    """Make a report's folder if missing and prove that a file can be written in it.
+
+    Raises:
+        LiversegError: if it cannot be made or written to, or the path is a folder's.
+    """
+    if path.is_dir():
+        raise LiversegError(f"{path}: it is a folder; name a file for the report")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LiversegError(f"{path}: its folder cannot be made ({error.strerror})") from error
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise LiversegError(f"{path}: nothing can be written there ({error.strerror}); choose another place") from error
+
+
 def write_findings(findings: pd.DataFrame, path: str | os.PathLike) -> Path:
     """Write the table as CSV, by rename; its folder is made if missing.
 
@@ -63,10 +93,7 @@ def write_findings(findings: pd.DataFrame, path: str | os.PathLike) -> Path:
         LiversegError: if it cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LiversegError(f"{path}: its folder cannot be made ({error.strerror})") from error
+    check_report(path)
     write_text(path, findings.to_csv(index=False, lineterminator="\n"))
     return path
 

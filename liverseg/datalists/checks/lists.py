@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -13,6 +13,7 @@ from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import axis_codes
 from liverseg.datalists.checks.images import ImageFacts
 from liverseg.datalists.model import DataItem, inspect_datalist
+from liverseg.datalists.spelling import alike_names
 from liverseg.datalists.twins import find_twins
 from liverseg.labels import JOINT_LABELS, LESION_TYPES
 
@@ -61,17 +62,19 @@ def _known(item: DataItem) -> DataItem:
 def together_findings(list_name: str, items: Iterable[DataItem], images: Mapping[str, ImageFacts]) -> Iterable[Finding]:
     """Images that are one and the same, and axes that run another way in some images than in others."""
     patients = {os.path.normpath(item.image): item.patient for item in items}
-    copies = defaultdict(list)
+    first_with: dict[str, str] = {}
     for name, facts in sorted(images.items()):
-        copies[facts.digest].append(name)
-    for first, *others in copies.values():
-        for name in others:
-            one, other = patients[first], patients[name]
-            if one == other:
-                found = f"the same voxels as {first}, both of patient {one}; take one off the list"
-            else:
-                found = f"the same voxels as {first}, of patient {other} here and {one} there; find out whose it is"
-            yield Finding(name, WARNING if one == other else ERROR, "duplicate", found)
+        first = next((first_with[digest] for digest in facts.digests if digest in first_with), name)
+        for digest in facts.digests:
+            first_with.setdefault(digest, first)
+        if first == name:
+            continue
+        one, other = patients[first], patients[name]
+        if one == other:
+            found = f"the same voxels as {first}, both of patient {one}; take one off the list"
+        else:
+            found = f"the same voxels as {first}, of patient {other} here and {one} there; find out whose it is"
+        yield Finding(name, WARNING if one == other else ERROR, "duplicate", found)
     first_of: dict[str, str] = {}
     codes: Counter[str] = Counter()
     for name, facts in sorted(images.items()):
@@ -89,12 +92,8 @@ def together_findings(list_name: str, items: Iterable[DataItem], images: Mapping
 
 def twin_findings(list_name: str, content: ListContent) -> Iterable[Finding]:
     """Patients who may be the same under two names and are in two folds, or in a fold and in the test part."""
-    places: dict[str, set[str]] = defaultdict(set)
-    for item in content.training:
-        if item.fold is not None:
-            places[f"fold {item.fold}"].add(item.patient)
-    for item in content.test:
-        places["test"].add(item.patient)
+    places = _places(content)
+    yield from _spelling_findings(list_name, places, "split the list again")
     told: set[str] = set()
     for one, other in combinations(sorted(places), 2):
         for twins in find_twins(places[one], places[other]):
@@ -115,6 +114,29 @@ def against_findings(list_name: str, content: ListContent, other: Path) -> Itera
     if both:
         found = f"{len(both)} of its patients are in {other} as well, {both[0]} for one"
         yield Finding(list_name, ERROR, "twins", f"{found}: train and test on different patients")
+    sides = {"it": own, str(other): theirs}
+    yield from _spelling_findings(list_name, sides, "train and test on different patients")
     for twins in find_twins(own, theirs):
         found = f"patient {twins.first} is in it and {twins.second} in {other}; {twins.reason}"
         yield Finding(list_name, ERROR, "twins", f"{found}: leave the {twins.count} patients of one side out")
+
+
+def _places(content: ListContent) -> dict[str, set[str]]:
+    """The patients of each fold and of the test part."""
+    places: dict[str, set[str]] = defaultdict(set)
+    for item in content.training:
+        if item.fold is not None:
+            places[f"fold {item.fold}"].add(item.patient)
+    for item in content.test:
+        places["test"].add(item.patient)
+    return places
+
+
+def _spelling_findings(list_name: str, places: Mapping[str, set[str]], what_to_do: str) -> Iterator[Finding]:
+    """Names that differ only in spelling and are not all on one side."""
+    for alike in alike_names(name for names in places.values() for name in names):
+        homes = {name: sorted(place for place, names in places.items() if name in names) for name in alike}
+        told = [f"{name!r} in {' and in '.join(homes[name])}" for name in alike]
+        if len({place for found in homes.values() for place in found}) > 1:
+            found = f"patients {', '.join(told)} differ only in spelling; if they are one, give them one name"
+            yield Finding(list_name, WARNING, "similar patients", f"{found} and {what_to_do}")

@@ -1,0 +1,40 @@
+"""Patients' names that differ only in spelling: typed by hand, or changed by a table program, one may have two."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable
+
+__all__ = ["alike_names"]
+
+_SEPARATORS = r"[\s\-_.]+"
+
+
+def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Names that are equal but for case, white space, the separators - _ . and leading zeros of numbers.
+
+    A separator between two numbers counts: 1-12 and 11-2 are two patients.
+
+    Args:
+        names: of patients, in any order, each as often as it comes.
+
+    Returns:
+        One row for each name with more than one spelling: its spellings, sorted.
+
+    Example:
+        >>> alike_names(["patient-001", "01", "Patient 1", "1", "2"])
+        [('01', '1'), ('Patient 1', 'patient-001')]
+    """
+    spellings: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        spellings[_plain(name)].add(name)
+    return sorted(tuple(sorted(alike)) for alike in spellings.values() if len(alike) > 1)
+
+
+def _plain(name: str) -> str:
+    text = unicodedata.normalize("NFKC", name).casefold().strip()
+    text = re.sub(rf"(?<=\d){_SEPARATORS}(?=\d)", "/", text)
+    text = re.sub(_SEPARATORS, "", text)
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
