@@ -6,7 +6,9 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from liverseg.datalists import build_datalist, read_datalist
+import pandas as pd
+
+from liverseg.datalists import build_datalist
 from liverseg.demo.stages import Stages, run_bundle, run_side_by_side
 from liverseg.demo.summary import write_summary
 from liverseg.errors import UsageError
@@ -112,7 +114,7 @@ def run_demo(output: Path, size: DemoSize) -> None:
         run_side_by_side(stages, "liver_lesion_joint", "evaluating", ["train", "phantom", "evaluate"], runs)
 
     joint = output / "joint.safetensors"
-    case = _held_out_case(cohort, output / "input")
+    case = _typical_case(cohort, output / "joint_transfer" / "evaluation.csv", output / "input")
     with stages.stage("inference"):
         folder = output / "joint_transfer"
         run_bundle(stages, "liver_lesion_joint", "export", ["export"], {"ckpt_dir": folder, "output_dir": output})
@@ -130,11 +132,10 @@ def _check_size(size: DemoSize) -> None:
             raise UsageError(f"{name} {count}: the demo needs {_FEWEST}, for five folds and test patients")
 
 
-def _held_out_case(cohort: Path, folder: Path) -> Path:
-    """A folder with one test patient's volume in it: the one with the most annotated slices."""
-    items = read_datalist(cohort / "datalist.json").test
-    counts = {image: sum(item.image == image for item in items) for image in sorted({item.image for item in items})}
-    image = cohort / max(counts, key=lambda name: counts[name])
+def _typical_case(cohort: Path, evaluation: Path, folder: Path) -> Path:
+    """A folder with one test patient's volume in it: the one whose class-aware Dice is the median, so a typical one."""
+    scores = pd.read_csv(evaluation).groupby("image")["class_aware_dice"].mean().sort_values(kind="stable")
+    image = cohort / str(scores.index[len(scores) // 2])
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / image.name
     if not target.exists():

@@ -2,6 +2,7 @@
 
 import json
 
+import pandas as pd
 import pytest
 from matplotlib.image import imread
 
@@ -70,13 +71,16 @@ def test_seconds_of_every_stage(summary, demo):
     assert all(seconds >= 0 for seconds in summary["seconds"].values())
 
 
-def test_the_predicted_patient_is_a_test_patient_and_has_a_preview(summary, demo):
+def test_the_predicted_patient_is_a_typical_test_patient_and_has_a_preview(summary, demo):
     preview = demo / summary["preview"]
     assert imread(preview).ndim == 3
     case = preview.parent
     assert json.loads((case / "record.json").read_text())["status"] == "done"
     test = {item.image for item in read_datalist(demo / "data" / "cohort" / "datalist.json").test}
     assert f"images/{case.name}.nii.gz" in test
+    scores = pd.read_csv(demo / "joint_transfer" / "evaluation.csv").groupby("image")["class_aware_dice"].mean()
+    own = scores[f"images/{case.name}.nii.gz"]
+    assert (scores < own).sum() <= len(scores) // 2 <= (scores <= own).sum()
 
 
 def test_the_table_for_people_has_the_same_numbers(summary, demo):
