@@ -59,7 +59,22 @@ def spread_splits(strata: Sequence[np.ndarray], groups: np.ndarray, folds: int, 
             warnings.filterwarnings("ignore", "The least populated class", UserWarning)
             for fold, (_, held_out) in enumerate(splitter.split(named, named, repeated)):
                 numbers[held_out] = fold
-        yield numbers[: len(groups)]
+        yield _filled(numbers[: len(groups)], groups, folds)
+
+
+def _filled(numbers: np.ndarray, groups: np.ndarray, folds: int) -> np.ndarray:
+    """The split without an empty fold, which the splitter can leave where few patients have most of the items.
+
+    An empty fold gets the patient with the fewest items of the fold that has most patients.
+    """
+    names, owners, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    homes = np.empty(len(names), dtype=int)
+    homes[owners] = numbers
+    for fold in sorted(set(range(folds)) - set(homes.tolist())):
+        fullest = int(np.argmax(np.bincount(homes, minlength=folds)))
+        there = np.flatnonzero(homes == fullest)
+        homes[there[np.argmin(counts[there])]] = fold
+    return homes[owners]
 
 
 def load_classes(types: np.ndarray, loads: np.ndarray, folds: int) -> np.ndarray:

@@ -69,6 +69,14 @@ def test_no_split_ever_shares_a_patient(rows, folds, seed, share, with_loads):
     assert numbered == assign_folds(kept, folds, seed, loads_kept)
 
 
+def test_no_fold_is_empty_where_few_patients_have_most_items():
+    kinds = [(0, None)] * 4 + [(0, "cyst")] + [(1, "hemangioma")] * 3 + [(2, "hemangioma")] * 2
+    kept, _ = hold_out(items_of([*kinds, (3, None), (3, "hemangioma"), (4, None)]), 0.25, seed=0)
+    numbered = assign_folds(kept, 4, seed=0)
+    assert {item.fold for item in numbered} == set(range(4))
+    assert len({(item.patient, item.fold) for item in numbered}) == 4
+
+
 def test_types_are_spread_over_folds():
     items = items_of([(patient, LESION_TYPES[patient % 3]) for patient in range(60)])
     for fold in range(5):
