@@ -11,7 +11,7 @@ from pathlib import Path
 
 from liverseg.errors import LiversegError
 
-__all__ = ["file_hash", "is_dir", "is_file", "list_folder", "visible_files", "whole_file", "write_text"]
+__all__ = ["file_hash", "is_dir", "is_file", "list_folder", "size_or_zero", "visible_files", "whole_file", "write_text"]
 
 
 @contextmanager
@@ -84,6 +84,13 @@ def is_dir(path: str | os.PathLike) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError) as error:
         raise _not_looked_at(path, error) from error
+
+
+def size_or_zero(path: str | os.PathLike) -> int:
+    """Bytes of a file, 0 where there is none or it cannot be told: to read the largest first."""
+    with suppress(OSError, ValueError):
+        return Path(path).stat().st_size
+    return 0
 
 
 def list_folder(path: str | os.PathLike) -> list[Path]:

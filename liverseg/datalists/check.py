@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +37,7 @@ from liverseg.datalists.checks.lists import (
 from liverseg.datalists.checks.reading import read_whole
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import is_dir, is_file
+from liverseg.files import is_dir, is_file, size_or_zero
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.nifti import Memory
 
@@ -147,13 +146,7 @@ def _read_all(
     tasks: list[_Task], content: ListContent, dataset_dir: Path, workers: int, progress: bool
 ) -> list[_Result]:
     """The tasks' results in their order; large files are read first, so that no processor waits at the end."""
-
-    def size(number: int) -> int:
-        with suppress(OSError, ValueError):
-            return (dataset_dir / tasks[number].name).stat().st_size
-        return 0
-
-    order = sorted(range(len(tasks)), key=size, reverse=True)
+    order = sorted(range(len(tasks)), key=lambda number: size_or_zero(dataset_dir / tasks[number].name), reverse=True)
     results: dict[int, _Result] = {}
     memory = Memory()
     # decompression, hashing and numpy leave the interpreter's lock, so threads keep the processors busy

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from liverseg.datalists import DataItem, read_datalist
 from liverseg.datasets.slice_files import SliceFile
 from liverseg.datasets.store import SliceCache, check_pair
 from liverseg.errors import LiversegError, UsageError
+from liverseg.files import size_or_zero
 
 __all__ = ["Prepared", "prepare_datalist"]
 
@@ -111,14 +111,8 @@ def _files(items: list[DataItem], folder: Path) -> tuple[list[_File], list[str]]
             failures.append(str(error))
         else:
             files |= {("image", image): None, ("label", label): None}
-
-    def size(file: _File) -> int:
-        with suppress(OSError):
-            return (folder / file[1]).stat().st_size
-        return 0
-
     # so that no processor waits for the last one
-    return sorted(files, key=size, reverse=True), failures
+    return sorted(files, key=lambda file: size_or_zero(folder / file[1]), reverse=True), failures
 
 
 def _prepared(cache: SliceCache) -> Callable[[_File], tuple[str, int, int] | str]:
