@@ -7,8 +7,9 @@ network, as in the papers. With P, T the predicted and true lesion pixels of a u
 * recall = |P∩T| / |T|, over units with a true lesion (that the paper's recall counts pixels is our reading).
 * class-aware Dice: only pixels of P∩T whose predicted type is the true one count in the numerator (EMBC 2019's second
   Dice, as we read it).
-* type: probability vote over P. A unit whose lesion is missed altogether counts as wrongly typed, because a reader
-  would get no type for it.
+* type: probability vote over P, or what the network says of the slab where it names it apart from the map. A unit
+  whose lesion is missed altogether has no vote and counts as wrongly typed, because a reader would get no type for it;
+  of units with a hit, and end to end, see docs/evaluation.md.
 * liver Dice: lesions count as liver, as in LiTS.
 """
 
@@ -22,9 +23,12 @@ import pandas as pd
 import torch
 from numpy.typing import ArrayLike
 
+from liverseg.evaluation.prediction import BatchPrediction
 from liverseg.labels import LESION, LESION_TYPES, LIVER
 
 __all__ = ["UnitScores", "dice"]
+
+_LEAST = 1e-3  # no single slice decides a mean of logarithms
 
 _COUNTS = ("liver_hit", "liver_pred", "liver_true", "lesion_hit", "lesion_pred", "lesion_true", "typed_hit")
 
@@ -37,65 +41,62 @@ def dice(hit: ArrayLike, pred: ArrayLike, true: ArrayLike) -> np.ndarray:
 
 @dataclass
 class UnitScores:
-    """Accumulates pixel counts by unit and turns them into scores.
+    """Accumulates pixel counts and type votes by unit and turns them into scores.
 
-    Args:
-        typed: True for the joint label table, where each lesion channel is a type.
+    What a strategy does not say is left out of table and scores: a classifier has no Dice, a segmenter no types. Where
+    nothing was counted yet, nobody knows what it says.
     """
 
-    typed: bool
     _counts: dict[int, np.ndarray] = field(default_factory=dict)
     _votes: dict[int, np.ndarray] = field(default_factory=dict)
     _types: dict[int, int] = field(default_factory=dict)
+    _typed_map: bool = False
 
     def add(
-        self, logits: torch.Tensor, labels: torch.Tensor, units: Sequence[int], lesion_types: Sequence[int]
+        self, prediction: BatchPrediction, labels: torch.Tensor, units: Sequence[int], lesion_types: Sequence[int]
     ) -> None:
         """Count one batch.
 
         Args:
-            logits: (batch, channels, H, W).
-            labels: (batch, 1, H, W) whole numbers of the same label table.
+            prediction: of the batch.
+            labels: true label maps (batch, 1, H, W).
             units: number of the unit each batch element belongs to.
             lesion_types: index in `LESION_TYPES` of its true type, -1 where not known.
         """
-        probabilities = torch.softmax(logits.float(), dim=1)
-        pred, true = probabilities.argmax(dim=1), labels[:, 0].to(logits.device).long()
-        pred_lesion, true_lesion = pred >= LESION, true >= LESION
-        pred_liver, true_liver = pred >= LIVER, true >= LIVER
-        maps = (
-            pred_liver & true_liver,
-            pred_liver,
-            true_liver,
-            pred_lesion & true_lesion,
-            pred_lesion,
-            true_lesion,
-            pred_lesion & true_lesion & (pred == true),
-        )
-        counts = torch.stack([area.flatten(1).sum(1) for area in maps], dim=1).cpu().numpy()
-        votes = (probabilities[:, LESION:] * pred_lesion[:, None]).flatten(2).sum(2).cpu().numpy()
+        counts = votes = None
+        if prediction.labels is not None:
+            counts, votes = _counted(prediction, labels[:, 0].to(prediction.labels.device).long())
+            self._typed_map = prediction.type_weights is not None
+        if prediction.slab_types is not None:
+            votes = prediction.slab_types.cpu().numpy()
         for row, unit in enumerate(int(number) for number in units):
-            self._counts[unit] = self._counts.get(unit, np.zeros(len(_COUNTS), dtype=np.int64)) + counts[row]
-            self._votes[unit] = self._votes.get(unit, np.zeros(votes.shape[1])) + votes[row]
             self._types[unit] = int(lesion_types[row])
+            if counts is not None:
+                self._counts[unit] = self._counts.get(unit, np.zeros(len(_COUNTS), dtype=np.int64)) + counts[row]
+            if votes is not None:
+                self._votes[unit] = self._votes.get(unit, np.zeros(votes.shape[1])) + votes[row]
 
     def table(self) -> pd.DataFrame:
-        """One row a unit, in order of their numbers: counts, scores and, where types are known, the type vote."""
-        units = sorted(self._counts)
-        rows = pd.DataFrame([self._counts[unit] for unit in units], columns=list(_COUNTS), index=units)
-        rows.index.name = "unit"
-        for part in ("liver", "lesion"):
-            rows[f"{part}_dice"] = dice(rows[f"{part}_hit"], rows[f"{part}_pred"], rows[f"{part}_true"])
-        rows["lesion_recall"] = (rows["lesion_hit"] / rows["lesion_true"]).where(rows["lesion_true"] > 0)
-        if self.typed:
-            rows["class_aware_dice"] = dice(rows["typed_hit"], rows["lesion_pred"], rows["lesion_true"])
+        """One row a unit, in order of their numbers: counts and scores of the map, and the type vote."""
+        units = sorted(self._types)
+        rows = pd.DataFrame(index=pd.Index(units, name="unit"))
+        if self._counts:
+            rows[list(_COUNTS)] = np.array([self._counts[unit] for unit in units])
+            for part in ("liver", "lesion"):
+                rows[f"{part}_dice"] = dice(rows[f"{part}_hit"], rows[f"{part}_pred"], rows[f"{part}_true"])
+            rows["lesion_recall"] = (rows["lesion_hit"] / rows["lesion_true"]).where(rows["lesion_true"] > 0)
+            if self._typed_map:
+                rows["class_aware_dice"] = dice(rows["typed_hit"], rows["lesion_pred"], rows["lesion_true"])
+            else:
+                rows = rows.drop(columns="typed_hit")
+        if self._votes:
             votes = np.array([self._votes[unit] for unit in units]).reshape(len(units), len(LESION_TYPES))
             names = np.array(["", *LESION_TYPES])
             rows["true_type"] = names[[self._types[unit] + 1 for unit in units]]
             rows["pred_type"] = names[np.where(votes.sum(axis=1) > 0, votes.argmax(axis=1) + 1, 0)]
             for column, name in enumerate(LESION_TYPES):
                 rows[f"probability_{name}"] = votes[:, column] / np.maximum(votes.sum(axis=1), 1e-12)
-        return rows.drop(columns=[] if self.typed else ["typed_hit"])
+        return rows
 
     def scores(self) -> dict[str, float]:
         """Means over units, and the lesion Dice of all pixels pooled; what does not apply is left out.
@@ -106,19 +107,58 @@ class UnitScores:
         rows = self.table()
         if rows.empty:
             raise ValueError("no unit was counted")
-        pooled = rows[["lesion_hit", "lesion_pred", "lesion_true"]].sum()
-        scores = {
-            "liver_dice": rows["liver_dice"].mean(),
-            "lesion_dice": rows["lesion_dice"].mean(),
-            "lesion_dice_global": float(dice(*pooled)),
-        }
-        lesions = rows[rows["lesion_true"] > 0]
-        if len(lesions):
-            scores["lesion_recall"] = lesions["lesion_recall"].mean()
-            scores["success_rate"] = (lesions["lesion_hit"] > 0).mean()
-        if self.typed:
+        scores: dict[str, float] = {}
+        if "lesion_dice" in rows:
+            pooled = rows[["lesion_hit", "lesion_pred", "lesion_true"]].sum()
+            scores |= {
+                "liver_dice": rows["liver_dice"].mean(),
+                "lesion_dice": rows["lesion_dice"].mean(),
+                "lesion_dice_global": float(dice(*pooled)),
+            }
+            lesions = rows[rows["lesion_true"] > 0]
+            if len(lesions):
+                scores["lesion_recall"] = lesions["lesion_recall"].mean()
+                scores["success_rate"] = (lesions["lesion_hit"] > 0).mean()
+        if "class_aware_dice" in rows:
             scores["class_aware_dice"] = rows["class_aware_dice"].mean()
-            known = rows[rows["true_type"] != ""]
-            if len(known):
-                scores["type_accuracy"] = (known["true_type"] == known["pred_type"]).mean()
+        if "true_type" in rows and (rows["true_type"] != "").any():
+            scores |= _type_scores(rows[rows["true_type"] != ""])
         return {name: float(value) for name, value in scores.items()}
+
+
+def _counted(prediction: BatchPrediction, true: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """Pixel counts (batch, counts) and, of a map with types, the predicted lesion's votes (batch, lesion types)."""
+    pred = prediction.labels
+    assert pred is not None
+    pred_lesion, true_lesion = pred >= LESION, true >= LESION
+    pred_liver, true_liver = pred >= LIVER, true >= LIVER
+    maps = (
+        pred_liver & true_liver,
+        pred_liver,
+        true_liver,
+        pred_lesion & true_lesion,
+        pred_lesion,
+        true_lesion,
+        pred_lesion & true_lesion & (pred == true),
+    )
+    counts = torch.stack([area.flatten(1).sum(1) for area in maps], dim=1).cpu().numpy()
+    if prediction.type_weights is None:
+        return counts, None
+    return counts, (prediction.type_weights * pred_lesion[:, None]).flatten(2).sum(2).cpu().numpy()
+
+
+def _type_scores(known: pd.DataFrame) -> dict[str, float]:
+    right = known["true_type"] == known["pred_type"]
+    probability = np.choose(
+        [LESION_TYPES.index(name) for name in known["true_type"]],
+        [known[f"probability_{name}"] for name in LESION_TYPES],
+    )
+    # of a missed lesion nothing is known: each type is as likely
+    probability = np.where(known["pred_type"] == "", 1 / len(LESION_TYPES), probability)
+    scores = {"type_accuracy": right.mean(), "type_log_likelihood": np.log(np.maximum(probability, _LEAST)).mean()}
+    if "lesion_hit" in known:
+        hit = known["lesion_hit"] > 0
+        scores["type_accuracy_end_to_end"] = (hit & right).mean()
+        if hit.any():
+            scores["type_accuracy_detected"] = right[hit].mean()
+    return scores

@@ -1,5 +1,8 @@
 """SE-ResNet U-Net in two sizes, and the hand-over of its weights from training to training."""
 
+from liverseg.networks.freezing import Freezable
+from liverseg.networks.imagenet import transfer_imagenet
+from liverseg.networks.pooled import PooledTypeUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
@@ -9,11 +12,13 @@ from liverseg.networks.transfer import (
     transfer_weights,
     without_aux_heads,
 )
+from liverseg.networks.typed import SlabClassifier, SlabOutput, YNet
 from liverseg.networks.weights import (
     export_trained,
     export_weights,
     read_record,
     read_weights,
+    recorded_argument,
     recorded_size,
     recorded_slab_spacing,
     save_state,
@@ -21,11 +26,16 @@ from liverseg.networks.weights import (
 
 __all__ = [
     "SIZES",
+    "Freezable",
     "NetworkSize",
+    "PooledTypeUNet",
     "SEResUNet",
+    "SlabClassifier",
     "SlabInput",
+    "SlabOutput",
     "TransferReport",
     "WeightsRecord",
+    "YNet",
     "export_trained",
     "export_weights",
     "load_weights",
@@ -33,10 +43,12 @@ __all__ = [
     "read_record",
     "read_weights",
     "record_differences",
+    "recorded_argument",
     "recorded_size",
     "recorded_slab_spacing",
     "save_state",
     "tensors_hash",
+    "transfer_imagenet",
     "transfer_weights",
     "without_aux_heads",
 ]

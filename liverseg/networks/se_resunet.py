@@ -13,8 +13,18 @@ from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.networks.blocks import SE_REDUCTION, DecoderStage, LastStage, SEResidualBlock
+from liverseg.networks.freezing import Freezable
 
-__all__ = ["SIZES", "NetworkSize", "SEResUNet", "SEResUNetDecoder", "SEResUNetEncoder"]
+__all__ = [
+    "SIZES",
+    "NetworkSize",
+    "SEResUNet",
+    "SEResUNetDecoder",
+    "SEResUNetEncoder",
+    "initialise",
+    "numbers_of",
+    "padded",
+]
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,7 @@ SIZES: dict[str, NetworkSize] = {
 minutes. Its channels are multiples of 16, the floats a CPU's vector register holds, and few at full resolution, where
 half of its time goes."""
 
+_STRIDE = 32
 _AUX_STRIDES = (2, 4, 8)
 
 
@@ -127,7 +138,7 @@ class SEResUNetDecoder(nn.Module):
         return [self.stage1(at_2, slab), at_2, at_4, at_8]
 
 
-class SEResUNet(nn.Module):
+class SEResUNet(Freezable):
     """U-Net with SE-ResNet encoder, long skip connections and an SE residual block in every decoder stage.
 
     After Heker & Greenspan 2020; the widths of the decoder are ours. Tensor names are grouped as `encoder.*`,
@@ -152,11 +163,9 @@ class SEResUNet(nn.Module):
         self, size: str = "full", in_channels: int = 3, out_channels: int = 5, deep_supervision: bool = False
     ) -> None:
         super().__init__()
-        if size not in SIZES:
-            raise UsageError(f"network size {size!r} is not known; there are {' and '.join(SIZES)}")
-        numbers = SIZES[size]
+        numbers = numbers_of(size)
         self.size = size
-        self.stride = 32
+        self.stride = _STRIDE
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.deep_supervision = deep_supervision
@@ -167,7 +176,7 @@ class SEResUNet(nn.Module):
         if deep_supervision:
             for stride, channels in zip(_AUX_STRIDES, numbers.decoder[3:0:-1], strict=True):
                 self.aux_heads[f"stride{stride}"] = nn.Conv2d(channels, out_channels, kernel_size=1)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def arguments(self) -> dict[str, Any]:
         """What the network was built with; `SEResUNet(**arguments)` builds it again."""
@@ -188,12 +197,11 @@ class SEResUNet(nn.Module):
             (batch, out_channels, H, W). In training mode with deep supervision (batch, 4, out_channels, H, W): the
             final map, then the maps made at strides 2, 4 and 8, enlarged to full size.
         """
-        height, width = x.shape[2], x.shape[3]
-        below = (self.stride - height % self.stride) % self.stride
-        right = (self.stride - width % self.stride) % self.stride
-        # edge voxels repeated: a rim of zeros would look like a body of soft tissue
-        slab = functional.pad(x, [0, right, 0, below], mode="replicate")
-        features = self.decoder(slab, self.encoder(slab))
+        slab = padded(x)
+        return self._maps(slab, self.decoder(slab, self.encoder(slab)), x.shape[2], x.shape[3])
+
+    def _maps(self, slab: torch.Tensor, features: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
+        """Logits from the decoder's features of a padded slab, cut back to the slab's own size."""
         logits = self.head(features[0])[:, :, :height, :width]
         if not (self.training and self.deep_supervision):
             return logits
@@ -207,7 +215,28 @@ class SEResUNet(nn.Module):
         return torch.stack(maps, dim=1)
 
 
-def _initialise(module: nn.Module) -> None:
+def numbers_of(size: str) -> NetworkSize:
+    """The numbers of a size by its name.
+
+    Raises:
+        UsageError: if the size is not known.
+    """
+    if size not in SIZES:
+        raise UsageError(f"network size {size!r} is not known; there are {' and '.join(SIZES)}")
+    return SIZES[size]
+
+
+def padded(x: torch.Tensor, stride: int = _STRIDE) -> torch.Tensor:
+    """Slabs (batch, channels, H, W), enlarged below and on the right to multiples of the deepest stride.
+
+    Edge voxels are repeated: a rim of zeros would look like a body of soft tissue.
+    """
+    below = (stride - x.shape[2] % stride) % stride
+    right = (stride - x.shape[3] % stride) % stride
+    return functional.pad(x, [0, right, 0, below], mode="replicate")
+
+
+def initialise(module: nn.Module) -> None:
     """He's initialisation for what a ReLU follows; the heads, which none follows, start without its factor of two."""
     if isinstance(module, nn.Conv2d):
         is_head = module.bias is not None

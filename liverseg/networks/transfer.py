@@ -13,11 +13,14 @@ from liverseg.errors import LiversegError
 from liverseg.labels import label_names, labels_for
 from liverseg.networks.record import SlabInput, WeightsRecord
 from liverseg.networks.se_resunet import SEResUNet
+from liverseg.networks.typed import SlabClassifier
 from liverseg.networks.weights import read_record, read_weights
 
 __all__ = ["TransferReport", "load_weights", "record_differences", "transfer_weights", "without_aux_heads"]
 
 _CARRIED = ("encoder.", "decoder.")
+# their encoder and decoder, which are handed over, are the same; only the heads differ
+_OF_ONE_DESIGN = ("SEResUNet", "YNet", "PooledTypeUNet", "SlabClassifier")
 _AUX_HEADS = "aux_heads."
 _NAMED = 3
 
@@ -46,7 +49,7 @@ class TransferReport:
 
 def record_differences(
     record: WeightsRecord,
-    network: SEResUNet,
+    network: SEResUNet | SlabClassifier,
     seen: SlabInput | None = None,
     head: bool = True,
 ) -> list[str]:
@@ -59,7 +62,10 @@ def record_differences(
         head: also compare the output channels and their labels.
     """
     own = network.arguments()
-    pairs: list[tuple[str, Any, Any]] = [("network", record.network, type(network).__name__)]
+    name = type(network).__name__
+    if not head and record.network in _OF_ONE_DESIGN:
+        name = record.network
+    pairs: list[tuple[str, Any, Any]] = [("network", record.network, name)]
     for name in ("size", "in_channels", *(["out_channels"] if head else [])):
         pairs.append((name, record.arguments[name], own[name]))
     if head:
@@ -77,7 +83,7 @@ def without_aux_heads(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def load_weights(
-    network: SEResUNet,
+    network: SEResUNet | SlabClassifier,
     path: str | os.PathLike,
     *,
     seen: SlabInput | None = None,
@@ -106,11 +112,15 @@ def load_weights(
     return record
 
 
-def transfer_weights(network: SEResUNet, path: str | os.PathLike, *, seen: SlabInput) -> TransferReport:
+def transfer_weights(
+    network: SEResUNet | SlabClassifier, path: str | os.PathLike, *, seen: SlabInput
+) -> TransferReport:
     """Carry encoder and decoder from pre-training into a network, in place; its heads stay as they are.
 
+    A classifier has no decoder and takes the encoder alone.
+
     Args:
-        network: the joint network, changed only if everything fits.
+        network: of any strategy, changed only if everything fits.
         path: exported weights with their record.
         seen: the network's input.
 
@@ -124,8 +134,9 @@ def transfer_weights(network: SEResUNet, path: str | os.PathLike, *, seen: SlabI
             f"{path}: no record says what these weights are; run the pretrain bundle's export, give its file"
         )
     state, own = read_weights(path), network.state_dict()
-    carried = {name: tensor for name, tensor in state.items() if name.startswith(_CARRIED)}
     wanted = {name: tensor for name, tensor in own.items() if name.startswith(_CARRIED)}
+    parts = tuple(part for part in _CARRIED if any(name.startswith(part) for name in wanted))
+    carried = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
     differences = record_differences(record, network, seen, head=False)
     _refuse(path, [*differences, *_tensor_differences(carried, wanted)], "pre-train with this network, window and slab")
     network.load_state_dict(carried, strict=False)
@@ -167,7 +178,7 @@ def _refuse(path: str | os.PathLike, differences: list[str], what_to_do: str) ->
 def _labels(out_channels: int, record: WeightsRecord) -> tuple[str, ...]:
     """The labels a network of so many channels speaks; the record's own where no table tells."""
     try:
-        return label_names(labels_for(out_channels))
+        return label_names(labels_for(out_channels)) if out_channels else ()
     except ValueError:
         return record.labels
 

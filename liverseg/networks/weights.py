@@ -26,7 +26,9 @@ __all__ = [
     "export_trained",
     "export_weights",
     "read_record",
+    "read_state",
     "read_weights",
+    "recorded_argument",
     "recorded_size",
     "recorded_slab_spacing",
     "save_state",
@@ -141,7 +143,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     """
     record = read_record(path)
     path = Path(path)
-    state = load_file(path) if path.suffix == ".safetensors" else _load_state(path)
+    state = load_file(path) if path.suffix == ".safetensors" else read_state(path)
     if record is not None and record.tensors_sha256 != tensors_hash(state):
         where = "its record" if path.suffix == ".safetensors" else path.with_suffix(".json").name
         raise LiversegError(f"{path}: its tensors are not those {where} tells of (SHA-256 differs); {_EXPORT_AGAIN}")
@@ -161,6 +163,12 @@ def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
     """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
     record = _record_if_any(weights)
     return None if record is None else record.seen.slab_spacing_mm
+
+
+def recorded_argument(weights: str | os.PathLike | None, name: str, default: Any) -> Any:
+    """An argument of the network a weights file was made with, or `default`, as in `recorded_size`."""
+    record = _record_if_any(weights)
+    return default if record is None else record.arguments.get(name, default)
 
 
 def _record_if_any(weights: str | os.PathLike | None) -> WeightsRecord | None:
@@ -212,7 +220,12 @@ def _record_from(path: Path, text: str) -> WeightsRecord:
         raise LiversegError(f"{path}: {error}; {_EXPORT_AGAIN}") from error
 
 
-def _load_state(path: Path) -> dict[str, torch.Tensor]:
+def read_state(path: Path) -> dict[str, torch.Tensor]:
+    """A state_dict from a file of torch.save, alone or under "network" or "model", without running pickled code.
+
+    Raises:
+        LiversegError: if the file is truncated, foreign or holds more than tensors.
+    """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -6,11 +6,14 @@ from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.collate import collate_whole_slices
 from liverseg.training.epochs import EpochSeed, Progress
 from liverseg.training.evaluation import EvaluationWriter
+from liverseg.training.fine_tuning import FineTuning, PlanStage, read_plan
 from liverseg.training.inferer import SlabBatchInferer
-from liverseg.training.losses import StackedDeepSupervisionLoss
+from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_weights
 from liverseg.training.metrics import SlabScores
 from liverseg.training.optimisation import optimizer_in_words, parameter_groups, schedule_in_words
+from liverseg.training.outputs import as_prediction
 from liverseg.training.run import (
+    INITIALISATIONS,
     RunData,
     load_for_evaluation,
     load_run_data,
@@ -21,24 +24,31 @@ from liverseg.training.run import (
 from liverseg.training.scalars import ValidationScalars
 
 __all__ = [
+    "INITIALISATIONS",
     "AheadDataLoader",
     "AugmentedBatch",
     "BestWeights",
     "EpochSeed",
     "EvaluationWriter",
+    "FineTuning",
+    "PlanStage",
     "Progress",
     "RunCheckpoint",
     "RunData",
     "SlabBatchInferer",
+    "SlabLoss",
     "SlabScores",
     "StackedDeepSupervisionLoss",
     "ValidationScalars",
+    "as_prediction",
     "batches_ahead",
     "collate_whole_slices",
     "load_for_evaluation",
     "load_run_data",
+    "map_weights",
     "optimizer_in_words",
     "parameter_groups",
+    "read_plan",
     "run_record",
     "schedule_in_words",
     "start_from",

@@ -1,12 +1,18 @@
-"""Deep supervision of the stacked outputs a SEResUNet gives while training."""
+"""Losses of what the networks give while training: stacked maps, type vectors, or both."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from monai.losses import DeepSupervisionLoss
 from torch import nn
+from torch.nn import functional
 
-__all__ = ["StackedDeepSupervisionLoss"]
+from liverseg.labels import LESION, LESION_TYPES
+from liverseg.networks import SlabOutput
+
+__all__ = ["SlabLoss", "StackedDeepSupervisionLoss", "map_weights", "types_of_slabs"]
 
 
 class StackedDeepSupervisionLoss(nn.Module):
@@ -26,3 +32,79 @@ class StackedDeepSupervisionLoss(nn.Module):
     def forward(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Loss of (batch, maps, channels, H, W), or of one plain map (batch, channels, H, W)."""
         return self.loss(list(logits.unbind(1)) if logits.ndim == 5 else logits, labels)
+
+
+class SlabLoss(nn.Module):
+    """The loss of any strategy: of the map where there is one, plus that of the type vector where there is one.
+
+    Args:
+        map_loss: of logits (batch, [maps,] channels, H, W) and labels (batch, 1, H, W).
+        type_weight: of the cross entropy of the type vector beside the map's loss. The paper does not print its weights.
+    """
+
+    def __init__(self, map_loss: nn.Module, type_weight: float = 1.0) -> None:
+        super().__init__()
+        self.map_loss = map_loss
+        self.type_weight = type_weight
+
+    def forward(self, output: torch.Tensor | SlabOutput, labels: torch.Tensor) -> torch.Tensor:
+        """Loss of a network's output against label maps (batch, 1, H, W) of the joint table."""
+        if not isinstance(output, SlabOutput):
+            return self._of_maps(output, labels)
+        of_types = _of_pixels(output, labels) if output.types.ndim == 4 else _of_slabs(output.types, labels)
+        if output.maps is None:
+            return of_types
+        return self._of_maps(output.maps, labels) + self.type_weight * of_types
+
+    def _of_maps(self, maps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return self.map_loss(maps, labels.clamp(max=maps.shape[-3] - 1))
+
+
+_NO_TYPE = -100
+
+
+def map_weights(class_weights: Sequence[float], network: nn.Module) -> torch.Tensor:
+    """One weight for each channel of a network's map, from those of the joint label table.
+
+    A map of three channels has one lesion, which weighs as the first type does.
+
+    Args:
+        class_weights: one for each of the joint labels.
+        network: its `head` makes the map; without one all weights are given, for a loss that is never asked.
+    """
+    head = getattr(network, "head", None)
+    channels = len(class_weights) if head is None else head.out_channels
+    return torch.tensor(class_weights[:channels], dtype=torch.float32)
+
+
+def _of_slabs(types: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of one type a slab; a batch without a lesion has none to learn and gives 0."""
+    true = types_of_slabs(labels)
+    named = functional.cross_entropy(types, true, ignore_index=_NO_TYPE, reduction="sum")
+    return named / (true != _NO_TYPE).sum().clamp(min=1)
+
+
+def _of_pixels(output: SlabOutput, labels: torch.Tensor) -> torch.Tensor:
+    """Cross entropy of the types of the lesion's pixels that are found: a mean over each slab's, then over slabs.
+
+    A pixel weighs as much as the map holds it for lesion: what is not outlined will not be named either. Slabs where
+    next to nothing is found count for as little.
+    """
+    assert output.maps is not None
+    final = output.maps[:, 0] if output.maps.ndim == 5 else output.maps
+    found = torch.softmax(final.detach(), dim=1)[:, LESION]
+    true = torch.where(labels[:, 0] >= LESION, labels[:, 0].long() - LESION, _NO_TYPE)
+    pixels = functional.cross_entropy(output.types, true, ignore_index=_NO_TYPE, reduction="none")
+    weight = torch.where(true != _NO_TYPE, found, 0.0)
+    areas = weight.flatten(1).sum(1)
+    of_slabs = (pixels * weight).flatten(1).sum(1) / areas.clamp(min=1)
+    return of_slabs.sum() / (areas > 1).sum().clamp(min=1)
+
+
+def types_of_slabs(labels: torch.Tensor) -> torch.Tensor:
+    """The lesion type that has most pixels in each map (batch, 1, H, W): index in `LESION_TYPES`, -100 without lesion.
+
+    Read off the map that is seen, not off the data list: a crop may have lost the lesion its slice is listed for.
+    """
+    areas = torch.stack([(labels == LESION + index).flatten(1).sum(1) for index in range(len(LESION_TYPES))], dim=1)
+    return torch.where(areas.sum(dim=1) > 0, areas.argmax(dim=1), _NO_TYPE)

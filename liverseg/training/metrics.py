@@ -13,6 +13,7 @@ from monai.utils import CommonKeys
 
 from liverseg.evaluation import UnitScores
 from liverseg.files import write_text
+from liverseg.training.outputs import as_prediction
 
 __all__ = ["SlabScores"]
 
@@ -20,29 +21,28 @@ __all__ = ["SlabScores"]
 class SlabScores(Metric):
     """Counts every batch an evaluator sees and, at the end of its epoch, puts all scores into its metrics.
 
-    The batch needs `unit` and `lesion_type`, as `SlabDataset` gives them, and the engine must not decollate.
+    The batch needs `unit` and `lesion_type`, as `SlabDataset` gives them, and the engine must not decollate. Which scores
+    there are depends on what the network says, see `UnitScores`.
 
     Args:
         key: the score that becomes the metric itself, e.g. `lesion_dice`; the others are stored beside it, each under
             its name with `prefix`.
-        typed: True for the joint label table.
         prefix: begins the names of all scores.
     """
 
-    def __init__(self, key: str = "lesion_dice", typed: bool = False, prefix: str = "val_") -> None:
+    def __init__(self, key: str = "lesion_dice", prefix: str = "val_") -> None:
         self.key = key
-        self.typed = typed
         self.prefix = prefix
         super().__init__()
 
     def reset(self) -> None:
         """Forget what was counted."""
-        self.counted = UnitScores(self.typed)
+        self.counted = UnitScores()
 
     def update(self, output: Mapping[str, Any]) -> None:
-        """Count one batch: `pred` logits, `label`, `unit`, `lesion_type`."""
+        """Count one batch: `pred` of the network, `label`, `unit`, `lesion_type`."""
         self.counted.add(
-            output[CommonKeys.PRED].detach(),
+            as_prediction(output[CommonKeys.PRED]),
             torch.as_tensor(output[CommonKeys.LABEL]),
             torch.as_tensor(output["unit"]).tolist(),
             torch.as_tensor(output["lesion_type"]).tolist(),

@@ -12,18 +12,18 @@ from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = ["optimizer_in_words", "parameter_groups", "schedule_in_words"]
 
-_HEADS = ("head.", "aux_heads.")
+_HEADS = ("head.", "aux_heads.", "type_head.")
 
 
 def parameter_groups(network: nn.Module, learning_rate: float, head_factor: float = 1.0) -> list[dict[str, Any]]:
-    """Parameters of a SEResUNet in two groups for an optimizer: its heads, then encoder and decoder.
+    """Parameters of a network in two groups for an optimizer: its heads, then encoder and decoder.
 
     A head is a few dozen numbers between the last features and the labels. Adam moves each by no more than about the
     learning rate a step, so a new head at the rate that suits pre-trained features takes thousands of steps to name a
     type; until then all lesions are called the same.
 
     Args:
-        network: with parameters under `head.` and `aux_heads.`.
+        network: whose heads are `head`, `aux_heads` and `type_head`.
         learning_rate: of encoder and decoder.
         head_factor: the heads learn at this multiple of it.
     """

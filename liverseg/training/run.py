@@ -14,15 +14,27 @@ from liverseg.files import file_hash, is_dir, is_file, list_folder, write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
 from liverseg.networks import (
     SEResUNet,
+    SlabClassifier,
     SlabInput,
     TransferReport,
     WeightsRecord,
     load_weights,
     package_versions,
+    transfer_imagenet,
     transfer_weights,
 )
 
-__all__ = ["RunData", "load_for_evaluation", "load_run_data", "run_record", "start_from", "write_transfer"]
+__all__ = [
+    "INITIALISATIONS",
+    "RunData",
+    "load_for_evaluation",
+    "load_run_data",
+    "run_record",
+    "start_from",
+    "write_transfer",
+]
+
+INITIALISATIONS = ("scratch", "imagenet", "lits")
 
 
 @dataclass(frozen=True)
@@ -95,7 +107,9 @@ def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: i
         raise LiversegError(f"{datalist}: its labels are {theirs}; this bundle's are {ours}: take a list of this kind")
 
 
-def run_record(network: SEResUNet, seen: SlabInput, datalist: str | os.PathLike, fold: int) -> WeightsRecord:
+def run_record(
+    network: SEResUNet | SlabClassifier, seen: SlabInput, datalist: str | os.PathLike, fold: int
+) -> WeightsRecord:
     """The record of a network about to be trained on an input: epoch 0, no metrics yet.
 
     Its weights are kept without auxiliary heads, so it tells of a network without deep supervision.
@@ -105,7 +119,7 @@ def run_record(network: SEResUNet, seen: SlabInput, datalist: str | os.PathLike,
         network=type(network).__name__,
         arguments=arguments,
         seen=seen,
-        labels=label_names(labels_for(arguments["out_channels"])),
+        labels=label_names(labels_for(channels)) if (channels := arguments["out_channels"]) else (),
         datalist_name=read_datalist(datalist).name,
         datalist_sha256=file_hash(datalist),
         epoch=0,
@@ -116,7 +130,7 @@ def run_record(network: SEResUNet, seen: SlabInput, datalist: str | os.PathLike,
 
 
 def load_for_evaluation(
-    network: SEResUNet,
+    network: SEResUNet | SlabClassifier,
     weights: str | os.PathLike,
     seen: SlabInput,
     datalist: str | os.PathLike,
@@ -160,13 +174,21 @@ def load_for_evaluation(
     return record
 
 
-def start_from(network: SEResUNet, pretrain_weights: str | None, seen: SlabInput) -> TransferReport | None:
-    """Carry pre-trained weights into a network, or say that it starts from scratch.
+def start_from(
+    network: SEResUNet | SlabClassifier,
+    initialisation: str,
+    seen: SlabInput,
+    pretrain_weights: str | None = None,
+    imagenet_weights: str | None = None,
+) -> TransferReport | None:
+    """Carry weights into a network, or say that it starts from scratch.
 
     Args:
-        network: the joint network, changed in place.
-        pretrain_weights: exported weights; None for a start from scratch.
+        network: of any strategy, changed in place.
+        initialisation: one of `INITIALISATIONS`.
         seen: the run's input, which the weights must have been trained with.
+        pretrain_weights: exported weights, for `lits`.
+        imagenet_weights: local file, for `imagenet`; None downloads them.
 
     Returns:
         What was loaded and what was left; None for a start from scratch.
@@ -175,15 +197,18 @@ def start_from(network: SEResUNet, pretrain_weights: str | None, seen: SlabInput
         LiversegError: if the weights are missing or do not fit.
     """
     log = logging.getLogger(__name__)
-    if pretrain_weights is None:
-        log.info("transfer: none, training from scratch as told (pretrain_weights null)")
+    if initialisation == "scratch":
+        log.info("transfer: none, training from scratch as told")
         return None
-    if not is_file(pretrain_weights):
+    if initialisation == "imagenet":
+        report = transfer_imagenet(network, imagenet_weights)
+    elif pretrain_weights is None or not is_file(pretrain_weights):
         raise LiversegError(
             f"pretrain_weights {pretrain_weights}: no such file; export it with the pretrain bundle, "
             "or say --pretrain_weights null to train from scratch"
         )
-    report = transfer_weights(network, pretrain_weights, seen=seen)
+    else:
+        report = transfer_weights(network, pretrain_weights, seen=seen)
     log.info("%s", report.summary())
     return report
 

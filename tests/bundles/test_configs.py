@@ -125,20 +125,34 @@ def test_run_ids(bundle):
 
 def test_both_bundles_have_the_same_keys():
     pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
-    assert set(joint) - set(pretrain) == {"pretrain_weights", "transfer"}
+    of_joint = {
+        "pretrain_weights",
+        "transfer",
+        "initialisation",
+        "imagenet_weights",
+        "strategy",
+        "key_score",
+        "map_loss",
+    }
+    of_joint |= {"type_weight", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}
+    assert set(joint) - set(pretrain) == of_joint
     assert set(pretrain) <= set(joint)
     assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(pretrain)
     for names in (("inference",), ("export",), ("train", "evaluate")):
-        keys = [set(config(bundle, *names)) - {"pretrain_weights", "transfer"} for bundle in BUNDLES]
+        keys = [set(config(bundle, *names)) - of_joint for bundle in BUNDLES]
         assert keys[0] == keys[1]
     assert {"dataset_dir", "output_dir", "device", "weights"} <= set(config(JOINT, "inference"))
 
 
 def test_what_both_trainings_share_is_the_same_in_both():
     pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
-    shared = "hu_window slab_spacing_mm crop_size network_size datalist cache_dir weights device amp patience loss"
+    shared = "hu_window slab_spacing_mm crop_size network_size datalist cache_dir weights device amp patience"
     for key in shared.split():
         assert pretrain[key] == joint[key], key
+    loss, map_loss = (
+        {**part, "loss": {**part["loss"], "weight": ""}} for part in (pretrain["loss"], joint["map_loss"])
+    )
+    assert loss == map_loss  # the joint strategies have maps of three or five channels
     for path in ("trainer", "inferer", "sampler", "dataloader", "prepare_batch"):
         assert pretrain["train"][path] == joint["train"][path], path
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]

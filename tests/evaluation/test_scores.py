@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from liverseg.evaluation import UnitScores
+from liverseg.evaluation import BatchPrediction, UnitScores
 
 
 def logits_of(labels, channels, sharp=20.0):
@@ -13,13 +13,17 @@ def logits_of(labels, channels, sharp=20.0):
     return sharp * torch.nn.functional.one_hot(labels, channels).permute(0, 3, 1, 2).float()
 
 
+def of_map(labels, channels):
+    return BatchPrediction.from_logits(logits_of(labels, channels))
+
+
 def rows(*rows_):
     return torch.tensor([rows_])
 
 
 def score(pred, true, types=(-1,), units=(0,), typed=True):
-    counted = UnitScores(typed=typed)
-    counted.add(logits_of(pred, 5 if typed else 3), true[:, None], units, types)
+    counted = UnitScores()
+    counted.add(of_map(pred, 5 if typed else 3), true[:, None], units, types)
     return counted
 
 
@@ -59,19 +63,19 @@ def test_vote_is_by_probability_not_by_count():
     logits[0, 2, 0, :2] = 1.0
     logits[0, 4, 0, :2] = 0.9
     logits[0, 4, 0, 2] = 9.0
-    counted = UnitScores(typed=True)
-    counted.add(logits, torch.tensor([[[[2, 2, 4]]]]), [0], [2])
+    counted = UnitScores()
+    counted.add(BatchPrediction.from_logits(logits), torch.tensor([[[[2, 2, 4]]]]), [0], [2])
     row = counted.table().iloc[0]
     assert row["pred_type"] == row["true_type"] == "metastasis"
     assert sum(row[f"probability_{name}"] for name in ("cyst", "hemangioma", "metastasis")) == pytest.approx(1)
 
 
 def test_units_gather_over_batches_and_global_dice_pools_them():
-    counted = UnitScores(typed=False)
+    counted = UnitScores()
     first, second = rows([2, 2, 1]), rows([2, 0, 0])
-    counted.add(logits_of(first, 3), rows([2, 1, 1])[:, None], [0], [-1])
-    counted.add(logits_of(second, 3), rows([2, 2, 2])[:, None], [0], [-1])
-    counted.add(logits_of(first, 3), rows([2, 2, 1])[:, None], [7], [-1])
+    counted.add(of_map(first, 3), rows([2, 1, 1])[:, None], [0], [-1])
+    counted.add(of_map(second, 3), rows([2, 2, 2])[:, None], [0], [-1])
+    counted.add(of_map(first, 3), rows([2, 2, 1])[:, None], [7], [-1])
     table = counted.table()
     assert table.index.tolist() == [0, 7]
     assert table["lesion_hit"].tolist() == [2, 2]
@@ -83,4 +87,38 @@ def test_units_gather_over_batches_and_global_dice_pools_them():
 
 def test_nothing_counted_is_an_error():
     with pytest.raises(ValueError, match="no unit"):
-        UnitScores(typed=True).scores()
+        UnitScores().scores()
+
+
+def test_a_type_vector_names_every_lesion_pixel_and_answers_without_one():
+    maps = logits_of(rows([1, 2, 2], [1, 1, 1]).reshape(2, 1, 3), 3)
+    types = torch.log(torch.tensor([[0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]))
+    prediction = BatchPrediction.from_logits(maps, types)
+    assert prediction.labels.tolist() == [[[1, 3, 3]], [[1, 1, 1]]]
+    counted = UnitScores()
+    counted.add(prediction, torch.tensor([[[[1, 3, 2]]], [[[1, 1, 4]]]]), [0, 1], [1, 2])
+    table, scores = counted.table(), counted.scores()
+    assert table["typed_hit"].tolist() == [1, 0]
+    assert table["pred_type"].tolist() == ["hemangioma", "metastasis"]
+    assert table["probability_hemangioma"].tolist() == pytest.approx([0.7, 0.1])
+    assert scores["type_accuracy"] == scores["type_accuracy_detected"] == 1
+    assert scores["type_accuracy_end_to_end"] == 0.5  # the second slice's lesion was not found
+    assert scores["type_log_likelihood"] == pytest.approx((math.log(0.7) + math.log(0.8)) / 2)
+
+
+def test_a_map_without_types_has_no_type_scores():
+    scores = score(rows([1, 2, 2]), rows([1, 4, 4]), types=(2,), typed=False)
+    assert scores.scores()["lesion_dice"] == 1
+    assert not {"class_aware_dice", "type_accuracy"} & {*scores.scores()}
+    assert not {"typed_hit", "class_aware_dice", "true_type", "pred_type"} & {*scores.table()}
+
+
+def test_a_classifier_has_type_scores_alone():
+    counted = UnitScores()
+    types = torch.log(torch.tensor([[0.6, 0.3, 0.1], [0.6, 0.3, 0.1]]))
+    counted.add(
+        BatchPrediction.from_logits(None, types), rows([2, 2, 1], [1, 1, 1]).reshape(2, 1, 1, 3), [0, 1], [0, 1]
+    )
+    assert {*counted.scores()} == {"type_accuracy", "type_log_likelihood"}
+    assert counted.scores()["type_accuracy"] == 0.5
+    assert not {"lesion_dice", "lesion_hit"} & {*counted.table()}

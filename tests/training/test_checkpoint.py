@@ -119,7 +119,7 @@ def test_a_finished_training_started_again_changes_nothing(joint_settings, joint
         ("learning_rate", 0.5),
         ("seed", 1),
         ("fold", 1),
-        ("pretrain_weights", "null"),
+        ("initialisation", "scratch"),
         ("lesion_free", 0.7),
         ("repeats", 2),
     ],
@@ -130,7 +130,7 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(name, value, joint_se
     line = told.refusal()
     assert line.startswith(f"liverseg: {tmp_path}/checkpoint.pt: the checkpoint is of a run with ")
     assert f"{name} " in line
-    ours = None if value == "null" else value
+    ours = repr(value)
     assert line.endswith(
         f", this run has {ours}; choose another output_dir and ckpt_dir, or start over with --resume False"
     )

@@ -23,7 +23,7 @@ def test_a_row_a_unit_one_file_of_scores_and_a_line_in_the_log(tmp_path, caplog)
     logits = 20 * torch.nn.functional.one_hot(pred, 5).permute(0, 3, 1, 2).float()
     batch = {"unit": torch.arange(3), "lesion_type": torch.tensor([0, 0, 2])}
     evaluator = Engine(lambda *_: {"pred": logits, "label": labels})
-    scores = SlabScores(typed=True)
+    scores = SlabScores()
     scores.attach(evaluator, "val_lesion_dice")
     EvaluationWriter(tmp_path, ITEMS, scores, "joint").attach(evaluator)
     with caplog.at_level(logging.INFO, logger="liverseg"):

@@ -1,10 +1,14 @@
-"""The deep supervision loss against its sum written out."""
+"""The losses against their sums written out."""
+
+import math
 
 import pytest
 import torch
 from monai.losses import DiceCELoss
 
-from liverseg.training import StackedDeepSupervisionLoss
+from liverseg.networks import SEResUNet, SlabOutput
+from liverseg.training import SlabLoss, StackedDeepSupervisionLoss, map_weights
+from liverseg.training.losses import types_of_slabs
 
 
 @pytest.fixture
@@ -32,3 +36,46 @@ def test_every_map_is_learnt_from(maps):
 def test_one_plain_map_is_the_plain_loss(maps):
     logits, labels = maps
     assert StackedDeepSupervisionLoss(make_loss())(logits[:, 0], labels) == make_loss()(logits[:, 0], labels)
+
+
+def test_types_are_read_off_the_map_that_is_seen():
+    labels = torch.tensor([[[[1, 2, 4, 4]]], [[[1, 1, 0, 0]]], [[[3, 1, 1, 1]]]])
+    assert types_of_slabs(labels).tolist() == [2, -100, 1]
+
+
+def test_a_type_vector_adds_its_cross_entropy(maps):
+    logits, labels = maps
+    labels[0, 0, :3], labels[1, 0, :9] = 2, 4
+    labels[labels == 3] = 1
+    labels[1][labels[1] == 2] = 1
+    types = torch.randn(2, 3)
+    merged = labels.clamp(max=2)
+    of_map = StackedDeepSupervisionLoss(make_loss())
+    expected = of_map(logits, merged) + 0.5 * torch.nn.functional.cross_entropy(types, torch.tensor([0, 2]))
+    loss = SlabLoss(of_map, type_weight=0.5)(SlabOutput(logits, types), labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
+
+
+def test_a_classifier_learns_from_types_alone_and_from_none_nothing():
+    types = torch.zeros(1, 3, requires_grad=True)
+    loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))
+    assert loss(SlabOutput(None, types), torch.tensor([[[[1, 3]]]])).item() == pytest.approx(math.log(3))
+    nothing = loss(SlabOutput(None, types), torch.tensor([[[[1, 1]]]]))
+    nothing.backward()
+    assert nothing == 0
+    assert types.grad.abs().sum() == 0
+
+
+def test_types_of_pixels_weigh_each_slab_alike():
+    types = torch.zeros(2, 3, 1, 4)
+    types[0, 0] = 5  # all cyst; the first slab has one cyst pixel, the second three hemangioma pixels
+    labels = torch.tensor([[[[2, 1, 1, 1]]], [[[3, 3, 3, 1]]]])
+    sure = -math.log(math.exp(5) / (math.exp(5) + 2))
+    loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))(SlabOutput(None, types), labels)
+    assert loss.item() == pytest.approx((sure + math.log(3)) / 2, rel=1e-5)
+
+
+def test_a_map_of_three_channels_weighs_its_lesion_as_the_first_type():
+    weights = [0.1, 0.2, 0.5, 0.6, 0.7]
+    assert map_weights(weights, SEResUNet("small", out_channels=3)).tolist() == pytest.approx([0.1, 0.2, 0.5])
+    assert map_weights(weights, SEResUNet("small", out_channels=5)).tolist() == pytest.approx(weights)

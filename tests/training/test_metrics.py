@@ -29,7 +29,7 @@ def evaluated(*batches, epochs=1, **settings):
 
 
 def test_batches_are_counted_by_unit_and_every_score_has_its_name():
-    metrics, _ = evaluated(FIRST, SECOND, key="class_aware_dice", typed=True)
+    metrics, _ = evaluated(FIRST, SECOND, key="class_aware_dice")
     assert metrics["the_key"] == metrics["val_class_aware_dice"] == pytest.approx((4 / 6 + 0) / 2)
     assert metrics["val_lesion_dice"] == pytest.approx((4 / 6 + 1) / 2)
     assert metrics["val_lesion_recall"] == pytest.approx((2 / 4 + 1) / 2)
@@ -38,21 +38,21 @@ def test_batches_are_counted_by_unit_and_every_score_has_its_name():
 
 
 def test_a_second_epoch_begins_at_nothing():
-    once, _ = evaluated(FIRST, SECOND, typed=True)
-    assert evaluated(FIRST, SECOND, typed=True, epochs=2)[0] == once
+    once, _ = evaluated(FIRST, SECOND)
+    assert evaluated(FIRST, SECOND, epochs=2)[0] == once
 
 
 def test_another_prefix():
-    assert "test_lesion_dice" in evaluated(FIRST, typed=True, prefix="test_")[0]
+    assert "test_lesion_dice" in evaluated(FIRST, prefix="test_")[0]
 
 
 def test_an_unknown_key_names_those_there_are():
     with pytest.raises(KeyError, match=r"no score 'dice'; there are liver_dice, lesion_dice, .*type_accuracy"):
-        evaluated(FIRST, key="dice", typed=True)
+        evaluated(FIRST, key="dice")
 
 
 def test_the_table_says_what_each_unit_is(tmp_path):
-    _, scores = evaluated(SECOND, FIRST, typed=True)
+    _, scores = evaluated(SECOND, FIRST)
     scores.write_table(tmp_path / "table.csv", [{"patient": "a", "slice": 4}, {"patient": "b", "slice": 7}])
     table = pd.read_csv(tmp_path / "table.csv")
     assert table[["patient", "slice", "true_type", "pred_type"]].to_numpy().tolist() == [

@@ -130,7 +130,7 @@ def pretrained(lits_tree, tmp_path):
 def test_a_start_from_weights_carries_them_and_tells(pretrained, tmp_path, caplog):
     network = SEResUNet("small", out_channels=5, deep_supervision=True)
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        report = start_from(network, str(pretrained), SEEN)
+        report = start_from(network, "lits", SEEN, str(pretrained))
     state = read_weights(pretrained)
     assert all(torch.equal(network.state_dict()[name], state[name]) for name in report.loaded)
     assert f"transfer: {len(report.loaded)} tensors loaded, {len(report.left)} left" in caplog.text
@@ -142,18 +142,18 @@ def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
     network = SEResUNet("small")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        assert start_from(network, None, SEEN) is None
+        assert start_from(network, "scratch", SEEN) is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-    assert "training from scratch as told (pretrain_weights null)" in caplog.text
+    assert "training from scratch as told" in caplog.text
     write_transfer(None, tmp_path)
     assert json.loads((tmp_path / "transfer.json").read_text()) == {"loaded": [], "left": {}}
 
 
 def test_weights_that_are_missing_or_of_another_window_are_refused(pretrained):
     with pytest.raises(LiversegError, match=r"none\.pt: no such file; .* or say --pretrain_weights null"):
-        start_from(SEResUNet("small"), str(pretrained.parent / "none.pt"), SEEN)
+        start_from(SEResUNet("small"), "lits", SEEN, str(pretrained.parent / "none.pt"))
     with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 250\] in the network"):
-        start_from(SEResUNet("small"), str(pretrained), SlabInput((-100, 250)))
+        start_from(SEResUNet("small"), "lits", SlabInput((-100, 250)), str(pretrained))
 
 
 def test_weights_are_not_scored_on_patients_they_were_trained_on(pretrained, lits_tree, tmp_path, caplog):

@@ -1,0 +1,53 @@
+"""What a network says of a batch of slabs, in one form whatever the strategy, to be scored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from liverseg.labels import JOINT_LABELS, LESION
+
+__all__ = ["BatchPrediction"]
+
+
+@dataclass(frozen=True)
+class BatchPrediction:
+    """Outlines and names of a batch of slabs.
+
+    Attributes:
+        labels: label map (batch, H, W); a lesion whose type is not told has the value `LESION`. None where the network
+            outlines nothing.
+        type_weights: how much each pixel speaks for each lesion type, (batch, lesion types, H, W); only predicted
+            lesion pixels are asked. None where there is no map, or it has no types.
+        slab_types: probability of each type for the slab as a whole, (batch, lesion types); None where the types are
+            read off the map.
+    """
+
+    labels: torch.Tensor | None
+    type_weights: torch.Tensor | None
+    slab_types: torch.Tensor | None
+
+    @classmethod
+    def from_logits(cls, maps: torch.Tensor | None, types: torch.Tensor | None = None) -> BatchPrediction:
+        """Read logits as their strategy means them.
+
+        A joint map names its pixels itself. A map of one lesion class beside a type vector has every lesion pixel of the
+        slab named by the vector; without one it has no types.
+
+        Args:
+            maps: (batch, channels, H, W), 5 channels for the joint label table, 3 for background, liver and lesion.
+            types: (batch, lesion types).
+        """
+        slab_types = None if types is None else torch.softmax(types.float(), dim=1)
+        if maps is None:
+            return cls(None, None, slab_types)
+        probabilities = torch.softmax(maps.float(), dim=1)
+        labels = probabilities.argmax(dim=1)
+        if maps.shape[1] == len(JOINT_LABELS):
+            return cls(labels, probabilities[:, LESION:], slab_types)
+        if slab_types is None:
+            return cls(labels, None, None)
+        named = LESION + slab_types.argmax(dim=1)
+        labels = torch.where(labels >= LESION, named[:, None, None], labels)
+        return cls(labels, slab_types[:, :, None, None].expand(-1, -1, *labels.shape[1:]), slab_types)

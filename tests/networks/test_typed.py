@@ -1,0 +1,108 @@
+"""The networks joint learning is compared with: what they give, what they share, what they take over."""
+
+import pytest
+import torch
+
+from liverseg.errors import UsageError
+from liverseg.labels import LESION_TYPES
+from liverseg.networks import PooledTypeUNet, SEResUNet, SlabClassifier, SlabOutput, YNet, transfer_weights
+
+SLABS = torch.rand(2, 3, 50, 70) * 2 - 1
+NETWORKS = {
+    "segmentation": lambda **more: SEResUNet("small", out_channels=3, **more),
+    "joint": lambda **more: SEResUNet("small", out_channels=5, **more),
+    "ynet": lambda **more: YNet("small", **more),
+    "ynet_strong": lambda **more: YNet("small", branch="strong", **more),
+    "classification": lambda **more: SlabClassifier("small", **more),
+    "ours": lambda **more: PooledTypeUNet("small", **more),
+}
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+@pytest.mark.parametrize("branch", ["plain", "strong"])
+def test_a_ynet_outlines_lesions_and_names_the_slab(size, branch):
+    output = YNet(size, branch=branch).eval()(SLABS)
+    assert output.maps.shape == (2, 3, 50, 70)
+    assert output.types.shape == (2, len(LESION_TYPES))
+
+
+def test_a_ynet_in_training_supervises_its_maps_deeply():
+    assert NETWORKS["ynet"](deep_supervision=True).train()(SLABS).maps.shape == (2, 4, 3, 50, 70)
+
+
+def test_the_strong_branch_has_more_to_learn_with():
+    plain, strong = (
+        sum(p.numel() for p in YNet("small", branch=branch).type_head.parameters()) for branch in ("plain", "strong")
+    )
+    assert strong > 10 * plain
+
+
+def test_an_unknown_branch_is_refused():
+    with pytest.raises(UsageError, match="branch 'fast' is not known; there are plain and strong"):
+        YNet("small", branch="fast")
+
+
+def test_a_classifier_names_and_outlines_nothing():
+    output = SlabClassifier("small").eval()(SLABS)
+    assert output.maps is None
+    assert output.types.shape == (2, len(LESION_TYPES))
+    assert not any(name.startswith("decoder") for name in SlabClassifier("small").state_dict())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_strategy_has_the_same_encoder_and_decoder(name):
+    joint, own = NETWORKS["joint"]().state_dict(), NETWORKS[name]().state_dict()
+    parts = ("encoder.",) if name == "classification" else ("encoder.", "decoder.")
+    shared = {key: tensor.shape for key, tensor in own.items() if key.startswith(("encoder.", "decoder."))}
+    assert shared == {key: tensor.shape for key, tensor in joint.items() if key.startswith(parts)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_strategy_takes_over_pre_training(name, exported, pretrained):
+    network = NETWORKS[name]()
+    report = transfer_weights(network, exported, seen=pretrained_input())
+    state = network.state_dict()
+    assert report.loaded
+    assert all(torch.equal(state[key], pretrained.state_dict()[key]) for key in report.loaded)
+    assert {key for key in state if key.startswith(("encoder.", "decoder."))} == {*report.loaded}
+    if name == "classification":
+        assert report.left["decoder.stage16.block.conv1.conv.weight"] == "not in the network"
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_network_is_built_again_from_its_arguments(name):
+    network = NETWORKS[name]()
+    again = type(network)(**network.arguments())
+    assert again.arguments() == network.arguments()
+    again.load_state_dict(network.state_dict())
+
+
+def pretrained_input():
+    from liverseg.networks import SlabInput
+
+    return SlabInput((-200, 250))
+
+
+def test_ours_gives_five_channels_in_evaluation_and_types_of_pixels_in_training():
+    network = PooledTypeUNet("small", deep_supervision=True)
+    output = network.train()(SLABS)
+    assert isinstance(output, SlabOutput)
+    assert output.maps.shape == (2, 4, 3, 50, 70)
+    assert output.types.shape == (2, len(LESION_TYPES), 50, 70)
+    assert network.eval()(SLABS).shape == (2, 5, 50, 70)
+
+
+def test_doubt_between_types_makes_no_lesion_smaller():
+    torch.manual_seed(0)
+    network = PooledTypeUNet("small").eval()
+    with torch.no_grad():
+        logits = network(SLABS)
+        three = SEResUNet.forward(network, SLABS)
+    assert torch.equal(logits.argmax(1) >= 2, three.argmax(1) == 2)
+
+
+def test_types_of_ours_do_not_move_its_outline():
+    network = PooledTypeUNet("small").train()
+    network(SLABS).types.sum().backward()
+    assert network.head.weight.grad is None
+    assert network.decoder.stage4.block.conv1.conv.weight.grad.abs().sum() > 0
