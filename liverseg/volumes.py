@@ -22,6 +22,7 @@ __all__ = [
     "NIFTI_SUFFIXES",
     "Volume",
     "axial_orientation",
+    "axial_spacing",
     "case_name",
     "grids_apart",
     "is_nifti",
@@ -72,9 +73,7 @@ class Volume:
     @property
     def axial_spacing(self) -> tuple[float, float, float]:
         """(slice, row, column) spacing in mm of `axial`."""
-        order = np.argsort(self._to_axial[:, 0])
-        spacing = self.spacing
-        return (spacing[order[0]], spacing[order[1]], spacing[order[2]])
+        return axial_spacing(self.affine)
 
     @property
     def axial(self) -> np.ndarray:
@@ -104,6 +103,13 @@ def axial_orientation(affine: np.ndarray) -> np.ndarray:
         affine: 4×4, to RAS+ mm.
     """
     return ornt_transform(io_orientation(affine), _AXIAL)
+
+
+def axial_spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    """(slice, row, column) spacing in mm of an array turned to axial order, by its own 4×4 affine to RAS+ mm."""
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    slices, rows, columns = (float(lengths[axis]) for axis in np.argsort(axial_orientation(affine)[:, 0]))
+    return slices, rows, columns
 
 
 def slice_axis(affine: np.ndarray) -> int:

@@ -99,7 +99,9 @@ class SlabDataset(Dataset):
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         unit, middle, type_index = self.elements[index]
         volume = self.store[self.data[unit]]
-        numbers = slab_indices(middle, volume.depth, slice_mm=volume.slice_mm, slab_spacing_mm=self.slab_spacing_mm)
+        numbers = slab_indices(
+            middle, volume.depth, slice_mm=volume.spacing_mm[0], slab_spacing_mm=self.slab_spacing_mm
+        )
         element = {
             "image": torch.from_numpy(volume.image.read(numbers)),
             "label": torch.from_numpy(volume.label.read([middle])),

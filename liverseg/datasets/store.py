@@ -24,7 +24,7 @@ from liverseg.datasets.nifti_slices import NiftiSlices, as_whole_numbers
 from liverseg.datasets.slice_files import SliceFile, write_slices
 from liverseg.errors import LiversegError
 from liverseg.nifti import Memory
-from liverseg.volumes import axial_orientation, grids_apart, read_volume, read_volume_header, slice_axis
+from liverseg.volumes import axial_orientation, axial_spacing, grids_apart, read_volume, read_volume_header, slice_axis
 
 __all__ = ["SliceCache", "StoredVolume", "VolumeStore", "check_pair"]
 
@@ -43,14 +43,14 @@ class StoredVolume:
         image: int16 HU, (slice, row, column) in axial order.
         label: uint8 label map, same shape.
         present: which labels each slice holds, boolean (slice, label).
-        slice_mm: distance of neighbouring slices in mm.
+        spacing_mm: distance of neighbouring slices, rows and columns in mm.
         flipped: True where the file numbers its slices from head to feet.
     """
 
     image: _Slices
     label: _Slices
     present: np.ndarray
-    slice_mm: float
+    spacing_mm: tuple[float, float, float]
     flipped: bool
 
     @property
@@ -205,7 +205,7 @@ class VolumeStore:
                 image=slices["image", image][0],
                 label=slices["label", label][0],
                 present=slices["label", label][1],
-                slice_mm=float(np.linalg.norm(affine[:3, slice_axis(affine)])),
+                spacing_mm=axial_spacing(affine),
                 flipped=_runs_to_the_feet(affine),
             )
             for (image, label), affine in affines.items()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,14 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from liverseg.bundle_commands import bundle_command, run_logged
 from liverseg.errors import LiversegError
 from liverseg.files import write_text
 from liverseg.inference import find_bundle
 
 __all__ = ["Stages", "run_bundle", "run_side_by_side"]
-
-_OWN_CONFIGS = "ignore:parsing config_file"
-"""MONAI warns that a config is code and must be trusted; these are the project's own."""
 
 
 class Stages:
@@ -76,18 +73,9 @@ def run_bundle(
     Raises:
         LiversegError: if the command fails, naming the file its output is in.
     """
-    folder = find_bundle(bundle)
-    files = "[" + ",".join(f"'configs/{name}.yaml'" for name in configs) + "]"
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
-    for key, value in overrides.items():
-        command += [f"--{key}", str(value)]
     what = Path(overrides.get("ckpt_dir", overrides["output_dir"])).name
     log = stages.logs / f"{what}-{run_id}.log"
-    with log.open("w", encoding="utf-8") as out:
-        out.write(" ".join(command) + "\n")
-        out.flush()
-        variables = {**os.environ, "PYTHONWARNINGS": _OWN_CONFIGS, **(environment or {})}
-        code = subprocess.run(command, cwd=folder, stdout=out, check=False, env=variables).returncode
+    code = run_logged(bundle_command(run_id, configs, overrides), find_bundle(bundle), log, environment)
     if code:
         raise LiversegError(f"{bundle}: {run_id} ended with exit code {code}; its output is in {log}")
 

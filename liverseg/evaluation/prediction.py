@@ -32,8 +32,8 @@ class BatchPrediction:
     def from_logits(cls, maps: torch.Tensor | None, types: torch.Tensor | None = None) -> BatchPrediction:
         """Read logits as their strategy means them.
 
-        A joint map names its pixels itself. A map of one lesion class beside a type vector has every lesion pixel of the
-        slab named by the vector; without one it has no types.
+        A joint map names its pixels itself. In a map of one lesion class the slab's type vector names every lesion
+        pixel; without one there are no types.
 
         Args:
             maps: (batch, channels, H, W), 5 channels for the joint label table, 3 for background, liver and lesion.

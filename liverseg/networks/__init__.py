@@ -2,7 +2,7 @@
 
 from liverseg.networks.freezing import Freezable
 from liverseg.networks.imagenet import transfer_imagenet
-from liverseg.networks.pooled import PooledTypeUNet
+from liverseg.networks.measuring import MeasuringUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
@@ -27,8 +27,8 @@ from liverseg.networks.weights import (
 __all__ = [
     "SIZES",
     "Freezable",
+    "MeasuringUNet",
     "NetworkSize",
-    "PooledTypeUNet",
     "SEResUNet",
     "SlabClassifier",
     "SlabInput",

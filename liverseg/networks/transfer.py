@@ -20,7 +20,7 @@ __all__ = ["TransferReport", "load_weights", "record_differences", "transfer_wei
 
 _CARRIED = ("encoder.", "decoder.")
 # their encoder and decoder, which are handed over, are the same; only the heads differ
-_OF_ONE_DESIGN = ("SEResUNet", "YNet", "PooledTypeUNet", "SlabClassifier")
+_OF_ONE_DESIGN = ("SEResUNet", "YNet", "MeasuringUNet", "SlabClassifier")
 _AUX_HEADS = "aux_heads."
 _NAMED = 3
 

@@ -16,8 +16,8 @@ from liverseg.networks.se_resunet import SEResUNet, SEResUNetEncoder, initialise
 __all__ = ["BRANCHES", "SlabClassifier", "SlabOutput", "YNet"]
 
 BRANCHES = ("plain", "strong")
-"""`plain` is the paper's branch, a fully connected layer on the bottleneck. `strong` follows the original Y-Net (Mehta et
-al. 2018): one more stage that halves height and width, then two hidden layers."""
+"""`plain` is the paper's branch, a fully connected layer on the bottleneck. `strong` follows the original Y-Net (Mehta
+et al. 2018): one more stage that halves height and width, then two hidden layers."""
 
 
 class SlabOutput(NamedTuple):

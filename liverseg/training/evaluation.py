@@ -1,47 +1,73 @@
-"""What an evaluation leaves on disk: one table of units, one file of scores."""
+"""What an evaluation leaves on disk: tables of units and lesions, outlines of annotated slices, one file of scores."""
 
 from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+import math
 from pathlib import Path
+from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
+from monai.utils import CommonKeys
 
-from liverseg.datalists import DataItem
+from liverseg.datasets import SlabDataset
+from liverseg.evaluation import lesion_scores
 from liverseg.files import write_text
+from liverseg.training.lesion_rows import LesionRows
 from liverseg.training.metrics import SlabScores
+from liverseg.training.outputs import as_prediction
 
 __all__ = ["EvaluationWriter"]
 
 
 class EvaluationWriter:
-    """Writes `evaluation.csv` (a row a volume or slice) and `evaluation.json` (the scores), and logs the scores.
+    """Writes what docs/evaluation.md lists, and logs the scores.
+
+    `evaluation.csv` has a row a volume or slice, `lesions.csv` a row a lesion, `predictions.npz` the predicted label
+    maps of annotated slices, `evaluation.json` the scores. A network that outlines nothing has neither the second nor
+    the third.
 
     Args:
         output_dir: existing folder.
-        items: the evaluated items in the data set's order.
+        dataset: what is evaluated.
         scores: the metric that counted them.
         name: what was evaluated, for the log.
     """
 
-    def __init__(self, output_dir: str | Path, items: Sequence[DataItem], scores: SlabScores, name: str) -> None:
+    def __init__(self, output_dir: str | Path, dataset: SlabDataset, scores: SlabScores, name: str) -> None:
         self.output_dir = Path(output_dir)
-        self.items = items
+        self.dataset = dataset
+        self.lesions = LesionRows(dataset)
         self.scores = scores
         self.name = name
 
     def attach(self, engine: Engine) -> None:
-        """Write when the evaluator has finished."""
+        """Look at every batch, and write when the evaluator has finished."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.look)
         engine.add_event_handler(Events.COMPLETED, self)
 
+    def look(self, engine: Engine) -> None:
+        """Take the lesions of the batch just evaluated."""
+        output: Any = engine.state.output
+        batch: Any = engine.state.batch
+        prediction, labels = as_prediction(output[CommonKeys.PRED]), torch.as_tensor(output[CommonKeys.LABEL])
+        self.lesions.add(prediction, labels, torch.as_tensor(batch["unit"]).tolist())
+
     def __call__(self, engine: Engine) -> None:
-        """Write table and scores."""
-        units = [{"patient": item.patient, "image": item.image, "slice": item.slice} for item in self.items]
+        """Write tables, outlines and scores."""
+        items = self.dataset.data
+        units = [{"patient": item.patient, "image": item.image, "slice": item.slice} for item in items]
         self.scores.write_table(self.output_dir / "evaluation.csv", units)
         scores = self.scores.counted.scores()
-        content = {"units": len(self.items), "patients": len({item.patient for item in self.items}), **scores}
+        content: dict[str, Any] = {"units": len(items), "patients": len({item.patient for item in items}), **scores}
+        lesions = self.lesions.table()
+        if lesions is not None:
+            write_text(self.output_dir / "lesions.csv", lesions.to_csv(index=False, float_format="%.6g"))
+            self.lesions.write_slices(self.output_dir / "predictions.npz")
+            known = {name: value for name, value in lesion_scores(lesions).items() if math.isfinite(value)}
+            content["lesion_level"] = known
         write_text(self.output_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
         told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
         logging.getLogger(__name__).info("%s, %d patients: %s", self.name, content["patients"], told)

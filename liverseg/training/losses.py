@@ -39,7 +39,8 @@ class SlabLoss(nn.Module):
 
     Args:
         map_loss: of logits (batch, [maps,] channels, H, W) and labels (batch, 1, H, W).
-        type_weight: of the cross entropy of the type vector beside the map's loss. The paper does not print its weights.
+        type_weight: of the cross entropy of the type vector beside the map's loss. The paper does not print
+            its weights.
     """
 
     def __init__(self, map_loss: nn.Module, type_weight: float = 1.0) -> None:

@@ -21,8 +21,8 @@ __all__ = ["SlabScores"]
 class SlabScores(Metric):
     """Counts every batch an evaluator sees and, at the end of its epoch, puts all scores into its metrics.
 
-    The batch needs `unit` and `lesion_type`, as `SlabDataset` gives them, and the engine must not decollate. Which scores
-    there are depends on what the network says, see `UnitScores`.
+    The batch needs `unit` and `lesion_type`, as `SlabDataset` gives them, and the engine must not decollate. Which
+    scores there are depends on what the network says, see `UnitScores`.
 
     Args:
         key: the score that becomes the metric itself, e.g. `lesion_dice`; the others are stored beside it, each under

@@ -40,7 +40,7 @@ def test_axial_order_and_slice_numbers_follow_the_affine(pair, direction):
         np.testing.assert_array_equal(stored.label.read([index])[0], pair.label[::-1, ::-1, number].T)
         assert stored.present[index].tolist() == [value in pair.label[..., number] for value in range(3)]
     assert stored.flipped == (direction < 0)
-    assert stored.slice_mm == 2
+    assert stored.spacing_mm[0] == 2
 
 
 def test_a_cached_volume_is_used_until_its_file_changes(pair, tmp_path):

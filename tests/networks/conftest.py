@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from liverseg.labels import PRETRAIN_LABELS, label_names
-from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, package_versions
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 
 
 @pytest.fixture
@@ -25,3 +25,10 @@ def record(pretrained):
         metrics={"val_lesion_dice": 0.625},
         versions=package_versions(),
     )
+
+
+@pytest.fixture
+def exported(tmp_path, pretrained, record):
+    """The pre-training network's weights as they are handed over."""
+    export_weights(tmp_path / "pretrain.safetensors", pretrained.state_dict(), record)
+    return tmp_path / "pretrain.safetensors"

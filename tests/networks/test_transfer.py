@@ -9,12 +9,6 @@ from liverseg.networks import SEResUNet, SlabInput, export_weights, load_weights
 SEEN = SlabInput((-200, 250))
 
 
-@pytest.fixture
-def exported(tmp_path, pretrained, record):
-    export_weights(tmp_path / "pretrain.safetensors", pretrained.state_dict(), record)
-    return tmp_path / "pretrain.safetensors"
-
-
 def _unchanged(network, before):
     return all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 

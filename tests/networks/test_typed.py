@@ -5,7 +5,7 @@ import torch
 
 from liverseg.errors import UsageError
 from liverseg.labels import LESION_TYPES
-from liverseg.networks import PooledTypeUNet, SEResUNet, SlabClassifier, SlabOutput, YNet, transfer_weights
+from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet, transfer_weights
 
 SLABS = torch.rand(2, 3, 50, 70) * 2 - 1
 NETWORKS = {
@@ -14,7 +14,7 @@ NETWORKS = {
     "ynet": lambda **more: YNet("small", **more),
     "ynet_strong": lambda **more: YNet("small", branch="strong", **more),
     "classification": lambda **more: SlabClassifier("small", **more),
-    "ours": lambda **more: PooledTypeUNet("small", **more),
+    "ours": lambda **more: MeasuringUNet("small", **more),
 }
 
 
@@ -58,9 +58,9 @@ def test_every_strategy_has_the_same_encoder_and_decoder(name):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_strategy_takes_over_pre_training(name, exported, pretrained):
+def test_every_strategy_takes_over_pre_training(name, exported, pretrained, record):
     network = NETWORKS[name]()
-    report = transfer_weights(network, exported, seen=pretrained_input())
+    report = transfer_weights(network, exported, seen=record.seen)
     state = network.state_dict()
     assert report.loaded
     assert all(torch.equal(state[key], pretrained.state_dict()[key]) for key in report.loaded)
@@ -77,14 +77,8 @@ def test_a_network_is_built_again_from_its_arguments(name):
     again.load_state_dict(network.state_dict())
 
 
-def pretrained_input():
-    from liverseg.networks import SlabInput
-
-    return SlabInput((-200, 250))
-
-
 def test_ours_gives_five_channels_in_evaluation_and_types_of_pixels_in_training():
-    network = PooledTypeUNet("small", deep_supervision=True)
+    network = MeasuringUNet("small", deep_supervision=True)
     output = network.train()(SLABS)
     assert isinstance(output, SlabOutput)
     assert output.maps.shape == (2, 4, 3, 50, 70)
@@ -94,7 +88,7 @@ def test_ours_gives_five_channels_in_evaluation_and_types_of_pixels_in_training(
 
 def test_doubt_between_types_makes_no_lesion_smaller():
     torch.manual_seed(0)
-    network = PooledTypeUNet("small").eval()
+    network = MeasuringUNet("small").eval()
     with torch.no_grad():
         logits = network(SLABS)
         three = SEResUNet.forward(network, SLABS)
@@ -102,7 +96,7 @@ def test_doubt_between_types_makes_no_lesion_smaller():
 
 
 def test_types_of_ours_do_not_move_its_outline():
-    network = PooledTypeUNet("small").train()
+    network = MeasuringUNet("small").train()
     network(SLABS).types.sum().backward()
     assert network.head.weight.grad is None
     assert network.decoder.stage4.block.conv1.conv.weight.grad.abs().sum() > 0

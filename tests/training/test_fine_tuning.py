@@ -35,7 +35,7 @@ def followed(epochs, first=1, tuner=None):
         tuner.optimizer.param_groups[0]["lr"] *= 0.5  # what a schedule does, by a factor as torch's do
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, look)
-    trainer.state.epoch = first - 1
+    trainer.add_event_handler(Events.STARTED, lambda engine: setattr(engine.state, "epoch", first - 1))
     trainer.run([0], max_epochs=first - 1 + epochs)
     return seen, tuner
 

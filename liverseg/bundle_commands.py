@@ -1,0 +1,59 @@
+"""Bundle commands from Python: `python -m monai.bundle run` in a process of its own, as a user would type it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["bundle_command", "run_logged"]
+
+_OWN_CONFIGS = "ignore:parsing config_file"
+"""MONAI warns that a config is code and must be trusted; these are the project's own."""
+
+
+def bundle_command(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> list[str]:
+    """The words of a bundle command, to be run in the bundle's folder.
+
+    Args:
+        run_id: what of the bundle to run.
+        configs: names of its config files, without folder and ending.
+        overrides: of the configs' keys.
+    """
+    files = "[" + ",".join(f"'configs/{name}.yaml'" for name in configs) + "]"
+    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
+    for key, value in overrides.items():
+        command += [f"--{key}", str(value)]
+    return command
+
+
+def run_logged(
+    command: Sequence[str],
+    folder: Path,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    errors_too: bool = False,
+    started: Callable[[subprocess.Popen], None] | None = None,
+) -> int:
+    """Run a command with its output in a file that begins with the command itself; returns its exit code.
+
+    Args:
+        command: the words.
+        folder: to run it in.
+        log: file for its output, replaced.
+        environment: variables set for this command.
+        errors_too: also write what it says on stderr to the file; otherwise that goes to this terminal, bars and all.
+        started: told the process once it runs, so that it can be ended.
+    """
+    variables = {**os.environ, "PYTHONWARNINGS": _OWN_CONFIGS, **(environment or {})}
+    with log.open("w", encoding="utf-8") as out:
+        out.write(" ".join(command) + "\n")
+        out.flush()
+        errors = subprocess.STDOUT if errors_too else None
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=errors, env=variables)
+        if started is not None:
+            started(process)
+        return process.wait()

@@ -1,0 +1,95 @@
+"""Lesion by lesion in an evaluation: whole volumes and annotated slices put together from their slabs, and compared."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from liverseg.datasets import SlabDataset
+from liverseg.errors import LiversegError
+from liverseg.evaluation import BatchPrediction, compare_lesions
+from liverseg.files import whole_file
+from liverseg.labels import LESION
+
+__all__ = ["LesionRows"]
+
+
+class LesionRows:
+    """Collects predicted and true label maps unit by unit, and compares their lesions when a unit is whole.
+
+    Slabs come in the data set's order, so no more than one volume is held at a time. Annotated slices are kept, for
+    pictures of them.
+
+    Args:
+        dataset: the evaluated slabs; all slices of its volumes.
+    """
+
+    def __init__(self, dataset: SlabDataset) -> None:
+        self.dataset = dataset
+        self.slices: dict[str, np.ndarray] = {}
+        self._tables: list[pd.DataFrame] = []
+        self._unit = -1
+        self._planes: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+
+    def add(self, prediction: BatchPrediction, labels: torch.Tensor, units: Sequence[int]) -> None:
+        """Take a batch: what was predicted, true label maps (batch, 1, H, W), and the unit of each element.
+
+        A network that outlines nothing has no lesions.
+        """
+        if prediction.labels is None:
+            return
+        pred = prediction.labels.to(torch.uint8).cpu().numpy()
+        true = labels[:, 0].to(torch.uint8).cpu().numpy()
+        for row, unit in enumerate(int(number) for number in units):
+            if unit != self._unit:
+                self._close()
+                self._unit = unit
+            # a batch of slices of several sizes is enlarged to the largest
+            height, width = self.dataset.store[self.dataset.data[unit]].label.shape[-2:]
+            own = pred[row, :height, :width]
+            weights = None
+            if prediction.type_weights is not None:
+                lesion = torch.from_numpy(own >= LESION)
+                weights = prediction.type_weights[row, :, :height, :width].cpu()[:, lesion].numpy()
+            self._planes.append((own, true[row, :height, :width], weights))
+
+    def table(self) -> pd.DataFrame | None:
+        """All rows so far, each with its `patient`, `image` and `slice` (empty for a volume); None without a map."""
+        self._close()
+        return pd.concat(self._tables, ignore_index=True) if self._tables else None
+
+    def write_slices(self, path: Path) -> None:
+        """Write the predicted label maps of the annotated slices, by the number of their row, if there are any.
+
+        Raises:
+            LiversegError: if the file cannot be written.
+        """
+        if not self.slices:
+            return
+        try:
+            with whole_file(path) as unfinished, unfinished.open("wb") as file:
+                np.savez_compressed(file, allow_pickle=False, **self.slices)
+        except OSError as error:
+            raise LiversegError(f"{path}: cannot be written ({error.strerror}); is the disk full?") from error
+
+    def _close(self) -> None:
+        if not self._planes:
+            return
+        item = self.dataset.data[self._unit]
+        spacing = self.dataset.store[item].spacing_mm
+        pred, true = (np.stack(planes) for planes in ([p for p, _, _ in self._planes], [t for _, t, _ in self._planes]))
+        weights = [own for _, _, own in self._planes if own is not None]
+        together = np.concatenate(weights, axis=1) if weights else None
+        if item.slice is not None:
+            self.slices[str(self._unit)] = pred[0]
+            found = compare_lesions(pred[0], true[0], spacing[1:], together, typed=together is not None)
+        else:
+            found = compare_lesions(pred, true, spacing, together, typed=together is not None)
+        for column, value in (("slice", item.slice), ("image", item.image), ("patient", item.patient)):
+            found.insert(0, column, "" if value is None else value)
+        self._tables.append(found)
+        self._planes = []
