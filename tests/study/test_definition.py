@@ -1,0 +1,116 @@
+"""A study's YAML: what it says, and every way to get it wrong in one line."""
+
+import pytest
+import yaml
+
+from liverseg.errors import LiversegError, UsageError
+from liverseg.study import read_study
+
+PLAIN = {
+    "dataset_dir": "data",
+    "output_dir": "out",
+    "rows": [{"strategy": ["joint", "ynet"], "initialisation": "scratch"}],
+}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a study with some keys changed."""
+
+    def study(**keys):
+        path = tmp_path / "study.yaml"
+        path.write_text(yaml.safe_dump({**PLAIN, **keys}))
+        return path
+
+    return study
+
+
+def test_paths_are_relative_to_the_file_and_rows_are_products(write, tmp_path):
+    (tmp_path / "w.safetensors").touch()
+    study = read_study(
+        write(
+            seeds=[0, 4],
+            lits_weights="w.safetensors",
+            rows=[
+                {"strategy": ["joint", "classification"], "initialisation": ["scratch", "lits"]},
+                {"strategy": "joint", "initialisation": "lits", "plan": "freeze_encoder", "seeds": [7]},
+                {"strategy": "joint", "initialisation": "lits", "label": "slow", "overrides": {"learning_rate": 0.001}},
+            ],
+        )
+    )
+    assert study.dataset_dir == tmp_path / "data"
+    assert study.datalist == tmp_path / "data" / "datalist.json"
+    assert study.output_dir == tmp_path / "out"
+    assert [row.name for row in study.rows] == [
+        "joint-scratch-none",
+        "joint-lits-none",
+        "classification-scratch-none",
+        "classification-lits-none",
+        "joint-lits-freeze_encoder",
+        "joint-lits-none-slow",
+    ]
+    assert [row.seeds for row in study.rows] == [(0, 4)] * 4 + [(7,), (0, 4)]
+    assert dict(study.rows[-1].overrides) == {"learning_rate": 0.001}
+
+
+@pytest.mark.parametrize("name", ["phantom", "paper", "ablation"])
+def test_the_studies_of_the_project_are_sound(name, tmp_path):
+    from pathlib import Path
+
+    content = yaml.safe_load((Path(__file__).parents[2] / "studies" / f"{name}.yaml").read_text())
+    (tmp_path / "weights").touch()
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**content, "lits_weights": "weights"}))
+    assert "joint-lits-none" in [row.name for row in read_study(tmp_path / "study.yaml").rows]
+
+
+ROW = {"strategy": "joint", "initialisation": "scratch"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"seed": 3}, "unknown key 'seed'; did you mean seeds?"),
+        ({"rows": []}, "rows is missing; a study needs it"),
+        ({"dataset_dir": None}, "dataset_dir is missing"),
+        ({"scored": "training"}, "scored is 'training'; it must be test or validation"),
+        ({"validation_share": 1}, "validation_share is 1; a number above 0 and below 1"),
+        ({"seeds": [-1]}, r"seeds is \[-1\]; a list of whole numbers"),
+        ({"folds": "all"}, "folds is 'all'; a list of whole numbers"),
+        ({"overrides": 3}, "overrides is 3; a mapping"),
+        ({"configs": ["train", "gpu"]}, "the bundle liver_lesion_joint has no configs/gpu.yaml"),
+        ({"rows": ["joint"]}, "rows::0 is 'joint'; a mapping with strategy and initialisation is needed"),
+        ({"rows": [{**ROW, "strategy": "unet"}]}, "strategy is 'unet'; it must be one of classification, joint, ours"),
+        (
+            {"rows": [{**ROW, "initialisation": "LiTS"}]},
+            "initialisation is 'LiTS'; it must be one of scratch, imagenet",
+        ),
+        ({"rows": [{**ROW, "plan": "freeze"}]}, "plan is 'freeze'; it must be one of none, freeze_encoder, hier"),
+        ({"rows": [{"strategy": "joint"}]}, "initialisation is None; it must be one of"),
+        ({"rows": [{**ROW, "sed": 1}]}, "unknown key 'sed'; did you mean seeds?"),
+        ({"rows": [{**ROW, "label": "a/b"}]}, "label is 'a/b'; letters, digits"),
+        ({"rows": [ROW, {**ROW, "seeds": [9]}]}, "there is another row joint-scratch-none; give one of them a label"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(write, keys, words):
+    with pytest.raises(UsageError, match=words) as caught:
+        read_study(write(**keys))
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_rows_start_from_must_be_there(write):
+    rows = [{"strategy": "joint", "initialisation": "lits"}]
+    with pytest.raises(LiversegError, match="lits_weights None: no such file, and rows start from it"):
+        read_study(write(rows=rows))
+    with pytest.raises(LiversegError, match=r"none.safetensors: no such file"):
+        read_study(write(rows=rows, lits_weights="none.safetensors"))
+
+
+def test_a_file_that_is_no_study(tmp_path):
+    with pytest.raises(LiversegError, match="the study cannot be read"):
+        read_study(tmp_path / "none.yaml")
+    (tmp_path / "a.yaml").write_text("a: [")
+    with pytest.raises(LiversegError, match="not YAML"):
+        read_study(tmp_path / "a.yaml")
+    (tmp_path / "a.yaml").write_text("- 3")
+    with pytest.raises(UsageError, match="not a study"):
+        read_study(tmp_path / "a.yaml")

@@ -1,0 +1,92 @@
+"""Each fold's own data list: patients kept apart, every type everywhere, nothing empty."""
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from liverseg.datalists import DataItem, DataList, read_datalist, write_datalist
+from liverseg.errors import LiversegError
+from liverseg.labels import LESION_TYPES
+from liverseg.study import read_study
+from liverseg.study.folds import write_fold_lists
+
+
+def items(patients_per_type=12, folds=3):
+    return tuple(
+        DataItem("i.nii", "l.nii", f"{name}-{number}", fold=number % folds, slice=number, lesion_type=name)
+        for name in LESION_TYPES
+        for number in range(patients_per_type)
+    )
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A function that writes a data list of these items and a study on it."""
+
+    def made(training, **keys):
+        named = tuple(replace(item, image=f"{item.patient}.nii", label=f"{item.patient}-l.nii") for item in training)
+        labels = {"0": "background"}
+        write_datalist(tmp_path / "datalist.json", DataList("cohort", "1", "", "", labels, named))
+        rows = [{"strategy": "joint", "initialisation": "scratch"}]
+        content = {"dataset_dir": ".", "output_dir": "out", "rows": rows, "validation_share": 0.25, **keys}
+        (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+        return read_study(tmp_path / "study.yaml")
+
+    return made
+
+
+def patients(items):
+    return {item.patient for item in items}
+
+
+def test_every_patient_is_tested_once_and_never_learnt_from_there(study):
+    lists = write_fold_lists(study(items()))
+    tested = []
+    for fold, path in lists.items():
+        made = read_datalist(path)
+        learnt, validation = made.split(0)
+        assert patients(made.test) == {item.patient for item in items() if item.fold == fold}
+        assert not patients(made.test) & patients(made.training)
+        assert not patients(learnt) & patients(validation)
+        assert len(patients(learnt)) + len(patients(validation)) + len(patients(made.test)) == 36
+        assert len(patients(validation)) == 6
+        assert {item.lesion_type for item in validation} == set(LESION_TYPES)
+        tested += sorted(patients(made.test))
+    assert sorted(tested) == sorted(patients(items()))
+
+
+def test_the_same_study_writes_the_same_bytes(study):
+    made = study(items())
+    before = {fold: path.read_bytes() for fold, path in write_fold_lists(made).items()}
+    assert {fold: path.read_bytes() for fold, path in write_fold_lists(made).items()} == before
+
+
+def test_scoring_validation_patients_leaves_the_fold_out(study):
+    lists = write_fold_lists(study(items(), scored="validation", folds=[1]))
+    assert list(lists) == [1]
+    made = read_datalist(lists[1])
+    assert made.test == ()
+    assert not patients(made.training) & {item.patient for item in items() if item.fold == 1}
+
+
+def test_a_fold_that_is_empty(study):
+    with pytest.raises(LiversegError, match=r"fold 5 is empty; the data list has the folds 0, 1, 2"):
+        write_fold_lists(study(items(), folds=[0, 5]))
+
+
+def test_a_fold_without_a_type(study):
+    some = [item for item in items() if not (item.fold == 1 and item.lesion_type == "hemangioma")]
+    with pytest.raises(LiversegError, match=r"fold 1: no hemangioma among the 8 held out items"):
+        write_fold_lists(study(some))
+
+
+def test_a_type_that_is_only_in_the_held_out_fold(study):
+    some = [item for item in items() if item.fold == 2 or item.lesion_type != "cyst"]
+    with pytest.raises(LiversegError, match=r"no cyst among the .* items"):
+        write_fold_lists(study(some, folds=[2]))
+
+
+def test_one_fold_is_no_study(study):
+    with pytest.raises(LiversegError, match="1 folds; a study needs 2 or more"):
+        write_fold_lists(study([replace(item, fold=0) for item in items()]))

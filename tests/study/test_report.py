@@ -1,0 +1,199 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import nibabel as nib
+import numpy as np
+import pytest
+from ignite.handlers.tensorboard_logger import TensorboardLogger
+from PIL import Image
+from pretend_study import FOLD, cell_folder, fill_cell, fill_study, write_study
+
+from liverseg.study.qualitative import choose_slices, shown_rows
+from liverseg.study.report import write_report
+from liverseg.study.results import read_results
+
+
+@pytest.fixture
+def study(tmp_path):
+    study = write_study(tmp_path)
+    fill_study(study)
+    return study
+
+
+def test_the_report_is_files_of_the_same_bytes_each_time(study, tmp_path):
+    _write_images(study)
+    _write_curves(study)
+    first, second = (write_report(study, tmp_path / name) for name in ("one", "two"))
+    assert [path.relative_to(tmp_path / "one").as_posix() for path in first] == [
+        "study.md",
+        "study.html",
+        "study.csv",
+        "study/confusion.png",
+        "study/confusion_lesions.png",
+        "study/reliability.png",
+        "study/training.png",
+        "study/slices.png",
+    ]
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file()) == sorted(first)
+    for path in first[3:]:
+        with Image.open(path) as picture:
+            assert min(picture.size) > 200 and len(picture.getcolors(256)) > 5
+
+
+def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
+    _write_images(study)
+    text = write_report(study, tmp_path / "report")[0].read_text()
+    assert text.startswith("# Study: by hand\n\n**Phantoms are not patients.**")
+    assert "not complete" not in text
+    for told in (
+        "Data list: hand-made, version 1; scored are 7 annotated slices of 6 patients",
+        "Held-out folds: 0, 1",
+        "Seeds: 0, 1\n",
+        "Epochs: 3",
+        "Commit: 0123456789ab",
+        "torch 2.13.0",
+        "16 trainings and their evaluations, 8.0 hours",
+        "10,000 times with seed 0",
+    ):
+        assert told in text
+    headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
+    assert headings == [
+        "Strategies and initialisations",
+        "Fine-tuning plans",
+        "Paired differences",
+        "Beyond the papers",
+        "What the papers lead one to expect",
+        "Pictures",
+    ]
+    linked = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert linked and all((tmp_path / "report" / path).is_file() for path in linked)
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert len(blocks) == 7 and all(len({line.count("|") for line in block}) == 1 for block in blocks)
+
+
+def test_the_page_needs_no_other_file(study, tmp_path):
+    _write_images(study)
+    _, page, _, *pictures = write_report(study, tmp_path / "report")
+    reader = _Reader()
+    reader.feed(page.read_text())
+    assert not reader.open
+    assert reader.fetched == []
+    inlined = [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in reader.images]
+    assert inlined == [picture.read_bytes() for picture in pictures]
+    assert reader.anchors and reader.anchors <= reader.ids
+    assert "prefers-color-scheme: dark" in page.read_text()
+
+
+def test_what_is_missing_comes_first_and_with_its_reason(tmp_path):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    fill_cell(study, "joint-lits-none", 1, 0)
+    failed = cell_folder(study, "ynet-lits-none", 0, 0)
+    failed.mkdir(parents=True)
+    (failed / "failed.json").write_text(json.dumps({"reason": "no <weights> | here"}))
+    markdown, page, *_ = write_report(study, tmp_path / "report")
+    text = markdown.read_text()
+    _, missing, items, *_ = text.split("\n\n")
+    assert missing.startswith("**This study is not complete: 14 of 16 cells are missing.**")
+    assert items.splitlines() == [
+        "- `joint-lits-none`, fold 0 seed 1; fold 1 seed 1: not run yet",
+        "- `ynet-lits-none`, fold 0 seed 0: no <weights> | here",
+        "- `ynet-lits-none`, fold 0 seed 1; fold 1 seed 0; fold 1 seed 1: not run yet",
+        "- `segmentation-lits-none`, all cells: not run yet",
+        "- `joint-scratch-none`, all cells: not run yet",
+    ]
+    assert "not available: no <weights> \\| here" in text
+    assert "not available: no &lt;weights&gt; | here" in page.read_text()
+    assert "No two rows with results can be compared yet." in text
+
+
+def test_images_that_are_elsewhere_leave_out_one_picture(study, tmp_path):
+    paths = write_report(study, tmp_path / "report")
+    assert not any(path.name in ("slices.png", "training.png") for path in paths)
+    assert "Slices with the first seed: left out" in paths[0].read_text()
+
+
+def test_other_data_are_for_research(tmp_path):
+    study = write_study(tmp_path, source="a hospital", scored="validation")
+    fill_cell(study, "joint-lits-none", 0, 0)
+    text = write_report(study, tmp_path / "report")[0].read_text()
+    assert "Research only, not a medical device" in text and "Phantoms" not in text
+    assert "these are not test results" in text
+
+
+def test_a_new_report_replaces_the_old_one(study, tmp_path):
+    _write_images(study)
+    assert write_report(study, tmp_path)[-1].name == "slices.png"
+    (study.dataset_dir / "p1.nii.gz").unlink()
+    write_report(study, tmp_path)
+    assert not (tmp_path / "study" / "slices.png").exists()
+
+
+def test_the_slices_shown_are_each_types_median_and_the_worst(study):
+    rows = shown_rows(read_results(study))
+    assert [row.name for row in rows] == ["joint-lits-none", "ynet-lits-none", "segmentation-lits-none"]
+    units = rows[0].units
+    of_seed_0 = (units["seed"] == 0) & (units["true_type"] == "cyst")
+    units.loc[of_seed_0 & (units["patient"] == "p1"), "class_aware_dice"] = [0.6, 0.7]  # p4's is 0
+    chosen = choose_slices(rows)
+    assert [(one.image, one.slice, one.reason) for one in chosen] == [
+        ("p1.nii.gz", 1, "cyst, median"),
+        ("p5.nii.gz", 1, "hemangioma, median"),
+        ("p6.nii.gz", 1, "metastasis, median"),
+        ("p4.nii.gz", 1, "cyst, worst"),
+    ]
+
+
+def test_of_equally_bad_slices_the_largest_lesion_is_shown(study):
+    rows = shown_rows(read_results(study))
+    units = rows[0].units
+    units["class_aware_dice"] = 0.0
+    units.loc[units["patient"] == "p3", "lesion_true"] = 60
+    assert choose_slices(rows)[-1].image == "p3.nii.gz"
+    assert choose_slices(rows[2:]) == []  # segmentation names nothing, so nothing says which are typical
+
+
+def _write_images(study):
+    """A CT of 16 × 16 × 3 for each patient, liver all over and a lesion of its type in the middle."""
+    affine = np.diag([2.0, 2.0, 2.0, 1.0])
+    names = {"p1": 2, "p2": 3, "p3": 4, "p4": 2, "p5": 3, "p6": 4}
+    for patient in FOLD:
+        draw = np.random.default_rng(FOLD[patient])
+        hu = draw.integers(-1000, 1000, [16, 16, 3]).astype(np.int16)
+        label = np.ones([16, 16, 3], dtype=np.uint8)
+        label[5:10, 5:10] = names[patient]
+        nib.save(nib.Nifti1Image(hu, affine), study.dataset_dir / f"{patient}.nii.gz")
+        nib.save(nib.Nifti1Image(label, affine), study.dataset_dir / f"{patient}-label.nii.gz")
+
+
+def _write_curves(study):
+    logger = TensorboardLogger(log_dir=str(cell_folder(study, "joint-lits-none", 0, 0) / "tensorboard"))
+    for epoch, value in enumerate([0.1, 0.5, 0.6], start=1):
+        logger.writer.add_scalar("val_lesion_dice", value, epoch)
+    logger.close()
+
+
+class _Reader(HTMLParser):
+    """What a page shows and fetches, and which tags it leaves open."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.images, self.fetched, self.anchors, self.ids = [], [], [], set(), set()
+
+    def handle_starttag(self, tag, attrs):
+        facts = dict(attrs)
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.ids |= {facts["id"]} if "id" in facts else set()
+        if tag == "img":
+            (self.images if facts["src"].startswith("data:") else self.fetched).append(facts["src"])
+        elif tag == "a" and facts["href"].startswith("#"):
+            self.anchors.add(facts["href"][1:])
+        elif "src" in facts or "href" in facts:
+            self.fetched.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag

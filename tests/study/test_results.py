@@ -1,0 +1,88 @@
+import json
+
+import pytest
+from pretend_study import DICE, ROWS, cell_folder, fill_cell, fill_study, write_study
+
+from liverseg.errors import LiversegError
+from liverseg.study.results import read_results
+
+
+def test_all_cells_of_a_row_are_read_under_each_other(tmp_path):
+    study = write_study(tmp_path)
+    fill_study(study)
+    results = read_results(study)
+    assert [row.name for row in results.rows] == [
+        "joint-lits-none",
+        "ynet-lits-none",
+        "segmentation-lits-none",
+        "joint-scratch-none",
+    ]
+    joint = results.rows[0]
+    assert len(joint.complete) == 4 and not joint.missing
+    assert len(joint.units) == 14 and set(joint.units["seed"]) == {0, 1}
+    assert len(joint.scored) == 12
+    assert len(results.records) == 16 and results.folds == (0, 1)
+    assert results.find("joint", "scratch") is results.rows[3]
+    assert results.find("ynet", "scratch") is None
+
+
+@pytest.mark.parametrize(("source", "phantoms"), [("liverseg Phantom: no patients", True), ("a hospital", False)])
+def test_phantoms_are_known_by_the_data_lists_source(tmp_path, source, phantoms):
+    study = write_study(tmp_path, source=source)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    assert read_results(study).on_phantoms is phantoms
+
+
+def test_missing_cells_are_told_with_their_reasons(tmp_path):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 1)
+    failed = cell_folder(study, "ynet-lits-none", 1, 0)
+    failed.mkdir(parents=True)
+    (failed / "failed.json").write_text(json.dumps({"reason": "out of memory"}))
+    joint, ynet, *_ = read_results(study).rows
+    assert [(cell.fold, cell.seed, why) for cell, why in joint.missing] == [(0, 0, ""), (1, 0, ""), (1, 1, "")]
+    assert joint.reason == ""  # some of it is there
+    assert ynet.reason == "out of memory"
+    assert [why for _, why in ynet.missing] == ["", "", "out of memory", ""]
+
+
+def test_a_cell_made_with_other_settings_is_missing(tmp_path):
+    study = write_study(tmp_path, overrides={"epochs": 3})
+    fill_cell(study, "joint-lits-none", 0, 0)
+    changed = write_study(tmp_path, overrides={"epochs": 4})
+    fill_cell(changed, "joint-lits-none", 1, 0)
+    joint = read_results(changed).rows[0]
+    assert [(cell.fold, cell.seed) for cell in joint.complete] == [(1, 0)]
+    reasons = {(cell.fold, cell.seed): why for cell, why in joint.missing}
+    assert "other settings" in reasons[0, 0] and reasons[0, 1] == ""
+
+
+def test_patients_called_by_numbers_stay_text(tmp_path):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    path = cell_folder(study, "joint-lits-none", 0, 0) / "evaluation.csv"
+    path.write_text(path.read_text().replace("p1,", "007,"))
+    assert "007" in set(read_results(study).rows[0].units["patient"])
+
+
+def test_a_study_without_a_complete_cell_is_refused(tmp_path):
+    with pytest.raises(LiversegError, match="no cell of the study is complete; `liverseg study run`"):
+        read_results(write_study(tmp_path))
+
+
+def test_a_complete_cell_without_its_table_is_named(tmp_path):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    path = cell_folder(study, "joint-lits-none", 0, 0) / "evaluation.csv"
+    path.unlink()
+    with pytest.raises(LiversegError, match=rf"{path}: cannot be read .*remove its folder"):
+        read_results(study)
+
+
+def test_the_rows_of_the_pretend_study_are_those_it_fills():
+    named = {f"{one}-{row['initialisation']}-none" for row in ROWS for one in _listed(row["strategy"])}
+    assert named == set(DICE)
+
+
+def _listed(value):
+    return value if isinstance(value, list) else [value]

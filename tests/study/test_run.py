@@ -1,0 +1,136 @@
+"""A small study run for real: resumed, killed, shared out, and with rows that cannot be run."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from liverseg.errors import ExitCode, UsageError
+from liverseg.inference import SomeCasesFailed
+from liverseg.study import read_study
+from liverseg.study.cells import study_cells
+from liverseg.study.run import read_shard, run_study
+
+TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu"}
+
+
+@pytest.fixture
+def write(tmp_path, cohort_tree, pretrain_run):
+    """A function that writes a study of the small cohort."""
+
+    def study(name="study", **keys):
+        content = {
+            "configs": ["train", "phantom"],
+            "dataset_dir": str(cohort_tree),
+            "output_dir": name,
+            "lits_weights": str(pretrain_run / "pretrain.safetensors"),
+            "validation_share": 0.4,
+            "folds": [0],
+            "overrides": TINY,
+            "rows": [{"strategy": ["classification", "ynet"], "initialisation": "lits"}],
+        }
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({**content, **keys}))
+        return path
+
+    return study
+
+
+def results(folder):
+    """What the report is made from, of every complete cell."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for cell in folder.glob("cells/*/*/cell.json")
+        for path in sorted(cell.parent.glob("*.csv"))
+    }
+
+
+def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path):
+    unbroken = read_study(write("unbroken"))
+    run_study(unbroken, workers=2)
+    broken = write("broken")
+    command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(broken), "--workers", "2"]
+    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    checkpoint = tmp_path / "broken" / "cells" / "ynet-lits-none" / "fold0-seed0" / "checkpoint.pt"
+    while not checkpoint.exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (checkpoint.parent / "cell.json").exists()
+    assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == ExitCode.DONE
+    expected = results(tmp_path / "unbroken")
+    assert len(expected) == 3  # units and lesions of the Y-Net, units of the classifier
+    assert results(tmp_path / "broken") == expected
+
+    record = json.loads((checkpoint.parent / "cell.json").read_text())
+    assert record["ingredients"]["strategy"] == "ynet"
+    assert record["ingredients"]["lits_weights_sha256"]
+    assert {*record["seconds"]} == {"training", "evaluating"}
+    first = (checkpoint.parent / "training.log").read_text().splitlines()[0]
+    assert "monai.bundle run training" in first
+    assert "--initialisation lits" in first
+
+    # a complete study runs nothing; a changed one begins the changed cells anew
+    before = (checkpoint.parent / "cell.json").stat().st_mtime_ns
+    run_study(read_study(broken), workers=2)
+    assert (checkpoint.parent / "cell.json").stat().st_mtime_ns == before
+    changed = read_study(
+        write("broken", overrides={**TINY, "epochs": 1}, rows=[{"strategy": "ynet", "initialisation": "lits"}])
+    )
+    run_study(changed, workers=1)
+    assert json.loads((checkpoint.parent / "cell.json").read_text())["ingredients"]["overrides"]["epochs"] == 1
+
+
+def test_sigterm_ends_it_and_its_children(write, tmp_path):
+    command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(write(overrides={**TINY, "epochs": 500}))]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    cells = tmp_path / "study" / "cells"
+    while not list(cells.glob("*/*/checkpoint.pt")):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    running = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(cells) not in running
+    assert not list(cells.glob("*/*/cell.json"))
+
+
+def test_shards_cover_every_cell_once(write, capsys):
+    study = read_study(write(folds=[0, 1], seeds=[0, 1]))
+    whole = {cell.name for cell in study_cells(study, (0, 1))}
+    parts = []
+    for part in (1, 2):
+        run_study(study, shard=(part, 2), dry_run=True)
+        parts.append(capsys.readouterr().out.split("\n")[:-1])
+    assert sorted(name for part in parts for name in part) == sorted(whole)
+    assert {len(part) for part in parts} == {4}
+
+
+def test_what_cannot_be_had_is_recorded_and_the_rest_goes_on(write, tmp_path, capsys):
+    rows = [{"strategy": "classification", "initialisation": ["imagenet", "scratch"]}]
+    with pytest.raises(SomeCasesFailed, match="1 of 2 rows have cells that failed: classification-imagenet-none"):
+        run_study(read_study(write(rows=rows, overrides={**TINY, "epochs": 1})), workers=1)
+    cells = tmp_path / "study" / "cells"
+    failed = json.loads((cells / "classification-imagenet-none" / "fold0-seed0" / "failed.json").read_text())
+    assert failed["reason"].startswith("initialisation imagenet: there are ImageNet weights of SE-ResNet-50 alone")
+    assert (cells / "classification-scratch-none" / "fold0-seed0" / "cell.json").exists()
+    assert failed["reason"] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/"])
+def test_a_shard_that_is_none(text):
+    with pytest.raises(UsageError, match=r"it must be i/n"):
+        read_shard(text)
+
+
+def test_first_seeds_come_first(write):
+    study = read_study(write(seeds=[3, 5], folds=None))
+    assert [(cell.seed, cell.row.strategy, cell.fold) for cell in study_cells(study, (0, 1))] == [
+        (seed, strategy, fold) for seed in (3, 5) for strategy in ("classification", "ynet") for fold in (0, 1)
+    ]

@@ -1,0 +1,176 @@
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from pretend_study import cell_folder, fill_cell, fill_study, write_study
+
+from liverseg.study.comparisons import compare, find
+from liverseg.study.expectations import check_expectations
+from liverseg.study.figures import row_figures
+from liverseg.study.results import read_results
+from liverseg.study.tables import (
+    comparison_table,
+    figures_table,
+    lesion_table,
+    plan_table,
+    strategy_table,
+    type_table,
+)
+
+
+@pytest.fixture
+def results(tmp_path):
+    study = write_study(tmp_path)
+    fill_study(study)
+    return read_results(study)
+
+
+def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(results):
+    figures = row_figures(results)
+    own = figures["joint-lits-none", "type_accuracy"]
+    # of 7 slices 6 are right with one seed and 5 with the other
+    assert own.seeds == {0: pytest.approx(6 / 7), 1: pytest.approx(5 / 7)}
+    assert own.estimate.value == pytest.approx(5.5 / 7)
+    assert own.estimate.lower < 5.5 / 7 < own.estimate.upper
+    dice = figures["joint-lits-none", "lesion_dice"].estimate
+    assert (dice.value, dice.lower, dice.upper) == pytest.approx((0.8, 0.8, 0.8))  # all patients are alike
+    aware = figures["joint-lits-none", "class_aware_dice"].estimate
+    assert aware.value == pytest.approx(0.8 * 5.5 / 7)
+    assert ("segmentation-lits-none", "type_accuracy") not in figures
+    assert ("segmentation-lits-none", "lesion_dice") in figures
+
+
+def test_figures_of_types(results):
+    figures = row_figures(results)
+    # cysts: 3 slices, with seed 0 p4 is wrong and with seed 1 p4 and one of p1's: (2/3 + 1/3) / 2
+    assert figures["joint-lits-none", "sensitivity_cyst"].estimate.value == pytest.approx(0.5)
+    assert figures["joint-lits-none", "sensitivity_hemangioma"].estimate.value == pytest.approx(1)
+    # of the 4 slices that are no hemangioma and no metastasis-or-hemangioma cysts, 1.5 of 5 are called hemangioma
+    assert figures["joint-lits-none", "specificity_hemangioma"].estimate.value == pytest.approx(1 - 1.5 / 5)
+    assert figures["joint-lits-none", "balanced_accuracy"].estimate.value == pytest.approx((0.5 + 1 + 1) / 3)
+    # F1: cyst 2·1.5/(3+1.5), hemangioma 2·2/(2+3.5), metastasis 1
+    f1 = (3 / 4.5 + 4 / 5.5 + 1) / 3
+    assert figures["joint-lits-none", "macro_f1"].estimate.value == pytest.approx(f1)
+    error = figures["joint-lits-none", "calibration_error"]  # all names were given with 0.8
+    assert error.seeds == {0: pytest.approx(6 / 7 - 0.8), 1: pytest.approx(0.8 - 5 / 7)}
+    assert math.isnan(error.estimate.lower)
+
+
+def test_lesions_are_pooled_over_patients(results):
+    figures = row_figures(results)
+    # 7 predicted lesions with seed 0, 8 with seed 1, 7 of them matched
+    precision = figures["joint-lits-none", "lesion_level_precision"]
+    assert precision.seeds == {0: pytest.approx(1), 1: pytest.approx(7 / 8)}
+    assert precision.estimate.value == pytest.approx(7 / 7.5)
+    assert figures["joint-lits-none", "lesion_level_recall"].estimate.value == pytest.approx(1)
+    assert figures["joint-lits-none", "detected_mssd_mm"].estimate.value == pytest.approx(4)
+    assert figures["joint-lits-none", "lesion_level_accuracy"].estimate.value == pytest.approx(5.5 / 7)
+    table = lesion_table(results, figures)
+    (joint, *_) = table.rows
+    assert joint[:3] == ["joint", "lits", "none"]
+    assert joint[4].startswith("0.93 (") and joint[4].endswith("\nseeds 1.00 0.88")
+    assert table.rows[2][-1] == ""  # segmentation names nothing
+
+
+def test_a_patient_without_lesions_on_either_side_is_in_the_average_over_seeds(results):
+    """With seed 0 p2 has one predicted lesion and with seed 1 two: 1.5 on average, of 7.5."""
+    (joint,) = (row for row in results.rows if row.name == "joint-lits-none")
+    kept = ~((joint.lesions["patient"] == "p2") & (joint.lesions["seed"] == 0))
+    joint.__dict__["lesions"] = joint.lesions[kept]
+    precision = row_figures(results)["joint-lits-none", "lesion_level_precision"].estimate.value
+    # matched (6 + 7) / 2, predicted (6 + 8) / 2
+    assert precision == pytest.approx(6.5 / 7)
+
+
+def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results):
+    table = strategy_table(results, row_figures(results))
+    assert table.head[3:] == ["type accuracy", "paper", "lesion Dice", "paper", "lesion recall", "paper"]
+    rows = {(row[0], row[1]): row[3:] for row in table.rows}
+    assert list(rows) == [("joint", "scratch"), ("joint", "lits"), ("ynet", "lits"), ("segmentation", "lits")]
+    accuracy, *others = rows["joint", "lits"]
+    assert accuracy.startswith("0.79 (") and accuracy.endswith("\nseeds 0.86 0.71")
+    assert others[0] == "0.86"
+    assert others[1:3] == ["0.80 (0.80 to 0.80)\nseeds 0.80 0.80", "0.71"]
+    assert rows["segmentation", "lits"][:2] == ["", ""]
+    assert rows["ynet", "lits"][1::2] == ["0.79", "0.71", "0.68"]
+
+
+def test_the_plans_table_has_scratch_as_its_baseline(results):
+    rows = plan_table(results, row_figures(results)).rows
+    assert [row[:3] for row in rows] == [["joint", "lits", "none"], ["joint", "scratch", "none"]]
+    assert rows[1][4::2] == ["0.49", "0.44", "0.89", "0.56"]
+    assert rows[0][7] == "1.00 (1.00 to 1.00)\nseeds 1.00 1.00"  # every lesion was touched
+
+
+def test_rows_that_could_not_run_and_rows_in_part(tmp_path):
+    rows = [{"strategy": "joint", "initialisation": ["lits", "imagenet", "scratch"]}]
+    study = write_study(tmp_path, rows=rows)
+    for fold, seed in ((0, 0), (1, 0), (1, 1)):
+        fill_cell(study, "joint-lits-none", fold, seed)
+    for fold in (0, 1):
+        failed = cell_folder(study, "joint-imagenet-none", fold, 0)
+        failed.mkdir(parents=True)
+        (failed / "failed.json").write_text(json.dumps({"reason": "no weights; give imagenet_weights"}))
+    results = read_results(study)
+    figures = row_figures(results)
+    scratch, imagenet, lits = strategy_table(results, figures).rows
+    assert scratch[3] == "not run yet" and scratch[4] == "0.63"
+    assert imagenet[3] == "not available: no weights; give imagenet_weights"
+    assert lits[0] == "joint\n3 of 4 cells"
+    # p1 to p3 from seed 0 alone: 4 right of 4; p4 to p6: 2 of 3 with either
+    assert lits[3].startswith("0.86 (") and lits[3].endswith("\nseeds 0.86 0.67")
+    assert len(type_table(results, figures).rows) == 1
+
+
+def test_differences_are_paired_and_adjusted(results):
+    compared = compare(results)
+    dice = find(compared, "lesion_dice", "ynet-lits-none", "joint-lits-none")
+    assert (dice.difference.value, dice.difference.lower, dice.difference.upper) == pytest.approx((-0.1, -0.1, -0.1))
+    assert dice.difference.p == pytest.approx(2 / 10001)
+    assert dice.adjusted_p == pytest.approx(4 / 10001)  # segmentation against joint is in the family too
+    same = find(compared, "lesion_dice", "segmentation-lits-none", "joint-lits-none")
+    assert same.difference.value == 0 and same.difference.p == 1
+    turned = find(compared, "lesion_dice", "joint-lits-none", "ynet-lits-none")
+    assert turned.difference.lower == pytest.approx(0.1) and turned.row == "joint-lits-none"
+    assert find(compared, "type_accuracy", "segmentation-lits-none", "joint-lits-none") is None
+    start = find(compared, "lesion_dice", "joint-lits-none", "joint-scratch-none")
+    assert start.question == "initialisation" and start.adjusted_p == pytest.approx(2 / 10001)  # a family of one
+    (line,) = (row for row in comparison_table(compared, "initialisation").rows if row[0] == "lesion Dice")
+    assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "6"]
+
+
+def test_every_figure_and_difference_is_in_the_csv(results):
+    figures, compared = row_figures(results), compare(results)
+    table = figures_table(figures, compared)
+    assert len(table) == len(figures) + len(compared)
+    (line,) = table[
+        (table["row"] == "joint-lits-none") & (table["metric"] == "lesion_dice") & (table["less"] == "")
+    ].index
+    assert table.loc[line, "value"] == pytest.approx(0.8) and table.loc[line, "seeds"] == "0:0.8 1:0.8"
+
+
+def test_expectations_hold_by_their_intervals(results):
+    figures, compared = row_figures(results), compare(results)
+    order, naming, dice, printed = check_expectations(results, figures, compared)
+    # accuracy 5.5/7 against 4/7 on six patients has an interval down to below zero; Dice differs in every patient
+    named, outlined = order.evidence
+    assert named.text.startswith("`joint-lits-none` less `joint-scratch-none`: type accuracy +0.214 (")
+    assert named.verdict == "points that way"
+    assert outlined.text.endswith("lesion Dice +0.300 (+0.300 to +0.300)") and outlined.verdict == "holds"
+    assert order.verdict == "points that way"
+    assert "lits over imagenet" in order.untested and "imagenet over scratch" in order.untested
+    assert naming.untested == "no results for scratch, imagenet."
+    assert [one.verdict for one in dice.evidence] == ["holds", "does not hold"]  # the same Dice, and the same recall
+    assert dice.verdict == "does not hold"
+    assert printed.verdict == "not testable" and "phantoms" in printed.untested
+
+
+def test_accuracy_is_held_against_the_printed_one_where_the_data_are_patients(tmp_path):
+    study = write_study(tmp_path, source="a hospital")
+    fill_study(study)
+    results = read_results(study)
+    *_, printed = check_expectations(results, row_figures(results), compare(results))
+    (joint,) = (one for one in printed.evidence if "`joint-lits-none`" in one.text)
+    assert joint.verdict == "points that way" and joint.text.endswith("printed 0.86")  # 0.79, interval above 0.86
+    assert "classification lits" in printed.untested
