@@ -95,6 +95,7 @@ _RULES = {
     "learning_rate": _number(0),
     "initialisation": _word("scratch", "imagenet", "lits"),
     "lesion_free": _number(highest=1),
+    "liver_crop": _whole(1, or_none=True),
     "min_lesion_ml": _number(),
     "num_workers": _whole(0),
     "patience": _whole(1, or_none=True),

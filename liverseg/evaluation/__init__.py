@@ -3,9 +3,10 @@
 from liverseg.evaluation.intervals import Difference, Estimate, bootstrap, holm, paired_difference, patient_weights
 from liverseg.evaluation.lesions import compare_lesions, lesion_scores
 from liverseg.evaluation.prediction import BatchPrediction
-from liverseg.evaluation.scores import UnitScores, dice
+from liverseg.evaluation.scores import SCORES, UnitScores, dice
 
 __all__ = [
+    "SCORES",
     "BatchPrediction",
     "Difference",
     "Estimate",

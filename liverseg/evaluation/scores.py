@@ -26,7 +26,21 @@ from numpy.typing import ArrayLike
 from liverseg.evaluation.prediction import BatchPrediction
 from liverseg.labels import LESION, LESION_TYPES, LIVER
 
-__all__ = ["UnitScores", "dice"]
+__all__ = ["SCORES", "UnitScores", "dice"]
+
+SCORES = (
+    "liver_dice",
+    "lesion_dice",
+    "lesion_dice_global",
+    "lesion_recall",
+    "success_rate",
+    "class_aware_dice",
+    "type_accuracy",
+    "type_log_likelihood",
+    "type_accuracy_end_to_end",
+    "type_accuracy_detected",
+)
+"""Names of all scores; docs/evaluation.md defines them."""
 
 _LEAST = 1e-3  # no single slice decides a mean of logarithms
 

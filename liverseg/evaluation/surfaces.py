@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,9 @@ def surface_distances(pred: np.ndarray, true: np.ndarray, spacing_mm: Sequence[f
         raise ValueError("surface distances of an empty mask are not defined")
     one, two = (torch.from_numpy(np.pad(mask, _MARGIN).astype(np.float32))[None, None] for mask in (pred, true))
     spacing = [float(step) for step in spacing_mm]
-    average = compute_average_surface_distance(one, two, include_background=True, symmetric=True, spacing=spacing)
-    largest = compute_hausdorff_distance(one, two, include_background=True, spacing=spacing)
+    with warnings.catch_warnings():
+        # MONAI warns of an argument that it passes to itself
+        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+        average = compute_average_surface_distance(one, two, include_background=True, symmetric=True, spacing=spacing)
+        largest = compute_hausdorff_distance(one, two, include_background=True, spacing=spacing)
     return float(average), float(largest)

@@ -5,6 +5,7 @@ from liverseg.networks.imagenet import transfer_imagenet
 from liverseg.networks.measuring import MeasuringUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
+from liverseg.networks.strategies import recorded_network
 from liverseg.networks.transfer import (
     TransferReport,
     load_weights,
@@ -18,7 +19,6 @@ from liverseg.networks.weights import (
     export_weights,
     read_record,
     read_weights,
-    recorded_argument,
     recorded_size,
     recorded_slab_spacing,
     save_state,
@@ -43,7 +43,7 @@ __all__ = [
     "read_record",
     "read_weights",
     "record_differences",
-    "recorded_argument",
+    "recorded_network",
     "recorded_size",
     "recorded_slab_spacing",
     "save_state",

@@ -28,7 +28,6 @@ __all__ = [
     "read_record",
     "read_state",
     "read_weights",
-    "recorded_argument",
     "recorded_size",
     "recorded_slab_spacing",
     "save_state",
@@ -163,12 +162,6 @@ def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
     """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
     record = _record_if_any(weights)
     return None if record is None else record.seen.slab_spacing_mm
-
-
-def recorded_argument(weights: str | os.PathLike | None, name: str, default: Any) -> Any:
-    """An argument of the network a weights file was made with, or `default`, as in `recorded_size`."""
-    record = _record_if_any(weights)
-    return default if record is None else record.arguments.get(name, default)
 
 
 def _record_if_any(weights: str | os.PathLike | None) -> WeightsRecord | None:

@@ -136,10 +136,12 @@ class Ingredients:
         }
         if study.imagenet_weights is not None:
             training["imagenet_weights"] = study.imagenet_weights
-        configs = self._configs(row)
+        configs, overrides = self._configs(row), self._overrides(row)
+        # another network has to be built to be scored; all else of it is in the weights' record
+        of_network = {key: value for key, value in overrides.items() if key.startswith("network_def::")}
         return {
-            "training": bundle_command("training", configs, {**training, **self._overrides(row)}),
-            "evaluating": bundle_command("evaluating", [*configs, "evaluate"], common),
+            "training": bundle_command("training", configs, {**training, **overrides}),
+            "evaluating": bundle_command("evaluating", [*configs, "evaluate"], {**common, **of_network}),
         }
 
     def _configs(self, row: Row) -> tuple[str, ...]:

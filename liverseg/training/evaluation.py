@@ -53,7 +53,8 @@ class EvaluationWriter:
         output: Any = engine.state.output
         batch: Any = engine.state.batch
         prediction, labels = as_prediction(output[CommonKeys.PRED]), torch.as_tensor(output[CommonKeys.LABEL])
-        self.lesions.add(prediction, labels, torch.as_tensor(batch["unit"]).tolist())
+        boxes = torch.as_tensor(batch["box"]).tolist() if "box" in batch else None
+        self.lesions.add(prediction, labels, torch.as_tensor(batch["unit"]).tolist(), boxes)
 
     def __call__(self, engine: Engine) -> None:
         """Write tables, outlines and scores."""

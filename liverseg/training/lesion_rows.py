@@ -35,10 +35,20 @@ class LesionRows:
         self._unit = -1
         self._planes: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
 
-    def add(self, prediction: BatchPrediction, labels: torch.Tensor, units: Sequence[int]) -> None:
-        """Take a batch: what was predicted, true label maps (batch, 1, H, W), and the unit of each element.
+    def add(
+        self,
+        prediction: BatchPrediction,
+        labels: torch.Tensor,
+        units: Sequence[int],
+        boxes: Sequence[Sequence[int]] | None = None,
+    ) -> None:
+        """Take a batch. A network that outlines nothing has no lesions.
 
-        A network that outlines nothing has no lesions.
+        Args:
+            prediction: of the batch.
+            labels: true label maps (batch, 1, H, W).
+            units: number of the unit each element belongs to.
+            boxes: where each element lies in its whole slice, see `LiverCropd`; None for whole slices.
         """
         if prediction.labels is None:
             return
@@ -48,14 +58,17 @@ class LesionRows:
             if unit != self._unit:
                 self._close()
                 self._unit = unit
-            # a batch of slices of several sizes is enlarged to the largest
-            height, width = self.dataset.store[self.dataset.data[unit]].label.shape[-2:]
-            own = pred[row, :height, :width]
+            whole = self.dataset.store[self.dataset.data[unit]].label.shape[-2:]
+            # a batch of slices of several sizes is enlarged to the largest: only the first rows and columns are its own
+            top, left, height, width = (0, 0, *whole) if boxes is None else boxes[row]
+            planes = np.zeros((2, *whole), np.uint8)
+            for plane, seen in zip(planes, (pred[row], true[row]), strict=True):
+                plane[top : top + height, left : left + width] = seen[:height, :width]
             weights = None
             if prediction.type_weights is not None:
-                lesion = torch.from_numpy(own >= LESION)
+                lesion = torch.from_numpy(pred[row, :height, :width] >= LESION)
                 weights = prediction.type_weights[row, :, :height, :width].cpu()[:, lesion].numpy()
-            self._planes.append((own, true[row, :height, :width], weights))
+            self._planes.append((planes[0], planes[1], weights))
 
     def table(self) -> pd.DataFrame | None:
         """All rows so far, each with its `patient`, `image` and `slice` (empty for a volume); None without a map."""

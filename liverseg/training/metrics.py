@@ -11,7 +11,8 @@ from ignite.engine import Engine
 from ignite.metrics import Metric
 from monai.utils import CommonKeys
 
-from liverseg.evaluation import UnitScores
+from liverseg.errors import UsageError
+from liverseg.evaluation import SCORES, UnitScores
 from liverseg.files import write_text
 from liverseg.training.outputs import as_prediction
 
@@ -28,9 +29,14 @@ class SlabScores(Metric):
         key: the score that becomes the metric itself, e.g. `lesion_dice`; the others are stored beside it, each under
             its name with `prefix`.
         prefix: begins the names of all scores.
+
+    Raises:
+        UsageError: if there is no such score.
     """
 
     def __init__(self, key: str = "lesion_dice", prefix: str = "val_") -> None:
+        if key not in SCORES:
+            raise UsageError(f"key_score is {key!r}; it must be one of {', '.join(SCORES)}")
         self.key = key
         self.prefix = prefix
         super().__init__()
@@ -59,11 +65,11 @@ class SlabScores(Metric):
         """The key score.
 
         Raises:
-            KeyError: if there is no such score, naming those there are.
+            UsageError: if the network does not say what it would take, naming the scores there are.
         """
         scores = self.counted.scores()
         if self.key not in scores:
-            raise KeyError(f"no score {self.key!r}; there are {', '.join(scores)}")
+            raise UsageError(f"key_score is {self.key!r}, which cannot be had here; there are {', '.join(scores)}")
         return scores[self.key]
 
     def completed(self, engine: Engine, name: str) -> None:

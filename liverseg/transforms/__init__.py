@@ -1,6 +1,7 @@
 """Slabs, HU window, and the views and noise of augmentation."""
 
 from liverseg.transforms.hu_window import HUWindow, HUWindowd
+from liverseg.transforms.liver_crop import LiverCropd
 from liverseg.transforms.noise import SALT_AND_PEPPER_SHARE, salt_and_pepper
 from liverseg.transforms.slabs import SLAB_SLICES, slab_indices
 from liverseg.transforms.views import RandSlabViewd, resample_views
@@ -10,6 +11,7 @@ __all__ = [
     "SLAB_SLICES",
     "HUWindow",
     "HUWindowd",
+    "LiverCropd",
     "RandSlabViewd",
     "resample_views",
     "salt_and_pepper",

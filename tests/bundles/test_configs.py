@@ -134,8 +134,9 @@ def test_both_bundles_have_the_same_keys():
         "key_score",
         "map_loss",
     }
-    of_joint |= {"type_weight", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}
+    of_joint |= {"type_weight", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner", "liver_crop"}
     assert set(joint) - set(pretrain) == of_joint
+    of_joint |= {"network_class"}
     assert set(pretrain) <= set(joint)
     assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(pretrain)
     for names in (("inference",), ("export",), ("train", "evaluate")):
@@ -163,11 +164,15 @@ def test_what_both_trainings_share_is_the_same_in_both():
 def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bundle):
     train, infer, merged = config(bundle, "train"), config(bundle, "inference"), config(bundle, "train", "evaluate")
     network = {key: value for key, value in train["network_def"].items() if key != "deep_supervision"}
+    if bundle == JOINT:  # ours is used with the same config
+        assert infer["network_def"]["_target_"] == "@network_class"
+        assert infer["network_class"] == "$networks.recorded_network(@weights)"
+        infer["network_def"]["_target_"] = network["_target_"]
     assert network == infer["network_def"]
     assert merged["network_size"] == infer["network_size"]
     assert merged["deep_supervision"] is False
     assert train["hu_window"] == infer["hu_window"] == [HUWindow().lower, HUWindow().upper]
-    (window,) = train["validate"]["preprocessing"]["transforms"]
+    window = train["validate"]["preprocessing"]["transforms"][-1]
     assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
     assert train["slab_input"]["hu_window"] == infer["inferer"]["hu_window"] == "@hu_window"
     spacing = "$bundle.optional(@slab_spacing_mm)"

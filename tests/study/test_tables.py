@@ -7,7 +7,8 @@ from pretend_study import cell_folder, fill_cell, fill_study, write_study
 
 from liverseg.study.comparisons import compare, find
 from liverseg.study.expectations import check_expectations
-from liverseg.study.figures import row_figures
+from liverseg.study.figures import patient_means, row_figures
+from liverseg.study.measures import LESION_CONFUSION
 from liverseg.study.results import read_results
 from liverseg.study.tables import (
     comparison_table,
@@ -46,7 +47,7 @@ def test_figures_of_types(results):
     # cysts: 3 slices, with seed 0 p4 is wrong and with seed 1 p4 and one of p1's: (2/3 + 1/3) / 2
     assert figures["joint-lits-none", "sensitivity_cyst"].estimate.value == pytest.approx(0.5)
     assert figures["joint-lits-none", "sensitivity_hemangioma"].estimate.value == pytest.approx(1)
-    # of the 4 slices that are no hemangioma and no metastasis-or-hemangioma cysts, 1.5 of 5 are called hemangioma
+    # of the 5 slices that are no hemangioma 1.5 are called one
     assert figures["joint-lits-none", "specificity_hemangioma"].estimate.value == pytest.approx(1 - 1.5 / 5)
     assert figures["joint-lits-none", "balanced_accuracy"].estimate.value == pytest.approx((0.5 + 1 + 1) / 3)
     # F1: cyst 2·1.5/(3+1.5), hemangioma 2·2/(2+3.5), metastasis 1
@@ -64,8 +65,9 @@ def test_lesions_are_pooled_over_patients(results):
     assert precision.seeds == {0: pytest.approx(1), 1: pytest.approx(7 / 8)}
     assert precision.estimate.value == pytest.approx(7 / 7.5)
     assert figures["joint-lits-none", "lesion_level_recall"].estimate.value == pytest.approx(1)
-    assert figures["joint-lits-none", "detected_mssd_mm"].estimate.value == pytest.approx(4)
-    assert figures["joint-lits-none", "lesion_level_accuracy"].estimate.value == pytest.approx(5.5 / 7)
+    assert figures["joint-lits-none", "lesion_level_detected_mssd_mm"].estimate.value == pytest.approx(4)
+    assert figures["joint-lits-none", "lesion_level_type_accuracy_detected"].estimate.value == pytest.approx(5.5 / 7)
+    assert ("segmentation-lits-none", "lesion_level_type_accuracy_detected") not in figures
     table = lesion_table(results, figures)
     (joint, *_) = table.rows
     assert joint[:3] == ["joint", "lits", "none"]
@@ -74,11 +76,10 @@ def test_lesions_are_pooled_over_patients(results):
 
 
 def test_a_patient_without_lesions_on_either_side_is_in_the_average_over_seeds(results):
-    """With seed 0 p2 has one predicted lesion and with seed 1 two: 1.5 on average, of 7.5."""
-    (joint,) = (row for row in results.rows if row.name == "joint-lits-none")
+    joint = results.rows[0]
     kept = ~((joint.lesions["patient"] == "p2") & (joint.lesions["seed"] == 0))
-    joint.__dict__["lesions"] = joint.lesions[kept]
-    precision = row_figures(results)["joint-lits-none", "lesion_level_precision"].estimate.value
+    without = replace(results, rows=(replace(joint, lesions=joint.lesions[kept]),))
+    precision = row_figures(without)["joint-lits-none", "lesion_level_precision"].estimate.value
     # matched (6 + 7) / 2, predicted (6 + 8) / 2
     assert precision == pytest.approx(6.5 / 7)
 
@@ -133,6 +134,9 @@ def test_differences_are_paired_and_adjusted(results):
     assert same.difference.value == 0 and same.difference.p == 1
     turned = find(compared, "lesion_dice", "joint-lits-none", "ynet-lits-none")
     assert turned.difference.lower == pytest.approx(0.1) and turned.row == "joint-lits-none"
+    one = find(compared, "type_accuracy", "joint-lits-none", "joint-scratch-none").difference
+    other = find(compared, "type_accuracy", "joint-scratch-none", "joint-lits-none").difference
+    assert (other.lower, other.upper) == (-one.upper, -one.lower) and one.lower < one.value < one.upper
     assert find(compared, "type_accuracy", "segmentation-lits-none", "joint-lits-none") is None
     start = find(compared, "lesion_dice", "joint-lits-none", "joint-scratch-none")
     assert start.question == "initialisation" and start.adjusted_p == pytest.approx(2 / 10001)  # a family of one
@@ -174,3 +178,29 @@ def test_accuracy_is_held_against_the_printed_one_where_the_data_are_patients(tm
     (joint,) = (one for one in printed.evidence if "`joint-lits-none`" in one.text)
     assert joint.verdict == "points that way" and joint.text.endswith("printed 0.86")  # 0.79, interval above 0.86
     assert "classification lits" in printed.untested
+
+
+def test_what_is_not_found_counts_against_end_to_end_only(results):
+    joint = results.rows[0]
+    units = joint.units.reset_index(drop=True)
+    missed = (units["patient"] == "p6") | ((units["patient"] == "p3") & (units["seed"] == 0))
+    units.loc[missed, "lesion_hit"] = 0
+    units.loc[missed & (units["patient"] == "p3"), "pred_type"] = ""  # p6 keeps its right name, as of a type vector
+    figures = row_figures(replace(results, rows=(replace(joint, units=units),)))
+    values = {measure: figure.estimate.value for (_, measure), figure in figures.items()}
+    # right are 5 and 5 of 7 slices with the two seeds, of those touched 4 and 4; touched are 5 and 6
+    assert values["type_accuracy"] == pytest.approx(10 / 14)
+    assert values["type_accuracy_detected"] == pytest.approx(8 / 11)
+    assert values["type_accuracy_end_to_end"] == pytest.approx(8 / 14)
+    assert values["success_rate"] == pytest.approx(11 / 14)
+    assert values["sensitivity_metastasis"] == pytest.approx(1 / 4)
+
+
+def test_confusion_of_lesions_has_false_positives(results):
+    counts = patient_means(results.rows[0], LESION_CONFUSION).sum().to_numpy().reshape(4, 4)
+    assert counts.tolist() == [
+        [1.5, 1.5, 0, 0],
+        [0, 2, 0, 0],
+        [0, 0, 2, 0],
+        [0.5, 0, 0, 0],  # the one that hits nothing, with one of two seeds
+    ]

@@ -14,6 +14,7 @@ from liverseg.datasets import SlabDataset
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.networks import SlabOutput
 from liverseg.training import EvaluationWriter, SlabScores, collate_whole_slices
+from liverseg.transforms import LiverCropd
 
 
 def one_hot(labels, channels):
@@ -72,6 +73,20 @@ def test_tables_scores_outlines_and_a_line_in_the_log(cohort, tmp_path, caplog):
         assert outlines["0"].max() < LESION
     (line,) = [record.getMessage() for record in caplog.records if "patients" in record.getMessage()]
     assert line.startswith(f"joint, {content['patients']} patients: liver_dice 1.000, lesion_dice")
+
+
+def test_a_crop_around_the_liver_changes_no_score_and_no_outline(cohort, cohort_tree, tmp_path):
+    cropped = SlabDataset(cohort.data, cohort_tree, None, labels=5, transform=LiverCropd(20), progress=False)
+    contents = []
+    for name, dataset in (("whole", cohort), ("cropped", cropped)):
+        (tmp_path / name).mkdir()
+        contents.append(evaluated(dataset, without_the_first, tmp_path / name))
+    lesion_levels = [content.pop("lesion_level") for content in contents]
+    assert contents[0] == pytest.approx(contents[1])
+    assert lesion_levels[0] == pytest.approx(lesion_levels[1])
+    files = (tmp_path / name / "predictions.npz" for name in ("whole", "cropped"))
+    with np.load(next(files)) as whole, np.load(next(files)) as cropped:
+        assert all((whole[name] == cropped[name]).all() for name in whole)
 
 
 def test_a_classifier_leaves_no_lesions(cohort, tmp_path):

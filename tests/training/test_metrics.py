@@ -5,6 +5,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 
+from liverseg.errors import UsageError
 from liverseg.training import SlabScores
 
 
@@ -47,8 +48,13 @@ def test_another_prefix():
 
 
 def test_an_unknown_key_names_those_there_are():
-    with pytest.raises(KeyError, match=r"no score 'dice'; there are liver_dice, lesion_dice, .*type_accuracy"):
-        evaluated(FIRST, key="dice")
+    with pytest.raises(UsageError, match=r"key_score is 'dice'; it must be one of liver_dice, .*type_accuracy"):
+        SlabScores("dice")
+
+
+def test_a_key_that_a_network_does_not_give():
+    with pytest.raises(UsageError, match=r"'class_aware_dice', which cannot be had here; there are liver_dice"):
+        evaluated({**FIRST, "pred": FIRST["pred"][:, :3]}, key="class_aware_dice")
 
 
 def test_the_table_says_what_each_unit_is(tmp_path):

@@ -1,0 +1,108 @@
+"""Paired differences between rows, on the same patients, adjusted for how many there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from liverseg.evaluation.intervals import Difference, holm, paired_difference
+from liverseg.study.figures import patient_means, weights_for
+from liverseg.study.measures import MEASURES
+from liverseg.study.results import RowResults, StudyResults
+
+__all__ = ["COMPARED", "QUESTIONS", "Comparison", "compare", "find"]
+
+COMPARED = ("type_accuracy", "lesion_dice", "lesion_recall", "class_aware_dice")
+"""The measures that are compared."""
+
+QUESTIONS = {
+    "strategy": "strategies against joint, from the same initialisation",
+    "initialisation": "initialisations of the same strategy",
+    "plan": "fine-tuning plans against none",
+}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One row less another, by one measure.
+
+    Attributes:
+        question: key of `QUESTIONS`.
+        measure: name of the measure.
+        row: name of the row.
+        other: name of the row it is compared with.
+        patients: that both rows have scored.
+        difference: row less other.
+        adjusted_p: by Holm, over all comparisons of this question and measure.
+    """
+
+    question: str
+    measure: str
+    row: str
+    other: str
+    patients: int
+    difference: Difference
+    adjusted_p: float
+
+    def turned(self) -> Comparison:
+        """The same comparison from the other side."""
+        own = self.difference
+        turned = Difference(-own.value, -own.upper, -own.lower, own.p)
+        return replace(self, row=self.other, other=self.row, difference=turned)
+
+
+def compare(results: StudyResults) -> list[Comparison]:
+    """Every comparison the study's rows allow; one family of Holm's for each question and measure."""
+    compared: list[Comparison] = []
+    for question in QUESTIONS:
+        pairs = _pairs(results, question)
+        for measure in COMPARED:
+            family = [one for row, other in pairs if (one := _compared(question, measure, row, other)) is not None]
+            adjusted = holm([one.difference.p for one in family])
+            compared += [replace(one, adjusted_p=float(p)) for one, p in zip(family, adjusted, strict=True)]
+    return compared
+
+
+def find(compared: Sequence[Comparison], measure: str, row: str, other: str) -> Comparison | None:
+    """`row` less `other` by a measure, whichever of the two was compared with the other; None where neither was."""
+    for one in compared:
+        if one.measure != measure:
+            continue
+        if (one.row, one.other) == (row, other):
+            return one
+        if (one.row, one.other) == (other, row):
+            return one.turned()
+    return None
+
+
+def _pairs(results: StudyResults, question: str) -> list[tuple[RowResults, RowResults]]:
+    pairs: list[tuple[RowResults, RowResults | None]] = []
+    for one in results.with_results:
+        row = one.row
+        if question == "strategy" and row.plan == "none":
+            pairs.append((one, results.find("joint", row.initialisation)))
+        if question == "initialisation" and row.plan == "none" and not row.label:
+            if row.initialisation != "scratch":
+                pairs.append((one, results.find(row.strategy, "scratch")))
+            if row.initialisation == "lits":
+                pairs.append((one, results.find(row.strategy, "imagenet")))
+        if question == "plan" and row.plan != "none":
+            pairs.append((one, results.find(row.strategy, row.initialisation)))
+    return [(row, other) for row, other in pairs if other is not None and other is not row]
+
+
+def _compared(question: str, measure: str, row: RowResults, other: RowResults) -> Comparison | None:
+    """None where one of the rows does not say it, or no patient was scored by both."""
+    ours, theirs = patient_means(row, MEASURES[measure]), patient_means(other, MEASURES[measure])
+    if ours is None or theirs is None:
+        return None
+    patients = ours.index.intersection(theirs.index).sort_values()
+    if patients.empty:
+        return None
+    difference = paired_difference(
+        MEASURES[measure].statistic,
+        ours.loc[patients].to_numpy(),
+        theirs.loc[patients].to_numpy(),
+        weights_for(len(patients)),
+    )
+    return Comparison(question, measure, row.name, other.name, len(patients), difference, difference.p)

@@ -1,0 +1,164 @@
+"""What a study has left on disk, read back: the complete cells of every row, and what is missing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from liverseg.datalists import DataList, read_datalist
+from liverseg.errors import LiversegError
+from liverseg.files import is_file
+from liverseg.study.cells import Cell, study_cells
+from liverseg.study.definition import Row, StudyDefinition
+
+__all__ = ["RowResults", "StudyResults", "read_results"]
+
+_KEYS = ["fold", "seed", "patient"]
+_TEXT = {"patient", "image", "true_type", "pred_type"}
+_OTHER_SETTINGS = "made with other settings than the study now has"
+
+
+@dataclass(frozen=True)
+class RowResults:
+    """One row of the study: what its cells found.
+
+    Attributes:
+        row: what was trained.
+        complete: its complete cells, by fold and seed.
+        missing: cells that are not there yet or could not run, and why; the reason is empty where none is known.
+        units: the cells' `evaluation.csv`, one under the other, with `fold`, `seed` and `number`, the line in its file;
+            empty without complete cells.
+        lesions: likewise their `lesions.csv`; empty where the strategy outlines nothing.
+    """
+
+    row: Row
+    complete: tuple[Cell, ...]
+    missing: tuple[tuple[Cell, str], ...]
+    units: pd.DataFrame
+    lesions: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """Name of the row."""
+        return self.row.name
+
+    @property
+    def reason(self) -> str:
+        """Why nothing of the row could be run; empty where there is no such reason."""
+        reasons = [reason for _, reason in self.missing if reason]
+        return reasons[0] if reasons and not self.complete else ""
+
+    @cached_property
+    def scored(self) -> pd.DataFrame:
+        """Each patient of each cell once: columns fold, seed, patient."""
+        return self.units[_KEYS].drop_duplicates()
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """All rows of a study with what is on disk of them.
+
+    Attributes:
+        study: the study.
+        datalist: its data list.
+        folds: that are held out in turn.
+        rows: one for each row of the study, in its order.
+        records: the `cell.json` of every complete cell.
+    """
+
+    study: StudyDefinition
+    datalist: DataList
+    folds: tuple[int, ...]
+    rows: tuple[RowResults, ...]
+    records: tuple[dict[str, Any], ...]
+
+    @property
+    def with_results(self) -> tuple[RowResults, ...]:
+        """Rows with at least one complete cell."""
+        return tuple(row for row in self.rows if row.complete)
+
+    def find(self, strategy: str, initialisation: str, plan: str = "none") -> RowResults | None:
+        """The unlabelled row of that strategy, initialisation and plan, if it has results."""
+        for row in self.with_results:
+            if (row.row.strategy, row.row.initialisation, row.row.plan, row.row.label) == (
+                strategy,
+                initialisation,
+                plan,
+                "",
+            ):
+                return row
+        return None
+
+    @property
+    def on_phantoms(self) -> bool:
+        """Whether the data list says its source is phantoms."""
+        return "phantom" in self.datalist.source.lower()
+
+
+def read_results(study: StudyDefinition) -> StudyResults:
+    """Read the complete cells of a study.
+
+    A cell counts as complete where its `cell.json` names the configs and overrides the study has now.
+
+    Raises:
+        LiversegError: if the data list or a complete cell's table cannot be read, or no cell is complete.
+    """
+    datalist = read_datalist(study.datalist)
+    folds = datalist.folds if study.folds is None else study.folds
+    cells = study_cells(study, folds)
+    rows, records = [], []
+    for row in study.rows:
+        complete, missing = [], []
+        for cell in sorted((cell for cell in cells if cell.row == row), key=lambda cell: (cell.fold, cell.seed)):
+            record = cell.read("cell.json")
+            if record is not None and _same_settings(study, row, record):
+                complete.append(cell)
+                records.append(record)
+            else:
+                why = (cell.read("failed.json") or {}).get("reason", "") if record is None else _OTHER_SETTINGS
+                missing.append((cell, str(why)))
+        tables = [
+            pd.concat(
+                [frame for cell in complete if (frame := _read_table(cell, name, needed)) is not None] or [_nothing()]
+            )
+            for name, needed in (("evaluation.csv", True), ("lesions.csv", False))
+        ]
+        rows.append(RowResults(row, tuple(complete), tuple(missing), *tables))
+    if not records:
+        raise LiversegError(f"{study.output_dir}: no cell of the study is complete; `liverseg study run` makes them")
+    return StudyResults(study, datalist, folds, tuple(rows), tuple(records))
+
+
+def _same_settings(study: StudyDefinition, row: Row, record: dict[str, Any]) -> bool:
+    made_of = record.get("ingredients", {})
+    wanted = {
+        "configs": [*study.configs, f"strategies/{row.strategy}"],
+        "overrides": {**dict(study.overrides), **dict(row.overrides)},
+        "scored": study.scored,
+    }
+    return all(made_of.get(key) == value for key, value in json.loads(json.dumps(wanted)).items())
+
+
+def _nothing() -> pd.DataFrame:
+    return pd.DataFrame(columns=[*_KEYS, "number"])
+
+
+def _read_table(cell: Cell, name: str, needed: bool) -> pd.DataFrame | None:
+    path: Path = cell.folder / name
+    if not needed and not is_file(path):
+        return None
+    try:
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+    except (OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise LiversegError(
+            f"{path}: cannot be read ({said}); remove its folder, and `liverseg study run` makes the cell again"
+        ) from error
+    for column in _TEXT & {*table.columns}:
+        table[column] = table[column].fillna("")
+    return table.assign(fold=cell.fold, seed=cell.seed, number=range(len(table)))

@@ -1,0 +1,64 @@
+"""The square around the liver that the networks are scored on, as the paper's crops are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from monai.transforms import Transform
+from monai.utils import CommonKeys
+
+from liverseg.labels import LIVER
+
+__all__ = ["LiverCropd", "liver_box"]
+
+
+def liver_box(label: torch.Tensor, size: int) -> tuple[int, int, int, int]:
+    """First row, first column, height and width of a square of `size` pixels around a slice's liver.
+
+    It is larger where the liver is, so that no lesion is lost, and ends at the slice's edges. Without liver it is in
+    the slice's middle.
+
+    Args:
+        label: label map of one slice, (H, W).
+        size: edge in pixels.
+    """
+    found = torch.nonzero(label >= LIVER)
+    starts, lengths = [], []
+    for axis, whole in enumerate(label.shape):
+        low, high = (int(found[:, axis].min()), int(found[:, axis].max()) + 1) if len(found) else (0, whole)
+        length = min(whole, max(size, high - low if len(found) else 0))
+        starts.append(min(max((low + high - length) // 2, 0), whole - length))
+        lengths.append(length)
+    return starts[0], starts[1], lengths[0], lengths[1]
+
+
+class LiverCropd(Transform):
+    """Cut image and label of a slab to the square around its liver.
+
+    The liver is that of the annotation, in place of the liver network that finds it first in the paper's cascade: what
+    is compared are networks for lesions. A lesion network that is trained on crops also sees crops then; whole slices
+    hold three times the air, which moves every average it takes.
+
+    The element gets `box`: first row and column, height and width in the whole slice.
+
+    Args:
+        size: edge in pixels; None leaves the slab whole, with a box that says so.
+    """
+
+    def __init__(self, size: int | None) -> None:
+        self.size = size
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Cut `image` (slices, H, W) and `label` (1, H, W)."""
+        label = torch.as_tensor(data[CommonKeys.LABEL])
+        whole = (0, 0, label.shape[-2], label.shape[-1])
+        row, column, height, width = whole if self.size is None else liver_box(label[0], self.size)
+        cut = (..., slice(row, row + height), slice(column, column + width))
+        return {
+            **data,
+            CommonKeys.IMAGE: data[CommonKeys.IMAGE][cut],
+            CommonKeys.LABEL: label[cut],
+            "box": torch.tensor([row, column, height, width]),
+        }

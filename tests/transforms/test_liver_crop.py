@@ -1,0 +1,62 @@
+"""The square around the liver: nothing of the liver is lost, and its place is known."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from liverseg.transforms import LiverCropd
+from liverseg.transforms.liver_crop import liver_box
+
+
+def slice_with_liver(shape, rows, columns):
+    label = torch.zeros(shape, dtype=torch.uint8)
+    label[slice(*rows), slice(*columns)] = 1
+    return label
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "box"),
+    [
+        ((40, 50), (60, 70), (35, 55, 20, 20)),  # around the middle of a small liver
+        ((0, 10), (90, 100), (0, 80, 20, 20)),  # at the slice's edge
+        ((10, 70), (40, 50), (10, 35, 60, 20)),  # a liver taller than the square
+        ((0, 0), (0, 0), (40, 40, 20, 20)),  # no liver: the slice's middle
+    ],
+)
+def test_where_the_square_is(rows, columns, box):
+    assert liver_box(slice_with_liver((100, 100), rows, columns), 20) == box
+
+
+@given(
+    shape=st.tuples(st.integers(8, 60), st.integers(8, 60)),
+    size=st.integers(1, 80),
+    corners=st.lists(st.floats(0, 1), min_size=4, max_size=4),
+)
+def test_the_liver_is_whole_and_the_square_inside_the_slice(shape, size, corners):
+    rows = sorted(int(share * shape[0]) for share in corners[:2])
+    columns = sorted(int(share * shape[1]) for share in corners[2:])
+    label = slice_with_liver(shape, rows, columns)
+    row, column, height, width = liver_box(label, size)
+    assert 0 <= row <= row + height <= shape[0]
+    assert 0 <= column <= column + width <= shape[1]
+    assert height >= min(size, shape[0])
+    assert label[row : row + height, column : column + width].sum() == label.sum()
+
+
+def test_image_and_label_are_cut_alike():
+    label = slice_with_liver((30, 40), (5, 9), (20, 30))
+    image = torch.arange(3 * 30 * 40).reshape(3, 30, 40)
+    seen = LiverCropd(12)({"image": image, "label": label[None], "unit": 4})
+    row, column, height, width = seen["box"].tolist()
+    assert seen["image"].shape == (3, height, width)
+    assert (seen["image"] == image[:, row : row + height, column : column + width]).all()
+    assert (seen["label"][0] == label[row : row + height, column : column + width]).all()
+    assert seen["unit"] == 4
+
+
+def test_whole_slices():
+    label = torch.ones((1, 30, 40), dtype=torch.uint8)
+    seen = LiverCropd(None)({"image": label, "label": label})
+    assert seen["box"].tolist() == [0, 0, 30, 40]
+    assert seen["label"].shape == (1, 30, 40)
