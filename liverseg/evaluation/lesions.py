@@ -30,6 +30,7 @@ def compare_lesions(
     spacing_mm: Sequence[float],
     type_weights: np.ndarray | None = None,
     typed: bool = True,
+    true_typed: bool = True,
 ) -> pd.DataFrame:
     """A row for each true and each predicted lesion of a slice or a volume.
 
@@ -43,12 +44,14 @@ def compare_lesions(
         type_weights: of each predicted lesion voxel in C order, how much it speaks for each type, (types, voxels); None
             takes the labels for it.
         typed: whether predicted labels name types; without, no predicted lesion has one.
+        true_typed: whether true labels do; those of LiTS only say lesion.
 
     Returns:
         Columns `side` (true, predicted), `lesion` (number from 1 within its side), `voxels`, `diameter_mm` (of the ball
         or disc of that size), `touches_border`, `iou` (highest with a lesion of the other side), `hit` (any overlap),
         `matched` (number of the lesion it matches, 0 for none), `dice`, `assd_mm`, `mssd_mm` (of a match, else NaN),
-        `true_type`, `pred_type` (empty where there is none), `probability_<type>`.
+        `true_type`, `pred_type` (the other side's from the lesion of the highest IoU; empty where there is none),
+        `probability_<type>` (of the predicted lesion, NaN where there is none).
 
     Raises:
         ValueError: if shapes or weights do not fit.
@@ -60,11 +63,12 @@ def compare_lesions(
     if box is None:
         return _table([], pred.ndim, spacing_mm)
     types = {
-        "true": _types_of(sides["true"], true, None),
+        "true": _types_of(sides["true"], true, None) if true_typed else None,
         "predicted": _types_of(sides["predicted"], pred, type_weights) if typed else None,
     }
     border = {side: _at_border(parts) for side, parts in sides.items()}
     boxed = {side: parts[box] for side, parts in sides.items()}
+    boxes = {side: find_objects(parts) for side, parts in boxed.items()}
     sizes = {side: np.bincount(parts.ravel())[1:] for side, parts in boxed.items()}
     overlap = np.zeros([len(sizes["true"]) + 1, len(sizes["predicted"]) + 1], dtype=np.int64)
     np.add.at(overlap, (boxed["true"].ravel(), boxed["predicted"].ravel()), 1)
@@ -88,7 +92,7 @@ def compare_lesions(
             if row["matched"]:
                 one, two = (side, number), (other, best)
                 of_pred, of_true = (one, two) if side == "predicted" else (two, one)
-                row |= _agreement(boxed, sizes, of_pred, of_true, spacing_mm)
+                row |= _agreement(boxed, boxes, of_pred, of_true, spacing_mm)
             rows.append(row)
     return _table(rows, pred.ndim, spacing_mm)
 
@@ -113,10 +117,12 @@ def lesion_scores(lesions: pd.DataFrame) -> dict[str, float]:
     for name, (least, most) in _SIZES.items():
         of_size = true[(true["diameter_mm"] >= least) & (true["diameter_mm"] < most)]
         scores[f"recall_{name}"] = _share(of_size["matched"] > 0)
-    if (pred["pred_type"] != "").any():
-        right = found["true_type"] == found["pred_type"]
-        scores["type_accuracy_detected"] = _share(right)
-        scores["type_accuracy_end_to_end"] = float(right.sum() / len(true)) if len(true) else float("nan")
+    known = true[true["true_type"] != ""]
+    if len(known) and (pred["pred_type"] != "").any():
+        found = known["matched"] > 0
+        right = found & (known["true_type"] == known["pred_type"])
+        scores["type_accuracy_detected"] = _share(right[found])
+        scores["type_accuracy_end_to_end"] = _share(right)
     return {name: float(value) for name, value in scores.items()}
 
 
@@ -169,19 +175,17 @@ def _name(shares: np.ndarray | None, number: int) -> str:
 
 
 def _agreement(
-    parts: dict[str, np.ndarray],
-    sizes: dict[str, np.ndarray],
+    parts: Mapping[str, np.ndarray],
+    boxes: Mapping[str, Sequence[tuple[slice, ...]]],
     of_pred: tuple[str, int],
     of_true: tuple[str, int],
     spacing_mm: Sequence[float],
 ) -> dict[str, float]:
-    masks = [parts[side] == number + 1 for side, number in (of_pred, of_true)]
-    box = _box(masks[0] | masks[1])
-    assert box is not None
-    pred, true = (mask[box] for mask in masks)
-    hit = np.count_nonzero(pred & true)
+    around = zip(*(boxes[side][number] for side, number in (of_pred, of_true)), strict=True)
+    box = tuple(slice(min(one.start, two.start), max(one.stop, two.stop)) for one, two in around)
+    pred, true = (parts[side][box] == number + 1 for side, number in (of_pred, of_true))
+    overlap = float(dice(np.count_nonzero(pred & true), np.count_nonzero(pred), np.count_nonzero(true)))
     assd, mssd = surface_distances(pred, true, spacing_mm)
-    overlap = float(dice(hit, *(sizes[side][number] for side, number in (of_pred, of_true))))
     return {"dice": overlap, "assd_mm": assd, "mssd_mm": mssd}
 
 

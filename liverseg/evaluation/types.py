@@ -1,7 +1,8 @@
 """Whether lesions got their right names: confusion, per-type rates, ranking and calibration.
 
 A confusion matrix has a row for each true type and one for what is no lesion, and a column for each predicted type and
-one for what was missed; the cell of the last row and column, neither a lesion nor called one, is always 0.
+one for what was missed; the cell of the last row and column, neither a lesion nor called one, is always 0. Rates are NaN
+where nothing counts, without a warning: a resample of few patients often lacks a type.
 """
 
 from __future__ import annotations
@@ -63,13 +64,13 @@ def confusion_table(counts: np.ndarray) -> pd.DataFrame:
 def accuracy_of(flat: np.ndarray) -> np.ndarray:
     """Share of the true lesions that are rightly named, the missed ones among the wrong; flat (..., 16) to (...)."""
     counts = _square(flat)[..., :_TYPES, :]
-    return _diagonal(counts).sum(-1) / counts.sum((-2, -1))
+    return _share(_diagonal(counts).sum(-1), counts.sum((-2, -1)))
 
 
 def sensitivity_of(flat: np.ndarray) -> np.ndarray:
     """Share of each true type that is named so, (..., 16) to (..., types); missed lesions count as wrong."""
     counts = _square(flat)[..., :_TYPES, :]
-    return _diagonal(counts) / counts.sum(-1)
+    return _share(_diagonal(counts), counts.sum(-1))
 
 
 def specificity_of(flat: np.ndarray) -> np.ndarray:
@@ -77,19 +78,19 @@ def specificity_of(flat: np.ndarray) -> np.ndarray:
     counts = _square(flat)
     named, of_type = counts[..., :, :_TYPES].sum(-2), counts[..., :_TYPES, :].sum(-1)
     others = counts.sum((-2, -1))[..., None] - of_type
-    return 1 - (named - _diagonal(counts)) / others
+    return 1 - _share(named - _diagonal(counts), others)
 
 
 def balanced_accuracy_of(flat: np.ndarray) -> np.ndarray:
     """Mean sensitivity over the types that occur, (..., 16) to (...)."""
-    return np.nanmean(sensitivity_of(flat), axis=-1)
+    return _mean_of_defined(sensitivity_of(flat))
 
 
 def macro_f1_of(flat: np.ndarray) -> np.ndarray:
     """Mean over the types that occur or are named of F1 = 2 hits / (true + named), (..., 16) to (...)."""
     counts = _square(flat)
     total = counts[..., :_TYPES, :].sum(-1) + counts[..., :, :_TYPES].sum(-2)
-    return np.nanmean(2 * _diagonal(counts) / total, axis=-1)
+    return _mean_of_defined(_share(2 * _diagonal(counts), total))
 
 
 def mean_auc(true: Sequence[str], probabilities: np.ndarray) -> float:
@@ -133,6 +134,17 @@ def calibration_error(true: Sequence[str], pred: Sequence[str], confidence: Sequ
     if bins.empty:
         return float("nan")
     return float(np.average((bins["accuracy"] - bins["confidence"]).abs(), weights=bins["count"]))
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    """Part of a whole, NaN where that is empty."""
+    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+
+
+def _mean_of_defined(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is not NaN."""
+    defined = ~np.isnan(values)
+    return _share(np.where(defined, values, 0).sum(-1), defined.sum(-1))
 
 
 def _square(flat: np.ndarray) -> np.ndarray:
