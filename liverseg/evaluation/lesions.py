@@ -119,9 +119,9 @@ def lesion_scores(lesions: pd.DataFrame) -> dict[str, float]:
         scores[f"recall_{name}"] = _share(of_size["matched"] > 0)
     known = true[true["true_type"] != ""]
     if len(known) and (pred["pred_type"] != "").any():
-        found = known["matched"] > 0
-        right = found & (known["true_type"] == known["pred_type"])
-        scores["type_accuracy_detected"] = _share(right[found])
+        detected = known["matched"] > 0
+        right = detected & (known["true_type"] == known["pred_type"])
+        scores["type_accuracy_detected"] = _share(right[detected])
         scores["type_accuracy_end_to_end"] = _share(right)
     return {name: float(value) for name, value in scores.items()}
 

@@ -17,9 +17,9 @@ _MARGIN = 1
 def surface_distances(pred: np.ndarray, true: np.ndarray, spacing_mm: Sequence[float]) -> tuple[float, float]:
     """Average and maximum symmetric surface distance (ASSD, MSSD) in mm of two masks, neither empty.
 
-    A mask's surface are its voxels with a background voxel at one of their faces, outside of the image counted as
-    background; distances run between voxel centres. ASSD is the mean over the surface voxels of both masks together, MSSD
-    the largest of them, which is the Hausdorff distance. MONAI crops to the two masks first.
+    A mask's surface are its voxels with a background voxel at one of their faces; outside of the image is background.
+    Distances run between voxel centres. ASSD is their mean over the surface voxels of both masks together, MSSD their
+    largest, the Hausdorff distance. MONAI crops to the two masks first.
 
     Args:
         pred: predicted mask, 2-D or 3-D.

@@ -1,8 +1,8 @@
 """Whether lesions got their right names: confusion, per-type rates, ranking and calibration.
 
 A confusion matrix has a row for each true type and one for what is no lesion, and a column for each predicted type and
-one for what was missed; the cell of the last row and column, neither a lesion nor called one, is always 0. Rates are NaN
-where nothing counts, without a warning: a resample of few patients often lacks a type.
+one for what was missed; the cell of the last row and column, neither a lesion nor called one, is always 0. Rates are
+NaN where nothing counts, without a warning: a resample of few patients often lacks a type.
 """
 
 from __future__ import annotations

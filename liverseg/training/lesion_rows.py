@@ -13,7 +13,7 @@ from liverseg.datasets import SlabDataset
 from liverseg.errors import LiversegError
 from liverseg.evaluation import BatchPrediction, compare_lesions
 from liverseg.files import whole_file
-from liverseg.labels import LESION
+from liverseg.labels import JOINT_LABELS, LESION
 
 __all__ = ["LesionRows"]
 
@@ -93,15 +93,17 @@ class LesionRows:
         if not self._planes:
             return
         item = self.dataset.data[self._unit]
-        spacing = self.dataset.store[item].spacing_mm
+        volume = self.dataset.store[item]
+        spacing = volume.spacing_mm
         pred, true = (np.stack(planes) for planes in ([p for p, _, _ in self._planes], [t for _, t, _ in self._planes]))
         weights = [own for _, _, own in self._planes if own is not None]
         together = np.concatenate(weights, axis=1) if weights else None
+        types = {"typed": together is not None, "true_typed": volume.present.shape[1] == len(JOINT_LABELS)}
         if item.slice is not None:
             self.slices[str(self._unit)] = pred[0]
-            found = compare_lesions(pred[0], true[0], spacing[1:], together, typed=together is not None)
+            found = compare_lesions(pred[0], true[0], spacing[1:], together, **types)
         else:
-            found = compare_lesions(pred, true, spacing, together, typed=together is not None)
+            found = compare_lesions(pred, true, spacing, together, **types)
         for column, value in (("slice", item.slice), ("image", item.image), ("patient", item.patient)):
             found.insert(0, column, "" if value is None else value)
         self._tables.append(found)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from liverseg.evaluation import compare_lesions, lesion_scores
+from liverseg.evaluation.surfaces import surface_distances
 
 C, H, M = 2, 3, 4
 
@@ -109,6 +110,15 @@ def test_a_map_without_types_names_nothing():
     assert "type_accuracy_detected" not in scores
 
 
+def test_truth_without_types_counts_for_no_type_score():
+    labels = slice_of([C, C, 1])
+    rows, found, scores = compared(labels, labels, true_typed=False)
+    assert rows[["true_type", "pred_type"]].to_numpy().tolist() == [["", "cyst"]]
+    assert found["true_type"].item() == ""
+    assert scores["recall"] == 1
+    assert "type_accuracy_end_to_end" not in scores
+
+
 def test_one_voxel_lesions_in_a_volume():
     true = np.ones((3, 3, 3), np.uint8)
     pred = true.copy()
@@ -143,6 +153,25 @@ def test_distances_are_in_mm_along_each_axis():
     assert found["mssd_mm"].item() == pytest.approx(0.5)
     _, found, _ = compared(along_columns, true, spacing)
     assert found["mssd_mm"].item() == pytest.approx(2.0)
+
+
+def test_a_lesion_is_measured_as_if_it_were_alone():
+    spacing = (2.5, 0.7, 0.9)
+    pred, true = np.ones((2, 30, 40, 40), np.uint8)
+    boxes = [np.s_[0:7, 2:9, 3:12], np.s_[8:20, 20:34, 1:9], np.s_[22:30, 5:20, 25:40]]
+    for number, box in enumerate(boxes):
+        true[box] = C + number
+        pred[tuple(slice(side.start + (axis == number), side.stop - 1) for axis, side in enumerate(box))] = C + number
+    _, found, _ = compared(pred, true, spacing)
+    assert found["matched"].tolist() == [1, 2, 3]
+    for (_, row), box in zip(found.iterrows(), boxes, strict=True):
+        alone = [np.zeros(true.shape, bool) for _ in range(2)]
+        for mask, labels in zip(alone, (pred, true), strict=True):
+            mask[box] = labels[box] >= C
+        shared = 2 * np.count_nonzero(alone[0] & alone[1]) / (np.count_nonzero(alone[0]) + np.count_nonzero(alone[1]))
+        assert row["dice"] == pytest.approx(shared)
+        assert (row["assd_mm"], row["mssd_mm"]) == pytest.approx(surface_distances(*alone, spacing))
+        assert row["mssd_mm"] > 0
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Lesion scores against two other packages' on random shapes: MONAI's panoptic quality, and panoptica.
 
-panoptica wants older packages than the project's, so it is no test dependency; with it on the path its tests run too:
-`pip install --target DIR --no-deps panoptica==2.1.7 ruamel.yaml scikit-image typer plotly rich ...`, PYTHONPATH=DIR.
+panoptica wants older packages than the project's (numpy below 2.3, pandas below 3), so it is no test dependency. With
+it on the path its tests run too: `pip install --target DIR --no-deps panoptica==2.1.7 ruamel.yaml scikit-image
+lazy_loader imageio tifffile typer plotly rich`, then PYTHONPATH=DIR.
 """
 
 import cc3d
@@ -55,17 +56,19 @@ def test_detection_is_monais(shape, seed):
 def test_detection_dice_and_surface_distance_are_panopticas(shape, seed):
     panoptica = pytest.importorskip("panoptica")
     pred, true = blobs(shape, seed)
-    scores = lesion_scores(compare_lesions(pred, true, (1.0,) * len(shape), typed=False))
+    spacing = SPACING[-len(shape) :]
+    scores = lesion_scores(compare_lesions(pred, true, spacing, typed=False))
     evaluator = panoptica.Panoptica_Evaluator(
         expected_input=panoptica.InputType.UNMATCHED_INSTANCE,
         # theirs also matches at exactly one half
         instance_matcher=panoptica.NaiveThresholdMatching(matching_threshold=0.5 + 1e-9),
         instance_metrics=[panoptica.Metric.DSC, panoptica.Metric.ASSD, panoptica.Metric.HD],
     )
-    (theirs,) = evaluator.evaluate(instances(pred), instances(true), verbose=False).values()
+    found = evaluator.evaluate(instances(pred), instances(true), voxelspacing=spacing, verbose=False)
+    (theirs,) = found.values()
     assert scores["recall"] == pytest.approx(theirs.tp / (theirs.tp + theirs.fn))
     assert scores["precision"] == pytest.approx(theirs.tp / (theirs.tp + theirs.fp))
     assert scores["detected_dice"] == pytest.approx(theirs.sq_dsc)
-    # theirs averages the two directions, MONAI's all surface voxels of both
+    # theirs averages the means of the two directions, MONAI's all surface voxels of both; test_surfaces.py is exact
     assert scores["detected_assd_mm"] == pytest.approx(theirs.sq_assd, rel=0.3)
     assert scores["detected_mssd_mm"] == pytest.approx(theirs.sq_hd)

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from scipy.ndimage import binary_erosion, gaussian_filter
+from scipy.spatial.distance import cdist
 
 from liverseg.evaluation.surfaces import surface_distances
 
@@ -37,6 +39,21 @@ def test_one_mask_inside_another_by_two_voxels():
 
 def test_a_mask_that_fills_its_image_has_a_surface():
     assert surface_distances(np.ones((3, 3), bool), np.ones((3, 3), bool), (1, 1)) == (0, 0)
+
+
+@pytest.mark.parametrize(("shape", "spacing"), [((20, 24), (0.7, 1.3)), ((9, 14, 12), (4.0, 0.8, 0.6))])
+@pytest.mark.parametrize("seed", range(4))
+def test_every_surface_voxel_against_every_other(shape, spacing, seed):
+    rng = np.random.default_rng(seed)
+    smooth = gaussian_filter(rng.normal(size=shape), 2)
+    one = smooth > np.quantile(smooth, 0.8)
+    two = (smooth + 0.5 * gaussian_filter(rng.normal(size=shape), 2)) > np.quantile(smooth, 0.75)
+    one[0, 0] = two[-1, -1] = True  # both reach the border
+    surfaces = [np.argwhere(mask & ~binary_erosion(mask)) * np.array(spacing) for mask in (one, two)]
+    apart = cdist(*surfaces)
+    nearest = np.concatenate([apart.min(axis=1), apart.min(axis=0)])
+    assert surface_distances(one, two, spacing) == pytest.approx((nearest.mean(), nearest.max()), rel=1e-5)
+    assert nearest.max() > min(spacing)
 
 
 def test_an_empty_mask_has_none():

@@ -1,10 +1,12 @@
 """Rates of a confusion matrix, ranking and calibration, against figures worked out by hand."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
 
+from liverseg.evaluation import bootstrap, patient_weights
 from liverseg.evaluation.types import (
     accuracy_of,
     balanced_accuracy_of,
@@ -53,9 +55,28 @@ def test_rates_of_many_at_once():
 
 def test_a_type_that_does_not_occur_does_not_count():
     counts = confusion(["cyst", "cyst", "metastasis"], ["cyst", "", "metastasis"]).ravel()
-    with np.errstate(invalid="ignore"):
-        assert balanced_accuracy_of(counts) == pytest.approx((1 / 2 + 1) / 2)
-        assert macro_f1_of(counts) == pytest.approx((2 / 3 + 1) / 2)
+    assert balanced_accuracy_of(counts) == pytest.approx((1 / 2 + 1) / 2)
+    assert macro_f1_of(counts) == pytest.approx((2 / 3 + 1) / 2)
+    assert sensitivity_of(counts) == pytest.approx([1 / 2, math.nan, 1], nan_ok=True)
+
+
+def test_false_positives_alone_leave_only_specificity():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        counts = confusion(["", "", ""], ["cyst", "cyst", "metastasis"]).ravel()
+        assert specificity_of(counts) == pytest.approx([1 / 3, 1, 2 / 3])
+        assert math.isnan(balanced_accuracy_of(counts))
+        assert macro_f1_of(counts) == 0
+
+
+def test_resamples_without_a_type_are_left_out_without_a_word():
+    by_patient = np.zeros((3, 16))
+    by_patient[0, 0] = 2  # only the first patient has a lesion, a cyst that is called one
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for rate in (accuracy_of, balanced_accuracy_of, macro_f1_of):
+            found = bootstrap(rate, by_patient, patient_weights(3, resamples=50))
+            assert (found.value, found.lower, found.upper) == (1, 1, 1)
 
 
 def test_auc_is_one_against_the_rest():

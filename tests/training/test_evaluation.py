@@ -137,3 +137,13 @@ def test_slices_of_several_sizes_in_one_batch(tmp_path, write_nifti):
         assert sorted(outline.shape for outline in outlines.values()) == sorted(
             dataset.store[item].label.shape[1:] for item in items
         )
+
+
+def test_lesions_of_a_table_without_types_have_none(lits_tree, tmp_path):
+    item = read_datalist(lits_tree / "datalist.json").training[0]
+    dataset = SlabDataset([item], lits_tree, None, labels=3, progress=False)
+    content = evaluated(dataset, lambda batch: one_hot(batch["label"], 3), tmp_path)
+    lesions = pd.read_csv(tmp_path / "lesions.csv", keep_default_na=False)
+    assert content["lesion_level"]["recall"] == 1
+    assert "type_accuracy_detected" not in content["lesion_level"]
+    assert {*lesions["true_type"]} == {*lesions["pred_type"]} == {""}
