@@ -105,6 +105,7 @@ _RULES = {
     "slab_spacing_mm": _number(0, highest=100, or_none=True),
     "seed": _whole(0, 2**32 - 1),
     "stage_epochs": _whole(1),
+    "type_head_factor": _number(0),
     "type_weight": _number(),
     "val_batch_size": _whole(1),
     "val_every": _whole(1),

@@ -12,11 +12,14 @@ from torch.optim.lr_scheduler import LRScheduler
 
 __all__ = ["optimizer_in_words", "parameter_groups", "schedule_in_words"]
 
-_HEADS = ("head.", "aux_heads.", "type_head.")
+_MAP_HEADS = ("head.", "aux_heads.")
+_TYPE_HEAD = ("type_head.",)
 
 
-def parameter_groups(network: nn.Module, learning_rate: float, head_factor: float = 1.0) -> list[dict[str, Any]]:
-    """Parameters of a network in two groups for an optimizer: its heads, then encoder and decoder.
+def parameter_groups(
+    network: nn.Module, learning_rate: float, head_factor: float = 1.0, type_head_factor: float = 1.0
+) -> list[dict[str, Any]]:
+    """Parameters of a network in three groups for an optimizer: heads of maps, head of types, encoder and decoder.
 
     A head is a few dozen numbers between the last features and the labels. Adam moves each by no more than about the
     learning rate a step, so a new head at the rate that suits pre-trained features takes thousands of steps to name a
@@ -25,13 +28,14 @@ def parameter_groups(network: nn.Module, learning_rate: float, head_factor: floa
     Args:
         network: whose heads are `head`, `aux_heads` and `type_head`.
         learning_rate: of encoder and decoder.
-        head_factor: the heads learn at this multiple of it.
+        head_factor: the heads of maps learn at this multiple of it.
+        type_head_factor: the head that names types apart from the map, if there is one, at this multiple.
     """
     return generate_param_groups(
         network,
-        layer_matches=[lambda named: named[0].startswith(_HEADS)],
-        match_types=["filter"],
-        lr_values=[learning_rate * head_factor],
+        layer_matches=[lambda named: named[0].startswith(_MAP_HEADS), lambda named: named[0].startswith(_TYPE_HEAD)],
+        match_types=["filter", "filter"],
+        lr_values=[learning_rate * head_factor, learning_rate * type_head_factor],
     )
 
 

@@ -134,7 +134,8 @@ def test_both_bundles_have_the_same_keys():
         "key_score",
         "map_loss",
     }
-    of_joint |= {"type_weight", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner", "liver_crop"}
+    of_joint |= {"type_weight", "type_head_factor", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}
+    of_joint |= {"liver_crop"}
     assert set(joint) - set(pretrain) == of_joint
     of_joint |= {"network_class"}
     assert set(pretrain) <= set(joint)

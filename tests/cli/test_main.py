@@ -16,6 +16,7 @@ REQUIRED = {
     "prepare": ["list.json", "-o", "out"],
     "phantom": ["out"],
     "predict": ["in", "out"],
+    "study": ["run", "study.yaml"],
     "demo": ["out"],
 }
 """The arguments each verb needs, a path last."""
@@ -48,7 +49,7 @@ def test_every_verb_has_help(verb, capsys):
 def test_no_verb_is_wrong_usage(capsys):
     assert main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == "liverseg: a verb is needed: datalist, prepare, phantom, predict, demo (see liverseg --help)"
+    assert line == "liverseg: a verb is needed: datalist, prepare, phantom, predict, study, demo (see liverseg --help)"
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_no_verb_is_wrong_usage(capsys):
         ("datlist", "did you mean datalist?"),
         ("predcit", "did you mean predict?"),
         ("Demo", "did you mean demo?"),
-        ("train", "there are datalist, prepare, phantom, predict, demo"),
+        ("train", "there are datalist, prepare, phantom, predict, study, demo"),
     ],
 )
 def test_an_unknown_verb_names_the_closest(word, words, capsys):

@@ -1,11 +1,14 @@
 """The networks joint learning is compared with: what they give, what they share, what they take over."""
 
+import math
+
 import pytest
 import torch
 
 from liverseg.errors import UsageError
 from liverseg.labels import LESION_TYPES
 from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet, transfer_weights
+from liverseg.networks.measuring import LesionTypeHead
 
 SLABS = torch.rand(2, 3, 50, 70) * 2 - 1
 NETWORKS = {
@@ -95,8 +98,42 @@ def test_doubt_between_types_makes_no_lesion_smaller():
     assert torch.equal(logits.argmax(1) >= 2, three.argmax(1) == 2)
 
 
-def test_types_of_ours_do_not_move_its_outline():
+def test_types_of_ours_move_neither_outline_nor_features():
     network = MeasuringUNet("small").train()
+    network(SLABS).types.sum().backward()
+    learnt = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
+    assert learnt == {name for name, _ in network.named_parameters() if name.startswith("type_head.")}
+
+
+@pytest.mark.parametrize("evidence", ["features", "both"])
+def test_other_evidence_learns_features_but_no_outline(evidence):
+    network = MeasuringUNet("small", evidence=evidence).train()
     network(SLABS).types.sum().backward()
     assert network.head.weight.grad is None
     assert network.decoder.stage4.block.conv1.conv.weight.grad.abs().sum() > 0
+    assert network.arguments()["evidence"] == evidence
+
+
+def test_unknown_evidence_is_refused():
+    with pytest.raises(UsageError, match="evidence 'size' is not known; there are measurements, features, both"):
+        MeasuringUNet("small", evidence="size")
+
+
+def test_measurements_are_what_they_say():
+    """A lesion of a known HU, rim and spread: the head sees its numbers, brought near zero mean and unit spread."""
+    head = LesionTypeHead(in_channels=3, features=4)
+    head.layers = torch.nn.Identity()
+    slab = torch.full((1, 3, 64, 64), 0.5)
+    lesion = torch.zeros(1, 1, 64, 64)
+    lesion[..., 24:40, 24:40] = 1
+    slab[..., 24:40, 24:40] = 0.1  # the rim inside its outline
+    slab[..., 26:38, 26:38] = -0.2  # its core
+    seen = head(slab, lesion, torch.zeros(1, 4, 16, 16))[0, :, 8, 8]
+    core, core_spread, inner, _, outer, outer_spread = seen[:18].reshape(6, 3)
+    assert core.tolist() == pytest.approx([(-0.2 - 0.3) / 0.25] * 3, abs=1e-3)
+    assert inner.tolist() == pytest.approx([(0.1 - 0.3) / 0.25] * 3, abs=1e-3)
+    assert outer.tolist() == pytest.approx([(0.5 - 0.3) / 0.25] * 3, abs=1e-3)
+    assert core_spread.tolist() == pytest.approx([0.01] * 3, abs=0.02)
+    assert outer_spread.tolist() == pytest.approx([0.01] * 3, abs=0.02)
+    area = 16 * 16 / 60**2
+    assert seen[18].item() == pytest.approx((math.log(area) + 2.5) / 1.2, abs=1e-3)

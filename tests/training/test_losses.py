@@ -68,11 +68,31 @@ def test_a_classifier_learns_from_types_alone_and_from_none_nothing():
 
 def test_types_of_pixels_weigh_each_slab_alike():
     types = torch.zeros(2, 3, 1, 4)
-    types[0, 0] = 5  # all cyst; the first slab has one cyst pixel, the second three hemangioma pixels
-    labels = torch.tensor([[[[2, 1, 1, 1]]], [[[3, 3, 3, 1]]]])
-    sure = -math.log(math.exp(5) / (math.exp(5) + 2))
-    loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))(SlabOutput(None, types), labels)
-    assert loss.item() == pytest.approx((sure + math.log(3)) / 2, rel=1e-5)
+    types[0, 0] = 5  # the first slab: all called cyst, half of them right; the second: no opinion
+    labels = torch.tensor([[[[2, 2, 3, 3]]], [[[3, 3, 3, 1]]]])
+    maps = torch.zeros(2, 3, 1, 4)
+    maps[:, 2] = 40  # all found
+    total = math.exp(5) + 2
+    first = -(math.log(math.exp(5) / total) + math.log(1 / total)) / 2
+    assert of_types(maps, types, labels) == pytest.approx((first + math.log(3)) / 2, rel=1e-5)
+
+
+def test_a_pixel_that_is_not_found_teaches_no_type():
+    types = torch.zeros(1, 3, 1, 4)
+    types[0, 0] = 5
+    labels = torch.tensor([[[[2, 2, 3, 3]]]])
+    maps = torch.zeros(1, 3, 1, 4)
+    maps[0, 2, 0, :2], maps[0, 1, 0, 2:] = 40, 40  # the hemangioma pixels are taken for liver
+    assert of_types(maps, types, labels) == pytest.approx(-math.log(math.exp(5) / (math.exp(5) + 2)), rel=1e-5)
+    maps[0, 1] = 90
+    assert of_types(maps, types, labels) == pytest.approx(0, abs=1e-6)
+
+
+def of_types(maps, types, labels):
+    """The share of the loss that is of types: the whole less that of the map alone."""
+    map_loss = StackedDeepSupervisionLoss(make_loss())
+    whole = SlabLoss(map_loss)(SlabOutput(maps, types), labels)
+    return (whole - SlabLoss(map_loss, type_weight=0)(SlabOutput(maps, types), labels)).item()
 
 
 def test_a_map_of_three_channels_weighs_its_lesion_as_the_first_type():

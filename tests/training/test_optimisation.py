@@ -1,21 +1,23 @@
-"""Heads and the rest in two groups: nothing left out, nothing twice, each at its rate."""
+"""Heads of maps, head of types and the rest: nothing left out, nothing twice, each at its rate."""
 
 import pytest
 import torch
 
-from liverseg.networks import SEResUNet
+from liverseg.networks import SEResUNet, SlabClassifier, YNet
 from liverseg.training import optimizer_in_words, parameter_groups, schedule_in_words
 
 
+@pytest.mark.parametrize("build", [SEResUNet, YNet, SlabClassifier])
 @pytest.mark.parametrize("deep_supervision", [False, True])
-def test_every_parameter_is_in_one_group_and_heads_learn_at_their_own_rate(deep_supervision):
-    network = SEResUNet("small", deep_supervision=deep_supervision)
-    groups = torch.optim.Adam(parameter_groups(network, 0.001, 10), lr=0.001).param_groups
+def test_every_parameter_is_in_one_group_and_heads_learn_at_their_own_rate(build, deep_supervision):
+    network = build("small", deep_supervision=deep_supervision)
+    groups = torch.optim.Adam(parameter_groups(network, 0.001, 10, 2), lr=0.001).param_groups
     names = {id(parameter): name for name, parameter in network.named_parameters()}
     found = [[names[id(parameter)] for parameter in group["params"]] for group in groups]
-    assert sorted(found[0] + found[1]) == sorted(names.values())
-    assert [group["lr"] for group in groups] == [0.01, 0.001]
-    assert found[0] == [name for name in names.values() if "head" in name]
+    assert sorted(name for group in found for name in group) == sorted(names.values())
+    assert [group["lr"] for group in groups] == [0.01, 0.002, 0.001]
+    assert found[1] == [name for name in names.values() if name.startswith("type_head.")]
+    assert found[0] == [name for name in names.values() if name.startswith(("head.", "aux_heads."))]
 
 
 def test_optimizers_and_schedules_are_told_apart_by_their_arguments():
