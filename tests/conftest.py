@@ -2,18 +2,30 @@
 
 import fcntl
 import os
+import re
 import shutil
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from commands import EVALUATE, EXPORT, JOINT, PRETRAIN, TINY, TRAIN, run_bundle, state_put_back
 from monai.bundle import ConfigWorkflow
+from monai.networks.nets import senet
 
 from liverseg.datalists import build_datalist
 from liverseg.inference import find_bundle
 from liverseg.phantom import write_cohort, write_lits_tree
+
+_PUBLISHED = (
+    (r"(layer\d\.\d\.conv\d)\.conv\.", r"\1."),
+    (r"(layer\d\.\d)\.conv(\d)\.adn\.N\.", r"\1.bn\2."),
+    (r"(layer\d\.\d)\.se_layer\.fc\.0\.", r"\1.se_module.fc1."),
+    (r"(layer\d\.\d)\.se_layer\.fc\.2\.", r"\1.se_module.fc2."),
+    (r"(layer\d\.\d)\.project\.conv\.", r"\1.downsample.0."),
+    (r"(layer\d\.\d)\.project\.adn\.N\.", r"\1.downsample.1."),
+)
 
 
 @pytest.fixture(scope="session")
@@ -93,6 +105,24 @@ def _train_evaluate_export(bundle, folder, **data):
         assert told.code == 0, f"{run_id}: {told.out}{told.err}"
         (folder / f"{run_id}.out").write_text(told.out)
         (folder / f"{run_id}.err").write_text(told.err)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    """A file with the published names and shapes, and numbers of its own."""
+    torch.manual_seed(3)
+    model = senet.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        for own, theirs in _PUBLISHED:
+            name = re.sub(own, theirs, name)
+        if "se_module" in name and name.endswith("weight"):
+            tensor = tensor[:, :, None, None]
+        if not name.endswith("num_batches_tracked"):
+            state[name] = torch.randn_like(tensor)
+    path = tmp_path_factory.mktemp("imagenet") / "se_resnet50.pth"
+    torch.save(state, path)
+    return path
 
 
 @pytest.fixture

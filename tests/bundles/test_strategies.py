@@ -48,6 +48,17 @@ def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_r
     assert (tmp_path / "predictions.npz").exists() == (strategy != "classification")
 
 
+def test_imagenet_weights_start_the_full_encoder(cohort_tree, published, tmp_path):
+    run = {"dataset_dir": cohort_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **ONCE}
+    more = {"network_size": "full", "initialisation": "imagenet", "imagenet_weights": published}
+    more |= {"crop_size": 32, "liver_crop": 32}
+    told = run_bundle(JOINT, "training", configs("joint"), **{**run, **more})
+    assert told.code == 0, told.err
+    transfer = json.loads((tmp_path / "transfer.json").read_text())
+    assert "encoder.layer4.2.conv3.conv.weight" in transfer["loaded"]
+    assert transfer["left"]["decoder.stage16.block.conv1.conv.weight"] == "ImageNet has no such part"
+
+
 def test_ours_is_used_on_volumes_as_the_joint_network_is(cohort_tree, pretrain_run, ct_folder, tmp_path):
     assert trained("ours", cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path).code == 0
     run = {"ckpt_dir": tmp_path / "models", "output_dir": tmp_path}

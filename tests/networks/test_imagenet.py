@@ -1,40 +1,11 @@
 """ImageNet's SE-ResNet-50: MONAI's own reading of the published names against ours, and what is refused."""
 
-import re
-
 import pytest
 import torch
 from monai.networks.nets import senet
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.networks import SEResUNet, SlabClassifier, transfer_imagenet
-
-_PUBLISHED = (
-    (r"(layer\d\.\d\.conv\d)\.conv\.", r"\1."),
-    (r"(layer\d\.\d)\.conv(\d)\.adn\.N\.", r"\1.bn\2."),
-    (r"(layer\d\.\d)\.se_layer\.fc\.0\.", r"\1.se_module.fc1."),
-    (r"(layer\d\.\d)\.se_layer\.fc\.2\.", r"\1.se_module.fc2."),
-    (r"(layer\d\.\d)\.project\.conv\.", r"\1.downsample.0."),
-    (r"(layer\d\.\d)\.project\.adn\.N\.", r"\1.downsample.1."),
-)
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """A file with the published names and shapes, and numbers of its own."""
-    torch.manual_seed(3)
-    model = senet.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000)
-    state = {}
-    for name, tensor in model.state_dict().items():
-        for own, theirs in _PUBLISHED:
-            name = re.sub(own, theirs, name)
-        if "se_module" in name and name.endswith("weight"):
-            tensor = tensor[:, :, None, None]
-        if not name.endswith("num_batches_tracked"):
-            state[name] = torch.randn_like(tensor)
-    path = tmp_path_factory.mktemp("imagenet") / "se_resnet50.pth"
-    torch.save(state, path)
-    return path
 
 
 def test_the_encoder_is_the_one_monai_loads(published, monkeypatch):
