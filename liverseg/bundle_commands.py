@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,12 +22,12 @@ def bundle_command(run_id: str, configs: Sequence[str], overrides: Mapping[str, 
     Args:
         run_id: what of the bundle to run.
         configs: names of its config files, without folder and ending.
-        overrides: of the configs' keys.
+        overrides: of the configs' keys; None is told as null, which the bundles take for nothing.
     """
     files = "[" + ",".join(f"'configs/{name}.yaml'" for name in configs) + "]"
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
     for key, value in overrides.items():
-        command += [f"--{key}", str(value)]
+        command += [f"--{key}", "null" if value is None else str(value)]
     return command
 
 
@@ -38,7 +39,9 @@ def run_logged(
     errors_too: bool = False,
     started: Callable[[subprocess.Popen], None] | None = None,
 ) -> int:
-    """Run a command with its output in a file that begins with the command itself; returns its exit code.
+    """Run a command with its output in a file; returns its exit code.
+
+    The file begins with a line that does the same in a shell.
 
     Args:
         command: the words.
@@ -49,8 +52,9 @@ def run_logged(
         started: told the process once it runs, so that it can be ended.
     """
     variables = {**os.environ, "PYTHONWARNINGS": _OWN_CONFIGS, **(environment or {})}
+    settings = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
     with log.open("w", encoding="utf-8") as out:
-        out.write(" ".join(command) + "\n")
+        out.write(f"cd {shlex.quote(str(folder))} && {' '.join([*settings, shlex.join(command)])}\n")
         out.flush()
         errors = subprocess.STDOUT if errors_too else None
         process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=errors, env=variables)

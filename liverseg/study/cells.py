@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai.bundle import ConfigParser
+
 import liverseg
 from liverseg.bundle_commands import bundle_command
 from liverseg.errors import LiversegError
@@ -19,7 +21,7 @@ from liverseg.networks import package_versions
 from liverseg.study.definition import Row, StudyDefinition
 from liverseg.study.folds import VALIDATION_FOLD
 
-__all__ = ["Cell", "Ingredients", "study_cells"]
+__all__ = ["Cell", "Ingredients", "commit", "study_cells"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,12 @@ class Ingredients:
         self.lists = lists
         self.bundle = find_bundle(study.bundle)
         self._lists = {fold: file_hash(path) for fold, path in lists.items()}
-        weights = study.lits_weights
-        self._weights = file_hash(weights) if weights is not None and is_file(weights) else None
+        self._weights = {
+            name: file_hash(path)
+            for name, path in (("lits", study.lits_weights), ("imagenet", study.imagenet_weights))
+            if path is not None and is_file(path)
+        }
+        self._of_evaluation = set(ConfigParser.load_config_file(self.bundle / "configs" / "evaluate.yaml"))
         self._versions = package_versions()
 
     def of(self, cell: Cell) -> dict[str, Any]:
@@ -109,8 +115,9 @@ class Ingredients:
             "configs": list(self._configs(row)),
             "configs_sha256": digest.hexdigest(),
             "datalist_sha256": self._lists[cell.fold],
-            "lits_weights_sha256": self._weights if row.initialisation == "lits" else None,
+            "lits_weights_sha256": self._weights.get("lits") if row.initialisation == "lits" else None,
             "versions": self._versions,
+            **({"imagenet_weights_sha256": self._weights.get("imagenet")} if row.initialisation == "imagenet" else {}),
         }
 
     def commands(self, cell: Cell, device: str | None = None) -> dict[str, list[str]]:
@@ -125,8 +132,6 @@ class Ingredients:
             "fold": VALIDATION_FOLD,
             "progress": False,
         }
-        if device is not None:
-            common["device"] = device
         training = {
             **common,
             "seed": cell.seed,
@@ -137,11 +142,13 @@ class Ingredients:
         if study.imagenet_weights is not None:
             training["imagenet_weights"] = study.imagenet_weights
         configs, overrides = self._configs(row), self._overrides(row)
-        # another network has to be built to be scored; all else of it is in the weights' record
-        of_network = {key: value for key, value in overrides.items() if key.startswith("network_def::")}
+        if device is not None:
+            overrides["device"] = device
+        # scored as it was trained; what the evaluation reads from the weights' record is left to it
+        scoring = {key: value for key, value in overrides.items() if key not in self._of_evaluation}
         return {
             "training": bundle_command("training", configs, {**training, **overrides}),
-            "evaluating": bundle_command("evaluating", [*configs, "evaluate"], {**common, **of_network}),
+            "evaluating": bundle_command("evaluating", [*configs, "evaluate"], {**common, **scoring}),
         }
 
     def _configs(self, row: Row) -> tuple[str, ...]:

@@ -22,6 +22,21 @@ __all__ = ["INITIALISATIONS", "Row", "StudyDefinition", "read_study"]
 
 INITIALISATIONS = ("scratch", "imagenet", "lits")
 _SCORED = ("test", "validation")
+_SAID_ELSEWHERE = {
+    "dataset_dir": "the study's dataset_dir",
+    "datalist": "the study's datalist",
+    "output_dir": "the study's output_dir",
+    "ckpt_dir": "the study's output_dir",
+    "weights": "lits_weights or imagenet_weights",
+    "fold": "the study's folds",
+    "seed": "seeds",
+    "strategy": "the row's strategy",
+    "initialisation": "the row's initialisation",
+    "pretrain_weights": "the study's lits_weights",
+    "imagenet_weights": "the study's imagenet_weights",
+    "fine_tuning": "the row's plan",
+}
+"""Keys of the bundle that tell one cell from another: overridden, a cell would not be what its name says."""
 _ROW_KEYS = ("strategy", "initialisation", "plan", "label", "seeds", "overrides")
 
 
@@ -183,11 +198,11 @@ def _read_rows(
         lists = []
         for key, names in allowed.items():
             values = _listed(entry.get(key, "none" if key == "plan" else None))
-            for value in values:
+            for value in values or [values]:
                 if value not in names:
                     raise UsageError(f"{where}: {key} is {value!r}; it must be one of {', '.join(names)}")
             lists.append(values)
-        label = str(entry.get("label", ""))
+        label = "" if entry.get("label") is None else str(entry["label"])
         if not re.fullmatch(r"[A-Za-z0-9_.]*", label):
             raise UsageError(f"{where}: label is {label!r}; letters, digits, dots and underlines are allowed")
         own = _numbers(where, "seeds", entry["seeds"]) if "seeds" in entry else seeds
@@ -221,4 +236,9 @@ def _overrides(where: str, value: Any) -> tuple[tuple[str, Any], ...]:
         return ()
     if not isinstance(value, dict):
         raise UsageError(f"{where}: overrides is {value!r}; a mapping of the bundle's keys is needed")
+    for key in value:
+        if key in _SAID_ELSEWHERE:
+            raise UsageError(
+                f"{where}: overrides has {key}, which differs from cell to cell; use {_SAID_ELSEWHERE[key]}"
+            )
     return tuple((str(key), one) for key, one in value.items())

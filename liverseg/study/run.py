@@ -16,6 +16,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from liverseg.bundle_commands import run_logged
@@ -46,9 +47,9 @@ def run_study(
     Args:
         study: the study.
         shard: (i, n): only the i-th of n parts, counted from 1; the parts share one folder.
-        workers: cells at a time; by default one for each device, or on the CPU one for each core, since small networks
-            gain little from a second thread.
-        devices: e.g. cuda:0; each has one worker at a time. None lets the bundle choose.
+        workers: cells at a time, spread over the devices; by default one for each device, or on the CPU one for each
+            core, since small networks gain little from a second thread.
+        devices: e.g. cuda:0; by default what the study's overrides say, or every GPU, or the CPU where there is none.
         dry_run: only tell what would be run.
 
     Raises:
@@ -69,6 +70,7 @@ def run_study(
         for cell in waiting:
             print(cell.name)
         return
+    devices = devices or _usual_devices(study)
     slots = workers if workers is not None else len(devices) or os.cpu_count() or 1
     if slots < 1:
         raise UsageError(f"{slots} workers; at least 1 is needed")
@@ -78,6 +80,8 @@ def run_study(
         bar = tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr)
         running = {pool.submit(runner.run, cell): cell for cell in waiting}
         for done in as_completed(running):
+            if done.exception() is not None:
+                runner.stop()  # what one cell meets, such as a full disk, the others would meet as well
             reason = done.result()
             if reason is not None:
                 if running[done].row.name not in failed:
@@ -86,11 +90,17 @@ def run_study(
             if not runner.stopped:
                 bar.update()
         bar.close()
-    if runner.stopped:
-        raise KeyboardInterrupt if runner.stopped == signal.SIGINT else SystemExit(128 + runner.stopped)
+    if runner.signal:
+        raise KeyboardInterrupt if runner.signal == signal.SIGINT else SystemExit(128 + runner.signal)
     if failed:
         rows = ", ".join(failed)
         raise SomeCasesFailed(f"{study.name}: {len(failed)} of {len(study.rows)} rows have cells that failed: {rows}")
+
+
+def _usual_devices(study: StudyDefinition) -> list[str]:
+    """Every GPU, where the study does not say what to compute on; empty for the CPU or what it says."""
+    said = any("device" in dict(overrides) for overrides in (study.overrides, *(row.overrides for row in study.rows)))
+    return [] if said else [f"cuda:{number}" for number in range(torch.cuda.device_count())]
 
 
 class _Runner:
@@ -98,7 +108,8 @@ class _Runner:
 
     def __init__(self, ingredients: Ingredients, slots: int, devices: Sequence[str]) -> None:
         self.ingredients = ingredients
-        self.stopped = 0
+        self.stopped = False
+        self.signal = 0
         self._threads = str(max(1, (os.cpu_count() or 1) // slots))
         self._processes: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
@@ -123,8 +134,6 @@ class _Runner:
             finally:
                 self._devices.put(device)
         if reason is not None:
-            if cell.row.initialisation == "imagenet":  # what cannot be had once is not asked for again
-                self._unavailable[cell.row.name] = reason
             write_text(cell.folder / "failed.json", json.dumps({"reason": reason}, indent=1) + "\n")
         return reason
 
@@ -140,9 +149,17 @@ class _Runner:
             if self.stopped:
                 raise _Stopped
             if code:
-                return _last_line(log, code)
+                refusal = _refusal(log)
+                if refusal and cell.row.initialisation == "imagenet":  # what cannot be had once is not asked for again
+                    self._unavailable[cell.row.name] = refusal
+                return refusal or f"exit code {code}; its output is in {log}"
             seconds[run_id] = round(time.monotonic() - begun, 1)
-        record = {"ingredients": made_of, "commit": commit(), "seconds": seconds, "device": device or "auto"}
+        record = {
+            "ingredients": made_of,
+            "commit": commit(),
+            "seconds": seconds,
+            "device": device or made_of["overrides"].get("device", "cpu"),
+        }
         write_text(cell.folder / "cell.json", json.dumps(record, indent=1) + "\n")
         return None
 
@@ -152,6 +169,12 @@ class _Runner:
             if self.stopped:
                 process.terminate()
 
+    def stop(self) -> None:
+        """End the commands that run and begin no others."""
+        self.stopped = True
+        for process in tuple(self._processes):
+            process.terminate()
+
     @contextmanager
     def ended_by_signals(self) -> Iterator[None]:
         """SIGINT and SIGTERM end the commands that run; cells go on from their checkpoints next time."""
@@ -159,12 +182,11 @@ class _Runner:
             yield
             return
 
-        def stop(number: int, _: Any) -> None:
-            self.stopped = number
-            for process in tuple(self._processes):
-                process.terminate()
+        def stopped_by(number: int, _: Any) -> None:
+            self.signal = number
+            self.stop()
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, stopped_by) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
@@ -172,11 +194,11 @@ class _Runner:
                 signal.signal(number, handler)
 
 
-def _last_line(log: Path, code: int) -> str:
-    """What a command that failed said last; liverseg's own errors are one line."""
+def _refusal(log: Path) -> str | None:
+    """The one line with which liverseg ended a command; None where something else ended it."""
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     own = [line.removeprefix("liverseg: ") for line in lines if line.startswith("liverseg: ")]
-    return own[-1] if own else f"exit code {code}; its output is in {log}"
+    return own[-1] if own else None
 
 
 def read_shard(text: str) -> tuple[int, int]:

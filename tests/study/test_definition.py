@@ -57,7 +57,7 @@ def test_paths_are_relative_to_the_file_and_rows_are_products(write, tmp_path):
 def test_the_studies_of_the_project_are_sound(name, tmp_path):
     from pathlib import Path
 
-    content = yaml.safe_load((Path(__file__).parents[2] / "studies" / f"{name}.yaml").read_text())
+    content = yaml.safe_load((Path(__file__).parents[2] / "studies" / f"{name}.yaml").read_text(encoding="utf-8"))
     (tmp_path / "weights").touch()
     (tmp_path / "study.yaml").write_text(yaml.safe_dump({**content, "lits_weights": "weights"}))
     assert "joint-lits-none" in [row.name for row in read_study(tmp_path / "study.yaml").rows]
@@ -85,6 +85,9 @@ ROW = {"strategy": "joint", "initialisation": "scratch"}
             "initialisation is 'LiTS'; it must be one of scratch, imagenet",
         ),
         ({"rows": [{**ROW, "plan": "freeze"}]}, "plan is 'freeze'; it must be one of none, freeze_encoder, hier"),
+        ({"rows": [{**ROW, "strategy": []}]}, r"strategy is \[\]; it must be one of classification"),
+        ({"overrides": {"fold": 1}}, "overrides has fold, which differs from cell to cell; use the study's folds"),
+        ({"rows": [{**ROW, "overrides": {"seed": 3}}]}, "rows::0: overrides has seed, .* use seeds"),
         ({"rows": [{"strategy": "joint"}]}, "initialisation is None; it must be one of"),
         ({"rows": [{**ROW, "sed": 1}]}, "unknown key 'sed'; did you mean seeds?"),
         ({"rows": [{**ROW, "label": "a/b"}]}, "label is 'a/b'; letters, digits"),
@@ -95,6 +98,11 @@ def test_a_mistake_is_told_in_one_line(write, keys, words):
     with pytest.raises(UsageError, match=words) as caught:
         read_study(write(**keys))
     assert "\n" not in str(caught.value)
+
+
+def test_a_label_that_is_null_is_none(write):
+    (row,) = read_study(write(rows=[{**ROW, "label": None}])).rows
+    assert row.name == "joint-scratch-none"
 
 
 def test_weights_that_rows_start_from_must_be_there(write):

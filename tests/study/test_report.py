@@ -45,7 +45,7 @@ def test_the_report_is_files_of_the_same_bytes_each_time(study, tmp_path):
 
 def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
     _write_images(study)
-    text = write_report(study, tmp_path / "report")[0].read_text()
+    text = write_report(study, tmp_path / "report")[0].read_text(encoding="utf-8")
     assert text.startswith("# Study: by hand\n\n**Phantoms are not patients.**")
     assert "not complete" not in text
     for told in (
@@ -78,13 +78,13 @@ def test_the_page_needs_no_other_file(study, tmp_path):
     _write_images(study)
     _, page, _, *pictures = write_report(study, tmp_path / "report")
     reader = _Reader()
-    reader.feed(page.read_text())
+    reader.feed(page.read_text(encoding="utf-8"))
     assert not reader.open
     assert reader.fetched == []
     inlined = [base64.b64decode(source.removeprefix("data:image/png;base64,")) for source in reader.images]
     assert inlined == [picture.read_bytes() for picture in pictures]
     assert reader.anchors and reader.anchors <= reader.ids
-    assert "prefers-color-scheme: dark" in page.read_text()
+    assert "prefers-color-scheme: dark" in page.read_text(encoding="utf-8")
 
 
 def test_what_is_missing_comes_first_and_with_its_reason(tmp_path):
@@ -95,7 +95,7 @@ def test_what_is_missing_comes_first_and_with_its_reason(tmp_path):
     failed.mkdir(parents=True)
     (failed / "failed.json").write_text(json.dumps({"reason": "no <weights> | here"}))
     markdown, page, *_ = write_report(study, tmp_path / "report")
-    text = markdown.read_text()
+    text = markdown.read_text(encoding="utf-8")
     _, missing, items, *_ = text.split("\n\n")
     assert missing.startswith("**This study is not complete: 14 of 16 cells are missing.**")
     assert items.splitlines() == [
@@ -106,20 +106,20 @@ def test_what_is_missing_comes_first_and_with_its_reason(tmp_path):
         "- `joint-scratch-none`, all cells: not run yet",
     ]
     assert "not available: no <weights> \\| here" in text
-    assert "not available: no &lt;weights&gt; | here" in page.read_text()
+    assert "not available: no &lt;weights&gt; | here" in page.read_text(encoding="utf-8")
     assert "No two rows with results can be compared yet." in text
 
 
 def test_images_that_are_elsewhere_leave_out_one_picture(study, tmp_path):
     paths = write_report(study, tmp_path / "report")
     assert not any(path.name in ("slices.png", "training.png") for path in paths)
-    assert "Slices with the first seed: left out" in paths[0].read_text()
+    assert "Slices with the first seed: left out" in paths[0].read_text(encoding="utf-8")
 
 
 def test_other_data_are_for_research(tmp_path):
     study = write_study(tmp_path, source="a hospital", scored="validation")
     fill_cell(study, "joint-lits-none", 0, 0)
-    text = write_report(study, tmp_path / "report")[0].read_text()
+    text = write_report(study, tmp_path / "report")[0].read_text(encoding="utf-8")
     assert "Research only, not a medical device" in text and "Phantoms" not in text
     assert "these are not test results" in text
 
