@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -10,13 +11,14 @@ import time
 import pytest
 import yaml
 
-from liverseg.errors import ExitCode, UsageError
-from liverseg.inference import SomeCasesFailed
+from liverseg.errors import ExitCode, LiversegError, UsageError
+from liverseg.inference import SomeCasesFailed, find_bundle
 from liverseg.study import read_study
-from liverseg.study.cells import study_cells
+from liverseg.study.cells import Ingredients, study_cells
+from liverseg.study.folds import write_fold_lists
 from liverseg.study.run import read_shard, run_study
 
-TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu"}
+TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver_crop": None}
 
 
 @pytest.fixture
@@ -73,8 +75,13 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path):
     assert record["ingredients"]["lits_weights_sha256"]
     assert {*record["seconds"]} == {"training", "evaluating"}
     first = (checkpoint.parent / "training.log").read_text().splitlines()[0]
-    assert "monai.bundle run training" in first
-    assert "--initialisation lits" in first
+    words = shlex.split(first)  # a shell sees the same words, quotes and brackets among them
+    assert words[:2] == ["cd", str(find_bundle("liver_lesion_joint"))]
+    assert words[words.index("--config_file") + 1] == (
+        "['configs/train.yaml','configs/phantom.yaml','configs/strategies/ynet.yaml']"
+    )
+    assert words[words.index("--initialisation") + 1] == "lits"
+    assert record["device"] == "cpu"
 
     # a complete study runs nothing; a changed one begins the changed cells anew
     before = (checkpoint.parent / "cell.json").stat().st_mtime_ns
@@ -121,6 +128,42 @@ def test_what_cannot_be_had_is_recorded_and_the_rest_goes_on(write, tmp_path, ca
     assert failed["reason"].startswith("initialisation imagenet: there are ImageNet weights of SE-ResNet-50 alone")
     assert (cells / "classification-scratch-none" / "fold0-seed0" / "cell.json").exists()
     assert failed["reason"] in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_ends_the_study_at_once(write, tmp_path):
+    cells = tmp_path / "study" / "cells"
+    cells.mkdir(parents=True)
+    (cells / "classification-lits-none").write_text("a file where the row's folder should be")
+    with pytest.raises(LiversegError, match=r"fold0-seed0: the study cannot write there"):
+        run_study(read_study(write()), workers=1)
+    ended = {path.name for path in cells.glob("ynet-lits-none/*/*.json")} - {"started.json"}
+    assert not ended  # neither complete nor failed: it was not waited for
+
+
+def test_a_cell_is_scored_as_it_was_trained(write):
+    overrides = {"liver_crop": None, "deep_supervision": False, "device": "cuda:7"}
+    study = read_study(write(overrides=overrides))
+    lists = write_fold_lists(study)
+    (cell, *_) = study_cells(study, (0,))
+    commands = Ingredients(study, lists).commands(cell, device="cpu")
+    for words in commands.values():
+        assert words[words.index("--liver_crop") + 1] == "null"
+        assert words[words.index("--device") + 1] == "cpu"  # what the command line says is stronger
+    assert "--deep_supervision" in commands["training"]
+    assert "--deep_supervision" not in commands["evaluating"]  # read from the weights' record there
+
+
+def test_other_imagenet_weights_make_another_cell(write, tmp_path):
+    rows = [{"strategy": "joint", "initialisation": ["imagenet", "scratch"]}]
+    study = read_study(write(rows=rows, imagenet_weights="published.pth"))
+    lists = write_fold_lists(study)
+    made_of = []
+    for content in ("one", "two"):
+        (tmp_path / "published.pth").write_text(content)
+        made_of.append([Ingredients(study, lists).of(cell) for cell in study_cells(study, (0,))])
+    (imagenet, scratch), (imagenet_after, scratch_after) = made_of
+    assert imagenet != imagenet_after
+    assert scratch == scratch_after
 
 
 @pytest.mark.parametrize("text", ["0/2", "3/2", "2", "a/b", "1/"])
