@@ -9,7 +9,10 @@ from typing import Any, NamedTuple
 
 from liverseg.errors import UsageError
 
-__all__ = ["check_values"]
+__all__ = ["INITIALISATIONS", "check_values"]
+
+INITIALISATIONS = ("scratch", "imagenet", "lits")
+"""What a training of the joint bundle may start from."""
 
 
 class _Rule(NamedTuple):
@@ -93,7 +96,7 @@ _RULES = {
     "head_factor": _number(0),
     "hu_window": _Rule(_window, "two numbers, the lower first, in HU"),
     "learning_rate": _number(0),
-    "initialisation": _word("scratch", "imagenet", "lits"),
+    "initialisation": _word(*INITIALISATIONS),
     "lesion_free": _number(highest=1),
     "liver_crop": _whole(1, or_none=True),
     "min_lesion_ml": _number(),

@@ -23,6 +23,7 @@ __all__ = [
     "calibration_error",
     "confusion",
     "confusion_table",
+    "confusions",
     "macro_f1_of",
     "mean_auc",
     "reliability",
@@ -36,8 +37,8 @@ _SIDE = _TYPES + 1
 _BINS = 10
 
 
-def confusion(true: Sequence[str], pred: Sequence[str]) -> np.ndarray:
-    """Counts (types + 1, types + 1): see the module's text.
+def confusions(true: Sequence[str], pred: Sequence[str]) -> np.ndarray:
+    """The confusion matrix of each lesion or slice by itself, flattened, (lesions, (types + 1)²): to be summed.
 
     Args:
         true: type of each lesion or slice; empty for a predicted lesion that is none.
@@ -50,10 +51,15 @@ def confusion(true: Sequence[str], pred: Sequence[str]) -> np.ndarray:
     unknown = [name for name in (*true, *pred) if name not in index]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no lesion type; there are {', '.join(LESION_TYPES)}")
-    counts = np.zeros((_SIDE, _SIDE), dtype=np.int64)
-    np.add.at(counts, ([index[name] for name in true], [index[name] for name in pred]), 1)
-    counts[_TYPES, _TYPES] = 0
+    cells = [index[one] * _SIDE + index[other] for one, other in zip(true, pred, strict=True)]
+    counts = np.eye(_SIDE * _SIDE, dtype=np.int64)[cells]
+    counts[:, -1] = 0
     return counts
+
+
+def confusion(true: Sequence[str], pred: Sequence[str]) -> np.ndarray:
+    """Counts (types + 1, types + 1): see the module's text; arguments and errors as for `confusions`."""
+    return confusions(true, pred).sum(axis=0).reshape(_SIDE, _SIDE)
 
 
 def confusion_table(counts: np.ndarray) -> pd.DataFrame:

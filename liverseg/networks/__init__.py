@@ -5,6 +5,7 @@ from liverseg.networks.imagenet import transfer_imagenet
 from liverseg.networks.measuring import MeasuringUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
+from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.strategies import recorded_network
 from liverseg.networks.transfer import (
     TransferReport,
@@ -32,6 +33,7 @@ __all__ = [
     "SEResUNet",
     "SlabClassifier",
     "SlabInput",
+    "SlabNetwork",
     "SlabOutput",
     "TransferReport",
     "WeightsRecord",

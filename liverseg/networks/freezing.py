@@ -31,8 +31,9 @@ class Freezable(nn.Module):
         Raises:
             UsageError: if the network has no such part.
         """
+        there = {name for name, _ in self.named_modules() if name}
         for part in parts:
-            if part not in {name for name, _ in self.named_modules() if name}:
+            if part not in there:
                 own = ", ".join(name for name, _ in self.named_children())
                 raise UsageError(f"no part {part!r} of the network to freeze; there are {own} and their parts")
         self.frozen = tuple(parts)

@@ -14,9 +14,8 @@ from torch.hub import load_state_dict_from_url
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_file
-from liverseg.networks.se_resunet import SEResUNet
+from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.transfer import TransferReport
-from liverseg.networks.typed import SlabClassifier
 from liverseg.networks.weights import read_state
 
 __all__ = ["IMAGENET_URL", "imagenet_encoder", "transfer_imagenet"]
@@ -55,7 +54,7 @@ def imagenet_encoder(published: Mapping[str, torch.Tensor]) -> dict[str, torch.T
     return encoder
 
 
-def transfer_imagenet(network: SEResUNet | SlabClassifier, path: str | os.PathLike | None) -> TransferReport:
+def transfer_imagenet(network: SlabNetwork, path: str | os.PathLike | None) -> TransferReport:
     """Start the encoder of a full-size network from ImageNet weights, in place.
 
     Args:
@@ -73,7 +72,8 @@ def transfer_imagenet(network: SEResUNet | SlabClassifier, path: str | os.PathLi
         )
     source = IMAGENET_URL if path is None else str(path)
     theirs = imagenet_encoder(_downloaded() if path is None else _from_file(Path(path)))
-    own = network.encoder.state_dict()
+    encoder = network.get_submodule("encoder")
+    own = encoder.state_dict()
     unfit = [name for name, tensor in own.items() if name not in theirs or theirs[name].shape != tensor.shape]
     unfit = [name for name in unfit if not name.endswith("num_batches_tracked")]  # older torch did not count batches
     if unfit:
@@ -82,7 +82,7 @@ def transfer_imagenet(network: SEResUNet | SlabClassifier, path: str | os.PathLi
             f"shape, {unfit[0]} for one; {_HOW_TO_SUPPLY}"
         )
     loaded = {name: tensor for name, tensor in theirs.items() if name in own}
-    network.encoder.load_state_dict(loaded, strict=False)
+    encoder.load_state_dict(loaded, strict=False)
     names = tuple(f"encoder.{name}" for name in loaded)
     left = {name: "ImageNet has no such part" for name in network.state_dict() if name not in names}
     return TransferReport(loaded=names, left=left)

@@ -151,9 +151,10 @@ class MeasuringUNet(SEResUNet):
         slab = padded(x)
         height, width = x.shape[2], x.shape[3]
         features = self.decoder(slab, self.encoder(slab))
-        maps = self._maps(slab, features, height, width)
+        whole = self.head(features[0])
+        maps = self._maps(whole, features, height, width)
         # measurements need float32: a spread is a small difference of large squares
-        lesion = torch.softmax(self.head(features[0]).detach().float(), dim=1)[:, LESION:]
+        lesion = torch.softmax(whole.detach().float(), dim=1)[:, LESION:]
         with torch.autocast(slab.device.type, enabled=False):
             coarse = self.type_head(slab.float(), lesion, features[2].float())
         types = functional.interpolate(coarse, scale_factor=float(_STRIDE), mode="bilinear", align_corners=False)

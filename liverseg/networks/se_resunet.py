@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from monai.networks.nets import SEResNet50
@@ -13,7 +12,7 @@ from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.networks.blocks import SE_REDUCTION, DecoderStage, LastStage, SEResidualBlock
-from liverseg.networks.freezing import Freezable
+from liverseg.networks.slab_network import SlabNetwork
 
 __all__ = [
     "SIZES",
@@ -138,7 +137,7 @@ class SEResUNetDecoder(nn.Module):
         return [self.stage1(at_2, slab), at_2, at_4, at_8]
 
 
-class SEResUNet(Freezable):
+class SEResUNet(SlabNetwork):
     """U-Net with SE-ResNet encoder, long skip connections and an SE residual block in every decoder stage.
 
     After Heker & Greenspan 2020; the widths of the decoder are ours. Tensor names are grouped as `encoder.*`,
@@ -162,13 +161,9 @@ class SEResUNet(Freezable):
     def __init__(
         self, size: str = "full", in_channels: int = 3, out_channels: int = 5, deep_supervision: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(size, in_channels, out_channels, deep_supervision)
         numbers = numbers_of(size)
-        self.size = size
         self.stride = _STRIDE
-        self.in_channels = in_channels
-        self.out_channels = out_channels
-        self.deep_supervision = deep_supervision
         self.encoder = SEResUNetEncoder(numbers, in_channels)
         self.decoder = SEResUNetDecoder(numbers, in_channels)
         self.head = nn.Conv2d(numbers.decoder[4], out_channels, kernel_size=1)
@@ -177,15 +172,6 @@ class SEResUNet(Freezable):
             for stride, channels in zip(_AUX_STRIDES, numbers.decoder[3:0:-1], strict=True):
                 self.aux_heads[f"stride{stride}"] = nn.Conv2d(channels, out_channels, kernel_size=1)
         self.apply(initialise)
-
-    def arguments(self) -> dict[str, Any]:
-        """What the network was built with; `SEResUNet(**arguments)` builds it again."""
-        return {
-            "size": self.size,
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "deep_supervision": self.deep_supervision,
-        }
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Logits of a batch of slabs of any height and width.
@@ -198,18 +184,19 @@ class SEResUNet(Freezable):
             final map, then the maps made at strides 2, 4 and 8, enlarged to full size.
         """
         slab = padded(x)
-        return self._maps(slab, self.decoder(slab, self.encoder(slab)), x.shape[2], x.shape[3])
+        features = self.decoder(slab, self.encoder(slab))
+        return self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
 
-    def _maps(self, slab: torch.Tensor, features: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
-        """Logits from the decoder's features of a padded slab, cut back to the slab's own size."""
-        logits = self.head(features[0])[:, :, :height, :width]
+    def _maps(self, whole: torch.Tensor, features: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
+        """The padded slab's logits cut back to its own size; while learning deeply, the coarser maps behind them."""
+        logits = whole[:, :, :height, :width]
         if not (self.training and self.deep_supervision):
             return logits
         maps = [logits]
         for level, head in enumerate(self.aux_heads.values()):
             coarse = head(features[level + 1])
             enlarged = functional.interpolate(
-                coarse, size=[slab.shape[2], slab.shape[3]], mode="bilinear", align_corners=False
+                coarse, size=[whole.shape[2], whole.shape[3]], mode="bilinear", align_corners=False
             )
             maps.append(enlarged[:, :, :height, :width])
         return torch.stack(maps, dim=1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 
-from liverseg.errors import LiversegError
 from liverseg.networks.measuring import MeasuringUNet
 from liverseg.networks.se_resunet import SEResUNet
-from liverseg.networks.weights import read_record
+from liverseg.networks.weights import record_if_any
 
 __all__ = ["recorded_network"]
 
@@ -20,8 +19,5 @@ def recorded_network(weights: str | os.PathLike | None) -> type[SEResUNet]:
     Never raises: a config asks before it knows whether the weights are there, and loading refuses what does not fit, a
     Y-Net's or a classifier's weights among it: they do not say which type which lesion has.
     """
-    try:
-        record = read_record(weights) if weights is not None else None
-    except LiversegError:
-        return SEResUNet
+    record = record_if_any(weights)
     return SEResUNet if record is None else _FOR_VOLUMES.get(record.network, SEResUNet)

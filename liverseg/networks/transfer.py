@@ -12,8 +12,7 @@ import torch
 from liverseg.errors import LiversegError
 from liverseg.labels import label_names, labels_for
 from liverseg.networks.record import SlabInput, WeightsRecord
-from liverseg.networks.se_resunet import SEResUNet
-from liverseg.networks.typed import SlabClassifier
+from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.weights import read_record, read_weights
 
 __all__ = ["TransferReport", "load_weights", "record_differences", "transfer_weights", "without_aux_heads"]
@@ -49,7 +48,7 @@ class TransferReport:
 
 def record_differences(
     record: WeightsRecord,
-    network: SEResUNet | SlabClassifier,
+    network: SlabNetwork,
     seen: SlabInput | None = None,
     head: bool = True,
 ) -> list[str]:
@@ -83,7 +82,7 @@ def without_aux_heads(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tens
 
 
 def load_weights(
-    network: SEResUNet | SlabClassifier,
+    network: SlabNetwork,
     path: str | os.PathLike,
     *,
     seen: SlabInput | None = None,
@@ -112,9 +111,7 @@ def load_weights(
     return record
 
 
-def transfer_weights(
-    network: SEResUNet | SlabClassifier, path: str | os.PathLike, *, seen: SlabInput
-) -> TransferReport:
+def transfer_weights(network: SlabNetwork, path: str | os.PathLike, *, seen: SlabInput) -> TransferReport:
     """Carry encoder and decoder from pre-training into a network, in place; its heads stay as they are.
 
     A classifier has no decoder and takes the encoder alone.

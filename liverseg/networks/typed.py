@@ -10,8 +10,8 @@ from torch import nn
 from liverseg.errors import UsageError
 from liverseg.labels import LESION_TYPES
 from liverseg.networks.blocks import SEResidualBlock
-from liverseg.networks.freezing import Freezable
 from liverseg.networks.se_resunet import SEResUNet, SEResUNetEncoder, initialise, numbers_of, padded
+from liverseg.networks.slab_network import SlabNetwork
 
 __all__ = ["BRANCHES", "SlabClassifier", "SlabOutput", "YNet"]
 
@@ -88,11 +88,12 @@ class YNet(SEResUNet):
         """Maps as `SEResUNet` gives them, and the slab's type logits (batch, lesion types)."""
         slab = padded(x)
         bottleneck = self.encoder(slab)
-        maps = self._maps(slab, self.decoder(slab, bottleneck), x.shape[2], x.shape[3])
+        features = self.decoder(slab, bottleneck)
+        maps = self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
         return SlabOutput(maps, self.type_head(bottleneck[-1]))
 
 
-class SlabClassifier(Freezable):
+class SlabClassifier(SlabNetwork):
     """Classification alone: the encoder and a fully connected layer name the slab; nothing is outlined.
 
     Args:
@@ -108,23 +109,11 @@ class SlabClassifier(Freezable):
     def __init__(
         self, size: str = "full", in_channels: int = 3, out_channels: int = 0, deep_supervision: bool = False
     ) -> None:
-        super().__init__()
+        super().__init__(size, in_channels, out_channels, deep_supervision=False)
         numbers = numbers_of(size)
-        self.size = size
-        self.in_channels = in_channels
-        self.out_channels = out_channels
         self.encoder = SEResUNetEncoder(numbers, in_channels)
         self.type_head = _type_head(numbers.encoder[-1], "plain")
         self.apply(initialise)
-
-    def arguments(self) -> dict[str, Any]:
-        """What the network was built with."""
-        return {
-            "size": self.size,
-            "in_channels": self.in_channels,
-            "out_channels": self.out_channels,
-            "deep_supervision": False,
-        }
 
     def forward(self, x: torch.Tensor) -> SlabOutput:
         """Type logits (batch, lesion types) of slabs (batch, in_channels, H, W), HU windowed to [-1, 1]."""

@@ -28,6 +28,7 @@ __all__ = [
     "read_record",
     "read_state",
     "read_weights",
+    "record_if_any",
     "recorded_size",
     "recorded_slab_spacing",
     "save_state",
@@ -154,17 +155,18 @@ def recorded_size(weights: str | os.PathLike | None, default: str = "full") -> s
 
     Never raises: a config asks before it knows whether the weights are there, and loading refuses them later.
     """
-    record = _record_if_any(weights)
+    record = record_if_any(weights)
     return default if record is None else str(record.arguments["size"])
 
 
 def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
     """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
-    record = _record_if_any(weights)
+    record = record_if_any(weights)
     return None if record is None else record.seen.slab_spacing_mm
 
 
-def _record_if_any(weights: str | os.PathLike | None) -> WeightsRecord | None:
+def record_if_any(weights: str | os.PathLike | None) -> WeightsRecord | None:
+    """The record of a weights file; None where there is no file or no sound record to tell. Never raises."""
     try:
         return read_record(weights) if weights is not None else None
     except LiversegError:

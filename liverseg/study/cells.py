@@ -96,13 +96,11 @@ class Ingredients:
         }
         self._of_evaluation = set(ConfigParser.load_config_file(self.bundle / "configs" / "evaluate.yaml"))
         self._versions = package_versions()
+        self._config_hashes = {row.strategy: self._hash_of_configs(row) for row in study.rows}
 
     def of(self, cell: Cell) -> dict[str, Any]:
         """A cell's ingredients, JSON-able."""
         row = cell.row
-        digest = hashlib.sha256()
-        for name in (*self._configs(row), "evaluate"):
-            digest.update((self.bundle / "configs" / f"{name}.yaml").read_bytes())
         return {
             "strategy": row.strategy,
             "initialisation": row.initialisation,
@@ -113,7 +111,7 @@ class Ingredients:
             "scored": self.study.scored,
             "overrides": self._overrides(row),
             "configs": list(self._configs(row)),
-            "configs_sha256": digest.hexdigest(),
+            "configs_sha256": self._config_hashes[row.strategy],
             "datalist_sha256": self._lists[cell.fold],
             "lits_weights_sha256": self._weights.get("lits") if row.initialisation == "lits" else None,
             "versions": self._versions,
@@ -153,6 +151,12 @@ class Ingredients:
 
     def _configs(self, row: Row) -> tuple[str, ...]:
         return (*self.study.configs, f"strategies/{row.strategy}")
+
+    def _hash_of_configs(self, row: Row) -> str:
+        digest = hashlib.sha256()
+        for name in (*self._configs(row), "evaluate"):
+            digest.update((self.bundle / "configs" / f"{name}.yaml").read_bytes())
+        return digest.hexdigest()
 
     def _overrides(self, row: Row) -> dict[str, Any]:
         return {**dict(self.study.overrides), **dict(row.overrides)}

@@ -17,10 +17,10 @@ from monai.bundle import ConfigParser
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_file
 from liverseg.inference import find_bundle
+from liverseg.values import INITIALISATIONS
 
-__all__ = ["INITIALISATIONS", "Row", "StudyDefinition", "read_study"]
+__all__ = ["Row", "StudyDefinition", "read_study"]
 
-INITIALISATIONS = ("scratch", "imagenet", "lits")
 _SCORED = ("test", "validation")
 _SAID_ELSEWHERE = {
     "dataset_dir": "the study's dataset_dir",
@@ -46,7 +46,7 @@ class Row:
 
     Attributes:
         strategy: an overlay in the bundle's `configs/strategies`.
-        initialisation: one of `INITIALISATIONS`.
+        initialisation: one of `liverseg.values.INITIALISATIONS`.
         plan: a fine-tuning plan of the bundle.
         label: tells rows of the same three apart, e.g. variants with other overrides; empty for none.
         seeds: trained once for each.

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liverseg.study.comparisons import Comparison, find
-from liverseg.study.definition import INITIALISATIONS
 from liverseg.study.figures import Figures
 from liverseg.study.measures import MEASURES
 from liverseg.study.printed import MIDL, printed
 from liverseg.study.results import StudyResults
+from liverseg.values import INITIALISATIONS
 
 __all__ = ["EQUIVALENT", "Evidence", "Expectation", "check_expectations"]
 

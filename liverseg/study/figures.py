@@ -13,11 +13,9 @@ from liverseg.evaluation.intervals import Estimate, bootstrap, patient_weights
 from liverseg.evaluation.types import calibration_error, mean_auc
 from liverseg.labels import LESION_TYPES
 from liverseg.study.measures import LESION_MEASURES, MEASURES, Measure
-from liverseg.study.results import RowResults, StudyResults
+from liverseg.study.results import CELL_KEYS, RowResults, StudyResults
 
 __all__ = ["Figure", "Figures", "named", "patient_means", "row_figures", "type_probabilities", "weights_for"]
-
-_KEYS = ["fold", "seed", "patient"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def _cell_sums(row: RowResults, measure: Measure) -> pd.DataFrame | None:
     parts = measure.parts(frame)
     if parts is None:
         return None
-    sums = parts.groupby([frame[key] for key in _KEYS]).sum()
+    sums = parts.groupby([frame[key] for key in CELL_KEYS]).sum()
     # a patient without a lesion on either side has no line in lesions.csv, and yet was scored
     return sums.reindex(pd.MultiIndex.from_frame(row.scored), fill_value=0.0).sort_index()
 

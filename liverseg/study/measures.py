@@ -16,8 +16,6 @@ from liverseg.labels import LESION_TYPES
 
 __all__ = ["CONFUSION", "LESION_CONFUSION", "LESION_MEASURES", "MEASURES", "Measure"]
 
-_SIDE = len(LESION_TYPES) + 1
-
 
 @dataclass(frozen=True)
 class Measure:
@@ -96,11 +94,7 @@ def _lesion_confusions(lesions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _flattened(true: pd.Series, pred: pd.Series) -> pd.DataFrame:
-    index = {**{name: number for number, name in enumerate(LESION_TYPES)}, "": len(LESION_TYPES)}
-    cells = true.map(index).to_numpy(int) * _SIDE + pred.map(index).to_numpy(int)
-    counts = np.eye(_SIDE * _SIDE)[cells]
-    counts[:, -1] = 0  # neither a lesion nor called one
-    return pd.DataFrame(counts, index=true.index)
+    return pd.DataFrame(types.confusions(true.tolist(), pred.tolist()), index=true.index)
 
 
 def _rate_of(rate: Callable[[np.ndarray], np.ndarray], number: int) -> Callable[[np.ndarray], np.ndarray]:

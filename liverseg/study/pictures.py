@@ -14,13 +14,13 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from liverseg.errors import LiversegError
-from liverseg.evaluation.types import FALSE_POSITIVE, MISSED, reliability
+from liverseg.evaluation.types import FALSE_POSITIVE, confusion_table, reliability
 from liverseg.files import whole_file
 from liverseg.labels import LESION_TYPES
-from liverseg.study.definition import INITIALISATIONS
 from liverseg.study.figures import named, patient_means
 from liverseg.study.measures import CONFUSION, LESION_CONFUSION
 from liverseg.study.results import RowResults, StudyResults
+from liverseg.values import INITIALISATIONS
 
 __all__ = ["confusion_picture", "reliability_picture", "save_picture", "training_picture"]
 
@@ -47,13 +47,14 @@ def confusion_picture(results: StudyResults, path: Path, of_lesions: bool) -> bo
     for row in _main_rows(results):
         counts = patient_means(row, measure)
         if counts is not None:
-            counted[row.name] = counts.sum().to_numpy().reshape(_SIDE, _SIDE)
+            counted[row.name] = confusion_table(counts.sum().to_numpy().reshape(_SIDE, _SIDE))
     rows = [row for row in _main_rows(results) if row.name in counted]
     if not rows:
         return False
 
     def draw(axes: Axes, row: RowResults) -> None:
-        counts = counted[row.name] if of_lesions else counted[row.name][:-1]
+        table = counted[row.name] if of_lesions else counted[row.name].drop(index=FALSE_POSITIVE)
+        counts = table.to_numpy()
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for (line, column), count in np.ndenumerate(counts):
@@ -62,8 +63,8 @@ def confusion_picture(results: StudyResults, path: Path, of_lesions: bool) -> bo
             text = f"{count:.0f}" if line == _SIDE - 1 else f"{count:.0f}\n{100 * shares[line, column]:.0f} %"
             color = "white" if shares[line, column] > 0.6 else "black"
             axes.text(column, line, text, ha="center", va="center", fontsize=8, color=color)
-        axes.set_xticks(range(_SIDE), [*LESION_TYPES, MISSED], fontsize=8, rotation=30, ha="right")
-        axes.set_yticks(range(len(counts)), [*LESION_TYPES, FALSE_POSITIVE][: len(counts)], fontsize=8)
+        axes.set_xticks(range(_SIDE), table.columns, fontsize=8, rotation=30, ha="right")
+        axes.set_yticks(range(len(table)), table.index, fontsize=8)
 
     _grid_of_rows(rows, draw, path, width=3.0, height=2.7 if of_lesions else 2.4, xlabel="named", ylabel="true")
     return True

@@ -19,10 +19,11 @@ from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
 from liverseg.study.pictures import save_picture
 from liverseg.study.results import RowResults, StudyResults
+from liverseg.transforms import HUWindow
 
 __all__ = ["ChosenSlice", "choose_slices", "qualitative_picture", "shown_rows"]
 
-_WINDOW_HU = (-200, 250)
+_WINDOW = HUWindow()  # what the networks see
 _MARGIN = 12  # pixels around the liver
 _PANEL_INCHES = 2.0
 _WRONG = "#b00020"
@@ -100,7 +101,7 @@ def qualitative_picture(results: StudyResults, path: Path) -> bool:
         box = _view(truth)
         aspect = volume.spacing_mm[1] / volume.spacing_mm[2]
         for axes in grid[line]:
-            axes.imshow(hu[box], cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], aspect=aspect)
+            axes.imshow(hu[box], cmap="gray", vmin=_WINDOW.lower, vmax=_WINDOW.upper, aspect=aspect)
             axes.set_xticks([])
             axes.set_yticks([])
         grid[line][0].set_ylabel(f"{one.reason}\n{item.patient}, slice {one.slice}", fontsize=8)

@@ -16,9 +16,10 @@ from liverseg.files import is_file
 from liverseg.study.cells import Cell, study_cells
 from liverseg.study.definition import Row, StudyDefinition
 
-__all__ = ["RowResults", "StudyResults", "read_results"]
+__all__ = ["CELL_KEYS", "RowResults", "StudyResults", "read_results"]
 
-_KEYS = ["fold", "seed", "patient"]
+CELL_KEYS = ["fold", "seed", "patient"]
+"""Columns that tell one patient of one cell from another."""
 _TEXT = {"patient", "image", "true_type", "pred_type"}
 _OTHER_SETTINGS = "made with other settings than the study now has"
 
@@ -56,7 +57,7 @@ class RowResults:
     @cached_property
     def scored(self) -> pd.DataFrame:
         """Each patient of each cell once: columns fold, seed, patient."""
-        return self.units[_KEYS].drop_duplicates()
+        return self.units[CELL_KEYS].drop_duplicates()
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _same_settings(study: StudyDefinition, row: Row, record: dict[str, Any]) -> 
 
 
 def _nothing() -> pd.DataFrame:
-    return pd.DataFrame(columns=[*_KEYS, "number"])
+    return pd.DataFrame(columns=[*CELL_KEYS, "number"])
 
 
 def _read_table(cell: Cell, name: str, needed: bool) -> pd.DataFrame | None:

@@ -13,7 +13,6 @@ from liverseg.training.metrics import SlabScores
 from liverseg.training.optimisation import optimizer_in_words, parameter_groups, schedule_in_words
 from liverseg.training.outputs import as_prediction
 from liverseg.training.run import (
-    INITIALISATIONS,
     RunData,
     load_for_evaluation,
     load_run_data,
@@ -24,7 +23,6 @@ from liverseg.training.run import (
 from liverseg.training.scalars import ValidationScalars
 
 __all__ = [
-    "INITIALISATIONS",
     "AheadDataLoader",
     "AugmentedBatch",
     "BestWeights",

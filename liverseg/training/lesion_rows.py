@@ -94,16 +94,15 @@ class LesionRows:
             return
         item = self.dataset.data[self._unit]
         volume = self.dataset.store[item]
-        spacing = volume.spacing_mm
+        spacing: Sequence[float] = volume.spacing_mm
         pred, true = (np.stack(planes) for planes in ([p for p, _, _ in self._planes], [t for _, t, _ in self._planes]))
         weights = [own for _, _, own in self._planes if own is not None]
         together = np.concatenate(weights, axis=1) if weights else None
         types = {"typed": together is not None, "true_typed": volume.present.shape[1] == len(JOINT_LABELS)}
         if item.slice is not None:
-            self.slices[str(self._unit)] = pred[0]
-            found = compare_lesions(pred[0], true[0], spacing[1:], together, **types)
-        else:
-            found = compare_lesions(pred, true, spacing, together, **types)
+            pred, true, spacing = pred[0], true[0], spacing[1:]
+            self.slices[str(self._unit)] = pred
+        found = compare_lesions(pred, true, spacing, together, **types)
         for column, value in (("slice", item.slice), ("image", item.image), ("patient", item.patient)):
             found.insert(0, column, "" if value is None else value)
         self._tables.append(found)

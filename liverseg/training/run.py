@@ -13,9 +13,8 @@ from liverseg.errors import LiversegError
 from liverseg.files import file_hash, is_dir, is_file, list_folder, write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
 from liverseg.networks import (
-    SEResUNet,
-    SlabClassifier,
     SlabInput,
+    SlabNetwork,
     TransferReport,
     WeightsRecord,
     load_weights,
@@ -25,7 +24,6 @@ from liverseg.networks import (
 )
 
 __all__ = [
-    "INITIALISATIONS",
     "RunData",
     "load_for_evaluation",
     "load_run_data",
@@ -33,8 +31,6 @@ __all__ = [
     "start_from",
     "write_transfer",
 ]
-
-INITIALISATIONS = ("scratch", "imagenet", "lits")
 
 
 @dataclass(frozen=True)
@@ -107,9 +103,7 @@ def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: i
         raise LiversegError(f"{datalist}: its labels are {theirs}; this bundle's are {ours}: take a list of this kind")
 
 
-def run_record(
-    network: SEResUNet | SlabClassifier, seen: SlabInput, datalist: str | os.PathLike, fold: int
-) -> WeightsRecord:
+def run_record(network: SlabNetwork, seen: SlabInput, datalist: str | os.PathLike, fold: int) -> WeightsRecord:
     """The record of a network about to be trained on an input: epoch 0, no metrics yet.
 
     Its weights are kept without auxiliary heads, so it tells of a network without deep supervision.
@@ -130,7 +124,7 @@ def run_record(
 
 
 def load_for_evaluation(
-    network: SEResUNet | SlabClassifier,
+    network: SlabNetwork,
     weights: str | os.PathLike,
     seen: SlabInput,
     datalist: str | os.PathLike,
@@ -175,7 +169,7 @@ def load_for_evaluation(
 
 
 def start_from(
-    network: SEResUNet | SlabClassifier,
+    network: SlabNetwork,
     initialisation: str,
     seen: SlabInput,
     pretrain_weights: str | None = None,
@@ -185,7 +179,7 @@ def start_from(
 
     Args:
         network: of any strategy, changed in place.
-        initialisation: one of `INITIALISATIONS`.
+        initialisation: one of `liverseg.values.INITIALISATIONS`.
         seen: the run's input, which the weights must have been trained with.
         pretrain_weights: exported weights, for `lits`.
         imagenet_weights: local file, for `imagenet`; None downloads them.
