@@ -1,6 +1,6 @@
 """Training and evaluation glue: losses, scores, handlers."""
 
-from liverseg.training.batches import AheadDataLoader, AugmentedBatch, batches_ahead
+from liverseg.training.batches import AheadDataLoader, AugmentedBatch, WholeSlices, batches_ahead
 from liverseg.training.best import BestWeights
 from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.collate import collate_whole_slices
@@ -38,6 +38,7 @@ __all__ = [
     "SlabScores",
     "StackedDeepSupervisionLoss",
     "ValidationScalars",
+    "WholeSlices",
     "as_prediction",
     "batches_ahead",
     "collate_whole_slices",

@@ -14,7 +14,7 @@ from monai.utils import CommonKeys
 
 from liverseg.transforms import HUWindow, resample_views, salt_and_pepper
 
-__all__ = ["AheadDataLoader", "AugmentedBatch", "batches_ahead"]
+__all__ = ["AheadDataLoader", "AugmentedBatch", "WholeSlices", "batches_ahead"]
 
 
 class AugmentedBatch:
@@ -48,6 +48,23 @@ class AugmentedBatch:
         seen, named = resample_views(image, label, views, self.crop_size)
         windowed = self.hu_window(seen + offset[:, None, None, None])
         return salt_and_pepper(windowed, batch["noisy"]), named
+
+
+class WholeSlices:
+    """An evaluator's `prepare_batch`: slices on the network's device, with their own sizes for `SlabBatchInferer`."""
+
+    def __call__(
+        self, batch: Mapping[str, Any], device: torch.device | str, non_blocking: bool = False, **_: Any
+    ) -> tuple[torch.Tensor, torch.Tensor, tuple[()], dict[str, Any]]:
+        """Image, label, and the inferer's further arguments.
+
+        Args:
+            batch: what `collate_whole_slices` gives.
+            device: the network's.
+            non_blocking: passed on to the moves.
+        """
+        image, label = (batch[key].to(device, non_blocking=non_blocking) for key in (CommonKeys.IMAGE, CommonKeys.LABEL))
+        return image, label, (), {"sizes": batch["size"].tolist()}
 
 
 def batches_ahead(device: torch.device) -> int:

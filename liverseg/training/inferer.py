@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,11 +25,57 @@ class SlabBatchInferer(Inferer):
         self.amp = amp
 
     def __call__(
+        self,
+        inputs: torch.Tensor,
+        network: Callable[..., Any],
+        *args: Any,
+        sizes: Sequence[Sequence[int]] | None = None,
+        **kwargs: Any,
+    ) -> torch.Tensor | SlabOutput:
+        """Float32 logits: a map, or a `SlabOutput` where the network gives one.
+
+        Args:
+            inputs: (batch, slab slices, H, W).
+            network: what to run.
+            args: for the network.
+            sizes: height and width of each slab's own part, its first rows and columns. The network is run on these
+                parts, all of one size at a time, so that what it says of a slab does not depend on the others; outside
+                them logits are 0. None for slabs that fill the batch.
+            kwargs: for the network.
+        """
+        groups: dict[tuple[int, int], list[int]] = {}
+        for row, (height, width) in enumerate(sizes or ()):
+            groups.setdefault((height, width), []).append(row)
+        if {*groups} <= {tuple(inputs.shape[-2:])}:
+            return self._logits(inputs, network, *args, **kwargs)
+        outputs = [
+            (rows, self._logits(inputs[rows, :, :height, :width], network, *args, **kwargs))
+            for (height, width), rows in groups.items()
+        ]
+        if not isinstance(outputs[0][1], SlabOutput):
+            return _together(outputs, inputs)
+        maps = None if outputs[0][1].maps is None else _together([(rows, one.maps) for rows, one in outputs], inputs)
+        return SlabOutput(maps, _together([(rows, one.types) for rows, one in outputs], inputs))
+
+    def _logits(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> torch.Tensor | SlabOutput:
-        """(batch, slab slices, H, W) in, float32 logits out: a map, or a `SlabOutput` where the network gives one."""
         with autocast(inputs.device, self.amp):
             output = network(inputs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
         if isinstance(output, SlabOutput):
             return SlabOutput(None if output.maps is None else output.maps.float(), output.types.float())
         return output.float()
+
+
+def _together(parts: Sequence[tuple[Sequence[int], Any]], inputs: torch.Tensor) -> torch.Tensor:
+    """One tensor of all rows of the batch; maps, of whatever size, lie in the first rows and columns."""
+    shape = list(parts[0][1].shape)
+    shape[0] = len(inputs)
+    if len(shape) > 2:
+        shape[-2:] = inputs.shape[-2:]
+    whole = parts[0][1].new_zeros(shape)
+    for rows, part in parts:
+        own = whole[rows]
+        own[tuple(slice(length) for length in part.shape)] = part
+        whole[rows] = own
+    return whole

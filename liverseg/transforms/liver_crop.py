@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -14,21 +15,27 @@ from liverseg.labels import LIVER
 __all__ = ["LiverCropd", "liver_box"]
 
 
+_STEP = 32
+"""Larger squares come in these steps of pixels: the networks halve five times, and few sizes make full batches."""
+
+
 def liver_box(label: torch.Tensor, size: int) -> tuple[int, int, int, int]:
     """First row, first column, height and width of a square of `size` pixels around a slice's liver.
 
-    It is larger where the liver is, so that no lesion is lost, and ends at the slice's edges. Without liver it is in
-    the slice's middle.
+    It is larger where liver and lesions are, in steps of 32 pixels, so that nothing is lost, and ends at the slice's
+    edges. A slice whose liver is not labelled is left whole: a square around its lesions would tell where they are.
 
     Args:
         label: label map of one slice, (H, W).
         size: edge in pixels.
     """
+    if not (label == LIVER).any():
+        return 0, 0, label.shape[0], label.shape[1]
     found = torch.nonzero(label >= LIVER)
     starts, lengths = [], []
     for axis, whole in enumerate(label.shape):
-        low, high = (int(found[:, axis].min()), int(found[:, axis].max()) + 1) if len(found) else (0, whole)
-        length = min(whole, max(size, high - low if len(found) else 0))
+        low, high = int(found[:, axis].min()), int(found[:, axis].max()) + 1
+        length = min(whole, size if high - low <= size else math.ceil((high - low) / _STEP) * _STEP)
         starts.append(min(max((low + high - length) // 2, 0), whole - length))
         lengths.append(length)
     return starts[0], starts[1], lengths[0], lengths[1]

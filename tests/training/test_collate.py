@@ -20,6 +20,7 @@ def test_images_repeat_their_edge_and_labels_get_background():
     assert batch["label"][0].sum() == 20
     assert torch.equal(batch["image"][1], large["image"])
     assert batch["unit"].tolist() == [7, 7]
+    assert batch["size"].tolist() == [[4, 5], [6, 8]]
 
 
 def test_whole_numbers_are_enlarged_too():

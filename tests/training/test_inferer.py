@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.networks import SEResUNet
-from liverseg.training import SlabBatchInferer
+from liverseg.networks import SEResUNet, SlabClassifier, SlabOutput, YNet
+from liverseg.training import SlabBatchInferer, WholeSlices, collate_whole_slices
 
 
 class Remember(torch.nn.Module):
@@ -22,6 +22,31 @@ def test_logits_are_the_networks_own():
     slabs = torch.rand(2, 3, 32, 40) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(SlabBatchInferer(amp=False)(slabs, network), network(slabs))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [SEResUNet("small", out_channels=5), YNet("small", out_channels=3), SlabClassifier("small")],
+    ids=["map", "map and types", "types"],
+)
+def test_what_is_said_of_a_slab_does_not_depend_on_the_others(network):
+    network.eval()
+    slabs = [torch.rand(3, *size) * 2 - 1 for size in ((32, 64), (64, 64), (32, 64), (64, 32))]
+    batch = collate_whole_slices([{"image": slab, "label": torch.zeros(1, *slab.shape[1:])} for slab in slabs])
+    inferer = SlabBatchInferer(amp=False)
+    image, _, args, kwargs = WholeSlices()(batch, torch.device("cpu"))
+    with torch.no_grad():
+        together = inferer(image, network, *args, **kwargs)
+        alone = [inferer(slab[None], network) for slab in slabs]
+    if not isinstance(together, SlabOutput):
+        together, alone = SlabOutput(together, torch.empty(4, 0)), [SlabOutput(one, torch.empty(1, 0)) for one in alone]
+    for row, one in enumerate(alone):
+        torch.testing.assert_close(together.types[row], one.types[0])
+        if one.maps is not None:
+            height, width = one.maps.shape[-2:]
+            torch.testing.assert_close(together.maps[row, :, :height, :width], one.maps[0])
+            assert not together.maps[row, :, height:].any()
+            assert not together.maps[row, :, :, width:].any()
 
 
 @pytest.mark.parametrize("amp", ["auto", False])

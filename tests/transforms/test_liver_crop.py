@@ -20,8 +20,8 @@ def slice_with_liver(shape, rows, columns):
     [
         ((40, 50), (60, 70), (35, 55, 20, 20)),  # around the middle of a small liver
         ((0, 10), (90, 100), (0, 80, 20, 20)),  # at the slice's edge
-        ((10, 70), (40, 50), (10, 35, 60, 20)),  # a liver taller than the square
-        ((0, 0), (0, 0), (40, 40, 20, 20)),  # no liver: the slice's middle
+        ((10, 70), (40, 50), (8, 35, 64, 20)),  # a liver taller than the square
+        ((0, 0), (0, 0), (0, 0, 100, 100)),  # no liver: the whole slice
     ],
 )
 def test_where_the_square_is(rows, columns, box):
@@ -42,6 +42,18 @@ def test_the_liver_is_whole_and_the_square_inside_the_slice(shape, size, corners
     assert 0 <= column <= column + width <= shape[1]
     assert height >= min(size, shape[0])
     assert label[row : row + height, column : column + width].sum() == label.sum()
+
+
+def test_lesions_without_a_labelled_liver_do_not_tell_where_they_are():
+    label = slice_with_liver((100, 100), (10, 20), (10, 20)) * 3
+    assert liver_box(label, 20) == (0, 0, 100, 100)
+
+
+def test_a_lesion_that_reaches_out_of_the_liver_is_whole():
+    label = slice_with_liver((100, 100), (10, 20), (10, 20))
+    label[15:45, 12:16] = 3
+    row, column, height, width = liver_box(label, 20)
+    assert (label[row : row + height, column : column + width] == 3).sum() == (label == 3).sum()
 
 
 def test_image_and_label_are_cut_alike():
