@@ -38,6 +38,7 @@ def run_logged(
     environment: Mapping[str, str] | None = None,
     errors_too: bool = False,
     started: Callable[[subprocess.Popen], None] | None = None,
+    kept_open: Sequence[int] = (),
 ) -> int:
     """Run a command with its output in a file; returns its exit code.
 
@@ -50,6 +51,7 @@ def run_logged(
         environment: variables set for this command.
         errors_too: also write what it says on stderr to the file; otherwise that goes to this terminal, bars and all.
         started: told the process once it runs, so that it can be ended.
+        kept_open: descriptors of files the command holds open as long as it runs.
     """
     variables = {**os.environ, "PYTHONWARNINGS": _OWN_CONFIGS, **(environment or {})}
     settings = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
@@ -57,7 +59,7 @@ def run_logged(
         out.write(f"cd {shlex.quote(str(folder))} && {' '.join([*settings, shlex.join(command)])}\n")
         out.flush()
         errors = subprocess.STDOUT if errors_too else None
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=errors, env=variables)
+        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=errors, env=variables, pass_fds=kept_open)
         if started is not None:
             started(process)
         return process.wait()

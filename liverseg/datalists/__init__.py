@@ -9,6 +9,7 @@ from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import (
     DataItem,
     DataList,
+    datalist_text,
     label_table,
     read_datalist,
     write_datalist,
@@ -25,6 +26,7 @@ __all__ = [
     "assign_folds",
     "build_datalist",
     "cohort_items",
+    "datalist_text",
     "decathlon_items",
     "find_twins",
     "hold_out",

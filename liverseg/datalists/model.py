@@ -18,7 +18,15 @@ from liverseg.errors import LiversegError
 from liverseg.files import whole_file
 from liverseg.labels import labels_for
 
-__all__ = ["DataItem", "DataList", "inspect_datalist", "label_table", "read_datalist", "write_datalist"]
+__all__ = [
+    "DataItem",
+    "DataList",
+    "datalist_text",
+    "inspect_datalist",
+    "label_table",
+    "read_datalist",
+    "write_datalist",
+]
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,17 @@ def write_datalist(path: str | os.PathLike, datalist: DataList) -> Path:
     """
     path = Path(path)
     datalist.check(str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as unfinished:
+            unfinished.write_text(datalist_text(datalist), encoding="utf-8")
+    except OSError as error:
+        raise LiversegError(f"{path}: the data list cannot be written ({error.strerror})") from error
+    return path
+
+
+def datalist_text(datalist: DataList) -> str:
+    """A data list as `write_datalist` writes it."""
     content: dict[str, Any] = {
         "name": datalist.name,
         "version": datalist.version,
@@ -88,13 +107,7 @@ def write_datalist(path: str | os.PathLike, datalist: DataList) -> Path:
     for key in ("training", "test"):
         items = (asdict(item) for item in getattr(datalist, key))
         content[key] = [{name: value for name, value in item.items() if value is not None} for item in items]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
-            unfinished.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise LiversegError(f"{path}: the data list cannot be written ({error.strerror})") from error
-    return path
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_datalist(path: str | os.PathLike) -> DataList:

@@ -8,6 +8,7 @@ from itertools import groupby
 from monai.bundle import ConfigParser
 
 from liverseg.inference import find_bundle
+from liverseg.networks.weights import record_if_any
 from liverseg.study import tables
 from liverseg.study.comparisons import QUESTIONS, Comparison
 from liverseg.study.document import Block, Heading, Items, Paragraph
@@ -43,11 +44,12 @@ def head(results: StudyResults) -> list[Block]:
         f"{len(slices)} annotated slices of {len(patients)} patients",
         f"Held-out folds: {_listed(results.folds)}; {study.validation_share * 100:g} % of the other patients choose "
         "the best epoch",
+        *_lits_weights(results),
         f"Seeds: {_seeds(results)}",
         f"Epochs: {_epochs(results)}",
         f"Bundle: `{study.bundle}` with {_listed(f'`{name}`' for name in study.configs)}, and "
         f"{_settings(dict(study.overrides)) or 'nothing changed'}",
-        f"Commit: {_listed(sorted({str(record.get('commit') or 'not known')[:12] for record in records}))}",
+        f"Code: {_code(results)}",
         f"Versions: {_versions(results)}",
         f"Computed: {len(records)} trainings and their evaluations, "
         f"{sum(sum(record.get('seconds', {}).values()) for record in records) / 3600:.1f} hours in all",
@@ -107,7 +109,8 @@ def differences(compared: Sequence[Comparison]) -> list[Block]:
     blocks: list[Block] = [
         Heading("Paired differences"),
         Paragraph(
-            "Differences on the same patients, from the same resamples. The p value is two-sided, from the share of "
+            "Differences on the same patients with the same folds and seeds, from the same resamples; where one row "
+            "has more seeds than the other, those are left out. The p value is two-sided, from the share of "
             "resamples on the other side of zero; the last p is adjusted by Holm's method over all rows of the same "
             "measure in the same table, which is one family."
         ),
@@ -127,9 +130,9 @@ def beyond_the_papers(results: StudyResults, figures: Figures) -> list[Block]:
         Heading("Naming", level=3),
         Paragraph(
             "Given detection: among slices whose lesion is touched. End to end: touched and named rightly, among "
-            "all. Balanced accuracy is the mean sensitivity of the types, end to end, and macro F1 likewise. The "
-            "AUC is the mean of each type against the rest; of a slice where nothing is found each type counts as "
-            "equally probable. The calibration error is over slices that are given a name, in ten bins. AUC and "
+            "all. Balanced accuracy is the mean sensitivity of the types, end to end, and macro F1 likewise; of "
+            "classification, which outlines nothing and so misses nothing, they are left blank. The AUC is the mean of each type against "
+            "the rest; of a slice where nothing is found each type counts as equally probable. The calibration error is over slices that are given a name, in ten bins. AUC and "
             "calibration error are means over the seeds' own values and have no interval."
         ),
         tables.name_table(results, figures),
@@ -158,7 +161,8 @@ def expectations(found: Sequence[Expectation]) -> list[Block]:
         Paragraph(
             "A difference **holds** where its 95 % interval lies on the expected side of zero; it **points that "
             "way** where the difference does but the interval includes zero; otherwise it **does not hold**. Two "
-            f"Dice count as the same where the interval of their difference lies within ±{EQUIVALENT:.2f}. A claim "
+            f"Dice count as the same where the interval of their difference lies within ±{EQUIVALENT:.2f}, and it "
+            "points that way where only the difference itself does. A claim "
             "of several parts is as good as the weakest of them. The intervals here are not adjusted for being "
             "several."
         ),
@@ -223,6 +227,27 @@ def _versions(results: StudyResults) -> str:
     return (
         ", ".join(f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items())) or "not known"
     )
+
+
+def _lits_weights(results: StudyResults) -> list[str]:
+    """What the rows from LiTS weights start from, if there are any."""
+    if not any(row.row.initialisation == "lits" for row in results.rows):
+        return []
+    record = record_if_any(results.study.lits_weights)
+    if record is None:
+        return ["LiTS weights: not at hand where this was written, so not told here"]
+    return [f"LiTS weights: trained on data list {record.datalist_name}, epoch {record.epoch}"]
+
+
+def _code(results: StudyResults) -> str:
+    states: dict[str, int] = {}
+    for record in results.records:
+        for state in record.get("code", []) or ["not known"]:
+            states[str(state)] = states.get(str(state), 0) + 1
+    if len(states) == 1:
+        return next(iter(states))
+    counted = _listed(f"{state} ({count} cells)" for state, count in sorted(states.items()))
+    return f"**of several states**, so differences between rows may be the code's: {counted}"
 
 
 def _settings(overrides: dict[str, object]) -> str:

@@ -1,4 +1,4 @@
-"""Paired differences between rows, on the same patients, adjusted for how many there are."""
+"""Paired differences between rows, on the same patients, folds and seeds, adjusted for how many there are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from liverseg.evaluation.intervals import Difference, holm, paired_difference
-from liverseg.study.figures import patient_means, weights_for
+from liverseg.study.figures import cell_sums, weights_for
 from liverseg.study.measures import MEASURES
 from liverseg.study.results import RowResults, StudyResults
 
@@ -31,7 +31,8 @@ class Comparison:
         measure: name of the measure.
         row: name of the row.
         other: name of the row it is compared with.
-        patients: that both rows have scored.
+        seeds: that both rows have been trained with: others of either row are left out.
+        patients: that both rows have scored with them.
         difference: row less other.
         adjusted_p: by Holm, over all comparisons of this question and measure.
     """
@@ -40,6 +41,7 @@ class Comparison:
     measure: str
     row: str
     other: str
+    seeds: tuple[int, ...]
     patients: int
     difference: Difference
     adjusted_p: float
@@ -93,16 +95,14 @@ def _pairs(results: StudyResults, question: str) -> list[tuple[RowResults, RowRe
 
 def _compared(question: str, measure: str, row: RowResults, other: RowResults) -> Comparison | None:
     """None where one of the rows does not say it, or no patient was scored by both."""
-    ours, theirs = patient_means(row, MEASURES[measure]), patient_means(other, MEASURES[measure])
+    ours, theirs = cell_sums(row, MEASURES[measure]), cell_sums(other, MEASURES[measure])
     if ours is None or theirs is None:
         return None
-    patients = ours.index.intersection(theirs.index).sort_values()
-    if patients.empty:
+    common = ours.index.intersection(theirs.index).sort_values()
+    if common.empty:
         return None
-    difference = paired_difference(
-        MEASURES[measure].statistic,
-        ours.loc[patients].to_numpy(),
-        theirs.loc[patients].to_numpy(),
-        weights_for(len(patients)),
-    )
-    return Comparison(question, measure, row.name, other.name, len(patients), difference, difference.p)
+    seeds = tuple(sorted({int(seed) for seed in common.get_level_values("seed")}))
+    of_ours, of_theirs = (sums.loc[common].groupby("patient").mean().to_numpy() for sums in (ours, theirs))
+    patients = len(of_ours)
+    difference = paired_difference(MEASURES[measure].statistic, of_ours, of_theirs, weights_for(patients))
+    return Comparison(question, measure, row.name, other.name, seeds, patients, difference, difference.p)

@@ -35,8 +35,12 @@ _SAID_ELSEWHERE = {
     "pretrain_weights": "the study's lits_weights",
     "imagenet_weights": "the study's imagenet_weights",
     "fine_tuning": "the row's plan",
+    "network_def": "the row's strategy",
+    "network_def::_target_": "the row's strategy",
 }
 """Keys of the bundle that tell one cell from another: overridden, a cell would not be what its name says."""
+_MOST = 2**32 - 1
+"""The largest seed that all random generators take."""
 _ROW_KEYS = ("strategy", "initialisation", "plan", "label", "seeds", "overrides")
 
 
@@ -107,7 +111,7 @@ def read_study(path: str | os.PathLike) -> StudyDefinition:
     """Read a study's YAML file; relative paths in it are relative to its folder.
 
     Raises:
-        LiversegError: if the file cannot be read, or weights a row needs are not there.
+        LiversegError: if the file cannot be read.
         UsageError: if it has an unknown key, value, strategy, initialisation or plan; the message tells what is
             allowed.
     """
@@ -121,7 +125,9 @@ def read_study(path: str | os.PathLike) -> StudyDefinition:
 
     def place(key: str) -> Path | None:
         given = content.get(key)
-        return None if given is None else Path(os.path.abspath(path.parent / str(given)))
+        if given is not None and not isinstance(given, str):
+            raise UsageError(f"{path}: {key} is {given!r}; a path is needed")
+        return None if given is None else Path(os.path.abspath(path.parent / given))
 
     dataset_dir, output_dir = place("dataset_dir"), place("output_dir")
     assert dataset_dir is not None and output_dir is not None
@@ -134,8 +140,12 @@ def read_study(path: str | os.PathLike) -> StudyDefinition:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < 1:
         raise UsageError(f"{path}: validation_share is {share!r}; a number above 0 and below 1 is needed")
     folds = content.get("folds")
+    folder = find_bundle(bundle)
+    config = ConfigParser.load_config_files(
+        [folder / "configs" / f"{name}.yaml" for name in _existing(folder, configs)]
+    )
     seeds = _numbers(str(path), "seeds", content.get("seeds", [0]))
-    study = StudyDefinition(
+    return StudyDefinition(
         name=str(content.get("name", path.stem)),
         bundle=bundle,
         configs=configs,
@@ -147,17 +157,9 @@ def read_study(path: str | os.PathLike) -> StudyDefinition:
         folds=None if folds is None else _numbers(str(path), "folds", folds),
         validation_share=float(share),
         scored=scored,
-        overrides=_overrides(str(path), content.get("overrides")),
-        rows=_read_rows(path, content["rows"], seeds, find_bundle(bundle), configs),
+        overrides=_overrides(str(path), content.get("overrides"), config),
+        rows=_read_rows(path, content["rows"], seeds, folder, config),
     )
-    if any(row.initialisation == "lits" for row in study.rows):
-        weights = study.lits_weights
-        if weights is None or not is_file(weights):
-            raise LiversegError(
-                f"{path}: lits_weights {weights}: no such file, and rows start from it; export it with the pretrain "
-                "bundle, or take the rows with initialisation lits out"
-            )
-    return study
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -181,14 +183,14 @@ def _refuse_unknown(where: str, content: Mapping[str, Any], known: Sequence[str]
 
 
 def _read_rows(
-    path: Path, content: Any, seeds: tuple[int, ...], folder: Path, configs: tuple[str, ...]
+    path: Path, content: Any, seeds: tuple[int, ...], folder: Path, config: Mapping[str, Any]
 ) -> tuple[Row, ...]:
     """The rows: each entry of the YAML is a product over its lists."""
     strategies = sorted(file.stem for file in (folder / "configs" / "strategies").glob("*.yaml"))
-    config = ConfigParser.load_config_files(
-        [folder / "configs" / f"{name}.yaml" for name in _existing(folder, configs)]
-    )
     allowed = {"strategy": strategies, "initialisation": INITIALISATIONS, "plan": list(config.get("plans", {}))}
+    for key, names in allowed.items():
+        if not names:
+            raise UsageError(f"{path}: the bundle {folder.name} has no {key} to choose; take one that can be studied")
     rows: dict[str, Row] = {}
     for number, entry in enumerate(_listed(content)):
         where = f"{path}: rows::{number}"
@@ -207,7 +209,7 @@ def _read_rows(
             raise UsageError(f"{where}: label is {label!r}; letters, digits, dots and underlines are allowed")
         own = _numbers(where, "seeds", entry["seeds"]) if "seeds" in entry else seeds
         for strategy, initialisation, plan in itertools.product(*lists):
-            row = Row(strategy, initialisation, plan, label, own, _overrides(where, entry.get("overrides")))
+            row = Row(strategy, initialisation, plan, label, own, _overrides(where, entry.get("overrides"), config))
             if rows.setdefault(row.name, row) != row:
                 raise UsageError(f"{where}: there is another row {row.name}; give one of them a label of its own")
     return tuple(rows.values())
@@ -226,19 +228,26 @@ def _listed(value: Any) -> list[Any]:
 
 def _numbers(where: str, key: str, value: Any) -> tuple[int, ...]:
     numbers = _listed(value)
-    if not numbers or not all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers):
-        raise UsageError(f"{where}: {key} is {value!r}; a list of whole numbers, 0 or more, is needed")
+    if not numbers or not all(
+        isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= _MOST for one in numbers
+    ):
+        raise UsageError(f"{where}: {key} is {value!r}; a list of whole numbers from 0 to {_MOST} is needed")
     return tuple(dict.fromkeys(numbers))
 
 
-def _overrides(where: str, value: Any) -> tuple[tuple[str, Any], ...]:
+def _overrides(where: str, value: Any, config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    """Overrides as they are, once their first words are known; the bundle itself looks at the rest of nested keys."""
     if value is None:
         return ()
     if not isinstance(value, dict):
         raise UsageError(f"{where}: overrides is {value!r}; a mapping of the bundle's keys is needed")
     for key in value:
-        if key in _SAID_ELSEWHERE:
-            raise UsageError(
-                f"{where}: overrides has {key}, which differs from cell to cell; use {_SAID_ELSEWHERE[key]}"
-            )
+        words = str(key).replace("#", "::").replace("-", "_").split("::")  # as MONAI reads them
+        said = _SAID_ELSEWHERE.get("::".join(words))
+        if said:
+            raise UsageError(f"{where}: overrides has {key}, which differs from cell to cell; use {said}")
+        if words[0] not in config:
+            match = difflib.get_close_matches(words[0], config, n=1)
+            hint = f"did you mean {match[0]}?" if match else "the bundle's configs name its keys"
+            raise UsageError(f"{where}: overrides has {key}, which the bundle does not know; {hint}")
     return tuple((str(key), one) for key, one in value.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,7 +102,7 @@ def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Expe
     claim = "With LiTS weights joint learning has the same lesion Dice as segmentation alone, and better recall."
     pair = ("joint", "lits"), ("segmentation", "lits")
     dice = _comparison(results, compared, "lesion_dice", *pair)
-    if dice is None:
+    if dice is None or math.isnan(dice.difference.value):
         return Expectation(claim, (), "joint or segmentation from LiTS weights has no results.")
     own = dice.difference
     if max(abs(own.lower), abs(own.upper)) <= EQUIVALENT:
@@ -143,7 +144,7 @@ def _greater(
     evidence = []
     for measure in measures:
         one = _comparison(results, compared, measure, row, other)
-        if one is not None:
+        if one is not None and not math.isnan(one.difference.value):
             own = one.difference
             evidence.append(Evidence(_HOLDS if own.lower > 0 else _POINTS if own.value > 0 else _NOT, _in_words(one)))
     return evidence

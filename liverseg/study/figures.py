@@ -15,7 +15,16 @@ from liverseg.labels import LESION_TYPES
 from liverseg.study.measures import LESION_MEASURES, MEASURES, Measure
 from liverseg.study.results import CELL_KEYS, RowResults, StudyResults
 
-__all__ = ["Figure", "Figures", "named", "patient_means", "row_figures", "type_probabilities", "weights_for"]
+__all__ = [
+    "Figure",
+    "Figures",
+    "cell_sums",
+    "named",
+    "patient_means",
+    "row_figures",
+    "type_probabilities",
+    "weights_for",
+]
 
 
 @dataclass(frozen=True)
@@ -46,14 +55,14 @@ def patient_means(row: RowResults, measure: Measure) -> pd.DataFrame | None:
 
     Indexed by patient, sorted.
     """
-    sums = _cell_sums(row, measure)
+    sums = cell_sums(row, measure)
     return None if sums is None else sums.groupby("patient").mean()
 
 
-def _cell_sums(row: RowResults, measure: Measure) -> pd.DataFrame | None:
+def cell_sums(row: RowResults, measure: Measure) -> pd.DataFrame | None:
     """A measure's sums of every patient in every cell, indexed by fold, seed, patient; None where it does not apply."""
     frame = row.lesions if measure.of_lesions else row.units
-    if frame.empty:
+    if frame.empty or (measure.typed and not row.typed):
         return None
     frame = frame.reset_index(drop=True)
     parts = measure.parts(frame)
@@ -69,7 +78,7 @@ def row_figures(results: StudyResults) -> Figures:
     figures: Figures = {}
     for row in results.with_results:
         for measure in (*MEASURES.values(), *LESION_MEASURES.values()):
-            sums = _cell_sums(row, measure)
+            sums = cell_sums(row, measure)
             if sums is None:
                 continue
             by_patient = sums.groupby("patient").mean()

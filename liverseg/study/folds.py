@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,14 +11,14 @@ from liverseg.errors import LiversegError
 from liverseg.labels import LESION_TYPES
 from liverseg.study.definition import StudyDefinition
 
-__all__ = ["VALIDATION_FOLD", "write_fold_lists"]
+__all__ = ["VALIDATION_FOLD", "check_fold_lists", "fold_list_path", "fold_lists", "write_fold_lists"]
 
 VALIDATION_FOLD = 0
 """In a fold's own list the validation patients are fold 0, those learnt from fold 1."""
 
 
-def write_fold_lists(study: StudyDefinition) -> dict[int, Path]:
-    """Write `folds/foldK.json` for each held-out fold; the same study writes the same bytes.
+def fold_lists(study: StudyDefinition) -> dict[int, DataList]:
+    """The list of each held-out fold; the same study makes the same lists.
 
     Test patients of the study's data list stay out of it: every patient of a fold is tested on once.
 
@@ -25,8 +26,7 @@ def write_fold_lists(study: StudyDefinition) -> dict[int, Path]:
         Fold to its list.
 
     Raises:
-        LiversegError: if the data list has no such fold, a fold is empty, or a part of it lacks one of the lesion
-            types.
+        LiversegError: if the data list cannot be read, has no such fold, or a fold is empty.
     """
     datalist = read_datalist(study.datalist)
     wanted = datalist.folds if study.folds is None else study.folds
@@ -40,8 +40,6 @@ def write_fold_lists(study: StudyDefinition) -> dict[int, Path]:
             raise LiversegError(f"{study.datalist}: fold {fold} is empty; the data list has the folds {there}")
         others = [item for item in datalist.training if item.fold != fold]
         learnt, validation = hold_out(others, study.validation_share, seed=fold)
-        for part, items in (("held out", held_out), ("validation", validation), ("training", learnt)):
-            _check_types(study, fold, part, items)
         lists[fold] = DataList(
             name=f"{datalist.name}, fold {fold} held out",
             version=datalist.version,
@@ -54,11 +52,41 @@ def write_fold_lists(study: StudyDefinition) -> dict[int, Path]:
             ),
             test=tuple(replace(item, fold=None) for item in held_out) if study.scored == "test" else (),
         )
-    folder = study.output_dir / "folds"
-    return {fold: write_datalist(folder / f"fold{fold}.json", made) for fold, made in lists.items()}
+    return lists
 
 
-def _check_types(study: StudyDefinition, fold: int, part: str, items: tuple[DataItem, ...]) -> None:
+def check_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> None:
+    """Refuse lists of which a part lacks one of the lesion types: no network could be scored on all of them.
+
+    Raises:
+        LiversegError: naming fold, part and type.
+    """
+    for fold, made in lists.items():
+        learnt = [item for item in made.training if item.fold != VALIDATION_FOLD]
+        validation = [item for item in made.training if item.fold == VALIDATION_FOLD]
+        parts = {"validation": validation, "training": learnt}
+        if study.scored == "test":
+            parts = {"held out": list(made.test), **parts}
+        for part, items in parts.items():
+            _check_types(study, fold, part, items)
+
+
+def fold_list_path(study: StudyDefinition, fold: int) -> Path:
+    """Where `write_fold_lists` puts a fold's list."""
+    return study.output_dir / "folds" / f"fold{fold}.json"
+
+
+def write_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> None:
+    """Write the lists for the bundle to read.
+
+    Raises:
+        LiversegError: if they cannot be written.
+    """
+    for fold, made in lists.items():
+        write_datalist(fold_list_path(study, fold), made)
+
+
+def _check_types(study: StudyDefinition, fold: int, part: str, items: Sequence[DataItem]) -> None:
     missing = [name for name in LESION_TYPES if not any(item.lesion_type == name for item in items)]
     if missing:
         raise LiversegError(

@@ -28,6 +28,7 @@ class Measure:
             say it.
         statistic: from the sums, (..., columns), to the value, (...).
         of_lesions: whether it counts lesions instead of slices.
+        typed: whether it asks for types, so that rows which name none do not have it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Measure:
     parts: Callable[[pd.DataFrame], pd.DataFrame | None]
     statistic: Callable[[np.ndarray], np.ndarray]
     of_lesions: bool = False
+    typed: bool = False
 
 
 def _ratio(sums: np.ndarray) -> np.ndarray:
@@ -74,16 +76,15 @@ def _with_lesion(frame: pd.DataFrame) -> pd.Series:
     return frame["lesion_true"] > 0
 
 
-def _seen_types(units: pd.DataFrame) -> pd.Series:
-    """The type each slice is given end to end: empty where nothing of its lesion was found."""
-    return units["pred_type"].where(_hit(units), "") if "lesion_hit" in units else units["pred_type"]
+def _confusions(units: pd.DataFrame) -> pd.DataFrame:
+    """Each slice's confusion matrix, flattened, a line a slice; where nothing of its lesion was found it is missed."""
+    seen = units["pred_type"].where(_hit(units), "") if "lesion_hit" in units else units["pred_type"]
+    return _flattened(units["true_type"], seen)
 
 
-def _confusions(units: pd.DataFrame) -> pd.DataFrame | None:
-    """Each slice's confusion matrix, end to end and flattened, a line a slice; None where there are no types."""
-    if "pred_type" not in units:
-        return None
-    return _flattened(units["true_type"], _seen_types(units))
+def _end_to_end(units: pd.DataFrame) -> pd.DataFrame | None:
+    """Likewise; None where nothing is outlined, so that nothing could be missed."""
+    return _confusions(units) if "lesion_hit" in units else None
 
 
 def _lesion_confusions(lesions: pd.DataFrame) -> pd.DataFrame:
@@ -103,7 +104,7 @@ def _rate_of(rate: Callable[[np.ndarray], np.ndarray], number: int) -> Callable[
 
 def _per_type(name: str, title: str, rate: Callable[[np.ndarray], np.ndarray]) -> list[Measure]:
     return [
-        Measure(f"{name}_{one}", f"{title}, {one}", _confusions, _rate_of(rate, number))
+        Measure(f"{name}_{one}", f"{title}, {one}", _end_to_end, _rate_of(rate, number), typed=True)
         for number, one in enumerate(LESION_TYPES)
     ]
 
@@ -124,17 +125,20 @@ def _touched(frame: pd.DataFrame) -> pd.Series:
     return frame["hit"].astype(bool)
 
 
+def _found_of_known_type(frame: pd.DataFrame) -> pd.Series:
+    return _found(frame) & _known(frame)
+
+
+def _true_of_known_type(frame: pd.DataFrame) -> pd.Series:
+    return (frame["side"] == "true") & _known(frame)
+
+
 def _found_and_named(frame: pd.DataFrame) -> pd.Series:
     return _found(frame) & _right(frame)
 
 
 def _number(column: str) -> Callable[[pd.DataFrame], pd.Series]:
     return lambda frame: frame[column].fillna(0)
-
-
-def _if_typed(parts: Callable[[pd.DataFrame], pd.DataFrame | None]) -> Callable[[pd.DataFrame], pd.DataFrame | None]:
-    """None where no predicted lesion has a type."""
-    return lambda frame: parts(frame) if (frame["pred_type"] != "").any() else None
 
 
 _TYPED = ("true_type", "pred_type")
@@ -169,17 +173,17 @@ MEASURES: dict[str, Measure] = {
             _mean(lambda f: _right(f) & _hit(f), _known, *_TYPED, "lesion_hit"),
             _ratio,
         ),
-        Measure("balanced_accuracy", "balanced accuracy", _confusions, types.balanced_accuracy_of),
-        Measure("macro_f1", "macro F1", _confusions, types.macro_f1_of),
+        Measure("balanced_accuracy", "balanced accuracy", _end_to_end, types.balanced_accuracy_of, typed=True),
+        Measure("macro_f1", "macro F1", _end_to_end, types.macro_f1_of, typed=True),
         *_per_type("sensitivity", "sensitivity", types.sensitivity_of),
         *_per_type("specificity", "specificity", types.specificity_of),
     )
 }
 """From the slices of `evaluation.csv`; docs/evaluation.md has the definitions."""
 
-CONFUSION = Measure("confusion", "confusion", _confusions, types.accuracy_of)
+CONFUSION = Measure("confusion", "confusion", _confusions, types.accuracy_of, typed=True)
 LESION_CONFUSION = Measure(
-    "lesion_confusion", "confusion", _if_typed(_lesion_confusions), types.accuracy_of, of_lesions=True
+    "lesion_confusion", "confusion", _lesion_confusions, types.accuracy_of, of_lesions=True, typed=True
 )
 """Whose sums are confusion matrices, flattened; that of lesions takes any overlap for a find."""
 
@@ -191,8 +195,7 @@ def _lesion_mean(
     among: Callable[[pd.DataFrame], pd.Series],
     typed: bool = False,
 ) -> Measure:
-    parts = _mean(value, among)
-    return Measure(f"lesion_level_{name}", title, _if_typed(parts) if typed else parts, _ratio, of_lesions=True)
+    return Measure(f"lesion_level_{name}", title, _mean(value, among), _ratio, of_lesions=True, typed=typed)
 
 
 LESION_MEASURES: dict[str, Measure] = {
@@ -205,8 +208,10 @@ LESION_MEASURES: dict[str, Measure] = {
         _lesion_mean("detected_dice", "Dice of detected", _number("dice"), _found),
         _lesion_mean("detected_assd_mm", "ASSD of detected, mm", _number("assd_mm"), _found),
         _lesion_mean("detected_mssd_mm", "MSSD of detected, mm", _number("mssd_mm"), _found),
-        _lesion_mean("type_accuracy_detected", "type accuracy of detected", _right, _found, typed=True),
-        _lesion_mean("type_accuracy_end_to_end", "type accuracy end to end", _found_and_named, _is("true"), typed=True),
+        _lesion_mean("type_accuracy_detected", "type accuracy of detected", _right, _found_of_known_type, typed=True),
+        _lesion_mean(
+            "type_accuracy_end_to_end", "type accuracy end to end", _found_and_named, _true_of_known_type, typed=True
+        ),
     )
 }
 """From the lesions of `lesions.csv`, pooled over all of them."""

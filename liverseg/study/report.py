@@ -91,8 +91,8 @@ _DRAWN: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...] =
     (
         "confusion.png",
         "Confusion of annotated slices, end to end",
-        "A slice whose lesion is not touched counts as missed. Counts are averaged over seeds; shares are of the true "
-        "type.",
+        "A slice whose lesion is not touched counts as missed; classification outlines nothing, so it "
+        "misses none. Counts are averaged over seeds; shares are of the true type.",
         partial(confusion_picture, of_lesions=False),
     ),
     (

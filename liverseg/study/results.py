@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,13 +14,22 @@ from liverseg.errors import LiversegError
 from liverseg.files import is_file
 from liverseg.study.cells import Cell, study_cells
 from liverseg.study.definition import Row, StudyDefinition
+from liverseg.study.folds import fold_lists
+from liverseg.study.ingredients import Ingredients
 
 __all__ = ["CELL_KEYS", "RowResults", "StudyResults", "read_results"]
 
 CELL_KEYS = ["fold", "seed", "patient"]
 """Columns that tell one patient of one cell from another."""
 _TEXT = {"patient", "image", "true_type", "pred_type"}
-_OTHER_SETTINGS = "made with other settings than the study now has"
+_NEEDED = {
+    "evaluation.csv": {"slice", "image", "patient"},
+    "lesions.csv": {"patient", "side", "hit", "matched", "dice", "assd_mm", "mssd_mm", "true_type", "pred_type"},
+}
+_MAKE_AGAIN = "remove its folder, and `liverseg study run` makes the cell again"
+_OTHER_SETTINGS = (
+    "made of other settings, data, configs or weights than the study now has; `liverseg study run` makes it anew"
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +61,11 @@ class RowResults:
         """Why nothing of the row could be run; empty where there is no such reason."""
         reasons = [reason for _, reason in self.missing if reason]
         return reasons[0] if reasons and not self.complete else ""
+
+    @property
+    def typed(self) -> bool:
+        """Whether its networks name types at all."""
+        return "pred_type" in self.units
 
     @cached_property
     def scored(self) -> pd.DataFrame:
@@ -104,20 +117,23 @@ class StudyResults:
 def read_results(study: StudyDefinition) -> StudyResults:
     """Read the complete cells of a study.
 
-    A cell counts as complete where its `cell.json` names the configs and overrides the study has now.
+    A cell counts as complete where its `cell.json` names the settings, data lists, configs and weights the study has
+    now, see `Ingredients.has_made`.
 
     Raises:
         LiversegError: if the data list or a complete cell's table cannot be read, or no cell is complete.
     """
     datalist = read_datalist(study.datalist)
-    folds = datalist.folds if study.folds is None else study.folds
+    lists = fold_lists(study)
+    ingredients = Ingredients(study, lists)
+    folds = tuple(lists)
     cells = study_cells(study, folds)
     rows, records = [], []
     for row in study.rows:
         complete, missing = [], []
         for cell in sorted((cell for cell in cells if cell.row == row), key=lambda cell: (cell.fold, cell.seed)):
             record = cell.read("cell.json")
-            if record is not None and _same_settings(study, row, record):
+            if record is not None and ingredients.has_made(cell, record):
                 complete.append(cell)
                 records.append(record)
             else:
@@ -135,16 +151,6 @@ def read_results(study: StudyDefinition) -> StudyResults:
     return StudyResults(study, datalist, folds, tuple(rows), tuple(records))
 
 
-def _same_settings(study: StudyDefinition, row: Row, record: dict[str, Any]) -> bool:
-    made_of = record.get("ingredients", {})
-    wanted = {
-        "configs": [*study.configs, f"strategies/{row.strategy}"],
-        "overrides": {**dict(study.overrides), **dict(row.overrides)},
-        "scored": study.scored,
-    }
-    return all(made_of.get(key) == value for key, value in json.loads(json.dumps(wanted)).items())
-
-
 def _nothing() -> pd.DataFrame:
     return pd.DataFrame(columns=[*CELL_KEYS, "number"])
 
@@ -154,12 +160,14 @@ def _read_table(cell: Cell, name: str, needed: bool) -> pd.DataFrame | None:
     if not needed and not is_file(path):
         return None
     try:
-        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str))
+        columns = pd.read_csv(path, nrows=0).columns
+        # a patient may be called NA: only numbers can be missing
+        numbers = {column: [""] for column in columns if column not in _TEXT}
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=numbers)
     except (OSError, ValueError) as error:
         said = " ".join(str(error).split())
-        raise LiversegError(
-            f"{path}: cannot be read ({said}); remove its folder, and `liverseg study run` makes the cell again"
-        ) from error
-    for column in _TEXT & {*table.columns}:
-        table[column] = table[column].fillna("")
+        raise LiversegError(f"{path}: cannot be read ({said}); {_MAKE_AGAIN}") from error
+    lacking = sorted(_NEEDED[name] - {*columns})
+    if lacking:
+        raise LiversegError(f"{path}: no column {lacking[0]}; {_MAKE_AGAIN}")
     return table.assign(fold=cell.fold, seed=cell.seed, number=range(len(table)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -21,13 +20,22 @@ from tqdm import tqdm
 
 from liverseg.bundle_commands import run_logged
 from liverseg.errors import UsageError
-from liverseg.files import write_text
 from liverseg.inference import SomeCasesFailed
-from liverseg.study.cells import Cell, Ingredients, commit, study_cells
+from liverseg.study.cells import Cell, study_cells
 from liverseg.study.definition import StudyDefinition
-from liverseg.study.folds import write_fold_lists
+from liverseg.study.folds import check_fold_lists, fold_lists, write_fold_lists
+from liverseg.study.ingredients import Ingredients, code_state
+from liverseg.study.weights import check_lits_weights
 
 __all__ = ["read_shard", "run_study"]
+
+
+_POLL_SECONDS = 2.0
+"""Between two looks at a cell that another run has in hand."""
+
+
+class _InOtherHands(Exception):
+    """Another run is at the cell."""
 
 
 class _Stopped(Exception):
@@ -44,6 +52,8 @@ def run_study(
 ) -> None:
     """Run every cell that is not complete.
 
+    Several runs may work on one folder: each cell is in the hands of one, and the others wait for it last.
+
     Args:
         study: the study.
         shard: (i, n): only the i-th of n parts, counted from 1; the parts share one folder.
@@ -54,13 +64,15 @@ def run_study(
 
     Raises:
         UsageError: if shard or workers are no such numbers.
-        LiversegError: if the study's folder cannot be written.
+        LiversegError: if the data list or the weights cannot be used, or the study's folder cannot be written.
         SomeCasesFailed: if some cells could not be run; the others are.
     """
     part, parts = shard
     if not 1 <= part <= parts:
         raise UsageError(f"shard {part}/{parts}; it must be i/n with i from 1 to n")
-    lists = write_fold_lists(study)
+    lists = fold_lists(study)
+    check_fold_lists(study, lists)
+    check_lits_weights(study, lists)
     ingredients = Ingredients(study, lists)
     cells = study_cells(study, tuple(lists))[part - 1 :: parts]
     waiting = [cell for cell in cells if not cell.is_complete(ingredients.of(cell))]
@@ -70,31 +82,45 @@ def run_study(
         for cell in waiting:
             print(cell.name)
         return
+    write_fold_lists(study, lists)
     devices = devices or _usual_devices(study)
     slots = workers if workers is not None else len(devices) or os.cpu_count() or 1
     if slots < 1:
         raise UsageError(f"{slots} workers; at least 1 is needed")
     runner = _Runner(ingredients, slots, devices)
     failed: dict[str, str] = {}
-    with runner.ended_by_signals(), ThreadPoolExecutor(slots) as pool:
-        bar = tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr)
-        running = {pool.submit(runner.run, cell): cell for cell in waiting}
-        for done in as_completed(running):
-            if done.exception() is not None:
-                runner.stop()  # what one cell meets, such as a full disk, the others would meet as well
-            reason = done.result()
-            if reason is not None:
-                if running[done].row.name not in failed:
-                    tqdm.write(f"{running[done].name}: {reason}", file=sys.stderr)
-                failed[running[done].row.name] = reason
-            if not runner.stopped:
-                bar.update()
-        bar.close()
+    with runner.ended_by_signals(), tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar:
+        elsewhere = _run_all(runner, waiting, False, bar, failed)
+        if elsewhere and not runner.stopped:
+            tqdm.write(f"{len(elsewhere)} cells are in the hands of another run: waiting for it", file=sys.stderr)
+            _run_all(runner, elsewhere, True, bar, failed)
     if runner.signal:
         raise KeyboardInterrupt if runner.signal == signal.SIGINT else SystemExit(128 + runner.signal)
     if failed:
         rows = ", ".join(failed)
         raise SomeCasesFailed(f"{study.name}: {len(failed)} of {len(study.rows)} rows have cells that failed: {rows}")
+
+
+def _run_all(runner: _Runner, cells: Sequence[Cell], wait: bool, bar: tqdm, failed: dict[str, str]) -> list[Cell]:
+    """Run cells, with the rows that fail and why in `failed`; returns those that another run has in hand."""
+    elsewhere = []
+    with ThreadPoolExecutor(runner.slots) as pool:
+        running = {pool.submit(runner.run, cell, wait): cell for cell in cells}
+        for done in as_completed(running):
+            cell = running[done]
+            if isinstance(done.exception(), _InOtherHands):
+                elsewhere.append(cell)
+                continue
+            if done.exception() is not None:
+                runner.stop()  # what one cell meets, such as a full disk, the others would meet as well
+            reason = done.result()
+            if reason is not None:
+                if cell.row.name not in failed:
+                    tqdm.write(f"{cell.name}: {reason}", file=sys.stderr)
+                failed[cell.row.name] = reason
+            if not runner.stopped:
+                bar.update()
+    return elsewhere
 
 
 def _usual_devices(study: StudyDefinition) -> list[str]:
@@ -108,8 +134,10 @@ class _Runner:
 
     def __init__(self, ingredients: Ingredients, slots: int, devices: Sequence[str]) -> None:
         self.ingredients = ingredients
+        self.code = code_state()
         self.stopped = False
         self.signal = 0
+        self.slots = slots
         self._threads = str(max(1, (os.cpu_count() or 1) // slots))
         self._processes: set[subprocess.Popen] = set()
         self._lock = threading.Lock()
@@ -118,33 +146,59 @@ class _Runner:
         for slot in range(slots):
             self._devices.put(devices[slot % len(devices)] if devices else None)
 
-    def run(self, cell: Cell) -> str | None:
-        """Run one cell; returns why it could not be, or None."""
-        if self.stopped:
-            return None
+    def run(self, cell: Cell, wait: bool) -> str | None:
+        """Run one cell; returns why it could not be, or None.
+
+        Args:
+            cell: the cell.
+            wait: for another run that has it in hand.
+
+        Raises:
+            _InOtherHands: if another run has it in hand and is not waited for.
+        """
+        while not self.stopped:
+            with cell.held() as lock:
+                if lock is not None:
+                    return self._run_held(cell, lock)
+            if not wait:
+                raise _InOtherHands
+            time.sleep(_POLL_SECONDS)
+        return None
+
+    def _run_held(self, cell: Cell, lock: int) -> str | None:
         made_of = self.ingredients.of(cell)
-        cell.make_ready(made_of)
+        if cell.is_complete(made_of):  # by another run, since this one began
+            return None
+        codes = cell.make_ready(made_of, self.code)
         reason = self._unavailable.get(cell.row.name)
         if reason is None:
             device = self._devices.get()
             try:
-                reason = self._run_commands(cell, made_of, device)
+                reason = self._run_commands(cell, made_of, codes, device, lock)
             except _Stopped:
                 return None
             finally:
                 self._devices.put(device)
         if reason is not None:
-            write_text(cell.folder / "failed.json", json.dumps({"reason": reason}, indent=1) + "\n")
+            cell.write("failed.json", {"reason": reason})
         return reason
 
-    def _run_commands(self, cell: Cell, made_of: dict[str, Any], device: str | None) -> str | None:
+    def _run_commands(
+        self, cell: Cell, made_of: dict[str, Any], codes: list[str], device: str | None, lock: int
+    ) -> str | None:
         seconds = {}
         for run_id, command in self.ingredients.commands(cell, device).items():
             begun = time.monotonic()
             log = cell.folder / f"{run_id}.log"
             environment = {"OMP_NUM_THREADS": self._threads, "LIVERSEG_DEBUG": ""}
             code = run_logged(
-                command, self.ingredients.bundle, log, environment, errors_too=True, started=self._remember
+                command,
+                self.ingredients.bundle,
+                log,
+                environment,
+                errors_too=True,
+                started=self._remember,
+                kept_open=[lock],
             )
             if self.stopped:
                 raise _Stopped
@@ -156,11 +210,12 @@ class _Runner:
             seconds[run_id] = round(time.monotonic() - begun, 1)
         record = {
             "ingredients": made_of,
-            "commit": commit(),
+            "code": codes,
             "seconds": seconds,
             "device": device or made_of["overrides"].get("device", "cpu"),
+            "threads": int(self._threads),
         }
-        write_text(cell.folder / "cell.json", json.dumps(record, indent=1) + "\n")
+        cell.write("cell.json", record)
         return None
 
     def _remember(self, process: subprocess.Popen) -> None:

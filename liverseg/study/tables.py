@@ -75,9 +75,10 @@ def comparison_table(compared: Sequence[Comparison], question: str) -> Table:
         own = one.difference
         interval = f"{own.lower:+.3f} to {own.upper:+.3f}"
         pair = [f"`{one.row}`", f"`{one.other}`"]
-        told = [f"{own.value:+.3f}", interval, _p(own.p), _p(one.adjusted_p), str(one.patients)]
+        seeds = " ".join(map(str, one.seeds))
+        told = [f"{own.value:+.3f}", interval, _p(own.p), _p(one.adjusted_p), seeds, str(one.patients)]
         rows.append([MEASURES[one.measure].title, *pair, *told])
-    return Table(("measure", "row", "less", "difference", "95 % interval", "p", "p, Holm", "patients"), rows)
+    return Table(("measure", "row", "less", "difference", "95 % interval", "p", "p, Holm", "seeds", "patients"), rows)
 
 
 def name_table(results: StudyResults, figures: Figures) -> Table:
@@ -119,7 +120,7 @@ def figures_table(figures: Figures, compared: Sequence[Comparison]) -> pd.DataFr
             "upper": one.difference.upper,
             "p": one.difference.p,
             "p_holm": one.adjusted_p,
-            "seeds": "",
+            "seeds": " ".join(map(str, one.seeds)),
         }
         for one in compared
     ]

@@ -63,7 +63,9 @@ class WholeSlices:
             device: the network's.
             non_blocking: passed on to the moves.
         """
-        image, label = (batch[key].to(device, non_blocking=non_blocking) for key in (CommonKeys.IMAGE, CommonKeys.LABEL))
+        image, label = (
+            batch[key].to(device, non_blocking=non_blocking) for key in (CommonKeys.IMAGE, CommonKeys.LABEL)
+        )
         return image, label, (), {"sizes": batch["size"].tolist()}
 
 

@@ -33,16 +33,17 @@ class PlanStage:
     learning_rate_factor: float = 1.0
 
 
-def read_plan(plans: Mapping[str, Any], name: str) -> tuple[PlanStage, ...]:
+def read_plan(plans: Mapping[str, Any], name: str, epochs: int) -> tuple[PlanStage, ...]:
     """A named plan from a config's `plans`.
 
     Args:
         plans: name to a list of stages, each a mapping with `epochs` (null in the last stage alone), `frozen` (a list)
             and, if it is not 1, `learning_rate_factor`.
         name: which of them.
+        epochs: of the training.
 
     Raises:
-        UsageError: if there is no such plan, or it is not written like that.
+        UsageError: if there is no such plan, it is not written like that, or the training ends before its last stage.
     """
     if name not in plans:
         raise UsageError(f"fine_tuning is {name!r}; it must be one of {', '.join(plans)}")
@@ -50,7 +51,14 @@ def read_plan(plans: Mapping[str, Any], name: str) -> tuple[PlanStage, ...]:
     where = f"plans::{name}"
     if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
         raise UsageError(f"{where} is {rows!r}; a list of stages is needed")
-    return tuple(_stage(f"{where}::{number}", row, number == len(rows) - 1) for number, row in enumerate(rows))
+    plan = tuple(_stage(f"{where}::{number}", row, number == len(rows) - 1) for number, row in enumerate(rows))
+    before_last = sum(stage.epochs or 0 for stage in plan)
+    if before_last >= epochs:
+        raise UsageError(
+            f"{where}: its last stage begins after epoch {before_last}, and epochs is {epochs}; shorten the stages "
+            "(stage_epochs) or train longer"
+        )
+    return plan
 
 
 def _stage(where: str, row: Any, last: bool) -> PlanStage:

@@ -52,10 +52,13 @@ class SlabBatchInferer(Inferer):
             (rows, self._logits(inputs[rows, :, :height, :width], network, *args, **kwargs))
             for (height, width), rows in groups.items()
         ]
-        if not isinstance(outputs[0][1], SlabOutput):
-            return _together(outputs, inputs)
-        maps = None if outputs[0][1].maps is None else _together([(rows, one.maps) for rows, one in outputs], inputs)
-        return SlabOutput(maps, _together([(rows, one.types) for rows, one in outputs], inputs))
+        plain = [(rows, one) for rows, one in outputs if isinstance(one, torch.Tensor)]
+        if plain:
+            return _together(plain, inputs)
+        named = [(rows, one) for rows, one in outputs if isinstance(one, SlabOutput)]
+        maps = [(rows, one.maps) for rows, one in named if one.maps is not None]
+        types = _together([(rows, one.types) for rows, one in named], inputs)
+        return SlabOutput(_together(maps, inputs) if maps else None, types)
 
     def _logits(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -67,7 +70,7 @@ class SlabBatchInferer(Inferer):
         return output.float()
 
 
-def _together(parts: Sequence[tuple[Sequence[int], Any]], inputs: torch.Tensor) -> torch.Tensor:
+def _together(parts: Sequence[tuple[list[int], torch.Tensor]], inputs: torch.Tensor) -> torch.Tensor:
     """One tensor of all rows of the batch; maps, of whatever size, lie in the first rows and columns."""
     shape = list(parts[0][1].shape)
     shape[0] = len(inputs)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.networks import SEResUNet
+from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet
 
 
 def trained(network, steps=2):
@@ -15,9 +15,26 @@ def trained(network, steps=2):
     for _ in range(steps):
         network.train()  # as a trainer does before every batch
         optimizer.zero_grad(set_to_none=False)
-        network(torch.rand(2, 3, 32, 32)).square().mean().backward()
+        loss_of(network(torch.rand(2, 3, 32, 32))).backward()
         optimizer.step()
     return {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+def loss_of(output):
+    """A number that depends on all that a network says."""
+    said = [part for part in output if part is not None] if isinstance(output, SlabOutput) else [output]
+    return sum(part.square().mean() for part in said)
+
+
+@pytest.mark.parametrize("kind", [YNet, SlabClassifier, MeasuringUNet])
+def test_the_encoder_of_every_strategy_can_be_frozen(kind):
+    network = kind("small")
+    network.freeze(["encoder"])
+    changed = trained(network)
+    assert not {name for name in changed if name.startswith("encoder.")}
+    assert any(name.startswith("type_head.") for name in changed)
+    network.freeze([])
+    assert {"encoder.layer0.bn1.running_mean", "encoder.layer0.conv1.weight"} <= trained(network)
 
 
 def test_nothing_is_frozen_at_first():

@@ -12,6 +12,9 @@ import yaml
 from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.labels import LESION_TYPES
 from liverseg.study import read_study
+from liverseg.study.cells import study_cells
+from liverseg.study.folds import fold_lists
+from liverseg.study.ingredients import Ingredients
 
 SLICES = [
     ("p1", 1, "cyst"),
@@ -84,14 +87,16 @@ def fill_cell(study, row, fold, seed):
     predicted = np.ones([16, 16], dtype=np.uint8)
     predicted[4:9, 4:9] = 2
     np.savez_compressed(folder / "predictions.npz", **{str(number): predicted for number in range(len(slices))})
-    strategy = row.split("-")[0]
-    made_of = {
-        "configs": [*study.configs, f"strategies/{strategy}"],
-        "overrides": dict(study.overrides),
-        "scored": study.scored,
-        "versions": {"torch": "2.13.0"},
+    lists = fold_lists(study)
+    (cell,) = (one for one in study_cells(study, tuple(lists)) if one.folder == folder)
+    made_of = {**Ingredients(study, lists).of(cell), "versions": {"torch": "2.13.0"}}
+    record = {
+        "ingredients": made_of,
+        "code": ["commit 0123456789ab"],
+        "seconds": {"training": 1800.0},
+        "device": "auto",
+        "threads": 1,
     }
-    record = {"ingredients": made_of, "commit": "0123456789abcdef", "seconds": {"training": 1800.0}, "device": "auto"}
     (folder / "cell.json").write_text(json.dumps(record))
 
 

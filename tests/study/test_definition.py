@@ -26,7 +26,6 @@ def write(tmp_path):
 
 
 def test_paths_are_relative_to_the_file_and_rows_are_products(write, tmp_path):
-    (tmp_path / "w.safetensors").touch()
     study = read_study(
         write(
             seeds=[0, 4],
@@ -58,8 +57,7 @@ def test_the_studies_of_the_project_are_sound(name, tmp_path):
     from pathlib import Path
 
     content = yaml.safe_load((Path(__file__).parents[2] / "studies" / f"{name}.yaml").read_text(encoding="utf-8"))
-    (tmp_path / "weights").touch()
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump({**content, "lits_weights": "weights"}))
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
     assert "joint-lits-none" in [row.name for row in read_study(tmp_path / "study.yaml").rows]
 
 
@@ -86,6 +84,18 @@ ROW = {"strategy": "joint", "initialisation": "scratch"}
         ),
         ({"rows": [{**ROW, "plan": "freeze"}]}, "plan is 'freeze'; it must be one of none, freeze_encoder, hier"),
         ({"rows": [{**ROW, "strategy": []}]}, r"strategy is \[\]; it must be one of classification"),
+        ({"seeds": [2**32]}, r"seeds is \[4294967296\]; a list of whole numbers from 0 to 4294967295"),
+        ({"dataset_dir": ["a", "b"]}, r"dataset_dir is \['a', 'b'\]; a path is needed"),
+        ({"bundle": "liver_lesion_pretrain"}, "the bundle liver_lesion_pretrain has no strategy to choose"),
+        (
+            {"overrides": {"ckpt-dir": "x"}},
+            "overrides has ckpt-dir, which differs from cell to cell; use the study's out",
+        ),
+        (
+            {"overrides": {"network_def::_target_": "x"}},
+            "overrides has network_def::_target_, .* use the row's strategy",
+        ),
+        ({"overrides": {"epoch": 3}}, "overrides has epoch, which the bundle does not know; did you mean epochs?"),
         ({"overrides": {"fold": 1}}, "overrides has fold, which differs from cell to cell; use the study's folds"),
         ({"rows": [{**ROW, "overrides": {"seed": 3}}]}, "rows::0: overrides has seed, .* use seeds"),
         ({"rows": [{"strategy": "joint"}]}, "initialisation is None; it must be one of"),
@@ -103,14 +113,6 @@ def test_a_mistake_is_told_in_one_line(write, keys, words):
 def test_a_label_that_is_null_is_none(write):
     (row,) = read_study(write(rows=[{**ROW, "label": None}])).rows
     assert row.name == "joint-scratch-none"
-
-
-def test_weights_that_rows_start_from_must_be_there(write):
-    rows = [{"strategy": "joint", "initialisation": "lits"}]
-    with pytest.raises(LiversegError, match="lits_weights None: no such file, and rows start from it"):
-        read_study(write(rows=rows))
-    with pytest.raises(LiversegError, match=r"none.safetensors: no such file"):
-        read_study(write(rows=rows, lits_weights="none.safetensors"))
 
 
 def test_a_file_that_is_no_study(tmp_path):

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from liverseg.datalists import DataItem, DataList, read_datalist, write_datalist
+from liverseg.datalists import DataItem, DataList, datalist_text, read_datalist, write_datalist
 from liverseg.errors import LiversegError
 from liverseg.labels import LESION_TYPES
 from liverseg.study import read_study
-from liverseg.study.folds import write_fold_lists
+from liverseg.study.folds import check_fold_lists, fold_list_path, fold_lists, write_fold_lists
 
 
 def items(patients_per_type=12, folds=3):
@@ -40,11 +40,16 @@ def patients(items):
     return {item.patient for item in items}
 
 
+def checked(study):
+    """The lists of a study, if they pass."""
+    lists = fold_lists(study)
+    check_fold_lists(study, lists)
+    return lists
+
+
 def test_every_patient_is_tested_once_and_never_learnt_from_there(study):
-    lists = write_fold_lists(study(items()))
     tested = []
-    for fold, path in lists.items():
-        made = read_datalist(path)
+    for fold, made in checked(study(items())).items():
         learnt, validation = made.split(0)
         assert patients(made.test) == {item.patient for item in items() if item.fold == fold}
         assert not patients(made.test) & patients(made.training)
@@ -56,37 +61,38 @@ def test_every_patient_is_tested_once_and_never_learnt_from_there(study):
     assert sorted(tested) == sorted(patients(items()))
 
 
-def test_the_same_study_writes_the_same_bytes(study):
+def test_what_is_written_is_what_was_made_each_time(study):
     made = study(items())
-    before = {fold: path.read_bytes() for fold, path in write_fold_lists(made).items()}
-    assert {fold: path.read_bytes() for fold, path in write_fold_lists(made).items()} == before
+    write_fold_lists(made, fold_lists(made))
+    for fold, datalist in fold_lists(made).items():
+        assert read_datalist(fold_list_path(made, fold)) == datalist
+        assert fold_list_path(made, fold).read_text(encoding="utf-8") == datalist_text(datalist)
 
 
 def test_scoring_validation_patients_leaves_the_fold_out(study):
-    lists = write_fold_lists(study(items(), scored="validation", folds=[1]))
+    lists = checked(study(items(), scored="validation", folds=[1]))
     assert list(lists) == [1]
-    made = read_datalist(lists[1])
-    assert made.test == ()
-    assert not patients(made.training) & {item.patient for item in items() if item.fold == 1}
+    assert lists[1].test == ()
+    assert not patients(lists[1].training) & {item.patient for item in items() if item.fold == 1}
 
 
 def test_a_fold_that_is_empty(study):
     with pytest.raises(LiversegError, match=r"fold 5 is empty; the data list has the folds 0, 1, 2"):
-        write_fold_lists(study(items(), folds=[0, 5]))
+        checked(study(items(), folds=[0, 5]))
 
 
 def test_a_fold_without_a_type(study):
     some = [item for item in items() if not (item.fold == 1 and item.lesion_type == "hemangioma")]
     with pytest.raises(LiversegError, match=r"fold 1: no hemangioma among the 8 held out items"):
-        write_fold_lists(study(some))
+        checked(study(some))
 
 
 def test_a_type_that_is_only_in_the_held_out_fold(study):
     some = [item for item in items() if item.fold == 2 or item.lesion_type != "cyst"]
     with pytest.raises(LiversegError, match=r"no cyst among the .* items"):
-        write_fold_lists(study(some, folds=[2]))
+        checked(study(some, folds=[2]))
 
 
 def test_one_fold_is_no_study(study):
     with pytest.raises(LiversegError, match="1 folds; a study needs 2 or more"):
-        write_fold_lists(study([replace(item, fold=0) for item in items()]))
+        checked(study([replace(item, fold=0) for item in items()]))

@@ -53,7 +53,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
         "Held-out folds: 0, 1",
         "Seeds: 0, 1\n",
         "Epochs: 3",
-        "Commit: 0123456789ab",
+        "Code: commit 0123456789ab\n",
         "torch 2.13.0",
         "16 trainings and their evaluations, 8.0 hours",
         "10,000 times with seed 0",

@@ -1,8 +1,10 @@
 import json
+from dataclasses import replace
 
 import pytest
 from pretend_study import DICE, ROWS, cell_folder, fill_cell, fill_study, write_study
 
+from liverseg.datalists import read_datalist, write_datalist
 from liverseg.errors import LiversegError
 from liverseg.study.results import read_results
 
@@ -57,12 +59,62 @@ def test_a_cell_made_with_other_settings_is_missing(tmp_path):
     assert "other settings" in reasons[0, 0] and reasons[0, 1] == ""
 
 
+def test_cells_of_another_split_are_not_pooled(tmp_path):
+    """A re-split list may have a patient scored by a network that learnt from it."""
+    study = write_study(tmp_path)
+    fill_study(study)
+    assert not any(row.missing for row in read_results(study).rows)
+    listed = read_datalist(study.datalist)
+    swapped = {"p1": 1, "p4": 0}
+    training = tuple(replace(item, fold=swapped.get(item.patient, item.fold)) for item in listed.training)
+    write_datalist(study.datalist, replace(listed, training=training))
+    with pytest.raises(LiversegError, match="no cell of the study is complete"):
+        read_results(study)
+
+
+def test_cells_from_other_weights_are_not_pooled_and_a_report_needs_no_weights(tmp_path):
+    study = write_study(tmp_path)
+    fill_study(study)
+    assert study.lits_weights is not None
+    study.lits_weights.write_text("others")
+    assert [row.name for row in read_results(study).with_results] == ["joint-scratch-none"]
+    study.lits_weights.unlink()
+    assert len(read_results(study).with_results) == 4
+
+
+def test_a_record_that_says_nothing_is_not_pooled(tmp_path):
+    study = write_study(tmp_path)
+    fill_study(study)
+    (cell_folder(study, "joint-lits-none", 0, 0) / "cell.json").write_text('{"ingredients": null}')
+    assert [(cell.fold, cell.seed) for cell, _ in read_results(study).rows[0].missing] == [(0, 0)]
+
+
 def test_patients_called_by_numbers_stay_text(tmp_path):
     study = write_study(tmp_path)
     fill_cell(study, "joint-lits-none", 0, 0)
     path = cell_folder(study, "joint-lits-none", 0, 0) / "evaluation.csv"
     path.write_text(path.read_text().replace("p1,", "007,"))
     assert "007" in set(read_results(study).rows[0].units["patient"])
+
+
+def test_patients_called_as_what_is_missing_stay_apart(tmp_path):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    for name in ("evaluation.csv", "lesions.csv"):
+        path = cell_folder(study, "joint-lits-none", 0, 0) / name
+        path.write_text(path.read_text().replace("p1,", "NA,").replace("p2,", "null,"))
+    row = read_results(study).rows[0]
+    assert set(row.units["patient"]) == set(row.lesions["patient"]) == {"NA", "null", "p3"}
+
+
+@pytest.mark.parametrize(("name", "column"), [("evaluation.csv", "patient"), ("lesions.csv", "matched")])
+def test_a_table_without_a_column_is_told(tmp_path, name, column):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    path = cell_folder(study, "joint-lits-none", 0, 0) / name
+    path.write_text(path.read_text().replace(column, "other", 1))
+    with pytest.raises(LiversegError, match=f"{name}: no column {column}; remove its folder"):
+        read_results(study)
 
 
 def test_a_study_without_a_complete_cell_is_refused(tmp_path):

@@ -7,15 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 import yaml
 
 from liverseg.errors import ExitCode, LiversegError, UsageError
+from liverseg.files import file_hash
 from liverseg.inference import SomeCasesFailed, find_bundle
+from liverseg.networks import export_weights, read_record, read_weights
 from liverseg.study import read_study
-from liverseg.study.cells import Ingredients, study_cells
-from liverseg.study.folds import write_fold_lists
+from liverseg.study.cells import study_cells
+from liverseg.study.folds import fold_lists
+from liverseg.study.ingredients import Ingredients, code_state
 from liverseg.study.run import read_shard, run_study
 
 TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver_crop": None}
@@ -52,7 +57,20 @@ def results(folder):
     }
 
 
-def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path):
+def with_children(process):
+    """A machine that goes down."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def parent_alone(process):
+    """Its commands go on, and hold their cells."""
+    process.kill()
+    process.wait()
+
+
+@pytest.mark.parametrize("killed", [with_children, parent_alone])
+def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path, killed):
     unbroken = read_study(write("unbroken"))
     run_study(unbroken, workers=2)
     broken = write("broken")
@@ -62,17 +80,18 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path):
     while not checkpoint.exists():
         assert process.poll() is None
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    killed(process)
     assert not (checkpoint.parent / "cell.json").exists()
-    assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == ExitCode.DONE
+    again = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    assert again.returncode == ExitCode.DONE
+    assert ("in the hands of another run" in again.stderr) is (killed is parent_alone)
     expected = results(tmp_path / "unbroken")
     assert len(expected) == 3  # units and lesions of the Y-Net, units of the classifier
     assert results(tmp_path / "broken") == expected
 
     record = json.loads((checkpoint.parent / "cell.json").read_text())
     assert record["ingredients"]["strategy"] == "ynet"
-    assert record["ingredients"]["lits_weights_sha256"]
+    assert record["ingredients"]["weights_sha256"]
     assert {*record["seconds"]} == {"training", "evaluating"}
     first = (checkpoint.parent / "training.log").read_text().splitlines()[0]
     words = shlex.split(first)  # a shell sees the same words, quotes and brackets among them
@@ -81,9 +100,10 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path):
         "['configs/train.yaml','configs/phantom.yaml','configs/strategies/ynet.yaml']"
     )
     assert words[words.index("--initialisation") + 1] == "lits"
-    assert record["device"] == "cpu"
+    assert record["device"] == "cpu" and record["threads"] >= 1
+    assert record["code"] == [code_state()]
 
-    # a complete study runs nothing; a changed one begins the changed cells anew
+    # a complete study runs nothing; a changed one begins the changed cells anew, and keeps the old ones
     before = (checkpoint.parent / "cell.json").stat().st_mtime_ns
     run_study(read_study(broken), workers=2)
     assert (checkpoint.parent / "cell.json").stat().st_mtime_ns == before
@@ -92,6 +112,8 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path):
     )
     run_study(changed, workers=1)
     assert json.loads((checkpoint.parent / "cell.json").read_text())["ingredients"]["overrides"]["epochs"] == 1
+    aside = tmp_path / "broken" / "superseded" / "ynet-lits-none" / "fold0-seed0-1" / "cell.json"
+    assert json.loads(aside.read_text()) == record
 
 
 def test_sigterm_ends_it_and_its_children(write, tmp_path):
@@ -143,7 +165,7 @@ def test_a_folder_that_cannot_be_written_ends_the_study_at_once(write, tmp_path)
 def test_a_cell_is_scored_as_it_was_trained(write):
     overrides = {"liver_crop": None, "deep_supervision": False, "device": "cuda:7"}
     study = read_study(write(overrides=overrides))
-    lists = write_fold_lists(study)
+    lists = fold_lists(study)
     (cell, *_) = study_cells(study, (0,))
     commands = Ingredients(study, lists).commands(cell, device="cpu")
     for words in commands.values():
@@ -156,7 +178,7 @@ def test_a_cell_is_scored_as_it_was_trained(write):
 def test_other_imagenet_weights_make_another_cell(write, tmp_path):
     rows = [{"strategy": "joint", "initialisation": ["imagenet", "scratch"]}]
     study = read_study(write(rows=rows, imagenet_weights="published.pth"))
-    lists = write_fold_lists(study)
+    lists = fold_lists(study)
     made_of = []
     for content in ("one", "two"):
         (tmp_path / "published.pth").write_text(content)
@@ -177,3 +199,35 @@ def test_first_seeds_come_first(write):
     assert [(cell.seed, cell.row.strategy, cell.fold) for cell in study_cells(study, (0, 1))] == [
         (seed, strategy, fold) for seed in (3, 5) for strategy in ("classification", "ynet") for fold in (0, 1)
     ]
+
+
+def test_a_cell_that_another_run_has_in_hand_is_waited_for_last(write, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("liverseg.study.run._POLL_SECONDS", 0.1)
+    study = read_study(write(overrides={**TINY, "epochs": 1}))
+    first, second = study_cells(study, (0,))
+    with ThreadPoolExecutor(1) as pool:
+        with first.held() as lock:
+            assert lock is not None
+            done = pool.submit(run_study, study, workers=2)
+            while not (second.folder / "cell.json").exists():
+                assert not done.done()
+                time.sleep(0.05)
+            assert not first.folder.exists()
+        done.result()
+    assert (first.folder / "cell.json").exists()
+    assert "1 cells are in the hands of another run" in capsys.readouterr().err
+
+
+def test_weights_that_were_not_made_for_this_are_refused(write, tmp_path, cohort_tree, pretrain_run, joint_run):
+    with pytest.raises(LiversegError, match=r"none.safetensors: no such file, and rows start from it"):
+        run_study(read_study(write(lits_weights="none.safetensors")), dry_run=True)
+    with pytest.raises(LiversegError, match=r"its labels are background, liver, cyst, .* weights of pre-training have"):
+        run_study(read_study(write(lits_weights=str(joint_run / "models" / "model.pt"))), dry_run=True)
+    pretrained = pretrain_run / "pretrain.safetensors"
+    record = read_record(pretrained)
+    assert record is not None
+    own = replace(record, datalist_sha256=file_hash(cohort_tree / "datalist.json"))
+    export_weights(tmp_path / "own.safetensors", read_weights(pretrained), own)
+    with pytest.raises(LiversegError, match="which is this study's own: its held-out patients were learnt from"):
+        run_study(read_study(write(lits_weights="own.safetensors")), dry_run=True)
+    assert not (tmp_path / "study").exists()

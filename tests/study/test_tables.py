@@ -141,7 +141,7 @@ def test_differences_are_paired_and_adjusted(results):
     start = find(compared, "lesion_dice", "joint-lits-none", "joint-scratch-none")
     assert start.question == "initialisation" and start.adjusted_p == pytest.approx(2 / 10001)  # a family of one
     (line,) = (row for row in comparison_table(compared, "initialisation").rows if row[0] == "lesion Dice")
-    assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "6"]
+    assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "0 1", "6"]
 
 
 def test_every_figure_and_difference_is_in_the_csv(results):

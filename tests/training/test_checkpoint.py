@@ -87,6 +87,35 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(place, joint_settings
     assert_same_end(tmp_path, joint_run)
 
 
+def test_a_plan_interrupted_in_a_stage_goes_on_in_it(joint_settings, bundle_workflow, tmp_path):
+    """The checkpoint is of the plan's first stage, whose factor is in the learning rates that are kept."""
+    stages = [
+        {"epochs": 2, "frozen": ["encoder"], "learning_rate_factor": 0.5},
+        {"epochs": None, "frozen": ["encoder.layer0"]},
+    ]
+    ends = []
+    for name in ("unbroken", "interrupted"):
+        folder = tmp_path / name
+        settings = {**joint_settings, "output_dir": folder, "ckpt_dir": folder / "models", "plans::none": stages}
+        if name == "interrupted":
+            trainer = (workflow := bundle_workflow(JOINT, TRAIN, **settings)).parser.get_parsed_content(
+                "train::trainer"
+            )
+
+            def interrupt(*_):
+                raise KeyboardInterrupt
+
+            trainer.add_event_handler(Events.ITERATION_COMPLETED(once=trainer.state.epoch_length + 1), interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                workflow.run()
+            assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
+        told = run_bundle(JOINT, "training", TRAIN, **settings)
+        assert told.code == 0, told.err
+        assert "epoch 2: frozen encoder; learning rates" in told.out
+        ends.append(torch.load(folder / "checkpoint.pt", weights_only=True)["parts"])
+    assert same(*ends)
+
+
 def test_a_killed_training_ends_like_an_unbroken_one(lits_tree, pretrain_run, tmp_path):
     settings = {"dataset_dir": lits_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **TINY}
     process = bundle_process(PRETRAIN, "training", TRAIN, **settings)

@@ -25,7 +25,7 @@ def followed(epochs, first=1, tuner=None):
     if tuner is None:
         network = SEResUNet("small")
         optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
-        tuner = FineTuning(network, optimizer, read_plan(PLANS, "stepwise"))
+        tuner = FineTuning(network, optimizer, read_plan(PLANS, "stepwise", 5))
     seen = []
     trainer = Engine(lambda *_: None)
     tuner.attach(trainer)
@@ -52,7 +52,7 @@ def test_a_resumed_training_goes_on_in_its_stage():
     rate = first.optimizer.param_groups[0]["lr"]
     network = SEResUNet("small")
     optimizer = torch.optim.Adam(network.parameters(), lr=rate)  # as the checkpoint's optimizer gives it back
-    second = FineTuning(network, optimizer, read_plan(PLANS, "stepwise"))
+    second = FineTuning(network, optimizer, read_plan(PLANS, "stepwise", 5))
     second.load_state_dict(first.state_dict())
     rest, _ = followed(2, first=4, tuner=second)
     assert rest == unbroken[3:]
@@ -91,9 +91,15 @@ def test_a_part_the_network_lacks_is_told_before_training():
 )
 def test_a_plan_that_is_not_one(stages, words):
     with pytest.raises(UsageError, match=words):
-        read_plan({"p": stages}, "p")
+        read_plan({"p": stages}, "p", 9)
 
 
 def test_an_unknown_plan_names_those_there_are():
     with pytest.raises(UsageError, match="fine_tuning is 'freeze'; it must be one of none, stepwise"):
-        read_plan(PLANS, "freeze")
+        read_plan(PLANS, "freeze", 9)
+
+
+def test_a_training_that_ends_before_the_last_stage_is_refused():
+    assert len(read_plan(PLANS, "stepwise", 4)) == 3
+    with pytest.raises(UsageError, match="its last stage begins after epoch 3, and epochs is 3; shorten"):
+        read_plan(PLANS, "stepwise", 3)
