@@ -131,9 +131,10 @@ def beyond_the_papers(results: StudyResults, figures: Figures) -> list[Block]:
         Paragraph(
             "Given detection: among slices whose lesion is touched. End to end: touched and named rightly, among "
             "all. Balanced accuracy is the mean sensitivity of the types, end to end, and macro F1 likewise; of "
-            "classification, which outlines nothing and so misses nothing, they are left blank. The AUC is the mean of each type against "
-            "the rest; of a slice where nothing is found each type counts as equally probable. The calibration error is over slices that are given a name, in ten bins. AUC and "
-            "calibration error are means over the seeds' own values and have no interval."
+            "classification, which outlines nothing and so misses nothing, they are left blank. The AUC is the mean "
+            "of each type against the rest; of a slice where nothing is found each type counts as equally probable. "
+            "The calibration error is over slices that are given a name, in ten bins. AUC and calibration error are "
+            "means over the seeds' own values and have no interval."
         ),
         tables.name_table(results, figures),
         Heading("Each type, end to end", level=3),
