@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from liverseg.errors import LiversegError
+
 __all__ = ["bundle_command", "run_logged"]
 
 _OWN_CONFIGS = "ignore:parsing config_file"
@@ -42,24 +44,32 @@ def run_logged(
 ) -> int:
     """Run a command with its output in a file; returns its exit code.
 
-    The file begins with a line that does the same in a shell.
+    Its output comes below a line that does the same in a shell.
 
     Args:
         command: the words.
         folder: to run it in.
-        log: file for its output, replaced.
+        log: file for its output; what an earlier one has written there stays.
         environment: variables set for this command.
         errors_too: also write what it says on stderr to the file; otherwise that goes to this terminal, bars and all.
         started: told the process once it runs, so that it can be ended.
         kept_open: descriptors of files the command holds open as long as it runs.
+
+    Raises:
+        LiversegError: if the file cannot be written or the command not be started.
     """
     variables = {**os.environ, "PYTHONWARNINGS": _OWN_CONFIGS, **(environment or {})}
     settings = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
-    with log.open("w", encoding="utf-8") as out:
-        out.write(f"cd {shlex.quote(str(folder))} && {' '.join([*settings, shlex.join(command)])}\n")
-        out.flush()
-        errors = subprocess.STDOUT if errors_too else None
-        process = subprocess.Popen(command, cwd=folder, stdout=out, stderr=errors, env=variables, pass_fds=kept_open)
-        if started is not None:
-            started(process)
-        return process.wait()
+    errors = subprocess.STDOUT if errors_too else None
+    try:
+        with log.open("a", encoding="utf-8") as out:
+            out.write(f"cd {shlex.quote(str(folder))} && {' '.join([*settings, shlex.join(command)])}\n")
+            out.flush()
+            process = subprocess.Popen(
+                command, cwd=folder, stdout=out, stderr=errors, env=variables, pass_fds=kept_open
+            )
+    except OSError as error:
+        raise LiversegError(f"{log}: the command cannot be started ({error.strerror or error})") from error
+    if started is not None:
+        started(process)
+    return process.wait()

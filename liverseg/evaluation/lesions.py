@@ -14,14 +14,14 @@ from liverseg.evaluation.scores import dice
 from liverseg.evaluation.surfaces import surface_distances
 from liverseg.labels import LESION, LESION_TYPES
 
-__all__ = ["compare_lesions", "lesion_scores"]
+__all__ = ["SIZES", "compare_lesions", "lesion_scores"]
 
 _FACES: Final[dict[int, Literal[4, 6]]] = {2: 4, 3: 6}
 """Neighbours of a pixel or voxel by edge or face, by dimensions: LiTS's lesions are parts that touch so."""
 
 _DETECTED = 0.5
-_SIZES = {"small": (0, 10), "medium": (10, 20), "large": (20, np.inf)}
-"""Diameters in mm of a ball or disc of the lesion's size."""
+SIZES = {"small": (0, 10), "medium": (10, 20), "large": (20, np.inf)}
+"""Sizes of lesions by name: from and below this diameter, in mm, of a ball or disc of the lesion's size."""
 
 
 def compare_lesions(
@@ -114,7 +114,7 @@ def lesion_scores(lesions: pd.DataFrame) -> dict[str, float]:
     }
     for name in ("dice", "assd_mm", "mssd_mm"):
         scores[f"detected_{name}"] = float(found[name].mean())
-    for name, (least, most) in _SIZES.items():
+    for name, (least, most) in SIZES.items():
         of_size = true[(true["diameter_mm"] >= least) & (true["diameter_mm"] < most)]
         scores[f"recall_{name}"] = _share(of_size["matched"] > 0)
     known = true[true["true_type"] != ""]

@@ -47,11 +47,6 @@ class Cell:
             return None
         return content if isinstance(content, dict) else None
 
-    def is_complete(self, ingredients: dict[str, Any]) -> bool:
-        """Whether the cell was finished, with these ingredients."""
-        done = self.read("cell.json")
-        return done is not None and done.get("ingredients") == ingredients
-
     @contextmanager
     def held(self) -> Iterator[int | None]:
         """Hold the cell against other runs on this folder: a locked file's descriptor; None where another has it.
@@ -72,6 +67,8 @@ class Cell:
             except BlockingIOError:
                 yield None
                 return
+            except OSError as error:  # a file system that knows no locks
+                raise self._unwritable(error) from error
             yield lock.fileno()
 
     def make_ready(self, ingredients: dict[str, Any], code: str) -> list[str]:

@@ -1,79 +1,27 @@
-"""The report's chapters in words and tables."""
+"""The report's chapters in words and tables, behind its first page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 
-from monai.bundle import ConfigParser
-
-from liverseg.inference import find_bundle
-from liverseg.networks.weights import record_if_any
 from liverseg.study import tables
 from liverseg.study.comparisons import QUESTIONS, Comparison
 from liverseg.study.document import Block, Heading, Items, Paragraph
-from liverseg.study.expectations import EQUIVALENT, Expectation
+from liverseg.study.expectations import EQUIVALENT, HOLDS, NOT, POINTS, Expectation
 from liverseg.study.figures import Figures
 from liverseg.study.printed import EMBC, MIDL
-from liverseg.study.results import RowResults, StudyResults
+from liverseg.study.results import StudyResults
 
 __all__ = [
     "beyond_the_papers",
     "differences",
     "expectations",
     "fine_tuning",
-    "head",
+    "ours",
     "strategies",
 ]
 
-
-def head(results: StudyResults) -> list[Block]:
-    """What was run, and how its results are pooled."""
-    study, records = results.study, results.records
-    patients = {patient for row in results.with_results for patient in row.units["patient"]}
-    slices = {pair for row in results.with_results for pair in zip(row.units["image"], row.units["slice"], strict=True)}
-    if results.on_phantoms:
-        notice = (
-            "**Phantoms are not patients.** The data are synthetic; these figures show how trainings compare on "
-            "one made-up task and say nothing about any patient."
-        )
-    else:
-        notice = "**Research only, not a medical device.** Nothing here may decide about a patient."
-    facts = [
-        f"Data list: {results.datalist.name}, version {results.datalist.version or 'not given'}; scored are "
-        f"{len(slices)} annotated slices of {len(patients)} patients",
-        f"Held-out folds: {_listed(results.folds)}; {study.validation_share * 100:g} % of the other patients choose "
-        "the best epoch",
-        *_lits_weights(results),
-        f"Seeds: {_seeds(results)}",
-        f"Epochs: {_epochs(results)}",
-        f"Bundle: `{study.bundle}` with {_listed(f'`{name}`' for name in study.configs)}, and "
-        f"{_settings(dict(study.overrides)) or 'nothing changed'}",
-        f"Code: {_code(results)}",
-        f"Versions: {_versions(results)}",
-        f"Computed: {len(records)} trainings and their evaluations, "
-        f"{sum(sum(record.get('seconds', {}).values()) for record in records) / 3600:.1f} hours in all",
-    ]
-    own = [f"`{row.name}`: {_settings(dict(row.row.overrides))}" for row in results.rows if row.row.overrides]
-    pooled = (
-        "Each held-out fold is scored by networks that never saw its patients, and the folds are pooled. A "
-        "patient's result is averaged over the seeds; each seed's own value is shown in small print. Intervals are "
-        "95 % percentile intervals of a bootstrap that draws patients, each with all slices and lesions, 10,000 "
-        "times with seed 0. They tell how much the result depends on who was tested, not how much it depends on "
-        "the seed: the seeds' own values tell that."
-    )
-    if study.scored == "validation":
-        pooled = (
-            "**Scored on validation patients, to choose between variants: these are not test results.** The held-out "
-            "folds were left out altogether. " + pooled.partition(". ")[2]
-        )
-    return [
-        Heading(f"Study: {study.name}", level=1),
-        *_missing(results),
-        Paragraph(notice),
-        Items([*facts, *own]),
-        Paragraph(pooled),
-    ]
+_AGAINST = {HOLDS: "better", POINTS: "better, but not beyond its interval", NOT: "not better"}
 
 
 def strategies(results: StudyResults, figures: Figures) -> list[Block]:
@@ -101,6 +49,7 @@ def fine_tuning(results: StudyResults, figures: Figures) -> list[Block]:
             "are its own."
         ),
         tables.plan_table(results, figures),
+        Items([f"Epochs of the best weights: {_best_epochs(results)}"]),
     ]
 
 
@@ -139,6 +88,9 @@ def beyond_the_papers(results: StudyResults, figures: Figures) -> list[Block]:
         tables.name_table(results, figures),
         Heading("Each type, end to end", level=3),
         tables.type_table(results, figures),
+        Heading("Outlines", level=3),
+        Paragraph("Dice of the pixels of all slices together, LiTS's global Dice, and the share of slices touched."),
+        tables.outline_table(results, figures),
     ]
     lesions = tables.lesion_table(results, figures)
     if lesions.rows:
@@ -153,6 +105,22 @@ def beyond_the_papers(results: StudyResults, figures: Figures) -> list[Block]:
             lesions,
         ]
     return blocks
+
+
+def ours(found: Expectation) -> list[Block]:
+    """What `ours` brings beyond joint learning, if anything."""
+    if not found.evidence:
+        return []
+    better = any(one.verdict == HOLDS for one in found.evidence)
+    told = "" if better else " **Nothing of `ours` beats `joint` beyond its interval.**"
+    return [
+        Heading("Ours against joint"),
+        Paragraph(
+            "Our own strategy, of which the papers say nothing, by the rules of the next chapter: it is better where "
+            f"the interval of the difference lies above zero.{told}"
+        ),
+        Items([f"{one.text}: {_AGAINST[one.verdict]}" for one in found.evidence]),
+    ]
 
 
 def expectations(found: Sequence[Expectation]) -> list[Block]:
@@ -178,82 +146,11 @@ def expectations(found: Sequence[Expectation]) -> list[Block]:
     return blocks
 
 
-def _missing(results: StudyResults) -> list[Block]:
-    lacking = [row for row in results.rows if row.missing]
-    if not lacking:
-        return []
-    missing = sum(len(row.missing) for row in lacking)
-    told = f"**This study is not complete: {missing} of {missing + len(results.records)} cells are missing.**"
-    items = []
-    for row in lacking:
-        for reason, same in groupby(row.missing, key=lambda pair: pair[1]):
-            cells = [cell for cell, _ in same]
-            which = (
-                "all cells"
-                if len(cells) == _cells_of(row)
-                else "; ".join(f"fold {c.fold} seed {c.seed}" for c in cells)
-            )
-            items.append(f"`{row.name}`, {which}: {reason or 'not run yet'}")
-    return [Paragraph(f"{told} Where a row lacks some cells, its figures are of the others alone."), Items(items)]
-
-
-def _cells_of(row: RowResults) -> int:
-    return len(row.complete) + len(row.missing)
-
-
-def _seeds(results: StudyResults) -> str:
-    by_seeds: dict[tuple[int, ...], list[str]] = {}
-    for row in results.rows:
-        by_seeds.setdefault(row.row.seeds, []).append(row.name)
-    common = max(by_seeds, key=lambda seeds: len(by_seeds[seeds]))
-    told = _listed(common)
-    for seeds, names in by_seeds.items():
-        if seeds != common:
-            told += f"; {_listed(seeds)} for {_listed(f'`{name}`' for name in names)}"
-    return told
-
-
-def _epochs(results: StudyResults) -> str:
-    study = results.study
-    configs = find_bundle(study.bundle) / "configs"
-    default = ConfigParser.load_config_files([configs / f"{name}.yaml" for name in study.configs]).get("epochs")
-    return str(dict(study.overrides).get("epochs", default))
-
-
-def _versions(results: StudyResults) -> str:
-    found: dict[str, set[str]] = {}
-    for record in results.records:
-        for name, version in record.get("ingredients", {}).get("versions", {}).items():
-            found.setdefault(name, set()).add(str(version))
-    return (
-        ", ".join(f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items())) or "not known"
-    )
-
-
-def _lits_weights(results: StudyResults) -> list[str]:
-    """What the rows from LiTS weights start from, if there are any."""
-    if not any(row.row.initialisation == "lits" for row in results.rows):
-        return []
-    record = record_if_any(results.study.lits_weights)
-    if record is None:
-        return ["LiTS weights: not at hand where this was written, so not told here"]
-    return [f"LiTS weights: trained on data list {record.datalist_name}, epoch {record.epoch}"]
-
-
-def _code(results: StudyResults) -> str:
-    states: dict[str, int] = {}
-    for record in results.records:
-        for state in record.get("code", []) or ["not known"]:
-            states[str(state)] = states.get(str(state), 0) + 1
-    if len(states) == 1:
-        return next(iter(states))
-    counted = _listed(f"{state} ({count} cells)" for state, count in sorted(states.items()))
-    return f"**of several states**, so differences between rows may be the code's: {counted}"
-
-
-def _settings(overrides: dict[str, object]) -> str:
-    return ", ".join(f"`{key}` {value}" for key, value in overrides.items())
-
-
-def _listed(values: Iterable[object]) -> str:
-    return ", ".join(map(str, values))
+def _best_epochs(results: StudyResults) -> str:
+    told = []
+    for row in results.with_results:
+        epochs = [record.get("best_epoch") for cell in row.complete if (record := cell.read("cell.json"))]
+        known = [epoch for epoch in epochs if isinstance(epoch, int)]
+        if known:
+            told.append(f"`{row.name}` {min(known)}" + (f" to {max(known)}" if max(known) > min(known) else ""))
+    return ", ".join(told) or "not known"

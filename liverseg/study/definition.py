@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +29,10 @@ _SAID_ELSEWHERE = {
     "output_dir": "the study's output_dir",
     "ckpt_dir": "the study's output_dir",
     "weights": "lits_weights or imagenet_weights",
+    "data": "the study's datalist",
+    "train::dataset::data": "the study's datalist",
+    "validate::dataset::data": "the study's datalist",
+    "resume": "a new output_dir, to begin anew",
     "fold": "the study's folds",
     "seed": "seeds",
     "strategy": "the row's strategy",
@@ -250,4 +255,12 @@ def _overrides(where: str, value: Any, config: Mapping[str, Any]) -> tuple[tuple
             match = difflib.get_close_matches(words[0], config, n=1)
             hint = f"did you mean {match[0]}?" if match else "the bundle's configs name its keys"
             raise UsageError(f"{where}: overrides has {key}, which the bundle does not know; {hint}")
+        try:
+            kept = json.loads(json.dumps(value[key])) == value[key]
+        except (TypeError, ValueError):
+            kept = False
+        if not kept:
+            raise UsageError(
+                f"{where}: overrides has {key} {value[key]!r}; numbers, words, lists and mappings are taken"
+            )
     return tuple((str(key), one) for key, one in value.items())

@@ -6,19 +6,28 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from liverseg.study.comparisons import Comparison, find
+from liverseg.study.comparisons import COMPARED, Comparison, find
 from liverseg.study.figures import Figures
 from liverseg.study.measures import MEASURES
 from liverseg.study.printed import MIDL, printed
 from liverseg.study.results import StudyResults
 from liverseg.values import INITIALISATIONS
 
-__all__ = ["EQUIVALENT", "Evidence", "Expectation", "check_expectations"]
+__all__ = [
+    "EQUIVALENT",
+    "HOLDS",
+    "NOT",
+    "POINTS",
+    "Evidence",
+    "Expectation",
+    "check_expectations",
+    "ours_against_joint",
+]
 
 EQUIVALENT = 0.03
 """Two Dice closer than this count as the same."""
 
-_HOLDS, _POINTS, _NOT, _UNTESTED = "holds", "points that way", "does not hold", "not testable"
+HOLDS, POINTS, NOT, _UNTESTED = "holds", "points that way", "does not hold", "not testable"
 _STRATEGIES = ("classification", "segmentation", "ynet", "joint")
 
 
@@ -47,12 +56,12 @@ class Expectation:
     @property
     def verdict(self) -> str:
         """The weakest of the evidence's verdicts: a claim of several parts holds where all of them do."""
-        for verdict in (_NOT, _POINTS):
+        for verdict in (NOT, POINTS):
             if any(one.verdict == verdict for one in self.evidence):
                 return verdict
         if not self.evidence:
             return _UNTESTED
-        return f"{_HOLDS}, as far as tested" if self.untested else _HOLDS
+        return f"{HOLDS}, as far as tested" if self.untested else HOLDS
 
 
 def check_expectations(results: StudyResults, figures: Figures, compared: Sequence[Comparison]) -> list[Expectation]:
@@ -67,6 +76,15 @@ def check_expectations(results: StudyResults, figures: Figures, compared: Sequen
         _no_dice_gain(results, compared),
         _below_printed(results, figures),
     ]
+
+
+def ours_against_joint(results: StudyResults, compared: Sequence[Comparison]) -> Expectation:
+    """Whether `ours` is better than `joint`, measure by measure, from each initialisation."""
+    evidence: list[Evidence] = []
+    for initialisation in INITIALISATIONS:
+        pair = ("ours", initialisation), ("joint", initialisation)
+        evidence += _greater(results, compared, COMPARED, *pair)
+    return Expectation("Ours names and outlines better than joint learning.", tuple(evidence))
 
 
 def _initialisations(results: StudyResults, compared: Sequence[Comparison]) -> Expectation:
@@ -106,15 +124,17 @@ def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Expe
         return Expectation(claim, (), "joint or segmentation from LiTS weights has no results.")
     own = dice.difference
     if max(abs(own.lower), abs(own.upper)) <= EQUIVALENT:
-        verdict = _HOLDS
+        verdict = HOLDS
     else:
-        verdict = _POINTS if abs(own.value) <= EQUIVALENT else _NOT
+        verdict = POINTS if abs(own.value) <= EQUIVALENT else NOT
     text = f"{_in_words(dice)}, where the same means within ±{EQUIVALENT:.2f}"
     return Expectation(claim, (Evidence(verdict, text), *_greater(results, compared, ["lesion_recall"], *pair)))
 
 
 def _below_printed(results: StudyResults, figures: Figures) -> Expectation:
     claim = "Types are named less accurately than printed once patients are kept apart."
+    if results.study.scored == "validation":
+        return Expectation(claim, (), "validation patients were scored, who chose the weights.")
     if results.on_phantoms:
         return Expectation(claim, (), "phantoms are another task than the papers' patients; no figure compares.")
     evidence, missing = [], []
@@ -128,7 +148,7 @@ def _below_printed(results: StudyResults, figures: Figures) -> Expectation:
                 missing.append(f"{strategy} {initialisation}")
                 continue
             own = figures[row.name, "type_accuracy"].estimate
-            verdict = _HOLDS if own.upper < paper else _POINTS if own.value < paper else _NOT
+            verdict = HOLDS if own.upper < paper else POINTS if own.value < paper else NOT
             told = f"{own.value:.2f} ({own.lower:.2f} to {own.upper:.2f}), printed {paper:.2f}"
             evidence.append(Evidence(verdict, f"`{row.name}`: type accuracy {told}"))
     return Expectation(claim, *_parts(evidence, missing))
@@ -146,7 +166,7 @@ def _greater(
         one = _comparison(results, compared, measure, row, other)
         if one is not None and not math.isnan(one.difference.value):
             own = one.difference
-            evidence.append(Evidence(_HOLDS if own.lower > 0 else _POINTS if own.value > 0 else _NOT, _in_words(one)))
+            evidence.append(Evidence(HOLDS if own.lower > 0 else POINTS if own.value > 0 else NOT, _in_words(one)))
     return evidence
 
 

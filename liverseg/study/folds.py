@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from liverseg.datalists import DataItem, DataList, hold_out, read_datalist, write_datalist
+from liverseg.datalists import DataItem, DataList, datalist_text, hold_out, read_datalist, write_datalist
 from liverseg.errors import LiversegError
 from liverseg.labels import LESION_TYPES
 from liverseg.study.definition import StudyDefinition
 
-__all__ = ["VALIDATION_FOLD", "check_fold_lists", "fold_list_path", "fold_lists", "write_fold_lists"]
+__all__ = ["VALIDATION_FOLD", "check_fold_lists", "fold_list_path", "fold_lists", "list_hash", "write_fold_lists"]
 
 VALIDATION_FOLD = 0
 """In a fold's own list the validation patients are fold 0, those learnt from fold 1."""
@@ -71,9 +72,17 @@ def check_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> N
             _check_types(study, fold, part, items)
 
 
-def fold_list_path(study: StudyDefinition, fold: int) -> Path:
-    """Where `write_fold_lists` puts a fold's list."""
-    return study.output_dir / "folds" / f"fold{fold}.json"
+def list_hash(datalist: DataList) -> str:
+    """SHA-256 of the file `write_datalist` makes of a list, hexadecimal."""
+    return hashlib.sha256(datalist_text(datalist).encode()).hexdigest()
+
+
+def fold_list_path(study: StudyDefinition, fold: int, made: DataList) -> Path:
+    """Where `write_fold_lists` puts a fold's list; another list of the fold has another name.
+
+    So a study that is changed while it runs does not change what its cells learn from.
+    """
+    return study.output_dir / "folds" / f"fold{fold}-{list_hash(made)[:12]}.json"
 
 
 def write_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> None:
@@ -83,7 +92,7 @@ def write_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> N
         LiversegError: if they cannot be written.
     """
     for fold, made in lists.items():
-        write_datalist(fold_list_path(study, fold), made)
+        write_datalist(fold_list_path(study, fold, made), made)
 
 
 def _check_types(study: StudyDefinition, fold: int, part: str, items: Sequence[DataItem]) -> None:

@@ -12,13 +12,12 @@ from monai.bundle import ConfigParser
 
 import liverseg
 from liverseg.bundle_commands import bundle_command
-from liverseg.datalists import DataList, datalist_text
-from liverseg.files import file_hash, is_file
+from liverseg.datalists import DataList
+from liverseg.files import file_hash, is_file, size_or_zero
 from liverseg.inference import find_bundle
-from liverseg.networks import package_versions
 from liverseg.study.cells import Cell
 from liverseg.study.definition import Row, StudyDefinition
-from liverseg.study.folds import VALIDATION_FOLD, fold_list_path
+from liverseg.study.folds import VALIDATION_FOLD, fold_list_path, list_hash
 
 __all__ = ["Ingredients", "code_state"]
 
@@ -33,16 +32,17 @@ class Ingredients:
 
     def __init__(self, study: StudyDefinition, lists: Mapping[int, DataList]) -> None:
         self.study = study
+        self.lists = lists
         self.bundle = find_bundle(study.bundle)
-        self._lists = {fold: _hash_of(datalist_text(made)) for fold, made in lists.items()}
+        self._list_hashes = {fold: list_hash(made) for fold, made in lists.items()}
+        self._data = _hash_of_files(study.dataset_dir, lists)
         self._weights = {
             name: file_hash(path)
             for name, path in (("lits", study.lits_weights), ("imagenet", study.imagenet_weights))
             if path is not None and is_file(path)
         }
         self._of_evaluation = set(ConfigParser.load_config_file(self.bundle / "configs" / "evaluate.yaml"))
-        self._versions = package_versions()
-        self._config_hashes = {row.strategy: self._hash_of_configs(row) for row in study.rows}
+        self._config_hashes = {row.strategy: self.hash_of_configs(row) for row in study.rows}
 
     def of(self, cell: Cell) -> dict[str, Any]:
         """A cell's ingredients, JSON-able."""
@@ -58,33 +58,30 @@ class Ingredients:
             "overrides": self._overrides(row),
             "configs": list(self._configs(row)),
             "configs_sha256": self._config_hashes[row.strategy],
-            "datalist_sha256": self._lists[cell.fold],
+            "datalist_sha256": self._list_hashes[cell.fold],
+            "files_sha256": self._data,
             "weights_sha256": self._weights.get(row.initialisation),
-            "versions": self._versions,
         }
 
-    def has_made(self, cell: Cell, record: Mapping[str, Any]) -> bool:
-        """Whether a complete cell is one of this study: all that decides what it learnt and was scored on is the same.
+    def made(self, cell: Cell) -> dict[str, Any] | None:
+        """The record of a cell that is complete and was made of the same, else None.
 
-        Versions of packages may differ, and weights that are not at hand are taken for those it started from: a report
-        may be written elsewhere and later.
-
-        Args:
-            cell: the cell.
-            record: its `cell.json`.
+        Files and weights that are not at hand are taken for those it was made of: a report may be written elsewhere.
+        Versions of packages and code may differ; the record tells them, and so does the report.
         """
-        theirs, ours = record.get("ingredients"), self.of(cell)
+        record, ours = cell.read("cell.json"), self.of(cell)
+        theirs = (record or {}).get("ingredients")
         if not isinstance(theirs, dict):
-            return False
-        ignored = {"versions"} | ({"weights_sha256"} if ours["weights_sha256"] is None else set())
-        return all(theirs.get(key) == value for key, value in ours.items() if key not in ignored)
+            return None
+        unknown = {key for key in ("files_sha256", "weights_sha256") if ours[key] is None}
+        return record if all(theirs.get(key) == value for key, value in ours.items() if key not in unknown) else None
 
     def commands(self, cell: Cell, device: str | None = None) -> dict[str, list[str]]:
         """The bundle commands that make a cell, by run id, to be run in the bundle's folder."""
         row, study = cell.row, self.study
         common: dict[str, Any] = {
             "dataset_dir": study.dataset_dir,
-            "datalist": fold_list_path(study, cell.fold),
+            "datalist": fold_list_path(study, cell.fold, self.lists[cell.fold]),
             "output_dir": cell.folder,
             "ckpt_dir": cell.folder,
             "cache_dir": study.output_dir / "cache",
@@ -113,7 +110,8 @@ class Ingredients:
     def _configs(self, row: Row) -> tuple[str, ...]:
         return (*self.study.configs, f"strategies/{row.strategy}")
 
-    def _hash_of_configs(self, row: Row) -> str:
+    def hash_of_configs(self, row: Row) -> str:
+        """SHA-256 of the configs a row is trained and scored with, as they are now."""
         digest = hashlib.sha256()
         for name in (*self._configs(row), "evaluate"):
             digest.update((self.bundle / "configs" / f"{name}.yaml").read_bytes())
@@ -124,22 +122,37 @@ class Ingredients:
 
 
 def code_state() -> str:
-    """What code this is: the checkout's commit, and whether files differ from it; elsewhere a hash of liverseg's own.
-
-    Take it once, before anything runs: a checkout may be worked on meanwhile.
-    """
+    """What code this is: the checkout's commit and how files differ from it; elsewhere a hash of liverseg's own."""
     package = Path(liverseg.__file__).parent
-    if (package.parent / ".git").exists():
-        told = [
-            subprocess.run(["git", "-C", package.parent, *words], capture_output=True, text=True, check=False).stdout
-            for words in (["rev-parse", "--short=12", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
-        ]
-        if told[0]:
-            return f"commit {told[0].strip()}{' with changes' if told[1] else ''}"
+    commit = _git(package, "rev-parse", "--short=12", "HEAD") if (package.parent / ".git").exists() else ""
+    if commit:
+        changes = _git(package, "diff", "HEAD", "--", package.parent)
+        return f"commit {commit}" + (f", changed ({_hash_of(changes)[:12]})" if changes else "")
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
     return f"liverseg {liverseg.__version__}, sources {digest.hexdigest()[:12]}"
+
+
+def _git(folder: Path, *words: str | Path) -> str:
+    """What git prints; nothing where there is no git or it fails."""
+    try:
+        told = subprocess.run(["git", "-C", folder, *words], capture_output=True, check=False)
+    except OSError:
+        return ""
+    return told.stdout.decode(errors="replace").strip() if told.returncode == 0 else ""
+
+
+def _hash_of_files(dataset_dir: Path, lists: Mapping[int, DataList]) -> str | None:
+    """What the listed labels hold and how large the images are; None where one is not there."""
+    pairs = {(item.image, item.label) for made in lists.values() for item in (*made.training, *made.test)}
+    labels = {label for _, label in pairs if label is not None}
+    images = {image for image, _ in pairs}
+    if not all(is_file(dataset_dir / name) for name in (*labels, *images)):
+        return None
+    told = [f"{name} {file_hash(dataset_dir / name)}" for name in sorted(labels)]
+    told += [f"{name} {size_or_zero(dataset_dir / name)}" for name in sorted(images)]
+    return _hash_of("\n".join(told))
 
 
 def _hash_of(text: str) -> str:

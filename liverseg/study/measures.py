@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from liverseg.evaluation import types
+from liverseg.evaluation.lesions import SIZES
 from liverseg.labels import LESION_TYPES
 
 __all__ = ["CONFUSION", "LESION_CONFUSION", "LESION_MEASURES", "MEASURES", "Measure"]
@@ -58,6 +59,13 @@ def _mean(
         return pd.DataFrame({"sum": value(frame).astype(float).where(counted, 0.0), "count": counted.astype(float)})
 
     return parts
+
+
+def _pixels(units: pd.DataFrame) -> pd.DataFrame | None:
+    """Parts of the Dice of all slices' pixels together."""
+    if "lesion_hit" not in units:
+        return None
+    return pd.DataFrame({"sum": 2.0 * units["lesion_hit"], "count": units["lesion_pred"] + units["lesion_true"]})
 
 
 def _known(frame: pd.DataFrame) -> pd.Series:
@@ -113,6 +121,11 @@ def _is(side: str) -> Callable[[pd.DataFrame], pd.Series]:
     return lambda frame: frame["side"] == side
 
 
+def _true_of_size(name: str) -> Callable[[pd.DataFrame], pd.Series]:
+    least, most = SIZES[name]
+    return lambda frame: (frame["side"] == "true") & (frame["diameter_mm"] >= least) & (frame["diameter_mm"] < most)
+
+
 def _matched(frame: pd.DataFrame) -> pd.Series:
     return frame["matched"].fillna(0) > 0
 
@@ -160,6 +173,7 @@ MEASURES: dict[str, Measure] = {
             _mean(lambda f: f["class_aware_dice"], None, "class_aware_dice"),
             _ratio,
         ),
+        Measure("lesion_dice_global", "Dice of all pixels", _pixels, _ratio),
         Measure("success_rate", "success rate", _mean(_hit, _with_lesion, "lesion_hit"), _ratio),
         Measure(
             "type_accuracy_detected",
@@ -202,6 +216,10 @@ LESION_MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
         _lesion_mean("recall", "recall, IoU > 0.5", _matched, _is("true")),
+        *(
+            _lesion_mean(f"recall_{size}", f"recall, {told}", _matched, _true_of_size(size))
+            for size, told in (("small", "below 10 mm"), ("medium", "10 to 20 mm"), ("large", "from 20 mm"))
+        ),
         _lesion_mean("precision", "precision, IoU > 0.5", _matched, _is("predicted")),
         _lesion_mean("recall_any", "recall, IoU > 0", _touched, _is("true")),
         _lesion_mean("precision_any", "precision, IoU > 0", _touched, _is("predicted")),

@@ -14,13 +14,14 @@ from liverseg.study.chapters import (
     differences,
     expectations,
     fine_tuning,
-    head,
+    ours,
     strategies,
 )
 from liverseg.study.comparisons import compare
 from liverseg.study.definition import StudyDefinition
 from liverseg.study.document import Block, Heading, Paragraph, Picture
-from liverseg.study.expectations import check_expectations
+from liverseg.study.expectations import check_expectations, ours_against_joint
+from liverseg.study.facts import first_page
 from liverseg.study.figures import row_figures
 from liverseg.study.html import to_html
 from liverseg.study.markdown import to_markdown
@@ -57,11 +58,12 @@ def write_report(study: StudyDefinition, output: Path) -> list[Path]:
     compared = compare(results)
     drawn = _pictures(results, output / "study")
     blocks = [
-        *head(results),
+        *first_page(results),
         *strategies(results, figures),
         *fine_tuning(results, figures),
         *differences(compared),
         *beyond_the_papers(results, figures),
+        *ours(ours_against_joint(results, compared)),
         *expectations(check_expectations(results, figures, compared)),
         Heading("Pictures"),
         *drawn,

@@ -24,7 +24,18 @@ CELL_KEYS = ["fold", "seed", "patient"]
 _TEXT = {"patient", "image", "true_type", "pred_type"}
 _NEEDED = {
     "evaluation.csv": {"slice", "image", "patient"},
-    "lesions.csv": {"patient", "side", "hit", "matched", "dice", "assd_mm", "mssd_mm", "true_type", "pred_type"},
+    "lesions.csv": {
+        "patient",
+        "side",
+        "diameter_mm",
+        "hit",
+        "matched",
+        "dice",
+        "assd_mm",
+        "mssd_mm",
+        "true_type",
+        "pred_type",
+    },
 }
 _MAKE_AGAIN = "remove its folder, and `liverseg study run` makes the cell again"
 _OTHER_SETTINGS = (
@@ -118,7 +129,7 @@ def read_results(study: StudyDefinition) -> StudyResults:
     """Read the complete cells of a study.
 
     A cell counts as complete where its `cell.json` names the settings, data lists, configs and weights the study has
-    now, see `Ingredients.has_made`.
+    now, see `Ingredients.made`.
 
     Raises:
         LiversegError: if the data list or a complete cell's table cannot be read, or no cell is complete.
@@ -132,13 +143,14 @@ def read_results(study: StudyDefinition) -> StudyResults:
     for row in study.rows:
         complete, missing = [], []
         for cell in sorted((cell for cell in cells if cell.row == row), key=lambda cell: (cell.fold, cell.seed)):
-            record = cell.read("cell.json")
-            if record is not None and ingredients.has_made(cell, record):
+            record = ingredients.made(cell)
+            if record is not None:
                 complete.append(cell)
                 records.append(record)
+            elif cell.read("cell.json") is not None:
+                missing.append((cell, _OTHER_SETTINGS))
             else:
-                why = (cell.read("failed.json") or {}).get("reason", "") if record is None else _OTHER_SETTINGS
-                missing.append((cell, str(why)))
+                missing.append((cell, str((cell.read("failed.json") or {}).get("reason", ""))))
         tables = [
             pd.concat(
                 [frame for cell in complete if (frame := _read_table(cell, name, needed)) is not None] or [_nothing()]

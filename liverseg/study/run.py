@@ -18,9 +18,11 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from liverseg.bundle import the_device
 from liverseg.bundle_commands import run_logged
 from liverseg.errors import UsageError
 from liverseg.inference import SomeCasesFailed
+from liverseg.networks import package_versions
 from liverseg.study.cells import Cell, study_cells
 from liverseg.study.definition import StudyDefinition
 from liverseg.study.folds import check_fold_lists, fold_lists, write_fold_lists
@@ -72,12 +74,21 @@ def run_study(
         raise UsageError(f"shard {part}/{parts}; it must be i/n with i from 1 to n")
     lists = fold_lists(study)
     check_fold_lists(study, lists)
-    check_lits_weights(study, lists)
+    check_lits_weights(study)
     ingredients = Ingredients(study, lists)
     cells = study_cells(study, tuple(lists))[part - 1 :: parts]
-    waiting = [cell for cell in cells if not cell.is_complete(ingredients.of(cell))]
-    told = f"{study.name}: {len(cells)} cells, {len(cells) - len(waiting)} complete, {len(waiting)} to run"
+    made = {cell: record for cell in cells if (record := ingredients.made(cell)) is not None}
+    waiting = [cell for cell in cells if cell not in made]
+    told = f"{study.name}: {len(cells)} cells, {len(made)} complete, {len(waiting)} to run"
     print(told, file=sys.stderr, flush=True)
+    code = code_state()
+    others = sum(record.get("code") != [code] for record in made.values())
+    if others:
+        print(
+            f"{study.name}: {others} of the complete cells were made by other code than this ({code}); where that "
+            f"matters, remove {study.output_dir / 'cells'} to make them again",
+            file=sys.stderr,
+        )
     if dry_run:
         for cell in waiting:
             print(cell.name)
@@ -134,7 +145,6 @@ class _Runner:
 
     def __init__(self, ingredients: Ingredients, slots: int, devices: Sequence[str]) -> None:
         self.ingredients = ingredients
-        self.code = code_state()
         self.stopped = False
         self.signal = 0
         self.slots = slots
@@ -166,10 +176,10 @@ class _Runner:
         return None
 
     def _run_held(self, cell: Cell, lock: int) -> str | None:
-        made_of = self.ingredients.of(cell)
-        if cell.is_complete(made_of):  # by another run, since this one began
+        if self.ingredients.made(cell) is not None:  # by another run, since this one began
             return None
-        codes = cell.make_ready(made_of, self.code)
+        made_of = self.ingredients.of(cell)
+        codes = cell.make_ready(made_of, code_state())
         reason = self._unavailable.get(cell.row.name)
         if reason is None:
             device = self._devices.get()
@@ -208,11 +218,16 @@ class _Runner:
                     self._unavailable[cell.row.name] = refusal
                 return refusal or f"exit code {code}; its output is in {log}"
             seconds[run_id] = round(time.monotonic() - begun, 1)
+        if self.ingredients.hash_of_configs(cell.row) != made_of["configs_sha256"]:
+            return "its configs were changed while it ran; run the study again"
+        state = code_state()
         record = {
             "ingredients": made_of,
-            "code": codes,
+            "code": codes if state == codes[-1] else [*codes, state],
+            "versions": package_versions(),
+            "best_epoch": (cell.read("model.json") or {}).get("epoch"),
             "seconds": seconds,
-            "device": device or made_of["overrides"].get("device", "cpu"),
+            "device": str(the_device(device or made_of["overrides"].get("device"))),
             "threads": int(self._threads),
         }
         cell.write("cell.json", record)

@@ -21,6 +21,7 @@ __all__ = [
     "figures_table",
     "lesion_table",
     "name_table",
+    "outline_table",
     "plan_table",
     "strategy_table",
     "type_table",
@@ -89,6 +90,11 @@ def name_table(results: StudyResults, figures: Figures) -> Table:
 def type_table(results: StudyResults, figures: Figures) -> Table:
     """Sensitivity and specificity of each type."""
     return _plain(results, figures, [name for name in MEASURES if name.startswith(("sensitivity_", "specificity_"))])
+
+
+def outline_table(results: StudyResults, figures: Figures) -> Table:
+    """How well lesions are outlined, beyond the papers."""
+    return _plain(results, figures, ("lesion_dice_global", "success_rate"))
 
 
 def lesion_table(results: StudyResults, figures: Figures) -> Table:

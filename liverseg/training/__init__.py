@@ -6,7 +6,7 @@ from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.collate import collate_whole_slices
 from liverseg.training.epochs import EpochSeed, Progress
 from liverseg.training.evaluation import EvaluationWriter
-from liverseg.training.fine_tuning import FineTuning, PlanStage, read_plan
+from liverseg.training.fine_tuning import FineTuning, PlanStage, last_stage_begins, read_plan
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_weights
 from liverseg.training.metrics import SlabScores
@@ -42,6 +42,7 @@ __all__ = [
     "as_prediction",
     "batches_ahead",
     "collate_whole_slices",
+    "last_stage_begins",
     "load_for_evaluation",
     "load_run_data",
     "map_weights",

@@ -29,6 +29,7 @@ class BestWeights:
         interval: epochs from one validation to the next.
         metric: name of the score, higher is better.
         patience: validations without a better score before the trainer is stopped; None for never.
+        patience_from: epoch before which none counts, so that a plan of stages comes to its last one.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class BestWeights:
         interval: int = 1,
         metric: str = "val_lesion_dice",
         patience: int | None = None,
+        patience_from: int = 1,
     ) -> None:
         self.network = network
         self.path = Path(path)
@@ -48,6 +50,7 @@ class BestWeights:
         self.interval = interval
         self.metric = metric
         self.patience = patience
+        self.patience_from = patience_from
         self.best: float | None = None
         self.best_epoch = 0
         self.waited = 0
@@ -79,7 +82,7 @@ class BestWeights:
             # MONAI's export loads strictly, into the network that inference builds
             state = without_aux_heads(self.network.state_dict())
             save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
-        else:
+        elif epoch >= self.patience_from:
             self.waited += 1
         self.stop_if_due(engine)
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from liverseg.errors import UsageError
 from liverseg.networks import Freezable
 
-__all__ = ["FineTuning", "PlanStage", "read_plan"]
+__all__ = ["FineTuning", "PlanStage", "last_stage_begins", "read_plan"]
 
 _KEYS = ("epochs", "frozen", "learning_rate_factor")
 
@@ -52,13 +52,18 @@ def read_plan(plans: Mapping[str, Any], name: str, epochs: int) -> tuple[PlanSta
     if not isinstance(rows, Sequence) or isinstance(rows, str) or not rows:
         raise UsageError(f"{where} is {rows!r}; a list of stages is needed")
     plan = tuple(_stage(f"{where}::{number}", row, number == len(rows) - 1) for number, row in enumerate(rows))
-    before_last = sum(stage.epochs or 0 for stage in plan)
+    before_last = last_stage_begins(plan) - 1
     if before_last >= epochs:
         raise UsageError(
             f"{where}: its last stage begins after epoch {before_last}, and epochs is {epochs}; shorten the stages "
             "(stage_epochs) or train longer"
         )
     return plan
+
+
+def last_stage_begins(plan: Sequence[PlanStage]) -> int:
+    """The first epoch, counted from 1, of a plan's last stage."""
+    return 1 + sum(stage.epochs or 0 for stage in plan)
 
 
 def _stage(where: str, row: Any, last: bool) -> PlanStage:

@@ -80,7 +80,7 @@ def test_a_ynet_cannot_be_used_on_volumes(cohort_tree, tmp_path, ct_folder):
 
 
 def test_a_plan_freezes_and_says_so(cohort_tree, pretrain_run, tmp_path):
-    more = {"fine_tuning": "hierarchical_unfreezing", "stage_epochs": 1, "epochs": 2}
+    more = {"fine_tuning": "hierarchical_unfreezing", "stage_epochs": 1, "epochs": 6}
     told = trained("joint", cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path, **more)
     assert told.code == 0, told.err
     frozen = [line.split("epoch ")[1] for line in told.out.splitlines() if ": frozen" in line]

@@ -89,9 +89,9 @@ def fill_cell(study, row, fold, seed):
     np.savez_compressed(folder / "predictions.npz", **{str(number): predicted for number in range(len(slices))})
     lists = fold_lists(study)
     (cell,) = (one for one in study_cells(study, tuple(lists)) if one.folder == folder)
-    made_of = {**Ingredients(study, lists).of(cell), "versions": {"torch": "2.13.0"}}
     record = {
-        "ingredients": made_of,
+        "ingredients": Ingredients(study, lists).of(cell),
+        "versions": {"torch": "2.13.0"},
         "code": ["commit 0123456789ab"],
         "seconds": {"training": 1800.0},
         "device": "auto",
@@ -139,10 +139,19 @@ def _lesions(row, seed, patient, number, name):
     """A true lesion that is matched, and with seed 1 a predicted one on p2 that hits nothing."""
     called, probabilities = _names(row, seed, patient, number, name)
     common = {"patient": patient, "image": f"{patient}.nii.gz", "slice": number}
-    pair = {"lesion": 1, "iou": 0.6, "hit": True, "matched": 1, "dice": 0.75, "assd_mm": 1.5, "mssd_mm": 4.0}
+    pair = {
+        "lesion": 1,
+        "iou": 0.6,
+        "hit": True,
+        "matched": 1,
+        "diameter_mm": 15.0,
+        "dice": 0.75,
+        "assd_mm": 1.5,
+        "mssd_mm": 4.0,
+    }
     typed = {"true_type": name, "pred_type": called, **probabilities}
     lines = [{**common, "side": side, **pair, **typed} for side in ("true", "predicted")]
     if patient == "p2" and seed == 1:
-        none = {"lesion": 2, "iou": 0.0, "hit": False, "matched": 0}
+        none = {"lesion": 2, "iou": 0.0, "hit": False, "matched": 0, "diameter_mm": 5.0}
         lines.append({**common, "side": "predicted", **none, "true_type": "", "pred_type": "cyst", **probabilities})
     return lines

@@ -1,5 +1,8 @@
 """A study's YAML: what it says, and every way to get it wrong in one line."""
 
+import math
+from datetime import date
+
 import pytest
 import yaml
 
@@ -96,6 +99,9 @@ ROW = {"strategy": "joint", "initialisation": "scratch"}
             "overrides has network_def::_target_, .* use the row's strategy",
         ),
         ({"overrides": {"epoch": 3}}, "overrides has epoch, which the bundle does not know; did you mean epochs?"),
+        ({"overrides": {"train::dataset::data": []}}, "has train::dataset::data, .* use the study's datalist"),
+        ({"overrides": {"epochs": date(2026, 1, 1)}}, "overrides has epochs datetime.date.*; numbers, words, lists"),
+        ({"overrides": {"learning_rate": math.nan}}, "overrides has learning_rate nan; numbers, words, lists"),
         ({"overrides": {"fold": 1}}, "overrides has fold, which differs from cell to cell; use the study's folds"),
         ({"rows": [{**ROW, "overrides": {"seed": 3}}]}, "rows::0: overrides has seed, .* use seeds"),
         ({"rows": [{"strategy": "joint"}]}, "initialisation is None; it must be one of"),

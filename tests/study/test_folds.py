@@ -65,8 +65,8 @@ def test_what_is_written_is_what_was_made_each_time(study):
     made = study(items())
     write_fold_lists(made, fold_lists(made))
     for fold, datalist in fold_lists(made).items():
-        assert read_datalist(fold_list_path(made, fold)) == datalist
-        assert fold_list_path(made, fold).read_text(encoding="utf-8") == datalist_text(datalist)
+        assert read_datalist(fold_list_path(made, fold, datalist)) == datalist
+        assert fold_list_path(made, fold, datalist).read_text(encoding="utf-8") == datalist_text(datalist)
 
 
 def test_scoring_validation_patients_leaves_the_fold_out(study):

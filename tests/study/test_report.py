@@ -55,7 +55,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
         "Epochs: 3",
         "Code: commit 0123456789ab\n",
         "torch 2.13.0",
-        "16 trainings and their evaluations, 8.0 hours",
+        "16 trainings and their evaluations, 8.0 hours in all without what was interrupted, on auto with 1 thread\n",
         "10,000 times with seed 0",
     ):
         assert told in text

@@ -8,15 +8,12 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 
 import pytest
 import yaml
 
 from liverseg.errors import ExitCode, LiversegError, UsageError
-from liverseg.files import file_hash
 from liverseg.inference import SomeCasesFailed, find_bundle
-from liverseg.networks import export_weights, read_record, read_weights
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
 from liverseg.study.folds import fold_lists
@@ -83,8 +80,9 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path, kill
         time.sleep(0.05)
     killed(process)
     (cell,) = (one for one in cells if one.folder == checkpoint.parent)
-    with cell.held() as lock:
-        assert (lock is None) is (killed is parent_alone)
+    if killed is parent_alone:
+        with cell.held() as lock:
+            assert lock is None
     assert not (checkpoint.parent / "cell.json").exists()
     assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == ExitCode.DONE
     expected = results(tmp_path / "unbroken")
@@ -220,16 +218,9 @@ def test_a_cell_that_another_run_has_in_hand_is_waited_for_last(write, tmp_path,
     assert "1 cells are in the hands of another run" in capsys.readouterr().err
 
 
-def test_weights_that_were_not_made_for_this_are_refused(write, tmp_path, cohort_tree, pretrain_run, joint_run):
+def test_weights_that_are_not_of_pre_training_are_refused(write, tmp_path, joint_run):
     with pytest.raises(LiversegError, match=r"none.safetensors: no such file, and rows start from it"):
         run_study(read_study(write(lits_weights="none.safetensors")), dry_run=True)
     with pytest.raises(LiversegError, match=r"its labels are background, liver, cyst, .* weights of pre-training have"):
         run_study(read_study(write(lits_weights=str(joint_run / "models" / "model.pt"))), dry_run=True)
-    pretrained = pretrain_run / "pretrain.safetensors"
-    record = read_record(pretrained)
-    assert record is not None
-    own = replace(record, datalist_sha256=file_hash(cohort_tree / "datalist.json"))
-    export_weights(tmp_path / "own.safetensors", read_weights(pretrained), own)
-    with pytest.raises(LiversegError, match="which is this study's own: its held-out patients were learnt from"):
-        run_study(read_study(write(lits_weights="own.safetensors")), dry_run=True)
     assert not (tmp_path / "study").exists()

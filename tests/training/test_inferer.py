@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.networks import SEResUNet, SlabClassifier, SlabOutput, YNet
+from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet
 from liverseg.training import SlabBatchInferer, WholeSlices, collate_whole_slices
 
 
@@ -26,8 +26,13 @@ def test_logits_are_the_networks_own():
 
 @pytest.mark.parametrize(
     "network",
-    [SEResUNet("small", out_channels=5), YNet("small", out_channels=3), SlabClassifier("small")],
-    ids=["map", "map and types", "types"],
+    [
+        SEResUNet("small", out_channels=5),
+        MeasuringUNet("small"),
+        YNet("small", out_channels=3),
+        SlabClassifier("small"),
+    ],
+    ids=["map", "measured", "map and types", "types"],
 )
 def test_what_is_said_of_a_slab_does_not_depend_on_the_others(network):
     network.eval()
