@@ -35,7 +35,8 @@ class Ingredients:
         self.lists = lists
         self.bundle = find_bundle(study.bundle)
         self._list_hashes = {fold: list_hash(made) for fold, made in lists.items()}
-        self._data = _hash_of_files(study.dataset_dir, lists)
+        told: dict[str, str | None] = {}
+        self._data = {fold: _hash_of_files(study.dataset_dir, made, told) for fold, made in lists.items()}
         self._weights = {
             name: file_hash(path)
             for name, path in (("lits", study.lits_weights), ("imagenet", study.imagenet_weights))
@@ -59,21 +60,21 @@ class Ingredients:
             "configs": list(self._configs(row)),
             "configs_sha256": self._config_hashes[row.strategy],
             "datalist_sha256": self._list_hashes[cell.fold],
-            "files_sha256": self._data,
+            "files_sha256": self._data[cell.fold],
             "weights_sha256": self._weights.get(row.initialisation),
         }
 
     def made(self, cell: Cell) -> dict[str, Any] | None:
         """The record of a cell that is complete and was made of the same, else None.
 
-        Files and weights that are not at hand are taken for those it was made of: a report may be written elsewhere.
+        Files and weights that are not at hand, now or then, are taken for the same: a report may be written elsewhere.
         Versions of packages and code may differ; the record tells them, and so does the report.
         """
         record, ours = cell.read("cell.json"), self.of(cell)
         theirs = (record or {}).get("ingredients")
         if not isinstance(theirs, dict):
             return None
-        unknown = {key for key in ("files_sha256", "weights_sha256") if ours[key] is None}
+        unknown = {key for key in ("files_sha256", "weights_sha256") if None in (ours[key], theirs.get(key))}
         return record if all(theirs.get(key) == value for key, value in ours.items() if key not in unknown) else None
 
     def commands(self, cell: Cell, device: str | None = None) -> dict[str, list[str]]:
@@ -126,7 +127,7 @@ def code_state() -> str:
     package = Path(liverseg.__file__).parent
     commit = _git(package, "rev-parse", "--short=12", "HEAD") if (package.parent / ".git").exists() else ""
     if commit:
-        changes = _git(package, "diff", "HEAD", "--", package.parent)
+        changes = _git(package, "diff", "HEAD", "--", package, package.parent / "bundles")
         return f"commit {commit}" + (f", changed ({_hash_of(changes)[:12]})" if changes else "")
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
@@ -143,16 +144,21 @@ def _git(folder: Path, *words: str | Path) -> str:
     return told.stdout.decode(errors="replace").strip() if told.returncode == 0 else ""
 
 
-def _hash_of_files(dataset_dir: Path, lists: Mapping[int, DataList]) -> str | None:
-    """What the listed labels hold and how large the images are; None where one is not there."""
-    pairs = {(item.image, item.label) for made in lists.values() for item in (*made.training, *made.test)}
-    labels = {label for _, label in pairs if label is not None}
-    images = {image for image, _ in pairs}
-    if not all(is_file(dataset_dir / name) for name in (*labels, *images)):
-        return None
-    told = [f"{name} {file_hash(dataset_dir / name)}" for name in sorted(labels)]
-    told += [f"{name} {size_or_zero(dataset_dir / name)}" for name in sorted(images)]
-    return _hash_of("\n".join(told))
+def _hash_of_files(dataset_dir: Path, made: DataList, told: dict[str, str | None]) -> str | None:
+    """What a list's labels hold and how large its images are; None where one is not there.
+
+    Args:
+        dataset_dir: folder the list's paths are relative to.
+        made: the list.
+        told: by path, what was told of it for other lists.
+    """
+    for item in (*made.training, *made.test):
+        for name, tell in ((item.image, size_or_zero), (item.label, file_hash)):
+            if name is not None and name not in told:
+                path = dataset_dir / name
+                told[name] = f"{name} {tell(path)}" if is_file(path) else None
+    own = {told[name] for item in (*made.training, *made.test) for name in (item.image, item.label) if name is not None}
+    return None if None in own else _hash_of("\n".join(sorted(filter(None, own))))
 
 
 def _hash_of(text: str) -> str:

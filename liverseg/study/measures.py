@@ -216,13 +216,13 @@ LESION_MEASURES: dict[str, Measure] = {
     measure.name: measure
     for measure in (
         _lesion_mean("recall", "recall, IoU > 0.5", _matched, _is("true")),
+        _lesion_mean("precision", "precision, IoU > 0.5", _matched, _is("predicted")),
+        _lesion_mean("recall_any", "recall, IoU > 0", _touched, _is("true")),
+        _lesion_mean("precision_any", "precision, IoU > 0", _touched, _is("predicted")),
         *(
             _lesion_mean(f"recall_{size}", f"recall, {told}", _matched, _true_of_size(size))
             for size, told in (("small", "below 10 mm"), ("medium", "10 to 20 mm"), ("large", "from 20 mm"))
         ),
-        _lesion_mean("precision", "precision, IoU > 0.5", _matched, _is("predicted")),
-        _lesion_mean("recall_any", "recall, IoU > 0", _touched, _is("true")),
-        _lesion_mean("precision_any", "precision, IoU > 0", _touched, _is("predicted")),
         _lesion_mean("detected_dice", "Dice of detected", _number("dice"), _found),
         _lesion_mean("detected_assd_mm", "ASSD of detected, mm", _number("assd_mm"), _found),
         _lesion_mean("detected_mssd_mm", "MSSD of detected, mm", _number("mssd_mm"), _found),

@@ -71,7 +71,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
     linked = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
     assert linked and all((tmp_path / "report" / path).is_file() for path in linked)
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
-    assert len(blocks) == 7 and all(len({line.count("|") for line in block}) == 1 for block in blocks)
+    assert len(blocks) == 8 and all(len({line.count("|") for line in block}) == 1 for block in blocks)
 
 
 def test_the_page_needs_no_other_file(study, tmp_path):

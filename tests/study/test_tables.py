@@ -1,12 +1,14 @@
 import json
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
 from pretend_study import cell_folder, fill_cell, fill_study, write_study
 
+from liverseg.study.chapters import ours
 from liverseg.study.comparisons import compare, find
-from liverseg.study.expectations import check_expectations
+from liverseg.study.expectations import check_expectations, ours_against_joint
 from liverseg.study.figures import patient_means, row_figures
 from liverseg.study.measures import LESION_CONFUSION
 from liverseg.study.results import read_results
@@ -168,6 +170,52 @@ def test_expectations_hold_by_their_intervals(results):
     assert [one.verdict for one in dice.evidence] == ["holds", "does not hold"]  # the same Dice, and the same recall
     assert dice.verdict == "does not hold"
     assert printed.verdict == "not testable" and "phantoms" in printed.untested
+
+
+@pytest.mark.parametrize(("better", "first"), [(True, "ours"), (False, "joint")])
+def test_ours_is_held_against_joint(results, better, first):
+    """Joint's row outlines better than the Y-Net's: each is called ours in turn."""
+    names = (first, "joint" if better else "ours")
+    rows = [replace(row, row=replace(row.row, strategy=name)) for row, name in zip(results.rows, names, strict=False)]
+    renamed = replace(results, rows=tuple(rows))
+    _, told, evidence = ours(ours_against_joint(renamed, compare(renamed)))
+    assert ("Nothing of `ours` beats `joint` beyond its interval" in told.text) is not better
+    (dice,) = (text for text in evidence.items if ": lesion Dice" in text)
+    assert dice.endswith("+0.100 (+0.100 to +0.100): better" if better else "-0.100 (-0.100 to -0.100): not better")
+    assert ours(ours_against_joint(results, compare(results))) == []
+
+
+def test_nothing_is_held_against_print_where_validation_patients_were_scored(tmp_path):
+    study = write_study(tmp_path, source="a hospital", scored="validation")
+    fill_study(study)
+    results = read_results(study)
+    *_, printed = check_expectations(results, row_figures(results), compare(results))
+    assert printed.verdict == "not testable" and "validation patients" in printed.untested
+
+
+def test_a_typed_network_that_finds_nothing_is_wrong_end_to_end(results):
+    joint = results.rows[0]
+    lesions = joint.lesions[joint.lesions["side"] == "true"].assign(hit=False, matched=0, pred_type="")
+    figures = row_figures(replace(results, rows=(replace(joint, lesions=lesions),)))
+    assert figures["joint-lits-none", "lesion_level_type_accuracy_end_to_end"].estimate.value == 0
+
+
+def test_pixels_are_pooled_and_sizes_told(results):
+    figures = row_figures(results)
+    assert figures["ynet-lits-none", "lesion_dice_global"].estimate.value == pytest.approx(0.7)
+    assert figures["ynet-lits-none", "lesion_level_recall_medium"].estimate.value == pytest.approx(1)
+    assert math.isnan(figures["ynet-lits-none", "lesion_level_recall_large"].estimate.value)
+
+
+def test_rows_with_fewer_seeds_are_compared_on_common_ones(tmp_path):
+    study = write_study(tmp_path)
+    fill_study(study)
+    for fold in (0, 1):
+        shutil.rmtree(cell_folder(study, "ynet-lits-none", fold, 1))
+    one = find(compare(read_results(study)), "type_accuracy", "ynet-lits-none", "joint-lits-none")
+    assert one.seeds == (0,)
+    # with seed 0: 4 of 7 right against 6 of 7
+    assert one.difference.value == pytest.approx(-2 / 7)
 
 
 def test_accuracy_is_held_against_the_printed_one_where_the_data_are_patients(tmp_path):
