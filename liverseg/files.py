@@ -11,7 +11,17 @@ from pathlib import Path
 
 from liverseg.errors import LiversegError
 
-__all__ = ["file_hash", "is_dir", "is_file", "list_folder", "size_or_zero", "visible_files", "whole_file", "write_text"]
+__all__ = [
+    "file_hash",
+    "is_dir",
+    "is_file",
+    "list_folder",
+    "size_or_zero",
+    "text_hash",
+    "visible_files",
+    "whole_file",
+    "write_text",
+]
 
 
 @contextmanager
@@ -60,6 +70,11 @@ def file_hash(path: str | os.PathLike) -> str:
     except OSError as error:
         raise LiversegError(f"{path}: cannot be read ({error.strerror or error})") from error
     return digest.hexdigest()
+
+
+def text_hash(text: str) -> str:
+    """SHA-256 of a text's UTF-8 bytes, hexadecimal: that of the file `write_text` makes of it."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_file(path: str | os.PathLike) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -128,27 +129,25 @@ def _lits_weights(results: StudyResults) -> list[str]:
 
 
 def _code(results: StudyResults) -> str:
-    states: dict[str, int] = {}
-    for record in results.records:
-        for state in record.get("code", []) or ["not known"]:
-            states[str(state)] = states.get(str(state), 0) + 1
-    if len(states) == 1:
-        return next(iter(states))
-    counted = _listed(f"{state} ({count} cells)" for state, count in sorted(states.items()))
-    return f"**of several states**, so differences between rows may be the code's: {counted}"
+    states = Counter(str(state) for record in results.records for state in record.get("code", []) or ["not known"])
+    mixed = "**of several states**, so differences between rows may be the code's: " if len(states) > 1 else ""
+    return mixed + _counted(states)
 
 
 def _computers(results: StudyResults) -> str:
-    counted: dict[str, int] = {}
+    computers: Counter[str] = Counter()
     for record in results.records:
         threads = record.get("threads")
-        told = str(record.get("device", "not known")) + (
-            f" with {threads} thread{'s' * (threads > 1)}" if threads else ""
-        )
-        counted[told] = counted.get(told, 0) + 1
-    if len(counted) == 1:
-        return next(iter(counted))
-    return _listed(f"{told} ({count} cells)" for told, count in sorted(counted.items()))
+        of_threads = f" with {threads} thread{'s' * (threads > 1)}" if threads else ""
+        computers[f"{record.get('device', 'not known')}{of_threads}"] += 1
+    return _counted(computers)
+
+
+def _counted(told: Counter[str]) -> str:
+    """What all cells share, or each of several with its number of cells."""
+    if len(told) == 1:
+        return next(iter(told))
+    return _listed(f"{one} ({count} cells)" for one, count in sorted(told.items()))
 
 
 def _settings(overrides: dict[str, object]) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from liverseg.datalists import DataItem, DataList, datalist_text, hold_out, read_datalist, write_datalist
 from liverseg.errors import LiversegError
+from liverseg.files import text_hash
 from liverseg.labels import LESION_TYPES
 from liverseg.study.definition import StudyDefinition
 
@@ -63,18 +63,17 @@ def check_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> N
         LiversegError: naming fold, part and type.
     """
     for fold, made in lists.items():
-        learnt = [item for item in made.training if item.fold != VALIDATION_FOLD]
-        validation = [item for item in made.training if item.fold == VALIDATION_FOLD]
+        learnt, validation = made.split(VALIDATION_FOLD)
         parts = {"validation": validation, "training": learnt}
         if study.scored == "test":
-            parts = {"held out": list(made.test), **parts}
+            parts = {"held out": made.test, **parts}
         for part, items in parts.items():
             _check_types(study, fold, part, items)
 
 
 def list_hash(datalist: DataList) -> str:
     """SHA-256 of the file `write_datalist` makes of a list, hexadecimal."""
-    return hashlib.sha256(datalist_text(datalist).encode()).hexdigest()
+    return text_hash(datalist_text(datalist))
 
 
 def fold_list_path(study: StudyDefinition, fold: int, made: DataList) -> Path:

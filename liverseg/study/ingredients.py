@@ -13,7 +13,7 @@ from monai.bundle import ConfigParser
 import liverseg
 from liverseg.bundle_commands import bundle_command
 from liverseg.datalists import DataList
-from liverseg.files import file_hash, is_file, size_or_zero
+from liverseg.files import file_hash, is_file, size_or_zero, text_hash
 from liverseg.inference import find_bundle
 from liverseg.study.cells import Cell
 from liverseg.study.definition import Row, StudyDefinition
@@ -32,8 +32,8 @@ class Ingredients:
 
     def __init__(self, study: StudyDefinition, lists: Mapping[int, DataList]) -> None:
         self.study = study
-        self.lists = lists
         self.bundle = find_bundle(study.bundle)
+        self._list_paths = {fold: fold_list_path(study, fold, made) for fold, made in lists.items()}
         self._list_hashes = {fold: list_hash(made) for fold, made in lists.items()}
         told: dict[str, str | None] = {}
         self._data = {fold: _hash_of_files(study.dataset_dir, made, told) for fold, made in lists.items()}
@@ -82,7 +82,7 @@ class Ingredients:
         row, study = cell.row, self.study
         common: dict[str, Any] = {
             "dataset_dir": study.dataset_dir,
-            "datalist": fold_list_path(study, cell.fold, self.lists[cell.fold]),
+            "datalist": self._list_paths[cell.fold],
             "output_dir": cell.folder,
             "ckpt_dir": cell.folder,
             "cache_dir": study.output_dir / "cache",
@@ -128,7 +128,7 @@ def code_state() -> str:
     commit = _git(package, "rev-parse", "--short=12", "HEAD") if (package.parent / ".git").exists() else ""
     if commit:
         changes = _git(package, "diff", "HEAD", "--", package, package.parent / "bundles")
-        return f"commit {commit}" + (f", changed ({_hash_of(changes)[:12]})" if changes else "")
+        return f"commit {commit}" + (f", changed ({text_hash(changes)[:12]})" if changes else "")
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
@@ -158,8 +158,4 @@ def _hash_of_files(dataset_dir: Path, made: DataList, told: dict[str, str | None
                 path = dataset_dir / name
                 told[name] = f"{name} {tell(path)}" if is_file(path) else None
     own = {told[name] for item in (*made.training, *made.test) for name in (item.image, item.label) if name is not None}
-    return None if None in own else _hash_of("\n".join(sorted(filter(None, own))))
-
-
-def _hash_of(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return None if None in own else text_hash("\n".join(sorted(filter(None, own))))

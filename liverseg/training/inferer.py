@@ -78,7 +78,6 @@ def _together(parts: Sequence[tuple[list[int], torch.Tensor]], inputs: torch.Ten
         shape[-2:] = inputs.shape[-2:]
     whole = parts[0][1].new_zeros(shape)
     for rows, part in parts:
-        own = whole[rows]
-        own[tuple(slice(length) for length in part.shape)] = part
-        whole[rows] = own
+        place: tuple[Any, ...] = (rows, *(slice(length) for length in part.shape[1:]))
+        whole[place] = part
     return whole

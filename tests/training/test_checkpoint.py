@@ -98,9 +98,8 @@ def test_a_plan_interrupted_in_a_stage_goes_on_in_it(joint_settings, bundle_work
         folder = tmp_path / name
         settings = {**joint_settings, "output_dir": folder, "ckpt_dir": folder / "models", "plans::none": stages}
         if name == "interrupted":
-            trainer = (workflow := bundle_workflow(JOINT, TRAIN, **settings)).parser.get_parsed_content(
-                "train::trainer"
-            )
+            workflow = bundle_workflow(JOINT, TRAIN, **settings)
+            trainer = workflow.parser.get_parsed_content("train::trainer")
 
             def interrupt(*_):
                 raise KeyboardInterrupt
