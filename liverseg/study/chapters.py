@@ -35,6 +35,7 @@ def strategies(results: StudyResults, figures: Figures) -> list[Block]:
             f"({MIDL}), of other data: 332 slices of 140 patients, folds not kept apart by patient."
         ),
         tables.strategy_table(results, figures),
+        *_blind(results),
     ]
 
 
@@ -144,6 +145,25 @@ def expectations(found: Sequence[Expectation]) -> list[Block]:
         if items:
             blocks.append(Items(items))
     return blocks
+
+
+def _blind(results: StudyResults) -> list[Block]:
+    """The trainings whose networks outline no lesion on any slice, which the means alone do not show."""
+    told = []
+    for row in results.with_results:
+        if "lesion_pred" not in row.units:
+            continue
+        outlined = row.units.groupby(["fold", "seed"])["lesion_pred"].sum()
+        blind = [f"fold {fold} seed {seed}" for fold, seed in outlined.index[outlined == 0]]
+        if blind:
+            told.append(f"`{row.name}`: {', '.join(blind)}, {len(blind)} of {len(outlined)} trainings")
+    if not told:
+        return []
+    text = (
+        "**Some trainings had not begun to outline lesions when they ended.** Their zeros are in every mean and "
+        "difference of their row; what is compared with it is compared with trainings too short for it."
+    )
+    return [Paragraph(text), Items(told)]
 
 
 def _best_epochs(results: StudyResults) -> str:

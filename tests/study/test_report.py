@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 from ignite.handlers.tensorboard_logger import TensorboardLogger
 from PIL import Image
@@ -108,6 +109,22 @@ def test_what_is_missing_comes_first_and_with_its_reason(tmp_path):
     assert "not available: no <weights> \\| here" in text
     assert "not available: no &lt;weights&gt; | here" in page.read_text(encoding="utf-8")
     assert "No two rows with results can be compared yet." in text
+
+
+def test_trainings_that_outline_nothing_are_named(study, tmp_path):
+    made = write_study(tmp_path / "blind")
+    fill_study(made)
+    write_report(made, tmp_path / "before")
+    assert "had not begun to outline" not in (tmp_path / "before" / "study.md").read_text(encoding="utf-8")
+    for fold in (0, 1):
+        path = cell_folder(made, "joint-scratch-none", fold, 1) / "evaluation.csv"
+        units = pd.read_csv(path)
+        units[["lesion_pred", "lesion_hit"]] = 0
+        units.to_csv(path, index=False)
+    write_report(made, tmp_path / "after")
+    told = (tmp_path / "after" / "study.md").read_text(encoding="utf-8")
+    assert "**Some trainings had not begun to outline lesions when they ended.**" in told
+    assert "- `joint-scratch-none`: fold 0 seed 1, fold 1 seed 1, 2 of 4 trainings" in told
 
 
 def test_images_that_are_elsewhere_leave_out_one_picture(study, tmp_path):
