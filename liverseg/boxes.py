@@ -1,13 +1,18 @@
-"""The smallest box around what is not 0: most of a label map is, and costs nothing further on."""
+"""Boxes in a volume: most of a label map is 0, and what is outside the box around the rest costs nothing further on."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-__all__ = ["bounding_box"]
+__all__ = ["Box", "bounding_box", "box_shape", "enlarged", "spread", "whole_box"]
+
+Box = tuple[slice, slice, slice]
+"""One slice with start and stop, both within the volume, for each axis."""
 
 
-def bounding_box(array: np.ndarray) -> tuple[slice, slice, slice] | None:
+def bounding_box(array: np.ndarray) -> Box | None:
     """The smallest box that holds every voxel that is not 0; None if all are.
 
     Args:
@@ -23,6 +28,34 @@ def bounding_box(array: np.ndarray) -> tuple[slice, slice, slice] | None:
     sides = (_extent(filled), _extent(np.any(plane, axis=1)), _extent(np.any(plane, axis=0)))
     first, second, third = (sides[place] for place in np.argsort(order))
     return first, second, third
+
+
+def whole_box(shape: Sequence[int]) -> Box:
+    """The box that holds all of a volume."""
+    first, second, third = (slice(0, int(length)) for length in shape)
+    return first, second, third
+
+
+def box_shape(box: Box) -> tuple[int, int, int]:
+    """Voxels along each axis of a box."""
+    first, second, third = (side.stop - side.start for side in box)
+    return first, second, third
+
+
+def enlarged(box: Box, by: Sequence[int], shape: Sequence[int]) -> Box:
+    """A box with so many voxels more at either side of each axis, as far as the volume goes."""
+    first, second, third = (
+        slice(max(0, side.start - more), min(int(length), side.stop + more))
+        for side, more, length in zip(box, by, shape, strict=True)
+    )
+    return first, second, third
+
+
+def spread(inside: np.ndarray, box: Box, shape: Sequence[int]) -> np.ndarray:
+    """A volume of a shape that holds an array in its box, and 0 elsewhere."""
+    volume = np.zeros(tuple(shape), inside.dtype)
+    volume[box] = inside
+    return volume
 
 
 def _extent(filled: np.ndarray) -> slice:

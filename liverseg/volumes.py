@@ -7,6 +7,7 @@ running towards the head, rows towards the back and columns towards the patient'
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,9 +15,10 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
+from liverseg.boxes import Box
 from liverseg.errors import LiversegError
 from liverseg.files import is_file
-from liverseg.nifti import READ_ERRORS, Memory, read_header, read_voxels
+from liverseg.nifti import READ_ERRORS, Memory, read_header, read_voxels, write_planes
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -30,6 +32,7 @@ __all__ = [
     "read_volume_header",
     "rounding_mm",
     "slice_axis",
+    "write_box_like",
     "write_like",
 ]
 
@@ -85,11 +88,24 @@ class Volume:
         back = ornt_transform(_AXIAL, io_orientation(self.affine))
         return nib.orientations.apply_orientation(axial, back)
 
+    def box_from_axial(self, box: Box) -> Box:
+        """A box of `axial` as the box of `array` that holds the same voxels."""
+        own: list[slice] = [slice(0, 0)] * 3
+        back = ornt_transform(_AXIAL, io_orientation(self.affine))
+        for side, (axis, direction), length in zip(box, back, self._axial_shape, strict=True):
+            flipped = slice(length - side.stop, length - side.start)
+            own[int(axis)] = side if direction > 0 else flipped
+        return own[0], own[1], own[2]
+
     @property
     def axial_affine(self) -> np.ndarray:
         """4×4 affine from (slice, row, column) indices of `axial` to RAS+ mm."""
         to_own = nib.orientations.inv_ornt_aff(self._to_axial, self.array.shape)
         return self.affine @ to_own
+
+    @property
+    def _axial_shape(self) -> tuple[int, ...]:
+        return tuple(self.array.shape[axis] for axis in np.argsort(self._to_axial[:, 0]))
 
     @property
     def _to_axial(self) -> np.ndarray:
@@ -239,14 +255,39 @@ def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) ->
     """
     if array.shape != reference.array.shape:
         raise ValueError(f"label map of shape {array.shape} for a volume of shape {reference.array.shape}")
+    write_planes(Path(path), _label_header(reference, array.dtype), (array[:, :, k] for k in range(array.shape[2])))
+
+
+def write_box_like(path: str | os.PathLike, inside: np.ndarray, box: Box, reference: Volume) -> None:
+    """Write a label map that is 0 outside a box on the grid of `reference`, plane by plane, never whole in memory.
+
+    Args:
+        path: target, as for `write_like`.
+        inside: whole numbers in axial order, shape of the box; written in its own data type.
+        box: where they lie in `reference.axial`.
+        reference: the volume whose grid it lies on.
+    """
+    own, (first, second, third) = reference.from_axial(inside), reference.box_from_axial(box)
+    rows, columns, depth = reference.array.shape
+
+    def planes() -> Iterator[np.ndarray]:
+        for k in range(depth):
+            plane = np.zeros((rows, columns), inside.dtype, order="F")
+            if third.start <= k < third.stop:
+                plane[first, second] = own[:, :, k - third.start]
+            yield plane
+
+    write_planes(Path(path), _label_header(reference, inside.dtype), planes())
+
+
+def _label_header(reference: Volume, dtype: np.dtype) -> nib.Nifti1Header:
+    # no affine is set, so that the header's own sform, qform and their codes stand as they were
     header = reference.header.copy()
-    header.set_data_dtype(array.dtype)
+    header.set_data_dtype(dtype)
     header.set_slope_inter(1, 0)
     header["cal_min"] = header["cal_max"] = 0
     header["descrip"] = b"liverseg"
-    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    # no affine is given, so that the header's own sform, qform and their codes stand as they were
-    nib.save(kind(array.reshape(header.get_data_shape()), None, header), path)
+    return header
 
 
 def _one_line(error: BaseException) -> str:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liverseg.boxes import bounding_box
+from liverseg.boxes import bounding_box, box_shape, enlarged, spread, whole_box
 
 
 @given(
@@ -34,3 +34,32 @@ def test_what_is_below_1_is_not_0(value):
     array[1, 2, 6] = array[3, 2, 4] = value
     assert bounding_box(array) == (slice(1, 4), slice(2, 3), slice(4, 7))
     assert bounding_box(array[2:4, 1:]) == (slice(1, 2), slice(1, 2), slice(4, 5))
+
+
+@given(
+    shape=st.tuples(*[st.integers(1, 6)] * 3),
+    by=st.tuples(*[st.integers(0, 3)] * 3),
+    ends=st.lists(st.integers(0, 6), min_size=6, max_size=6),
+)
+def test_an_enlarged_box_is_what_so_many_voxels_reach(shape, by, ends):
+    box = tuple(
+        slice(min(a, b, n - 1), max(min(max(a, b), n), min(a, b, n - 1) + 1))
+        for a, b, n in zip(ends[::2], ends[1::2], shape, strict=True)
+    )
+    reached = np.zeros(shape, bool)
+    for index in np.ndindex(shape):
+        reached[index] = all(
+            side.start - more <= i < side.stop + more for i, side, more in zip(index, box, by, strict=True)
+        )
+    assert enlarged(box, by, shape) == bounding_box(reached)
+
+
+def test_what_is_spread_lies_in_its_box_and_0_elsewhere():
+    inside = np.arange(1, 25, dtype=np.uint16).reshape(2, 3, 4)
+    box = (slice(1, 3), slice(0, 3), slice(2, 6))
+    volume = spread(inside, box, (4, 5, 6))
+    assert volume.dtype == np.uint16
+    np.testing.assert_array_equal(volume[box], inside)
+    assert np.count_nonzero(volume) == 24
+    assert box_shape(box) == inside.shape
+    np.testing.assert_array_equal(spread(inside, whole_box((2, 3, 4)), (2, 3, 4)), inside)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liverseg.errors import LiversegError
-from liverseg.volumes import case_name, read_volume, read_volume_header, write_like
+from liverseg.volumes import case_name, read_volume, read_volume_header, write_box_like, write_like
 
 ORIENTATIONS = [
     "".join(codes) for axes in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*axes)
@@ -77,6 +77,39 @@ def test_label_maps_keep_grid_codes_and_units(shape, degrees, spacing, tmp_path_
     assert written.get_data_dtype() == np.uint8
     for code in ("qform_code", "sform_code", "xyzt_units"):
         assert int(written.header[code]) == int(source.header[code])
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS[::5])
+@pytest.mark.parametrize("name", ["labels.nii.gz", "labels.nii"])
+def test_a_box_is_written_as_the_whole_map_would_be(codes, name, tmp_path):
+    array = np.random.default_rng(1).integers(0, 99, (7, 5, 6)).astype(np.int16)
+    reference = read_volume(stored_as(array, oblique((0.8, 0.7, 2.0), (3, -5, 11)), codes, tmp_path / "ct.nii"))
+    shape = reference.axial.shape
+    box = (slice(1, 4), slice(0, shape[1] - 2), slice(2, shape[2]))
+    whole = np.zeros(shape, np.uint16)
+    whole[box] = np.random.default_rng(2).integers(1, 999, whole[box].shape)
+    write_box_like(tmp_path / f"box_{name}", whole[box], box, reference)
+    write_like(tmp_path / f"whole_{name}", reference.from_axial(whole), reference)
+    assert (tmp_path / f"box_{name}").read_bytes() == (tmp_path / f"whole_{name}").read_bytes()
+    written = nib.load(tmp_path / f"box_{name}")
+    np.testing.assert_array_equal(np.asarray(written.dataobj), reference.from_axial(whole))
+    np.testing.assert_array_equal(written.affine, reference.affine)
+    own = reference.array[reference.box_from_axial(box)]
+    np.testing.assert_array_equal(own, reference.from_axial(reference.axial[box]))
+
+
+def test_big_endian_headers_and_nifti_2_are_written_back_as_they_came(tmp_path):
+    array = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    big = nib.Nifti1Image(array, np.diag([1, 2, 3, 1.0]), nib.Nifti1Header(endianness=">"))
+    for number, image in enumerate((big, nib.Nifti2Image(array, np.diag([1, 2, 3, 1.0])))):
+        nib.save(image, tmp_path / f"{number}.nii")
+        reference = read_volume(tmp_path / f"{number}.nii")
+        write_like(tmp_path / f"{number}_labels.nii.gz", array.astype(np.uint16), reference)
+        written = nib.load(tmp_path / f"{number}_labels.nii.gz")
+        assert type(written) is type(image)
+        assert written.header.endianness == image.header.endianness
+        np.testing.assert_array_equal(np.asarray(written.dataobj), array)
+        np.testing.assert_array_equal(written.affine, image.affine)
 
 
 def test_scaling_of_the_header_is_applied(tmp_path):
