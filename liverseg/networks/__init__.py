@@ -22,6 +22,7 @@ from liverseg.networks.weights import (
     read_weights,
     recorded_size,
     recorded_slab_spacing,
+    recorded_type_temperature,
     save_state,
 )
 
@@ -48,6 +49,7 @@ __all__ = [
     "recorded_network",
     "recorded_size",
     "recorded_slab_spacing",
+    "recorded_type_temperature",
     "save_state",
     "tensors_hash",
     "transfer_imagenet",

@@ -76,6 +76,8 @@ class WeightsRecord:
         metrics: validation scores of that epoch, by name; NaN where a score was not defined.
         versions: package versions it was trained with, by package.
         fold: validation fold of the data list that was held out; None where it is not known.
+        type_temperature: what type logits are divided by before their softmax, see `liverseg.training.TypeTemperature`;
+            1 where none was fitted.
         tensors_sha256: `tensors_hash` of the weights; empty until they are written.
         format_version: see `FORMAT_VERSION`.
 
@@ -93,6 +95,7 @@ class WeightsRecord:
     metrics: dict[str, float]
     versions: dict[str, str]
     fold: int | None = None
+    type_temperature: float = 1.0
     tensors_sha256: str = ""
     format_version: int = FORMAT_VERSION
 
@@ -110,6 +113,7 @@ class WeightsRecord:
             ("metrics", isinstance(self.metrics, dict) and all(map(_is_number, self.metrics.values()))),
             ("versions", isinstance(self.versions, dict) and all(map(_is_text, self.versions.values()))),
             ("fold", self.fold is None or _is_count(self.fold)),
+            ("type_temperature", _is_number(self.type_temperature) and 0 < self.type_temperature < math.inf),
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
             _refuse_unsound(self, name, sound)
@@ -144,7 +148,8 @@ class WeightsRecord:
                 f"record of format {content['format_version']!r}; this liverseg reads {FORMAT_VERSION}: update liverseg"
             )
         known = [field.name for kind in (cls, SlabInput) for field in fields(kind) if field.name != "seen"]
-        wrong = [name for name in known if name not in content] + [name for name in content if name not in known]
+        needed = [name for name in known if name != "type_temperature"]  # records made before it have none
+        wrong = [name for name in needed if name not in content] + [name for name in content if name not in known]
         if wrong:
             raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'not known'}")
         values = dict(content)

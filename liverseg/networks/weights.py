@@ -31,6 +31,7 @@ __all__ = [
     "record_if_any",
     "recorded_size",
     "recorded_slab_spacing",
+    "recorded_type_temperature",
     "save_state",
 ]
 
@@ -163,6 +164,12 @@ def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
     """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
     record = record_if_any(weights)
     return None if record is None else record.seen.slab_spacing_mm
+
+
+def recorded_type_temperature(weights: str | os.PathLike | None) -> float:
+    """What the weights' record says type logits are to be divided by; 1 where it cannot be had or says nothing."""
+    record = record_if_any(weights)
+    return 1.0 if record is None else record.type_temperature
 
 
 def record_if_any(weights: str | os.PathLike | None) -> WeightsRecord | None:

@@ -2,6 +2,7 @@
 
 from liverseg.training.batches import AheadDataLoader, AugmentedBatch, WholeSlices, batches_ahead
 from liverseg.training.best import BestWeights
+from liverseg.training.calibration import TypeTemperature, fitted_temperature
 from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.collate import collate_whole_slices
 from liverseg.training.epochs import EpochSeed, Progress
@@ -37,11 +38,13 @@ __all__ = [
     "SlabLoss",
     "SlabScores",
     "StackedDeepSupervisionLoss",
+    "TypeTemperature",
     "ValidationScalars",
     "WholeSlices",
     "as_prediction",
     "batches_ahead",
     "collate_whole_slices",
+    "fitted_temperature",
     "last_stage_begins",
     "load_for_evaluation",
     "load_run_data",

@@ -37,6 +37,8 @@ def test_undefined_score_is_null_in_json_and_nan_again(record):
         ({"arguments": {"size": "small"}}, "arguments"),
         ({"network": ""}, "network"),
         ({"colour": "red"}, "colour is not known"),
+        ({"type_temperature": 0}, "type_temperature is 0"),
+        ({"type_temperature": None}, "type_temperature is None"),
         ({"format_version": 2}, "record of format 2; this liverseg reads 1: update liverseg"),
     ],
 )
@@ -53,6 +55,13 @@ def test_record_with_something_missing_or_of_another_kind_is_refused(record):
     for other in ([], {"size": "small"}, "text", None):
         with pytest.raises(LiversegError, match=r"not a record of liverseg weights"):
             WeightsRecord.from_json(other)
+
+
+def test_a_record_from_before_temperatures_has_that_of_plain_probabilities(record):
+    content = replace(record, type_temperature=1.7).to_json()
+    assert WeightsRecord.from_json(content).type_temperature == 1.7
+    del content["type_temperature"]
+    assert WeightsRecord.from_json(content).type_temperature == 1.0
 
 
 def test_tensors_hash_sees_names_types_shapes_and_values_and_nothing_else():
