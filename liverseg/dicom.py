@@ -22,8 +22,9 @@ _UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
 _POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
 _THICKNESS, _TILT = "0018|0050", "0018|1120"
 
-_IMAGE_CLASSES = (b"1.2.840.10008.5.1.4.1.1.2\0", b"1.2.840.10008.5.1.4.1.1.7\0")
-"""CT image and secondary capture, as a file's first bytes name them: such a file that cannot be read is damaged."""
+_CLASS_IS = b"\2\0\2\0UI\x1a\0"
+_IMAGE_CLASSES = (_CLASS_IS + b"1.2.840.10008.5.1.4.1.1.2\0", _CLASS_IS + b"1.2.840.10008.5.1.4.1.1.7\0")
+"""CT image or secondary capture by (0002,0002): unreadable ones are damaged. Others, DICOMDIRs too, refer to slices."""
 
 _TILT_DEGREES = 0.1
 _SIDEWAYS_MM = 0.1
