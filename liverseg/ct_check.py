@@ -11,7 +11,7 @@ import numpy as np
 from liverseg.errors import LiversegError
 from liverseg.volumes import Volume
 
-__all__ = ["check_ct"]
+__all__ = ["bone_share", "check_ct"]
 
 _LARGEST_HU = 30000
 """Twelve- and sixteen-bit scanners and metal stay far below; what is above is padding or no CT at all."""
@@ -19,6 +19,7 @@ _AIR = -200
 _FAT = -50
 _SOFT_TISSUE = 50
 _SMALLEST_RANGE = 100
+_BODY, _BONE = -300, 300
 _FEWEST_SLICES = 3
 
 
@@ -59,6 +60,20 @@ def check_ct(volume: Volume) -> list[str]:
     if slices < _FEWEST_SLICES:
         warnings.append(f"{slices} {'slice' if slices == 1 else 'slices'}: edge slices are repeated as neighbours")
     return warnings
+
+
+def bone_share(slices: np.ndarray) -> float:
+    """How much of the body is bone, in the middle one of some axial slices: 0 to 1, 0 where there is no body.
+
+    Bone is what is above 300 HU, body what is above -300. In the slices of a liver it is a few hundredths, in those of
+    a head a tenth and more.
+
+    Args:
+        slices: HU in axial order, shape (slice, row, column).
+    """
+    body = (slices > _BODY).sum(axis=(1, 2))
+    bone = (slices > _BONE).sum(axis=(1, 2))
+    return float(np.median(bone / np.maximum(body, 1)))
 
 
 def _whole_numbers(volume: Volume) -> bool:

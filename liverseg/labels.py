@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 __all__ = [
+    "INDETERMINATE",
     "JOINT_LABELS",
     "LESION",
     "LESION_TYPES",
@@ -17,6 +18,7 @@ __all__ = [
     "Label",
     "label_names",
     "labels_for",
+    "result_labels",
 ]
 
 
@@ -59,6 +61,10 @@ PRETRAIN_LABELS: tuple[Label, ...] = (
 )
 """Contract of the pre-training network and of LiTS: 0 background, 1 liver, 2 lesion."""
 
+INDETERMINATE = Label(len(JOINT_LABELS), "indeterminate", (170, 170, 170), "300331000", "Lesion of liver")
+"""A lesion whose likeliest type is not likely enough. No network says it and no data list has it: it is in results
+alone, behind the labels of the joint network."""
+
 LIVER: int = _LIVER.index
 LESION: int = 2
 """First lesion label in both tables: every label value at or above it is a lesion."""
@@ -81,3 +87,14 @@ def labels_for(num_channels: int) -> tuple[Label, ...]:
         if len(table) == num_channels:
             return table
     raise ValueError(f"no label table has {num_channels} channels; there are tables of 3 (pre-training) and 5 (joint)")
+
+
+def result_labels(num_channels: int) -> tuple[Label, ...]:
+    """The label table of results of a network with `num_channels` output channels: its own, and `INDETERMINATE` where
+    it tells types apart.
+
+    Raises:
+        ValueError: as `labels_for`.
+    """
+    labels = labels_for(num_channels)
+    return (*labels, INDETERMINATE) if labels is JOINT_LABELS else labels

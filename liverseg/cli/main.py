@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "phantom": "write synthetic abdomens with liver lesions: a LiTS-like tree and a typed cohort",
     "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
     "study": "compare strategies, initialisations and fine-tuning plans over folds and seeds",
+    "doctor": "what machine, backends and versions there are",
     "demo": "train both bundles on phantoms and show what came out",
 }
 """Verb to one line of help; the verb's module is `liverseg.cli.<verb>` and is imported only when it is called."""

@@ -14,7 +14,9 @@ __all__ = ["add_arguments", "run"]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the verb's arguments."""
-    parser.add_argument("input", type=some_path, help="a CT volume (.nii or .nii.gz) or a folder of them")
+    parser.add_argument(
+        "input", type=some_path, help="a CT (.nii, .nii.gz, a folder of DICOM files, a .zip of one) or a folder of CTs"
+    )
     parser.add_argument("output", type=some_path, help="folder for the results, one folder a case")
     parser.add_argument(
         "--weights",
@@ -23,7 +25,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--batch-size", type=int, help="slices computed at a time (default: the bundle's)")
+    parser.add_argument(
+        "--liver",
+        help="auto: found first (default); none: all of the CT is computed; or a mask, or a folder of masks named as "
+        "the cases; MASK:5 takes label 5",
+    )
     parser.add_argument("--min-lesion-ml", type=float, help="smaller lesions are left out (default: the bundle's)")
+    parser.add_argument(
+        "--min-confidence", type=float, help="lesions whose likeliest type is less likely are indeterminate"
+    )
+    parser.add_argument("--series", help="which DICOM series: UID or description (default: axial CT, most slices)")
+    parser.add_argument(
+        "--dicom", action=argparse.BooleanOptionalAction, help="for DICOM a DICOM SEG and SR as well (default: yes)"
+    )
+    parser.add_argument(
+        "--preview", action=argparse.BooleanOptionalAction, help="a picture for each case (default: yes)"
+    )
+    parser.add_argument("--report", action="store_true", default=None, help="a page with a viewer for each case")
+    parser.add_argument(
+        "--statistics", action="store_true", default=None, help="also summary.csv and lesions.csv over all cases"
+    )
     parser.add_argument("--bundle", type=some_path, help="another folder of the joint bundle")
 
 
@@ -38,6 +59,13 @@ def run(args: argparse.Namespace) -> ExitCode:
         bundle=args.bundle,
         device=args.device,
         batch_size=args.batch_size,
+        liver=args.liver if args.liver in (None, "auto", "none") else os.path.abspath(args.liver),
         min_lesion_ml=args.min_lesion_ml,
+        min_confidence=args.min_confidence,
+        series=args.series,
+        dicom=args.dicom,
+        preview=args.preview,
+        report=args.report,
+        statistics=args.statistics,
     )
     return ExitCode.DONE

@@ -1,18 +1,23 @@
 """From a CT on disk to its label map, lesion table, preview and record."""
 
 from liverseg.inference.bundles import find_bundle
+from liverseg.inference.cascade import LiverCascade
+from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.cases import find_cases
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.failures import SomeCasesFailed
-from liverseg.inference.inferer import SlabInferer, SlabPrediction
-from liverseg.inference.transforms import FindLesionsd, KeepLargestLiverd, MeasureLesionsd, ReadCTd
+from liverseg.inference.inferer import SlabInferer
+from liverseg.inference.prediction import SlabPrediction
+from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
 
 __all__ = [
     "CaseEvaluator",
+    "CaseWriter",
     "FindLesionsd",
-    "KeepLargestLiverd",
+    "LiverCascade",
     "MeasureLesionsd",
     "ReadCTd",
+    "ReadLiverd",
     "SlabInferer",
     "SlabPrediction",
     "SomeCasesFailed",

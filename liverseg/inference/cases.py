@@ -1,22 +1,27 @@
-"""Which volumes a run is about, and the names their results go under."""
+"""Which CTs a run is about, and the names their results go under."""
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from liverseg.errors import LiversegError
 from liverseg.files import is_file, list_folder
-from liverseg.volumes import NIFTI_SUFFIXES, case_name, is_nifti
+from liverseg.volumes import case_name, is_nifti
 
 __all__ = ["find_cases"]
 
+_ZIP = ".zip"
+_KINDS = ".nii and .nii.gz files, folders of DICOM files and .zip files of such folders are read"
+
 
 def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
-    """The NIfTI volumes of a folder, or one file, as the items of a MONAI data set.
+    """The CTs of a folder, or one CT, as the items of a MONAI data set.
 
     Args:
-        dataset_dir: a folder, every .nii and .nii.gz directly in it is a case (hidden files are not); or such a file.
+        dataset_dir: a folder, every .nii, .nii.gz and .zip directly in it is a case (hidden files are not); a folder
+            with none of these is one case, a study in DICOM files in it or below it; or one such file.
 
     Returns:
         `{"image": path, "case": name}` for each, sorted by name; absolute paths.
@@ -26,22 +31,40 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     """
     root = Path(str(dataset_dir)).absolute()
     if is_file(root):
-        if not is_nifti(root):
-            raise LiversegError(f"{root}: not a NIfTI file name; .nii and .nii.gz are read")
+        if not _is_case(root):
+            raise LiversegError(f"{root}: not the name of a CT; {_KINDS}")
         paths = [root]
     elif root.is_dir():
         # "._scan.nii.gz" and the like are a file system's notes, not volumes
-        paths = [path for path in list_folder(root) if is_nifti(path) and not path.name.startswith(".")]
-        if not paths:
-            raise LiversegError(f"dataset_dir {root}: no {' or '.join(NIFTI_SUFFIXES)} file in this folder")
+        paths = [path for path in list_folder(root) if _is_case(path) and not path.name.startswith(".")]
+        if not paths and not _holds_dicom(root):
+            raise LiversegError(f"dataset_dir {root}: no CT in this folder; {_KINDS}")
+        paths = paths or [root]
     else:
-        raise LiversegError(f"dataset_dir {root}: no such folder or file; give a folder of .nii or .nii.gz files")
+        raise LiversegError(f"dataset_dir {root}: no such folder or file; {_KINDS}")
     by_case: dict[str, Path] = {}
     for path in paths:
-        case = case_name(path)
+        case = path.name[: -len(_ZIP)] if path.name.lower().endswith(_ZIP) else case_name(path)
         if case in ("", ".", ".."):
-            raise LiversegError(f"{path}: its name leaves none for the case; rename the file")
+            raise LiversegError(f"{path}: its name leaves none for the case; rename it")
         if case in by_case:
             raise LiversegError(f"{by_case[case]} and {path.name}: both would be case {case}; rename or move one")
         by_case[case] = path
     return [{"image": str(path), "case": case} for case, path in by_case.items()]
+
+
+def _is_case(path: Path) -> bool:
+    return is_nifti(path) or path.name.lower().endswith(_ZIP)
+
+
+def _holds_dicom(root: Path) -> bool:
+    """Whether a folder or one below it has a file that calls itself DICOM; the first one found ends the search."""
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if not name.startswith(".")]
+        for path in (Path(folder, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in (".dcm", ".ima"):
+                return True
+            with suppress(OSError), path.open("rb") as file:
+                if file.read(132)[128:] == b"DICM":
+                    return True
+    return False

@@ -8,13 +8,21 @@ import cc3d
 import numpy as np
 
 from liverseg.boxes import bounding_box
-from liverseg.inference.inferer import SlabPrediction
+from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
 
-__all__ = ["keep_largest_liver", "lesion_components"]
+__all__ = ["keep_largest_liver", "largest_part", "lesion_components", "within_liver"]
 
 _ANY_NEIGHBOUR: Final = 26
 _FACE_NEIGHBOUR: Final = 6
+
+
+def largest_part(mask: np.ndarray) -> np.ndarray:
+    """The largest 3-D part of a mask, 26 neighbours; the mask itself where it is one part or none."""
+    parts, count = cc3d.connected_components(mask, connectivity=_ANY_NEIGHBOUR, return_N=True)
+    if count <= 1:
+        return mask
+    return np.asarray(parts == 1 + int(np.argmax(cc3d.statistics(parts)["voxel_counts"][1:])))
 
 
 def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:
@@ -25,20 +33,36 @@ def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:
     Returns:
         A new prediction; the same one where there is nothing to take away.
     """
-    box = bounding_box(prediction.labels >= LIVER)
+    box = bounding_box(prediction.inside >= LIVER)
     if box is None:
         return prediction
-    inside = prediction.labels[box]
-    parts, count = cc3d.connected_components(inside >= LIVER, connectivity=_ANY_NEIGHBOUR, return_N=True)
-    if count == 1:
+    found = prediction.inside[box]
+    kept = largest_part(found >= LIVER)
+    if np.count_nonzero(kept) == np.count_nonzero(found):
         return prediction
-    largest = 1 + int(np.argmax(cc3d.statistics(parts)["voxel_counts"][1:]))
-    kept = np.where(parts == largest, inside, 0).astype(np.uint8)
-    labels = np.zeros_like(prediction.labels)
-    labels[box] = kept
-    # C order of the box is C order of the volume, so the rows stay with their voxels
-    still_lesion = kept[inside >= LESION] >= LESION
-    return SlabPrediction(labels, prediction.type_probabilities[still_lesion])
+    inside = np.zeros_like(prediction.inside)
+    inside[box] = np.where(kept, found, 0)
+    return prediction.relabelled(inside)
+
+
+def within_liver(prediction: SlabPrediction, liver: np.ndarray) -> SlabPrediction:
+    """Take the liver from a mask: what the network calls liver goes, lesions stay where they touch the mask.
+
+    Masks of the liver often leave large lesions out, so a lesion that touches the mask by a face or lies in it is kept
+    whole.
+
+    Args:
+        prediction: of any box.
+        liver: true in the liver, shape of the box.
+    """
+    lesion = prediction.inside >= LESION
+    # a path of faces from the mask through lesion reaches all that touches it
+    parts = cc3d.connected_components(lesion | liver, connectivity=_FACE_NEIGHBOUR)
+    reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
+    reached[np.unique(parts[liver])] = True
+    reached[0] = False
+    inside = np.where(lesion & reached[parts], prediction.inside, liver.astype(np.uint8) * LIVER)
+    return prediction.relabelled(inside)
 
 
 def lesion_components(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

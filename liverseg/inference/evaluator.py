@@ -7,7 +7,8 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,21 +19,19 @@ from tqdm import tqdm
 
 from liverseg.errors import LiversegError, user_error
 from liverseg.files import file_hash
+from liverseg.inference.cascade import LiverCascade
+from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.failures import SomeCasesFailed, cause_in_words
-from liverseg.inference.inferer import SlabInferer
-from liverseg.inference.lesions import liver_ml
-from liverseg.inference.preview import write_preview
-from liverseg.inference.record import RunFacts, case_record, lesions_by_type
-from liverseg.inference.writers import write_case_files, write_json, write_table_csv, write_table_json
-from liverseg.labels import labels_for
+from liverseg.inference.record import RunFacts
+from liverseg.inference.statistics import write_statistics
+from liverseg.labels import result_labels
 from liverseg.networks import SEResUNet, load_weights
-from liverseg.volumes import write_like
 
 __all__ = ["CaseEvaluator"]
 
 
 class CaseEvaluator:
-    """Takes every case of a data set to its files in `<output_dir>/<case>/`.
+    """Takes every case of a data set to its files.
 
     A case that fails is told in one line on stderr (with its traceback where the environment sets LIVERSEG_DEBUG) and
     the others go on. A finished one is told on stdout: its liver, its lesions by type and the seconds it took.
@@ -42,10 +41,11 @@ class CaseEvaluator:
         network: on `device`; its weights are loaded by `load_weights`, or by `run` where that was not called.
         inferer: turns HU in axial order into a prediction.
         postprocessing: transform from `pred` to the `LesionMap` in `pred` and the table in `lesions`.
-        output_dir: the cases' folders are made in it.
+        writer: takes a computed case to its files.
         device: the network runs on.
         weights: .safetensors, .pt or .pth.
         settings: written into each record.
+        statistics: write the tables over all cases, `write_statistics`.
         progress: show a bar on stderr, where that is a terminal: in a log the lines about the cases are enough.
     """
 
@@ -53,24 +53,26 @@ class CaseEvaluator:
         self,
         dataset: Dataset,
         network: SEResUNet,
-        inferer: SlabInferer,
+        inferer: LiverCascade,
         postprocessing: Callable[[dict], dict],
-        output_dir: str | os.PathLike,
+        writer: CaseWriter,
         device: torch.device | str,
         weights: str | os.PathLike,
         settings: Mapping[str, Any] | None = None,
+        statistics: bool = False,
         progress: bool = True,
     ) -> None:
         self.dataset = dataset
         self.network = network
         self.inferer = inferer
         self.postprocessing = postprocessing
-        self.output_dir = Path(str(output_dir)).absolute()
+        self.writer = writer
         self.device = torch.device(device)
         self.weights = Path(str(weights)).absolute()
         self.settings = dict(settings or {})
+        self.statistics = statistics
         self.progress = progress
-        self.labels = labels_for(network.out_channels)
+        self.labels = result_labels(network.out_channels)
         self._facts: RunFacts | None = None
 
     def load_weights(self) -> RunFacts:
@@ -81,14 +83,14 @@ class CaseEvaluator:
             UsageError: if the wanted precision cannot be had on the device.
         """
         if self._facts is None:
-            precision = self.inferer.precision(self.device)
-            record = load_weights(self.network, self.weights, seen=self.inferer.seen)
+            precision = self.inferer.slabs.precision(self.device)
+            record = load_weights(self.network, self.weights, seen=self.inferer.slabs.seen)
             self.network.eval()
             self._facts = RunFacts(self.weights, file_hash(self.weights), record, self.device, precision, self.settings)
         return self._facts
 
     def run(self) -> None:
-        """Compute and write every case.
+        """Compute and write every case; while one is computed the next is read and the last one written.
 
         Raises:
             LiversegError: if every case failed; the one case's own error where there was but one.
@@ -97,61 +99,65 @@ class CaseEvaluator:
         facts = self.load_weights()
         names = [item["case"] for item in self.dataset.data]
         failed: list[str] = []
-        with tqdm(total=len(names), unit="case", file=sys.stderr, disable=None if self.progress else True) as bar:
+        bar = tqdm(total=len(names), unit="case", file=sys.stderr, disable=None if self.progress else True)
+
+        def settle(name: str, stage: Callable[[], Any]) -> Any:
+            """What a stage of a case gives; None where the case has failed, which is told."""
+            try:
+                return stage()
+            except Exception as error:
+                if len(names) == 1:
+                    raise (user_error(error) or LiversegError(f"{name}: {cause_in_words(error)}")) from error
+                failed.append(name)
+                self._tell_failure(name, error)
+                return None
+
+        # one volume is read ahead and one written at a time, so that no more than three are in memory
+        with bar, ThreadPoolExecutor(1, "read") as readers, ThreadPoolExecutor(1, "write") as writers:
+            ahead = readers.submit(self._read, 0)
+            written: tuple[str, Future] | None = None
             for number, name in enumerate(names):
                 bar.set_description(name)
-                try:
-                    self._run_case(number, name, facts)
-                except Exception as error:
-                    if len(names) == 1:
-                        raise (user_error(error) or LiversegError(f"{name}: {cause_in_words(error)}")) from error
-                    failed.append(name)
-                    self._tell_failure(name, error)
+                data = settle(name, ahead.result)
+                if number + 1 < len(names):
+                    ahead = readers.submit(self._read, number + 1)
+                if data is not None:
+                    data = settle(name, partial(self._compute, data))
+                if written is not None:
+                    settle(written[0], written[1].result)
+                written = None if data is None else (name, writers.submit(self._write, name, data, facts))
                 bar.update()
+            if written is not None:
+                settle(written[0], written[1].result)
+        if self.statistics:
+            write_statistics(self.writer.output_dir, names)
         if failed:
             kind = LiversegError if len(failed) == len(names) else SomeCasesFailed
             which = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
             raise kind(f"{len(failed)} of {len(names)} cases failed: {which}; the reasons are told above")
 
-    def _run_case(self, number: int, name: str, facts: RunFacts) -> None:
+    def _read(self, number: int) -> dict[str, Any]:
         seconds: dict[str, float] = {}
         with _timed(seconds, "read"):
             data = dict(self.dataset[number])
+        return {**data, "seconds": seconds}
+
+    def _compute(self, data: dict[str, Any]) -> dict[str, Any]:
+        seconds = data["seconds"]
         with _timed(seconds, "network"):
-            data["pred"] = self.inferer(data["image"], self.network, slice_mm=data["volume"].axial_spacing[0])
+            spacing, liver = data["volume"].axial_spacing, data.get("liver")
+            data["pred"] = self.inferer(data["image"], self.network, spacing=spacing, liver=liver)
+        warnings = [*data["warnings"], *data["pred"].warnings]
         with _timed(seconds, "lesions"):
             data = self.postprocessing(data)
-        volume, lesions, table = data["volume"], data["pred"], data["lesions"]
-        liver = liver_ml(lesions, volume.voxel_ml)
-        warnings = list(data["warnings"])
-        if not liver:
+        if not data["pred"].inside.any():
             warnings.append("no liver found")
+        return {**data, "warnings": warnings}
 
-        def write_record(path: Path) -> None:
-            record = case_record(facts, name, volume, lesions, table, self.labels)
-            seconds["write"] = time.perf_counter() - start
-            rounded = {stage: round(duration, 3) for stage, duration in seconds.items()}
-            write_json(path, {**record, "seconds": rounded, "warnings": warnings})
-
-        start = time.perf_counter()
-        write_case_files(
-            self.output_dir / name,
-            {
-                "labels.nii.gz": partial(write_like, array=volume.from_axial(lesions.labels), reference=volume),
-                "lesions.nii.gz": partial(write_like, array=volume.from_axial(lesions.ids), reference=volume),
-                "lesions.csv": partial(write_table_csv, table=table),
-                "lesions.json": partial(write_table_json, table=table),
-                "preview.png": partial(
-                    write_preview, case=name, volume=volume, lesions=lesions, table=table, labels=self.labels
-                ),
-                "record.json": write_record,
-            },
-        )
-        counts = [f"{count} {kind}" for kind, count in lesions_by_type(table, self.labels).items() if count]
-        told = f"{name}: liver {liver:.0f} ml, {', '.join(counts) or 'no lesion'}, {sum(seconds.values()):.1f} s"
-        tqdm.write(told, file=sys.stdout)
-        for warning in warnings:
-            tqdm.write(f"{name}: warning: {warning}", file=sys.stderr)
+    def _write(self, name: str, data: dict[str, Any], facts: RunFacts) -> None:
+        # the DICOM files are read once more here; of a case that fails before, they go with the rest of its data
+        with data.get("unpacked", nullcontext()):
+            self.writer(name, data, facts, self.labels)
 
     def _tell_failure(self, name: str, error: Exception) -> None:
         if os.environ.get("LIVERSEG_DEBUG"):

@@ -1,50 +1,30 @@
-"""A whole CT through the 2.5-D network, slab by slab, and back as one label map."""
+"""A CT through the 2.5-D network, slab by slab, and back as one label map."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from monai.inferers import Inferer
+from torch.nn import functional
 
+from liverseg.boxes import Box, box_shape, whole_box
 from liverseg.errors import UsageError
-from liverseg.labels import LESION
+from liverseg.inference.prediction import SlabPrediction
+from liverseg.labels import LESION, LIVER
 from liverseg.networks import SlabInput
 from liverseg.precision import autocast, low_precision
 from liverseg.transforms import HUWindow, slab_indices
 
-__all__ = ["SlabInferer", "SlabPrediction"]
-
-
-@dataclass(frozen=True)
-class SlabPrediction:
-    """What the network says of a volume, without a float volume of every class.
-
-    Attributes:
-        labels: label map, uint8, shape (slice, row, column) in axial order.
-        type_probabilities: float32, shape (lesion voxels, lesion types): probability of each type given that the voxel
-            is lesion, one row for each voxel that `labels` calls lesion, in C order of `labels`.
-
-    Raises:
-        ValueError: if there is not one row of probabilities a lesion voxel.
-    """
-
-    labels: np.ndarray
-    type_probabilities: np.ndarray
-
-    def __post_init__(self) -> None:
-        voxels = int(np.count_nonzero(self.labels >= LESION))
-        if len(self.type_probabilities) != voxels:
-            raise ValueError(f"{len(self.type_probabilities)} rows of probabilities for {voxels} lesion voxels")
+__all__ = ["SlabInferer"]
 
 
 class SlabInferer(Inferer):
-    """Runs a slab network over every axial slice of a CT.
+    """Runs a slab network over axial slices of a CT, whole or within a box.
 
-    Whole slices go through the network at their own resolution: there is no sliding window, no resampling and no worker
+    Slices go through the network at their own resolution: there is no sliding window, no resampling and no worker
     process. HU stay in the file's own number type until a batch of slices is windowed, and only the label map and the
     lesion voxels' type probabilities leave the device.
 
@@ -54,10 +34,11 @@ class SlabInferer(Inferer):
         batch_size: slabs that go through the network at a time; memory grows with it. On a CPU more than 2 gain
             nothing at 512×512; a GPU wants 16 or so.
         amp: "auto" (bfloat16 where the hardware computes it), True or False.
+        type_temperature: what type logits are divided by before their softmax; the weights' record has it.
 
     Raises:
         UsageError: if the batch size is not a whole number of at least 1.
-        ValueError: if the HU window is empty.
+        ValueError: if the HU window is empty or the temperature not above 0.
 
     Example:
         >>> network = SEResUNet("small", out_channels=5).eval()
@@ -72,9 +53,13 @@ class SlabInferer(Inferer):
         batch_size: int = 2,
         amp: bool | str = "auto",
         slab_spacing_mm: float | None = None,
+        type_temperature: float = 1.0,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
+        if not type_temperature > 0:
+            raise ValueError(f"type_temperature is {type_temperature!r}; it must be above 0")
+        self.type_temperature = type_temperature
         self.hu_window = HUWindow(*map(float, hu_window))
         self.slab_spacing_mm = slab_spacing_mm
         self.batch_size = batch_size
@@ -100,6 +85,7 @@ class SlabInferer(Inferer):
         network: Callable[..., Any],
         *args: Any,
         slice_mm: float | None = None,
+        box: Box | None = None,
         **kwargs: Any,
     ) -> SlabPrediction:
         """Label a CT.
@@ -110,48 +96,91 @@ class SlabInferer(Inferer):
             network: slabs (batch, 3, row, column) in [-1, 1] to logits (batch, label, row, column), in eval mode; it
                 runs on the device its parameters are on.
             slice_mm: distance of neighbouring slices in mm, needed where slabs have a spacing of their own.
+            box: what is labelled; all of the volume by default. Slices outside it are still seen as neighbours.
             args, kwargs: handed on to the network.
 
         Raises:
             ValueError: if `inputs` is not one volume, or the distance of its slices is needed and not given.
         """
-        volume = inputs.reshape(inputs.shape[-3:]) if inputs.ndim > 3 and set(inputs.shape[:-3]) == {1} else inputs
-        if volume.ndim != 3:
-            raise ValueError(f"a volume of shape {tuple(inputs.shape)}; (slice, row, column) is needed")
+        volume = _one_volume(inputs)
+        box = whole_box(volume.shape) if box is None else box
+        labels = np.empty(box_shape(box), np.uint8)
+        probabilities = []
+        slices = np.arange(box[0].start, box[0].stop)
+        for middles, logits in self._logits(volume, network, slices, box[1:], 1, slice_mm, *args, **kwargs):
+            best = logits.argmax(dim=1)
+            labels[middles[0] - slices[0] : middles[-1] - slices[0] + 1] = best.to(torch.uint8).cpu().numpy()
+            probabilities.append(_types_given_lesion(logits, best, self.type_temperature))
+        depth, rows, columns = volume.shape
+        return SlabPrediction(labels, np.concatenate(probabilities), box, (depth, rows, columns))
+
+    def liver(
+        self,
+        inputs: torch.Tensor | np.ndarray,
+        network: Callable[..., Any],
+        slices: np.ndarray,
+        reduction: int = 1,
+        slice_mm: float | None = None,
+    ) -> np.ndarray:
+        """Where the network sees liver, lesions included, on some slices at a lower resolution.
+
+        Args:
+            inputs: as above.
+            network: as above.
+            slices: numbers of the slices to look at, rising.
+            reduction: so many pixels along rows and columns are averaged into one.
+            slice_mm: as above.
+
+        Returns:
+            Mask of shape (slices looked at, rows / reduction, columns / reduction), the last pixels of a row or column
+            that make no full one left out.
+        """
+        volume = _one_volume(inputs)
+        plane = (slice(0, volume.shape[1]), slice(0, volume.shape[2]))
+        maps = self._logits(volume, network, np.asarray(slices), plane, reduction, slice_mm)
+        return np.concatenate([(logits.argmax(dim=1) >= LIVER).cpu().numpy() for _, logits in maps])
+
+    def _logits(
+        self,
+        volume: torch.Tensor | np.ndarray,
+        network: Callable[..., Any],
+        slices: np.ndarray,
+        plane: tuple[slice, slice],
+        reduction: int,
+        slice_mm: float | None,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+        """Batch by batch the numbers of the middle slices and their logits."""
         parameter = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
         device = torch.device("cpu") if parameter is None else parameter.device
-        labels = np.empty(tuple(volume.shape), np.uint8)
-        probabilities = []
-        with torch.inference_mode():
-            for middles, slabs in self._slabs(volume, device, slice_mm):
-                with autocast(device, self.amp):
-                    logits = network(slabs, *args, **kwargs)
-                best = logits.argmax(dim=1)
-                labels[middles] = best.to(torch.uint8).cpu().numpy()
-                probabilities.append(_types_given_lesion(logits, best))
-        return SlabPrediction(labels, np.concatenate(probabilities))
-
-    def _slabs(
-        self, volume: torch.Tensor | np.ndarray, device: torch.device, slice_mm: float | None
-    ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Batches of windowed slabs, channels last, with the numbers of their middle slices."""
-        depth = volume.shape[0]
         if self.slab_spacing_mm is None:
             slice_mm = 1.0
         elif slice_mm is None:
             raise ValueError(f"slabs of slices {self.slab_spacing_mm} mm apart need the volume's slice_mm")
-        for start in range(0, depth, self.batch_size):
-            stop = min(start + self.batch_size, depth)
-            needed = slab_indices(
-                np.arange(start, stop), depth, slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm
-            )
+        for start in range(0, len(slices), self.batch_size):
+            middles = slices[start : start + self.batch_size]
+            needed = slab_indices(middles, volume.shape[0], slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm)
             # each slice is moved and windowed once, although up to three slabs hold it
             numbers, places = np.unique(needed, return_inverse=True)
             adjacent = numbers[-1] - numbers[0] < len(numbers)  # and no copy is needed to take them out
-            own = volume[numbers[0] : numbers[-1] + 1] if adjacent else volume[numbers]
-            slices = self.hu_window(_as_tensor(own).to(device, non_blocking=True))
-            slabs = slices[torch.from_numpy(places.reshape(needed.shape)).to(device)]
-            yield slice(start, stop), slabs.contiguous(memory_format=torch.channels_last)
+            cut = volume[(slice(None), *plane)]
+            own = cut[numbers[0] : numbers[-1] + 1] if adjacent else cut[numbers]
+            with torch.inference_mode():
+                seen = self.hu_window(_as_tensor(own).to(device, non_blocking=True))
+                if reduction > 1:
+                    seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
+                slabs = seen[torch.from_numpy(places.reshape(needed.shape)).to(device)]
+                with autocast(device, self.amp):
+                    logits = network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+            yield middles, logits
+
+
+def _one_volume(inputs: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
+    volume = inputs.reshape(inputs.shape[-3:]) if inputs.ndim > 3 and set(inputs.shape[:-3]) == {1} else inputs
+    if volume.ndim != 3:
+        raise ValueError(f"a volume of shape {tuple(inputs.shape)}; (slice, row, column) is needed")
+    return volume
 
 
 def _as_tensor(slices: torch.Tensor | np.ndarray) -> torch.Tensor:
@@ -161,7 +190,7 @@ def _as_tensor(slices: torch.Tensor | np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(slices, dtype=slices.dtype.newbyteorder("="), order="C"))
 
 
-def _types_given_lesion(logits: torch.Tensor, best: torch.Tensor) -> np.ndarray:
+def _types_given_lesion(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> np.ndarray:
     """Rows of type probabilities of the lesion voxels, slice by slice in C order."""
     rows = logits.permute(0, 2, 3, 1)[best >= LESION][:, LESION:]
-    return torch.softmax(rows.float(), dim=1).cpu().numpy()
+    return torch.softmax(rows.float() / temperature, dim=1).cpu().numpy()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liverseg.boxes import bounding_box
+from liverseg.boxes import Box, bounding_box, spread
 from liverseg.inference.components import lesion_components
-from liverseg.inference.inferer import SlabPrediction
-from liverseg.labels import LESION, LIVER
+from liverseg.inference.prediction import SlabPrediction
+from liverseg.labels import INDETERMINATE, LESION, LIVER
 
 __all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_ml"]
 
@@ -19,35 +19,61 @@ MAX_LESIONS = int(np.iinfo(np.uint16).max)
 
 @dataclass(frozen=True)
 class LesionMap:
-    """Labels and lesions of one volume, in axial order.
+    """Labels and lesions of one volume, in axial order, kept for the box the network looked at.
 
     Attributes:
-        labels: label map, uint8, shape (slice, row, column); all voxels of a lesion have the lesion's type.
-        ids: lesion ids 1 ... n by falling volume, 0 elsewhere, uint16, same shape.
+        inside: label map of the box, uint8, shape (slice, row, column); all voxels of a lesion have the lesion's type.
+        ids_inside: lesion ids 1 ... n by falling volume, 0 elsewhere, uint16, same shape.
+        box: where they lie in the volume; outside it is background.
+        shape: of the volume, (slice, row, column).
         voxels: voxels of each lesion, shape (n,).
         types: label of each lesion, shape (n,).
         probabilities: of each type for each lesion, rows add up to 1, shape (n, lesion types).
         dropped: lesions left out, too small or beyond `MAX_LESIONS`.
     """
 
-    labels: np.ndarray
-    ids: np.ndarray
+    inside: np.ndarray
+    ids_inside: np.ndarray
+    box: Box
+    shape: tuple[int, int, int]
     voxels: np.ndarray
     types: np.ndarray
     probabilities: np.ndarray
     dropped: int
 
+    @property
+    def labels(self) -> np.ndarray:
+        """The label map of the whole volume, a new array each time."""
+        return spread(self.inside, self.box, self.shape)
 
-def find_lesions(prediction: SlabPrediction, voxel_ml: float, min_lesion_ml: float = 0.03) -> LesionMap:
+    @property
+    def ids(self) -> np.ndarray:
+        """The lesion ids of the whole volume, a new array each time."""
+        return spread(self.ids_inside, self.box, self.shape)
+
+    def on_slice(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Labels and ids of one axial slice of the volume, each of shape (row, column)."""
+        slices, rows, columns = self.box
+        labels, ids = np.zeros(self.shape[1:], np.uint8), np.zeros(self.shape[1:], np.uint16)
+        if slices.start <= index < slices.stop:
+            labels[rows, columns] = self.inside[index - slices.start]
+            ids[rows, columns] = self.ids_inside[index - slices.start]
+        return labels, ids
+
+
+def find_lesions(
+    prediction: SlabPrediction, voxel_ml: float, min_lesion_ml: float = 0.03, min_confidence: float = 0.0
+) -> LesionMap:
     """Join lesion voxels that touch by a face, whatever their type, and let each lesion's voxels vote for its type.
 
     The vote is the mean over the lesion's voxels of the probability of each type given lesion; the highest mean names
-    the lesion. Lesions below the stated volume become liver, which they lie in.
+    the lesion, if it is high enough. Lesions below the stated volume become liver, which they lie in.
 
     Args:
         prediction: label map and type probabilities.
         voxel_ml: volume of a voxel.
         min_lesion_ml: smallest lesion that is kept; 0.03 ml is a ball of 3.9 mm, below what a reader would measure.
+        min_confidence: least probability of the likeliest type; a lesion below it is `INDETERMINATE`.
 
     Raises:
         ValueError: if a volume is not positive, or the smallest lesion is below zero.
@@ -55,14 +81,15 @@ def find_lesions(prediction: SlabPrediction, voxel_ml: float, min_lesion_ml: flo
     if voxel_ml <= 0 or not min_lesion_ml >= 0:
         raise ValueError(f"voxels of {voxel_ml} ml, lesions from {min_lesion_ml} ml; neither may be negative")
     types = prediction.type_probabilities.shape[1]
-    labels, ids = prediction.labels.copy(), np.zeros(prediction.labels.shape, np.uint16)
+    labels, ids = prediction.inside.copy(), np.zeros(prediction.inside.shape, np.uint16)
     box = bounding_box(labels >= LESION)
     if box is None:
         nothing = np.zeros(0, np.int64)
-        return LesionMap(labels, ids, nothing, nothing, np.zeros((0, types)), 0)
+        none = np.zeros((0, types))
+        return LesionMap(labels, ids, prediction.box, prediction.shape, nothing, nothing, none, 0)
     lesion = labels[box] >= LESION
     parts, voxels = lesion_components(lesion)
-    # a volume computed in floating point must not lose a lesion of exactly the stated size
+    # computed in floating point: a lesion of exactly the stated size, or of the stated confidence, must not be lost
     large = np.flatnonzero(voxels * voxel_ml >= min_lesion_ml * (1 - 1e-6))
     kept = large[np.argsort(-voxels[large], kind="stable")][:MAX_LESIONS]
     new_id = np.zeros(len(voxels) + 1, np.uint16)
@@ -74,11 +101,13 @@ def find_lesions(prediction: SlabPrediction, voxel_ml: float, min_lesion_ml: flo
     probabilities = np.stack(sums, axis=1) / voxels[kept, None]
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     winners = LESION + np.argmax(probabilities, axis=1)
+    winners[probabilities.max(axis=1) < min_confidence * (1 - 1e-6)] = INDETERMINATE.index
     label_of = np.concatenate([[LIVER], winners]).astype(np.uint8)
     labels[box][lesion] = label_of[of_voxel]
-    return LesionMap(labels, ids, voxels[kept], winners, probabilities, len(voxels) - len(kept))
+    dropped = len(voxels) - len(kept)
+    return LesionMap(labels, ids, prediction.box, prediction.shape, voxels[kept], winners, probabilities, dropped)
 
 
 def liver_ml(lesions: LesionMap, voxel_ml: float) -> float:
     """Volume of the liver with its lesions, in ml."""
-    return float(np.count_nonzero(lesions.labels)) * voxel_ml
+    return float(np.count_nonzero(lesions.inside)) * voxel_ml

@@ -8,7 +8,8 @@ import pandas as pd
 
 from liverseg.inference.diameters import axial_diameters
 from liverseg.inference.lesions import LesionMap
-from liverseg.labels import LESION, Label
+from liverseg.inference.surface import LiverSurface
+from liverseg.labels import INDETERMINATE, LESION, LIVER, Label
 from liverseg.volumes import Volume
 
 __all__ = ["lesion_columns", "lesion_table", "own_slices"]
@@ -16,7 +17,7 @@ __all__ = ["lesion_columns", "lesion_table", "own_slices"]
 
 def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
     """The table's columns; those of the probabilities are missing where the label table knows but one lesion."""
-    types = [f"probability_{label.name}" for label in labels[LESION:]]
+    types = [f"probability_{label.name}" for label in labels[LESION:] if label is not INDETERMINATE]
     return [
         "id",
         "type",
@@ -32,6 +33,9 @@ def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
         "last_slice",
         "slices",
         "mean_hu",
+        "std_hu",
+        "surface_distance_mm",
+        "touches_surface",
     ]
 
 
@@ -40,7 +44,9 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
 
     Volumes are in ml, diameters in mm (`axial_diameters`), the centroid is the mean of the voxel centres in RAS+ mm.
     Slices are voxel indices along the file's own slice axis, counted from 0: first and last slice, the one the
-    diameters were taken on, and on how many the lesion is.
+    diameters were taken on, and on how many the lesion is. HU are those of the CT in all of the lesion's voxels, their
+    spread is the standard deviation. The distance to the liver's surface is that of `LiverSurface`; it is empty where
+    the scan shows no surface.
 
     Args:
         lesions: of the volume, in axial order.
@@ -52,20 +58,26 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
     """
     columns = lesion_columns(labels)
     names = {label.index: label.name for label in labels}
-    hu, affine = volume.axial, volume.axial_affine
+    hu, affine = volume.axial[lesions.box], volume.axial_affine
+    corner = np.array([side.start for side in lesions.box])
     row_step, column_step = affine[:3, 1], affine[:3, 2]
     own_slice = own_slices(volume)
-    boxes = cc3d.statistics(lesions.ids)["bounding_boxes"] if len(lesions.voxels) else []
+    if not len(lesions.voxels):
+        return pd.DataFrame(columns=columns)
+    boxes = cc3d.statistics(lesions.ids_inside)["bounding_boxes"]
+    surface = _surface(lesions, affine)
     rows = []
     for number, (voxels, label, probabilities) in enumerate(
         zip(lesions.voxels, lesions.types, lesions.probabilities, strict=True), start=1
     ):
         box = boxes[number]
-        mask = lesions.ids[box] == number
-        start = np.array([side.start for side in box])
-        middle = affine @ np.append(np.argwhere(mask).mean(axis=0) + start, 1.0)
+        mask = lesions.ids_inside[box] == number
+        inside = np.argwhere(mask) + [side.start for side in box]
+        start = corner + [side.start for side in box]
+        middle = affine @ np.append(inside.mean(axis=0) + corner, 1.0)
         diameters = axial_diameters(mask, row_step, column_step)
         on = own_slice[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
+        values, distance = hu[box][mask], surface.distance_mm(inside)
         row = {
             "id": number,
             "type": names[int(label)],
@@ -79,13 +91,22 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
             "first_slice": int(on.min()),
             "last_slice": int(on.max()),
             "slices": len(on),
-            "mean_hu": round(float(hu[box][mask].mean(dtype=np.float64)), 1),
+            "mean_hu": round(float(values.mean(dtype=np.float64)), 1),
+            "std_hu": round(float(values.std(dtype=np.float64)), 1),
+            "surface_distance_mm": round(distance, 2) if np.isfinite(distance) else float("nan"),
+            "touches_surface": distance == 0,
         }
         row |= {
             f"probability_{names[LESION + index]}": round(float(share), 4) for index, share in enumerate(probabilities)
         }
         rows.append({name: row[name] for name in columns})
     return pd.DataFrame(rows, columns=columns)
+
+
+def _surface(lesions: LesionMap, affine: np.ndarray) -> LiverSurface:
+    ends = zip(lesions.box, lesions.shape, strict=True)
+    cut = np.array([(side.start == 0, side.stop == length) for side, length in ends])
+    return LiverSurface(lesions.inside >= LIVER, affine[:3, :3].T, cut)
 
 
 def own_slices(volume: Volume) -> np.ndarray:

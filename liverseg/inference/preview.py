@@ -36,13 +36,14 @@ def key_slices(lesions: LesionMap, slices: int = _SLICES) -> list[int]:
     Returns:
         Up to `slices` different slice numbers in axial order, the most important first; fewer in a volume of fewer.
     """
-    depth = lesions.labels.shape[0]
-    area = (lesions.labels >= LIVER).sum(axis=(1, 2))
+    depth, first = lesions.shape[0], lesions.box[0].start
+    area = np.zeros(depth, int)
+    area[lesions.box[0]] = (lesions.inside >= LIVER).sum(axis=(1, 2))
     # a slice for each lesion until there are enough: neighbours of one already chosen show nothing new
     near = max(1, depth // 40)
     chosen: list[int] = []
     for lesion in range(1, min(len(lesions.voxels), 4 * slices) + 1):
-        best = int(np.argmax((lesions.ids == lesion).sum(axis=(1, 2))))
+        best = first + int(np.argmax((lesions.ids_inside == lesion).sum(axis=(1, 2))))
         if all(abs(best - other) > near for other in chosen):
             chosen.append(best)
     found = np.flatnonzero(area) if area.any() else np.arange(depth)
@@ -95,7 +96,7 @@ def write_preview(
 
 
 def _draw_outlines(axes: Axes, lesions: LesionMap, index: int, labels: Sequence[Label]) -> None:
-    labelled, ids = lesions.labels[index], lesions.ids[index]
+    labelled, ids = lesions.on_slice(index)
     _contour(axes, labelled >= LIVER, labels[LIVER], 0.9)
     for label in labels[LESION:]:
         _contour(axes, labelled == label.index, label, 1.3)

@@ -13,13 +13,13 @@ import nibabel as nib
 import pandas as pd
 import torch
 
-from liverseg.files import file_hash
+from liverseg.files import file_hash, text_hash
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.labels import LESION, Label
 from liverseg.networks import WeightsRecord, package_versions
 from liverseg.volumes import Volume
 
-__all__ = ["FORMAT_VERSION", "RunFacts", "case_record", "lesions_by_type"]
+__all__ = ["FORMAT_VERSION", "RunFacts", "case_record", "facts_in_words", "input_facts", "lesions_by_type"]
 
 FORMAT_VERSION = 1
 """Raised when a record of the new kind would mislead a reader of the old one."""
@@ -52,10 +52,34 @@ def lesions_by_type(table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, i
     return {label.name: int(counts.get(label.name, 0)) for label in labels[LESION:]}
 
 
+def input_facts(path: Path, files: Sequence[Path], series_uid: str | None = None) -> dict[str, Any]:
+    """What a record tells of its input.
+
+    Args:
+        path: what was given.
+        files: what of it is the CT, in order. The SHA-256 is that of a single file's bytes; of several it is that of
+            their SHA-256s, as hexadecimal text one after the other.
+        series_uid: SeriesInstanceUID, where it came as DICOM.
+    """
+    hashes = [file_hash(file) for file in files]
+    facts = {
+        "path": str(path),
+        "sha256": hashes[0] if len(hashes) == 1 else text_hash("".join(hashes)),
+        "bytes": sum(file.stat().st_size for file in files),
+    }
+    return facts if series_uid is None else {**facts, "series": series_uid}
+
+
 def case_record(
-    run: RunFacts, case: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: Sequence[Label]
+    run: RunFacts,
+    case: str,
+    source: Mapping[str, Any],
+    volume: Volume,
+    lesions: LesionMap,
+    table: pd.DataFrame,
+    labels: Sequence[Label],
 ) -> dict[str, Any]:
-    """The record of a finished case, all but its stage seconds and warnings; reads the input file for its SHA-256.
+    """The record of a finished case, all but its stage seconds and warnings; `source` is that of `input_facts`.
 
     Lengths are in mm, volumes in ml, the affine is from voxel index to RAS+ mm.
     """
@@ -70,11 +94,7 @@ def case_record(
         "status": "done",
         "case": case,
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "input": {
-            "path": str(volume.path),
-            "sha256": file_hash(volume.path),
-            "bytes": volume.path.stat().st_size,
-        },
+        "input": dict(source),
         "weights": {"path": str(run.weights), "sha256": run.weights_sha256, "record": weights},
         "settings": dict(run.settings),
         "versions": {**package_versions(), "nibabel": nib.__version__, "python": platform.python_version()},
@@ -91,6 +111,22 @@ def case_record(
         "lesions": len(table),
         "lesions_by_type": lesions_by_type(table, labels),
         "lesions_dropped": lesions.dropped,
+    }
+
+
+def facts_in_words(
+    run: RunFacts, source: Mapping[str, Any], volume: Volume, seconds: Mapping[str, float]
+) -> dict[str, str]:
+    """What a reader of a report wants to know of the run besides the lesions, by name."""
+    record = run.weights_record
+    trained = "without a record" if record is None else f"{record.datalist_name}, epoch {record.epoch}"
+    shape, spacing = " × ".join(map(str, volume.array.shape)), " × ".join(f"{mm:.3g}" for mm in volume.spacing)
+    return {
+        "Input": str(source["path"]),
+        "Grid": f"{shape} voxels of {spacing} mm",
+        "Weights": f"{run.weights.name} ({trained}), SHA-256 {run.weights_sha256[:12]}",
+        "Computed": f"liverseg {package_versions()['liverseg']} on {_device_name(run.device)}, {run.precision}",
+        "Seconds": ", ".join(f"{stage} {duration:.1f}" for stage, duration in seconds.items()),
     }
 
 

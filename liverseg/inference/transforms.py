@@ -1,12 +1,15 @@
 """The steps before and after the network, as MONAI dictionary transforms a bundle's config can name.
 
 A case is a dictionary: `image` (path, then HU in axial order), `volume` (the CT on its own grid), `warnings` (sentences
-for its record), `pred` (the network's prediction, then the lesions found in it) and `lesions` (their table).
+for its record), `liver` (its mask, where one is given), `pred` (the network's prediction, then the lesions found in it)
+and `lesions` (their table).
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from monai.config import KeysCollection
@@ -14,55 +17,91 @@ from monai.transforms import MapTransform
 
 from liverseg.ct_check import check_ct
 from liverseg.errors import UsageError
-from liverseg.inference.components import keep_largest_liver
 from liverseg.inference.lesions import find_lesions
+from liverseg.inference.liver_mask import liver_source
 from liverseg.inference.measure import lesion_table
-from liverseg.labels import labels_for
-from liverseg.volumes import read_volume
+from liverseg.inference.record import input_facts
+from liverseg.labels import result_labels
+from liverseg.volumes import is_nifti, read_volume
 
-__all__ = ["FindLesionsd", "KeepLargestLiverd", "MeasureLesionsd", "ReadCTd"]
+__all__ = ["FindLesionsd", "MeasureLesionsd", "ReadCTd", "ReadLiverd"]
 
 
 class ReadCTd(MapTransform):
     """Read a CT from its path, refuse what is none, and present it in axial order without copying or resampling.
 
-    Adds `volume` and `warnings`; the entry itself becomes HU of shape (slice, row, column), a view in the file's own
-    number type.
+    Adds `volume`, `warnings`, `input` (path, SHA-256 and size, for its record) and, where it came as DICOM, `series`
+    and `unpacked`, which keeps the files of a zip until it is closed. The entry itself becomes HU of shape (slice, row,
+    column), a view in the file's own number type.
 
     Args:
-        keys: the entry with the path.
+        keys: the entry with the path: of a NIfTI file, a folder of DICOM files or a .zip of such a folder.
+        series: which of a study's series is read: its UID, description or the end of its UID; by default the axial CT
+            series with most slices.
 
     Raises:
-        LiversegError: from `read_volume` and `check_ct`.
+        LiversegError: from `read_volume`, `choose_series` and `check_ct`.
     """
 
-    def __init__(self, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection = "image", series: str | None = None, allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.series = series
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
-            volume = read_volume(out[key])
-            out["warnings"] = check_ct(volume)
-            out["volume"] = volume
-            out[key] = volume.axial
+            path = Path(out[key])
+            if is_nifti(path):
+                out["volume"] = read_volume(path)
+                out["input"] = input_facts(path, [path])
+            else:
+                out.update(self._read_dicom(path))
+            out["warnings"] = check_ct(out["volume"])
+            out[key] = out["volume"].axial
         return out
 
+    def _read_dicom(self, path: Path) -> dict[str, Any]:
+        # here, not above: pydicom takes a while to import, and a run over NIfTI files does not need it
+        from liverseg.dicom_sources import choose_series, read_dicom_volume, unpacked
 
-class KeepLargestLiverd(MapTransform):
-    """Dictionary form of `keep_largest_liver`.
+        unpacked_files = ExitStack()
+        try:
+            series = choose_series(unpacked_files.enter_context(unpacked(path)), self.series)
+            volume = read_dicom_volume(series)
+            facts = input_facts(path, series.files if path.is_dir() else [path], series.uid)
+        except BaseException:
+            unpacked_files.close()
+            raise
+        return {"volume": volume, "series": series, "unpacked": unpacked_files, "input": facts}
+
+
+class ReadLiverd(MapTransform):
+    """Read the liver's mask where one is given: adds `liver`, true in it, in axial order.
+
+    Comes after `ReadCTd`, whose `volume` has the grid.
 
     Args:
-        keys: entries with a `SlabPrediction`.
+        liver: what the key `liver` of a config says, see `liver_source`.
+        cases: how many cases the run has; one mask cannot serve several.
+        keys: the entry with the CT.
+
+    Raises:
+        LiversegError, UsageError: from `liver_source`; when it reads, from `LiverSource`.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, liver: str = "auto", cases: int = 1, keys: KeysCollection = "image", allow_missing_keys: bool = False
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
+        self.source = liver_source(liver, cases)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = keep_largest_liver(out[key])
+        mask = self.source.mask_of(out["case"])
+        if mask is not None:
+            out["liver"] = self.source.read(mask, out["volume"])
         return out
 
 
@@ -72,23 +111,35 @@ class FindLesionsd(MapTransform):
     Args:
         keys: entries with a `SlabPrediction`.
         min_lesion_ml: smallest lesion that is kept.
+        min_confidence: least probability of the likeliest type; below it a lesion is indeterminate.
 
     Raises:
-        UsageError: if that is not a number of at least 0.
+        UsageError: if one is not a number of at least 0, or the confidence above 1.
     """
 
     def __init__(
-        self, keys: KeysCollection = "pred", min_lesion_ml: float = 0.03, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection = "pred",
+        min_lesion_ml: float = 0.03,
+        min_confidence: float = 0.0,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if isinstance(min_lesion_ml, bool) or not isinstance(min_lesion_ml, int | float) or not min_lesion_ml >= 0:
             raise UsageError(f"min_lesion_ml is {min_lesion_ml!r}; it must be a volume in ml, 0 or more")
+        if (
+            isinstance(min_confidence, bool)
+            or not isinstance(min_confidence, int | float)
+            or not 0 <= min_confidence <= 1
+        ):
+            raise UsageError(f"min_confidence is {min_confidence!r}; it must be a probability, 0 to 1")
         self.min_lesion_ml = float(min_lesion_ml)
+        self.min_confidence = float(min_confidence)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
-            out[key] = find_lesions(out[key], out["volume"].voxel_ml, self.min_lesion_ml)
+            out[key] = find_lesions(out[key], out["volume"].voxel_ml, self.min_lesion_ml, self.min_confidence)
         return out
 
 
@@ -102,7 +153,7 @@ class MeasureLesionsd(MapTransform):
 
     def __init__(self, keys: KeysCollection = "pred", num_channels: int = 5, allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.labels = labels_for(num_channels)
+        self.labels = result_labels(num_channels)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)

@@ -12,10 +12,21 @@ import pandas as pd
 
 from liverseg.errors import LiversegError
 
-__all__ = ["CASE_FILES", "RECORD", "write_case_files", "write_json", "write_table_csv", "write_table_json"]
+__all__ = [
+    "CASE_FILES",
+    "OTHER_FILES",
+    "RECORD",
+    "write_case_files",
+    "write_json",
+    "write_table_csv",
+    "write_table_json",
+]
 
 RECORD = "record.json"
 CASE_FILES = ("labels.nii.gz", "lesions.nii.gz", "lesions.csv", "lesions.json", "preview.png", RECORD)
+"""What every case has, when nothing else is asked for."""
+OTHER_FILES = ("report.html", "segmentation.dcm", "measurements.dcm")
+"""What it may have besides."""
 
 _UNFINISHED = ".unfinished-"
 
@@ -23,8 +34,8 @@ _UNFINISHED = ".unfinished-"
 def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) -> None:
     """Write a case: every file under a temporary name beside its own, then renamed.
 
-    The record of an earlier run goes first, so a case with a record is complete at any moment. When a file cannot be
-    written, what this call wrote is taken away again.
+    The record of an earlier run goes first, so a case with a record is complete at any moment, and with it what is not
+    written again. When a file cannot be written, what this call wrote is taken away again.
 
     Args:
         folder: the case's folder, made if missing.
@@ -40,7 +51,8 @@ def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
-        for left in folder.glob(f"{_UNFINISHED}*"):
+        not_again = [folder / name for name in (*CASE_FILES, *OTHER_FILES) if name not in files]
+        for left in (*folder.glob(f"{_UNFINISHED}*"), *not_again):
             left.unlink(missing_ok=True)
         for name, write in files.items():
             unfinished = folder / f"{_UNFINISHED}{name}"

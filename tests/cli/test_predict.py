@@ -114,7 +114,7 @@ def test_one_file_and_the_exit_code_for_some(volumes, weights, tmp_path, capsys)
     ("make", "code", "words"),
     [
         (lambda t, v, w: [t / "none", t / "out"], 1, "none: no such folder or file"),
-        (lambda t, v, w: [t, t / "out"], 1, "no .nii.gz or .nii file in this folder"),
+        (lambda t, v, w: [t, t / "out"], 1, "no CT in this folder"),
         (lambda t, v, w: [v, t / "out", "--weights", t / "no.pt"], 1, "no.pt: no such weights file"),
         (lambda t, v, w: [v, w / "out"], 1, "output cannot be written there"),
         (lambda t, v, w: [v, t / "out", "--bundle", t], 1, "not a bundle's folder"),

@@ -6,7 +6,7 @@ from monai.data import Dataset
 from monai.transforms import Compose
 from torch import nn
 
-from liverseg.inference import FindLesionsd, KeepLargestLiverd, MeasureLesionsd, ReadCTd, SlabInferer, find_cases
+from liverseg.inference import FindLesionsd, LiverCascade, MeasureLesionsd, ReadCTd, SlabInferer, find_cases
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 from liverseg.volumes import write_like
@@ -91,11 +91,13 @@ def hu_classes():
 def run_pipeline(hu_classes):
     """From a file to its labels, ids and table with the HU network, labels and ids written beside it."""
 
-    def run(path):
+    def run(path, find=True):
         dataset = Dataset(find_cases(path), transform=Compose([ReadCTd()]))
         data = dict(dataset[0])
-        data["pred"] = SlabInferer(amp=False)(data["image"], hu_classes)
-        data = Compose([KeepLargestLiverd(), FindLesionsd(min_lesion_ml=0.01), MeasureLesionsd()])(data)
+        data["pred"] = LiverCascade(SlabInferer(amp=False), find)(
+            data["image"], hu_classes, spacing=data["volume"].axial_spacing
+        )
+        data = Compose([FindLesionsd(min_lesion_ml=0.01), MeasureLesionsd()])(data)
         volume = data["volume"]
         for name, axial in (("labels", data["pred"].labels), ("ids", data["pred"].ids)):
             write_like(path.parent / f"{name}.nii.gz", volume.from_axial(axial), volume)

@@ -22,13 +22,26 @@ def test_one_file_is_one_case(tmp_path, monkeypatch):
     assert find_cases("a.b.nii.gz") == [{"image": str(tmp_path / "a.b.nii.gz"), "case": "a.b"}]
 
 
+def test_a_folder_of_dicom_files_is_one_case_and_zips_are_one_each(tmp_path):
+    study = tmp_path / "study"
+    (study / "series").mkdir(parents=True)
+    (study / "notes.txt").touch()
+    (study / "series" / "1").write_bytes(bytes(128) + b"DICM")
+    assert find_cases(study) == [{"image": str(study), "case": "study"}]
+    (study / "one.zip").touch()
+    (study / "Two.ZIP").touch()
+    assert [case["case"] for case in find_cases(study)] == ["Two", "one"]
+    assert find_cases(study / "one.zip") == [{"image": str(study / "one.zip"), "case": "one"}]
+
+
 @pytest.mark.parametrize(
     ("names", "given", "message"),
     [
-        ([], "", "no .nii.gz or .nii file in this folder"),
-        (["x.txt"], "", "no .nii.gz or .nii file in this folder"),
+        ([], "", r"no CT in this folder; \.nii and \.nii\.gz files, folders of DICOM files and \.zip files"),
+        (["x.txt", ".hidden.dcm"], "", "no CT in this folder"),
         ([], "none", "none: no such folder or file"),
-        (["x.txt"], "x.txt", "x.txt: not a NIfTI file name"),
+        (["x.txt"], "x.txt", "x.txt: not the name of a CT"),
+        (["a.nii", "a.zip"], "", r"a\.nii and a\.zip: both would be case a"),
         (["a.nii", "a.nii.gz"], "", r"a\.nii and a\.nii\.gz: both would be case a"),
         ([".nii"], ".nii", "its name leaves none for the case"),
         (["...nii"], "...nii", "its name leaves none for the case"),

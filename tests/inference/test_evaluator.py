@@ -16,8 +16,9 @@ from monai.transforms import Compose
 from liverseg.errors import ExitCode, LiversegError
 from liverseg.inference import (
     CaseEvaluator,
+    CaseWriter,
     FindLesionsd,
-    KeepLargestLiverd,
+    LiverCascade,
     MeasureLesionsd,
     ReadCTd,
     SlabInferer,
@@ -34,11 +35,9 @@ def evaluator(source, output, weights, channels=5, min_lesion_ml=0.1):
     return CaseEvaluator(
         dataset=Dataset(find_cases(source), transform=Compose([ReadCTd()])),
         network=SEResUNet("small", out_channels=channels),
-        inferer=SlabInferer(),
-        postprocessing=Compose(
-            [KeepLargestLiverd(), FindLesionsd(min_lesion_ml=min_lesion_ml), MeasureLesionsd(num_channels=channels)]
-        ),
-        output_dir=output,
+        inferer=LiverCascade(SlabInferer()),
+        postprocessing=Compose([FindLesionsd(min_lesion_ml=min_lesion_ml), MeasureLesionsd(num_channels=channels)]),
+        writer=CaseWriter(output),
         device="cpu",
         weights=weights,
         settings={"min_lesion_ml": min_lesion_ml},
@@ -213,7 +212,7 @@ def test_weights_are_checked_before_anything_is_written(ct_file, joint_weights, 
         with pytest.raises(LiversegError, match=words):
             evaluator(ct_file, tmp_path / "out", weights).run()
     run = evaluator(ct_file, tmp_path / "out", joint_weights)
-    run.inferer = SlabInferer(hu_window=(-100, 300))
+    run.inferer = LiverCascade(SlabInferer(hu_window=(-100, 300)))
     with pytest.raises(LiversegError, match="HU window"):
         run.run()
     assert not (tmp_path / "out").exists()

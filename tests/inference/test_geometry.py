@@ -57,7 +57,8 @@ def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array,
             assert written.header.get_xyzt_units() == ("mm", "sec")
             np.testing.assert_array_equal(canonical(path.parent / f"{name}.nii.gz"), wanted, err_msg=codes)
         # header affines are float32: hundredths of a mm may round to either side
-        np.testing.assert_allclose(table[frame[2:]], first["lesions"][frame[2:]], atol=0.021, err_msg=codes)
+        found, wanted = (rows[frame[2:]].astype(float) for rows in (table, first["lesions"]))
+        np.testing.assert_allclose(found, wanted, atol=0.021, err_msg=codes)
         assert table["type"].tolist() == first["lesions"]["type"].tolist()
 
 

@@ -74,6 +74,44 @@ def test_views_tensors_and_batch_sizes_agree_with_the_whole_at_once():
             np.testing.assert_allclose(found.type_probabilities, rows, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_a_box_is_labelled_with_the_slices_beside_it_as_neighbours(batch_size):
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 1)
+    hu = np.random.default_rng(1).integers(-300, 300, (9, 12, 10)).astype(np.int16)
+    whole = SlabInferer(amp=False)(hu, network)
+    box = (slice(2, 7), slice(3, 9), slice(0, 4))
+    found = SlabInferer(batch_size=batch_size, amp=False)(hu, network, box=box)
+    np.testing.assert_array_equal(found.inside, whole.labels[box])
+    assert (found.box, found.shape) == (box, hu.shape)
+    outside = found.labels.copy()
+    outside[box] = 0
+    assert not outside.any()
+
+
+def test_the_liver_at_a_lower_resolution_is_that_of_averaged_pixels():
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 1)
+    hu = np.random.default_rng(1).integers(-190, 240, (9, 12, 11)).astype(np.int16)
+    averaged = hu[:, :, :10].reshape(9, 6, 2, 5, 2).mean(axis=(2, 4), dtype=np.float32)
+    expected = SlabInferer(amp=False)(averaged, network).labels[[1, 4, 8]] >= 1
+    found = SlabInferer(amp=False).liver(hu, network, np.array([1, 4, 8]), reduction=2)
+    assert found.shape == (3, 6, 5)
+    assert (found == expected).mean() > 0.98  # averages are rounded in another order
+
+
+def test_a_temperature_makes_types_less_sure_and_leaves_labels_alone():
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 1)
+    hu = np.random.default_rng(1).integers(-300, 300, (3, 12, 10)).astype(np.int16)
+    sure, unsure = (SlabInferer(amp=False, type_temperature=t)(hu, network) for t in (1.0, 4.0))
+    np.testing.assert_array_equal(sure.labels, unsure.labels)
+    powers = sure.type_probabilities**0.25
+    np.testing.assert_allclose(unsure.type_probabilities, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
+    with pytest.raises(ValueError, match="type_temperature is 0"):
+        SlabInferer(type_temperature=0)
+
+
 def test_three_classes_have_one_certain_type():
     torch.manual_seed(0)
     network = SEResUNet("small", out_channels=3).eval()

@@ -5,6 +5,7 @@ import pytest
 
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions, liver_ml
+from liverseg.labels import INDETERMINATE
 
 
 def labels_of(*lesions, shape=(4, 10, 10)):
@@ -92,3 +93,29 @@ def test_impossible_volumes_are_refused():
     for voxel_ml, smallest in ((0.0, 0.1), (1.0, -1.0), (1.0, float("nan"))):
         with pytest.raises(ValueError, match="neither may be"):
             find_lesions(prediction, voxel_ml, smallest)
+
+
+def test_a_lesion_no_type_of_which_is_likely_enough_is_indeterminate():
+    labels = labels_of((np.s_[1, 2, 2:5], 2), (np.s_[1, 6, 2:4], 4))
+    rows = np.array([[0.4, 0.3, 0.3]] * 3 + [[0.1, 0.4, 0.5]] * 2, np.float32)
+    found = find_lesions(SlabPrediction(labels, rows), 1.0, min_confidence=0.5)
+    assert found.types.tolist() == [INDETERMINATE.index, 4]
+    assert (found.labels[1, 2, 2:5] == 5).all()
+    assert found.labels.dtype == np.uint8
+    np.testing.assert_allclose(found.probabilities, [[0.4, 0.3, 0.3], [0.1, 0.4, 0.5]], atol=1e-6)
+    assert find_lesions(SlabPrediction(labels, rows), 1.0).types.tolist() == [2, 4]
+
+
+def test_lesions_of_a_box_lie_in_their_volume():
+    labels = labels_of((np.s_[1, 2, 2:5], 2), shape=(3, 5, 6))
+    box = (slice(2, 5), slice(1, 6), slice(4, 10))
+    found = find_lesions(SlabPrediction(labels, np.ones((3, 3), np.float32) / 3, box, (9, 8, 12)), 1.0)
+    assert found.labels.shape == found.ids.shape == (9, 8, 12)
+    assert np.argwhere(found.ids).tolist() == [[3, 3, 6], [3, 3, 7], [3, 3, 8]]
+    assert (found.labels > 0).sum() == 90
+    assert liver_ml(found, 2.0) == 180
+    for index in range(9):
+        on_labels, on_ids = found.on_slice(index)
+        np.testing.assert_array_equal(on_labels, found.labels[index])
+        np.testing.assert_array_equal(on_ids, found.ids[index])
+        assert (on_labels.dtype, on_ids.dtype) == (np.uint8, np.uint16)

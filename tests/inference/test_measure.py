@@ -4,6 +4,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from liverseg.boxes import bounding_box
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_columns, lesion_table, own_slices
@@ -46,10 +47,33 @@ def test_a_box(codes, turn, tmp_path):
     # from the middle of an outer voxel's edge to the middle of another's: 5 × 4 voxels is longer than 6 × 3 here
     assert row["longest_diameter_mm"] == pytest.approx(np.hypot(5 * 0.7, 4 * 0.9), abs=0.01)
     assert row["mean_hu"] == 13.0
+    assert row["std_hu"] == pytest.approx(np.sqrt(71), abs=0.05)  # one voxel of 72 is 72 HU above the others
+    assert (row["surface_distance_mm"], row["touches_surface"]) == (pytest.approx(np.nan, nan_ok=True), False)
     down = codes in ("LPI",)
     assert (row["first_slice"], row["last_slice"], row["slices"]) == ((4, 6, 3) if down else (2, 4, 3))
     assert row["first_slice"] <= row["diameter_slice"] <= row["last_slice"]
     assert volume.array.shape[volume.slice_axis] == 9
+
+
+@pytest.mark.parametrize("codes", ["RAS", "LPI", "PSR"])
+def test_the_distance_to_the_surface_of_a_liver_in_a_box(codes, tmp_path):
+    hu = np.full((30, 28, 15), -100, np.int16)
+    hu[4:26, 3:25, 2:13] = 100
+    hu[10:13, 9:12, 5:8] = 12
+    hu[25, 9:12, 5:8] = 12
+    image = nib.Nifti1Image(hu, np.diag([0.7, 0.9, 2.5, 1]))
+    turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes))
+    nib.save(image.as_reoriented(turn), tmp_path / "ct.nii")
+    volume = read_volume(tmp_path / "ct.nii")
+    box = bounding_box(volume.axial > 0)
+    inside = np.where(volume.axial[box] < 90, 3, 1).astype(np.uint8)
+    rows = np.ones((36, 3), np.float32) / 3
+    lesions = find_lesions(SlabPrediction(inside, rows, box, volume.axial.shape), volume.voxel_ml, 0)
+    table = lesion_table(lesions, volume, JOINT_LABELS)
+    # the first lies 6 voxels of 0.7 mm, 6 of 0.9 mm and 3 of 2.5 mm below the surface
+    assert table["surface_distance_mm"].tolist() == [pytest.approx(6 * 0.7, abs=0.01), 0.0]
+    assert table["touches_surface"].tolist() == [False, True]
+    assert table["centroid_x_mm"].tolist() == [pytest.approx(11 * 0.7, abs=0.01), pytest.approx(25 * 0.7, abs=0.01)]
 
 
 def test_slices_are_the_files_own(tmp_path):

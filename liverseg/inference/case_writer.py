@@ -1,0 +1,138 @@
+"""Which files a case gets, and how each is made."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from liverseg.dicom import DicomSeries
+from liverseg.errors import LiversegError
+from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.preview import write_preview
+from liverseg.inference.record import RunFacts, case_record, facts_in_words, lesions_by_type
+from liverseg.inference.report import write_report
+from liverseg.inference.writers import RECORD, write_case_files, write_json, write_table_csv, write_table_json
+from liverseg.labels import Label
+from liverseg.volumes import Volume, write_box_like
+
+__all__ = ["CaseWriter"]
+
+
+class CaseWriter:
+    """Writes a computed case to `<output_dir>/<case>/` and tells in a line what was found.
+
+    Args:
+        output_dir: the cases' folders are made in it.
+        preview: draw `preview.png`.
+        dicom: of a CT that came as DICOM also write `segmentation.dcm`, if there is a liver, and `measurements.dcm`.
+        report: write `report.html`, a page of some megabytes with a viewer.
+    """
+
+    def __init__(
+        self, output_dir: str | os.PathLike, preview: bool = True, dicom: bool = True, report: bool = False
+    ) -> None:
+        self.output_dir = Path(str(output_dir)).absolute()
+        self.preview = preview
+        self.dicom = dicom
+        self.report = report
+
+    def __call__(self, name: str, data: Mapping[str, Any], facts: RunFacts, labels: tuple[Label, ...]) -> None:
+        """Write a case.
+
+        Args:
+            name: the case's.
+            data: `volume`, `input`, `series` where it came as DICOM, the `LesionMap` in `pred`, the table in `lesions`,
+                `warnings`, and `seconds` by stage, which get those of writing.
+            facts: what all cases of the run share.
+            labels: label table of the results.
+
+        Raises:
+            LiversegError: if a file cannot be written; nothing of the case is left then.
+        """
+        volume, lesions, table = data["volume"], data["pred"], data["lesions"]
+        seconds, start = data["seconds"], time.perf_counter()
+
+        def write_record(path: Path) -> None:
+            record = case_record(facts, name, data["input"], volume, lesions, table, labels)
+            seconds["write"] = time.perf_counter() - start
+            rounded = {stage: round(duration, 3) for stage, duration in seconds.items()}
+            write_json(path, {**record, "seconds": rounded, "warnings": data["warnings"]})
+
+        files = self._files(name, volume, lesions, table, labels)
+        if self.dicom and "series" in data:
+            files |= _dicom_files(data["series"], volume, lesions, table, labels, facts, data["warnings"])
+        if self.report:
+            told = {"Liver": f"{liver_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
+            told |= facts_in_words(facts, data["input"], volume, seconds)
+            files["report.html"] = partial(
+                write_report,
+                case=name,
+                volume=volume,
+                lesions=lesions,
+                table=table,
+                labels=labels,
+                facts=told,
+                warnings=data["warnings"],
+            )
+        write_case_files(self.output_dir / name, {**files, RECORD: write_record})
+        counts = [f"{count} {kind}" for kind, count in lesions_by_type(table, labels).items() if count]
+        found = f"liver {liver_ml(lesions, volume.voxel_ml):.0f} ml, {', '.join(counts) or 'no lesion'}"
+        stages = ", ".join(f"{stage} {duration:.1f}" for stage, duration in seconds.items())
+        tqdm.write(f"{name}: {found}, {sum(seconds.values()):.1f} s ({stages})", file=sys.stdout)
+        for warning in data["warnings"]:
+            tqdm.write(f"{name}: warning: {warning}", file=sys.stderr)
+
+    def _files(
+        self, name: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: tuple[Label, ...]
+    ) -> dict[str, Callable[[Path], None]]:
+        """By file name what writes it, in order."""
+        on_grid = partial(write_box_like, box=lesions.box, reference=volume)
+        files: dict[str, Callable[[Path], None]] = {
+            "labels.nii.gz": partial(on_grid, inside=lesions.inside),
+            "lesions.nii.gz": partial(on_grid, inside=lesions.ids_inside),
+            "lesions.csv": partial(write_table_csv, table=table),
+            "lesions.json": partial(write_table_json, table=table),
+        }
+        if self.preview:
+            files["preview.png"] = partial(
+                write_preview, case=name, volume=volume, lesions=lesions, table=table, labels=labels
+            )
+        return files
+
+
+def _dicom_files(
+    series: DicomSeries,
+    volume: Volume,
+    lesions: LesionMap,
+    table: pd.DataFrame,
+    labels: tuple[Label, ...],
+    facts: RunFacts,
+    warnings: list[str],
+) -> dict[str, Callable[[Path], Any]]:
+    """What writes the DICOM results; none, and a warning more, where the slices have no UIDs to refer to them by."""
+    # here, not above: highdicom takes long to import, and a run over NIfTI files does not need it
+    from liverseg.inference.dicom_references import source_headers
+    from liverseg.inference.dicom_report import write_measurement_report
+    from liverseg.inference.dicom_seg import write_dicom_seg
+
+    try:
+        source_headers(series, volume)
+    except LiversegError as error:
+        warnings.append(f"no DICOM results: {error}")
+        return {}
+    about: dict[str, Any] = {"series": series, "volume": volume, "lesions": lesions, "labels": labels}
+    about["weights_sha256"] = facts.weights_sha256
+    files: dict[str, Callable[[Path], Any]] = {
+        "measurements.dcm": partial(write_measurement_report, **about, table=table)
+    }
+    if lesions.inside.any():  # a SEG without a segment is not valid
+        files["segmentation.dcm"] = partial(write_dicom_seg, **about)
+    return files

@@ -1,0 +1,251 @@
+"""The lesion table as a DICOM Structured Report by template TID 1500, Measurement Report.
+
+A lesion's region is given as polygons on the CT's slices, not as a segment of the SEG: the SEG has one segment a type,
+so that two cysts share one, while a measurement is of one lesion. Polygons stand by themselves where the SEG was not
+kept, and two-dimensional ones need no more than Comprehensive SR, which most archives and viewers read. A polygon is
+the outline between lesion and no lesion, half a voxel beyond the outermost voxel centres, along which the diameters are
+measured too; it cannot leave out a hole, for which the SEG is to be asked. Measurements are those of the table, of the
+voxels themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import cast
+
+import cc3d
+import highdicom as hd
+import numpy as np
+import pandas as pd
+from contourpy import FillType, contour_generator
+from highdicom import sr
+from pydicom.config import disable_value_validation
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from liverseg import __version__
+from liverseg.dicom import DicomSeries
+from liverseg.files import whole_file
+from liverseg.inference.dicom_references import (
+    LIVER_CODE,
+    SOFTWARE,
+    array_sha256,
+    coded,
+    derived_uid,
+    source_headers,
+)
+from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.labels import Label
+from liverseg.volumes import Volume
+
+__all__ = ["write_measurement_report"]
+
+_SERIES_NUMBER = 9002
+"""Our choice: behind the SEG's."""
+
+_LESION_OF_LIVER = Code("300331000", "SCT", "Lesion of liver")
+_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+_ML = Code("ml", "UCUM", "milliliter")
+_COUNT = Code("1", "UCUM", "no units")
+_RESEARCH = (
+    "Research result of software that is not a medical device, computed without a human reader. Not verified. "
+    "Not for diagnosis or treatment."
+)
+
+
+def write_measurement_report(
+    path: str | os.PathLike,
+    series: DicomSeries,
+    volume: Volume,
+    lesions: LesionMap,
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+    weights_sha256: str,
+) -> None:
+    """Write the lesions' measurements and outlines as one Comprehensive SR, complete, preliminary and not verified.
+
+    The observer is the software, no person. A group of the liver holds its volume with its lesions and their number;
+    then follows one group for each lesion: finding, volume in ml, longest axial diameter and the one at a right angle
+    to it in mm, both with the slice they were taken on, mean HU, and its outline slice by slice. Without a lesion the
+    report says so. UIDs follow from what it holds, as those of the SEG.
+
+    Args:
+        path: of the file, which appears whole; its folder must exist.
+        series: that the volume was read from.
+        volume: (column, row, slice), slices in the order of `series.files`.
+        lesions: of the volume, in axial order.
+        table: `lesion_table` of them.
+        labels: label table of the lesion map.
+        weights_sha256: of the network's weights, hexadecimal.
+
+    Raises:
+        LiversegError: if a slice has no UIDs to refer to it by.
+        OSError: if the file cannot be written.
+        ValueError: if volume, series, lesions and table do not match, or a lesion's label has no code.
+    """
+    if list(table["id"]) != list(range(1, len(lesions.voxels) + 1)):
+        raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
+    headers, patient = source_headers(series, volume)
+    about = (headers[0].SeriesInstanceUID, weights_sha256, __version__)
+    # the map's types are in the table, and its outlines are the ids'
+    uid = derived_uid("SR", *about, array_sha256(lesions.ids), table.to_json(), repr(tuple(labels)))
+    total_ml = liver_ml(lesions, volume.voxel_ml)
+    groups: list[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations]
+    groups = [_liver(uid, total_ml, len(table)), *_groups(uid, headers, volume, lesions, table, labels)]
+    content = sr.MeasurementReport(
+        observation_context=_observer(weights_sha256),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=groups,
+    )
+    content[0].ContentSequence.append(_remarks(total_ml, len(table)))
+    report = sr.ComprehensiveSR(
+        evidence=headers,
+        content=content,
+        series_instance_uid=derived_uid("SR series", *about),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=1,
+        manufacturer=SOFTWARE,
+        manufacturer_model_name=SOFTWARE,
+        software_versions=__version__,
+        device_serial_number=weights_sha256,
+        series_description="liverseg: measurements, research",
+        specific_character_set="ISO_IR 192",
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+    )
+    report.update(patient)
+    with whole_file(path) as unfinished, disable_value_validation():
+        report.save_as(unfinished)
+
+
+def _observer(weights_sha256: str) -> sr.ObservationContext:
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("device", __version__, weights_sha256),
+        name=SOFTWARE,
+        manufacturer_name=SOFTWARE,
+        model_name=f"{SOFTWARE} {__version__}",
+        serial_number=weights_sha256,
+    )
+    context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return sr.ObservationContext(observer_device_context=context)
+
+
+def _liver(uid: str, total_ml: float, count: int) -> sr.MeasurementsAndQualitativeEvaluations:
+    measurements = [
+        sr.Measurement(name=codes.SCT.Volume, value=round(total_ml, 4), unit=_ML),
+        sr.Measurement(name=Code("246206008", "SCT", "Number of lesions"), value=count, unit=_COUNT),
+    ]
+    # where no liver was found nothing can be said of lesions in it
+    presence = codes.SCT.Present if count else codes.SCT.Absent
+    evaluations = [sr.QualitativeEvaluation(name=_LESION_OF_LIVER, value=presence)] if total_ml > 0 else None
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(derived_uid("liver", uid), "liver"),
+        finding_type=LIVER_CODE,
+        finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
+        measurements=measurements,
+        qualitative_evaluations=evaluations,
+    )
+
+
+def _groups(
+    uid: str,
+    headers: Sequence[Dataset],
+    volume: Volume,
+    lesions: LesionMap,
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+) -> Iterator[sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
+    """One measurement group a lesion, in order of id."""
+    if not len(table):
+        return
+    ids = np.ascontiguousarray(volume.from_axial(lesions.ids).transpose(2, 1, 0))  # (slice, row, column)
+    boxes = cc3d.statistics(ids)["bounding_boxes"]
+    by_index = {label.index: label for label in labels}
+    for number, (row, kind) in enumerate(zip(table.to_dict("records"), lesions.types, strict=True), start=1):
+        on = headers[row["diameter_slice"]]
+        taken_on = [sr.SourceImageForMeasurement(on.SOPClassUID, on.SOPInstanceUID)]
+        yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(derived_uid(f"lesion {number}", uid), f"lesion {number}"),
+            referenced_regions=list(_regions(ids, number, boxes[number], headers)),
+            finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
+            finding_type=coded(by_index[int(kind)]),
+            finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
+            measurements=[
+                sr.Measurement(name=codes.SCT.Volume, value=row["volume_ml"], unit=_ML),
+                sr.Measurement(
+                    name=codes.SCT.LongAxis,
+                    value=row["longest_diameter_mm"],
+                    unit=codes.UCUM.Millimeter,
+                    referenced_images=taken_on,
+                ),
+                sr.Measurement(
+                    name=codes.SCT.ShortAxis,
+                    value=row["perpendicular_diameter_mm"],
+                    unit=codes.UCUM.Millimeter,
+                    referenced_images=taken_on,
+                ),
+                sr.Measurement(
+                    name=codes.DCM.AttenuationCoefficient,
+                    value=row["mean_hu"],
+                    unit=codes.UCUM.HounsfieldUnit,
+                    derivation=codes.SCT.Mean,
+                ),
+            ],
+        )
+
+
+def _regions(
+    ids: np.ndarray, number: int, box: tuple[slice, ...], headers: Sequence[Dataset]
+) -> Iterator[sr.ImageRegion]:
+    """A lesion's outlines, each a closed polyline on its slice."""
+    corner = np.array([box[2].start, box[1].start])
+    for index in range(box[0].start, box[0].stop):
+        header = headers[index]
+        for outline in _outlines(ids[index, box[1], box[2]] == number):
+            yield sr.ImageRegion(
+                graphic_type=sr.GraphicTypeValues.POLYLINE,
+                graphic_data=outline + corner,
+                source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID),
+            )
+
+
+def _outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Outer outlines of a slice's mask (row, column), each (points, 2) of column and row, the last point the first.
+
+    Coordinates are DICOM's (PS3.3 C.18.6): whole numbers are the pixels' edges, a pixel's centre is half a pixel on.
+    """
+    padded = np.pad(mask.astype(np.float64), 1)
+    generator = contour_generator(z=padded, name="serial", fill_type=FillType.OuterOffset)
+    polygons, offsets = cast(tuple[list[np.ndarray], list[np.ndarray]], generator.filled(0.5, 2.0))
+    outlines = []
+    for points, ends in zip(polygons, offsets, strict=True):
+        outer = points[: ends[1]] - 0.5  # less the padding, plus half a pixel; what follows are the holes
+        before, after = np.roll(outer[:-1], 1, axis=0), np.roll(outer[:-1], -1, axis=0)
+        one, other = outer[:-1] - before, after - outer[:-1]
+        turns = one[:, 0] * other[:, 1] != one[:, 1] * other[:, 0]
+        corners = outer[:-1][turns]  # points on a straight line say nothing
+        outlines.append(np.concatenate([corners, corners[:1]]))
+    return outlines
+
+
+def _remarks(total_ml: float, count: int) -> sr.ContainerContentItem:
+    """What TID 1500 keeps for statements on the whole."""
+    if total_ml == 0:
+        found = "No liver was found."
+    elif count == 0:
+        found = "No lesion was found in the liver."
+    else:
+        found = f"{count} lesion{'s' if count > 1 else ''} found in the liver."
+    within = hd.sr.RelationshipTypeValues.CONTAINS
+    container = sr.ContainerContentItem(name=_EVALUATIONS, relationship_type=within)
+    container.ContentSequence = sr.ContentSequence(
+        [
+            sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=within)
+            for text in (found, _RESEARCH)
+        ]
+    )
+    return container

@@ -1,0 +1,126 @@
+"""A liver mask made elsewhere, on whatever grid, brought to the CT it belongs to."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from scipy.ndimage import affine_transform
+
+from liverseg.errors import LiversegError, UsageError
+from liverseg.files import is_dir, is_file
+from liverseg.volumes import NIFTI_SUFFIXES, Volume, grids_apart, read_volume
+
+__all__ = ["LiverSource", "liver_source"]
+
+_WITH_LABEL = re.compile(r"(?P<path>.+):(?P<label>\d+)")
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class LiverSource:
+    """Where the liver of a run's cases comes from.
+
+    Attributes:
+        find: the network looks for it.
+        path: a mask, or a folder with a mask of each case's name; None where no mask is given.
+        label: the liver's value in the masks; None where everything that is not 0 is liver.
+    """
+
+    find: bool = True
+    path: Path | None = None
+    label: int | None = None
+
+    def mask_of(self, case: str) -> Path | None:
+        """The mask of a case; None where no masks are given.
+
+        Raises:
+            LiversegError: if there is no mask of the case's name.
+        """
+        if self.path is None or not is_dir(self.path):
+            return self.path
+        for suffix in NIFTI_SUFFIXES:
+            if is_file(self.path / f"{case}{suffix}"):
+                return self.path / f"{case}{suffix}"
+        raise LiversegError(f"liver {self.path}: no {case}.nii.gz or {case}.nii in it; masks are named as their cases")
+
+    def read(self, mask: Path, volume: Volume) -> np.ndarray:
+        """The liver on the CT's grid: true in it, in axial order, shape as `volume.axial`.
+
+        A mask on another grid is taken by the voxel nearest in the patient's frame, RAS+ mm.
+
+        Raises:
+            LiversegError: if the mask cannot be read, holds several labels and it is not said which is the liver, or
+                lies outside the CT.
+        """
+        found = read_volume(mask)
+        liver = self._liver(mask, found.array)
+        if not liver.any():
+            raise LiversegError(f"{mask}: no voxel of it is liver; give the mask of this CT's liver")
+        same = liver.shape == volume.array.shape and not grids_apart(volume.affine, found.affine, liver.shape)
+        own = liver if same else _on_grid(liver, found.affine, volume)
+        if not own.any():
+            raise LiversegError(f"{mask}: lies outside {volume.path}; is it the mask of this CT?")
+        return Volume(own, volume.affine, volume.header, mask).axial
+
+    def _liver(self, mask: Path, array: np.ndarray) -> np.ndarray:
+        if self.label is not None:
+            return np.asarray(array == self.label)
+        values = np.unique(array)
+        kinds = values[values != 0]
+        if len(kinds) > 1:
+            listed = ", ".join(f"{value:g}" for value in kinds[:_LISTED]) + (", ..." if len(kinds) > _LISTED else "")
+            raise LiversegError(f"{mask}: labels {listed}; say which one is the liver, as {mask.name}:5 does")
+        return np.asarray(array != 0)
+
+
+def liver_source(liver: str | os.PathLike | None, cases: int = 1) -> LiverSource:
+    """What the key `liver` says: "auto" (the network finds it), "none" (all of the CT is computed), or a mask's path.
+
+    A path is a mask or a folder of them, named as the cases; `PATH:5` takes label 5 for the liver.
+
+    Args:
+        liver: the key's value; None is a config's way to write none.
+        cases: how many cases it is for.
+
+    Raises:
+        LiversegError: if the path is not there.
+        UsageError: if it is empty, or one mask is given for several cases.
+    """
+    text = str(liver).strip()
+    if text.lower() in ("auto", "none"):
+        return LiverSource(find=text.lower() == "auto")
+    if not text:
+        raise UsageError("liver is empty; it must be auto, none or the path of a mask")
+    path, label = Path(text).absolute(), None
+    labelled = _WITH_LABEL.fullmatch(text)
+    if labelled and not path.exists():
+        path, label = Path(labelled["path"]).absolute(), int(labelled["label"])
+    if is_dir(path):
+        return LiverSource(False, path, label)
+    if not is_file(path):
+        raise LiversegError(f"liver {text}: no such mask or folder; take auto, none or a mask's path")
+    if cases > 1:
+        raise UsageError(f"liver {text}: one mask for {cases} cases; give a folder with a mask for each")
+    return LiverSource(False, path, label)
+
+
+def _on_grid(liver: np.ndarray, affine: np.ndarray, volume: Volume) -> np.ndarray:
+    """The mask at the centres of the CT's voxels, computed where it can be alone."""
+    to_mask = np.linalg.inv(affine) @ volume.affine
+    corners = np.array(list(product(*[(-0.5, length - 0.5) for length in liver.shape])))
+    there = (np.linalg.inv(to_mask) @ np.c_[corners, np.ones(8)].T)[:3]
+    low = np.clip(np.floor(there.min(axis=1)), 0, volume.array.shape).astype(int)
+    high = np.clip(np.ceil(there.max(axis=1)) + 1, low, volume.array.shape).astype(int)
+    own = np.zeros(volume.array.shape, bool)
+    if (high > low).all():
+        start = to_mask @ np.append(low, 1.0)
+        inside = affine_transform(
+            liver.astype(np.uint8), to_mask[:3, :3], start[:3], tuple(high - low), order=0, mode="grid-constant"
+        )
+        own[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = inside > 0
+    return own

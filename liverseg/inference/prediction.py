@@ -1,0 +1,71 @@
+"""What a network says of a volume, kept for the box it looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from liverseg.boxes import Box, box_shape, spread, whole_box
+from liverseg.labels import LESION
+
+__all__ = ["SlabPrediction", "joined"]
+
+
+@dataclass(frozen=True)
+class SlabPrediction:
+    """Labels and lesion types of a volume, without a float volume of every class; outside the box is background.
+
+    Attributes:
+        inside: label map of the box, uint8, shape (slice, row, column) in axial order.
+        type_probabilities: float32, shape (lesion voxels, lesion types): probability of each type given that the voxel
+            is lesion, one row for each voxel that `inside` calls lesion, in C order.
+        box: where `inside` lies in the volume; by default it is all of it.
+        shape: of the volume, (slice, row, column).
+        warnings: what a reader of the result should know, one sentence each.
+
+    Raises:
+        ValueError: if there is not one row of probabilities a lesion voxel, or `inside` is not of the box's shape.
+    """
+
+    inside: np.ndarray
+    type_probabilities: np.ndarray
+    box: Box = None  # type: ignore[assignment]  # filled in below
+    shape: tuple[int, int, int] = None  # type: ignore[assignment]
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.box is None:
+            object.__setattr__(self, "box", whole_box(self.inside.shape))
+            object.__setattr__(self, "shape", tuple(self.inside.shape))
+        if box_shape(self.box) != self.inside.shape:
+            raise ValueError(f"labels of shape {self.inside.shape} for a box of {box_shape(self.box)}")
+        voxels = int(np.count_nonzero(self.inside >= LESION))
+        if len(self.type_probabilities) != voxels:
+            raise ValueError(f"{len(self.type_probabilities)} rows of probabilities for {voxels} lesion voxels")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label map of the whole volume, a new array each time."""
+        return spread(self.inside, self.box, self.shape)
+
+    def relabelled(self, inside: np.ndarray) -> SlabPrediction:
+        """The same with another label map of the box, in which no voxel has become lesion; rows go with their voxels.
+
+        Args:
+            inside: uint8, shape as `self.inside`.
+        """
+        still_lesion = inside[self.inside >= LESION] >= LESION
+        return replace(self, inside=inside, type_probabilities=self.type_probabilities[still_lesion])
+
+
+def joined(parts: Sequence[SlabPrediction]) -> SlabPrediction:
+    """Predictions of boxes that follow each other slice by slice, from the feet up, as one."""
+    slices, rows, columns = parts[0].box
+    return SlabPrediction(
+        np.concatenate([part.inside for part in parts]),
+        np.concatenate([part.type_probabilities for part in parts]),  # C order begins with the slice
+        (slice(slices.start, parts[-1].box[0].stop), rows, columns),
+        parts[0].shape,
+    )

@@ -1,0 +1,227 @@
+// The viewer of a report: unpacks library, CT and labels from the page itself, and follows the lesion table.
+"use strict";
+(() => {
+  const byId = (id) => document.getElementById(id);
+  const facts = JSON.parse(byId("facts").textContent);
+  const rows = [...document.querySelectorAll("tr[data-lesion]")];
+  let viewer = null;
+  let chosen = null;
+
+  async function unpacked(id) {
+    const element = byId(id);
+    const letters = atob(element.textContent);
+    element.remove(); // megabytes of text are not needed twice
+    const packed = new Uint8Array(letters.length);
+    for (let place = 0; place < letters.length; place += 1) packed[place] = letters.charCodeAt(place);
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")));
+  }
+
+  async function library() {
+    const source = await (await unpacked("library")).text();
+    return new Promise((resolve, reject) => {
+      window.addEventListener("niivue", (event) => resolve(event.detail), { once: true });
+      // a module in the page itself: pages on disk may not import from anywhere
+      const script = document.createElement("script");
+      script.type = "module";
+      script.textContent = source;
+      document.head.append(script);
+      setTimeout(() => reject(new Error("its library did not start")), 30000);
+    });
+  }
+
+  function colors() {
+    const column = (place) => facts.labels.map((label) => label.color[place]);
+    return {
+      R: column(0),
+      G: column(1),
+      B: column(2),
+      // the liver is outlined alone: its tissue has to be seen
+      A: facts.labels.map((label) => (label.index < 2 ? 0 : 255)),
+      I: facts.labels.map((label) => label.index),
+      labels: facts.labels.map((label) => label.name),
+    };
+  }
+
+  function whole(number) {
+    return String(Math.round(number)).replace("-", "−");
+  }
+
+  function hu(value) {
+    const [low, high] = facts.window_hu;
+    if (value <= low) return `≤ ${whole(low)} HU`;
+    return value >= high ? `≥ ${whole(high)} HU` : `${whole(value)} HU`;
+  }
+
+  // NiiVue's own readout is of a grid turned straight; this is the patient's frame also where the CT is tilted
+  function tellPosition(location) {
+    const [x, y, z] = viewer.frac2mm(viewer.scene.crosshairPos, 0, true);
+    const side = (value, plus, minus) => `${value < 0 ? minus : plus} ${Math.abs(value).toFixed(0)}`;
+    const place = [side(x, "R", "L"), side(y, "A", "P"), side(z, "S", "I")].join("  ");
+    const [a, b, c, d] = facts.to_slice;
+    const told = [`slice ${Math.round(a * x + b * y + c * z + d)}`, `${place} mm`];
+    if (location && location.values && location.values.length > 1) {
+      const label = facts.labels.find((entry) => entry.index === Math.round(location.values[1].value));
+      told.push(hu(location.values[0].value));
+      if (label && label.index > 0) told.push(label.name);
+    }
+    byId("position").textContent = told.join(" · ");
+    byId("position").dataset.ras = [x, y, z].join(",");
+  }
+
+  function goTo(mm) {
+    viewer.scene.crosshairPos = viewer.mm2frac(mm, 0, true);
+    viewer.createOnLocationChange();
+    viewer.drawScene();
+  }
+
+  function choose(row) {
+    chosen = row.dataset.lesion;
+    for (const other of rows) {
+      other.setAttribute("aria-selected", String(other === row));
+      other.tabIndex = other === row ? 0 : -1;
+    }
+    if (!viewer) return; // it goes there once it has started
+    goTo(facts.lesions[chosen]);
+    byId("viewer").scrollIntoView({ block: "nearest" });
+  }
+
+  function onRowKey(event, place) {
+    const steps = { ArrowDown: 1, ArrowUp: -1 };
+    if (event.key === "Enter" || event.key === " ") {
+      choose(rows[place]);
+    } else if (event.key in steps) {
+      const next = rows[place + steps[event.key]];
+      if (!next) return;
+      rows[place].tabIndex = -1;
+      next.tabIndex = 0;
+      next.focus();
+    } else {
+      return;
+    }
+    event.preventDefault();
+  }
+
+  function makeRowsSelectable() {
+    if (!rows.length) return;
+    byId("lesions").setAttribute("role", "grid");
+    byId("choose").hidden = false;
+    rows.forEach((row, place) => {
+      row.classList.add("selectable");
+      row.setAttribute("aria-selected", "false");
+      row.tabIndex = place === 0 ? 0 : -1;
+      row.addEventListener("click", () => choose(row));
+      row.addEventListener("keydown", (event) => onRowKey(event, place));
+    });
+  }
+
+  function onViewerKey(event) {
+    // radiological: the screen's left is the patient's right
+    const steps = {
+      ArrowLeft: [1, 0, 0],
+      ArrowRight: [-1, 0, 0],
+      ArrowUp: [0, 1, 0],
+      ArrowDown: [0, -1, 0],
+      PageUp: [0, 0, 1],
+      PageDown: [0, 0, -1],
+    };
+    // NiiVue's own keys change what this page does not explain
+    if (event.key !== "Tab") event.stopImmediatePropagation();
+    if (!(event.key in steps)) return;
+    viewer.moveCrosshairInVox(...steps[event.key]);
+    event.preventDefault();
+  }
+
+  // one plane, or all three with the axial one large, as that is where lesions are measured
+  function arrange(types) {
+    const chosenPlane = byId("planes").value;
+    if (chosenPlane in types) {
+      viewer.clearCustomLayout();
+      viewer.setSliceType(types[chosenPlane]);
+      return;
+    }
+    const canvas = byId("canvas");
+    const wide = canvas.clientWidth > 1.15 * canvas.clientHeight;
+    viewer.setCustomLayout(
+      wide
+        ? [
+            { sliceType: types.AXIAL, position: [0, 0, 0.58, 1] },
+            { sliceType: types.CORONAL, position: [0.585, 0, 0.415, 0.495] },
+            { sliceType: types.SAGITTAL, position: [0.585, 0.505, 0.415, 0.495] },
+          ]
+        : [
+            { sliceType: types.AXIAL, position: [0, 0, 1, 0.6] },
+            { sliceType: types.CORONAL, position: [0, 0.605, 0.495, 0.395] },
+            { sliceType: types.SAGITTAL, position: [0.505, 0.605, 0.495, 0.395] },
+          ],
+    );
+  }
+
+  // outlines as strong as the slider says, lesions filled half as strongly
+  function labelStrength() {
+    const outline = Number(byId("opacity").value);
+    return { outline, filled: outline / 2 };
+  }
+
+  function showLabels() {
+    const { outline, filled } = labelStrength();
+    viewer.opts.atlasOutline = outline;
+    viewer.setOpacity(1, filled);
+  }
+
+  function wireControls(types) {
+    byId("planes").addEventListener("change", () => arrange(types));
+    new ResizeObserver(() => arrange(types)).observe(byId("viewer"));
+    byId("opacity").addEventListener("input", showLabels);
+  }
+
+  async function start() {
+    const canvas = byId("canvas");
+    if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser offers no WebGL2");
+    if (!("DecompressionStream" in window)) throw new Error("this browser is too old");
+    makeRowsSelectable();
+    byId("state").textContent = "The viewer is starting …";
+    const { Niivue, NVImage, SLICE_TYPE, DRAG_MODE } = await library();
+    const nv = new Niivue({
+      logLevel: "warn",
+      isRadiologicalConvention: true,
+      sagittalNoseLeft: true,
+      crosshairColor: [0.5, 1, 0.5, 0.7],
+      crosshairWidth: 0.8,
+      crosshairWidthUnit: "mm",
+      crosshairGap: 12,
+      fontColor: [0.9, 0.9, 0.9, 1],
+      showAllOrientationMarkers: true,
+      dragMode: DRAG_MODE.none,
+      dragAndDropEnabled: false,
+      loadingText: "",
+    });
+    canvas.addEventListener("keydown", onViewerKey, true);
+    canvas.hidden = false;
+    await nv.attachToCanvas(canvas);
+    const ct = await NVImage.new(await (await unpacked("ct")).arrayBuffer(), "ct.nii", "gray");
+    [ct.cal_min, ct.cal_max] = facts.window_hu;
+    nv.addVolume(ct);
+    // set before the labels come: without a graphics card each change of them takes seconds
+    const { outline, filled } = labelStrength();
+    nv.opts.atlasOutline = outline;
+    const labels = await NVImage.new(await (await unpacked("labels")).arrayBuffer(), "labels.nii", "gray", filled);
+    labels.setColormapLabel(colors());
+    nv.addVolume(labels);
+    viewer = nv;
+    viewer.onLocationChange = tellPosition;
+    wireControls(SLICE_TYPE);
+    byId("state").hidden = true;
+    byId("controls").hidden = false;
+    const largest = Object.keys(facts.lesions)[0];
+    const first = facts.lesions[chosen ?? largest];
+    goTo(first ?? viewer.frac2mm([0.5, 0.5, 0.5], 0, true).slice(0, 3));
+    byId("viewer").dataset.ready = "yes";
+  }
+
+  start().catch((error) => {
+    byId("canvas").hidden = true;
+    byId("state").textContent =
+      `The viewer did not start: ${error.message}. It needs WebGL2; table and key images are complete without it.`;
+    byId("viewer").dataset.ready = "no";
+  });
+})();

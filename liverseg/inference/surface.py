@@ -1,0 +1,65 @@
+"""How far lesions lie below the liver's surface."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cc3d
+import numpy as np
+from scipy.spatial import cKDTree
+
+__all__ = ["LiverSurface"]
+
+_FACE_NEIGHBOUR: Final = 6
+
+
+class LiverSurface:
+    """The outermost voxels of a liver: those that share a face with a voxel outside it.
+
+    Holes inside the liver (vessels the network leaves out, say) are not outside. Where the scan ends, the liver does
+    not: the volume's own edge is no surface.
+
+    Args:
+        liver: true in liver and lesions, shape (slice, row, column), of a box in a volume.
+        steps: mm (x, y, z) from one slice, row and column to the next, one row each, shape (3, 3).
+        cut: for each axis whether the box's first and last side are sides of the volume, shape (3, 2); what lies
+            beyond the box's other sides is not liver.
+    """
+
+    def __init__(self, liver: np.ndarray, steps: np.ndarray, cut: np.ndarray) -> None:
+        self._steps = np.asarray(steps, np.float64)
+        around = np.pad(liver, 1)
+        outside = _outside(around)
+        for axis in range(3):  # beyond the scan nothing is known
+            for end, place in ((0, 0), (1, -1)):
+                if cut[axis][end]:
+                    beyond: list[slice | int] = [slice(None)] * 3
+                    beyond[axis] = place
+                    outside[tuple(beyond)] = False
+        near = np.zeros_like(liver)
+        for axis in range(3):
+            for shift in (slice(None, -2), slice(2, None)):
+                neighbour = [slice(1, -1)] * 3
+                neighbour[axis] = shift
+                near |= outside[tuple(neighbour)]
+        self._voxels = np.argwhere(near & liver)
+        self._tree = cKDTree(self._voxels @ self._steps) if len(self._voxels) else None
+
+    def distance_mm(self, voxels: np.ndarray) -> float:
+        """Least distance in mm between centres of a lesion's voxels and of the liver's outermost voxels.
+
+        0 where the lesion itself reaches the surface; infinite where the scan shows no surface.
+
+        Args:
+            voxels: (slice, row, column) in the box, shape (n, 3), n at least 1.
+        """
+        if self._tree is None:
+            return float("inf")
+        found, _ = self._tree.query(voxels @ self._steps, workers=1)
+        return float(found.min())
+
+
+def _outside(padded: np.ndarray) -> np.ndarray:
+    """What is no liver and can be reached from a corner of the padded box by faces."""
+    parts = cc3d.connected_components(~padded, connectivity=_FACE_NEIGHBOUR)
+    return np.asarray(parts == parts[0, 0, 0])

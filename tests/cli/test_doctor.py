@@ -1,0 +1,51 @@
+"""`liverseg doctor` tells of this machine, and of the weights predict would take."""
+
+import json
+import platform
+
+import pytest
+import torch
+
+from liverseg.cli.main import main
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, package_versions, save_state
+
+
+def examined(capsys):
+    assert main(["doctor", "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_it_tells_versions_threads_and_bundles(capsys, monkeypatch):
+    monkeypatch.delenv("LIVERSEG_WEIGHTS", raising=False)
+    facts = examined(capsys)
+    assert facts["software"]["torch"] == facts["backends"]["torch"] == torch.__version__
+    assert facts["software"]["python"] == platform.python_version()
+    assert facts["processor"]["threads of torch"] == torch.get_num_threads()
+    assert facts["processor"]["memory"].split()[1].startswith("GiB")
+    assert facts["bundles"]["liver_lesion_joint"].endswith("liver_lesion_joint")
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if not line.startswith(" ")] == list(facts)
+
+
+@pytest.fixture
+def weights(tmp_path):
+    network = SEResUNet("small", out_channels=3)
+    record = WeightsRecord(
+        "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), ("background", "liver", "lesion"), "some list",
+        "ab" * 32, 7, {}, package_versions(),
+    )  # fmt: skip
+    save_state(tmp_path / "model.pt", network.state_dict(), record)
+    return tmp_path / "model.pt"
+
+
+def test_it_tells_what_the_weights_are(weights, capsys, monkeypatch):
+    monkeypatch.setenv("LIVERSEG_WEIGHTS", str(weights))
+    told = examined(capsys)["weights"]
+    assert told["default"] == f"{weights} ($LIVERSEG_WEIGHTS)"
+    assert told["network"] == "SEResUNet, small"
+    assert told["trained on"] == "some list, 7 epochs"
+    weights.with_suffix(".json").write_text("no record")
+    assert "model.json" in examined(capsys)["weights"]["usable"]
+    weights.unlink()
+    assert examined(capsys)["weights"] == {"default": "none: $LIVERSEG_WEIGHTS has none; give --weights, or train some"}

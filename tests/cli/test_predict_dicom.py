@@ -1,0 +1,122 @@
+"""`liverseg predict` over DICOM: folder, zip and the NIfTI file of the same series give the same labels."""
+
+import json
+import shutil
+import zipfile
+
+import highdicom as hd
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import torch
+from dicom_files import write_slice
+
+from liverseg.cli.main import main
+from liverseg.dicom_sources import choose_series, read_dicom_volume
+from liverseg.inference.writers import CASE_FILES
+from liverseg.labels import JOINT_LABELS, label_names
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
+from liverseg.volumes import write_like
+
+DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(2)
+    network = SEResUNet("small", out_channels=5)
+    path = tmp_path_factory.mktemp("weights") / "joint.safetensors"
+    record = WeightsRecord(
+        "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), label_names(JOINT_LABELS), "none", "ab" * 32,
+        0, {}, package_versions(),
+    )  # fmt: skip
+    export_weights(path, network.state_dict(), record)
+    return path
+
+
+@pytest.fixture
+def study(tmp_path):
+    """A folder with a CT series whose slices lie from head to feet, and a localiser."""
+    folder = tmp_path / "study"
+    planes = np.random.default_rng(0).integers(-200, 250, (5, 40, 48)).astype(np.int16)
+    planes[:, :6] = -1000
+    for number, plane in enumerate(planes):
+        write_slice(folder / "ct" / f"{number}.dcm", plane, (-15, -12, 300 - 2.5 * number), uid="1.2.3.4")
+    write_slice(folder / "scout" / "1.dcm", planes[0], (0, 0, 0), orientation="1\\0\\0\\0\\0\\-1", uid="1.2.3.5")
+    for path in sorted(folder.rglob("*.dcm")):
+        header = pydicom.dcmread(path)
+        header.StudyInstanceUID, header.FrameOfReferenceUID = "1.2.3", "1.2.3.9"
+        header.PatientName, header.PatientID = "Doe^Jane", "4711"
+        header.save_as(path)
+    return folder
+
+
+def predict(*arguments):
+    return main(["predict", *map(str, arguments)])
+
+
+def test_folder_zip_and_nifti_agree_and_dicom_gets_dicom(study, weights, tmp_path, capsys):
+    zips = tmp_path / "zips"
+    zips.mkdir()
+    with zipfile.ZipFile(zips / "packed.zip", "w") as archive:
+        for path in sorted(study.rglob("*.dcm")):
+            archive.write(path, path.relative_to(study))
+    volume = read_dicom_volume(choose_series(study))
+    write_like(zips / "nifti.nii.gz", volume.array, volume)
+    assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 0
+    assert predict(zips, tmp_path / "out", "--weights", weights, "--liver", "none", "--statistics") == 0
+    found = {case: nib.load(tmp_path / "out" / case / "labels.nii.gz") for case in ("study", "packed", "nifti")}
+    for case, image in found.items():
+        np.testing.assert_array_equal(np.asarray(image.dataobj), np.asarray(found["nifti"].dataobj), err_msg=case)
+        np.testing.assert_allclose(image.affine, volume.affine, atol=1e-4)
+        files = {path.name for path in (tmp_path / "out" / case).iterdir()}
+        assert files == set(CASE_FILES) | (set() if case == "nifti" else DICOM_FILES)
+    labels = np.asarray(found["study"].dataobj)
+    assert (labels > 1).any()
+
+    seg = hd.seg.segread(tmp_path / "out" / "study" / "segmentation.dcm")
+    assert (seg.PatientName, seg.PatientID, seg.StudyInstanceUID) == ("Doe^Jane", "4711", "1.2.3")
+    frames = seg.get_volume(segment_numbers=[1], combine_segments=True, rescale_fractional=False)
+    assert frames.array.sum() == (labels > 0).sum()
+    record = json.loads((tmp_path / "out" / "study" / "record.json").read_text())
+    assert record["input"]["series"] == "1.2.3.4"
+    packed = json.loads((tmp_path / "out" / "packed" / "record.json").read_text())
+    assert packed["input"]["path"] == str(zips / "packed.zip")
+    assert "Doe" not in json.dumps(record) + json.dumps(packed)
+    summary = (tmp_path / "out" / "summary.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in summary] == ["case", "nifti", "packed"]
+
+
+def test_dicom_results_can_be_left_out_and_old_ones_go(study, weights, tmp_path):
+    for options, more in (([], DICOM_FILES), (["--no-dicom", "--no-preview"], set())):
+        assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", *options) == 0
+        files = {path.name for path in (tmp_path / "out" / "study").iterdir()}
+        assert files == (set(CASE_FILES) - ({"preview.png"} if options else set())) | more
+
+
+def test_slices_without_uids_are_computed_with_a_warning(study, weights, tmp_path, capsys):
+    for path in (study / "ct").iterdir():
+        header = pydicom.dcmread(path)
+        del header.FrameOfReferenceUID
+        header.save_as(path)
+    assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 0
+    record = json.loads((tmp_path / "out" / "study" / "record.json").read_text())
+    assert any("no DICOM results" in warning and "FrameOfReferenceUID" in warning for warning in record["warnings"])
+    assert not (tmp_path / "out" / "study" / "segmentation.dcm").exists()
+
+
+def test_a_named_series_and_what_cannot_be_read(study, weights, tmp_path, capsys):
+    shutil.copytree(study / "ct", study / "again")
+    for path in (study / "again").iterdir():
+        header = pydicom.dcmread(path)
+        header.SeriesInstanceUID, header.SeriesDescription = "1.2.3.6", "late"
+        header.save_as(path)
+    assert predict(study, tmp_path / "out", "--weights", weights) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "2 series of most slices" in line
+    assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", "--series", "late") == 0
+    (study / "again" / "2.dcm").unlink()
+    capsys.readouterr()
+    assert predict(study, tmp_path / "gap", "--weights", weights, "--series", "late") == 1
+    assert "1 missing: copy the series again" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""The liver first: the same labels as of the whole CT, from a part of it."""
+
+import numpy as np
+import pytest
+import torch
+
+from liverseg.inference import LiverCascade, SlabInferer
+from liverseg.inference.components import keep_largest_liver
+
+
+class Counting(torch.nn.Module):
+    """A network that names a voxel by its HU alone, so that its labels do not depend on the box, and counts pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.pixels = 0
+        self.register_buffer("centres", torch.tensor([-1000.0, 110.0, 10.0, 180.0, 60.0]).view(1, 5, 1, 1))
+
+    def forward(self, slabs):
+        self.pixels += slabs.shape[0] * slabs.shape[2] * slabs.shape[3]
+        hu = slabs[:, 1:2] * 225 + 25
+        return -((hu - self.centres.clamp(-200, 250)) ** 2) / 50
+
+
+def body(shape=(60, 128, 160), middle=(30, 60, 60), radii=(16, 22, 30), lesion=180):
+    """Air with a liver in it, a lesion in the liver and a smaller organ of the same HU elsewhere."""
+    z, y, x = np.meshgrid(*map(np.arange, shape), indexing="ij")
+    hu = np.full(shape, -1000, np.int16)
+    hu[sum(((a - m) / r) ** 2 for a, m, r in zip((z, y, x), middle, radii, strict=True)) < 1] = 110
+    hu[(z - middle[0]) ** 2 + (y - middle[1]) ** 2 + (x - middle[2]) ** 2 < 16] = lesion
+    hu[middle[0] - 3 : middle[0] + 3, 100:110, 130:150] = 110
+    return hu
+
+
+def slabs():
+    return SlabInferer(amp=False)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {},
+        {"middle": (8, 60, 60)},  # the scan begins within the liver
+        {"middle": (30, 12, 60)},
+        {"radii": (9, 22, 30)},
+        {"radii": (29, 50, 55)},  # beyond the first margin where the coarse pass misses the tips
+    ],
+)
+@pytest.mark.parametrize("spacing", [(3.0, 1.5, 1.5), (5.0, 0.75, 0.75), (1.0, 3.0, 2.0)])
+def test_labels_are_those_of_the_whole_ct(kind, spacing):
+    hu = body(**kind)
+    whole = keep_largest_liver(slabs()(hu, Counting()))
+    assert whole.inside.max() == 3
+    counting = Counting()
+    found = LiverCascade(slabs())(hu, counting, spacing=spacing)
+    np.testing.assert_array_equal(found.labels, whole.labels)
+    np.testing.assert_allclose(found.type_probabilities, whole.type_probabilities, atol=1e-6)
+    assert found.shape == hu.shape
+    if not kind:
+        assert counting.pixels < 0.6 * hu.size
+
+
+def test_the_box_grows_until_it_holds_the_liver():
+    # a coarse pass that sees nothing but the middle of a long liver
+    hu = body(radii=(28, 50, 30), shape=(60, 160, 160), middle=(30, 80, 80))
+
+    class OnlyTheMiddle(SlabInferer):
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+            kept = np.zeros_like(mask)
+            kept[3:5, 76 // reduction : 84 // reduction, 76 // reduction : 84 // reduction] = True
+            return mask & kept
+
+    whole = keep_largest_liver(slabs()(hu, Counting()))
+    found = LiverCascade(OnlyTheMiddle(amp=False), step_mm=15)(hu, Counting(), spacing=(2.0, 1.5, 1.5))
+    np.testing.assert_array_equal(found.labels, whole.labels)
+
+
+def test_a_liver_seen_at_full_resolution_alone_is_found():
+    class FarSighted(SlabInferer):
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+            return mask if reduction == 1 else np.zeros_like(mask)
+
+    hu = body()
+    found = LiverCascade(FarSighted(amp=False))(hu, Counting(), spacing=(3.0, 0.7, 0.7))
+    np.testing.assert_array_equal(found.labels, keep_largest_liver(slabs()(hu, Counting())).labels)
+
+
+def test_without_a_liver_there_is_an_empty_box():
+    found = LiverCascade(slabs())(np.full((9, 40, 50), -1000, np.int16), Counting())
+    assert found.inside.size == 0
+    assert found.labels.shape == (9, 40, 50)
+    assert not found.labels.any()
+    assert found.warnings == ()
+
+
+def test_what_is_framed_by_bone_is_a_head():
+    hu = body()
+    _, y, x = np.meshgrid(*map(np.arange, hu.shape), indexing="ij")
+    ring = ((y - 60) / 30) ** 2 + ((x - 60) / 38) ** 2
+    hu[(ring > 1) & (ring < 1.3)] = 900
+    found = LiverCascade(slabs())(hu, Counting(), spacing=(3.0, 1.5, 1.5))
+    assert not found.labels.any()
+    assert "bone, as in a head" in found.warnings[0]
+
+
+def test_of_all_of_the_ct_the_largest_part_is_kept():
+    hu, counting = body(), Counting()
+    found = LiverCascade(slabs(), find_liver=False)(hu, counting)
+    assert counting.pixels == hu.size
+    np.testing.assert_array_equal(found.labels, keep_largest_liver(slabs()(hu, Counting())).labels)
+    assert not found.labels[:, 100:110, 130:150].any()
+
+
+def test_a_mask_from_elsewhere_is_the_liver_and_lesions_that_touch_it_are_kept_whole():
+    hu = body()
+    mask = (hu == 110) | (hu == 180)
+    mask[:, :, :60] = False  # it leaves half of the liver and half of the lesion out
+    mask[28:32, 100:110, 130:150] = False
+    hu[30, 60, 40:44] = 10  # a lesion of the other half, away from the mask
+    counting = Counting()
+    found = LiverCascade(slabs())(hu, counting, spacing=(3.0, 1.5, 1.5), liver=mask)
+    labels = found.labels
+    np.testing.assert_array_equal(labels == 3, hu == 180)
+    np.testing.assert_array_equal(labels >= 1, mask | (hu == 180))
+    assert counting.pixels < hu.size
+    assert len(found.type_probabilities) == (hu == 180).sum()
+    empty = LiverCascade(slabs())(hu, counting, liver=np.zeros_like(mask))
+    assert not empty.labels.any()
+
+
+def test_impossible_distances_are_refused():
+    with pytest.raises(ValueError, match="must be above 0"):
+        LiverCascade(slabs(), step_mm=0)

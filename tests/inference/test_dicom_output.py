@@ -1,0 +1,300 @@
+"""DICOM SEG and SR of a made-up result: read back to the same voxels, codes and measurements."""
+
+import shutil
+import subprocess
+import warnings
+
+import highdicom as hd
+import numpy as np
+import pydicom
+import pytest
+from dicom_files import write_slice
+from matplotlib.path import Path as Polygon
+
+from liverseg.dicom_sources import choose_series, read_dicom_volume
+from liverseg.errors import LiversegError
+from liverseg.inference import SlabPrediction
+from liverseg.inference.dicom_report import write_measurement_report
+from liverseg.inference.dicom_seg import write_dicom_seg
+from liverseg.inference.lesions import find_lesions
+from liverseg.inference.measure import lesion_table
+from liverseg.labels import INDETERMINATE, JOINT_LABELS, result_labels
+
+LABELS = result_labels(5)
+WEIGHTS = "ab" * 32
+UP, DOWN = "1\\0\\0\\0\\1\\0", "1\\0\\0\\0\\-1\\0"
+PATIENT = {"PatientID": "4711", "PatientName": "Doe^Jane", "PatientBirthDate": "19610203", "PatientSex": "F"}
+PATIENT |= {"StudyDate": "20200405", "StudyTime": "101112", "StudyID": "7", "AccessionNumber": "A1"}
+PATIENT |= {"ReferringPhysicianName": ""}
+
+
+def write_ct(folder, orientation=UP, **changed):
+    """Nine slices of 34 × 38 pixels, of one study; what is None is taken out."""
+    hu = np.random.default_rng(3).integers(-100, 200, (9, 34, 38)).astype(np.int16)
+    own = {"StudyInstanceUID": "1.2.5", "FrameOfReferenceUID": "1.2.6", "SeriesInstanceUID": "1.2.7"}
+    for number, plane in enumerate(hu):
+        path = folder / f"{number}.dcm"
+        write_slice(path, plane, (-10, -20, 3.0 * number), orientation=orientation, spacing=(2, 2))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd values are wanted
+            header = pydicom.dcmread(path)
+            for keyword, value in {"SOPInstanceUID": f"1.2.8.{number + 1}", **own, **PATIENT, **changed}.items():
+                if value is None:
+                    header.pop(keyword, None)
+                else:
+                    setattr(header, keyword, value)
+            header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID or "1.2"
+            header.save_as(path)
+    return folder
+
+
+def made_up(volume, lesions=True, liver=True, **settings):
+    """A liver with a cyst in two parts on one slice, one with a hole, a metastasis at the edge of the image."""
+    labels = np.zeros(volume.axial.shape, np.uint8)
+    if liver:
+        labels[1:8, 3:30, 0:30] = 1
+    if lesions:
+        labels[2:5, 5:12, 5:14] = 2
+        labels[3, 5:12, 8:10] = 1
+        labels[5, 16:24, 12:22] = 3
+        labels[5, 18:20, 15:17] = 1
+        labels[1:4, 20:24, 0:5] = 4
+    rows = np.full((np.count_nonzero(labels >= 2), 3), 0.1, np.float32)
+    rows[np.arange(len(rows)), labels[labels >= 2] - 2] = 0.8
+    return find_lesions(SlabPrediction(labels, rows), volume.voxel_ml, **settings)
+
+
+def written(folder, tmp_path, **settings):
+    series = choose_series(folder)
+    volume = read_dicom_volume(series)
+    lesions = made_up(volume, **settings)
+    table = lesion_table(lesions, volume, LABELS)
+    kept = write_dicom_seg(tmp_path / "seg.dcm", series, volume, lesions, LABELS, WEIGHTS)
+    write_measurement_report(tmp_path / "sr.dcm", series, volume, lesions, table, LABELS, WEIGHTS)
+    assert kept == (tmp_path / "seg.dcm").exists()
+    return series, volume, lesions, table
+
+
+def source_uids(series):
+    return [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in series.files]
+
+
+@pytest.mark.parametrize("orientation", [UP, DOWN])
+def test_segments_are_read_back_to_the_same_voxels(orientation, tmp_path):
+    series, volume, lesions, _ = written(write_ct(tmp_path / "ct", orientation), tmp_path)
+    own = volume.from_axial(lesions.labels).transpose(2, 1, 0)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    uids = source_uids(series)
+    within = [index for index, plane in enumerate(own) if plane.any()]
+    planes = seg.get_pixels_by_source_instance([uids[index] for index in within], assert_missing_frames_are_empty=True)
+    np.testing.assert_array_equal(planes[..., 0], own[within] > 0)
+    for number, label in enumerate((2, 3, 4), start=1):
+        np.testing.assert_array_equal(planes[..., number], own[within] == label)
+    # and by where each frame says it is
+    plain = pydicom.dcmread(tmp_path / "seg.dcm")
+    assert plain.NumberOfFrames == sum((own == label).any(axis=(1, 2)).sum() for label in (2, 3, 4)) + len(within)
+    positions = [pydicom.dcmread(path, stop_before_pixels=True).ImagePositionPatient for path in series.files]
+    for frame, pixels in zip(plain.PerFrameFunctionalGroupsSequence, plain.pixel_array, strict=True):
+        index = positions.index(frame.PlanePositionSequence[0].ImagePositionPatient)
+        label = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        np.testing.assert_array_equal(pixels, own[index] > 0 if label == 1 else own[index] == label)
+        (source,) = frame.DerivationImageSequence[0].SourceImageSequence
+        assert source.ReferencedSOPInstanceUID == uids[index]
+
+
+def test_segments_say_what_they_are(tmp_path):
+    written(write_ct(tmp_path / "ct"), tmp_path)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert (seg.SegmentationType, seg.SegmentsOverlap, seg.Modality) == ("BINARY", "YES", "SEG")
+    assert (seg.PatientID, seg.StudyInstanceUID, seg.FrameOfReferenceUID) == ("4711", "1.2.5", "1.2.6")
+    assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.7"
+    for number, label in enumerate(LABELS[1:5], start=1):
+        one = seg.get_segment_description(number)
+        assert one.segment_label == label.name
+        kind = one.segmented_property_type
+        assert (kind.value, kind.scheme_designator) == (label.snomed_code, "SCT")
+        assert one.segmented_property_category.value == ("123037004" if number == 1 else "49755003")
+        assert [region.value for region in one.anatomic_regions] == ([] if number == 1 else ["10200004"])
+        assert one.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
+        assert one.algorithm_identification.parameters == {"weights_sha256": WEIGHTS}
+        shown = hd.color.CIELabColor.from_dicom_value(one.RecommendedDisplayCIELabValue)
+        assert np.abs(np.subtract(shown.to_rgb(clip=True), label.color)).max() <= 2
+    measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.PixelSpacing, measures.SliceThickness, measures.SpacingBetweenSlices) == ([2, 2], 2.5, 3)
+
+
+def test_unlikely_types_are_a_segment_of_their_own(tmp_path):
+    written(write_ct(tmp_path / "ct"), tmp_path, min_confidence=0.9)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
+    assert labels == ["liver", INDETERMINATE.name]
+
+
+@pytest.mark.parametrize("orientation", [UP, DOWN])
+def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
+    series, volume, lesions, table = written(write_ct(tmp_path / "ct", orientation), tmp_path)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == len(table) == 3
+    own = volume.from_axial(lesions.ids).transpose(2, 1, 0)
+    uids = source_uids(series)
+    columns, rows = np.meshgrid(np.arange(38) + 0.5, np.arange(34) + 0.5)
+    for number, (group, row) in enumerate(zip(groups, table.to_dict("records"), strict=True), start=1):
+        assert group.tracking_identifier == f"lesion {number}"
+        label = LABELS[lesions.types[number - 1]]
+        assert (group.finding_type.value, group.finding_type.meaning) == (label.snomed_code, label.snomed_meaning)
+        assert [site.value.value for site in group.finding_sites] == ["10200004"]
+        found = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
+        assert found == {
+            "118565006": (row["volume_ml"], "ml"),
+            "103339001": (row["longest_diameter_mm"], "mm"),
+            "103340004": (row["perpendicular_diameter_mm"], "mm"),
+            "112031": (row["mean_hu"], "[hnsf'U]"),
+        }
+        (longest,) = group.get_measurements(name=pydicom.sr.codedict.codes.SCT.LongAxis)
+        assert longest.referenced_images[0].referenced_sop_instance_uid == uids[row["diameter_slice"]]
+        drawn = np.zeros(own.shape, bool)
+        for region in group.roi:
+            source = region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+            points = region.value
+            np.testing.assert_array_equal(points[0], points[-1])
+            assert (points >= 0).all()
+            inside = Polygon(points).contains_points(np.stack([columns.ravel(), rows.ravel()], axis=1))
+            drawn[uids.index(source)] |= inside.reshape(columns.shape)
+        mask = own == number
+        if label.name == "hemangioma":  # the hole is within its outline
+            assert np.count_nonzero(drawn & ~mask) == 4
+            mask |= drawn
+        np.testing.assert_array_equal(drawn, mask)
+
+
+def statements(report):
+    return [item.TextValue for item in report.ContentSequence[-1].ContentSequence]
+
+
+def test_the_report_is_no_readers(tmp_path):
+    written(write_ct(tmp_path / "ct"), tmp_path)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    flags = (report.CompletionFlag, report.PreliminaryFlag, report.VerificationFlag)
+    assert flags == ("COMPLETE", "PRELIMINARY", "UNVERIFIED")
+    (device,) = report.content.get_observer_contexts()
+    assert device.observer_type.meaning == "Device"
+    assert device.observer_identifying_attributes.name == "liverseg"
+    found, research = statements(report)
+    assert found.endswith("found in the liver.")
+    assert research.startswith("Research result") and "Not verified" in research
+
+
+@pytest.mark.parametrize(("liver", "said"), [(True, "No lesion was found in the liver"), (False, "No liver was found")])
+def test_without_lesions(liver, said, tmp_path):
+    _, volume, lesions, _ = written(write_ct(tmp_path / "ct"), tmp_path, lesions=False, liver=liver)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    assert report.content.get_volumetric_roi_measurement_groups() == []
+    assert statements(report)[0] == f"{said}."
+    (group,) = report.content.get_image_measurement_groups()
+    assert [one.value.meaning for one in group.get_qualitative_evaluations()] == ["Absent"] * liver
+    ml = np.count_nonzero(lesions.labels) * volume.voxel_ml
+    assert [one.value for one in group.get_measurements()] == pytest.approx([ml, 0])
+    if liver:
+        assert hd.seg.segread(tmp_path / "seg.dcm").number_of_segments == 1
+    else:
+        assert not (tmp_path / "seg.dcm").exists()
+
+
+def test_the_same_result_is_the_same_object(tmp_path):
+    folder = write_ct(tmp_path / "ct")
+    contents = []
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        written(folder, tmp_path / name)
+        both = [pydicom.dcmread(tmp_path / name / file) for file in ("seg.dcm", "sr.dcm")]
+        for content in both:
+            for when in ("InstanceCreationDate", "InstanceCreationTime", "ContentDate", "ContentTime"):
+                del content[when]
+            content.ContributingEquipmentSequence[0].ContributionDateTime = ""
+        contents.append(both)
+    assert contents[0] == contents[1]
+    (tmp_path / "less").mkdir()
+    written(folder, tmp_path / "less", min_lesion_ml=1.0)
+    for before, file in zip(contents[0], ("seg.dcm", "sr.dcm"), strict=True):
+        after = pydicom.dcmread(tmp_path / "less" / file)
+        assert after.SOPInstanceUID != before.SOPInstanceUID
+        assert after.SeriesInstanceUID == before.SeriesInstanceUID
+
+
+ODD = {"PatientID": "no_caret\\two", "PatientName": "JANCT000", "PatientBirthDate": "1961.02.03", "PatientAge": "60"}
+ODD |= {"PatientSex": "female", "StudyTime": "10:11", "StudyDate": None, "AccessionNumber": ""}
+ODD |= {"StudyID": "longer than sixteen characters", "ReferringPhysicianName": None, "SliceThickness": None}
+ODD |= {"ClinicalTrialTimePointID": "13"}
+
+
+@pytest.mark.parametrize("changed", [dict.fromkeys(PATIENT, ""), dict.fromkeys(PATIENT), ODD])
+def test_odd_patients(changed, tmp_path, caplog, recwarn):
+    folder = write_ct(tmp_path / "ct", **changed)
+    caplog.clear()
+    recwarn.clear()
+    written(folder, tmp_path)
+    assert [record.message for record in caplog.records] == []
+    assert [str(one.message) for one in recwarn] == []
+    for name in ("seg.dcm", "sr.dcm"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = pydicom.dcmread(tmp_path / name)
+        for keyword in ("PatientBirthDate", "PatientSex", "StudyTime", "StudyDate", "AccessionNumber"):
+            assert content[keyword].value in ("", None)
+        assert content.PatientName == (changed["PatientName"] or "")
+        assert "PatientAge" not in content
+        assert "ClinicalTrialTimePointID" not in content
+
+
+def test_names_in_another_character_set(tmp_path):
+    folder = write_ct(tmp_path / "ct", SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Ärla")
+    written(folder, tmp_path)
+    for name in ("seg.dcm", "sr.dcm"):
+        content = pydicom.dcmread(tmp_path / name)
+        assert (content.SpecificCharacterSet, content.PatientName) == ("ISO_IR 192", "Müller^Ärla")
+
+
+@pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID"])
+def test_a_series_without_uids_is_refused(keyword, tmp_path):
+    folder = write_ct(tmp_path / "ct", **{keyword: ""})
+    with pytest.raises(LiversegError, match=rf"0\.dcm: no {keyword}, by which a DICOM SEG or report") as told:
+        written(folder, tmp_path)
+    assert "\n" not in str(told.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct"]
+
+
+def test_slices_of_two_studies_are_refused(tmp_path):
+    folder = write_ct(tmp_path / "ct")
+    header = pydicom.dcmread(folder / "3.dcm")
+    header.StudyInstanceUID = "1.2.99"
+    header.save_as(folder / "3.dcm")
+    with pytest.raises(LiversegError, match=r"3\.dcm: another StudyInstanceUID than in 0\.dcm"):
+        written(folder, tmp_path)
+
+
+def test_what_does_not_belong_together(tmp_path):
+    series = choose_series(write_ct(tmp_path / "ct"))
+    volume = read_dicom_volume(series)
+    lesions = made_up(volume)
+    table = lesion_table(lesions, volume, LABELS)
+    with pytest.raises(ValueError, match="they must be the same"):
+        write_measurement_report(tmp_path / "sr.dcm", series, volume, lesions, table[1:], LABELS, WEIGHTS)
+    unlikely = made_up(volume, min_confidence=0.9)
+    with pytest.raises(ValueError, match="which the label table does not have"):
+        write_dicom_seg(tmp_path / "seg.dcm", series, volume, unlikely, JOINT_LABELS, WEIGHTS)
+    (tmp_path / "thin").mkdir()
+    shutil.copy(series.files[0], tmp_path / "thin")
+    with pytest.raises(ValueError, match="for a series of 1 axial slices"):
+        write_dicom_seg(tmp_path / "seg.dcm", choose_series(tmp_path / "thin"), volume, lesions, LABELS, WEIGHTS)
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of dicom3tools is not here")
+@pytest.mark.parametrize("settings", [{}, {"lesions": False}])
+def test_the_standard_is_kept(settings, tmp_path):
+    written(write_ct(tmp_path / "ct"), tmp_path, **settings)
+    for name in ("seg.dcm", "sr.dcm"):
+        result = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True)
+        said = result.stdout + result.stderr
+        assert ("Segmentation" in said) or ("ComprehensiveSR" in said)
+        assert "Error" not in said, said

@@ -1,0 +1,54 @@
+"""Distances to the liver's surface against those of every voxel to every other."""
+
+import numpy as np
+import pytest
+
+from liverseg.inference.surface import LiverSurface
+
+STEPS = np.array([[0.3, 0.0, 2.5], [0.0, 0.8, 0.1], [0.7, 0.05, 0.0]])
+INSIDE = np.zeros((3, 2), bool)
+
+
+def liver():
+    mask = np.zeros((9, 14, 16), bool)
+    mask[1:8, 2:12, 2:14] = True
+    return mask
+
+
+def by_hand(mask, voxels, steps):
+    padded = np.pad(mask, 1)
+    near = np.zeros_like(mask)
+    for axis in range(3):
+        for shift in (-1, 1):
+            near |= ~np.roll(padded, shift, axis)[1:-1, 1:-1, 1:-1]
+    outer = np.argwhere(near & mask) @ steps
+    return np.linalg.norm((voxels @ steps)[:, None] - outer[None], axis=2).min()
+
+
+@pytest.mark.parametrize("steps", [np.diag([2.5, 0.8, 0.7]), STEPS])
+def test_the_least_distance_in_mm(steps):
+    surface = LiverSurface(liver(), steps, INSIDE)
+    deep = np.array([[4, 6, 7], [4, 7, 7]])
+    assert surface.distance_mm(deep) == pytest.approx(by_hand(liver(), deep, steps))
+    assert surface.distance_mm(deep) > 0
+    assert surface.distance_mm(np.array([[4, 6, 7], [4, 2, 7]])) == 0
+
+
+def test_a_hole_within_is_no_surface_and_a_notch_is():
+    steps = np.diag([2.0, 1.0, 1.0])
+    deep = np.array([[4, 7, 8]])
+    free = LiverSurface(liver(), steps, INSIDE).distance_mm(deep)
+    hollow = liver()
+    hollow[4, 7, 9] = False
+    assert LiverSurface(hollow, steps, INSIDE).distance_mm(deep) == free
+    hollow[4, 7, 9:] = False
+    assert LiverSurface(hollow, steps, INSIDE).distance_mm(deep) == 0
+
+
+def test_where_the_scan_ends_the_liver_does_not():
+    whole = np.ones((3, 5, 6), bool)
+    at_edge = np.array([[0, 0, 0]])
+    assert LiverSurface(whole, np.eye(3), np.ones((3, 2), bool)).distance_mm(at_edge) == np.inf
+    one_side = np.ones((3, 2), bool)
+    one_side[2, 1] = False
+    assert LiverSurface(whole, np.eye(3), one_side).distance_mm(at_edge) == 5
