@@ -11,7 +11,7 @@ import numpy as np
 from liverseg.errors import LiversegError
 from liverseg.volumes import Volume
 
-__all__ = ["bone_share", "check_ct"]
+__all__ = ["bone_and_body", "check_ct"]
 
 _LARGEST_HU = 30000
 """Twelve- and sixteen-bit scanners and metal stay far below; what is above is padding or no CT at all."""
@@ -62,18 +62,18 @@ def check_ct(volume: Volume) -> list[str]:
     return warnings
 
 
-def bone_share(slices: np.ndarray) -> float:
-    """How much of the body is bone, in the middle one of some axial slices: 0 to 1, 0 where there is no body.
+def bone_and_body(slices: np.ndarray) -> tuple[float, float]:
+    """How much of the body is bone, 0 to 1, and how many pixels are body, each in the middle one of some axial slices.
 
-    Bone is what is above 300 HU, body what is above -300. In the slices of a liver it is a few hundredths, in those of
-    a head a tenth and more.
+    Bone is what is above 300 HU, body what is above -300. In the slices of a liver bone is a few hundredths, in those
+    of a head a tenth and more.
 
     Args:
         slices: HU in axial order, shape (slice, row, column).
     """
     body = (slices > _BODY).sum(axis=(1, 2))
     bone = (slices > _BONE).sum(axis=(1, 2))
-    return float(np.median(bone / np.maximum(body, 1)))
+    return float(np.median(bone / np.maximum(body, 1))), float(np.median(body))
 
 
 def _whole_numbers(volume: Volume) -> bool:

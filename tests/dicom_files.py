@@ -27,6 +27,7 @@ def write_slice(
         "0008|103e": description,
         "0018|0050": thickness,
         "0018|1120": tilt,
+        "0020|000d": "1.2.3.0",
         "0020|000e": uid,
         "0020|0032": "\\".join(map(str, position)),
         "0020|0037": orientation,

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         bundle=args.bundle,
         device=args.device,
         batch_size=args.batch_size,
-        liver=args.liver if args.liver in (None, "auto", "none") else os.path.abspath(args.liver),
+        liver=args.liver if args.liver in (None, "", "auto", "none") else os.path.abspath(args.liver),
         min_lesion_ml=args.min_lesion_ml,
         min_confidence=args.min_confidence,
         series=args.series,

@@ -16,7 +16,7 @@ import torch
 from monai.inferers import Inferer
 
 from liverseg.boxes import Box, bounding_box, enlarged, whole_box
-from liverseg.ct_check import bone_share
+from liverseg.ct_check import bone_and_body
 from liverseg.inference.components import keep_largest_liver, largest_part, within_liver
 from liverseg.inference.inferer import SlabInferer
 from liverseg.inference.prediction import SlabPrediction, joined
@@ -27,7 +27,9 @@ __all__ = ["LiverCascade"]
 _STRIDE: Final = 32
 """Pixels the network halves five times: boxes of other sizes would be padded."""
 _MOST_BONE: Final = 0.08
-"""Of the body in a liver's slices: a real and two phantom abdomens have 0.07 at most, a real head 0.10 at least."""
+"""Of the body in a liver's slices: three real trunks and three phantoms have 0.07 at most, a real head 0.10 or more."""
+_LEAST_TRUNK_CM2: Final = 400.0
+"""Of body in a slice: what has more is no head, however much bone, metal or contrast medium is in it."""
 _FEW: Final = 8
 
 
@@ -84,30 +86,31 @@ class LiverCascade(Inferer):
         Returns:
             One liver with its lesions; an empty box where none was found.
         """
-        whole = whole_box(inputs.shape)
         if liver is not None:
-            box = bounding_box(liver)
-            if box is None:
-                return _nothing(inputs.shape)
-            box = self._with_margin(box, spacing, inputs.shape)
-            found = self.slabs(inputs, network, *args, slice_mm=spacing[0], box=box, **kwargs)
-            return within_liver(found, np.asarray(liver[box], bool))
-        if not self.find_liver:
-            return keep_largest_liver(self.slabs(inputs, network, *args, slice_mm=spacing[0], **kwargs))
-        box = self._coarse(inputs, network, spacing)
+            seen = bounding_box(liver)
+            box = None if seen is None else self._with_margin(seen, spacing, inputs.shape)
+        elif not self.find_liver:
+            box = whole_box(inputs.shape)
+        else:
+            box = self._coarse(inputs, network, spacing)
         if box is None:
             return _nothing(inputs.shape)
-        bone = bone_share(_looked_at(inputs, box[0]))
-        if bone > _MOST_BONE:
-            return _nothing(inputs.shape, f"{bone:.0%} of what looks like a liver's slices is bone, as in a head")
+        if liver is None and self.find_liver and (reason := _as_in_a_head(inputs, box[0], spacing)):
+            return _nothing(inputs.shape, reason)
+
+        def kept(found: SlabPrediction) -> SlabPrediction:
+            return (
+                keep_largest_liver(found) if liver is None else within_liver(found, np.asarray(liver[found.box], bool))
+            )
+
         found = self.slabs(inputs, network, *args, slice_mm=spacing[0], box=box, **kwargs)
-        while found.box != whole:
-            kept = keep_largest_liver(found)
-            wider = self._wider(kept, spacing)
-            if wider == found.box:
-                return kept
+        times = 1
+        while (wider := self._wider(kept(found), spacing, times)) != found.box:
             found = self._grown(found, wider, inputs, network, spacing, *args, **kwargs)
-        return keep_largest_liver(found)
+            times *= (
+                2  # what a liver reaches again is far from its end, and each step along rows or columns costs a pass
+            )
+        return kept(found)
 
     def _coarse(
         self, inputs: torch.Tensor | np.ndarray, network: Callable[..., Any], spacing: Sequence[float]
@@ -139,15 +142,15 @@ class LiverCascade(Inferer):
         )
         return along, rows, columns
 
-    def _wider(self, found: SlabPrediction, spacing: Sequence[float]) -> Box:
-        """The box with its margin beyond each side the liver reaches, as far as the volume goes."""
+    def _wider(self, found: SlabPrediction, spacing: Sequence[float], times: int) -> Box:
+        """The box with so many margins beyond each side the liver reaches, as far as the volume goes."""
         liver = bounding_box(found.inside >= LIVER)
         if liver is None:
             return found.box
         sides = []
         for at, own, more, length in zip(liver, found.box, self._margin(spacing), found.shape, strict=True):
-            start = max(0, own.start - more) if at.start == 0 else own.start
-            stop = min(length, own.stop + more) if at.stop == own.stop - own.start else own.stop
+            start = max(0, own.start - times * more) if at.start == 0 else own.start
+            stop = min(length, own.stop + times * more) if at.stop == own.stop - own.start else own.stop
             sides.append(slice(start, stop))
         slices, rows, columns = sides
         if (rows, columns) != found.box[1:]:
@@ -194,10 +197,18 @@ def _to_stride(side: slice, length: int) -> slice:
     return slice(start, start + wanted)
 
 
-def _looked_at(inputs: torch.Tensor | np.ndarray, slices: slice) -> np.ndarray:
-    """A few of the slices, HU at every other pixel: enough to see what part of the body they are of."""
+def _as_in_a_head(inputs: torch.Tensor | np.ndarray, slices: slice, spacing: Sequence[float]) -> str:
+    """Why the slices of what looks like a liver are those of a head; empty where they are not."""
     every = max(1, (slices.stop - slices.start) // _FEW)
-    return np.asarray(inputs[slices][::every, ::2, ::2])
+    seen = np.asarray(inputs[slices][::every, ::2, ::2])  # enough to see what part of the body it is
+    bone, area = bone_and_body(seen)
+    body_cm2 = area * 4 * spacing[1] * spacing[2] / 100
+    if bone <= _MOST_BONE or body_cm2 >= _LEAST_TRUNK_CM2:
+        return ""
+    return (
+        f"{bone:.0%} of the {body_cm2:.0f} cm2 of body around what looks like a liver is bone, as in a head; "
+        "liver none computes it all the same"
+    )
 
 
 def _nothing(shape: Sequence[int], *warnings: str) -> SlabPrediction:

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from liverseg.dicom import DicomSeries
-from liverseg.errors import LiversegError
+from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.inference.preview import write_preview
 from liverseg.inference.record import RunFacts, case_record, facts_in_words, lesions_by_type
@@ -117,22 +117,34 @@ def _dicom_files(
     facts: RunFacts,
     warnings: list[str],
 ) -> dict[str, Callable[[Path], Any]]:
-    """What writes the DICOM results; none, and a warning more, where the slices have no UIDs to refer to them by."""
+    """What writes the DICOM results."""
     # here, not above: highdicom takes long to import, and a run over NIfTI files does not need it
-    from liverseg.inference.dicom_references import source_headers
     from liverseg.inference.dicom_report import write_measurement_report
     from liverseg.inference.dicom_seg import write_dicom_seg
 
-    try:
-        source_headers(series, volume)
-    except LiversegError as error:
-        warnings.append(f"no DICOM results: {error}")
-        return {}
     about: dict[str, Any] = {"series": series, "volume": volume, "lesions": lesions, "labels": labels}
     about["weights_sha256"] = facts.weights_sha256
-    files: dict[str, Callable[[Path], Any]] = {
-        "measurements.dcm": partial(write_measurement_report, **about, table=table)
+    files = {
+        "segmentation.dcm": partial(write_dicom_seg, **about),
+        "measurements.dcm": partial(write_measurement_report, **about, table=table),
     }
-    if lesions.inside.any():  # a SEG without a segment is not valid
-        files["segmentation.dcm"] = partial(write_dicom_seg, **about)
-    return files
+    return {name: partial(_or_warning, name, write, warnings) for name, write in files.items()}
+
+
+def _or_warning(name: str, write: Callable[[Path], Any], warnings: list[str], path: Path) -> Any:
+    """Write a file that may be missing: what is odd in a series' tags must not cost the case its labels.
+
+    Returns:
+        What the function gives; False, and a warning more, where it fails.
+
+    Raises:
+        OSError: if the file cannot be written.
+    """
+    try:
+        return write(path)
+    except OSError:
+        raise
+    except Exception as error:
+        warnings.append(f"no {name}: {cause_in_words(error)}")
+        path.unlink(missing_ok=True)
+        return False

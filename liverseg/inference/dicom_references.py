@@ -11,15 +11,16 @@ import uuid
 from collections.abc import Sequence
 from copy import deepcopy
 from hashlib import sha256
+from typing import Any
 
 import numpy as np
 import pydicom
-from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat
 
 from liverseg.dicom import DicomSeries
+from liverseg.dicom_validation import without_validation
 from liverseg.errors import LiversegError
 from liverseg.labels import Label
 from liverseg.volumes import Volume
@@ -113,7 +114,7 @@ def source_headers(series: DicomSeries, volume: Volume) -> tuple[list[Dataset], 
         raise ValueError(f"a volume of shape {volume.array.shape} for a series of {len(series.files)} axial slices")
     tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *_NEEDED, *_OPTIONAL]
     headers: list[Dataset] = []
-    with disable_value_validation():  # it would log what it finds odd, a patient's birth date for one
+    with without_validation():  # it would log what it finds odd, a patient's birth date for one
         for path in series.files:
             try:
                 header: Dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
@@ -129,7 +130,7 @@ def source_headers(series: DicomSeries, volume: Volume) -> tuple[list[Dataset], 
         first = headers[0]
         if (first.Columns, first.Rows) != (columns, rows):
             raise ValueError(f"a volume of {columns}×{rows} pixels for slices of {first.Columns}×{first.Rows}")
-        thickness = float(first.get("SliceThickness") or 0) or volume.spacing[2]
+        thickness = _number_or(first.get("SliceThickness"), volume.spacing[2])
         for path, header in zip(series.files, headers, strict=True):
             for keyword in _UIDS[2:]:
                 if header[keyword].value != first[keyword].value:
@@ -147,6 +148,15 @@ def source_headers(series: DicomSeries, volume: Volume) -> tuple[list[Dataset], 
             for keyword in _OPTIONAL:
                 header.pop(keyword, None)
     return headers, patient
+
+
+def _number_or(value: Any, otherwise: float) -> float:
+    """A tag's number, if it is one above 0: some write "1,25" or "5mm"."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return otherwise
+    return number if 0 < number < float("inf") else otherwise
 
 
 def _decimal(values: Sequence[float]) -> list[DSfloat]:

@@ -20,13 +20,13 @@ import numpy as np
 import pandas as pd
 from contourpy import FillType, contour_generator
 from highdicom import sr
-from pydicom.config import disable_value_validation
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from liverseg import __version__
 from liverseg.dicom import DicomSeries
+from liverseg.dicom_validation import without_validation
 from liverseg.files import whole_file
 from liverseg.inference.dicom_references import (
     LIVER_CODE,
@@ -118,7 +118,7 @@ def write_measurement_report(
         is_verified=False,
     )
     report.update(patient)
-    with whole_file(path) as unfinished, disable_value_validation():
+    with whole_file(path) as unfinished, without_validation():
         report.save_as(unfinished)
 
 

@@ -9,13 +9,13 @@ import highdicom as hd
 import numpy as np
 from highdicom.color import CIELabColor
 from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
-from pydicom.config import disable_value_validation
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from liverseg import __version__
 from liverseg.dicom import DicomSeries
+from liverseg.dicom_validation import without_validation
 from liverseg.files import whole_file
 from liverseg.inference.dicom_references import (
     LIVER_CODE,
@@ -112,7 +112,7 @@ def write_dicom_seg(
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
     seg.update(patient)
-    with whole_file(path) as unfinished, disable_value_validation():
+    with whole_file(path) as unfinished, without_validation():
         seg.save_as(unfinished)
     return True
 

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,11 @@ class CaseEvaluator:
                 return None
 
         # one volume is read ahead and one written at a time, so that no more than three are in memory
-        with bar, ThreadPoolExecutor(1, "read") as readers, ThreadPoolExecutor(1, "write") as writers:
+        with ExitStack() as stack:
+            stack.enter_context(bar)
+            readers, writers = ThreadPoolExecutor(1, "read"), stack.enter_context(ThreadPoolExecutor(1, "write"))
+            # what fails, or is interrupted, need not wait for the next CT
+            stack.callback(readers.shutdown, wait=False, cancel_futures=True)
             ahead = readers.submit(self._read, 0)
             written: tuple[str, Future] | None = None
             for number, name in enumerate(names):
@@ -130,7 +134,7 @@ class CaseEvaluator:
             if written is not None:
                 settle(written[0], written[1].result)
         if self.statistics:
-            write_statistics(self.writer.output_dir, names)
+            write_statistics(self.writer.output_dir, [name for name in names if name not in failed])
         if failed:
             kind = LiversegError if len(failed) == len(names) else SomeCasesFailed
             which = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")

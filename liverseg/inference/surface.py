@@ -29,13 +29,13 @@ class LiverSurface:
     def __init__(self, liver: np.ndarray, steps: np.ndarray, cut: np.ndarray) -> None:
         self._steps = np.asarray(steps, np.float64)
         around = np.pad(liver, 1)
-        outside = _outside(around)
-        for axis in range(3):  # beyond the scan nothing is known
+        for axis in range(3):  # beyond the scan nothing is known, so there is no way round either
             for end, place in ((0, 0), (1, -1)):
                 if cut[axis][end]:
                     beyond: list[slice | int] = [slice(None)] * 3
                     beyond[axis] = place
-                    outside[tuple(beyond)] = False
+                    around[tuple(beyond)] = True
+        outside = _outside(around)
         near = np.zeros_like(liver)
         for axis in range(3):
             for shift in (slice(None, -2), slice(2, None)):
@@ -60,6 +60,11 @@ class LiverSurface:
 
 
 def _outside(padded: np.ndarray) -> np.ndarray:
-    """What is no liver and can be reached from a corner of the padded box by faces."""
+    """What is no liver and can be reached by faces from the rim of the padded box."""
     parts = cc3d.connected_components(~padded, connectivity=_FACE_NEIGHBOUR)
-    return np.asarray(parts == parts[0, 0, 0])
+    rim = np.ones(padded.shape, bool)
+    rim[1:-1, 1:-1, 1:-1] = False
+    reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
+    reached[np.unique(parts[rim])] = True
+    reached[0] = False
+    return reached[parts]

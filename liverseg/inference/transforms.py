@@ -23,6 +23,7 @@ from liverseg.inference.measure import lesion_table
 from liverseg.inference.record import input_facts
 from liverseg.labels import result_labels
 from liverseg.volumes import is_nifti, read_volume
+from liverseg.zips import unpacked
 
 __all__ = ["FindLesionsd", "MeasureLesionsd", "ReadCTd", "ReadLiverd"]
 
@@ -64,7 +65,7 @@ class ReadCTd(MapTransform):
 
     def _read_dicom(self, path: Path) -> dict[str, Any]:
         # here, not above: pydicom takes a while to import, and a run over NIfTI files does not need it
-        from liverseg.dicom_sources import choose_series, read_dicom_volume, unpacked
+        from liverseg.dicom_sources import choose_series, read_dicom_volume
 
         unpacked_files = ExitStack()
         try:

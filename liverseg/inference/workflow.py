@@ -11,11 +11,12 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from liverseg.errors import LiversegError, user_error
+from liverseg.errors import LiversegError, UsageError, user_error
 from liverseg.inference.bundles import find_bundle
 
 __all__ = ["WEIGHTS_VARIABLE", "run_inference"]
 
+_EXPRESSIONS = ("$", "@", "%")
 WEIGHTS_VARIABLE = "LIVERSEG_WEIGHTS"
 """Environment variable that names the weights to use when none are given."""
 
@@ -31,7 +32,7 @@ def run_inference(
     """Compute every volume of a folder, or one, with a bundle's `configs/inference.yaml`.
 
     Args:
-        dataset_dir: a folder of .nii and .nii.gz files, or such a file.
+        dataset_dir: what `find_cases` takes: NIfTI files, zips, a study's DICOM files.
         output_dir: each case gets a folder in it.
         weights: trained weights; by default those `LIVERSEG_WEIGHTS` names, else the bundle's own.
         bundle: the bundle's folder; by default the joint bundle, wherever `find_bundle` finds it.
@@ -47,6 +48,11 @@ def run_inference(
         raise LiversegError(f"{folder}: not a bundle's folder, it has no configs/inference.yaml")
     given = weights or os.environ.get(WEIGHTS_VARIABLE) or folder / "models" / "model.pt"
     # absolute paths: MONAI would take a text that starts with $, @ or % for an expression
+    for name, value in overrides.items():
+        if isinstance(value, str) and value.startswith(_EXPRESSIONS):
+            raise UsageError(
+                f"{name} is {value!r}; it must not begin with $, @ or %, which a config takes for expressions"
+            )
     settings = {
         "bundle_root": str(folder),
         "dataset_dir": str(Path(dataset_dir).absolute()),

@@ -31,7 +31,7 @@ OTHER_FILES = ("report.html", "segmentation.dcm", "measurements.dcm")
 _UNFINISHED = ".unfinished-"
 
 
-def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) -> None:
+def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
     """Write a case: every file under a temporary name beside its own, then renamed.
 
     The record of an earlier run goes first, so a case with a record is complete at any moment, and with it what is not
@@ -39,7 +39,8 @@ def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) 
 
     Args:
         folder: the case's folder, made if missing.
-        files: by name, in the order they are to be written, functions that write to a given path; the record is last.
+        files: by name, in the order they are to be written, functions that write to a given path; one that gives False
+            has nothing to write. The record is last.
 
     Raises:
         LiversegError: if a file cannot be written.
@@ -57,7 +58,9 @@ def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], None]]) 
         for name, write in files.items():
             unfinished = folder / f"{_UNFINISHED}{name}"
             written.append(unfinished)
-            write(unfinished)
+            if write(unfinished) is False:
+                (folder / name).unlink(missing_ok=True)
+                continue
             unfinished.replace(folder / name)
             written.append(folder / name)
     except BaseException as error:

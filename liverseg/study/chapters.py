@@ -21,7 +21,7 @@ __all__ = [
     "strategies",
 ]
 
-_AGAINST = {HOLDS: "better", POINTS: "better, but not beyond its interval", NOT: "not better"}
+_AGAINST = {HOLDS: "better", POINTS: "higher, but the interval includes zero", NOT: "not better"}
 
 
 def strategies(results: StudyResults, figures: Figures) -> list[Block]:
@@ -47,7 +47,8 @@ def fine_tuning(results: StudyResults, figures: Figures) -> list[Block]:
             "The joint network from LiTS weights by plan, and from scratch, which is the paper's baseline. "
             "Class-aware Dice counts a pixel as found only where its type is right; the success rate is the share "
             f"of slices whose lesion is touched. Beside them what the paper prints ({EMBC}); its classes and data "
-            "are its own."
+            "are its own. Rows may have different seeds here; on the same ones they are compared under Paired "
+            "differences."
         ),
         tables.plan_table(results, figures),
         Items([f"Epochs of the best weights: {_best_epochs(results)}"]),
@@ -151,17 +152,14 @@ def _blind(results: StudyResults) -> list[Block]:
     """The trainings whose networks outline no lesion on any slice, which the means alone do not show."""
     told = []
     for row in results.with_results:
-        if "lesion_pred" not in row.units:
-            continue
-        outlined = row.units.groupby(["fold", "seed"])["lesion_pred"].sum()
-        blind = [f"fold {fold} seed {seed}" for fold, seed in outlined.index[outlined == 0]]
-        if blind:
-            told.append(f"`{row.name}`: {', '.join(blind)}, {len(blind)} of {len(outlined)} trainings")
+        if row.blind:
+            cells = ", ".join(f"fold {fold} seed {seed}" for fold, seed in row.blind)
+            told.append(f"`{row.name}`: {cells}, {len(row.blind)} of {len(row.complete)} trainings")
     if not told:
         return []
     text = (
-        "**Some trainings had not begun to outline lesions when they ended.** Their zeros are in every mean and "
-        "difference of their row; what is compared with it is compared with trainings too short for it."
+        "**Some trainings outlined no lesion on any slice.** Their zeros are in every mean and difference of their "
+        "row, and may decide a comparison with it."
     )
     return [Paragraph(text), Items(told)]
 

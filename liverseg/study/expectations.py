@@ -56,12 +56,10 @@ class Expectation:
     @property
     def verdict(self) -> str:
         """The weakest of the evidence's verdicts: a claim of several parts holds where all of them do."""
-        for verdict in (NOT, POINTS):
-            if any(one.verdict == verdict for one in self.evidence):
-                return verdict
         if not self.evidence:
             return _UNTESTED
-        return f"{HOLDS}, as far as tested" if self.untested else HOLDS
+        verdict = next(v for v in (NOT, POINTS, HOLDS) if any(one.verdict == v for one in self.evidence))
+        return f"{verdict}, as far as tested" if self.untested and verdict != NOT else verdict
 
 
 def check_expectations(results: StudyResults, figures: Figures, compared: Sequence[Comparison]) -> list[Expectation]:
@@ -166,7 +164,8 @@ def _greater(
         one = _comparison(results, compared, measure, row, other)
         if one is not None and not math.isnan(one.difference.value):
             own = one.difference
-            evidence.append(Evidence(HOLDS if own.lower > 0 else POINTS if own.value > 0 else NOT, _in_words(one)))
+            text = _in_words(one) + _blind_in_words(results, row, other)
+            evidence.append(Evidence(HOLDS if own.lower > 0 else POINTS if own.value > 0 else NOT, text))
     return evidence
 
 
@@ -186,6 +185,13 @@ def _in_words(one: Comparison) -> str:
     own = one.difference
     told = f"{own.value:+.3f} ({own.lower:+.3f} to {own.upper:+.3f})"
     return f"`{one.row}` less `{one.other}`: {MEASURES[one.measure].title} {told}"
+
+
+def _blind_in_words(results: StudyResults, *rows: tuple[str, str]) -> str:
+    """What a reader of a difference has to know of trainings in it that outlined nothing; empty without such."""
+    found = [row for strategy_and_start in rows if (row := results.find(*strategy_and_start)) and row.blind]
+    told = [f"{len(row.blind)} of {len(row.complete)} trainings of `{row.name}`" for row in found]
+    return f", with {' and '.join(told)} that outlined nothing" if told else ""
 
 
 def _parts(evidence: Sequence[Evidence], missing: Sequence[str]) -> tuple[tuple[Evidence, ...], str]:

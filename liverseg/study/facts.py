@@ -41,16 +41,16 @@ def first_page(results: StudyResults) -> list[Block]:
         f"Code: {_code(results)}",
         f"Versions: {_versions(results)}",
         f"Computed: {len(records)} trainings and their evaluations, "
-        f"{sum(sum(record.get('seconds', {}).values()) for record in records) / 3600:.1f} hours in all without what "
-        f"was interrupted, on {_computers(results)}",
+        f"{sum(sum(record.get('seconds', {}).values()) for record in records) / 3600:.1f} hours summed over them "
+        f"without what was interrupted, on {_computers(results)}",
     ]
     own = [f"`{row.name}`: {_settings(dict(row.row.overrides))}" for row in results.rows if row.row.overrides]
     pooled = (
         "Each held-out fold is scored by networks that never saw its patients, and the folds are pooled. A "
-        "patient's result is averaged over the seeds; each seed's own value is shown in small print. Intervals are "
-        "95 % percentile intervals of a bootstrap that draws patients, each with all slices and lesions, 10,000 "
-        "times with seed 0. They tell how much the result depends on who was tested, not how much it depends on "
-        "the seed: the seeds' own values tell that."
+        "patient's result is averaged over the seeds; each seed's own value stands below it, nan where that seed "
+        "found nothing to measure. Intervals are 95 % percentile intervals of a bootstrap that draws patients, each "
+        "with all slices and lesions, 10,000 times with seed 0. They tell how much the result depends on who was "
+        "tested, not how much it depends on the seed: the seeds' own values tell that."
     )
     if study.scored == "validation":
         pooled = (
@@ -124,8 +124,9 @@ def _lits_weights(results: StudyResults) -> list[str]:
         return []
     record = record_if_any(results.study.lits_weights)
     if record is None:
-        return ["LiTS weights: not at hand where this was written, so not told here"]
-    return [f"LiTS weights: trained on data list {record.datalist_name}, epoch {record.epoch}"]
+        return ["`lits` weights: not at hand where this was written, so not told here"]
+    known = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
+    return [known + ("; phantoms like LiTS's volumes, not LiTS itself" if results.on_phantoms else "")]
 
 
 def _code(results: StudyResults) -> str:

@@ -114,7 +114,8 @@ _DRAWN: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...] =
     (
         "training.png",
         "Training",
-        "Scores of the validation patients against the epoch, a line for each fold and seed.",
+        "Scores of the validation patients against the epoch, a line for each fold and seed. The validation after the "
+        "last epoch, which may have the best weights, is not drawn where it falls between two regular ones.",
         training_picture,
     ),
     (

@@ -21,7 +21,8 @@ __all__ = ["CELL_KEYS", "RowResults", "StudyResults", "read_results"]
 
 CELL_KEYS = ["fold", "seed", "patient"]
 """Columns that tell one patient of one cell from another."""
-_TEXT = {"patient", "image", "true_type", "pred_type"}
+_TEXT = {"patient", "image", "side", "true_type", "pred_type"}
+"""Columns that stay words: without a predicted lesion every `side` is "true", which would be read as a yes."""
 _NEEDED = {
     "evaluation.csv": {"slice", "image", "patient"},
     "lesions.csv": {
@@ -77,6 +78,14 @@ class RowResults:
     def typed(self) -> bool:
         """Whether its networks name types at all."""
         return "pred_type" in self.units
+
+    @property
+    def blind(self) -> list[tuple[int, int]]:
+        """Fold and seed of the cells whose networks outline, and outlined no lesion on any slice."""
+        if "lesion_pred" not in self.units:
+            return []
+        outlined = self.units.groupby(["fold", "seed"])["lesion_pred"].sum()
+        return [(int(fold), int(seed)) for fold, seed in outlined.index[outlined == 0]]
 
     @cached_property
     def scored(self) -> pd.DataFrame:

@@ -27,14 +27,16 @@ __all__ = ["TypeTemperature", "fitted_temperature"]
 
 _FEWEST_LESIONS = 20
 """Fewer say nothing about a probability; the temperature stays 1."""
-_RANGE = (0.25, 10.0)
+_RANGE = (0.5, 10.0)
+"""A few lesions that are all named rightly would ask for certainty."""
 
 
 class TypeTemperature:
     """When a training has ended, fit the temperature of its best weights and write it into their record.
 
-    Attach it to the trainer behind `BestWeights`. The lesions are those the network outlines on validation slabs and
-    that overlap a true one; each counts once, whatever its size, by the vote of its pixels, as in inference.
+    Attach it to the trainer behind `BestWeights`. The lesions are those the network outlines on a validation slab and
+    that overlap a true one, by the vote of their pixels, as inference lets voxels vote. Each counts once, whatever its
+    area; one of a volume counts on each of its slices.
 
     Args:
         network: what was trained; it leaves with the weights it came with.
@@ -48,14 +50,20 @@ class TypeTemperature:
         self.validator = validator
         self._logits: list[np.ndarray] = []
         self._types: list[int] = []
+        self._learnt = False
 
     def attach(self, engine: Engine) -> None:
-        """Fit after the last epoch."""
+        """Fit after the last epoch; a finished training that is started again has none, and is left as it is."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.note_epoch)
         engine.add_event_handler(Events.COMPLETED, self)
+
+    def note_epoch(self, engine: Engine) -> None:
+        """Something has been learnt since the weights were last looked at."""
+        self._learnt = True
 
     def __call__(self, engine: Engine) -> None:
         """Fit, and write the record anew."""
-        record = read_record(self.path)
+        record = read_record(self.path) if self._learnt else None
         if record is None or len(record.labels) != len(JOINT_LABELS):
             return  # the types are not read off a map
         best = read_weights(self.path)
@@ -69,7 +77,8 @@ class TypeTemperature:
             looking.remove()
             self.network.load_state_dict(last)
         temperature = fitted_temperature(self._logits, self._types)
-        save_state(self.path, best, replace(record, type_temperature=temperature))
+        if temperature != record.type_temperature:
+            save_state(self.path, best, replace(record, type_temperature=temperature))
         logging.getLogger(__name__).info("type temperature %.3f from %d lesions", temperature, len(self._types))
 
     def look(self, engine: Engine) -> None:
@@ -90,14 +99,14 @@ class TypeTemperature:
 
 
 def fitted_temperature(logits: list[np.ndarray], types: list[int]) -> float:
-    """The temperature under which lesions of known types are likeliest; 1 where there are too few.
+    """The temperature under which lesions of known types are likeliest; 1 where there are too few or of one type alone.
 
     Args:
         logits: of each lesion its pixels' type logits, (pixels, types); the lesion's probabilities are the mean of the
             pixels' softmax.
         types: index of each lesion's true type.
     """
-    if len(types) < _FEWEST_LESIONS:
+    if len(types) < _FEWEST_LESIONS or len(set(types)) < 2:
         return 1.0
     lesion = np.repeat(np.arange(len(logits)), [len(rows) for rows in logits])
     pixels = np.array([len(rows) for rows in logits])

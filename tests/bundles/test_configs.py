@@ -137,7 +137,7 @@ def test_both_bundles_have_the_same_keys():
     of_joint |= {"type_weight", "type_head_factor", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}
     of_joint |= {"liver_crop"}
     assert set(joint) - set(pretrain) == of_joint
-    of_joint |= {"network_class"}
+    of_joint |= {"network_class", "min_confidence", "type_temperature"}
     assert set(pretrain) <= set(joint)
     assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(pretrain)
     for names in (("inference",), ("export",), ("train", "evaluate")):
@@ -175,9 +175,9 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     assert train["hu_window"] == infer["hu_window"] == [HUWindow().lower, HUWindow().upper]
     window = train["validate"]["preprocessing"]["transforms"][-1]
     assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
-    assert train["slab_input"]["hu_window"] == infer["inferer"]["hu_window"] == "@hu_window"
+    assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
     spacing = "$bundle.optional(@slab_spacing_mm)"
-    assert train["slab_input"]["slab_spacing_mm"] == infer["inferer"]["slab_spacing_mm"] == spacing
+    assert train["slab_input"]["slab_spacing_mm"] == infer["slabs"]["slab_spacing_mm"] == spacing
     of_slabs = [train[part]["dataset"]["slab_spacing_mm"] for part in ("train", "validate")]
     assert of_slabs == ["$@slab_input.slab_spacing_mm"] * 2
     assert infer["slab_spacing_mm"] == merged["slab_spacing_mm"] == "$networks.recorded_slab_spacing(@weights)"

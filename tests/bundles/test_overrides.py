@@ -78,8 +78,8 @@ def test_a_nested_override_of_what_is_there_or_can_be_is_taken(given, tmp_path):
 @pytest.mark.parametrize(
     ("key", "words"),
     [
-        ("train::handlers::99", "train::handlers is a list, it has 0 to 7"),
-        ("train::handlers::first", "train::handlers is a list, it has 0 to 7"),
+        ("train::handlers::99", "train::handlers is a list, it has 0 to 8"),
+        ("train::handlers::first", "train::handlers is a list, it has 0 to 8"),
         ("train::trainr::max_epochs", "did you mean --train::trainer?"),
         ("epochs::more", "epochs is 60, nothing is below it"),
     ],

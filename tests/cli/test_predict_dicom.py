@@ -79,12 +79,12 @@ def test_folder_zip_and_nifti_agree_and_dicom_gets_dicom(study, weights, tmp_pat
     assert (seg.PatientName, seg.PatientID, seg.StudyInstanceUID) == ("Doe^Jane", "4711", "1.2.3")
     frames = seg.get_volume(segment_numbers=[1], combine_segments=True, rescale_fractional=False)
     assert frames.array.sum() == (labels > 0).sum()
-    record = json.loads((tmp_path / "out" / "study" / "record.json").read_text())
+    record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
     assert record["input"]["series"] == "1.2.3.4"
-    packed = json.loads((tmp_path / "out" / "packed" / "record.json").read_text())
+    packed = json.loads((tmp_path / "out" / "packed" / "record.json").read_text(encoding="utf-8"))
     assert packed["input"]["path"] == str(zips / "packed.zip")
     assert "Doe" not in json.dumps(record) + json.dumps(packed)
-    summary = (tmp_path / "out" / "summary.csv").read_text().splitlines()
+    summary = (tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in summary] == ["case", "nifti", "packed"]
 
 
@@ -101,8 +101,9 @@ def test_slices_without_uids_are_computed_with_a_warning(study, weights, tmp_pat
         del header.FrameOfReferenceUID
         header.save_as(path)
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 0
-    record = json.loads((tmp_path / "out" / "study" / "record.json").read_text())
-    assert any("no DICOM results" in warning and "FrameOfReferenceUID" in warning for warning in record["warnings"])
+    record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
+    told = [warning.split(":")[0] for warning in record["warnings"] if "FrameOfReferenceUID" in warning]
+    assert told == ["no segmentation.dcm", "no measurements.dcm"]
     assert not (tmp_path / "out" / "study" / "segmentation.dcm").exists()
 
 

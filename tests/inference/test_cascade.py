@@ -103,6 +103,9 @@ def test_what_is_framed_by_bone_is_a_head():
     found = LiverCascade(slabs())(hu, Counting(), spacing=(3.0, 1.5, 1.5))
     assert not found.labels.any()
     assert "bone, as in a head" in found.warnings[0]
+    # as much of it in a body larger than a head is contrast medium or metal
+    assert LiverCascade(slabs())(hu, Counting(), spacing=(3.0, 7.0, 7.0)).labels.any()
+    assert LiverCascade(slabs(), find_liver=False)(hu, Counting(), spacing=(3.0, 1.5, 1.5)).labels.any()
 
 
 def test_of_all_of_the_ct_the_largest_part_is_kept():
@@ -128,6 +131,15 @@ def test_a_mask_from_elsewhere_is_the_liver_and_lesions_that_touch_it_are_kept_w
     assert len(found.type_probabilities) == (hu == 180).sum()
     empty = LiverCascade(slabs())(hu, counting, liver=np.zeros_like(mask))
     assert not empty.labels.any()
+
+
+def test_a_lesion_that_sticks_out_of_a_mask_is_kept_whole():
+    hu = body(shape=(60, 160, 160), middle=(30, 40, 40))
+    mask = hu == 110
+    mask[:, 90:] = False
+    hu[20:40, 40:120, 38:46] = 180  # far beyond the mask and its margin
+    found = LiverCascade(slabs())(hu, Counting(), spacing=(3.0, 1.5, 1.5), liver=mask)
+    np.testing.assert_array_equal(found.labels == 3, hu == 180)
 
 
 def test_impossible_distances_are_refused():

@@ -63,7 +63,7 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
 
     table = pd.read_csv(folder / "lesions.csv")
     assert list(table.columns) == lesion_columns(labels)
-    assert table.to_dict("records") == json.loads((folder / "lesions.json").read_text())
+    assert table.to_dict("records") == json.loads((folder / "lesions.json").read_text(encoding="utf-8"))
     assert len(table) >= 1  # a random network finds something everywhere
     names = {label.name: label.index for label in labels}
     for row in table.to_dict("records"):
@@ -72,7 +72,7 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
     assert ((id_map > 0) == (label_map >= 2)).all()
 
     assert imread(folder / "preview.png").ndim == 3
-    record = json.loads((folder / "record.json").read_text())
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     assert record["status"] == "done"
     assert record["input"] == {"path": str(ct_file), "sha256": sha256(ct_file), "bytes": ct_file.stat().st_size}
     assert record["weights"]["sha256"] == sha256(weights)
@@ -101,10 +101,10 @@ def test_no_liver_is_a_result_with_a_warning(ct_file, joint_weights, tmp_path, c
     export_weights(weights, network.state_dict(), read_record(joint_weights))
     evaluator(ct_file, tmp_path / "out", weights).run()
     folder = tmp_path / "out" / "ct"
-    record = json.loads((folder / "record.json").read_text())
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     assert (record["liver_ml"], record["lesions"], record["warnings"]) == (0, 0, ["no liver found"])
-    assert (folder / "lesions.csv").read_text().strip() == ",".join(lesion_columns(JOINT_LABELS))
-    assert json.loads((folder / "lesions.json").read_text()) == []
+    assert (folder / "lesions.csv").read_text(encoding="utf-8").strip() == ",".join(lesion_columns(JOINT_LABELS))
+    assert json.loads((folder / "lesions.json").read_text(encoding="utf-8")) == []
     assert not np.asarray(nib.load(folder / "labels.nii.gz").dataobj).any()
     assert (folder / "preview.png").stat().st_size > 1000
     assert "ct: warning: no liver found" in capsys.readouterr().err
@@ -220,7 +220,7 @@ def test_weights_are_checked_before_anything_is_written(ct_file, joint_weights, 
 
 def test_smaller_lesions_can_be_left_out_and_nonsense_is_refused(ct_file, joint_weights, tmp_path):
     evaluator(ct_file, tmp_path / "out", joint_weights, min_lesion_ml=10_000).run()
-    record = json.loads((tmp_path / "out" / "ct" / "record.json").read_text())
+    record = json.loads((tmp_path / "out" / "ct" / "record.json").read_text(encoding="utf-8"))
     assert record["lesions"] == 0
     assert record["lesions_dropped"] >= 1
     for wrong in (-1, float("nan"), "much", True):

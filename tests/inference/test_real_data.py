@@ -31,5 +31,5 @@ def test_a_real_ct_runs_through(name, joint_weights, tmp_path):
         np.testing.assert_array_equal(written.affine, expected.affine)
         for code in ("qform_code", "sform_code", "xyzt_units"):
             assert int(written.header[code]) == int(expected.header[code])
-    record = json.loads((folder / "record.json").read_text())
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     assert record["warnings"] == []

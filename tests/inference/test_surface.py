@@ -45,6 +45,15 @@ def test_a_hole_within_is_no_surface_and_a_notch_is():
     assert LiverSurface(hollow, steps, INSIDE).distance_mm(deep) == 0
 
 
+def test_a_vessel_that_ends_with_the_scan_is_no_surface():
+    whole = np.ones((6, 11, 12), bool)
+    whole[:, 5, 6] = False
+    cut = np.ones((3, 2), bool)
+    cut[1, 0] = False
+    surface = LiverSurface(whole, np.eye(3), cut)
+    assert surface.distance_mm(np.array([[3, 5, 5]])) == 5
+
+
 def test_where_the_scan_ends_the_liver_does_not():
     whole = np.ones((3, 5, 6), bool)
     at_edge = np.array([[0, 0, 0]])

@@ -39,7 +39,7 @@ def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tm
     bundle = find_bundle("liver_lesion_pretrain")
     run_inference(ct_file, tmp_path / "out", weights=pretrain_weights, bundle=bundle, progress=False)
     assert set(pd.read_csv(tmp_path / "out" / "ct" / "lesions.csv")["type"]) == {"lesion"}
-    assert json.loads((tmp_path / "out" / "ct" / "record.json").read_text())["labels"]["2"] == "lesion"
+    assert json.loads((tmp_path / "out" / "ct" / "record.json").read_text(encoding="utf-8"))["labels"]["2"] == "lesion"
 
 
 def test_errors_come_through_monais_wrapping(ct_file, tmp_path, monkeypatch):

@@ -36,8 +36,8 @@ def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_la
 
     write_case_files(tmp_path, {"a.txt": look, "record.json": look})
     assert seen == [["a.txt"], ["a.txt"]]
-    assert (tmp_path / "a.txt").read_text() == "new"
-    assert (tmp_path / "record.json").read_text() == "new"
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new"
+    assert (tmp_path / "record.json").read_text(encoding="utf-8") == "new"
 
 
 def test_a_full_disk_leaves_nothing_of_this_case(tmp_path):
@@ -58,7 +58,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "case").write_text("a file")
     with pytest.raises(LiversegError, match="case: the case cannot be written"):
         write_case_files(tmp_path / "case", {"record.json": text("{}")})
-    assert (tmp_path / "case").read_text() == "a file"
+    assert (tmp_path / "case").read_text(encoding="utf-8") == "a file"
 
 
 def test_the_record_must_be_last(tmp_path):
@@ -70,12 +70,14 @@ def test_both_tables_hold_the_same_rows(tmp_path):
     table = pd.DataFrame({"id": [1, 2], "type": ["cyst", "metastasis"], "volume_ml": [1.25, 0.0312]})
     write_table_csv(tmp_path / "t.csv", table)
     write_table_json(tmp_path / "t.json", table)
-    assert pd.read_csv(tmp_path / "t.csv").to_dict("records") == json.loads((tmp_path / "t.json").read_text())
+    assert pd.read_csv(tmp_path / "t.csv").to_dict("records") == json.loads(
+        (tmp_path / "t.json").read_text(encoding="utf-8")
+    )
 
 
 def test_an_empty_table_has_its_header(tmp_path):
     table = pd.DataFrame(columns=["id", "type"])
     write_table_csv(tmp_path / "t.csv", table)
     write_table_json(tmp_path / "t.json", table)
-    assert (tmp_path / "t.csv").read_text() == "id,type\n"
-    assert json.loads((tmp_path / "t.json").read_text()) == []
+    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "id,type\n"
+    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8")) == []

@@ -56,7 +56,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
         "Epochs: 3",
         "Code: commit 0123456789ab\n",
         "torch 2.13.0",
-        "16 trainings and their evaluations, 8.0 hours in all without what was interrupted, on auto with 1 thread\n",
+        "16 trainings and their evaluations, 8.0 hours summed over them without what was interrupted, on auto with",
         "10,000 times with seed 0",
     ):
         assert told in text
@@ -115,15 +115,25 @@ def test_trainings_that_outline_nothing_are_named(study, tmp_path):
     made = write_study(tmp_path / "blind")
     fill_study(made)
     write_report(made, tmp_path / "before")
-    assert "had not begun to outline" not in (tmp_path / "before" / "study.md").read_text(encoding="utf-8")
+    assert "outlined no lesion" not in (tmp_path / "before" / "study.md").read_text(encoding="utf-8")
     for fold in (0, 1):
         path = cell_folder(made, "joint-scratch-none", fold, 1) / "evaluation.csv"
         units = pd.read_csv(path)
         units[["lesion_pred", "lesion_hit"]] = 0
         units.to_csv(path, index=False)
+        lesions = pd.read_csv(path.with_name("lesions.csv"))
+        lesions = lesions[lesions["side"] == "true"].assign(hit=False, matched=False)
+        lesions.to_csv(path.with_name("lesions.csv"), index=False)
     write_report(made, tmp_path / "after")
     told = (tmp_path / "after" / "study.md").read_text(encoding="utf-8")
-    assert "**Some trainings had not begun to outline lesions when they ended.**" in told
+    assert "**Some trainings outlined no lesion on any slice.**" in told
+    difference = r"`joint-lits-none` less `joint-scratch-none`: lesion Dice .*"
+    noted = ", with 2 of 4 trainings of `joint-scratch-none` that outlined nothing: holds"
+    assert re.search(difference + noted, told)
+    table = pd.read_csv(tmp_path / "after" / "study.csv")
+    recall = table[(table["row"] == "joint-scratch-none") & (table["metric"] == "lesion_level_recall")]
+    assert recall["value"].tolist() == [0.5]  # all lesions with one seed, none with the other
+    assert recall["seeds"].tolist() == ["0:1 1:0"]
     assert "- `joint-scratch-none`: fold 0 seed 1, fold 1 seed 1, 2 of 4 trainings" in told
 
 

@@ -74,7 +74,11 @@ def test_the_record_tells_the_temperature_and_nothing_else_changes(trained):
     network, evaluator, path = trained
     before = {name: value.clone() for name, value in network.state_dict().items()}
     record, weights = read_record(path), read_weights(path)
-    TypeTemperature(network, path, evaluator)(evaluator)
+    handler = TypeTemperature(network, path, evaluator)
+    handler(evaluator)
+    assert read_record(path) == record  # nothing was learnt
+    handler.note_epoch(evaluator)
+    handler(evaluator)
     after = read_record(path)
     assert after.type_temperature == pytest.approx(10.0, abs=0.1)  # right in a third: as unsure as may be
     assert {**after.to_json(), "type_temperature": 1.0} == record.to_json()
@@ -93,6 +97,8 @@ def test_a_network_without_types_on_its_map_is_left_alone(trained):
     )  # fmt: skip
     save_state(path, untyped.state_dict(), record)
     written = path.with_suffix(".json").read_bytes()
-    TypeTemperature(untyped, path, evaluator)(evaluator)
+    handler = TypeTemperature(untyped, path, evaluator)
+    handler.note_epoch(evaluator)
+    handler(evaluator)
     assert path.with_suffix(".json").read_bytes() == written
     assert read_record(path).type_temperature == 1.0

@@ -12,13 +12,13 @@ from liverseg.inference.report import vendor
 
 def test_the_file_in_the_package_is_the_published_one():
     assert file_hash(vendor.NIIVUE / "index.js") == vendor.SHA256
-    told = (vendor.NIIVUE / "README.txt").read_text()
+    told = (vendor.NIIVUE / "README.txt").read_text(encoding="utf-8")
     assert vendor.SHA256 in told
     assert f"version   {vendor.VERSION}\n" in told
 
 
 def test_the_source_is_all_but_the_name_of_its_map():
-    source, file = vendor.library_source(), (vendor.NIIVUE / "index.js").read_text()
+    source, file = vendor.library_source(), (vendor.NIIVUE / "index.js").read_text(encoding="utf-8")
     assert file.startswith(source)
     assert len(file) - len(source) < 60
     assert "sourceMappingURL" not in source

@@ -1,0 +1,126 @@
+"""A zip of a study, unpacked for a while; what is no plain archive of files is refused before anything is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from lzma import LZMAError
+from pathlib import Path, PurePosixPath
+
+from liverseg.errors import LiversegError
+from liverseg.files import is_dir, is_file
+
+__all__ = ["unpacked"]
+
+MAX_FILES = 20_000
+"""As many members as a zip may have: several times the slices of a study of many phases."""
+MAX_BYTES = 8 << 30
+"""As much as a zip may hold unpacked: a study of 16 000 slices of 512×512."""
+MAX_RATIO = 100
+"""How many times its packed size a zip may hold. A CT packs to a third or so, one that is mostly padding to a tenth."""
+SMALL_BYTES = 128 << 20
+"""A zip that holds no more than this may have any ratio: masks pack to a thousandth and do no harm."""
+
+_BLOCK = 1 << 20
+_ENCRYPTED = 0x1
+_DRIVE = re.compile(r"^[A-Za-z]:")
+_DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
+"""What zipfile raises for a zip that is damaged, or packed in a way it does not know."""
+
+
+@contextmanager
+def unpacked(source: str | os.PathLike) -> Iterator[Path]:
+    """The folder a study is in: a folder as it is, a .zip as a temporary folder that goes away with the block.
+
+    The temporary folder is where the system keeps such (TMPDIR moves it). Nothing is written outside it, and nothing
+    is left when the zip is refused.
+
+    Raises:
+        LiversegError: if there is nothing there, or it is neither a folder nor a zip; if the zip is damaged, too large
+            or packed too tightly, or a member has a path that leads outside, is a link or is encrypted.
+    """
+    source = Path(source)
+    if is_dir(source):
+        yield source
+        return
+    if not is_file(source):
+        raise LiversegError(f"{source}: no such folder or file; give a folder of DICOM files, or a .zip of one")
+    if source.suffix.lower() != ".zip":
+        raise LiversegError(f"{source}: neither a folder nor a .zip; give the folder that holds the DICOM files")
+    try:
+        temporary = tempfile.TemporaryDirectory(prefix="liverseg-")
+    except OSError as error:
+        reason = error.strerror or error
+        raise LiversegError(f"{source}: no temporary folder to unpack into ({reason}); set TMPDIR to one") from error
+    with temporary as name:
+        folder = Path(name)
+        try:
+            with zipfile.ZipFile(source) as archive:
+                _unpack(archive, source, folder)
+        except _DAMAGED as error:
+            raise LiversegError(f"{source}: damaged or no zip ({_one_line(error)}); pack or copy it again") from error
+        except OSError as error:
+            reason = error.strerror or error
+            told = f"cannot be unpacked into {folder.parent} ({reason}); is it full? TMPDIR names another folder"
+            raise LiversegError(f"{source}: {told}") from error
+        yield folder
+
+
+def _unpack(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
+    members = archive.infolist()
+    if len(members) > MAX_FILES:
+        raise LiversegError(f"{source}: {len(members)} members, {MAX_FILES} are allowed; unpack it and give the folder")
+    targets: dict[PurePosixPath, zipfile.ZipInfo] = {}
+    for member in members:  # all of them before anything is written
+        target = _target(member, source)
+        if target is None:
+            continue
+        if target in targets:
+            raise LiversegError(f"{source}: two members are called {target}; pack it again, or give the folder")
+        targets[target] = member
+    left = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * source.stat().st_size))
+    if sum(member.file_size for member in targets.values()) > left:
+        raise _too_large(source)
+    for target, member in targets.items():
+        path = folder / target
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with archive.open(member) as reader, path.open("xb") as writer:
+            while block := reader.read(_BLOCK):
+                left -= len(block)  # counted again, since the sizes a zip states may lie
+                if left < 0:
+                    raise _too_large(source)
+                writer.write(block)
+
+
+def _too_large(source: Path) -> LiversegError:
+    return LiversegError(
+        f"{source}: holds more than {MAX_BYTES >> 30} GiB, or than {MAX_RATIO} times its packed size, as no CT does; "
+        "if it is one, unpack it and give the folder"
+    )
+
+
+def _target(member: zipfile.ZipInfo, source: Path) -> PurePosixPath | None:
+    """A file's path below the folder, None for a folder; what leads elsewhere or is neither of the two is refused."""
+    name = member.filename.replace("\\", "/")  # as some programs pack on Windows
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    for wrong, what in (
+        (name.startswith("/") or bool(_DRIVE.match(name)), "has an absolute path"),
+        (".." in name.split("/"), "has a path that leads upwards"),
+        (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "is a link or a device"),
+        (bool(member.flag_bits & _ENCRYPTED), "is encrypted"),
+    ):
+        if wrong:
+            shown = ascii(member.filename)[1:-1]
+            raise LiversegError(f"{source}: member {shown} {what}; pack plain files alone, or give the folder")
+    target = PurePosixPath(name)
+    return None if name.endswith("/") or target == PurePosixPath() else target
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
