@@ -124,7 +124,7 @@ def _dicom_files(
 
     about: dict[str, Any] = {"series": series, "volume": volume, "lesions": lesions, "labels": labels}
     about["weights_sha256"] = facts.weights_sha256
-    files = {
+    files: dict[str, Callable[[Path], Any]] = {
         "segmentation.dcm": partial(write_dicom_seg, **about),
         "measurements.dcm": partial(write_measurement_report, **about, table=table),
     }
