@@ -99,17 +99,15 @@ class LiverCascade(Inferer):
             return _nothing(inputs.shape, reason)
 
         def kept(found: SlabPrediction) -> SlabPrediction:
-            return (
-                keep_largest_liver(found) if liver is None else within_liver(found, np.asarray(liver[found.box], bool))
-            )
+            if liver is None:
+                return keep_largest_liver(found)
+            return within_liver(found, np.asarray(liver[found.box], bool))
 
         found = self.slabs(inputs, network, *args, slice_mm=spacing[0], box=box, **kwargs)
         times = 1
         while (wider := self._wider(kept(found), spacing, times)) != found.box:
             found = self._grown(found, wider, inputs, network, spacing, *args, **kwargs)
-            times *= (
-                2  # what a liver reaches again is far from its end, and each step along rows or columns costs a pass
-            )
+            times *= 2  # a side that is reached again is far from the liver's end, and each step there costs a pass
         return kept(found)
 
     def _coarse(
