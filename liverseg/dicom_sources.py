@@ -59,7 +59,7 @@ def choose_series(folder: str | os.PathLike, series: str | None = None) -> Dicom
     usable = [one for one, fault in zip(scans, faults, strict=True) if not fault]
     if series is not None:
         return _named(folder, series, scans, usable)
-    studies = {(own.get("PatientID"), own.get("StudyInstanceUID")) for own in tags}
+    studies = {(str(own.get("PatientID")), str(own.get("StudyInstanceUID"))) for own in tags}
     if len(studies) > 1:
         raise LiversegError(
             f"{folder}: {len(studies)} studies in it, {_list(scans)}; give the folder of one, or name one series"
