@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ExitCode", "LiversegError", "UsageError", "user_error"]
+__all__ = ["ExitCode", "LiversegError", "UsageError", "one_line", "user_error"]
 
 
 class ExitCode(IntEnum):
@@ -39,3 +39,8 @@ def user_error(error: BaseException) -> LiversegError | None:
     while cause is not None and not isinstance(cause, LiversegError):
         cause = cause.__cause__ or cause.__context__
     return cause
+
+
+def one_line(error: BaseException) -> str:
+    """What another library's error says, in one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from liverseg.boxes import Box
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, one_line
 from liverseg.files import is_file
 from liverseg.nifti import READ_ERRORS, Memory, read_header, read_voxels, write_planes
 
@@ -178,7 +178,7 @@ def _header_of(path: Path) -> nib.Nifti1Header:
     try:
         return read_header(path)
     except READ_ERRORS as error:
-        raise LiversegError(f"{path}: cannot be read as NIfTI ({_one_line(error)}); copy or export it again") from error
+        raise LiversegError(f"{path}: cannot be read as NIfTI ({one_line(error)}); copy or export it again") from error
 
 
 def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -234,7 +234,7 @@ def read_volume(path: str | os.PathLike, memory: Memory | None = None) -> Volume
     try:
         array = read_voxels(path, memory).scaled().reshape(shape, order="F")
     except READ_ERRORS as error:
-        raise LiversegError(f"{path}: voxels cannot be read ({_one_line(error)}); is the file truncated?") from error
+        raise LiversegError(f"{path}: voxels cannot be read ({one_line(error)}); is the file truncated?") from error
     if array.dtype.kind == "f":
         bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         if bad:
@@ -288,7 +288,3 @@ def _label_header(reference: Volume, dtype: np.dtype) -> nib.Nifti1Header:
     header["cal_min"] = header["cal_max"] = 0
     header["descrip"] = b"liverseg"
     return header
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

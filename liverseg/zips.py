@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, one_line
 from liverseg.files import is_dir, is_file
 
 __all__ = ["unpacked"]
@@ -64,7 +64,7 @@ def unpacked(source: str | os.PathLike) -> Iterator[Path]:
             with zipfile.ZipFile(source) as archive:
                 _unpack(archive, source, folder)
         except _DAMAGED as error:
-            raise LiversegError(f"{source}: damaged or no zip ({_one_line(error)}); pack or copy it again") from error
+            raise LiversegError(f"{source}: damaged or no zip ({one_line(error)}); pack or copy it again") from error
         except OSError as error:
             reason = error.strerror or error
             told = f"cannot be unpacked into {folder.parent} ({reason}); is it full? TMPDIR names another folder"
@@ -120,7 +120,3 @@ def _target(member: zipfile.ZipInfo, source: Path) -> PurePosixPath | None:
             raise LiversegError(f"{source}: member {shown} {what}; pack plain files alone, or give the folder")
     target = PurePosixPath(name)
     return None if name.endswith("/") or target == PurePosixPath() else target
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

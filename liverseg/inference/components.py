@@ -11,7 +11,7 @@ from liverseg.boxes import bounding_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
 
-__all__ = ["keep_largest_liver", "largest_part", "lesion_components", "within_liver"]
+__all__ = ["keep_largest_liver", "largest_part", "lesion_components", "reached_from", "within_liver"]
 
 _ANY_NEIGHBOUR: Final = 26
 _FACE_NEIGHBOUR: Final = 6
@@ -23,6 +23,15 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     if count <= 1:
         return mask
     return np.asarray(parts == 1 + int(np.argmax(cc3d.statistics(parts)["voxel_counts"][1:])))
+
+
+def reached_from(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Those parts of a 3-D mask, joined by faces, that hold at least one of the seeds; both of one shape."""
+    parts = cc3d.connected_components(mask, connectivity=_FACE_NEIGHBOUR)
+    reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
+    reached[np.unique(parts[seeds])] = True
+    reached[0] = False
+    return np.asarray(reached[parts])
 
 
 def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:
@@ -57,11 +66,8 @@ def within_liver(prediction: SlabPrediction, liver: np.ndarray) -> SlabPredictio
     """
     lesion = prediction.inside >= LESION
     # a path of faces from the mask through lesion reaches all that touches it
-    parts = cc3d.connected_components(lesion | liver, connectivity=_FACE_NEIGHBOUR)
-    reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
-    reached[np.unique(parts[liver])] = True
-    reached[0] = False
-    inside = np.where(lesion & reached[parts], prediction.inside, liver.astype(np.uint8) * LIVER)
+    touching = lesion & reached_from(lesion | liver, liver)
+    inside = np.where(touching, prediction.inside, liver.astype(np.uint8) * LIVER)
     return prediction.relabelled(inside)
 
 

@@ -6,6 +6,7 @@ archive that is sent a result twice keeps it once. Date and time of writing are 
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Sequence
@@ -19,13 +20,24 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat
 
+from liverseg import __version__
 from liverseg.dicom import DicomSeries
 from liverseg.dicom_validation import without_validation
 from liverseg.errors import LiversegError
+from liverseg.files import whole_file
 from liverseg.labels import Label
 from liverseg.volumes import Volume
 
-__all__ = ["LIVER_CODE", "SOFTWARE", "array_sha256", "coded", "derived_uid", "source_headers"]
+__all__ = [
+    "LIVER_CODE",
+    "SOFTWARE",
+    "array_sha256",
+    "coded",
+    "derived_uid",
+    "made_by",
+    "save_object",
+    "source_headers",
+]
 
 SOFTWARE = "liverseg"
 LIVER_CODE = Code("10200004", "SCT", "Liver")
@@ -79,6 +91,28 @@ def coded(label: Label) -> Code:
     if label.snomed_code is None:
         raise ValueError(f"label {label.name} has no SNOMED CT code, which DICOM needs")
     return Code(label.snomed_code, "SCT", label.snomed_meaning or label.name)
+
+
+def made_by(weights_sha256: str) -> dict[str, Any]:
+    """What highdicom wants to know of the device that made an object, and of the object's text."""
+    return {
+        "manufacturer": SOFTWARE,
+        "manufacturer_model_name": SOFTWARE,
+        "software_versions": __version__,
+        "device_serial_number": weights_sha256,  # which of the devices of this model it was: that with these weights
+        "specific_character_set": "ISO_IR 192",
+    }
+
+
+def save_object(path: str | os.PathLike, made: Dataset, patient: Dataset) -> None:
+    """Write an object, whole, with patient and study from `source_headers`.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    made.update(patient)
+    with whole_file(path) as unfinished, without_validation():
+        made.save_as(unfinished)
 
 
 def derived_uid(*parts: str) -> str:

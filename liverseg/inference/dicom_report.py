@@ -26,14 +26,14 @@ from pydicom.sr.coding import Code
 
 from liverseg import __version__
 from liverseg.dicom import DicomSeries
-from liverseg.dicom_validation import without_validation
-from liverseg.files import whole_file
 from liverseg.inference.dicom_references import (
     LIVER_CODE,
     SOFTWARE,
     array_sha256,
     coded,
     derived_uid,
+    made_by,
+    save_object,
     source_headers,
 )
 from liverseg.inference.lesions import LesionMap, liver_ml
@@ -107,19 +107,13 @@ def write_measurement_report(
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
-        manufacturer=SOFTWARE,
-        manufacturer_model_name=SOFTWARE,
-        software_versions=__version__,
-        device_serial_number=weights_sha256,
+        **made_by(weights_sha256),
         series_description="liverseg: measurements, research",
-        specific_character_set="ISO_IR 192",
         is_complete=True,
         is_final=False,
         is_verified=False,
     )
-    report.update(patient)
-    with whole_file(path) as unfinished, without_validation():
-        report.save_as(unfinished)
+    save_object(path, report, patient)
 
 
 def _observer(weights_sha256: str) -> sr.ObservationContext:

@@ -15,14 +15,14 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from liverseg import __version__
 from liverseg.dicom import DicomSeries
-from liverseg.dicom_validation import without_validation
-from liverseg.files import whole_file
 from liverseg.inference.dicom_references import (
     LIVER_CODE,
     SOFTWARE,
     array_sha256,
     coded,
     derived_uid,
+    made_by,
+    save_object,
     source_headers,
 )
 from liverseg.inference.lesions import LesionMap
@@ -98,22 +98,16 @@ def write_dicom_seg(
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
-        manufacturer=SOFTWARE,
-        manufacturer_model_name=SOFTWARE,
-        software_versions=__version__,
-        device_serial_number=weights_sha256,  # which of the devices of this model it was: that with these weights
+        **made_by(weights_sha256),
         content_label="LIVER_LESIONS",
         content_description="Research result, not verified",
         series_description="liverseg: liver and lesions",
-        specific_character_set="ISO_IR 192",
         transfer_syntax_uid=ExplicitVRLittleEndian,
     )
     dimensions = derived_uid("dimensions", uid)
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
-    seg.update(patient)
-    with whole_file(path) as unfinished, without_validation():
-        seg.save_as(unfinished)
+    save_object(path, seg, patient)
     return True
 
 

@@ -17,9 +17,9 @@ from liverseg.inference.measure import own_slices
 from liverseg.labels import LESION, LIVER, Label
 from liverseg.volumes import Volume
 
-__all__ = ["key_slices", "write_preview"]
+__all__ = ["NOTICE", "WINDOW_HU", "key_slices", "write_preview"]
 
-_WINDOW_HU = (-160, 240)
+WINDOW_HU = (-160.0, 240.0)
 """The usual abdominal window: level 40, width 400."""
 _SLICES = 3
 _ROWS_TOLD = 6
@@ -27,7 +27,7 @@ _DOTS_PER_INCH = 110
 _PANEL_INCHES = 4.2
 _HEAD_INCHES = 0.6
 _FOOT_INCHES = 1.25
-_NOTICE = "Research only, not a medical device"
+NOTICE = "Research only, not a medical device"
 
 
 def key_slices(lesions: LesionMap, slices: int = _SLICES) -> list[int]:
@@ -78,7 +78,7 @@ def write_preview(
     grid = figure.add_gridspec(1, _SLICES, left=0.01, right=0.99, wspace=0.02, top=top, bottom=bottom)
     for place, index in enumerate(key_slices(lesions)):
         axes = figure.add_subplot(grid[0, place])
-        axes.imshow(hu[index], cmap="gray", vmin=_WINDOW_HU[0], vmax=_WINDOW_HU[1], aspect=row_mm / column_mm)
+        axes.imshow(hu[index], cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=row_mm / column_mm)
         _draw_outlines(axes, lesions, index, labels)
         axes.set_title(f"slice {numbers[index]}", color="white", fontsize=9, pad=4)
         for x, side, anchor in ((0.01, "R", "left"), (0.99, "L", "right")):
@@ -88,7 +88,7 @@ def write_preview(
     title = f"{case}   liver {liver_ml(lesions, volume.voxel_ml):.0f} ml, {counted}"
     # parse_math off: a file's name between dollar signs is no formula
     figure.text(0.01, 0.985, title, color="white", fontsize=12, va="top", parse_math=False)
-    figure.text(0.99, 0.985, _NOTICE, color="white", fontsize=10, va="top", ha="right")
+    figure.text(0.99, 0.985, NOTICE, color="white", fontsize=10, va="top", ha="right")
     told = "\n".join(_lines(table))
     figure.text(0.01, bottom - 0.1 / height, told, color="white", fontsize=8.5, va="top", family="monospace")
     _legend(figure, labels)

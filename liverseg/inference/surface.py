@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-import cc3d
 import numpy as np
 from scipy.spatial import cKDTree
 
-__all__ = ["LiverSurface"]
+from liverseg.inference.components import reached_from
 
-_FACE_NEIGHBOUR: Final = 6
+__all__ = ["LiverSurface"]
 
 
 class LiverSurface:
@@ -35,7 +32,9 @@ class LiverSurface:
                     beyond: list[slice | int] = [slice(None)] * 3
                     beyond[axis] = place
                     around[tuple(beyond)] = True
-        outside = _outside(around)
+        rim = np.ones(around.shape, bool)
+        rim[1:-1, 1:-1, 1:-1] = False
+        outside = reached_from(~around, rim)
         near = np.zeros_like(liver)
         for axis in range(3):
             for shift in (slice(None, -2), slice(2, None)):
@@ -57,14 +56,3 @@ class LiverSurface:
             return float("inf")
         found, _ = self._tree.query(voxels @ self._steps, workers=1)
         return float(found.min())
-
-
-def _outside(padded: np.ndarray) -> np.ndarray:
-    """What is no liver and can be reached by faces from the rim of the padded box."""
-    parts = cc3d.connected_components(~padded, connectivity=_FACE_NEIGHBOUR)
-    rim = np.ones(padded.shape, bool)
-    rim[1:-1, 1:-1, 1:-1] = False
-    reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
-    reached[np.unique(parts[rim])] = True
-    reached[0] = False
-    return reached[parts]

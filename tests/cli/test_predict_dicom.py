@@ -9,30 +9,14 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
-import torch
 from dicom_files import write_slice
 
 from liverseg.cli.main import main
 from liverseg.dicom_sources import choose_series, read_dicom_volume
 from liverseg.inference.writers import CASE_FILES
-from liverseg.labels import JOINT_LABELS, label_names
-from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 from liverseg.volumes import write_like
 
 DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    torch.manual_seed(2)
-    network = SEResUNet("small", out_channels=5)
-    path = tmp_path_factory.mktemp("weights") / "joint.safetensors"
-    record = WeightsRecord(
-        "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), label_names(JOINT_LABELS), "none", "ab" * 32,
-        0, {}, package_versions(),
-    )  # fmt: skip
-    export_weights(path, network.state_dict(), record)
-    return path
 
 
 @pytest.fixture

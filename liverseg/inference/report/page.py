@@ -20,16 +20,14 @@ import pandas as pd
 from liverseg.errors import LiversegError
 from liverseg.files import write_text
 from liverseg.inference.lesions import LesionMap
-from liverseg.inference.preview import write_preview
+from liverseg.inference.preview import NOTICE, WINDOW_HU, write_preview
 from liverseg.inference.report.lesion_rows import lesion_rows, swatch
-from liverseg.inference.report.shown_volume import WINDOW_HU, ShownVolume, ct_nifti, labels_nifti, shown_volume
+from liverseg.inference.report.shown_volume import ShownVolume, ct_nifti, labels_nifti, shown_volume
 from liverseg.inference.report.vendor import library_source, licences
 from liverseg.labels import LIVER, Label
 from liverseg.volumes import Volume
 
 __all__ = ["NOTICE", "report_html", "write_report"]
-
-NOTICE = "Research only, not a medical device"
 
 _TEMPLATE = Path(__file__).parent / "template"
 _HAND_OVER = (

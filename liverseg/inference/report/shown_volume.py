@@ -11,12 +11,10 @@ import numpy as np
 
 from liverseg.boxes import Box, bounding_box, enlarged, whole_box
 from liverseg.inference.lesions import LesionMap
+from liverseg.inference.preview import WINDOW_HU
 from liverseg.volumes import Volume
 
-__all__ = ["MARGIN_MM", "MOST_VOXELS", "WINDOW_HU", "ShownVolume", "ct_nifti", "labels_nifti", "shown_volume"]
-
-WINDOW_HU = (-160.0, 240.0)
-"""The usual abdominal window, level 40, width 400; as in the preview."""
+__all__ = ["MARGIN_MM", "MOST_VOXELS", "ShownVolume", "ct_nifti", "labels_nifti", "shown_volume"]
 
 MARGIN_MM = 20.0
 """Our choice: what lies next to the liver tells where one is."""
