@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Box", "bounding_box", "box_shape", "enlarged", "spread", "whole_box"]
+__all__ = ["Box", "bounding_box", "box_shape", "cut", "enlarged", "spread", "to_box", "to_volume", "whole_box"]
 
 Box = tuple[slice, slice, slice]
 """One slice with start and stop, both within the volume, for each axis."""
@@ -53,9 +53,34 @@ def enlarged(box: Box, by: Sequence[int], shape: Sequence[int]) -> Box:
 
 def spread(inside: np.ndarray, box: Box, shape: Sequence[int]) -> np.ndarray:
     """A volume of a shape that holds an array in its box, and 0 elsewhere."""
-    volume = np.zeros(tuple(shape), inside.dtype)
-    volume[box] = inside
-    return volume
+    return cut(inside, box, whole_box(shape))
+
+
+def cut(inside: np.ndarray, box: Box, wanted: Box) -> np.ndarray:
+    """What an array in its box has of another box of the volume, a new array; 0 where it does not reach."""
+    part = np.zeros(box_shape(wanted), inside.dtype)
+    first, second, third = (
+        slice(max(own.start, other.start), max(own.start, other.start, min(own.stop, other.stop)))
+        for own, other in zip(box, wanted, strict=True)
+    )
+    common = (first, second, third)
+    part[to_box(common, wanted)] = inside[to_box(common, box)]
+    return part
+
+
+def to_volume(inner: Box, box: Box) -> Box:
+    """A box given by its place in another one, by its place in the volume."""
+    return _shifted(inner, [side.start for side in box])
+
+
+def to_box(inner: Box, box: Box) -> Box:
+    """A box given by its place in the volume, by its place in another one around it."""
+    return _shifted(inner, [-side.start for side in box])
+
+
+def _shifted(box: Box, by: Sequence[int]) -> Box:
+    first, second, third = (slice(side.start + more, side.stop + more) for side, more in zip(box, by, strict=True))
+    return first, second, third
 
 
 def _extent(filled: np.ndarray) -> slice:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liverseg.boxes import bounding_box, box_shape, enlarged, spread, whole_box
+from liverseg.boxes import bounding_box, box_shape, cut, enlarged, spread, to_box, to_volume, whole_box
 
 
 @given(
@@ -63,3 +63,18 @@ def test_what_is_spread_lies_in_its_box_and_0_elsewhere():
     assert np.count_nonzero(volume) == 24
     assert box_shape(box) == inside.shape
     np.testing.assert_array_equal(spread(inside, whole_box((2, 3, 4)), (2, 3, 4)), inside)
+
+
+def test_a_part_of_another_box():
+    volume = np.zeros((6, 7, 8), np.uint8)
+    box = (slice(1, 4), slice(2, 6), slice(0, 5))
+    volume[box] = np.random.default_rng(0).integers(1, 200, (3, 4, 5))
+    for wanted in (
+        whole_box(volume.shape),
+        (slice(0, 3), slice(3, 7), slice(4, 8)),
+        (slice(4, 6), slice(0, 1), slice(5, 8)),
+    ):
+        np.testing.assert_array_equal(cut(volume[box], box, wanted), volume[wanted])
+    inner = (slice(2, 3), slice(2, 5), slice(1, 4))
+    assert to_volume(to_box(inner, box), box) == inner
+    np.testing.assert_array_equal(volume[box][to_box(inner, box)], volume[inner])

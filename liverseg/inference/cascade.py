@@ -1,9 +1,10 @@
 """The liver first, then its lesions: the paper's cascade with one network in two passes.
 
 The paper finds the liver with a network of its own and cuts the slices to it. Here the same network does both: a coarse
-pass looks at few slices at a lower resolution, and the fine pass at every voxel of the box around the liver found. That
-the network knows the liver at half its resolution is our observation, not the paper's; so the fine pass checks the box:
-where the liver reaches one of its sides, the box grows and what is new is computed, until it holds the whole liver.
+pass looks at few slices at a lower resolution, and the fine pass at every voxel around the liver found, in a window of
+its own for every few slices. That the network knows the liver at half its resolution is our observation, not the
+paper's; so the fine pass checks its windows: where the liver reaches a side of one, the window grows and is computed
+again, until they hold the whole liver.
 """
 
 from __future__ import annotations
@@ -15,17 +16,15 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
-from liverseg.boxes import Box, bounding_box, enlarged, whole_box
+from liverseg.boxes import Box, whole_box
 from liverseg.ct_check import bone_and_body
 from liverseg.inference.components import keep_largest_liver, largest_part, within_liver
 from liverseg.inference.inferer import SlabInferer
 from liverseg.inference.prediction import SlabPrediction, joined
-from liverseg.labels import LIVER
+from liverseg.inference.windows import Margin, beyond, widened, windows_around
 
 __all__ = ["LiverCascade"]
 
-_STRIDE: Final = 32
-"""Pixels the network halves five times: boxes of other sizes would be padded."""
 _MOST_BONE: Final = 0.08
 """Of the body in a liver's slices: three real trunks and three phantoms have 0.07 at most, a real head 0.10 or more."""
 _LEAST_TRUNK_CM2: Final = 400.0
@@ -34,7 +33,7 @@ _FEW: Final = 8
 
 
 class LiverCascade(Inferer):
-    """Labels a CT within the box around its liver; outside it is background.
+    """Labels a CT within windows around its liver; outside them is background.
 
     Args:
         slabs: runs the network over slices.
@@ -42,6 +41,8 @@ class LiverCascade(Inferer):
             it calls liver is kept.
         coarse_mm: pixels of about this size are looked at in the coarse pass.
         step_mm: distance of the slices it looks at. A liver is some 150 mm high.
+        window_mm: height of the fine pass's windows. On 16 phantoms, with a network that had not seen them, windows of
+            30 mm took 23 % less computing than one box (lesion Dice .636 against .640), of 15 mm 30 % less (.629).
         margin_mm: around the liver of the coarse pass, along rows and columns; along slices it is half a step.
 
     Raises:
@@ -54,14 +55,18 @@ class LiverCascade(Inferer):
         find_liver: bool = True,
         coarse_mm: float = 1.5,
         step_mm: float = 15.0,
+        window_mm: float = 30.0,
         margin_mm: float = 10.0,
     ) -> None:
-        if not min(coarse_mm, step_mm, margin_mm) > 0:
-            raise ValueError(f"coarse_mm {coarse_mm}, step_mm {step_mm}, margin_mm {margin_mm}; all must be above 0")
+        given = {"coarse_mm": coarse_mm, "step_mm": step_mm, "window_mm": window_mm, "margin_mm": margin_mm}
+        if not min(given.values()) > 0:
+            told = ", ".join(f"{name} {value}" for name, value in given.items())
+            raise ValueError(f"{told}; all must be above 0")
         self.slabs = slabs
         self.find_liver = find_liver
         self.coarse_mm = coarse_mm
         self.step_mm = step_mm
+        self.window_mm = window_mm
         self.margin_mm = margin_mm
 
     def __call__(
@@ -84,115 +89,81 @@ class LiverCascade(Inferer):
             args, kwargs: handed on to the network.
 
         Returns:
-            One liver with its lesions; an empty box where none was found.
+            One liver with its lesions, in the box that holds all windows; an empty box where none was found.
         """
-        if liver is not None:
-            seen = bounding_box(liver)
-            box = None if seen is None else self._with_margin(seen, spacing, inputs.shape)
-        elif not self.find_liver:
-            box = whole_box(inputs.shape)
-        else:
-            box = self._coarse(inputs, network, spacing)
-        if box is None:
+        with self.slabs.inference(network):
+            return self._found(inputs, network, *args, spacing=spacing, liver=liver, **kwargs)
+
+    def _found(
+        self,
+        inputs: torch.Tensor | np.ndarray,
+        network: Callable[..., Any],
+        *args: Any,
+        spacing: Sequence[float],
+        liver: np.ndarray | None,
+        **kwargs: Any,
+    ) -> SlabPrediction:
+        windows = self._windows(inputs, network, spacing, liver)
+        if not windows:
             return _nothing(inputs.shape)
-        if liver is None and self.find_liver and (reason := _as_in_a_head(inputs, box[0], spacing)):
+        slices = slice(windows[0][0].start, windows[-1][0].stop)
+        if liver is None and self.find_liver and (reason := _as_in_a_head(inputs, slices, spacing)):
             return _nothing(inputs.shape, reason)
 
-        def kept(found: SlabPrediction) -> SlabPrediction:
+        def computed(window: Box) -> SlabPrediction:
+            return self.slabs(inputs, network, *args, slice_mm=spacing[0], box=window, **kwargs)
+
+        def kept(parts: Sequence[SlabPrediction]) -> SlabPrediction:
+            found = joined(parts)
             if liver is None:
                 return keep_largest_liver(found)
             return within_liver(found, np.asarray(liver[found.box], bool))
 
-        found = self.slabs(inputs, network, *args, slice_mm=spacing[0], box=box, **kwargs)
-        times = 1
-        while (wider := self._wider(kept(found), spacing, times)) != found.box:
-            found = self._grown(found, wider, inputs, network, spacing, *args, **kwargs)
-            times *= 2  # a side that is reached again is far from the liver's end, and each step there costs a pass
-        return kept(found)
+        parts, margin = [computed(window) for window in windows], self._margin(spacing)
+        while True:
+            found = kept(parts)
+            wider = [widened(found, part.box, margin) for part in parts]
+            before, after = beyond(found, wider[0], wider[-1], margin)
+            if before is None and after is None and wider == [part.box for part in parts]:
+                return found
+            parts = [
+                *([computed(before)] if before else []),
+                *(part if window == part.box else computed(window) for part, window in zip(parts, wider, strict=True)),
+                *([computed(after)] if after else []),
+            ]
+            # a side that is reached again is far from the liver's end, and each step there costs a pass
+            margin = (2 * margin[0], 2 * margin[1], 2 * margin[2])
 
-    def _coarse(
-        self, inputs: torch.Tensor | np.ndarray, network: Callable[..., Any], spacing: Sequence[float]
-    ) -> Box | None:
-        """The box around the liver as seen on few slices, with its margin; None without a liver."""
-        depth = inputs.shape[0]
-        step = max(1, round(self.step_mm / spacing[0]))
+    def _windows(
+        self,
+        inputs: torch.Tensor | np.ndarray,
+        network: Callable[..., Any],
+        spacing: Sequence[float],
+        liver: np.ndarray | None,
+    ) -> list[Box]:
+        """Where the fine pass looks; nowhere without a liver."""
+        if liver is None and not self.find_liver:
+            return [whole_box(inputs.shape)]
+        depth, step, margin = inputs.shape[0], max(1, round(self.step_mm / spacing[0])), self._margin(spacing)
+        batch = self.slabs.batch_size
+        height = max(1, round(self.window_mm / spacing[0] / batch)) * batch  # full batches
+        if liver is not None:
+            return windows_around(liver, np.arange(depth), 1, height, margin, inputs.shape)
         slices = np.arange(min(step // 2, (depth - 1) // 2), depth, step)
         reduced = max(1, round(self.coarse_mm / min(spacing[1:])))
         for reduction in sorted({min(reduced, *inputs.shape[1:]), 1}, reverse=True):
-            mask = self.slabs.liver(inputs, network, slices, reduction, spacing[0])
-            box = bounding_box(largest_part(mask))
-            if box is not None:
-                seen, rows, columns = box
-                first, last = int(slices[seen.start]), int(slices[seen.stop - 1])
-                box = (slice(first, last + 1), _times(rows, reduction), _times(columns, reduction))
-                return self._with_margin(box, spacing, inputs.shape)
-        return None
+            seen = largest_part(self.slabs.liver(inputs, network, slices, reduction, spacing[0]))
+            windows = windows_around(seen, slices, reduction, height, margin, inputs.shape)
+            if windows:
+                return windows
+        return []
 
-    def _with_margin(self, box: Box, spacing: Sequence[float], shape: Sequence[int]) -> Box:
-        slices, *plane = enlarged(box, self._margin(spacing), shape)
-        rows, columns = (_to_stride(side, length) for side, length in zip(plane, shape[1:], strict=True))
-        return slices, rows, columns
-
-    def _margin(self, spacing: Sequence[float]) -> tuple[int, int, int]:
+    def _margin(self, spacing: Sequence[float]) -> Margin:
         along, rows, columns = (
             max(1, round(mm / edge))
             for mm, edge in zip((self.step_mm / 2, *[self.margin_mm] * 2), spacing, strict=True)
         )
         return along, rows, columns
-
-    def _wider(self, found: SlabPrediction, spacing: Sequence[float], times: int) -> Box:
-        """The box with so many margins beyond each side the liver reaches, as far as the volume goes."""
-        liver = bounding_box(found.inside >= LIVER)
-        if liver is None:
-            return found.box
-        sides = []
-        for at, own, more, length in zip(liver, found.box, self._margin(spacing), found.shape, strict=True):
-            start = max(0, own.start - times * more) if at.start == 0 else own.start
-            stop = min(length, own.stop + times * more) if at.stop == own.stop - own.start else own.stop
-            sides.append(slice(start, stop))
-        slices, rows, columns = sides
-        if (rows, columns) != found.box[1:]:
-            rows, columns = (
-                _to_stride(side, length) for side, length in zip((rows, columns), found.shape[1:], strict=True)
-            )
-        return slices, rows, columns
-
-    def _grown(
-        self,
-        found: SlabPrediction,
-        wider: Box,
-        inputs: torch.Tensor | np.ndarray,
-        network: Callable[..., Any],
-        spacing: Sequence[float],
-        *args: Any,
-        **kwargs: Any,
-    ) -> SlabPrediction:
-        """The prediction of a wider box; slices already seen with the same rows and columns are not computed again."""
-
-        def computed(start: int, stop: int) -> SlabPrediction:
-            box = (slice(start, stop), *wider[1:])
-            return self.slabs(inputs, network, *args, slice_mm=spacing[0], box=box, **kwargs)
-
-        slices, own = wider[0], found.box[0]
-        if wider[1:] != found.box[1:]:
-            return computed(slices.start, slices.stop)
-        parts = [found]
-        if slices.start < own.start:
-            parts.insert(0, computed(slices.start, own.start))
-        if slices.stop > own.stop:
-            parts.append(computed(own.stop, slices.stop))
-        return joined(parts)
-
-
-def _times(side: slice, factor: int) -> slice:
-    return slice(side.start * factor, side.stop * factor)
-
-
-def _to_stride(side: slice, length: int) -> slice:
-    """A side made longer, to both ends alike, until it is a multiple of the network's stride or the volume ends."""
-    wanted = min(length, -(-(side.stop - side.start) // _STRIDE) * _STRIDE)
-    start = min(max(0, (side.start + side.stop - wanted) // 2), length - wanted)
-    return slice(start, start + wanted)
 
 
 def _as_in_a_head(inputs: torch.Tensor | np.ndarray, slices: slice, spacing: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from liverseg.files import file_hash
 from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.failures import SomeCasesFailed, cause_in_words
+from liverseg.inference.lesions import seen_of_the_liver
 from liverseg.inference.record import RunFacts
 from liverseg.inference.statistics import write_statistics
 from liverseg.labels import result_labels
-from liverseg.networks import SEResUNet, load_weights
+from liverseg.networks import SEResUNet, load_weights, read_record
+from liverseg.networks.folding import fold_batch_norm
 
 __all__ = ["CaseEvaluator"]
 
@@ -38,7 +40,7 @@ class CaseEvaluator:
 
     Args:
         dataset: items with `image`, `case`, and after their transform `volume` and `warnings` (`ReadCTd`).
-        network: on `device`; its weights are loaded by `load_weights`, or by `run` where that was not called.
+        network: on `device`; its weights are loaded by `prepare`, or by `run` where that was not called.
         inferer: turns HU in axial order into a prediction.
         postprocessing: transform from `pred` to the `LesionMap` in `pred` and the table in `lesions`.
         writer: takes a computed case to its files.
@@ -74,9 +76,13 @@ class CaseEvaluator:
         self.progress = progress
         self.labels = result_labels(network.out_channels)
         self._facts: RunFacts | None = None
+        self._first: Future[dict[str, Any]] | None = None
 
-    def load_weights(self) -> RunFacts:
-        """Load the weights strictly, once; a config's `initialize` does so before anything is written.
+    def prepare(self) -> RunFacts:
+        """Load the weights strictly, once, and meanwhile read the first case.
+
+        A config's `initialize` does so before anything is written. The network is for inference alone from then on: its
+        batch norm is folded into its convolutions.
 
         Raises:
             LiversegError: if they are missing, damaged, foreign or of another network or input.
@@ -84,9 +90,17 @@ class CaseEvaluator:
         """
         if self._facts is None:
             precision = self.inferer.slabs.precision(self.device)
-            record = load_weights(self.network, self.weights, seen=self.inferer.slabs.seen)
-            self.network.eval()
-            self._facts = RunFacts(self.weights, file_hash(self.weights), record, self.device, precision, self.settings)
+            read_record(self.weights)  # a wrong path need not wait until the CT is read
+            aside = ThreadPoolExecutor(2, "prepare")
+            try:
+                self._first = aside.submit(self._read, 0)
+                digest = aside.submit(file_hash, self.weights)
+                record = load_weights(self.network, self.weights, seen=self.inferer.slabs.seen)
+                sha256 = digest.result()
+            finally:
+                aside.shutdown(wait=False)  # what fails need not wait for the CT
+            fold_batch_norm(self.network.eval())
+            self._facts = RunFacts(self.weights, sha256, record, self.device, precision, self.settings)
         return self._facts
 
     def run(self) -> None:
@@ -96,7 +110,7 @@ class CaseEvaluator:
             LiversegError: if every case failed; the one case's own error where there was but one.
             SomeCasesFailed: if part of them failed.
         """
-        facts = self.load_weights()
+        facts = self.prepare()
         names = [item["case"] for item in self.dataset.data]
         failed: list[str] = []
         bar = tqdm(total=len(names), unit="case", file=sys.stderr, disable=None if self.progress else True)
@@ -118,7 +132,7 @@ class CaseEvaluator:
             readers, writers = ThreadPoolExecutor(1, "read"), stack.enter_context(ThreadPoolExecutor(1, "write"))
             # what fails, or is interrupted, need not wait for the next CT
             stack.callback(readers.shutdown, wait=False, cancel_futures=True)
-            ahead = readers.submit(self._read, 0)
+            ahead, self._first = self._first or readers.submit(self._read, 0), None
             written: tuple[str, Future] | None = None
             for number, name in enumerate(names):
                 bar.set_description(name)
@@ -126,10 +140,10 @@ class CaseEvaluator:
                 if number + 1 < len(names):
                     ahead = readers.submit(self._read, number + 1)
                 if data is not None:
-                    data = settle(name, partial(self._compute, data))
+                    data = settle(name, partial(self._compute, name, data))
                 if written is not None:
                     settle(written[0], written[1].result)
-                written = None if data is None else (name, writers.submit(self._write, name, data, facts))
+                written = None if data is None else (name, writers.submit(self.writer, name, data, facts, self.labels))
                 bar.update()
             if written is not None:
                 settle(written[0], written[1].result)
@@ -146,7 +160,8 @@ class CaseEvaluator:
             data = dict(self.dataset[number])
         return {**data, "seconds": seconds}
 
-    def _compute(self, data: dict[str, Any]) -> dict[str, Any]:
+    def _compute(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
+        self.writer.check(name, data)
         seconds = data["seconds"]
         with _timed(seconds, "network"):
             spacing, liver = data["volume"].axial_spacing, data.get("liver")
@@ -154,14 +169,8 @@ class CaseEvaluator:
         warnings = [*data["warnings"], *data["pred"].warnings]
         with _timed(seconds, "lesions"):
             data = self.postprocessing(data)
-        if not data["pred"].inside.any():
-            warnings.append("no liver found")
+        warnings += seen_of_the_liver(data["pred"])
         return {**data, "warnings": warnings}
-
-    def _write(self, name: str, data: dict[str, Any], facts: RunFacts) -> None:
-        # the DICOM files are read once more here; of a case that fails before, they go with the rest of its data
-        with data.get("unpacked", nullcontext()):
-            self.writer(name, data, facts, self.labels)
 
     def _tell_failure(self, name: str, error: Exception) -> None:
         if os.environ.get("LIVERSEG_DEBUG"):

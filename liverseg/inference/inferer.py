@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -79,6 +80,15 @@ class SlabInferer(Inferer):
         dtype = low_precision(device, self.amp)
         return "float32" if dtype is None else str(dtype).removeprefix("torch.")
 
+    @contextmanager
+    def inference(self, network: Callable[..., Any]) -> Iterator[None]:
+        """Without gradients, in the wanted precision; weights are brought to it once for all that is computed within.
+
+        Whoever calls several times enters it around all of the calls.
+        """
+        with torch.inference_mode(), autocast(_device_of(network), self.amp):
+            yield
+
     def __call__(
         self,
         inputs: torch.Tensor | np.ndarray,
@@ -107,10 +117,11 @@ class SlabInferer(Inferer):
         labels = np.empty(box_shape(box), np.uint8)
         probabilities = []
         slices = np.arange(box[0].start, box[0].stop)
-        for middles, logits in self._logits(volume, network, slices, box[1:], 1, slice_mm, *args, **kwargs):
-            best = logits.argmax(dim=1)
-            labels[middles[0] - slices[0] : middles[-1] - slices[0] + 1] = best.to(torch.uint8).cpu().numpy()
-            probabilities.append(_types_given_lesion(logits, best, self.type_temperature))
+        with self.inference(network):
+            for middles, logits in self._logits(volume, network, slices, box[1:], 1, slice_mm, *args, **kwargs):
+                best = logits.argmax(dim=1)
+                labels[middles[0] - slices[0] : middles[-1] - slices[0] + 1] = best.to(torch.uint8).cpu().numpy()
+                probabilities.append(_types_given_lesion(logits, best, self.type_temperature))
         depth, rows, columns = volume.shape
         return SlabPrediction(labels, np.concatenate(probabilities), box, (depth, rows, columns))
 
@@ -137,8 +148,9 @@ class SlabInferer(Inferer):
         """
         volume = _one_volume(inputs)
         plane = (slice(0, volume.shape[1]), slice(0, volume.shape[2]))
-        maps = self._logits(volume, network, np.asarray(slices), plane, reduction, slice_mm)
-        return np.concatenate([(logits.argmax(dim=1) >= LIVER).cpu().numpy() for _, logits in maps])
+        with self.inference(network):
+            maps = self._logits(volume, network, np.asarray(slices), plane, reduction, slice_mm)
+            return np.concatenate([(logits.argmax(dim=1) >= LIVER).cpu().numpy() for _, logits in maps])
 
     def _logits(
         self,
@@ -151,9 +163,8 @@ class SlabInferer(Inferer):
         *args: Any,
         **kwargs: Any,
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Batch by batch the numbers of the middle slices and their logits."""
-        parameter = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
-        device = torch.device("cpu") if parameter is None else parameter.device
+        """Batch by batch the numbers of the middle slices and their logits, to be gone through within `inference`."""
+        device = _device_of(network)
         if self.slab_spacing_mm is None:
             slice_mm = 1.0
         elif slice_mm is None:
@@ -166,14 +177,16 @@ class SlabInferer(Inferer):
             adjacent = numbers[-1] - numbers[0] < len(numbers)  # and no copy is needed to take them out
             cut = volume[(slice(None), *plane)]
             own = cut[numbers[0] : numbers[-1] + 1] if adjacent else cut[numbers]
-            with torch.inference_mode():
-                seen = self.hu_window(_as_tensor(own).to(device, non_blocking=True))
-                if reduction > 1:
-                    seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
-                slabs = seen[torch.from_numpy(places.reshape(needed.shape)).to(device)]
-                with autocast(device, self.amp):
-                    logits = network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
-            yield middles, logits
+            seen = self.hu_window(_as_tensor(own).to(device, non_blocking=True))
+            if reduction > 1:
+                seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
+            slabs = seen[torch.from_numpy(places.reshape(needed.shape)).to(device)]
+            yield middles, network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+
+
+def _device_of(network: Callable[..., Any]) -> torch.device:
+    parameter = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
 
 
 def _one_volume(inputs: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:

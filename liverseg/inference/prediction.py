@@ -1,4 +1,4 @@
-"""What a network says of a volume, kept for the box it looked at."""
+"""What a network says of a volume, kept for the box that holds all it looked at."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from liverseg.boxes import Box, box_shape, spread, whole_box
+from liverseg.boxes import Box, box_shape, spread, to_box, whole_box
 from liverseg.labels import LESION
 
 __all__ = ["SlabPrediction", "joined"]
@@ -24,6 +24,7 @@ class SlabPrediction:
         box: where `inside` lies in the volume; by default it is all of it.
         shape: of the volume, (slice, row, column).
         warnings: what a reader of the result should know, one sentence each.
+        liver: true in the liver of a mask from elsewhere, shape of `inside`; None where the network found the liver.
 
     Raises:
         ValueError: if there is not one row of probabilities a lesion voxel, or `inside` is not of the box's shape.
@@ -34,6 +35,7 @@ class SlabPrediction:
     box: Box = None  # type: ignore[assignment]  # filled in below
     shape: tuple[int, int, int] = None  # type: ignore[assignment]
     warnings: tuple[str, ...] = ()
+    liver: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.box is None:
@@ -61,11 +63,20 @@ class SlabPrediction:
 
 
 def joined(parts: Sequence[SlabPrediction]) -> SlabPrediction:
-    """Predictions of boxes that follow each other slice by slice, from the feet up, as one."""
-    slices, rows, columns = parts[0].box
-    return SlabPrediction(
-        np.concatenate([part.inside for part in parts]),
-        np.concatenate([part.type_probabilities for part in parts]),  # C order begins with the slice
-        (slice(slices.start, parts[-1].box[0].stop), rows, columns),
-        parts[0].shape,
+    """Predictions of boxes that follow each other along the slices, as one of the box that holds them all.
+
+    Boxes may differ in rows and columns; what is in none of them is background.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    boxes = [part.box for part in parts]
+    first, second, third = (
+        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in range(3)
     )
+    whole = (first, second, third)
+    inside = np.zeros(box_shape(whole), np.uint8)
+    for part in parts:
+        inside[to_box(part.box, whole)] = part.inside
+    # C order begins with the slice, so that each part's rows stay together and in their own order
+    rows = np.concatenate([part.type_probabilities for part in parts])
+    return SlabPrediction(inside, rows, whole, parts[0].shape)

@@ -145,3 +145,49 @@ def test_a_lesion_that_sticks_out_of_a_mask_is_kept_whole():
 def test_impossible_distances_are_refused():
     with pytest.raises(ValueError, match="must be above 0"):
         LiverCascade(slabs(), step_mm=0)
+
+
+def test_a_lobe_that_the_coarse_pass_saw_on_one_slice_alone_is_kept_whole():
+    hu = np.full((60, 128, 160), -1000, np.int16)
+    hu[10:50, 40:70, 30:60] = 110
+    hu[34:36, 40:70, 60:80] = 110  # joins the lobe to the rest
+    hu[20:36, 40:70, 80:110] = 110
+    hu[24:30, 50:54, 90:100] = 180
+
+    class Forgetful(SlabInferer):
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+            mask[slices < 32, :, 70:] = False
+            return mask
+
+    found = LiverCascade(Forgetful(amp=False))(hu, Counting(), spacing=(3.0, 1.5, 1.5))
+    np.testing.assert_array_equal(found.labels > 0, hu > 0)
+    np.testing.assert_array_equal(found.labels == 3, hu == 180)
+
+
+def test_a_lesion_that_fills_a_gap_of_the_mask_is_kept():
+    hu = np.full((60, 128, 160), -1000, np.int16)
+    hu[10:50, 40:70, 30:60] = 110
+    hu[24:36, 40:70, 30:60] = 180
+    found = LiverCascade(slabs())(hu, Counting(), spacing=(3.0, 1.5, 1.5), liver=hu == 110)
+    np.testing.assert_array_equal(found.labels == 3, hu == 180)
+
+
+def test_types_of_a_lesion_across_windows_are_in_order():
+    """Lesion voxels of different HU get rows that differ, some in windows put before the first one."""
+    hu = body(radii=(28, 30, 30), lesion=110)
+    random = np.random.default_rng(0)
+    hu[8:50, 55:66, 55:66] = random.integers(150, 200, (42, 11, 11))
+
+    class UpperHalf(SlabInferer):
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+            mask[slices < 30] = False
+            return mask
+
+    soft = {"amp": False, "type_temperature": 200.0}
+    whole = keep_largest_liver(SlabInferer(**soft)(hu, Counting()))
+    found = LiverCascade(UpperHalf(**soft))(hu, Counting(), spacing=(3.0, 1.5, 1.5))
+    np.testing.assert_array_equal(found.labels, whole.labels)
+    assert len(np.unique(whole.type_probabilities[:, 1])) > 20
+    np.testing.assert_allclose(found.type_probabilities, whole.type_probabilities, atol=1e-6)

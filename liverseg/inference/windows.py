@@ -1,0 +1,123 @@
+"""Where the fine pass looks: a window for every few slices, as the liver's cross-section changes from top to bottom.
+
+One box around the whole liver is mostly not liver: its dome and its tip are much smaller than its middle. Windows are
+boxes that follow each other along the slices without a gap, in the order of `Volume.axial`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from liverseg.boxes import Box, bounding_box, enlarged, to_box, to_volume
+from liverseg.inference.prediction import SlabPrediction
+from liverseg.labels import LIVER
+
+__all__ = ["Margin", "beyond", "widened", "windows_around"]
+
+Margin = tuple[int, int, int]
+"""Voxels along slices, rows and columns."""
+
+_STRIDE: Final = 32
+"""Pixels the network halves five times: windows of other sizes would be padded."""
+
+
+def windows_around(
+    seen: np.ndarray, slices: np.ndarray, reduction: int, height: int, margin: Margin, shape: Sequence[int]
+) -> list[Box]:
+    """Windows around a liver known on all slices or on some; none where it is on none of them.
+
+    A window holds the liver as it is on its own slices; between those that were looked at, as it is on both of the next
+    ones.
+
+    Args:
+        seen: true in the liver, shape (slices looked at, rows / reduction, columns / reduction).
+        slices: numbers of the slices looked at, rising.
+        reduction: so many pixels along rows and columns are one of `seen`.
+        height: slices of a window; the last one may have fewer, and neighbours of the same rows and columns become one.
+        margin: around the liver; along the slices below the first and above the last one with liver.
+        shape: of the volume.
+    """
+    known = np.flatnonzero(seen.any(axis=(1, 2)))
+    if not len(known):
+        return []
+    numbers = slices[known]
+    first = max(0, int(numbers[0]) - margin[0])
+    end = min(int(shape[0]), int(numbers[-1]) + 1 + margin[0])
+    windows: list[Box] = []
+    for start in range(first, end, height):
+        stop = min(start + height, end)
+        below = max(0, int(np.searchsorted(numbers, start, "right")) - 1)
+        above = min(len(numbers) - 1, int(np.searchsorted(numbers, stop - 1, "left")))
+        liver = np.any(seen[known[below : above + 1]], axis=0)
+        rows, columns = (_times(_extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
+        _, *plane = enlarged((slice(start, stop), rows, columns), margin, shape)
+        rows, columns = (_to_stride(side, length) for side, length in zip(plane, shape[1:], strict=True))
+        if windows and windows[-1][1:] == (rows, columns):
+            start = windows.pop()[0].start
+        windows.append((slice(start, stop), rows, columns))
+    return windows
+
+
+def widened(found: SlabPrediction, window: Box, margin: Margin) -> Box:
+    """A window with a margin more at each side of its rows and columns that the liver reaches.
+
+    The liver on the slices before and behind counts as well: where it goes on beside the window, in rows and columns
+    that only the neighbour looks at, the window would cut it off.
+
+    Args:
+        found: what was found in all windows.
+        window: one of them.
+        margin: how much more, as far as the volume goes.
+    """
+    slices, whole = window[0], found.box
+    near = (slice(max(whole[0].start, slices.start - 1), min(whole[0].stop, slices.stop + 1)), *whole[1:])
+    liver = bounding_box(found.inside[to_box(near, whole)] >= LIVER)
+    if liver is None:
+        return window
+    plane = []
+    for at, own, more, length in zip(to_volume(liver, near)[1:], window[1:], margin[1:], found.shape[1:], strict=True):
+        start = max(0, at.start - more) if at.start <= own.start else own.start
+        stop = min(length, at.stop + more) if at.stop >= own.stop else own.stop
+        plane.append(slice(min(start, own.start), max(stop, own.stop)))
+    if tuple(plane) == window[1:]:
+        return window
+    rows, columns = (_to_stride(side, length) for side, length in zip(plane, found.shape[1:], strict=True))
+    return slices, rows, columns
+
+
+def beyond(found: SlabPrediction, first: Box, last: Box, margin: Margin) -> tuple[Box | None, Box | None]:
+    """Windows for the slices before the first and behind the last one, where the liver reaches those.
+
+    Args:
+        found: what was found in all windows.
+        first: the first of them.
+        last: the last of them.
+        margin: how many slices more, as far as the volume goes.
+    """
+    liver = bounding_box(found.inside >= LIVER)
+    own, depth = found.box[0], found.shape[0]
+    before = after = None
+    if liver is not None and liver[0].start == 0 and own.start > 0:
+        before = (slice(max(0, own.start - margin[0]), own.start), first[1], first[2])
+    if liver is not None and liver[0].stop == own.stop - own.start and own.stop < depth:
+        after = (slice(own.stop, min(depth, own.stop + margin[0])), last[1], last[2])
+    return before, after
+
+
+def _extent(filled: np.ndarray) -> slice:
+    found = np.flatnonzero(filled)
+    return slice(int(found[0]), int(found[-1]) + 1)
+
+
+def _times(side: slice, factor: int) -> slice:
+    return slice(side.start * factor, side.stop * factor)
+
+
+def _to_stride(side: slice, length: int) -> slice:
+    """A side made longer, to both ends alike, until it is a multiple of the network's stride or the volume ends."""
+    wanted = min(length, -(-(side.stop - side.start) // _STRIDE) * _STRIDE)
+    start = min(max(0, (side.start + side.stop - wanted) // 2), length - wanted)
+    return slice(start, start + wanted)
