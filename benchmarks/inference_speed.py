@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from liverseg.boxes import bounding_box, box_shape
 from liverseg.bundle_commands import bundle_command
 from liverseg.cli.main import main as liverseg
+from liverseg.doctor import examine, in_words
 from liverseg.inference import find_bundle
 from liverseg.networks import SEResUNet
 from liverseg.phantom.patient import Coverage, make_phantom
@@ -149,9 +151,9 @@ def best_rate() -> float:
     return best
 
 
-def liver_dice(folder: Path, labels: Path) -> float:
-    """Of a label map on the CT's own grid."""
-    truth, found = (np.asarray(nib.load(path).dataobj) > 0 for path in (folder / "truth.nii.gz", labels))
+def dice(folder: Path, labels: Path, least: int) -> float:
+    """Dice of all labels from a least one on, of a label map on the CT's own grid."""
+    truth, found = (np.asarray(nib.load(path).dataobj) >= least for path in (folder / "truth.nii.gz", labels))
     return 2 * float((truth & found).sum()) / float(truth.sum() + found.sum())
 
 
@@ -177,21 +179,32 @@ def measure(folder: Path, rounds: int) -> None:
             if name != "conventional MONAI" or number % 2 == 0:
                 runs[name].append(timed(command))
                 print(f"round {number + 1}: {name} {runs[name][-1].seconds:.1f} s", file=sys.stderr, flush=True)
-    ours = statistics.median(run.seconds for run in runs["liverseg predict"])
-    print(f"{'':40} seconds   of ours   peak MB")
-    for name, found in runs.items():
-        seconds = statistics.median(run.seconds for run in found)
-        memory = statistics.median(run.memory_mb for run in found)
-        print(f"{name:40} {seconds:7.1f}   {seconds / ours:7.2f}   {memory:7.0f}")
+    facts = examine()
+    print(in_words({chapter: facts[chapter] for chapter in ("software", "processor")}))
+    for name, command in lines.items():
+        print(f"{name}: {shlex.join(map(str, command))}")
+    one, conventional, two, short, imports = (
+        statistics.median(run.seconds for run in found) for found in runs.values()
+    )
     lowest = statistics.median(one["seconds"] for one in floors)
     rate = statistics.median(one["rate"] for one in floors)
-    print(f"{'floor':40} {lowest:7.1f}   {lowest / ours:7.2f}")
-    print(f"{rate / 1e9:.0f} GFLOP/s, {floors[0]['operations'] / 1e12:.2f} TFLOP in the liver's box")
-    stages = json.loads((folder / "ours" / "ct" / "record.json").read_text())["seconds"]
-    print("stages of the last run:", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()))
-    conventional = next((folder / "conventional").rglob("*.nii.gz"))
-    for name, labels in (("ours", folder / "ours" / "ct" / "labels.nii.gz"), ("conventional", conventional)):
-        print(f"liver Dice, {name}: {liver_dice(folder, labels):.3f}")
+    for name, found in runs.items():
+        seconds, memory = ([getattr(run, what) for run in found] for what in ("seconds", "memory_mb"))
+        listed = " ".join(f"{value:.1f}" for value in seconds)
+        print(f"{name}: {statistics.median(seconds):.1f} s ({listed}), {statistics.median(memory):.0f} MB")
+    operations = floors[0]["operations"] / 1e12
+    print(f"floor: {lowest:.1f} s, {rate / 1e9:.0f} GFLOP/s, {operations:.2f} TFLOP in the liver's box")
+    print(f"conventional / ours {conventional / one:.2f}, wanted >= 12")
+    print(f"ours / floor {one / lowest:.2f}, wanted <= 1.8")
+    print(f"start-up / imports {short / imports:.2f}, wanted <= 1.5")
+    print(f"a second CT {two - one:.1f} s; one less start-up {one - short:.1f} s, wanted no more")
+    record = json.loads((folder / "ours" / "ct" / "record.json").read_text(encoding="utf-8"))
+    print(
+        "stages of the last run:", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in record["seconds"].items())
+    )
+    other = next((folder / "conventional").rglob("*.nii.gz"))
+    for name, labels in (("ours", folder / "ours" / "ct" / "labels.nii.gz"), ("conventional", other)):
+        print(f"Dice, {name}: liver {dice(folder, labels, 1):.3f}, lesions {dice(folder, labels, 2):.3f}")
 
 
 def memory(folder: Path) -> None:

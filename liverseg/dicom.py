@@ -182,7 +182,7 @@ def _text(reader: sitk.ImageFileReader, tag: str) -> str:
         raw.encode("utf-8")
     except UnicodeEncodeError:  # bytes that are no UTF-8 cannot be printed; most are Latin-1
         raw = raw.encode("utf-8", "surrogateescape").decode("latin-1")
-    return " ".join(raw.replace("\0", " ").split())
+    return " ".join("".join(one if one.isprintable() else " " for one in raw).split())
 
 
 def _numbers(reader: sitk.ImageFileReader, tag: str, count: int) -> np.ndarray:
@@ -281,17 +281,16 @@ def _even_step(folder: Path, slices: list[_Slice], along: np.ndarray) -> float:
 
 def _voxels(slices: list[_Slice]) -> np.ndarray:
     """Voxels as (column, row, slice)."""
-    planes = []
-    for one in slices:
+    bounds = np.iinfo(np.int16)
+    volume = np.empty((*slices[0].size[:2], len(slices)), np.int16, order="F")
+    for number, one in enumerate(slices):
         try:
-            plane = sitk.GetArrayFromImage(_reader(one.path).Execute())
+            plane = sitk.GetArrayFromImage(_reader(one.path).Execute()).reshape(one.size[1], one.size[0])
         except RuntimeError as error:
             raise LiversegError(f"{one.path}: its pixels cannot be read; copy or export it again") from error
-        planes.append(plane.reshape(one.size[1], one.size[0]))
-    bounds = np.iinfo(np.int16)
-    fit = all(p.dtype.kind in "iu" and p.min() >= bounds.min and p.max() <= bounds.max for p in planes)
-    volume = np.empty((*slices[0].size[:2], len(planes)), np.int16 if fit else np.float32, order="F")
-    for number, plane in enumerate(planes):
+        fits = plane.dtype.kind in "iu" and plane.min() >= bounds.min and plane.max() <= bounds.max
+        if volume.dtype == np.int16 and not fits:
+            volume = volume.astype(np.float32)
         volume[:, :, number] = plane.T
     return volume
 

@@ -62,7 +62,8 @@ def choose_series(folder: str | os.PathLike, series: str | None = None) -> Dicom
     studies = {(str(own.get("PatientID")), str(own.get("StudyInstanceUID"))) for own in tags}
     if len(studies) > 1:
         raise LiversegError(
-            f"{folder}: {len(studies)} studies in it, {_list(scans)}; give the folder of one, or name one series"
+            f"{folder}: {len(studies)} studies in it, {_list(scans)}; give the folder of one, or name a series with "
+            "--series"
         )
     if not usable:
         told = ", ".join(f"{_told(one)} {fault}" for one, fault in zip(scans[:_LISTED], faults, strict=False))
@@ -71,7 +72,8 @@ def choose_series(folder: str | os.PathLike, series: str | None = None) -> Dicom
     longest = [one for one in usable if len(one.files) == most]
     if len(longest) > 1:
         raise LiversegError(
-            f"{folder}: {len(longest)} series of most slices, {_list(longest)}; name one, or its folder"
+            f"{folder}: {len(longest)} series of most slices, {_list(longest)}; name one with --series, or give its "
+            "folder"
         )
     return longest[0]
 
@@ -108,7 +110,7 @@ def _named(folder: Path, series: str, scans: Sequence[DicomSeries], usable: Sequ
             if fault:
                 raise LiversegError(f"{folder}: {_told(meant[0])} {fault}; name an axial series of {_list(usable)}")
             return meant[0]
-    raise LiversegError(f"{folder}: no CT series {asked}; there are {_list(scans)}")
+    raise LiversegError(f"{folder}: --series {asked}: no such CT series; there are {_list(scans)}")
 
 
 def _list(series: Sequence[DicomSeries]) -> str:

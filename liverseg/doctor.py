@@ -60,9 +60,10 @@ def _software() -> dict[str, Any]:
 
 def _processor() -> dict[str, Any]:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = _container_cores()
     return {
         "model": _cpu_model(),
-        "cores usable": count,
+        "cores usable": f"{count}, {quota:.1f} in this container" if quota and count and quota < count else count,
         "threads of torch": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "precision": "bfloat16" if low_precision("cpu") else "float32, for want of bfloat16 instructions",
@@ -133,6 +134,15 @@ def _memory() -> str:
     limit = _container_limit()
     told = f"{total / _GIB:.1f} GiB"
     return f"{told}, {limit / _GIB:.1f} GiB in this container" if limit and limit < total else told
+
+
+def _container_cores() -> float | None:
+    """Cores' worth of time a container may use, by its control group; None where there is no limit."""
+    try:
+        time, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        return int(time) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):  # "max" is no number
+        return None
 
 
 def _container_limit() -> int | None:

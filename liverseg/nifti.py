@@ -70,7 +70,13 @@ class StoredVoxels:
         if (slope, inter) != (1.0, 0.0):
             whole = array.dtype.kind in "iu" and array.dtype.itemsize <= 2 and slope.is_integer() and inter.is_integer()
             if whole and max(abs(slope), abs(inter)) < 2**14:
-                array = array.astype(np.int32) * np.int32(slope) + np.int32(inter)
+                ends = [int(end(initial=0)) * int(slope) + int(inter) for end in (array.min, array.max)]
+                bounds = np.iinfo(np.int16)
+                narrow = bounds.min <= min(ends) and max(ends) <= bounds.max
+                array = array.astype(np.int16 if narrow else np.int32)
+                # whole numbers wrap around: a product that does not fit is right again after the sum, which does
+                array *= array.dtype.type(slope)
+                array += array.dtype.type(inter)
             else:
                 array = array.astype(np.float32) * np.float32(slope) + np.float32(inter)
         return array.astype(np.float32) if array.dtype == np.float64 else array

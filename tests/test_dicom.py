@@ -63,6 +63,18 @@ def test_fractions_are_kept_as_float(tmp_path):
     np.testing.assert_array_equal(array, volume.transpose(2, 1, 0) + (1024 - 102.5))
 
 
+def test_slices_before_the_first_fraction_are_kept(tmp_path):
+    volume = stack(slices=4)
+    write_series(tmp_path, volume)
+    middle = sorted(find_series(tmp_path)[0].files)[2]
+    place = find_series(tmp_path)[0].files.index(middle)
+    patch(middle, b"-1024 ", b"-102.5")
+    expected = volume.transpose(2, 1, 0).astype(np.float32)
+    expected[:, :, place] += 1024 - 102.5
+    array, _ = read_series(tmp_path)
+    np.testing.assert_array_equal(array, expected)
+
+
 def test_one_slice_takes_its_thickness(tmp_path):
     array, affine = read_series(write_series(tmp_path / "ct", stack(slices=1)))
     assert array.shape == (5, 4, 1)

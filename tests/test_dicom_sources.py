@@ -58,11 +58,14 @@ def test_a_description_is_told_by_its_words(study):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("venous", r"no CT series venous; there are Arterial \(3 slices, 1\.2\.32, in arterial\), Coronal \(9 slices"),
+        (
+            "venous",
+            r"--series venous: no such CT series; there are Arterial \(3 slices, 1\.2\.32, in arterial\), Coronal",
+        ),
         ("Coronal", r"Coronal \(9 slices, 1\.2\.33, in coronal\) leans 90 degrees from axial; name an axial series of"),
         ("35", r"Arterial \(1 slice, 1\.2\.35, in scout\) is a localiser"),
-        ("Hidden", "no CT series Hidden"),
-        ("Mask", "no CT series Mask"),
+        ("Hidden", "--series Hidden: no such CT series"),
+        ("Mask", "--series Mask: no such CT series"),
         ("", "an empty name of a series"),
     ],
 )
@@ -165,7 +168,9 @@ def test_several_studies_are_not_one_case(tag, tmp_path):
             header = pydicom.dcmread(path)
             setattr(header, tag, f"1.{number}")
             header.save_as(path)
-    with pytest.raises(LiversegError, match=r"2 studies in it, .*; give the folder of one, or name one series"):
+    with pytest.raises(
+        LiversegError, match=r"2 studies in it, .*; give the folder of one, or name a series with --series"
+    ):
         choose_series(tmp_path)
     assert len(choose_series(tmp_path, "1.2.2").files) == 4
     assert len(choose_series(tmp_path / "1").files) == 3

@@ -169,3 +169,22 @@ def test_case_names():
     assert case_name("/a/b.c/volume-3.nii.gz") == "volume-3"
     assert case_name("CT.NII") == "CT"
     assert case_name("scan.1.nii") == "scan.1"
+
+
+@pytest.mark.parametrize(
+    ("stored", "slope", "inter", "kind"),
+    [
+        (np.array([0, 40000, 48000], np.uint16), 1, -16000, np.int16),  # beyond int16 before the sum
+        (np.array([0, 20000, 24000], np.int16), 2, -16383, np.int16),
+        (np.array([0, 50000], np.uint16), 1, -16000, np.int32),
+        (np.array([-3, 0, 255], np.int16), -7, 12, np.int16),
+    ],
+)
+def test_whole_scalings_keep_whole_numbers(stored, slope, inter, kind, tmp_path):
+    image = nib.Nifti1Image(stored.reshape(-1, 1, 1), np.eye(4))
+    image.header.set_slope_inter(slope, inter)
+    nib.save(image, tmp_path / "ct.nii.gz")
+    found = read_volume(tmp_path / "ct.nii.gz").array
+    expected = stored.astype(np.int64) * slope + inter
+    assert found.dtype == kind
+    np.testing.assert_array_equal(found.ravel(), expected)

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--batch-size", type=int, help="slices computed at a time (default: the bundle's)")
+    parser.add_argument("--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: where it is quick)")
     parser.add_argument(
         "--liver",
         help="auto: found first (default); none: all of the CT is computed; or a mask, or a folder of masks named as "
@@ -32,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--min-lesion-ml", type=float, help="smaller lesions are left out (default: the bundle's)")
     parser.add_argument(
-        "--min-confidence", type=float, help="lesions whose likeliest type is less likely are indeterminate"
+        "--min-confidence",
+        type=float,
+        help="lesions whose likeliest type is less likely are indeterminate (default: the bundle's)",
     )
     parser.add_argument("--series", help="which DICOM series: UID or description (default: axial CT, most slices)")
     parser.add_argument(
@@ -48,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=some_path, help="another folder of the joint bundle")
 
 
+def _liver(given: str | None) -> str | None:
+    """A word as it is; of a path the absolute one, which no config takes for an expression."""
+    return given if given is None or given.strip().lower() in ("", "auto", "none") else os.path.abspath(given)
+
+
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the verb; returns its exit code."""
     if args.debug:
@@ -59,7 +67,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         bundle=args.bundle,
         device=args.device,
         batch_size=args.batch_size,
-        liver=args.liver if args.liver in (None, "", "auto", "none") else os.path.abspath(args.liver),
+        amp=args.amp,
+        liver=_liver(args.liver),
         min_lesion_ml=args.min_lesion_ml,
         min_confidence=args.min_confidence,
         series=args.series,

@@ -8,20 +8,29 @@ import time
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from tqdm import tqdm
 
-from liverseg.dicom import DicomSeries
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.inference.preview import write_preview
-from liverseg.inference.record import RunFacts, case_record, facts_in_words, lesions_by_type
+from liverseg.inference.record import RunFacts, case_record, facts_in_words, lesions_by_type, series_in_words
 from liverseg.inference.report import write_report
-from liverseg.inference.writers import RECORD, write_case_files, write_json, write_table_csv, write_table_json
+from liverseg.inference.writers import (
+    RECORD,
+    refuse_another_input,
+    write_case_files,
+    write_json,
+    write_table_csv,
+    write_table_json,
+)
 from liverseg.labels import Label
 from liverseg.volumes import Volume, write_box_like
+
+if TYPE_CHECKING:
+    from liverseg.inference.dicom_references import SeriesReference
 
 __all__ = ["CaseWriter"]
 
@@ -29,27 +38,34 @@ __all__ = ["CaseWriter"]
 class CaseWriter:
     """Writes a computed case to `<output_dir>/<case>/` and tells in a line what was found.
 
+    A case that came as DICOM also gets `segmentation.dcm`, if there is a liver, and `measurements.dcm`, unless
+    `ReadCTd` was told that no DICOM comes out.
+
     Args:
         output_dir: the cases' folders are made in it.
         preview: draw `preview.png`.
-        dicom: of a CT that came as DICOM also write `segmentation.dcm`, if there is a liver, and `measurements.dcm`.
         report: write `report.html`, a page of some megabytes with a viewer.
     """
 
-    def __init__(
-        self, output_dir: str | os.PathLike, preview: bool = True, dicom: bool = True, report: bool = False
-    ) -> None:
+    def __init__(self, output_dir: str | os.PathLike, preview: bool = True, report: bool = False) -> None:
         self.output_dir = Path(str(output_dir)).absolute()
         self.preview = preview
-        self.dicom = dicom
         self.report = report
+
+    def check(self, name: str, data: Mapping[str, Any]) -> None:
+        """Refuse a case whose folder holds the results of another CT, before it is computed.
+
+        Raises:
+            LiversegError: from `refuse_another_input`.
+        """
+        refuse_another_input(self.output_dir / name, data["input"])
 
     def __call__(self, name: str, data: Mapping[str, Any], facts: RunFacts, labels: tuple[Label, ...]) -> None:
         """Write a case.
 
         Args:
             name: the case's.
-            data: `volume`, `input`, `series` where it came as DICOM, the `LesionMap` in `pred`, the table in `lesions`,
+            data: `volume`, `input`, `reference` for DICOM results, the `LesionMap` in `pred`, the table in `lesions`,
                 `warnings`, and `seconds` by stage, which get those of writing.
             facts: what all cases of the run share.
             labels: label table of the results.
@@ -67,8 +83,8 @@ class CaseWriter:
             write_json(path, {**record, "seconds": rounded, "warnings": data["warnings"]})
 
         files = self._files(name, volume, lesions, table, labels)
-        if self.dicom and "series" in data:
-            files |= _dicom_files(data["series"], volume, lesions, table, labels, facts, data["warnings"])
+        if "reference" in data:
+            files |= _dicom_files(data["reference"], volume, lesions, table, labels, facts, data["warnings"])
         if self.report:
             told = {"Liver": f"{liver_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
             told |= facts_in_words(facts, data["input"], volume, seconds)
@@ -85,6 +101,8 @@ class CaseWriter:
         write_case_files(self.output_dir / name, {**files, RECORD: write_record})
         counts = [f"{count} {kind}" for kind, count in lesions_by_type(table, labels).items() if count]
         found = f"liver {liver_ml(lesions, volume.voxel_ml):.0f} ml, {', '.join(counts) or 'no lesion'}"
+        if series := series_in_words(data["input"]):
+            found = f"{series}: {found}"
         stages = ", ".join(f"{stage} {duration:.1f}" for stage, duration in seconds.items())
         tqdm.write(f"{name}: {found}, {sum(seconds.values()):.1f} s ({stages})", file=sys.stdout)
         for warning in data["warnings"]:
@@ -109,7 +127,7 @@ class CaseWriter:
 
 
 def _dicom_files(
-    series: DicomSeries,
+    series: SeriesReference,
     volume: Volume,
     lesions: LesionMap,
     table: pd.DataFrame,

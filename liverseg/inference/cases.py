@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from liverseg.errors import LiversegError
-from liverseg.files import is_file, list_folder
+from liverseg.files import is_file, list_folder, visible_files
 from liverseg.volumes import case_name, is_nifti
 
 __all__ = ["find_cases"]
@@ -27,7 +27,7 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
         `{"image": path, "case": name}` for each, sorted by name; absolute paths.
 
     Raises:
-        LiversegError: if there is nothing there, or two files would be the same case.
+        LiversegError: if there is nothing there, DICOM files lie beside others, or two files would be the same case.
     """
     root = Path(str(dataset_dir)).absolute()
     if is_file(root):
@@ -39,6 +39,13 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
         paths = [path for path in list_folder(root) if _is_case(path) and not path.name.startswith(".")]
         if not paths and not _holds_dicom(root):
             raise LiversegError(f"dataset_dir {root}: no CT in this folder; {_KINDS}")
+        if paths and (
+            slices := next((one for one in visible_files(root) if one not in paths and _is_dicom(one)), None)
+        ):
+            raise LiversegError(
+                f"dataset_dir {root}: {slices.name} is DICOM and {paths[0].name} is not; put them into folders of "
+                "their own, or give the one file"
+            )
         paths = paths or [root]
     else:
         raise LiversegError(f"dataset_dir {root}: no such folder or file; {_KINDS}")
@@ -61,10 +68,14 @@ def _holds_dicom(root: Path) -> bool:
     """Whether a folder or one below it has a file that calls itself DICOM; the first one found ends the search."""
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if not name.startswith(".")]
-        for path in (Path(folder, name) for name in names if not name.startswith(".")):
-            if path.suffix.lower() in (".dcm", ".ima"):
-                return True
-            with suppress(OSError), path.open("rb") as file:
-                if file.read(132)[128:] == b"DICM":
-                    return True
+        if any(_is_dicom(Path(folder, name)) for name in names if not name.startswith(".")):
+            return True
+    return False
+
+
+def _is_dicom(path: Path) -> bool:
+    if path.suffix.lower() in (".dcm", ".ima"):
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
     return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import cc3d
@@ -68,7 +69,7 @@ def within_liver(prediction: SlabPrediction, liver: np.ndarray) -> SlabPredictio
     # a path of faces from the mask through lesion reaches all that touches it
     touching = lesion & reached_from(lesion | liver, liver)
     inside = np.where(touching, prediction.inside, liver.astype(np.uint8) * LIVER)
-    return prediction.relabelled(inside)
+    return replace(prediction.relabelled(inside), liver=liver)
 
 
 def lesion_components(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ import re
 import uuid
 from collections.abc import Sequence
 from copy import deepcopy
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -21,6 +22,7 @@ from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat
 
 from liverseg import __version__
+from liverseg.boxes import Box, bounding_box, to_volume
 from liverseg.dicom import DicomSeries
 from liverseg.dicom_validation import without_validation
 from liverseg.errors import LiversegError
@@ -31,12 +33,14 @@ from liverseg.volumes import Volume
 __all__ = [
     "LIVER_CODE",
     "SOFTWARE",
-    "array_sha256",
+    "SeriesReference",
     "coded",
     "derived_uid",
+    "in_series_order",
     "made_by",
+    "map_sha256",
     "save_object",
-    "source_headers",
+    "series_reference",
 ]
 
 SOFTWARE = "liverseg"
@@ -82,6 +86,41 @@ _FORMS = {
 """What a value must look like to be passed on; names and numbers pass as they are, since an archive files by them."""
 
 
+@dataclass(frozen=True)
+class SeriesReference:
+    """What a DICOM object about a series takes over from its slices.
+
+    Attributes:
+        slices: one data set a slice, in the order of the series: UIDs and geometry (LPS+ mm), patient and study empty.
+        patient: patient and study, to be added to the new object when it is made: highdicom refuses, or prints, what is
+            odd in them.
+    """
+
+    slices: list[Dataset]
+    patient: Dataset
+
+    @property
+    def uid(self) -> str:
+        """The series' own."""
+        return str(self.slices[0].SeriesInstanceUID)
+
+    def check_shape(self, volume: Volume) -> None:
+        """Refuse a volume that is not of the series.
+
+        Args:
+            volume: (column, row, slice).
+
+        Raises:
+            ValueError: if it has other slices than the series, or its slices are not axial.
+        """
+        first = self.slices[0]
+        if volume.array.shape != (first.Columns, first.Rows, len(self.slices)) or volume.slice_axis != 2:
+            raise ValueError(
+                f"a volume of shape {volume.array.shape} for a series of {len(self.slices)} axial slices of "
+                f"{first.Columns}×{first.Rows} pixels"
+            )
+
+
 def coded(label: Label) -> Code:
     """A label's SNOMED CT concept.
 
@@ -105,7 +144,7 @@ def made_by(weights_sha256: str) -> dict[str, Any]:
 
 
 def save_object(path: str | os.PathLike, made: Dataset, patient: Dataset) -> None:
-    """Write an object, whole, with patient and study from `source_headers`.
+    """Write an object, whole, with patient and study from a `SeriesReference`.
 
     Raises:
         OSError: if it cannot be written.
@@ -120,13 +159,36 @@ def derived_uid(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, chr(10).join(parts)).int}"
 
 
-def array_sha256(array: np.ndarray) -> str:
-    """SHA-256 of an array's voxels in C order, hexadecimal."""
-    return sha256(np.ascontiguousarray(array).data).hexdigest()
+def map_sha256(inside: np.ndarray, box: Box) -> str:
+    """SHA-256, hexadecimal, of the voxels of a label map that are not 0 and of their place: whatever box they are in.
+
+    Args:
+        inside: label map or lesion ids, shape of the box.
+        box: where they lie in the volume; outside it is 0.
+    """
+    found = bounding_box(inside)
+    if found is None:
+        return sha256().hexdigest()
+    place = [int(end) for side in to_volume(found, box) for end in (side.start, side.stop)]
+    digest = sha256(repr(place).encode())
+    digest.update(np.ascontiguousarray(inside[found]).data)
+    return digest.hexdigest()
 
 
-def source_headers(series: DicomSeries, volume: Volume) -> tuple[list[Dataset], Dataset]:
-    """What a DICOM object about a series takes over from its slices: UIDs and geometry (LPS+ mm); patient and study.
+def in_series_order(volume: Volume, inside: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
+    """What lies in a box of `volume.axial` in the order of a series' files: (slice, row, column), and its box in that.
+
+    Args:
+        volume: (column, row, slice).
+        inside: shape of the box.
+        box: where it lies.
+    """
+    columns, rows, slices = volume.box_from_axial(box)
+    return volume.from_axial(inside).transpose(2, 1, 0), (slices, rows, columns)
+
+
+def series_reference(series: DicomSeries, volume: Volume) -> SeriesReference:
+    """Read what a DICOM object about a series takes over from its slices.
 
     Orientation and pixel spacing are the first slice's and the slice spacing is the volume's, so that the rounding of
     tags, which `read_series` forgives, is forgiven here too.
@@ -135,17 +197,10 @@ def source_headers(series: DicomSeries, volume: Volume) -> tuple[list[Dataset], 
         series: that the volume was read from.
         volume: (column, row, slice).
 
-    Returns:
-        One data set a slice, in the order of `series.files`, patient and study left empty; and these two, to be added
-        to the new object when it is made: highdicom refuses, or prints, what is odd in them.
-
     Raises:
         LiversegError: if a slice cannot be read, has no UIDs to refer to it by, or is of another study than the first.
         ValueError: if volume and series do not match, or the slices are not axial.
     """
-    columns, rows, depth = volume.array.shape
-    if depth != len(series.files) or volume.slice_axis != 2:
-        raise ValueError(f"a volume of shape {volume.array.shape} for a series of {len(series.files)} axial slices")
     tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *_NEEDED, *_OPTIONAL]
     headers: list[Dataset] = []
     with without_validation():  # it would log what it finds odd, a patient's birth date for one
@@ -162,8 +217,6 @@ def source_headers(series: DicomSeries, volume: Volume) -> tuple[list[Dataset], 
                     )
             headers.append(header)
         first = headers[0]
-        if (first.Columns, first.Rows) != (columns, rows):
-            raise ValueError(f"a volume of {columns}×{rows} pixels for slices of {first.Columns}×{first.Rows}")
         thickness = _number_or(first.get("SliceThickness"), volume.spacing[2])
         for path, header in zip(series.files, headers, strict=True):
             for keyword in _UIDS[2:]:
@@ -181,7 +234,9 @@ def source_headers(series: DicomSeries, volume: Volume) -> tuple[list[Dataset], 
                 setattr(header, keyword, "")
             for keyword in _OPTIONAL:
                 header.pop(keyword, None)
-    return headers, patient
+    reference = SeriesReference(headers, patient)
+    reference.check_shape(volume)
+    return reference
 
 
 def _number_or(value: Any, otherwise: float) -> float:

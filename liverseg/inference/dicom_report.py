@@ -25,16 +25,17 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from liverseg import __version__
-from liverseg.dicom import DicomSeries
+from liverseg.boxes import Box, to_volume
 from liverseg.inference.dicom_references import (
     LIVER_CODE,
     SOFTWARE,
-    array_sha256,
+    SeriesReference,
     coded,
     derived_uid,
+    in_series_order,
     made_by,
+    map_sha256,
     save_object,
-    source_headers,
 )
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.labels import Label
@@ -57,7 +58,7 @@ _RESEARCH = (
 
 def write_measurement_report(
     path: str | os.PathLike,
-    series: DicomSeries,
+    series: SeriesReference,
     volume: Volume,
     lesions: LesionMap,
     table: pd.DataFrame,
@@ -74,26 +75,25 @@ def write_measurement_report(
     Args:
         path: of the file, which appears whole; its folder must exist.
         series: that the volume was read from.
-        volume: (column, row, slice), slices in the order of `series.files`.
+        volume: (column, row, slice).
         lesions: of the volume, in axial order.
         table: `lesion_table` of them.
         labels: label table of the lesion map.
         weights_sha256: of the network's weights, hexadecimal.
 
     Raises:
-        LiversegError: if a slice has no UIDs to refer to it by.
         OSError: if the file cannot be written.
         ValueError: if volume, series, lesions and table do not match, or a lesion's label has no code.
     """
     if list(table["id"]) != list(range(1, len(lesions.voxels) + 1)):
         raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
-    headers, patient = source_headers(series, volume)
-    about = (headers[0].SeriesInstanceUID, weights_sha256, __version__)
+    series.check_shape(volume)
+    about = (series.uid, weights_sha256, __version__)
     # the map's types are in the table, and its outlines are the ids'
-    uid = derived_uid("SR", *about, array_sha256(lesions.ids), table.to_json(), repr(tuple(labels)))
+    uid = derived_uid("SR", *about, map_sha256(lesions.ids_inside, lesions.box), table.to_json(), repr(tuple(labels)))
     total_ml = liver_ml(lesions, volume.voxel_ml)
     groups: list[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations]
-    groups = [_liver(uid, total_ml, len(table)), *_groups(uid, headers, volume, lesions, table, labels)]
+    groups = [_liver(uid, total_ml, len(table)), *_groups(uid, series.slices, volume, lesions, table, labels)]
     content = sr.MeasurementReport(
         observation_context=_observer(weights_sha256),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
@@ -101,7 +101,7 @@ def write_measurement_report(
     )
     content[0].ContentSequence.append(_remarks(total_ml, len(table)))
     report = sr.ComprehensiveSR(
-        evidence=headers,
+        evidence=series.slices,
         content=content,
         series_instance_uid=derived_uid("SR series", *about),
         series_number=_SERIES_NUMBER,
@@ -113,7 +113,7 @@ def write_measurement_report(
         is_final=False,
         is_verified=False,
     )
-    save_object(path, report, patient)
+    save_object(path, report, series.patient)
 
 
 def _observer(weights_sha256: str) -> sr.ObservationContext:
@@ -156,7 +156,8 @@ def _groups(
     """One measurement group a lesion, in order of id."""
     if not len(table):
         return
-    ids = np.ascontiguousarray(volume.from_axial(lesions.ids).transpose(2, 1, 0))  # (slice, row, column)
+    found, where = in_series_order(volume, lesions.ids_inside, lesions.box)
+    ids = np.ascontiguousarray(found)
     boxes = cc3d.statistics(ids)["bounding_boxes"]
     by_index = {label.index: label for label in labels}
     for number, (row, kind) in enumerate(zip(table.to_dict("records"), lesions.types, strict=True), start=1):
@@ -164,7 +165,7 @@ def _groups(
         taken_on = [sr.SourceImageForMeasurement(on.SOPClassUID, on.SOPInstanceUID)]
         yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(derived_uid(f"lesion {number}", uid), f"lesion {number}"),
-            referenced_regions=list(_regions(ids, number, boxes[number], headers)),
+            referenced_regions=list(_regions(ids[boxes[number]] == number, to_volume(boxes[number], where), headers)),
             finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
             finding_type=coded(by_index[int(kind)]),
             finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
@@ -192,14 +193,11 @@ def _groups(
         )
 
 
-def _regions(
-    ids: np.ndarray, number: int, box: tuple[slice, ...], headers: Sequence[Dataset]
-) -> Iterator[sr.ImageRegion]:
-    """A lesion's outlines, each a closed polyline on its slice."""
+def _regions(mask: np.ndarray, box: Box, headers: Sequence[Dataset]) -> Iterator[sr.ImageRegion]:
+    """A lesion's outlines, each a closed polyline on its slice; its mask lies in a box of the series."""
     corner = np.array([box[2].start, box[1].start])
-    for index in range(box[0].start, box[0].stop):
-        header = headers[index]
-        for outline in _outlines(ids[index, box[1], box[2]] == number):
+    for plane, header in zip(mask, headers[box[0]], strict=True):
+        for outline in _outlines(plane):
             yield sr.ImageRegion(
                 graphic_type=sr.GraphicTypeValues.POLYLINE,
                 graphic_data=outline + corner,

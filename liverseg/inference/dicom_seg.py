@@ -14,16 +14,16 @@ from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian
 
 from liverseg import __version__
-from liverseg.dicom import DicomSeries
 from liverseg.inference.dicom_references import (
     LIVER_CODE,
     SOFTWARE,
-    array_sha256,
+    SeriesReference,
     coded,
     derived_uid,
+    in_series_order,
     made_by,
+    map_sha256,
     save_object,
-    source_headers,
 )
 from liverseg.inference.lesions import LesionMap
 from liverseg.labels import LIVER, Label
@@ -39,7 +39,7 @@ _SERIES_NUMBER = 9001
 
 def write_dicom_seg(
     path: str | os.PathLike,
-    series: DicomSeries,
+    series: SeriesReference,
     volume: Volume,
     lesions: LesionMap,
     labels: Sequence[Label],
@@ -55,7 +55,7 @@ def write_dicom_seg(
     Args:
         path: of the file, which appears whole; its folder must exist.
         series: that the volume was read from.
-        volume: (column, row, slice), slices in the order of `series.files`.
+        volume: (column, row, slice).
         lesions: of the volume, in axial order.
         labels: label table of the lesion map.
         weights_sha256: of the network's weights, hexadecimal.
@@ -64,31 +64,29 @@ def write_dicom_seg(
         False, and no file, where there is neither liver nor lesion: a SEG without a segment is not valid.
 
     Raises:
-        LiversegError: if a slice has no UIDs to refer to it by.
         OSError: if the file cannot be written.
         ValueError: if volume and series do not match, or a label that is present has no code or is not in the table.
     """
     types = set(map(int, lesions.types))
     if unknown := types - {label.index for label in labels}:
         raise ValueError(f"lesions of labels {sorted(unknown)}, which the label table does not have")
-    axial = lesions.labels
-    found = volume.from_axial(axial).transpose(2, 1, 0)  # (slice, row, column)
+    series.check_shape(volume)
+    found, (slices, rows, columns) = in_series_order(volume, lesions.inside, lesions.box)
     kept = np.flatnonzero(found.any(axis=(1, 2)))
     if not len(kept):
         return False
-    headers, patient = source_headers(series, volume)
     found = found[kept]
     present = [label for label in labels if label.index in types]
-    masks = np.empty((*found.shape, 1 + len(present)), np.uint8)
-    masks[..., 0] = found > 0
+    # frames are whole planes, as the slices they refer to
+    masks = np.zeros((len(kept), *volume.array.shape[1::-1], 1 + len(present)), np.uint8)
+    masks[:, rows, columns, 0] = found > 0
     for number, label in enumerate(present, start=1):
-        masks[..., number] = found == label.index
-    first = headers[0]
-    about = (first.SeriesInstanceUID, weights_sha256, __version__)
-    uid = derived_uid("SEG", *about, array_sha256(axial), repr(tuple(labels)))
+        masks[:, rows, columns, number] = found == label.index
+    about = (series.uid, weights_sha256, __version__)
+    uid = derived_uid("SEG", *about, map_sha256(lesions.inside, lesions.box), repr(tuple(labels)))
     liver = next(label for label in labels if label.index == LIVER)
     seg = Segmentation(
-        source_images=[headers[number] for number in kept],
+        source_images=[series.slices[slices.start + number] for number in kept],
         pixel_array=masks,
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -107,7 +105,7 @@ def write_dicom_seg(
     dimensions = derived_uid("dimensions", uid)
     for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
         item.DimensionOrganizationUID = dimensions
-    save_object(path, seg, patient)
+    save_object(path, seg, series.patient)
     return True
 
 

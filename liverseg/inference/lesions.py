@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, spread
+from liverseg.boxes import Box, bounding_box, spread, to_volume
 from liverseg.inference.components import lesion_components
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import INDETERMINATE, LESION, LIVER
 
-__all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_ml"]
+__all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_ml", "seen_of_the_liver"]
 
 MAX_LESIONS = int(np.iinfo(np.uint16).max)
 """As many ids as lesions.nii.gz can hold."""
@@ -19,7 +19,7 @@ MAX_LESIONS = int(np.iinfo(np.uint16).max)
 
 @dataclass(frozen=True)
 class LesionMap:
-    """Labels and lesions of one volume, in axial order, kept for the box the network looked at.
+    """Labels and lesions of one volume, in axial order, kept for the box that holds all the network looked at.
 
     Attributes:
         inside: label map of the box, uint8, shape (slice, row, column); all voxels of a lesion have the lesion's type.
@@ -67,7 +67,8 @@ def find_lesions(
     """Join lesion voxels that touch by a face, whatever their type, and let each lesion's voxels vote for its type.
 
     The vote is the mean over the lesion's voxels of the probability of each type given lesion; the highest mean names
-    the lesion, if it is high enough. Lesions below the stated volume become liver, which they lie in.
+    the lesion, if it is high enough. Lesions below the stated volume become liver, which they lie in; of a liver from
+    elsewhere what lies beside it becomes background.
 
     Args:
         prediction: label map and type probabilities.
@@ -104,6 +105,8 @@ def find_lesions(
     winners[probabilities.max(axis=1) < min_confidence * (1 - 1e-6)] = INDETERMINATE.index
     label_of = np.concatenate([[LIVER], winners]).astype(np.uint8)
     labels[box][lesion] = label_of[of_voxel]
+    if prediction.liver is not None:
+        labels[box][lesion & (ids[box] == 0) & ~prediction.liver[box]] = 0
     dropped = len(voxels) - len(kept)
     return LesionMap(labels, ids, prediction.box, prediction.shape, voxels[kept], winners, probabilities, dropped)
 
@@ -111,3 +114,17 @@ def find_lesions(
 def liver_ml(lesions: LesionMap, voxel_ml: float) -> float:
     """Volume of the liver with its lesions, in ml."""
     return float(np.count_nonzero(lesions.inside)) * voxel_ml
+
+
+def seen_of_the_liver(lesions: LesionMap) -> list[str]:
+    """What a reader must know of how much of the liver was seen, one sentence each; none if all of it was."""
+    found = bounding_box(lesions.inside)
+    if found is None:
+        return ["no liver found"]
+    slices = to_volume(found, lesions.box)[0]
+    ends = [
+        name for name, at_end in (("lowest", slices.start == 0), ("highest", slices.stop == lesions.shape[0])) if at_end
+    ]
+    if not ends:
+        return []
+    return [f"the liver reaches the {' and the '.join(ends)} slice of the scan: its volume is that of the part shown"]

@@ -43,10 +43,14 @@ class LiverSource:
         """
         if self.path is None or not is_dir(self.path):
             return self.path
-        for suffix in NIFTI_SUFFIXES:
-            if is_file(self.path / f"{case}{suffix}"):
-                return self.path / f"{case}{suffix}"
-        raise LiversegError(f"liver {self.path}: no {case}.nii.gz or {case}.nii in it; masks are named as their cases")
+        for name in (case, f"{case}/liver"):  # the latter is how TotalSegmentator leaves them
+            for suffix in NIFTI_SUFFIXES:
+                if is_file(self.path / f"{name}{suffix}"):
+                    return self.path / f"{name}{suffix}"
+        raise LiversegError(
+            f"liver {self.path}: no {case}.nii.gz, {case}.nii or {case}/liver.nii.gz in it; masks are named as their "
+            "cases"
+        )
 
     def read(self, mask: Path, volume: Volume) -> np.ndarray:
         """The liver on the CT's grid: true in it, in axial order, shape as `volume.axial`.
@@ -70,12 +74,12 @@ class LiverSource:
     def _liver(self, mask: Path, array: np.ndarray) -> np.ndarray:
         if self.label is not None:
             return np.asarray(array == self.label)
-        values = np.unique(array)
-        kinds = values[values != 0]
-        if len(kinds) > 1:
+        liver = np.asarray(array != 0)
+        if liver.any() and np.any(liver & (array != array[np.unravel_index(np.argmax(liver), liver.shape)])):
+            kinds = np.unique(array[liver])
             listed = ", ".join(f"{value:g}" for value in kinds[:_LISTED]) + (", ..." if len(kinds) > _LISTED else "")
             raise LiversegError(f"{mask}: labels {listed}; say which one is the liver, as {mask.name}:5 does")
-        return np.asarray(array != 0)
+        return liver
 
 
 def liver_source(liver: str | os.PathLike | None, cases: int = 1) -> LiverSource:

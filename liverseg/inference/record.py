@@ -19,7 +19,15 @@ from liverseg.labels import LESION, Label
 from liverseg.networks import WeightsRecord, package_versions
 from liverseg.volumes import Volume
 
-__all__ = ["FORMAT_VERSION", "RunFacts", "case_record", "facts_in_words", "input_facts", "lesions_by_type"]
+__all__ = [
+    "FORMAT_VERSION",
+    "RunFacts",
+    "case_record",
+    "facts_in_words",
+    "input_facts",
+    "lesions_by_type",
+    "series_in_words",
+]
 
 FORMAT_VERSION = 1
 """Raised when a record of the new kind would mislead a reader of the old one."""
@@ -52,14 +60,14 @@ def lesions_by_type(table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, i
     return {label.name: int(counts.get(label.name, 0)) for label in labels[LESION:]}
 
 
-def input_facts(path: Path, files: Sequence[Path], series_uid: str | None = None) -> dict[str, Any]:
+def input_facts(path: Path, files: Sequence[Path], series: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What a record tells of its input.
 
     Args:
         path: what was given.
         files: what of it is the CT, in order. The SHA-256 is that of a single file's bytes; of several it is that of
             their SHA-256s, as hexadecimal text one after the other.
-        series_uid: SeriesInstanceUID, where it came as DICOM.
+        series: `uid`, `description` and number of `slices`, where it came as DICOM.
     """
     hashes = [file_hash(file) for file in files]
     facts = {
@@ -67,7 +75,15 @@ def input_facts(path: Path, files: Sequence[Path], series_uid: str | None = None
         "sha256": hashes[0] if len(hashes) == 1 else text_hash("".join(hashes)),
         "bytes": sum(file.stat().st_size for file in files),
     }
-    return facts if series_uid is None else {**facts, "series": series_uid}
+    return facts if series is None else {**facts, "series": dict(series)}
+
+
+def series_in_words(source: Mapping[str, Any]) -> str:
+    """Which series a case was read from, by what `input_facts` tells; empty where it did not come as DICOM."""
+    series = source.get("series")
+    if series is None:
+        return ""
+    return f"series {series['description'] or series['uid'] or 'without a name'} of {series['slices']} slices"
 
 
 def case_record(
@@ -122,7 +138,7 @@ def facts_in_words(
     trained = "without a record" if record is None else f"{record.datalist_name}, epoch {record.epoch}"
     shape, spacing = " × ".join(map(str, volume.array.shape)), " × ".join(f"{mm:.3g}" for mm in volume.spacing)
     return {
-        "Input": str(source["path"]),
+        "Input": ", ".join(filter(None, (str(source["path"]), series_in_words(source)))),
         "Grid": f"{shape} voxels of {spacing} mm",
         "Weights": f"{run.weights.name} ({trained}), SHA-256 {run.weights_sha256[:12]}",
         "Computed": f"liverseg {package_versions()['liverseg']} on {_device_name(run.device)}, {run.precision}",

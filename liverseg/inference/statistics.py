@@ -25,7 +25,7 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
 
     Returns:
         A row a case: `liver_ml` (with its lesions), `lesions`, one count a type, `lesions_ml` (all lesions together),
-        `lesion_share` of the liver, `longest_diameter_mm` (of the largest lesion, empty without one), `seconds`,
+        `lesion_share` of the liver, `longest_diameter_mm` (of the longest lesion, empty without one), `seconds`,
         `warnings`, `input`; and a row a lesion: `case` and the columns of its `lesions.csv`.
     """
     rows, tables = [], []
@@ -53,7 +53,8 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
         lesions.insert(0, "case", case)
         tables.append(lesions)
     found = [table for table in tables if len(table)] or tables[:1]
-    return pd.DataFrame(rows), pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=["case"])
+    nothing = pd.DataFrame(columns=["case"])
+    return pd.DataFrame(rows) if rows else nothing, pd.concat(found, ignore_index=True) if found else nothing
 
 
 def write_statistics(output_dir: Path, cases: Sequence[str]) -> None:

@@ -26,14 +26,15 @@ class LiverSurface:
     def __init__(self, liver: np.ndarray, steps: np.ndarray, cut: np.ndarray) -> None:
         self._steps = np.asarray(steps, np.float64)
         around = np.pad(liver, 1)
-        for axis in range(3):  # beyond the scan nothing is known, so there is no way round either
-            for end, place in ((0, 0), (1, -1)):
-                if cut[axis][end]:
-                    beyond: list[slice | int] = [slice(None)] * 3
-                    beyond[axis] = place
-                    around[tuple(beyond)] = True
         rim = np.ones(around.shape, bool)
         rim[1:-1, 1:-1, 1:-1] = False
+        # beyond the scan nothing is known, so there is no way round either; but what is not liver at the edge of a
+        # picture is outside it, while on the scan's last slice it may be a vessel
+        for axis in range(3):
+            for end, place, inner in ((0, 0, 1), (1, -1, -2)):
+                if cut[axis][end]:
+                    around[_plane(axis, place)] = True
+                    rim[_plane(axis, inner)] |= axis > 0
         outside = reached_from(~around, rim)
         near = np.zeros_like(liver)
         for axis in range(3):
@@ -56,3 +57,9 @@ class LiverSurface:
             return float("inf")
         found, _ = self._tree.query(voxels @ self._steps, workers=1)
         return float(found.min())
+
+
+def _plane(axis: int, place: int) -> tuple[slice | int, ...]:
+    index: list[slice | int] = [slice(None)] * 3
+    index[axis] = place
+    return tuple(index)

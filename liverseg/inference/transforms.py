@@ -8,7 +8,6 @@ and `lesions` (their table).
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from monai.transforms import MapTransform
 
 from liverseg.ct_check import check_ct
 from liverseg.errors import UsageError
+from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.liver_mask import liver_source
 from liverseg.inference.measure import lesion_table
@@ -31,51 +31,62 @@ __all__ = ["FindLesionsd", "MeasureLesionsd", "ReadCTd", "ReadLiverd"]
 class ReadCTd(MapTransform):
     """Read a CT from its path, refuse what is none, and present it in axial order without copying or resampling.
 
-    Adds `volume`, `warnings`, `input` (path, SHA-256 and size, for its record) and, where it came as DICOM, `series`
-    and `unpacked`, which keeps the files of a zip until it is closed. The entry itself becomes HU of shape (slice, row,
-    column), a view in the file's own number type.
+    Adds `volume`, `warnings`, `input` (path, SHA-256 and size, for its record) and, where it came as DICOM and DICOM
+    comes out, `reference`, the `SeriesReference` for it. The entry itself becomes HU of shape (slice, row, column), a
+    view in the file's own number type.
 
     Args:
         keys: the entry with the path: of a NIfTI file, a folder of DICOM files or a .zip of such a folder.
         series: which of a study's series is read: its UID, description or the end of its UID; by default the axial CT
             series with most slices.
+        dicom_results: DICOM is to come out where it comes in.
 
     Raises:
         LiversegError: from `read_volume`, `choose_series` and `check_ct`.
     """
 
     def __init__(
-        self, keys: KeysCollection = "image", series: str | None = None, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection = "image",
+        series: str | None = None,
+        dicom_results: bool = True,
+        allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.series = series
+        self.dicom_results = dicom_results
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
             path = Path(out[key])
+            read: dict[str, Any]
             if is_nifti(path):
-                out["volume"] = read_volume(path)
-                out["input"] = input_facts(path, [path])
+                read = {"volume": read_volume(path), "input": input_facts(path, [path]), "warnings": []}
             else:
-                out.update(self._read_dicom(path))
-            out["warnings"] = check_ct(out["volume"])
+                read = self._read_dicom(path)
+            out.update(read)
+            out["warnings"] = [*check_ct(read["volume"]), *read["warnings"]]
             out[key] = out["volume"].axial
         return out
 
     def _read_dicom(self, path: Path) -> dict[str, Any]:
         # here, not above: pydicom takes a while to import, and a run over NIfTI files does not need it
         from liverseg.dicom_sources import choose_series, read_dicom_volume
+        from liverseg.inference.dicom_references import series_reference
 
-        unpacked_files = ExitStack()
-        try:
-            series = choose_series(unpacked_files.enter_context(unpacked(path)), self.series)
+        with unpacked(path) as folder:
+            series = choose_series(folder, self.series)
             volume = read_dicom_volume(series)
-            facts = input_facts(path, series.files if path.is_dir() else [path], series.uid)
-        except BaseException:
-            unpacked_files.close()
-            raise
-        return {"volume": volume, "series": series, "unpacked": unpacked_files, "input": facts}
+            about = {"uid": series.uid, "description": series.description, "slices": len(series.files)}
+            facts = input_facts(path, series.files if path.is_dir() else [path], about)
+            read: dict[str, Any] = {"volume": volume, "input": facts, "warnings": []}
+            if self.dicom_results:
+                try:
+                    read["reference"] = series_reference(series, volume)
+                except Exception as error:  # what is odd in a series' tags must not cost the case its labels
+                    read["warnings"].append(f"no DICOM results: {cause_in_words(error)}")
+        return read
 
 
 class ReadLiverd(MapTransform):

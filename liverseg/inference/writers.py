@@ -16,6 +16,7 @@ __all__ = [
     "CASE_FILES",
     "OTHER_FILES",
     "RECORD",
+    "refuse_another_input",
     "write_case_files",
     "write_json",
     "write_table_csv",
@@ -73,6 +74,29 @@ def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -
             reason = error.strerror or str(error)
             raise LiversegError(f"{folder}: the case cannot be written ({reason}); is the disk full?") from error
         raise
+
+
+def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
+    """Refuse a case's folder that holds the results of another CT; of the same path or content they are replaced.
+
+    Args:
+        folder: the case's.
+        source: `input_facts` of the CT that is to be written there.
+
+    Raises:
+        LiversegError: if they are of another one: many folders of DICOM files are called CT.
+    """
+    try:
+        there = json.loads((folder / RECORD).read_text(encoding="utf-8"))["input"]
+        other = str(there["path"])
+        same = other == source["path"] or there["sha256"] == source["sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # nothing there, or no record of ours
+    if not same:
+        raise LiversegError(
+            f"{folder}: holds the results of another CT, {other}; choose another output folder, or rename "
+            f"{source['path']}"
+        )
 
 
 def write_json(path: Path, content: Any) -> None:

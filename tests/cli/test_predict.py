@@ -4,9 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import zipfile
 
 import nibabel as nib
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -121,3 +124,38 @@ def test_mistakes_are_one_line_and_leave_nothing(make, code, words, volumes, wei
     assert len(told.err.strip().splitlines()) == 1
     assert told.out == ""
     assert not (empty / "out").exists()
+
+
+def test_a_page_and_tables_over_all_cases(volumes, weights, tmp_path, capsys):
+    (volumes / "bad.nii").write_text("no volume")
+    options = ("--weights", weights, "--liver", "NONE", "--report", "--statistics", "--amp", "false")
+    assert predict(volumes, tmp_path / "out", *options) == 3
+    summary, lesions = (pd.read_csv(tmp_path / "out" / name) for name in ("summary.csv", "lesions.csv"))
+    assert summary["case"].tolist() == ["a", "b"]
+    for row in summary.to_dict("records"):
+        folder = tmp_path / "out" / row["case"]
+        table, labels = pd.read_csv(folder / "lesions.csv"), np.asarray(nib.load(folder / "labels.nii.gz").dataobj)
+        assert row["liver_ml"] == pytest.approx((labels > 0).sum() * 0.016)
+        assert row["lesions_ml"] == pytest.approx(table["volume_ml"].sum())
+        assert row["lesion_share"] == pytest.approx(row["lesions_ml"] / row["liver_ml"], abs=1e-4)
+        assert row["lesions"] == len(table) == (lesions["case"] == row["case"]).sum() > 0
+        assert row["longest_diameter_mm"] == table["longest_diameter_mm"].max()
+        page = (folder / "report.html").read_text(encoding="utf-8")
+        assert f"{row['liver_ml']:.0f} ml with its lesions" in page
+    for name in ("a.nii", "b.nii.gz"):
+        (volumes / name).unlink()
+    assert predict(volumes, tmp_path / "none", *options) == 1
+    assert not (tmp_path / "none" / "summary.csv").exists() or not len(pd.read_csv(tmp_path / "none" / "summary.csv"))
+
+
+def test_a_zip_that_leads_outside_is_one_line_and_leaves_nothing(weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
+        archive.writestr("../../outside.dcm", b"x")
+    assert predict(tmp_path / "study.zip", tmp_path / "out", "--weights", weights) == 1
+    told = capsys.readouterr()
+    assert told.err.startswith("liverseg: ") and len(told.err.splitlines()) == 1 and "study.zip: member" in told.err
+    assert not list((tmp_path / "out").iterdir()) and not list((tmp_path / "tmp").iterdir())
+    assert not (tmp_path / "outside.dcm").exists()

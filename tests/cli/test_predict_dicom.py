@@ -64,7 +64,8 @@ def test_folder_zip_and_nifti_agree_and_dicom_gets_dicom(study, weights, tmp_pat
     frames = seg.get_volume(segment_numbers=[1], combine_segments=True, rescale_fractional=False)
     assert frames.array.sum() == (labels > 0).sum()
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
-    assert record["input"]["series"] == "1.2.3.4"
+    assert record["input"]["series"] == {"uid": "1.2.3.4", "description": "portal", "slices": 5}
+    assert "study: series portal of 5 slices: liver" in capsys.readouterr().out
     packed = json.loads((tmp_path / "out" / "packed" / "record.json").read_text(encoding="utf-8"))
     assert packed["input"]["path"] == str(zips / "packed.zip")
     assert "Doe" not in json.dumps(record) + json.dumps(packed)
@@ -87,7 +88,7 @@ def test_slices_without_uids_are_computed_with_a_warning(study, weights, tmp_pat
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 0
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
     told = [warning.split(":")[0] for warning in record["warnings"] if "FrameOfReferenceUID" in warning]
-    assert told == ["no segmentation.dcm", "no measurements.dcm"]
+    assert told == ["no DICOM results"]
     assert not (tmp_path / "out" / "study" / "segmentation.dcm").exists()
 
 

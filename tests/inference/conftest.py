@@ -9,7 +9,7 @@ from torch import nn
 from liverseg.inference import FindLesionsd, LiverCascade, MeasureLesionsd, ReadCTd, SlabInferer, find_cases
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
-from liverseg.volumes import write_like
+from liverseg.volumes import write_box_like
 
 
 @pytest.fixture(scope="session")
@@ -99,8 +99,8 @@ def run_pipeline(hu_classes):
         )
         data = Compose([FindLesionsd(min_lesion_ml=0.01), MeasureLesionsd()])(data)
         volume = data["volume"]
-        for name, axial in (("labels", data["pred"].labels), ("ids", data["pred"].ids)):
-            write_like(path.parent / f"{name}.nii.gz", volume.from_axial(axial), volume)
+        for name, inside in (("labels", data["pred"].inside), ("ids", data["pred"].ids_inside)):
+            write_box_like(path.parent / f"{name}.nii.gz", inside, data["pred"].box, volume)
         return data
 
     return run

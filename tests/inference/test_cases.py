@@ -41,6 +41,7 @@ def test_a_folder_of_dicom_files_is_one_case_and_zips_are_one_each(tmp_path):
         (["x.txt", ".hidden.dcm"], "", "no CT in this folder"),
         ([], "none", "none: no such folder or file"),
         (["x.txt"], "x.txt", "x.txt: not the name of a CT"),
+        (["a.nii", "1.dcm"], "", r"1\.dcm is DICOM and a\.nii is not; put them into folders of their own"),
         (["a.nii", "a.zip"], "", r"a\.nii and a\.zip: both would be case a"),
         (["a.nii", "a.nii.gz"], "", r"a\.nii and a\.nii\.gz: both would be case a"),
         ([".nii"], ".nii", "its name leaves none for the case"),

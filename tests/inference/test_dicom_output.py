@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import warnings
+from dataclasses import replace
 
 import highdicom as hd
 import numpy as np
@@ -11,9 +12,11 @@ import pytest
 from dicom_files import write_slice
 from matplotlib.path import Path as Polygon
 
+from liverseg.boxes import whole_box
 from liverseg.dicom_sources import choose_series, read_dicom_volume
 from liverseg.errors import LiversegError
 from liverseg.inference import SlabPrediction
+from liverseg.inference.dicom_references import series_reference
 from liverseg.inference.dicom_report import write_measurement_report
 from liverseg.inference.dicom_seg import write_dicom_seg
 from liverseg.inference.lesions import find_lesions
@@ -69,8 +72,9 @@ def written(folder, tmp_path, **settings):
     volume = read_dicom_volume(series)
     lesions = made_up(volume, **settings)
     table = lesion_table(lesions, volume, LABELS)
-    kept = write_dicom_seg(tmp_path / "seg.dcm", series, volume, lesions, LABELS, WEIGHTS)
-    write_measurement_report(tmp_path / "sr.dcm", series, volume, lesions, table, LABELS, WEIGHTS)
+    reference = series_reference(series, volume)
+    kept = write_dicom_seg(tmp_path / "seg.dcm", reference, volume, lesions, LABELS, WEIGHTS)
+    write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table, LABELS, WEIGHTS)
     assert kept == (tmp_path / "seg.dcm").exists()
     return series, volume, lesions, table
 
@@ -276,17 +280,35 @@ def test_slices_of_two_studies_are_refused(tmp_path):
 def test_what_does_not_belong_together(tmp_path):
     series = choose_series(write_ct(tmp_path / "ct"))
     volume = read_dicom_volume(series)
-    lesions = made_up(volume)
+    lesions, reference = made_up(volume), series_reference(series, volume)
     table = lesion_table(lesions, volume, LABELS)
     with pytest.raises(ValueError, match="they must be the same"):
-        write_measurement_report(tmp_path / "sr.dcm", series, volume, lesions, table[1:], LABELS, WEIGHTS)
+        write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table[1:], LABELS, WEIGHTS)
     unlikely = made_up(volume, min_confidence=0.9)
     with pytest.raises(ValueError, match="which the label table does not have"):
-        write_dicom_seg(tmp_path / "seg.dcm", series, volume, unlikely, JOINT_LABELS, WEIGHTS)
+        write_dicom_seg(tmp_path / "seg.dcm", reference, volume, unlikely, JOINT_LABELS, WEIGHTS)
     (tmp_path / "thin").mkdir()
     shutil.copy(series.files[0], tmp_path / "thin")
     with pytest.raises(ValueError, match="for a series of 1 axial slices"):
-        write_dicom_seg(tmp_path / "seg.dcm", choose_series(tmp_path / "thin"), volume, lesions, LABELS, WEIGHTS)
+        series_reference(choose_series(tmp_path / "thin"), volume)
+
+
+def test_the_box_does_not_matter(tmp_path):
+    """A result kept for a box around the liver makes the objects that one of the whole volume makes."""
+    series = choose_series(write_ct(tmp_path / "ct", DOWN))
+    volume = read_dicom_volume(series)
+    whole, reference = made_up(volume), series_reference(series, volume)
+    boxes = [whole_box(whole.shape), (slice(1, 9), slice(2, 31), slice(0, 33))]
+    objects = []
+    for box in boxes:
+        lesions = replace(whole, inside=whole.inside[box], ids_inside=whole.ids_inside[box], box=box)
+        table = lesion_table(lesions, volume, LABELS)
+        write_dicom_seg(tmp_path / "seg.dcm", reference, volume, lesions, LABELS, WEIGHTS)
+        write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table, LABELS, WEIGHTS)
+        seg, report = pydicom.dcmread(tmp_path / "seg.dcm"), pydicom.dcmread(tmp_path / "sr.dcm")
+        frames = seg.PerFrameFunctionalGroupsSequence
+        objects.append((seg.SOPInstanceUID, seg.PixelData, frames, report.SOPInstanceUID, report.ContentSequence))
+    assert objects[0] == objects[1]
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of dicom3tools is not here")

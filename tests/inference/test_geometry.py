@@ -19,6 +19,10 @@ OBLIQUE[:3, :3] = (
 OBLIQUE[:3, 3] = (-71.5, 33.25, 812.0)
 
 
+SHIFTED = np.diag([2.0, 1.0, 3.5, 1.0])
+SHIFTED[:3, 3] = (212.5, -1033.0, 47.25)
+
+
 def save(folder, array, affine, codes="RAS", name="ct.nii.gz"):
     folder.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(array, affine)
@@ -36,7 +40,7 @@ def canonical(path):
     return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
 
 
-@pytest.mark.parametrize("affine", [np.diag([2.0, 1.0, 3.5, 1.0]), OBLIQUE], ids=["straight", "oblique"])
+@pytest.mark.parametrize("affine", [SHIFTED, OBLIQUE], ids=["straight", "oblique"])
 def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array, run_pipeline, tmp_path):
     first = run_pipeline(save(tmp_path / "RAS", ct_array, affine))
     expected = {name: canonical(tmp_path / "RAS" / f"{name}.nii.gz") for name in ("labels", "ids")}
@@ -62,6 +66,21 @@ def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array,
         assert table["type"].tolist() == first["lesions"]["type"].tolist()
 
 
+@pytest.mark.parametrize("codes", [(0, 1), (1, 0), (0, 0), (3, 4)])
+def test_codes_and_units_that_are_not_set_stay_so(codes, ct_array, run_pipeline, tmp_path):
+    path = save(tmp_path / "in", ct_array, SHIFTED)
+    image = nib.load(path)
+    for set_form, code in zip((image.set_qform, image.set_sform), codes, strict=True):
+        set_form(SHIFTED if code else None, code)
+    image.header.set_xyzt_units("unknown", "unknown")
+    nib.save(nib.Nifti1Image(ct_array, None, image.header), path)
+    assert (run_pipeline(path)["pred"].inside >= 2).any()
+    source, written = nib.load(path), nib.load(path.parent / "labels.nii.gz")
+    np.testing.assert_array_equal(written.affine, source.affine)
+    assert tuple(int(written.header[code]) for code in ("qform_code", "sform_code")) == codes
+    assert written.header.get_xyzt_units() == source.header.get_xyzt_units() == ("unknown", "unknown")
+
+
 @pytest.mark.parametrize("slices", [1, 2, 3])
 def test_few_slices(slices, ct_array, run_pipeline, tmp_path):
     path = save(tmp_path / "in", ct_array[:, :, 3 : 3 + slices], np.diag([2.0, 2.0, 3.0, 1.0]))
@@ -83,13 +102,14 @@ def test_a_two_dimensional_file_keeps_its_shape_and_has_the_labels_of_its_one_sl
 
 
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])
-@pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "float32", "float64", "scaled", "big-endian"])
+@pytest.mark.parametrize("kind", ["int16", "uint16", "int32", "float32", "float64", "scaled", "turned", "big-endian"])
 def test_number_types_and_endings_give_the_same_labels(kind, name, ct_array, run_pipeline, tmp_path):
     affine = np.diag([2.0, 2.0, 3.0, 1.0])
     run_pipeline(save(tmp_path / "int16", ct_array, affine))
     expected = np.asarray(nib.load(tmp_path / "int16" / "labels.nii.gz").dataobj)
-    if kind in ("uint16", "scaled"):
-        slope, shift = (1, -1024) if kind == "uint16" else (0.5, -1100)
+    scalings = {"uint16": (1, -1024), "turned": (-1, 3000), "scaled": (0.5, -1100)}
+    if kind in scalings:
+        slope, shift = scalings[kind]
         image = nib.Nifti1Image(((ct_array - np.float64(shift)) / slope).astype(np.uint16), affine)
         image.header.set_slope_inter(slope, shift)
     elif kind == "big-endian":

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from liverseg.inference import SlabPrediction
-from liverseg.inference.lesions import find_lesions, liver_ml
+from liverseg.inference.lesions import find_lesions, liver_ml, seen_of_the_liver
 from liverseg.labels import INDETERMINATE
 
 
@@ -119,3 +119,30 @@ def test_lesions_of_a_box_lie_in_their_volume():
         np.testing.assert_array_equal(on_labels, found.labels[index])
         np.testing.assert_array_equal(on_ids, found.ids[index])
         assert (on_labels.dtype, on_ids.dtype) == (np.uint8, np.uint16)
+
+
+def test_beside_a_liver_from_elsewhere_small_lesions_become_background():
+    labels = labels_of((np.s_[0, 0, 0:2], 2), (np.s_[2, 5, 0:4], 4))
+    liver = np.ones(labels.shape, bool)
+    liver[0, 0, 0] = False
+    liver[2, 5, 0] = False
+    rows = np.eye(3, dtype=np.float32)[labels[labels >= 2] - 2]
+    found = find_lesions(SlabPrediction(labels, rows, liver=liver), voxel_ml=0.01, min_lesion_ml=0.03)
+    assert found.labels[0, 0, 0:2].tolist() == [0, 1]
+    assert (found.labels[2, 5, 0:4] == 4).all()
+
+
+@pytest.mark.parametrize(
+    ("slices", "said"),
+    [
+        (slice(1, 3), []),
+        (slice(0, 3), ["the liver reaches the lowest slice"]),
+        (slice(0, 4), ["the liver reaches the lowest and the highest slice"]),
+        (slice(0, 0), ["no liver found"]),
+    ],
+)
+def test_a_liver_that_is_cut_off_is_told(slices, said):
+    labels = np.zeros((4, 10, 10), np.uint8)
+    labels[slices, 2:5, 2:5] = 1
+    found = find_lesions(SlabPrediction(labels, np.zeros((0, 3), np.float32)), 1.0)
+    assert [one.split(" of the scan")[0] for one in seen_of_the_liver(found)] == said

@@ -78,7 +78,9 @@ def test_masks_of_a_folder_are_named_as_their_cases(mask, tmp_path):
     save(tmp_path / "masks" / "one.nii.gz", mask)
     source = liver_source(tmp_path / "masks", cases=7)
     assert source.mask_of("one") == tmp_path / "masks" / "one.nii.gz"
-    with pytest.raises(LiversegError, match=r"no two.nii.gz or two.nii in it; masks are named as their cases"):
+    with pytest.raises(
+        LiversegError, match=r"no two.nii.gz, two.nii or two/liver.nii.gz in it; masks are named as their cases"
+    ):
         source.mask_of("two")
 
 

@@ -2,23 +2,45 @@
 
 import json
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 
+from liverseg.dicom import find_series, read_series
+from liverseg.errors import LiversegError
+from liverseg.inference import LiverCascade, SlabInferer
 from liverseg.inference.workflow import run_inference
+from liverseg.volumes import read_volume
 
 ROOT = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
 
 
-@pytest.mark.parametrize("name", ["hcc_048/hcc_048_portal.nii.gz", "totalsegmentator_3mm/example_ct_sm.nii.gz"])
+def real(name):
+    path = ROOT / name
+    if not path.exists():
+        pytest.skip(f"{path} is not here; set LIVERSEG_REAL_DATA to the folder of real CT")
+    return path
+
+
+def record_of(folder):
+    return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hcc_048/hcc_048_portal.nii.gz",
+        "totalsegmentator_3mm/example_ct_sm.nii.gz",
+        "totalsegmentator_3mm/example_ct.nii.gz",  # 32-bit
+    ],
+)
 def test_a_real_ct_runs_through(name, joint_weights, tmp_path):
-    source = ROOT / name
-    if not source.is_file():
-        pytest.skip(f"{source} is not here; set LIVERSEG_REAL_DATA to the folder of real CT")
-    ct = nib.load(source)
+    ct = nib.load(real(name))
     first = int(ct.shape[2] * 0.55)
     part = tmp_path / "part.nii.gz"  # a few slices of the middle, on their own place of the grid
     nib.save(ct.slicer[:, :, first : first + 6], part)
@@ -31,5 +53,102 @@ def test_a_real_ct_runs_through(name, joint_weights, tmp_path):
         np.testing.assert_array_equal(written.affine, expected.affine)
         for code in ("qform_code", "sform_code", "xyzt_units"):
             assert int(written.header[code]) == int(expected.header[code])
-    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    assert record["warnings"] == []
+    for warning in record_of(folder)["warnings"]:
+        assert "slice of the scan" in warning or warning == "no liver found"
+
+
+def test_dicom_and_nifti_of_one_series_get_the_same_labels(joint_weights, tmp_path):
+    (series,) = find_series(real("hcc_048/dicom"))
+    start, count = 45, 5
+    (tmp_path / "dicom").mkdir()
+    for path in series.files[start : start + count]:
+        shutil.copy(path, tmp_path / "dicom")
+    _, affine = read_series(tmp_path / "dicom")
+    ct = nib.load(real("hcc_048/hcc_048_portal.nii.gz"))
+    assert np.sign(ct.affine[2, 2]) == np.sign(affine[2, 2])
+    nib.save(ct.slicer[:, :, start : start + count], tmp_path / "nifti.nii.gz")
+    labels = []
+    for source in (tmp_path / "dicom", tmp_path / "nifti.nii.gz"):
+        run_inference(source, tmp_path / "out", weights=joint_weights, liver="none", progress=False, preview=False)
+        found = read_volume(tmp_path / "out" / source.name.split(".")[0] / "labels.nii.gz")
+        np.testing.assert_allclose(found.axial_affine, read_volume(tmp_path / "nifti.nii.gz").axial_affine, atol=1e-3)
+        labels.append(found.axial)
+    assert len(np.unique(labels[0])) > 1
+    np.testing.assert_array_equal(*labels)
+
+
+@pytest.mark.parametrize(
+    ("ct", "mask"),
+    [
+        ("totalsegmentator_dicom/example_ct_dicom", "totalsegmentator_dicom/example_seg_dicom.nii.gz"),
+        ("totalsegmentator_3mm/example_ct_sm.nii.gz", "totalsegmentator_3mm/example_seg.nii.gz"),
+    ],
+)
+def test_the_liver_of_totalsegmentator(ct, mask, joint_weights, tmp_path):
+    """Label 5 of its masks, whose axes run the other way than the JPEG 2000 slices', is the liver of the result."""
+    mask = real(mask)
+    run_inference(real(ct), tmp_path, weights=joint_weights, liver=f"{mask}:5", min_lesion_ml=0, progress=False)
+    folder = tmp_path / Path(ct).name.removesuffix(".nii.gz")
+    found, given = read_volume(folder / "labels.nii.gz"), read_volume(mask)
+    np.testing.assert_allclose(found.axial_affine, given.axial_affine, atol=1e-2)
+    liver = given.axial == 5
+    assert liver.any() and (found.axial[liver] > 0).all()
+    warnings = record_of(folder)["warnings"]
+    if "dicom" in ct:  # its UIDs were emptied
+        assert warnings[0].startswith("no DICOM results: ")
+    assert not (folder / "segmentation.dcm").exists()
+
+
+def test_three_slices_of_dicom(joint_weights, tmp_path):
+    run_inference(
+        real("dcmqi_3slice/ct-3slice"), tmp_path, weights=joint_weights, liver="none", progress=False, report=True
+    )
+    folder = tmp_path / "ct-3slice"
+    assert nib.load(folder / "labels.nii.gz").shape[2] == 3
+    assert (folder / "report.html").stat().st_size > 1e6
+    written = [folder / name for name in ("segmentation.dcm", "measurements.dcm") if (folder / name).exists()]
+    assert folder / "measurements.dcm" in written
+    if shutil.which("dciodvfy"):
+        for path in written:
+            said = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
+            assert "Error" not in said.stdout + said.stderr
+
+
+def test_a_tilted_head_is_refused(joint_weights, tmp_path):
+    with pytest.raises(LiversegError, match=r"gantry tilt of 18\.\d degrees") as told:
+        run_inference(real("gantry_tilt_head"), tmp_path, weights=joint_weights, progress=False)
+    assert "\n" not in str(told.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_head_has_no_liver(hu_classes):
+    """The tilted head's slices as they are, stacked without their geometry, past the check that refuses them."""
+    slices = [pydicom.dcmread(path) for path in sorted(real("gantry_tilt_head").glob("*.dcm"))]
+    slices = [one for one in slices if one.pixel_array.shape == slices[0].pixel_array.shape]
+    head = np.stack([one.pixel_array * int(one.RescaleSlope) + int(one.RescaleIntercept) for one in slices])
+    spacing = (5.0, *map(float, slices[0].PixelSpacing))
+    found = LiverCascade(SlabInferer(amp=False))(head.astype(np.int16), hu_classes, spacing=spacing)
+    assert not found.labels.any()
+    assert "bone, as in a head" in found.warnings[0]
+
+
+def test_damaged_copies_of_a_real_ct_are_refused(joint_weights, tmp_path):
+    whole = real("totalsegmentator_3mm/example_ct_sm.nii.gz").read_bytes()
+    flipped = bytearray(whole)
+    flipped[len(whole) // 2] ^= 4
+    for name, content in (("short", whole[: len(whole) // 2]), ("flipped", bytes(flipped)), ("text", b"no CT at all")):
+        path = tmp_path / f"{name}.nii.gz"
+        path.write_bytes(content)
+        with pytest.raises(LiversegError, match=rf"{name}\.nii\.gz: .*cannot be read") as told:
+            run_inference(path, tmp_path / "out", weights=joint_weights, progress=False)
+        assert "\n" not in str(told.value)
+    (series,) = find_series(real("dcmqi_3slice/ct-3slice"))
+    (tmp_path / "slices").mkdir()
+    for path in series.files:
+        shutil.copy(path, tmp_path / "slices")
+    damaged = tmp_path / "slices" / series.files[1].name
+    damaged.write_bytes(damaged.read_bytes()[:3000])
+    with pytest.raises(LiversegError, match=damaged.name) as told:
+        run_inference(tmp_path / "slices", tmp_path / "out", weights=joint_weights, progress=False)
+    assert "\n" not in str(told.value)
+    assert not list((tmp_path / "out").iterdir())

@@ -54,6 +54,13 @@ def test_a_vessel_that_ends_with_the_scan_is_no_surface():
     assert surface.distance_mm(np.array([[3, 5, 5]])) == 5
 
 
+def test_a_liver_in_a_whole_scan_has_its_surface():
+    deep = np.array([[4, 6, 7], [4, 7, 7]])
+    surface = LiverSurface(liver(), STEPS, np.ones((3, 2), bool))
+    assert surface.distance_mm(deep) == pytest.approx(by_hand(liver(), deep, STEPS))
+    assert surface.distance_mm(np.array([[1, 6, 7]])) == 0
+
+
 def test_where_the_scan_ends_the_liver_does_not():
     whole = np.ones((3, 5, 6), bool)
     at_edge = np.array([[0, 0, 0]])

@@ -7,7 +7,12 @@ import pandas as pd
 import pytest
 
 from liverseg.errors import LiversegError
-from liverseg.inference.writers import write_case_files, write_table_csv, write_table_json
+from liverseg.inference.writers import (
+    refuse_another_input,
+    write_case_files,
+    write_table_csv,
+    write_table_json,
+)
 
 
 def text(content):
@@ -81,3 +86,15 @@ def test_an_empty_table_has_its_header(tmp_path):
     write_table_json(tmp_path / "t.json", table)
     assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "id,type\n"
     assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8")) == []
+
+
+def test_results_of_another_ct_are_not_replaced(tmp_path):
+    mine = {"path": "/a/ct", "sha256": "12"}
+    refuse_another_input(tmp_path, mine)
+    (tmp_path / "record.json").write_text(json.dumps({"input": mine}), encoding="utf-8")
+    for same in (mine, {"path": "/a/ct", "sha256": "34"}, {"path": "/b/ct", "sha256": "12"}):
+        refuse_another_input(tmp_path, same)
+    with pytest.raises(LiversegError, match="holds the results of another CT, /a/ct; choose another output folder"):
+        refuse_another_input(tmp_path, {"path": "/b/ct", "sha256": "34"})
+    (tmp_path / "record.json").write_text("{", encoding="utf-8")
+    refuse_another_input(tmp_path, mine)

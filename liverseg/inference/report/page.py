@@ -85,7 +85,7 @@ def report_html(
         warnings=_warnings(warnings),
         facts=_facts(facts),
         legend="\n".join(f"<li>{swatch(label)}</li>" for label in labels[LIVER:]),
-        shown=_escaped(_shown_in_words(shown, volume)),
+        shown=_escaped(_shown_in_words(shown)),
         lesions=lesion_rows(table, labels),
         picture=_picture(case, volume, lesions, table, labels),
         licences=_escaped(licences()),
@@ -122,13 +122,9 @@ def _facts(facts: Mapping[str, str]) -> str:
     )
 
 
-def _shown_in_words(shown: ShownVolume, volume: Volume) -> str:
+def _shown_in_words(shown: ShownVolume) -> str:
     low, high = WINDOW_HU
-    part = (
-        "all of the CT"
-        if np.prod(shown.levels.shape) * np.prod(shown.factors) >= volume.array.size
-        else ("the part of the CT around the liver")
-    )
+    part = "all of the CT" if shown.whole else "the part of the CT around the liver"
     told = f"The viewer holds {part}, in 8 bits between {low:g} and {high:g} HU".replace("-", "−")
     slices, rows, columns = shown.factors
     if shown.factors != (1, 1, 1):

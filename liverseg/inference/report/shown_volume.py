@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, enlarged, whole_box
+from liverseg.boxes import Box, bounding_box, cut, enlarged, to_volume, whole_box
 from liverseg.inference.lesions import LesionMap
 from liverseg.inference.preview import WINDOW_HU
 from liverseg.volumes import Volume
@@ -34,12 +34,14 @@ class ShownVolume:
         labels: label map, uint8, same shape.
         affine: 4×4, (slice, row, column) index to RAS+ mm.
         factors: how many of the CT's (slices, rows, columns) are one of these.
+        whole: it is all of the CT, not the part around the liver.
     """
 
     levels: np.ndarray
     labels: np.ndarray
     affine: np.ndarray
     factors: tuple[int, int, int]
+    whole: bool
 
 
 def shown_volume(volume: Volume, lesions: LesionMap, most_voxels: int = MOST_VOXELS) -> ShownVolume:
@@ -53,22 +55,21 @@ def shown_volume(volume: Volume, lesions: LesionMap, most_voxels: int = MOST_VOX
         lesions: of the volume.
         most_voxels: that are kept.
     """
-    hu, labels = volume.axial, lesions.labels
-    box = bounding_box(labels)
-    if box is None:
-        crop = whole_box(labels.shape)
-    else:
-        crop = enlarged(box, [math.ceil(MARGIN_MM / length) for length in volume.axial_spacing], labels.shape)
-    hu, labels = hu[crop], labels[crop]
+    crop = everything = whole_box(lesions.shape)
+    box = bounding_box(lesions.inside)
+    if box is not None:
+        margin = [math.ceil(MARGIN_MM / length) for length in volume.axial_spacing]
+        crop = enlarged(to_volume(box, lesions.box), margin, lesions.shape)
+    hu, labels, whole = volume.axial[crop], cut(lesions.inside, lesions.box, crop), crop == everything
     factors = _factors(hu.shape, volume.axial_spacing, most_voxels)
     affine = volume.axial_affine @ _to_voxels(crop, factors)
     if factors == (1, 1, 1):
-        return ShownVolume(_windowed(hu), np.ascontiguousarray(labels), affine, factors)
+        return ShownVolume(_windowed(hu), labels, affine, factors, whole)
     # slice by slice: a volume that has to be made smaller is one that should not be copied as floating point
     count = hu.shape[0] // factors[0]
     levels = [_windowed(_mean(_blocks(hu, index, factors))) for index in range(count)]
     voted = [_most_frequent(_blocks(labels, index, factors)) for index in range(count)]
-    return ShownVolume(np.stack(levels), np.stack(voted), affine, factors)
+    return ShownVolume(np.stack(levels), np.stack(voted), affine, factors, whole)
 
 
 def ct_nifti(shown: ShownVolume) -> bytes:

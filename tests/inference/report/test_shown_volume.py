@@ -119,6 +119,6 @@ def test_as_many_voxels_as_are_kept_leave_a_page_below_12_mb():
     # soft tissue throughout and the noise of a thin slice: no real box around a liver packs worse
     rng = np.random.default_rng(2)
     levels = np.clip(rng.normal(150, 15 / (400 / 255), (20, 100, 100)), 0, 255).astype(np.uint8)
-    shown = ShownVolume(levels, np.zeros_like(levels), np.eye(4), (1, 1, 1))
+    shown = ShownVolume(levels, np.zeros_like(levels), np.eye(4), (1, 1, 1), True)
     of_ct = len(base64.b64encode(ct_nifti(shown))) / levels.size * MOST_VOXELS
     assert of_ct + 1.3e6 + 0.9e6 < 12e6  # library and key images
