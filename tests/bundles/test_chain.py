@@ -97,7 +97,8 @@ def test_inference_with_the_exported_weights(joint_run, cohort_tree, tmp_path):
     (tmp_path / "in" / image.name).symlink_to(image)
     overrides = {"output_dir": tmp_path / "out", "weights": joint_run / "joint.safetensors", "progress": False}
     told = run_bundle(JOINT, "inference", INFER, dataset_dir=tmp_path / "in", **overrides)
-    assert (told.code, told.errors) == (0, [])
+    assert told.code == 0
+    assert all("warning: the liver reaches" in line for line in told.errors), told.errors  # a few slices of a body
     case = tmp_path / "out" / image.name.removesuffix(".nii.gz")
     assert sorted(path.name for path in case.iterdir()) == sorted(CASE_FILES)
     assert json.loads((case / "record.json").read_text())["status"] == "done"

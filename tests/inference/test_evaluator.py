@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import threading
 
 import nibabel as nib
 import numpy as np
@@ -229,3 +230,38 @@ def test_smaller_lesions_can_be_left_out_and_nonsense_is_refused(ct_file, joint_
     for wrong in (-1, float("nan"), "much", True):
         with pytest.raises(LiversegError, match="min_lesion_ml is"):
             FindLesionsd(min_lesion_ml=wrong)
+
+
+class Watched(Dataset):
+    """Counts how often each case is read, and reads only once it is let."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.reads, self.let = [], threading.Event()
+
+    def __getitem__(self, index):
+        self.let.wait(60)
+        self.reads.append(index)
+        return super().__getitem__(index)
+
+
+def test_wrong_weights_are_told_before_the_ct_is_read(ct_file, pretrain_weights, tmp_path):
+    run = evaluator(ct_file, tmp_path / "out", pretrain_weights)
+    run.dataset = Watched(run.dataset.data, run.dataset.transform)
+    try:
+        with pytest.raises(LiversegError, match="out_channels 3 in the file, 5 in the network"):
+            run.prepare()
+        assert run.dataset.reads == []
+    finally:
+        run.dataset.let.set()
+
+
+def test_the_first_case_is_read_once(ct_file, joint_weights, tmp_path):
+    shutil.copy(ct_file, ct_file.with_name("next.nii.gz"))
+    run = evaluator(ct_file.parent, tmp_path / "out", joint_weights)
+    run.dataset = Watched(run.dataset.data, run.dataset.transform)
+    run.dataset.let.set()
+    run.prepare()
+    run.prepare()
+    run.run()
+    assert sorted(run.dataset.reads) == [0, 1]
