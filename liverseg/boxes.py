@@ -6,7 +6,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["Box", "bounding_box", "box_shape", "cut", "enlarged", "spread", "to_box", "to_volume", "whole_box"]
+__all__ = [
+    "Box",
+    "bounding_box",
+    "box_shape",
+    "cut",
+    "enlarged",
+    "extent",
+    "spread",
+    "to_box",
+    "to_volume",
+    "whole_box",
+]
 
 Box = tuple[slice, slice, slice]
 """One slice with start and stop, both within the volume, for each axis."""
@@ -24,8 +35,8 @@ def bounding_box(array: np.ndarray) -> Box | None:
     filled = np.any(slices, axis=(1, 2))
     if not filled.any():
         return None
-    plane = np.any(slices[_extent(filled)], axis=0)
-    sides = (_extent(filled), _extent(np.any(plane, axis=1)), _extent(np.any(plane, axis=0)))
+    plane = np.any(slices[extent(filled)], axis=0)
+    sides = (extent(filled), extent(np.any(plane, axis=1)), extent(np.any(plane, axis=0)))
     first, second, third = (sides[place] for place in np.argsort(order))
     return first, second, third
 
@@ -83,6 +94,7 @@ def _shifted(box: Box, by: Sequence[int]) -> Box:
     return first, second, third
 
 
-def _extent(filled: np.ndarray) -> slice:
+def extent(filled: np.ndarray) -> slice:
+    """From the first to the last true of a row, of which at least one is."""
     found = np.flatnonzero(filled)
     return slice(int(found[0]), int(found[-1]) + 1)

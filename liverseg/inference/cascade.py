@@ -91,24 +91,6 @@ class LiverCascade(Inferer):
         Returns:
             One liver with its lesions, in the box that holds all windows; an empty box where none was found.
         """
-        with self.slabs.inference(network):
-            return self._found(inputs, network, *args, spacing=spacing, liver=liver, **kwargs)
-
-    def _found(
-        self,
-        inputs: torch.Tensor | np.ndarray,
-        network: Callable[..., Any],
-        *args: Any,
-        spacing: Sequence[float],
-        liver: np.ndarray | None,
-        **kwargs: Any,
-    ) -> SlabPrediction:
-        windows = self._windows(inputs, network, spacing, liver)
-        if not windows:
-            return _nothing(inputs.shape)
-        slices = slice(windows[0][0].start, windows[-1][0].stop)
-        if liver is None and self.find_liver and (reason := _as_in_a_head(inputs, slices, spacing)):
-            return _nothing(inputs.shape, reason)
 
         def computed(window: Box) -> SlabPrediction:
             return self.slabs(inputs, network, *args, slice_mm=spacing[0], box=window, **kwargs)
@@ -119,20 +101,30 @@ class LiverCascade(Inferer):
                 return keep_largest_liver(found)
             return within_liver(found, np.asarray(liver[found.box], bool))
 
-        parts, margin = [computed(window) for window in windows], self._margin(spacing)
-        while True:
-            found = kept(parts)
-            wider = [widened(found, part.box, margin) for part in parts]
-            before, after = beyond(found, wider[0], wider[-1], margin)
-            if before is None and after is None and wider == [part.box for part in parts]:
-                return found
-            parts = [
-                *([computed(before)] if before else []),
-                *(part if window == part.box else computed(window) for part, window in zip(parts, wider, strict=True)),
-                *([computed(after)] if after else []),
-            ]
-            # a side that is reached again is far from the liver's end, and each step there costs a pass
-            margin = (2 * margin[0], 2 * margin[1], 2 * margin[2])
+        with self.slabs.inference(network):
+            windows = self._windows(inputs, network, spacing, liver)
+            if not windows:
+                return _nothing(inputs.shape)
+            slices = slice(windows[0][0].start, windows[-1][0].stop)
+            if liver is None and self.find_liver and (reason := _as_in_a_head(inputs, slices, spacing)):
+                return _nothing(inputs.shape, reason)
+            parts, margin = [computed(window) for window in windows], self._margin(spacing)
+            while True:
+                found = kept(parts)
+                wider = [widened(found, part.box, margin) for part in parts]
+                before, after = beyond(found, wider[0], wider[-1], margin)
+                if before is None and after is None and wider == [part.box for part in parts]:
+                    return found
+                parts = [
+                    *([computed(before)] if before else []),
+                    *(
+                        part if window == part.box else computed(window)
+                        for part, window in zip(parts, wider, strict=True)
+                    ),
+                    *([computed(after)] if after else []),
+                ]
+                # a side that is reached again is far from the liver's end, and each step there costs a pass
+                margin = (2 * margin[0], 2 * margin[1], 2 * margin[2])
 
     def _windows(
         self,

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, enlarged, to_box, to_volume
+from liverseg.boxes import Box, bounding_box, enlarged, extent, to_box, to_volume
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LIVER
 
@@ -52,7 +52,7 @@ def windows_around(
         below = max(0, int(np.searchsorted(numbers, start, "right")) - 1)
         above = min(len(numbers) - 1, int(np.searchsorted(numbers, stop - 1, "left")))
         liver = np.any(seen[known[below : above + 1]], axis=0)
-        rows, columns = (_times(_extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
+        rows, columns = (_times(extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
         _, *plane = enlarged((slice(start, stop), rows, columns), margin, shape)
         rows, columns = (_to_stride(side, length) for side, length in zip(plane, shape[1:], strict=True))
         if windows and windows[-1][1:] == (rows, columns):
@@ -105,11 +105,6 @@ def beyond(found: SlabPrediction, first: Box, last: Box, margin: Margin) -> tupl
     if liver is not None and liver[0].stop == own.stop - own.start and own.stop < depth:
         after = (slice(own.stop, min(depth, own.stop + margin[0])), last[1], last[2])
     return before, after
-
-
-def _extent(filled: np.ndarray) -> slice:
-    found = np.flatnonzero(filled)
-    return slice(int(found[0]), int(found[-1]) + 1)
 
 
 def _times(side: slice, factor: int) -> slice:
