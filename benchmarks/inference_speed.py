@@ -81,11 +81,11 @@ def prepare(folder: Path, epochs: int) -> None:
         "ckpt_dir": output,
         "network_size": "full",
         "deep_supervision": False,
-        "crop_size": 192,
+        "crop_size": 160,
         "batch_size": 4,
         "learning_rate": 1e-3,
         "epochs": epochs,
-        "val_every": 20,
+        "val_every": 100,
         "val_batch_size": 2,
     }
     subprocess.run(bundle_command("training", ["train", "phantom"], training), cwd=bundle, check=True)
@@ -243,7 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["prepare", "measure", "memory", "nnunet"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=3, help="of prepare's training")
+    parser.add_argument("--epochs", type=int, default=12, help="of prepare's training")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--python", type=Path, help="of the environment with nnunetv2")
     args = parser.parse_args()

@@ -21,7 +21,6 @@ from liverseg.precision import low_precision
 __all__ = ["examine", "in_words"]
 
 _PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "SimpleITK", "itk", "highdicom", "pydicom")
-_BACKENDS = {"torch": "torch", "openvino": "openvino", "onnx": "onnxruntime"}
 _GIB = 2**30
 
 
@@ -31,7 +30,7 @@ def examine() -> dict[str, dict[str, Any]]:
         "software": _software(),
         "processor": _processor(),
         "graphics": _graphics(),
-        "backends": {name: _version(package) for name, package in _BACKENDS.items()},
+        "backends": _backends(),
         "bundles": {name: _bundle(name) for name in ("liver_lesion_pretrain", "liver_lesion_joint")},
         "weights": _weights(),
     }
@@ -81,6 +80,15 @@ def _graphics() -> dict[str, Any]:
         precision = "bfloat16" if low_precision(f"cuda:{number}") else "float32"
         facts[f"cuda:{number}"] = f"{device.name}, {device.total_memory / _GIB:.0f} GiB, {precision}"
     return facts
+
+
+def _backends() -> dict[str, Any]:
+    """What can compute a network here, and for what it is used."""
+    onnx = _version("onnxruntime")
+    return {
+        "torch": f"{torch.__version__}, for training and predict",
+        "onnx": f"onnxruntime {onnx}, for exported networks" if onnx else "none; liverseg[onnx] exports networks to it",
+    }
 
 
 def _bundle(name: str) -> str | None:

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trained weights, .safetensors or .pt (default: $LIVERSEG_WEIGHTS, else the bundle's models/model.pt)",
     )
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
-    parser.add_argument("--batch-size", type=int, help="slices computed at a time (default: the bundle's)")
+    parser.add_argument("--batch-size", type=int, help="slices computed at a time (default: 2 on a CPU, 16 on a GPU)")
     parser.add_argument("--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: where it is quick)")
     parser.add_argument(
         "--liver",

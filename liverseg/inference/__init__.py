@@ -6,7 +6,7 @@ from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.cases import find_cases
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.failures import SomeCasesFailed
-from liverseg.inference.inferer import SlabInferer
+from liverseg.inference.inferer import SlabInferer, slabs_at_a_time
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
 
@@ -23,4 +23,5 @@ __all__ = [
     "SomeCasesFailed",
     "find_bundle",
     "find_cases",
+    "slabs_at_a_time",
 ]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,12 +23,15 @@ from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.failures import SomeCasesFailed, cause_in_words
 from liverseg.inference.lesions import seen_of_the_liver
 from liverseg.inference.record import RunFacts
+from liverseg.inference.stages import Stages
 from liverseg.inference.statistics import write_statistics
 from liverseg.labels import result_labels
 from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.folding import fold_batch_norm
 
 __all__ = ["CaseEvaluator"]
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}]"
 
 
 class CaseEvaluator:
@@ -113,7 +115,9 @@ class CaseEvaluator:
         facts = self.prepare()
         names = [item["case"] for item in self.dataset.data]
         failed: list[str] = []
-        bar = tqdm(total=len(names), unit="case", file=sys.stderr, disable=None if self.progress else True)
+        bar = tqdm(
+            total=len(names), unit="case", bar_format=_BAR, file=sys.stderr, disable=None if self.progress else True
+        )
 
         def settle(name: str, stage: Callable[[], Any]) -> Any:
             """What a stage of a case gives; None where the case has failed, which is told."""
@@ -140,11 +144,12 @@ class CaseEvaluator:
                 if number + 1 < len(names):
                     ahead = readers.submit(self._read, number + 1)
                 if data is not None:
+                    data["stages"].tell = partial(_show, bar, name, number)
                     data = settle(name, partial(self._compute, name, data))
                 if written is not None:
                     settle(written[0], written[1].result)
                 written = None if data is None else (name, writers.submit(self.writer, name, data, facts, self.labels))
-                bar.update()
+                bar.update(number + 1 - bar.n)
             if written is not None:
                 settle(written[0], written[1].result)
         if self.statistics:
@@ -155,19 +160,17 @@ class CaseEvaluator:
             raise kind(f"{len(failed)} of {len(names)} cases failed: {which}; the reasons are told above")
 
     def _read(self, number: int) -> dict[str, Any]:
-        seconds: dict[str, float] = {}
-        with _timed(seconds, "read"):
+        stages = Stages()
+        with stages("read"):
             data = dict(self.dataset[number])
-        return {**data, "seconds": seconds}
+        return {**data, "stages": stages, "seconds": stages.seconds}
 
     def _compute(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
         self.writer.check(name, data)
-        seconds = data["seconds"]
-        with _timed(seconds, "network"):
-            spacing, liver = data["volume"].axial_spacing, data.get("liver")
-            data["pred"] = self.inferer(data["image"], self.network, spacing=spacing, liver=liver)
+        stages, about = data["stages"], {"spacing": data["volume"].axial_spacing, "liver": data.get("liver")}
+        data["pred"] = self.inferer(data["image"], self.network, **about, stages=stages)
         warnings = [*data["warnings"], *data["pred"].warnings]
-        with _timed(seconds, "lesions"):
+        with stages("lesions"):
             data = self.postprocessing(data)
         warnings += seen_of_the_liver(data["pred"])
         return {**data, "warnings": warnings}
@@ -178,8 +181,9 @@ class CaseEvaluator:
         tqdm.write(f"{name}: failed: {cause_in_words(error)}", file=sys.stderr)
 
 
-@contextmanager
-def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    start = time.perf_counter()
-    yield
-    seconds[stage] = time.perf_counter() - start
+def _show(bar: tqdm, name: str, number: int, stage: str, part: float) -> None:
+    """Bring the bar to where the run is: so many cases whole, and of this one what the network has done."""
+    bar.set_description(f"{name}, {stage}", refresh=False)
+    if stage == "network":
+        bar.n = number + part
+    bar.refresh()

@@ -19,7 +19,9 @@ from liverseg.networks import SlabInput
 from liverseg.precision import autocast, low_precision
 from liverseg.transforms import HUWindow, slab_indices
 
-__all__ = ["SlabInferer"]
+__all__ = ["SlabInferer", "slabs_at_a_time"]
+
+_BEST_BATCH = {"cpu": 2, "cuda": 16}
 
 
 class SlabInferer(Inferer):
@@ -32,8 +34,7 @@ class SlabInferer(Inferer):
     Args:
         hu_window: lower and upper HU of the network's input.
         slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent ones, see `slab_indices`.
-        batch_size: slabs that go through the network at a time; memory grows with it. On a CPU more than 2 gain
-            nothing at 512×512; a GPU wants 16 or so.
+        batch_size: slabs that go through the network at a time, see `slabs_at_a_time`; memory grows with it.
         amp: "auto" (bfloat16 where the hardware computes it), True or False.
         type_temperature: what type logits are divided by before their softmax; the weights' record has it.
 
@@ -96,6 +97,7 @@ class SlabInferer(Inferer):
         *args: Any,
         slice_mm: float | None = None,
         box: Box | None = None,
+        tell: Callable[[int], None] | None = None,
         **kwargs: Any,
     ) -> SlabPrediction:
         """Label a CT.
@@ -107,6 +109,7 @@ class SlabInferer(Inferer):
                 runs on the device its parameters are on.
             slice_mm: distance of neighbouring slices in mm, needed where slabs have a spacing of their own.
             box: what is labelled; all of the volume by default. Slices outside it are still seen as neighbours.
+            tell: is told after each batch how many voxels it had.
             args, kwargs: handed on to the network.
 
         Raises:
@@ -122,6 +125,8 @@ class SlabInferer(Inferer):
                 best = logits.argmax(dim=1)
                 labels[middles[0] - slices[0] : middles[-1] - slices[0] + 1] = best.to(torch.uint8).cpu().numpy()
                 probabilities.append(_types_given_lesion(logits, best, self.type_temperature))
+                if tell is not None:
+                    tell(best.numel())
         depth, rows, columns = volume.shape
         return SlabPrediction(labels, np.concatenate(probabilities), box, (depth, rows, columns))
 
@@ -182,6 +187,16 @@ class SlabInferer(Inferer):
                 seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
             slabs = seen[torch.from_numpy(places.reshape(needed.shape)).to(device)]
             yield middles, network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+
+
+def slabs_at_a_time(batch_size: int | str, device: torch.device | str) -> int | str:
+    """The batch size for a device: of "auto" 2 on a CPU, where more gain nothing, and 16 on a GPU; else what is given.
+
+    Example:
+        >>> slabs_at_a_time("auto", "cpu")
+        2
+    """
+    return _BEST_BATCH.get(torch.device(device).type, 2) if str(batch_size).lower() == "auto" else batch_size
 
 
 def _device_of(network: Callable[..., Any]) -> torch.device:

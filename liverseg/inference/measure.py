@@ -8,7 +8,7 @@ import pandas as pd
 
 from liverseg.inference.diameters import axial_diameters
 from liverseg.inference.lesions import LesionMap
-from liverseg.inference.surface import LiverSurface
+from liverseg.inference.surface import LiverSurface, shell
 from liverseg.labels import INDETERMINATE, LESION, LIVER, Label
 from liverseg.volumes import Volume
 
@@ -72,12 +72,12 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
     ):
         box = boxes[number]
         mask = lesions.ids_inside[box] == number
-        inside = np.argwhere(mask) + [side.start for side in box]
-        start = corner + [side.start for side in box]
-        middle = affine @ np.append(inside.mean(axis=0) + corner, 1.0)
+        own = np.array([side.start for side in box])
+        start = corner + own
+        middle = affine @ np.append(np.argwhere(mask).mean(axis=0) + start, 1.0)
         diameters = axial_diameters(mask, row_step, column_step)
         on = own_slice[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
-        values, distance = hu[box][mask], surface.distance_mm(inside)
+        values, distance = hu[box][mask], surface.distance_mm(shell(mask) + own)
         row = {
             "id": number,
             "type": names[int(label)],

@@ -6,6 +6,7 @@ import torch
 
 from liverseg.inference import LiverCascade, SlabInferer
 from liverseg.inference.components import keep_largest_liver
+from liverseg.inference.stages import Stages
 
 
 class Counting(torch.nn.Module):
@@ -191,3 +192,26 @@ def test_types_of_a_lesion_across_windows_are_in_order():
     np.testing.assert_array_equal(found.labels, whole.labels)
     assert len(np.unique(whole.type_probabilities[:, 1])) > 20
     np.testing.assert_allclose(found.type_probabilities, whole.type_probabilities, atol=1e-6)
+
+
+@pytest.mark.parametrize("missed", [0, 30])
+def test_stages_tell_how_much_is_done_to_the_end(missed):
+    class Upper(SlabInferer):
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+            mask[slices < missed] = False
+            return mask
+
+    told = []
+    stages = Stages(lambda stage, part: told.append((stage, part)))
+    LiverCascade(Upper(amp=False))(body(), Counting(), spacing=(3.0, 1.5, 1.5), stages=stages)
+    parts = [part for stage, part in told if stage == "network"]
+    assert [stage for stage, _ in told] == ["liver", *["network"] * len(parts)]
+    assert parts[0] == 0 and parts[-1] == 1 and len(parts) > 10
+    assert list(stages.seconds) == ["liver", "network"] and min(stages.seconds.values()) > 0
+
+
+def test_no_liver_has_no_fine_pass():
+    stages = Stages()
+    LiverCascade(slabs())(np.full((9, 40, 50), -1000, np.int16), Counting(), stages=stages)
+    assert list(stages.seconds) == ["liver"]

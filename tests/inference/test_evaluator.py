@@ -80,7 +80,7 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
     assert record["weights"]["sha256"] == sha256(weights)
     assert record["weights"]["record"]["arguments"]["size"] == "small"
     assert record["weights"]["record"]["metrics"] == {"val_lesion_dice": None}
-    assert set(record["seconds"]) == {"read", "network", "lesions", "write"}
+    assert set(record["seconds"]) == {"read", "liver", "network", "lesions", "write"}
     assert record["grid"]["shape"] == [38, 34, 9]
     assert record["grid"]["affine"] == nib.load(ct_file).affine.tolist()
     assert record["grid"]["spacing_mm"] == [2.0, 2.0, 3.0]

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.inference import SlabInferer, SlabPrediction
+from liverseg.inference import SlabInferer, SlabPrediction, slabs_at_a_time
 from liverseg.networks import SEResUNet
 from liverseg.transforms import slab_indices
 
@@ -125,6 +125,11 @@ def test_no_gradient_is_kept_and_the_network_is_left_alone():
     network = torch.nn.Conv2d(3, 5, 1)
     SlabInferer()(np.zeros((2, 4, 4), np.int16), network)
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+
+
+def test_the_batch_size_for_a_device():
+    assert [slabs_at_a_time("auto", device) for device in ("cpu", "cuda:1", "meta")] == [2, 16, 2]
+    assert slabs_at_a_time(5, "cuda") == 5
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "4", True])

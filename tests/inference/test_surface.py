@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liverseg.inference.surface import LiverSurface
+from liverseg.inference.surface import LiverSurface, shell
 
 STEPS = np.array([[0.3, 0.0, 2.5], [0.0, 0.8, 0.1], [0.7, 0.05, 0.0]])
 INSIDE = np.zeros((3, 2), bool)
@@ -68,3 +68,18 @@ def test_where_the_scan_ends_the_liver_does_not():
     one_side = np.ones((3, 2), bool)
     one_side[2, 1] = False
     assert LiverSurface(whole, np.eye(3), one_side).distance_mm(at_edge) == 5
+
+
+@pytest.mark.parametrize("steps", [np.diag([2.5, 0.8, 0.7]), STEPS])
+def test_the_shell_of_a_lesion_is_as_near_as_all_of_it(steps):
+    surface = LiverSurface(liver(), steps, INSIDE)
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        lesion = np.zeros((9, 14, 16), bool)
+        corner, extent = random.integers(2, 6, 3), random.integers(2, 7, 3)
+        lesion[tuple(slice(at, at + length) for at, length in zip(corner, extent, strict=True))] = True
+        lesion &= liver() & (random.random(lesion.shape) < 0.97)
+        assert len(shell(lesion)) <= lesion.sum()
+        assert surface.distance_mm(shell(lesion)) == surface.distance_mm(np.argwhere(lesion))
+    solid = np.ones((5, 6, 7), bool)
+    assert len(shell(solid)) == 5 * 6 * 7 - 3 * 4 * 5
