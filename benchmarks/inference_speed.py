@@ -38,10 +38,11 @@ from liverseg.doctor import examine, in_words
 from liverseg.inference import find_bundle
 from liverseg.networks import SEResUNet
 from liverseg.phantom.patient import Coverage, make_phantom
-from liverseg.precision import autocast
+from liverseg.precision import autocast, low_precision
 
 HERE = Path(__file__).parent
 SPACING, SLICES, MATRIX = (0.75, 0.75, 1.5), 200, 512
+IN_FLOAT32 = "liverseg predict, float32"
 
 
 @dataclass(frozen=True)
@@ -110,9 +111,11 @@ def write_ct(folder: Path) -> None:
             nib.save(nib.Nifti1Image(whole[200:264, 200:264, 99:102], affine), folder / "short.nii.gz")
 
 
-def predict(folder: Path, ct: Path | str = "ct.nii.gz", *options: str) -> list[str | Path]:
+def predict(
+    folder: Path, ct: Path | str = "ct.nii.gz", *options: str, device: str = "cpu", output: str = "ours"
+) -> list[str | Path]:
     """The command a user types, with the pre-training bundle."""
-    command = [Path(sys.executable).parent / "liverseg", "predict", folder / ct, folder / "ours"]
+    command = [Path(sys.executable).parent / "liverseg", "predict", folder / ct, folder / output, "--device", device]
     weights = ["--weights", folder / "full.safetensors", "--bundle", find_bundle("liver_lesion_pretrain")]
     return [*command, *weights, *options]
 
@@ -157,6 +160,13 @@ def dice(folder: Path, labels: Path, least: int) -> float:
     return 2 * float((truth & found).sum()) / float(truth.sum() + found.sum())
 
 
+def alike(folder: Path, labels: Path) -> float:
+    """Share of the liver of float32's result (ours, where the CPU has no bfloat16) that has the same labels."""
+    reference = next(path for path in (folder / "float32", folder / "ours") if path.is_dir()) / "ct" / "labels.nii.gz"
+    expected, found = (np.asarray(nib.load(path).dataobj) for path in (reference, labels))
+    return float((found == expected)[expected >= 1].mean())
+
+
 def measure(folder: Path, rounds: int) -> None:
     """Print the table; conventional inference runs in every other round, for the time it takes."""
     weights, bundle = folder / "full.safetensors", HERE / "conventional_inference.py"
@@ -171,19 +181,23 @@ def measure(folder: Path, rounds: int) -> None:
         "liverseg predict, 3 slices of 64 x 64": predict(folder, "short.nii.gz"),
         "import torch, monai": [sys.executable, "-c", "import torch, monai"],
     }
+    if low_precision("cpu") is not None:
+        lines[IN_FLOAT32] = predict(folder, "ct.nii.gz", "--amp", "false", output="float32")
+    if torch.cuda.is_available():
+        lines["liverseg predict, GPU"] = predict(folder, device="cuda", output="gpu")
     runs: dict[str, list[Run]] = {name: [] for name in lines}
     floors = []
     for number in range(rounds):
         floors.append(floor(folder))
         for name, command in lines.items():
-            if name != "conventional MONAI" or number % 2 == 0:
+            if name not in ("conventional MONAI", IN_FLOAT32) or number % 2 == 0:
                 runs[name].append(timed(command))
                 print(f"round {number + 1}: {name} {runs[name][-1].seconds:.1f} s", file=sys.stderr, flush=True)
     facts = examine()
     print(in_words({chapter: facts[chapter] for chapter in ("software", "processor")}))
     for name, command in lines.items():
         print(f"{name}: {shlex.join(map(str, command))}")
-    one, conventional, two, short, imports = (
+    one, conventional, two, short, imports, *_ = (
         statistics.median(run.seconds for run in found) for found in runs.values()
     )
     lowest = statistics.median(one["seconds"] for one in floors)
@@ -202,9 +216,13 @@ def measure(folder: Path, rounds: int) -> None:
     print(
         "stages of the last run:", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in record["seconds"].items())
     )
-    other = next((folder / "conventional").rglob("*.nii.gz"))
-    for name, labels in (("ours", folder / "ours" / "ct" / "labels.nii.gz"), ("conventional", other)):
-        print(f"Dice, {name}: liver {dice(folder, labels, 1):.3f}, lesions {dice(folder, labels, 2):.3f}")
+    results = {"ours": folder / "ours" / "ct" / "labels.nii.gz"}
+    results["conventional"] = next((folder / "conventional").rglob("*.nii.gz"))
+    results |= {name: folder / name / "ct" / "labels.nii.gz" for name in ("float32", "gpu")}
+    for name, labels in results.items():
+        if labels.is_file():
+            print(f"Dice, {name}: liver {dice(folder, labels, 1):.3f}, lesions {dice(folder, labels, 2):.3f}")
+            print(f"  of float32's liver labelled alike {alike(folder, labels):.4%}")
 
 
 def memory(folder: Path) -> None:

@@ -11,8 +11,8 @@ voxels themselves.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from typing import cast
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, cast
 
 import cc3d
 import highdicom as hd
@@ -69,8 +69,9 @@ def write_measurement_report(
 
     The observer is the software, no person. A group of the liver holds its volume with its lesions and their number;
     then follows one group for each lesion: finding, volume in ml, longest axial diameter and the one at a right angle
-    to it in mm, both with the slice they were taken on, mean HU, and its outline slice by slice. Without a lesion the
-    report says so. UIDs follow from what it holds, as those of the SEG.
+    to it in mm, both with the slice they were taken on, mean and standard deviation of HU, the probability of its type
+    in percent as the certainty of the finding, and its outline slice by slice. Without a lesion the report says so.
+    UIDs follow from what it holds, as those of the SEG.
 
     Args:
         path: of the file, which appears whole; its folder must exist.
@@ -169,28 +170,29 @@ def _groups(
             finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
             finding_type=coded(by_index[int(kind)]),
             finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
-            measurements=[
-                sr.Measurement(name=codes.SCT.Volume, value=row["volume_ml"], unit=_ML),
-                sr.Measurement(
-                    name=codes.SCT.LongAxis,
-                    value=row["longest_diameter_mm"],
-                    unit=codes.UCUM.Millimeter,
-                    referenced_images=taken_on,
-                ),
-                sr.Measurement(
-                    name=codes.SCT.ShortAxis,
-                    value=row["perpendicular_diameter_mm"],
-                    unit=codes.UCUM.Millimeter,
-                    referenced_images=taken_on,
-                ),
-                sr.Measurement(
-                    name=codes.DCM.AttenuationCoefficient,
-                    value=row["mean_hu"],
-                    unit=codes.UCUM.HounsfieldUnit,
-                    derivation=codes.SCT.Mean,
-                ),
-            ],
+            measurements=_measurements(row, taken_on),
         )
+
+
+def _measurements(
+    row: Mapping[Hashable, Any], taken_on: Sequence[sr.SourceImageForMeasurement]
+) -> list[sr.Measurement]:
+    """What the table's row holds, and how sure the type is where it is one of several."""
+    mm, hu = codes.UCUM.Millimeter, codes.UCUM.HounsfieldUnit
+    longest, across = row["longest_diameter_mm"], row["perpendicular_diameter_mm"]
+    measurements = [
+        sr.Measurement(name=codes.SCT.Volume, value=row["volume_ml"], unit=_ML),
+        sr.Measurement(name=codes.SCT.LongAxis, value=longest, unit=mm, referenced_images=taken_on),
+        sr.Measurement(name=codes.SCT.ShortAxis, value=across, unit=mm, referenced_images=taken_on),
+    ]
+    for value, derivation in ((row["mean_hu"], codes.SCT.Mean), (row["std_hu"], codes.SCT.StandardDeviation)):
+        name = codes.DCM.AttenuationCoefficient
+        measurements.append(sr.Measurement(name=name, value=value, unit=hu, derivation=derivation))
+    sure = row.get(f"probability_{row['type']}")
+    if sure is not None:
+        percent = round(100 * sure, 2)
+        measurements.append(sr.Measurement(name=codes.DCM.CertaintyOfFinding, value=percent, unit=codes.UCUM.Percent))
+    return measurements
 
 
 def _regions(mask: np.ndarray, box: Box, headers: Sequence[Dataset]) -> Iterator[sr.ImageRegion]:

@@ -132,6 +132,9 @@ def test_unlikely_types_are_a_segment_of_their_own(tmp_path):
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
     assert labels == ["liver", INDETERMINATE.name]
+    certainty = pydicom.sr.codedict.codes.DCM.CertaintyOfFinding  # of a type that nobody is sure of there is none
+    groups = hd.sr.srread(tmp_path / "sr.dcm").content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == 3 and not any(group.get_measurements(name=certainty) for group in groups)
 
 
 @pytest.mark.parametrize("orientation", [UP, DOWN])
@@ -148,13 +151,17 @@ def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
         label = LABELS[lesions.types[number - 1]]
         assert (group.finding_type.value, group.finding_type.meaning) == (label.snomed_code, label.snomed_meaning)
         assert [site.value.value for site in group.finding_sites] == ["10200004"]
-        found = {m.name.value: (m.value, m.unit.value) for m in group.get_measurements()}
-        assert found == {
-            "118565006": (row["volume_ml"], "ml"),
-            "103339001": (row["longest_diameter_mm"], "mm"),
-            "103340004": (row["perpendicular_diameter_mm"], "mm"),
-            "112031": (row["mean_hu"], "[hnsf'U]"),
-        }
+        found = [
+            (m.name.value, m.value, m.unit.value, m.derivation and m.derivation.value) for m in group.get_measurements()
+        ]
+        assert found == [
+            ("118565006", row["volume_ml"], "ml", None),
+            ("103339001", row["longest_diameter_mm"], "mm", None),
+            ("103340004", row["perpendicular_diameter_mm"], "mm", None),
+            ("112031", row["mean_hu"], "[hnsf'U]", "373098007"),
+            ("112031", row["std_hu"], "[hnsf'U]", "386136009"),
+            ("111012", pytest.approx(100 * row[f"probability_{label.name}"]), "%", None),
+        ]
         (longest,) = group.get_measurements(name=pydicom.sr.codedict.codes.SCT.LongAxis)
         assert longest.referenced_images[0].referenced_sop_instance_uid == uids[row["diameter_slice"]]
         drawn = np.zeros(own.shape, bool)
