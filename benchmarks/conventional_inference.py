@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import numpy as np
 import torch
 from monai.data import DataLoader, Dataset, decollate_batch
 from monai.inferers import SliceInferer
@@ -63,7 +64,14 @@ def main() -> None:
         [
             AsDiscreted(keys="pred", argmax=True),
             Invertd(keys="pred", transform=preprocessing, orig_keys="image", nearest_interp=True, to_tensor=True),
-            SaveImaged(keys="pred", output_dir=args.output, output_postfix="labels", resample=False, print_log=False),
+            SaveImaged(
+                keys="pred",
+                output_dir=args.output,
+                output_postfix="labels",
+                output_dtype=np.uint8,
+                resample=False,
+                print_log=False,
+            ),
         ]
     )
     slabs = Compose([Lambdad(keys="slabs", func=with_neighbours)])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import shlex
 import statistics
@@ -38,10 +39,17 @@ from liverseg.doctor import examine, in_words
 from liverseg.inference import find_bundle
 from liverseg.networks import SEResUNet
 from liverseg.phantom.patient import Coverage, make_phantom
-from liverseg.precision import autocast, low_precision
+from liverseg.precision import low_precision
 
 HERE = Path(__file__).parent
 SPACING, SLICES, MATRIX = (0.75, 0.75, 1.5), 200, 512
+BETWEEN = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+status = subprocess.run(sys.argv[1:]).returncode
+print(time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+"""
 IN_FLOAT32 = "liverseg predict, float32"
 
 
@@ -54,15 +62,16 @@ class Run:
 
 
 def timed(command: Sequence[str | Path]) -> Run:
-    """Run a command to its end, its output in the terminal only if it fails."""
-    start = time.perf_counter()
-    process = subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    told = process.stdout.read() if process.stdout else ""
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise SystemExit(f"{' '.join(map(str, command))}\n{told}")
-    return Run(seconds, usage.ru_maxrss / 1024)
+    """Run a command to its end, its output in the terminal only if it fails.
+
+    A small process between starts and times it: a child of this one would begin with this one's peak of memory.
+    """
+    between = [sys.executable, "-S", "-c", BETWEEN, *map(str, command)]
+    result = subprocess.run(between, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if result.returncode:
+        raise SystemExit(f"{shlex.join(map(str, command))}\n{result.stdout}")
+    seconds, kilobytes = map(float, result.stdout.split()[-2:])
+    return Run(seconds, kilobytes / 1024)
 
 
 def prepare(folder: Path, epochs: int) -> None:
@@ -130,24 +139,23 @@ def floor(folder: Path) -> dict[str, float]:
     box = bounding_box(np.asarray(nib.load(folder / "truth.nii.gz").dataobj).transpose(2, 1, 0))
     if box is None:
         raise SystemExit(f"{folder / 'truth.nii.gz'}: no liver in it")
-    slices, rows, columns = box_shape(box)
-    rows, columns = (-(-side // 32) * 32 for side in (rows, columns))
+    side = 256
     network = SEResUNet("full", out_channels=3).eval()
     counter = FlopCounterMode(display=False)
     with torch.inference_mode(), counter:
-        network(torch.zeros(1, 3, rows, columns))
-    operations = counter.get_total_flops() * slices
+        network(torch.zeros(1, 3, side, side))
+    operations = counter.get_total_flops() / side**2 * math.prod(box_shape(box))
     rate = best_rate()
     return {"read": reading, "operations": operations, "rate": rate, "seconds": reading + operations / rate}
 
 
 def best_rate() -> float:
     """Operations a second of this machine's best matrix product, in the format inference would take."""
-    best = 0.0
-    with torch.inference_mode(), autocast("cpu"):
+    best, dtype = 0.0, low_precision("cpu") or torch.float32
+    with torch.inference_mode():
         for size in (1024, 2048, 4096):
-            one, other = torch.randn(size, size), torch.randn(size, size)
-            for _ in range(4):
+            one, other = (torch.randn(size, size).to(dtype) for _ in range(2))
+            for _ in range(2**32 // size**3 + 6):
                 start = time.perf_counter()
                 torch.mm(one, other)
                 best = max(best, 2 * size**3 / (time.perf_counter() - start))
@@ -234,10 +242,12 @@ def memory(folder: Path) -> None:
         nib.save(nib.Nifti1Image(np.concatenate(parts, axis=2), image.affine), tall)
     found = {}
     for slices, ct in ((SLICES, "ct.nii.gz"), (5 * SLICES, "tall.nii.gz")):
-        found[slices] = timed(predict(folder, ct)).memory_mb
+        command = predict(folder, ct)
+        found[slices] = timed(command).memory_mb
+        print(shlex.join(map(str, command)))
         print(f"512 x 512 x {slices}: {found[slices]:.0f} MB at the peak")
     added = MATRIX * MATRIX * 4 * SLICES * 2 / 2**20
-    print(f"growth over the int16 bytes added: {(found[5 * SLICES] - found[SLICES]) / added:.2f}")
+    print(f"growth over the int16 bytes added: {(found[5 * SLICES] - found[SLICES]) / added:.2f}, wanted <= 2")
 
 
 def nnunet(folder: Path, python: Path, rounds: int) -> None:
@@ -248,9 +258,12 @@ def nnunet(folder: Path, python: Path, rounds: int) -> None:
         "nnU-Net 2-D, no mirroring": [python, HERE / "nnunet_inference.py", folder, "--no-mirroring"],
     }
     runs: dict[str, list[float]] = {name: [] for name in lines}
-    for _ in range(rounds):
+    for name, command in lines.items():
+        print(f"{name}: {shlex.join(map(str, command))}")
+    for number in range(rounds):
         for name, command in lines.items():
             runs[name].append(timed(command).seconds)
+            print(f"round {number + 1}: {name} {runs[name][-1]:.1f} s", file=sys.stderr, flush=True)
     ours = statistics.median(runs["liverseg predict"])
     for name, seconds in runs.items():
         print(f"{name:40} {statistics.median(seconds):7.1f} s   {statistics.median(seconds) / ours:7.2f} of ours")

@@ -70,7 +70,8 @@ def by_openvino(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }
-    model = openvino.Core().compile_model(openvino.convert_model(network(), example_input=slabs), "CPU", settings)
+    converted = openvino.convert_model(network(), example_input=slabs, input=[list(slabs.shape)])
+    model = openvino.Core().compile_model(converted, "CPU", settings)
     return lambda slabs: model(slabs.numpy())[0]
 
 
@@ -101,6 +102,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(args.rounds):
         for name, run in engines.items():
+            time.sleep(0.5)  # until the threads of the one before have gone to sleep
             start = time.perf_counter()
             run(slabs)
             seconds[name].append((time.perf_counter() - start) / BATCH)

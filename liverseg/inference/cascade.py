@@ -9,7 +9,6 @@ again, until they hold the whole liver.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
@@ -18,13 +17,14 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
-from liverseg.boxes import Box, box_shape, whole_box
+from liverseg.boxes import Box, whole_box
 from liverseg.ct_check import bone_and_body
-from liverseg.inference.components import keep_largest_liver, largest_part, within_liver
+from liverseg.inference.components import largest_part
+from liverseg.inference.fine_pass import fine_pass
 from liverseg.inference.inferer import SlabInferer
-from liverseg.inference.prediction import SlabPrediction, joined
+from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.stages import Stages
-from liverseg.inference.windows import Margin, beyond, widened, windows_around
+from liverseg.inference.windows import Margin, windows_around
 
 __all__ = ["LiverCascade"]
 
@@ -107,39 +107,7 @@ class LiverCascade(Inferer):
                     return _nothing(inputs.shape, reason)
             with stages("network"):
                 run = partial(self.slabs, inputs, network, *args, slice_mm=spacing[0], **kwargs)
-                return self._fine_pass(run, windows, self._margin(spacing), liver, stages)
-
-    def _fine_pass(
-        self,
-        run: Callable[..., SlabPrediction],
-        windows: Sequence[Box],
-        margin: Margin,
-        liver: np.ndarray | None,
-        stages: Stages,
-    ) -> SlabPrediction:
-        """Label every voxel of the windows, and of those they grow to until they hold the liver."""
-        parts: list[SlabPrediction | None] = [None] * len(windows)
-        voxels, computed = sum(map(_voxels, windows)), 0
-
-        def tell(more: int) -> None:
-            nonlocal computed
-            computed += more
-            stages.done(computed / voxels)
-
-        while True:
-            whole = [part or run(box=window, tell=tell) for part, window in zip(parts, windows, strict=True)]
-            found = _kept(whole, liver)
-            wider = [widened(found, window, margin) for window in windows]
-            before, after = beyond(found, wider[0], wider[-1], margin)
-            parts = [part if part.box == window else None for part, window in zip(whole, wider, strict=True)]
-            windows = [*([before] if before else []), *wider, *([after] if after else [])]
-            parts = [*([None] if before else []), *parts, *([None] if after else [])]
-            more = sum(_voxels(window) for part, window in zip(parts, windows, strict=True) if part is None)
-            if not more:
-                return found
-            voxels = computed + more
-            # a side that is reached again is far from the liver's end, and each step there costs a pass
-            margin = (2 * margin[0], 2 * margin[1], 2 * margin[2])
+                return fine_pass(run, windows, self._margin(spacing), liver, stages)
 
     def _windows(
         self,
@@ -185,18 +153,6 @@ def _as_in_a_head(inputs: torch.Tensor | np.ndarray, slices: slice, spacing: Seq
         f"{bone:.0%} of the {body_cm2:.0f} cm2 of body around what looks like a liver is bone, as in a head; "
         "liver none computes it all the same"
     )
-
-
-def _kept(parts: Sequence[SlabPrediction], liver: np.ndarray | None) -> SlabPrediction:
-    """The one liver of what the windows hold, or the given one."""
-    found = joined(parts)
-    if liver is None:
-        return keep_largest_liver(found)
-    return within_liver(found, np.asarray(liver[found.box], bool))
-
-
-def _voxels(box: Box) -> int:
-    return math.prod(box_shape(box))
 
 
 def _nothing(shape: Sequence[int], *warnings: str) -> SlabPrediction:

@@ -61,6 +61,20 @@ class SlabPrediction:
         still_lesion = inside[self.inside >= LESION] >= LESION
         return replace(self, inside=inside, type_probabilities=self.type_probabilities[still_lesion])
 
+    def on_slices(self, slices: slice) -> SlabPrediction:
+        """The same of some of its slices, given by their place in the volume."""
+        start, stop = slices.start - self.box[0].start, slices.stop - self.box[0].start
+        first, lesions = (
+            int(np.count_nonzero(self.inside[some] >= LESION)) for some in (slice(start), slice(start, stop))
+        )
+        return replace(
+            self,
+            inside=self.inside[start:stop],
+            type_probabilities=self.type_probabilities[first : first + lesions],
+            box=(slices, *self.box[1:]),
+            liver=None if self.liver is None else self.liver[start:stop],
+        )
+
 
 def joined(parts: Sequence[SlabPrediction]) -> SlabPrediction:
     """Predictions of boxes that follow each other along the slices, as one of the box that holds them all.

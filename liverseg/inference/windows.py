@@ -11,11 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, enlarged, extent, to_box, to_volume
+from liverseg.boxes import Box, bounding_box, enlarged, extent, to_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LIVER
 
-__all__ = ["Margin", "beyond", "widened", "windows_around"]
+__all__ = ["Margin", "beyond", "grown", "windows_around"]
 
 Margin = tuple[int, int, int]
 """Voxels along slices, rows and columns."""
@@ -36,7 +36,7 @@ def windows_around(
         seen: true in the liver, shape (slices looked at, rows / reduction, columns / reduction).
         slices: numbers of the slices looked at, rising.
         reduction: so many pixels along rows and columns are one of `seen`.
-        height: slices of a window; the last one may have fewer, and neighbours of the same rows and columns become one.
+        height: slices of a window; the last one may have fewer.
         margin: around the liver; along the slices below the first and above the last one with liver.
         shape: of the volume.
     """
@@ -55,14 +55,12 @@ def windows_around(
         rows, columns = (_times(extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
         _, *plane = enlarged((slice(start, stop), rows, columns), margin, shape)
         rows, columns = (_to_stride(side, length) for side, length in zip(plane, shape[1:], strict=True))
-        if windows and windows[-1][1:] == (rows, columns):
-            start = windows.pop()[0].start
         windows.append((slice(start, stop), rows, columns))
     return windows
 
 
-def widened(found: SlabPrediction, window: Box, margin: Margin) -> Box:
-    """A window with a margin more at each side of its rows and columns that the liver reaches.
+def grown(found: SlabPrediction, window: Box, margin: Margin) -> Box | None:
+    """A window with a margin more, for those slices of another one whose liver reaches a side; None where none does.
 
     The liver on the slices before and behind counts as well: where it goes on beside the window, in rows and columns
     that only the neighbour looks at, the window would cut it off.
@@ -73,19 +71,30 @@ def widened(found: SlabPrediction, window: Box, margin: Margin) -> Box:
         margin: how much more, as far as the volume goes.
     """
     slices, whole = window[0], found.box
-    near = (slice(max(whole[0].start, slices.start - 1), min(whole[0].stop, slices.stop + 1)), *whole[1:])
-    liver = bounding_box(found.inside[to_box(near, whole)] >= LIVER)
-    if liver is None:
-        return window
+    near = slice(max(whole[0].start, slices.start - 1), min(whole[0].stop, slices.stop + 1))
+    liver = found.inside[to_box((near, *whole[1:]), whole)] >= LIVER
+    reached = np.zeros(len(liver), bool)
+    for axis in (1, 2):
+        own, first = window[axis], whole[axis].start
+        ends = np.zeros(liver.shape[axis], bool)  # the window's outermost rows or columns, and what is beyond them
+        ends[: own.start + 1 - first] = own.start > 0
+        ends[own.stop - 1 - first :] |= own.stop < found.shape[axis]
+        reached |= (liver.any(axis=3 - axis) & ends).any(axis=1)
+    numbers = np.flatnonzero(reached) + near.start
+    if not len(numbers):
+        return None
+    some = slice(max(slices.start, int(numbers[0]) - 1), min(slices.stop, int(numbers[-1]) + 2))
+    near_some = slice(max(near.start, some.start - 1) - near.start, min(near.stop, some.stop + 1) - near.start)
+    seen = np.any(liver[near_some], axis=0)
     plane = []
-    for at, own, more, length in zip(to_volume(liver, near)[1:], window[1:], margin[1:], found.shape[1:], strict=True):
-        start = max(0, at.start - more) if at.start <= own.start else own.start
-        stop = min(length, at.stop + more) if at.stop >= own.stop else own.stop
-        plane.append(slice(min(start, own.start), max(stop, own.stop)))
-    if tuple(plane) == window[1:]:
-        return window
-    rows, columns = (_to_stride(side, length) for side, length in zip(plane, found.shape[1:], strict=True))
-    return slices, rows, columns
+    for axis in (1, 2):
+        own, at = window[axis], extent(seen.any(axis=2 - axis))
+        start, stop = at.start + whole[axis].start, at.stop + whole[axis].start
+        start = max(0, start - margin[axis]) if start <= own.start else own.start
+        stop = min(found.shape[axis], stop + margin[axis]) if stop >= own.stop else own.stop
+        plane.append(_to_stride(slice(start, stop), found.shape[axis]))
+    rows, columns = plane
+    return some, rows, columns
 
 
 def beyond(found: SlabPrediction, first: Box, last: Box, margin: Margin) -> tuple[Box | None, Box | None]:

@@ -215,3 +215,15 @@ def test_no_liver_has_no_fine_pass():
     stages = Stages()
     LiverCascade(slabs())(np.full((9, 40, 50), -1000, np.int16), Counting(), stages=stages)
     assert list(stages.seconds) == ["liver"]
+
+
+def test_a_window_that_grows_computes_no_more_than_the_slices_that_need_it():
+    hu = np.full((40, 128, 160), -1000, np.int16)
+    hu[2:38, 40:70, 20:50] = 110
+    hu[20:22, 40:70, 50:140] = 110  # a flat lobe between the slices looked at
+    counting = Counting()
+    found = LiverCascade(slabs())(hu, counting, spacing=(3.0, 1.5, 1.5))
+    np.testing.assert_array_equal(found.labels > 0, hu > 0)
+    straight = Counting()
+    LiverCascade(slabs())(np.where(np.arange(160) < 50, hu, -1000).astype(np.int16), straight, spacing=(3.0, 1.5, 1.5))
+    assert straight.pixels < counting.pixels < straight.pixels + 20 * 128 * 160
