@@ -56,6 +56,8 @@ def check_ct(volume: Volume) -> list[str]:
         warnings.append(f"does not look like a CT in HU: {found}")
     elif lowest >= _AIR:
         warnings.append(f"does not look like a CT in HU: no voxel below {_AIR} HU, {found}")
+    if not volume.header["qform_code"] and not volume.header["sform_code"]:
+        warnings.append("qform and sform code are 0: left, right, head and feet are a guess")
     slices = volume.array.shape[volume.slice_axis]
     if slices < _FEWEST_SLICES:
         warnings.append(f"{slices} {'slice' if slices == 1 else 'slices'}: edge slices are repeated as neighbours")

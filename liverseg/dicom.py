@@ -13,18 +13,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from liverseg.dicom_slices import Slice, read_slice, slice_reader
 from liverseg.errors import LiversegError
 from liverseg.files import is_dir, visible_files
 
 __all__ = ["DicomSeries", "find_series", "read_series"]
-
-_UID, _MODALITY, _DESCRIPTION = "0020|000e", "0008|0060", "0008|103e"
-_POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
-_THICKNESS, _TILT = "0018|0050", "0018|1120"
-
-_CLASS_IS = b"\2\0\2\0UI\x1a\0"
-_IMAGE_CLASSES = (_CLASS_IS + b"1.2.840.10008.5.1.4.1.1.2\0", _CLASS_IS + b"1.2.840.10008.5.1.4.1.1.7\0")
-"""CT image or secondary capture by (0002,0002): unreadable ones are damaged. Others, DICOMDIRs too, refer to slices."""
 
 _TILT_DEGREES = 0.1
 _SIDEWAYS_MM = 0.1
@@ -54,27 +47,15 @@ class DicomSeries:
     files: tuple[Path, ...]
 
 
-@dataclass(frozen=True)
-class _Slice:
-    """What the tags of one file say; lengths in mm, LPS+, NaN where a tag is missing or unreadable."""
-
-    path: Path
-    uid: str
-    description: str
-    modality: str
-    size: tuple[int, ...]
-    channels: int
-    position: np.ndarray
-    orientation: np.ndarray
-    pixel_spacing: np.ndarray
-    thickness: float
-    tilt: float
-
-
-def find_series(folder: str | os.PathLike) -> list[DicomSeries]:
+def find_series(folder: str | os.PathLike, unreadable: dict[Path, LiversegError] | None = None) -> list[DicomSeries]:
     """The DICOM series in a folder itself, whatever its files are called, sorted by description and UID.
 
     What is no DICOM image (notes, reports, directories) is passed over.
+
+    Args:
+        folder: where to look.
+        unreadable: gets the files that call themselves CT slices and cannot be read, with the reason; without it the
+            first one is raised.
 
     Raises:
         LiversegError: if the folder is missing or may not be looked into, or a file that calls itself a CT slice cannot
@@ -83,7 +64,7 @@ def find_series(folder: str | os.PathLike) -> list[DicomSeries]:
     folder, files = _files(folder)
     return [
         DicomSeries(folder, first.uid, first.description, first.modality, tuple(one.path for one in (first, *others)))
-        for first, *others in _grouped(files)
+        for first, *others in _grouped(files, unreadable)
     ]
 
 
@@ -118,16 +99,24 @@ def _files(folder: str | os.PathLike) -> tuple[Path, tuple[Path, ...]]:
     return folder, visible_files(folder)
 
 
-def _grouped(files: Iterable[Path]) -> list[list[_Slice]]:
+def _grouped(files: Iterable[Path], unreadable: dict[Path, LiversegError] | None = None) -> list[list[Slice]]:
     """Slices series by series, each sorted by position."""
-    groups: dict[tuple[str, str], list[_Slice]] = {}
-    for one in filter(None, map(_slice, files)):
-        groups.setdefault((one.uid, one.modality), []).append(one)
+    groups: dict[tuple[str, str], list[Slice]] = {}
+    for path in files:
+        try:
+            one = read_slice(path)
+        except LiversegError as error:
+            if unreadable is None:
+                raise
+            unreadable[path] = error
+            continue
+        if one is not None:
+            groups.setdefault((one.uid, one.modality), []).append(one)
     series = sorted(groups.values(), key=lambda slices: (slices[0].description, slices[0].uid, slices[0].modality))
     return [_sorted(slices) for slices in series]
 
 
-def _only(folder: Path, found: list[list[_Slice]], modality: str | None) -> list[_Slice]:
+def _only(folder: Path, found: list[list[Slice]], modality: str | None) -> list[Slice]:
     if not found:
         raise LiversegError(f"{folder}: no DICOM image in it; give the folder that holds the slices themselves")
     fitting = [slices for slices in found if modality in (None, slices[0].modality)]
@@ -140,70 +129,17 @@ def _only(folder: Path, found: list[list[_Slice]], modality: str | None) -> list
     return fitting[0]
 
 
-def _slice(path: Path) -> _Slice | None:
-    """A file's tags, or None for what is no DICOM image."""
-    reader = _reader(path)
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as error:
-        try:
-            with path.open("rb") as file:
-                start = file.read(1024)
-        except OSError as no_file:
-            raise LiversegError(f"{path}: cannot be read ({no_file.strerror or no_file})") from no_file
-        if start[128:132] == b"DICM" and any(name in start for name in _IMAGE_CLASSES):
-            raise LiversegError(f"{path}: a DICOM slice that cannot be read; is it truncated? copy it again") from error
-        return None
-    return _Slice(
-        path=path,
-        uid=_text(reader, _UID),
-        description=_text(reader, _DESCRIPTION),
-        modality=_text(reader, _MODALITY),
-        size=tuple(reader.GetSize()),
-        channels=reader.GetNumberOfComponents(),
-        position=_numbers(reader, _POSITION, 3),
-        orientation=_numbers(reader, _ORIENTATION, 6),
-        pixel_spacing=_numbers(reader, _PIXEL_SPACING, 2),
-        thickness=float(_numbers(reader, _THICKNESS, 1)[0]),
-        tilt=float(_numbers(reader, _TILT, 1)[0]),
-    )
-
-
-def _reader(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("GDCMImageIO")
-    reader.SetFileName(str(path))
-    return reader
-
-
-def _text(reader: sitk.ImageFileReader, tag: str) -> str:
-    raw = reader.GetMetaData(tag) if reader.HasMetaDataKey(tag) else ""
-    try:
-        raw.encode("utf-8")
-    except UnicodeEncodeError:  # bytes that are no UTF-8 cannot be printed; most are Latin-1
-        raw = raw.encode("utf-8", "surrogateescape").decode("latin-1")
-    return " ".join("".join(one if one.isprintable() else " " for one in raw).split())
-
-
-def _numbers(reader: sitk.ImageFileReader, tag: str, count: int) -> np.ndarray:
-    try:
-        numbers = np.array([float(part) for part in _text(reader, tag).split("\\")])
-    except ValueError:
-        numbers = np.empty(0)
-    return numbers if len(numbers) == count and np.isfinite(numbers).all() else np.full(count, np.nan)
-
-
-def _normal(one: _Slice) -> np.ndarray:
+def _normal(one: Slice) -> np.ndarray:
     normal = np.cross(one.orientation[:3], one.orientation[3:])
     return normal / max(float(np.linalg.norm(normal)), 1e-9)  # an unusable orientation is refused later
 
 
-def _sorted(slices: list[_Slice]) -> list[_Slice]:
+def _sorted(slices: list[Slice]) -> list[Slice]:
     along = np.array([one.position for one in slices]) @ _normal(slices[0])
     return slices if np.isnan(along).any() else [slices[number] for number in np.argsort(along, kind="stable")]
 
 
-def _check_alike(one: _Slice, first: _Slice) -> None:
+def _check_alike(one: Slice, first: Slice) -> None:
     """Refuse a slice that is no single grey slice, lacks a tag of geometry, or differs from the series' first."""
     if one.channels != 1 or any(length != 1 for length in one.size[2:]):
         raise LiversegError(f"{one.path}: several frames or colours in one file; export it as one grey slice a file")
@@ -227,7 +163,7 @@ def _check_alike(one: _Slice, first: _Slice) -> None:
             )
 
 
-def _affine(folder: Path, slices: list[_Slice]) -> np.ndarray:
+def _affine(folder: Path, slices: list[Slice]) -> np.ndarray:
     """The affine, to RAS+ mm, of sorted slices that stack evenly along their normal; others are refused."""
     first = slices[0]
     normal = _normal(first)
@@ -256,16 +192,19 @@ def _affine(folder: Path, slices: list[_Slice]) -> np.ndarray:
     return affine + 0.0  # no negative zeros
 
 
-def _even_step(folder: Path, slices: list[_Slice], along: np.ndarray) -> float:
+def _even_step(folder: Path, slices: list[Slice], along: np.ndarray) -> float:
     """Slice spacing in mm of positions that lie on an even grid."""
     gaps = np.diff(along)
-    names = [one.path.name for one in slices]
+    names = [os.path.relpath(one.path, folder) for one in slices]
     doubled = int(np.argmin(gaps))
     if gaps[doubled] < _SAME:
-        raise LiversegError(
-            f"{folder}: {names[doubled]} and {names[doubled + 1]} are at one position; "
-            "are two phases in one series? keep one slice a position"
+        twice = slices[doubled].instance and slices[doubled].instance == slices[doubled + 1].instance
+        told = (
+            "are one slice twice; take one copy away"
+            if twice
+            else ("are at one position; are two phases in one series? keep one slice a position")
         )
+        raise LiversegError(f"{folder}: {names[doubled]} and {names[doubled + 1]} {told}")
     step = float(along[-1] / len(gaps))
     if np.abs(along - step * np.arange(len(along))).max() <= _UNEVEN * step:
         return step
@@ -279,13 +218,13 @@ def _even_step(folder: Path, slices: list[_Slice], along: np.ndarray) -> float:
     )
 
 
-def _voxels(slices: list[_Slice]) -> np.ndarray:
+def _voxels(slices: list[Slice]) -> np.ndarray:
     """Voxels as (column, row, slice)."""
     bounds = np.iinfo(np.int16)
     volume = np.empty((*slices[0].size[:2], len(slices)), np.int16, order="F")
     for number, one in enumerate(slices):
         try:
-            plane = sitk.GetArrayFromImage(_reader(one.path).Execute()).reshape(one.size[1], one.size[0])
+            plane = sitk.GetArrayFromImage(slice_reader(one.path).Execute()).reshape(one.size[1], one.size[0])
         except RuntimeError as error:
             raise LiversegError(f"{one.path}: its pixels cannot be read; copy or export it again") from error
         fits = plane.dtype.kind in "iu" and plane.min() >= bounds.min and plane.max() <= bounds.max

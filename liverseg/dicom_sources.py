@@ -42,12 +42,16 @@ def choose_series(folder: str | os.PathLike, series: str | None = None) -> Dicom
             first of the three that fits any series counts.
 
     Raises:
-        LiversegError: if there is no such series, more than one that fits, or a file cannot be read.
+        LiversegError: if there is no such series, more than one that fits, or a slice cannot be read: with a series
+            named one in its folders, else any.
     """
     folder = Path(folder)
     if not is_dir(folder):
         raise LiversegError(f"{folder}: no such folder; give the one that holds a study's DICOM files")
-    found = _joined([one for inner in _folders(folder) for one in find_series(inner)])
+    unreadable: dict[Path, LiversegError] = {}
+    found = _joined([one for inner in _folders(folder) for one in find_series(inner, unreadable)])
+    if unreadable and (series is None or not found):
+        raise next(iter(unreadable.values()))  # it may be of any series
     if not found:
         raise LiversegError(f"{folder}: no DICOM image in it or below; give the folder that holds the slices")
     scans = [one for one in found if one.modality == "CT"]
@@ -58,7 +62,11 @@ def choose_series(folder: str | os.PathLike, series: str | None = None) -> Dicom
     faults = [_fault(own) for own in tags]
     usable = [one for one, fault in zip(scans, faults, strict=True) if not fault]
     if series is not None:
-        return _named(folder, series, scans, usable)
+        named = _named(folder, series, scans, usable)
+        beside = [error for path, error in unreadable.items() if path.parent in {file.parent for file in named.files}]
+        if beside:
+            raise beside[0]
+        return named
     studies = {(str(own.get("PatientID")), str(own.get("StudyInstanceUID"))) for own in tags}
     if len(studies) > 1:
         raise LiversegError(
@@ -148,7 +156,13 @@ def _tags(one: DicomSeries) -> pydicom.Dataset:
                 one.files[0],
                 stop_before_pixels=True,
                 force=True,  # a file without preamble, which GDCM has read
-                specific_tags=["ImageType", "ImageOrientationPatient", "PatientID", "StudyInstanceUID"],
+                specific_tags=[
+                    "ImageType",
+                    "ImageOrientationPatient",
+                    "NumberOfFrames",
+                    "PatientID",
+                    "StudyInstanceUID",
+                ],
             )
         except (OSError, ValueError, TypeError, AttributeError, NotImplementedError):
             return pydicom.Dataset()
@@ -160,8 +174,11 @@ def _fault(tags: pydicom.Dataset) -> str:
         try:
             kinds = tags.get("ImageType") or []
             orientation = np.array(tags.get("ImageOrientationPatient") or [], np.float64)
+            frames = int(tags.get("NumberOfFrames") or 1)
         except (ValueError, TypeError, AttributeError, NotImplementedError):
-            kinds, orientation = [], np.empty(0)
+            kinds, orientation, frames = [], np.empty(0), 1
+    if frames > 1:
+        return f"holds {frames} frames in one file; export it as one slice a file"
     if "LOCALIZER" in ([kinds] if isinstance(kinds, str) else kinds):
         return "is a localiser"
     if orientation.shape != (6,):

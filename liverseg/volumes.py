@@ -37,6 +37,7 @@ __all__ = [
 ]
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
+_LENGTHS = ("mm", "unknown")
 
 _AXIAL = axcodes2ornt(("S", "P", "L"))
 
@@ -199,7 +200,13 @@ def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _checked_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
-    affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    length = header.get_xyzt_units()[0]
+    if length not in _LENGTHS:
+        raise LiversegError(f"{path}: its header counts lengths in {length}; mm are needed: export it again")
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except ValueError as error:
+        raise LiversegError(f"{path}: its quaternion is no rotation ({error}); export it again") from error
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise LiversegError(f"{path}: its affine is singular or not finite; the header must place voxels in mm")
     return affine

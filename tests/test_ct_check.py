@@ -60,6 +60,15 @@ def test_huge_values_are_refused(low, high, tmp_path):
         checked(tmp_path, between(low, high, np.float32))
 
 
+def test_a_header_without_orientation_is_warned_of(tmp_path):
+    image = nib.Nifti1Image(between(-1024, 1500, np.int16), np.eye(4))
+    image.set_sform(None, 0)
+    image.to_filename(tmp_path / "scan.nii")
+    assert check_ct(read_volume(tmp_path / "scan.nii")) == [
+        "qform and sform code are 0: left, right, head and feet are a guess"
+    ]
+
+
 @pytest.mark.parametrize(("slices", "words"), [(1, "1 slice: edge"), (2, "2 slices: edge")])
 def test_few_slices_are_warned_of(slices, words, tmp_path):
     (warning,) = checked(tmp_path, between(-1000, 1000, np.int16, (8, 8, slices)))

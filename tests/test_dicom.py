@@ -1,6 +1,8 @@
 """DICOM series: read where their tags say, and refused with the reason where they are no even stack of slices."""
 
 import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -137,6 +139,14 @@ def test_masks_of_any_modality_are_read(tmp_path):
 def test_uneven_positions_are_refused(zs, message, tmp_path):
     with pytest.raises(LiversegError, match=message):
         read_series(write_series(tmp_path, stack(), zs))
+
+
+def test_a_slice_that_is_there_twice_is_told_as_such(tmp_path):
+    shutil.copytree(write_series(tmp_path / "a", stack()), tmp_path / "b")
+    series = find_series(tmp_path / "a")[0]
+    doubled = replace(series, folder=tmp_path, files=(*series.files, *find_series(tmp_path / "b")[0].files))
+    with pytest.raises(LiversegError, match=r"a/image_6 and b/image_6 are one slice twice; take one copy away"):
+        read_series(doubled)
 
 
 def test_positions_rounded_to_a_tenth_are_even(tmp_path):

@@ -75,6 +75,29 @@ def test_a_series_that_is_not_there(name, message, study):
     assert "\n" not in str(told.value)
 
 
+def test_an_unreadable_slice_of_another_series(study):
+    damaged = study / "arterial" / "1.dcm"
+    damaged.write_bytes(damaged.read_bytes()[:-10])
+    with pytest.raises(LiversegError, match=r"arterial/1\.dcm: a DICOM slice that cannot be read"):
+        choose_series(study)
+    with pytest.raises(LiversegError, match=r"arterial/1\.dcm: a DICOM slice that cannot be read"):
+        choose_series(study, "arterial")
+    assert len(choose_series(study, "portal venous").files) == 4
+
+
+def test_slices_of_many_frames(tmp_path):
+    write_scan(tmp_path, 1, without="ImageOrientationPatient")  # which an enhanced CT has frame by frame
+    header = pydicom.dcmread(tmp_path / "0.dcm")
+    header.NumberOfFrames = 1
+    header.save_as(tmp_path / "0.dcm")
+    with pytest.raises(LiversegError, match="has no image orientation"):
+        choose_series(tmp_path)
+    header.NumberOfFrames, header.PixelData = 3, 3 * header.PixelData
+    header.save_as(tmp_path / "0.dcm")
+    with pytest.raises(LiversegError, match="holds 3 frames in one file; export it as one slice a file"):
+        choose_series(tmp_path)
+
+
 def test_a_tie_asks(study):
     write_scan(study / "late", 4, "1.2.37", "portal venous")
     with pytest.raises(LiversegError, match=r"2 series of most slices, portal venous \(4 .*1\.2\.37.*; name one"):

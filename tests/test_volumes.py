@@ -165,6 +165,30 @@ def test_missing_foreign_and_flat_files_are_refused(tmp_path):
         read_volume(tmp_path / "scan.mha")
 
 
+@pytest.mark.parametrize(("unit", "fine"), [("mm", True), ("unknown", True), ("meter", False), ("micron", False)])
+def test_lengths_in_other_units_are_refused(unit, fine, tmp_path):
+    image = nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4))
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    if fine:
+        assert read_volume(tmp_path / "a.nii").array.shape == (3, 3, 3)
+    else:
+        with pytest.raises(LiversegError, match=rf"a\.nii: its header counts lengths in {unit}; mm are needed"):
+            read_volume(tmp_path / "a.nii")
+
+
+def test_a_quaternion_that_is_no_rotation_is_refused(tmp_path):
+    image = nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4))
+    image.set_qform(np.eye(4), 1)
+    image.set_sform(None, 0)
+    nib.save(image, tmp_path / "a.nii")
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[256:268] = np.full(3, 0.7, "<f4").tobytes()  # quatern_b, c and d
+    (tmp_path / "a.nii").write_bytes(content)
+    with pytest.raises(LiversegError, match=r"a\.nii: its quaternion is no rotation \(.*\); export it again"):
+        read_volume(tmp_path / "a.nii")
+
+
 def test_case_names():
     assert case_name("/a/b.c/volume-3.nii.gz") == "volume-3"
     assert case_name("CT.NII") == "CT"

@@ -7,6 +7,7 @@ from liverseg.inference.cases import find_cases
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.failures import SomeCasesFailed
 from liverseg.inference.inferer import SlabInferer, slabs_at_a_time
+from liverseg.inference.liver_mask import liver_source
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
 
@@ -23,5 +24,6 @@ __all__ = [
     "SomeCasesFailed",
     "find_bundle",
     "find_cases",
+    "liver_source",
     "slabs_at_a_time",
 ]

@@ -27,7 +27,8 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
         `{"image": path, "case": name}` for each, sorted by name; absolute paths.
 
     Raises:
-        LiversegError: if there is nothing there, DICOM files lie beside others, or two files would be the same case.
+        LiversegError: if there is nothing there, DICOM files lie beside others, two files would be the same case, or a
+            name is not UTF-8.
     """
     root = Path(str(dataset_dir)).absolute()
     if is_file(root):
@@ -52,6 +53,9 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     by_case: dict[str, Path] = {}
     for path in paths:
         case = path.name[: -len(_ZIP)] if path.name.lower().endswith(_ZIP) else case_name(path)
+        if not case.isascii() and case.encode("utf-8", "replace").decode() != case:
+            shown = path.name.encode("utf-8", "backslashreplace").decode()
+            raise LiversegError(f"{path.parent}: {shown}: a name that is not UTF-8; rename it")
         if case in ("", ".", ".."):
             raise LiversegError(f"{path}: its name leaves none for the case; rename it")
         if case in by_case:

@@ -9,6 +9,9 @@ from scipy.spatial import ConvexHull
 
 __all__ = ["AxialDiameters", "axial_diameters"]
 
+_SAME = 1e-9
+"""Of a length: what differs less is equal but for rounding."""
+
 
 @dataclass(frozen=True)
 class AxialDiameters:
@@ -71,18 +74,25 @@ def _outline(pixels: np.ndarray) -> np.ndarray:
 
 
 def _hull_diameters(points: np.ndarray) -> tuple[float, float]:
+    """The longest diameter and its perpendicular; of equally long ones the one with the longer perpendicular."""
     hull = points[ConvexHull(points).vertices]
-    apart = hull[:, None] - hull[None]
-    one, other = np.unravel_index(np.argmax((apart**2).sum(axis=2)), (len(hull), len(hull)))
-    longest = float(np.linalg.norm(apart[one, other]))
-    along = apart[one, other] / longest
+    apart = np.linalg.norm(hull[:, None] - hull[None], axis=2)
+    longest = float(apart.max())
+    ends = np.argwhere(np.triu(apart) > longest * (1 - _SAME))
+    return longest, max(_perpendicular(hull, int(one), int(other)) for one, other in ends)
+
+
+def _perpendicular(hull: np.ndarray, one: int, other: int) -> float:
+    """The longest chord of a convex outline at a right angle to the line between two of its corners."""
+    along = (hull[one] - hull[other]) / np.linalg.norm(hull[one] - hull[other])
     across = np.array([-along[1], along[0]])
     position, side = (hull - hull[other]) @ along, (hull - hull[other]) @ across
+    side[[one, other]] = 0.0  # but for rounding, which would leave an end out of one of the halves
     # hull vertices above and below the long axis, both of which start and end on it; the width between them is concave
     # with corners at the vertices, so its largest value is at one of them
     upper, lower = side >= 0, side <= 0
     width = _height(position, position[upper], side[upper]) - _height(position, position[lower], side[lower])
-    return longest, float(width.max())
+    return float(width.max())
 
 
 def _height(at: np.ndarray, position: np.ndarray, side: np.ndarray) -> np.ndarray:

@@ -90,9 +90,10 @@ def write_measurement_report(
         raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
     series.check_shape(volume)
     about = (series.uid, weights_sha256, __version__)
-    # the map's types are in the table, and its outlines are the ids'
-    uid = derived_uid("SR", *about, map_sha256(lesions.ids_inside, lesions.box), table.to_json(), repr(tuple(labels)))
     total_ml = liver_ml(lesions, volume.voxel_ml)
+    # the map's types are in the table, its outlines are the ids', and of the liver the report has the volume alone
+    held = (map_sha256(lesions.ids_inside, lesions.box), table.to_json(), repr(tuple(labels)), f"{total_ml:.6f}")
+    uid = derived_uid("SR", *about, *held)
     groups: list[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations]
     groups = [_liver(uid, total_ml, len(table)), *_groups(uid, series.slices, volume, lesions, table, labels)]
     content = sr.MeasurementReport(

@@ -11,6 +11,8 @@ from liverseg.inference.components import reached_from
 __all__ = ["LiverSurface", "shell"]
 
 _FIRST = 64
+_SAME_MM = 1e-6
+"""Closer than two voxels ever are: rounding."""
 
 
 class LiverSurface:
@@ -62,7 +64,8 @@ class LiverSurface:
         # what some of the points find bounds the search of all of them, which is slow far below the surface
         some, _ = self._tree.query(points[:: max(1, len(points) // _FIRST)])
         found, _ = self._tree.query(points, distance_upper_bound=some.min())
-        return float(min(some.min(), found.min()))
+        least = float(min(some.min(), found.min()))
+        return least if least > _SAME_MM else 0.0
 
 
 def shell(mask: np.ndarray) -> np.ndarray:

@@ -7,7 +7,9 @@ and `lesions` (their table).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,10 @@ from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
 from liverseg.ct_check import check_ct
-from liverseg.errors import UsageError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.liver_mask import liver_source
+from liverseg.inference.liver_mask import LiverSource
 from liverseg.inference.measure import lesion_table
 from liverseg.inference.record import input_facts
 from liverseg.labels import result_labels
@@ -75,9 +77,9 @@ class ReadCTd(MapTransform):
         from liverseg.dicom_sources import choose_series, read_dicom_volume
         from liverseg.inference.dicom_references import series_reference
 
-        with unpacked(path) as folder:
+        with unpacked(path) as folder, _told_of(path, folder):
             series = choose_series(folder, self.series)
-            volume = read_dicom_volume(series)
+            volume = replace(read_dicom_volume(series), path=path)
             about = {"uid": series.uid, "description": series.description, "slices": len(series.files)}
             facts = input_facts(path, series.files if path.is_dir() else [path], about)
             read: dict[str, Any] = {"volume": volume, "input": facts, "warnings": []}
@@ -89,25 +91,33 @@ class ReadCTd(MapTransform):
         return read
 
 
+@contextmanager
+def _told_of(path: Path, folder: Path) -> Iterator[None]:
+    """Errors about a folder that a zip was unpacked to, and that is gone when they are read, name the zip instead."""
+    try:
+        yield
+    except LiversegError as error:
+        if str(folder) == str(path):
+            raise
+        raise type(error)(str(error).replace(str(folder), str(path))) from error
+
+
 class ReadLiverd(MapTransform):
     """Read the liver's mask where one is given: adds `liver`, true in it, in axial order.
 
     Comes after `ReadCTd`, whose `volume` has the grid.
 
     Args:
-        liver: what the key `liver` of a config says, see `liver_source`.
-        cases: how many cases the run has; one mask cannot serve several.
+        source: where it comes from, see `liver_source`.
         keys: the entry with the CT.
 
     Raises:
-        LiversegError, UsageError: from `liver_source`; when it reads, from `LiverSource`.
+        LiversegError: when it reads, from `LiverSource`.
     """
 
-    def __init__(
-        self, liver: str = "auto", cases: int = 1, keys: KeysCollection = "image", allow_missing_keys: bool = False
-    ) -> None:
+    def __init__(self, source: LiverSource, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.source = liver_source(liver, cases)
+        self.source = source
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)

@@ -77,7 +77,9 @@ def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -
 
 
 def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
-    """Refuse a case's folder that holds the results of another CT; of the same path or content they are replaced.
+    """Refuse a case's folder that holds the results of another CT; of the same content they are replaced.
+
+    Those of the same path are replaced as well, unless they are of another series in it.
 
     Args:
         folder: the case's.
@@ -88,11 +90,15 @@ def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
     """
     try:
         there = json.loads((folder / RECORD).read_text(encoding="utf-8"))["input"]
-        other = str(there["path"])
-        same = other == source["path"] or there["sha256"] == source["sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
+        other, series = str(there["path"]), (there.get("series") or {}).get("uid")
+        same_place, same_content = other == source["path"], there["sha256"] == source["sha256"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return  # nothing there, or no record of ours
-    if not same:
+    if same_place and not same_content and series != (source.get("series") or {}).get("uid"):
+        raise LiversegError(
+            f"{folder}: holds the results of another series of {other}, {series}; choose another output folder"
+        )
+    if not same_place and not same_content:
         raise LiversegError(
             f"{folder}: holds the results of another CT, {other}; choose another output folder, or rename "
             f"{source['path']}"
@@ -101,7 +107,8 @@ def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON a strict reader takes: UTF-8, no NaN."""
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path's bytes that are no UTF-8, escaped as JSON does
 
 
 def write_table_csv(path: Path, table: pd.DataFrame) -> None:

@@ -102,7 +102,20 @@ def test_a_named_series_and_what_cannot_be_read(study, weights, tmp_path, capsys
     (line,) = capsys.readouterr().err.splitlines()
     assert "2 series of most slices" in line
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", "--series", "late") == 0
+    capsys.readouterr()
+    assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", "--series", "portal") == 1
+    assert "holds the results of another series" in capsys.readouterr().err
     (study / "again" / "2.dcm").unlink()
     capsys.readouterr()
     assert predict(study, tmp_path / "gap", "--weights", weights, "--series", "late") == 1
     assert "1 missing: copy the series again" in capsys.readouterr().err
+
+
+def test_what_is_wrong_in_a_zip_is_told_of_the_zip(study, weights, tmp_path, capsys):
+    (study / "ct" / "2.dcm").unlink()
+    with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
+        for path in sorted(study.rglob("*.dcm")):
+            archive.write(path, path.relative_to(study))
+    assert predict(tmp_path / "packed.zip", tmp_path / "out", "--weights", weights) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"liverseg: {tmp_path / 'packed.zip'}/ct: a gap of 5 mm between 3.dcm and 1.dcm")

@@ -1,5 +1,8 @@
 """Which files are cases."""
 
+import os
+from pathlib import Path
+
 import pytest
 
 from liverseg.errors import LiversegError
@@ -53,3 +56,12 @@ def test_what_cannot_be_run_is_refused(names, given, message, tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(LiversegError, match=message):
         find_cases(tmp_path / given)
+
+
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/Pati\xebnt.nii")).touch()
+    with pytest.raises(LiversegError, match=r"Pati\\udcebnt\.nii: a name that is not UTF-8; rename it"):
+        find_cases(tmp_path)
+    (tmp_path / "fine").mkdir()
+    (tmp_path / "fine" / "Patiënt.nii").touch()
+    assert find_cases(tmp_path / "fine")[0]["case"] == "Patiënt"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.spatial import ConvexHull
 
 from liverseg.inference.diameters import axial_diameters
 
@@ -67,6 +68,42 @@ def test_perpendicular_is_a_chord_not_the_extent():
     found = axial_diameters(mask, *step)
     assert found.longest_mm == pytest.approx(np.hypot(10, 2), abs=0.15)
     assert found.perpendicular_mm == pytest.approx(2.04, abs=0.15)
+
+
+@pytest.mark.parametrize("edge", [0.5, 0.7, 0.75, 0.8, 0.85, 0.9, 1.1])
+def test_three_voxels_around_a_corner(edge):
+    mask = np.array([[[True, True], [True, False]]])
+    found = axial_diameters(mask, edge * ROW / 0.8, edge * COLUMN / 0.5)
+    assert found.perpendicular_mm == pytest.approx(10 / np.sqrt(45) * edge)
+
+
+def chords(points):
+    """For each longest diameter of some points the longest chord of their hull at a right angle to it."""
+    hull = points[ConvexHull(points).vertices]
+    apart = np.linalg.norm(hull[:, None] - hull[None], axis=2)
+    for one, other in np.argwhere(apart > apart.max() - 1e-9):
+        along = (hull[one] - hull[other]) / apart[one, other]
+        turned = np.stack([hull @ along, hull @ [-along[1], along[0]]], axis=1)
+        widest = 0.0
+        for place in turned[:, 0]:
+            cut = [corner[1] for corner in turned if abs(corner[0] - place) < 1e-9]
+            for start, stop in zip(turned, np.roll(turned, -1, axis=0), strict=True):
+                if min(start[0], stop[0]) < place < max(start[0], stop[0]):
+                    cut.append(start[1] + (stop[1] - start[1]) * (place - start[0]) / (stop[0] - start[0]))
+            widest = max(widest, max(cut) - min(cut))
+        yield widest
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_perpendiculars_of_irregular_lesions(seed):
+    random = np.random.default_rng(seed)
+    mask = random.random((1, *random.integers(2, 7, 2))) < 0.6
+    mask[0, 0, 0] = True
+    edges = random.uniform(0.5, 1.0, 2) if seed % 2 else np.full(2, random.uniform(0.5, 1.0))
+    found = axial_diameters(mask, np.array([0, edges[0], 0]), np.array([edges[1], 0, 0]))
+    half = np.array([[0.5, 0], [-0.5, 0], [0, 0.5], [0, -0.5]])
+    points = ((np.argwhere(mask[0])[:, None] + half) * edges).reshape(-1, 2)
+    assert min(abs(chord - found.perpendicular_mm) for chord in chords(points)) < 1e-6
 
 
 def test_the_longest_of_many_slices_wins_and_the_first_of_equals():

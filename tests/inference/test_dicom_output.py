@@ -212,6 +212,15 @@ def test_without_lesions(liver, said, tmp_path):
         assert not (tmp_path / "seg.dcm").exists()
 
 
+def test_reports_of_other_livers_are_other_objects(tmp_path):
+    folder, uids = write_ct(tmp_path / "ct"), set()
+    for liver in (True, False):
+        (tmp_path / str(liver)).mkdir()
+        written(folder, tmp_path / str(liver), lesions=False, liver=liver)
+        uids.add(pydicom.dcmread(tmp_path / str(liver) / "sr.dcm").SOPInstanceUID)
+    assert len(uids) == 2
+
+
 def test_the_same_result_is_the_same_object(tmp_path):
     folder = write_ct(tmp_path / "ct")
     contents = []

@@ -34,6 +34,15 @@ def test_the_least_distance_in_mm(steps):
     assert surface.distance_mm(np.array([[4, 6, 7], [4, 2, 7]])) == 0
 
 
+def test_a_surface_voxel_is_at_the_surface_whatever_rounding_does():
+    random = np.random.default_rng(0)
+    steps = np.linalg.qr(random.normal(size=(3, 3)))[0] * [[2.5], [0.7], [0.7]]
+    surface = LiverSurface(liver(), steps, INSIDE)
+    assert [surface.distance_mm(np.array([voxel])) for voxel in ([1, 2, 2], [4, 2, 7], [7, 11, 13], [3, 5, 13])] == [
+        0
+    ] * 4
+
+
 def test_a_hole_within_is_no_surface_and_a_notch_is():
     steps = np.diag([2.0, 1.0, 1.0])
     deep = np.array([[4, 7, 8]])

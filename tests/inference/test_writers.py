@@ -10,6 +10,7 @@ from liverseg.errors import LiversegError
 from liverseg.inference.writers import (
     refuse_another_input,
     write_case_files,
+    write_json,
     write_table_csv,
     write_table_json,
 )
@@ -98,3 +99,19 @@ def test_results_of_another_ct_are_not_replaced(tmp_path):
         refuse_another_input(tmp_path, {"path": "/b/ct", "sha256": "34"})
     (tmp_path / "record.json").write_text("{", encoding="utf-8")
     refuse_another_input(tmp_path, mine)
+
+
+def test_results_of_another_series_of_the_same_study_are_not_replaced(tmp_path):
+    portal = {"path": "/a/study", "sha256": "12", "series": {"uid": "1.2", "description": "portal"}}
+    late = {"path": "/a/study", "sha256": "34", "series": {"uid": "1.3", "description": "late"}}
+    (tmp_path / "record.json").write_text(json.dumps({"input": portal}), encoding="utf-8")
+    for same in (portal, {**portal, "sha256": "56"}):
+        refuse_another_input(tmp_path, same)
+    with pytest.raises(LiversegError, match=r"results of another series of /a/study, 1\.2; choose another output"):
+        refuse_another_input(tmp_path, late)
+
+
+def test_paths_that_are_not_utf_8_are_escaped(tmp_path):
+    write_json(tmp_path / "a.json", {"path": "Pati\udceb-ë"})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert "ë" in text and json.loads(text) == {"path": "Pati\udceb-ë"}
