@@ -31,7 +31,7 @@ from liverseg.networks.folding import fold_batch_norm
 
 __all__ = ["CaseEvaluator"]
 
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}]"
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}]"
 
 
 class CaseEvaluator:

@@ -1,8 +1,10 @@
 """From a folder of volumes to every file of contract 4, with real networks, and what happens when cases fail."""
 
 import hashlib
+import io
 import json
 import shutil
+import sys
 import threading
 
 import nibabel as nib
@@ -265,3 +267,19 @@ def test_the_first_case_is_read_once(ct_file, joint_weights, tmp_path):
     run.prepare()
     run.run()
     assert sorted(run.dataset.reads) == [0, 1]
+
+
+def test_the_bar_moves_within_a_case(ct_file, joint_weights, tmp_path, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    terminal = Terminal()
+    run = evaluator(ct_file.parent, tmp_path / "out", joint_weights)
+    run.progress = True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    run.run()
+    bars = [line for line in terminal.getvalue().split("\r") if "case [" in line]
+    assert any(line.startswith("ct, liver:   0%") for line in bars)
+    within = [line for line in bars if line.startswith("ct, network: ") and "| 0.0/1 case" not in line]
+    assert len(within) > 2 and "100%" in within[-1]
