@@ -53,8 +53,8 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     by_case: dict[str, Path] = {}
     for path in paths:
         case = path.name[: -len(_ZIP)] if path.name.lower().endswith(_ZIP) else case_name(path)
-        if not case.isascii() and case.encode("utf-8", "replace").decode() != case:
-            shown = path.name.encode("utf-8", "backslashreplace").decode()
+        shown = path.name.encode("utf-8", "backslashreplace").decode()
+        if shown != path.name:
             raise LiversegError(f"{path.parent}: {shown}: a name that is not UTF-8; rename it")
         if case in ("", ".", ".."):
             raise LiversegError(f"{path}: its name leaves none for the case; rename it")
