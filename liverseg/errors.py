@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ExitCode", "LiversegError", "UsageError", "one_line", "user_error"]
+__all__ = ["ExitCode", "LiversegError", "SomeCasesFailed", "UsageError", "one_line", "user_error"]
 
 
 class ExitCode(IntEnum):
@@ -31,6 +31,12 @@ class UsageError(LiversegError):
     """The command itself was wrong: an unknown option, key or value."""
 
     exit_code = ExitCode.USAGE
+
+
+class SomeCasesFailed(LiversegError):
+    """Part of a run's cases failed; the others are done."""
+
+    exit_code = ExitCode.SOME_CASES_FAILED
 
 
 def user_error(error: BaseException) -> LiversegError | None:

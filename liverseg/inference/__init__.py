@@ -1,11 +1,11 @@
 """From a CT on disk to its label map, lesion table, preview and record."""
 
-from liverseg.inference.bundles import find_bundle
+from liverseg.bundle_folders import find_bundle
+from liverseg.errors import SomeCasesFailed
 from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.cases import find_cases
 from liverseg.inference.evaluator import CaseEvaluator
-from liverseg.inference.failures import SomeCasesFailed
 from liverseg.inference.inferer import SlabInferer, slabs_at_a_time
 from liverseg.inference.liver_mask import liver_source
 from liverseg.inference.prediction import SlabPrediction

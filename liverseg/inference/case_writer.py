@@ -18,7 +18,8 @@ from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.inference.preview import write_preview
 from liverseg.inference.record import RunFacts, case_record, facts_in_words, lesions_by_type, series_in_words
 from liverseg.inference.report import write_report
-from liverseg.inference.writers import (
+from liverseg.labels import Label
+from liverseg.results.case_folder import (
     RECORD,
     refuse_another_input,
     write_case_files,
@@ -26,7 +27,6 @@ from liverseg.inference.writers import (
     write_table_csv,
     write_table_json,
 )
-from liverseg.labels import Label
 from liverseg.volumes import Volume, write_box_like
 
 if TYPE_CHECKING:

@@ -16,18 +16,18 @@ import torch
 from monai.data import Dataset
 from tqdm import tqdm
 
-from liverseg.errors import LiversegError, user_error
+from liverseg.errors import LiversegError, SomeCasesFailed, user_error
 from liverseg.files import file_hash
 from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.case_writer import CaseWriter
-from liverseg.inference.failures import SomeCasesFailed, cause_in_words
+from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import seen_of_the_liver
 from liverseg.inference.record import RunFacts
 from liverseg.inference.stages import Stages
-from liverseg.inference.statistics import write_statistics
 from liverseg.labels import result_labels
 from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.folding import fold_batch_norm
+from liverseg.results.tables import write_statistics
 
 __all__ = ["CaseEvaluator"]
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from liverseg.errors import ExitCode, LiversegError, user_error
+from liverseg.errors import user_error
 
-__all__ = ["SomeCasesFailed", "cause_in_words"]
-
-
-class SomeCasesFailed(LiversegError):
-    """Part of a run's cases failed; the others are done."""
-
-    exit_code = ExitCode.SOME_CASES_FAILED
+__all__ = ["cause_in_words"]
 
 
 def cause_in_words(error: BaseException) -> str:

@@ -11,8 +11,8 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from liverseg.bundle_folders import find_bundle
 from liverseg.errors import LiversegError, UsageError, user_error
-from liverseg.inference.bundles import find_bundle
 
 __all__ = ["WEIGHTS_VARIABLE", "run_inference"]
 

@@ -15,7 +15,7 @@ import torch
 
 from liverseg.cli.main import main
 from liverseg.inference import find_bundle
-from liverseg.inference.writers import CASE_FILES
+from liverseg.results.case_folder import CASE_FILES
 
 SAME_EVERY_TIME = [name for name in CASE_FILES if name != "record.json"]
 

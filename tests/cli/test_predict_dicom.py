@@ -13,7 +13,7 @@ from dicom_files import write_slice
 
 from liverseg.cli.main import main
 from liverseg.dicom_sources import choose_series, read_dicom_volume
-from liverseg.inference.writers import CASE_FILES
+from liverseg.results.case_folder import CASE_FILES
 from liverseg.volumes import write_like
 
 DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}

@@ -29,9 +29,9 @@ from liverseg.inference import (
     find_cases,
 )
 from liverseg.inference.measure import lesion_columns
-from liverseg.inference.writers import CASE_FILES
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 from liverseg.networks import SEResUNet, export_weights, read_record
+from liverseg.results.case_folder import CASE_FILES
 
 
 def evaluator(source, output, weights, channels=5, min_lesion_ml=0.1):

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from liverseg.errors import LiversegError
-from liverseg.inference.writers import (
+from liverseg.results.case_folder import (
     refuse_another_input,
     write_case_files,
     write_json,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from liverseg.files import is_file, write_text
-from liverseg.inference.writers import RECORD
+from liverseg.results.case_folder import RECORD
 
 __all__ = ["SUMMARY", "summary_of", "write_statistics"]
 

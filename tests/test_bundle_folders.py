@@ -38,6 +38,6 @@ def test_bundles_a_user_installed_for_himself_are_found(tmp_path):
     (installed / "configs").mkdir(parents=True)
     environment = {**os.environ, "PYTHONUSERBASE": str(tmp_path)}
     environment.pop("LIVERSEG_BUNDLES", None)
-    code = "from liverseg.inference.bundles import find_bundle; print(find_bundle('other'))"
+    code = "from liverseg.bundle_folders import find_bundle; print(find_bundle('other'))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(installed)
