@@ -12,6 +12,7 @@ from pathlib import Path
 from liverseg.errors import LiversegError
 
 __all__ = [
+    "bring_to_disk",
     "file_hash",
     "is_dir",
     "is_file",
@@ -54,6 +55,20 @@ def write_text(path: str | os.PathLike, text: str) -> None:
             unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
         raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+
+
+def bring_to_disk(*paths: str | os.PathLike) -> None:
+    """Have the system write files and folders to the disk now; a rename that survives a loss of power needs it before.
+
+    Raises:
+        OSError: if it cannot, as where the disk is full.
+    """
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def file_hash(path: str | os.PathLike) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -11,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from tqdm import tqdm
 
+from liverseg.errors import LiversegError
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.inference.preview import write_preview
 from liverseg.inference.record import RunFacts, case_record, facts_in_words, lesions_by_type, series_in_words
 from liverseg.inference.report import write_report
+from liverseg.inference.watching import WrittenCase
 from liverseg.labels import Label
 from liverseg.results.case_folder import (
-    RECORD,
     refuse_another_input,
     write_case_files,
     write_json,
@@ -36,7 +35,7 @@ __all__ = ["CaseWriter"]
 
 
 class CaseWriter:
-    """Writes a computed case to `<output_dir>/<case>/` and tells in a line what was found.
+    """Writes a computed case to `<output_dir>/<case>/`, and says what was found.
 
     A case that came as DICOM also gets `segmentation.dcm`, if there is a liver, and `measurements.dcm`, unless
     `ReadCTd` was told that no DICOM comes out.
@@ -51,6 +50,7 @@ class CaseWriter:
         self.output_dir = Path(str(output_dir)).absolute()
         self.preview = preview
         self.report = report
+        self._output: tuple[int, int] | None = None
 
     def check(self, name: str, data: Mapping[str, Any]) -> None:
         """Refuse a case whose folder holds the results of another CT, before it is computed.
@@ -60,15 +60,19 @@ class CaseWriter:
         """
         refuse_another_input(self.output_dir / name, data["input"])
 
-    def __call__(self, name: str, data: Mapping[str, Any], facts: RunFacts, labels: tuple[Label, ...]) -> None:
+    def __call__(self, name: str, data: Mapping[str, Any], facts: RunFacts, labels: tuple[Label, ...]) -> WrittenCase:
         """Write a case.
 
         Args:
             name: the case's.
             data: `volume`, `input`, `reference` for DICOM results, the `LesionMap` in `pred`, the table in `lesions`,
-                `warnings`, and `seconds` by stage, which get those of writing.
+                `warnings`, `seconds` by stage, which get those of writing, and where whoever runs it goes by that
+                `configuration`, the SHA-256 of the settings.
             facts: what all cases of the run share.
             labels: label table of the results.
+
+        Returns:
+            What to tell of it.
 
         Raises:
             LiversegError: if a file cannot be written; nothing of the case is left then.
@@ -76,11 +80,12 @@ class CaseWriter:
         volume, lesions, table = data["volume"], data["pred"], data["lesions"]
         seconds, start = data["seconds"], time.perf_counter()
 
-        def write_record(path: Path) -> None:
+        def write_record(path: Path, hashes: dict[str, str]) -> None:
             record = case_record(facts, name, data["input"], volume, lesions, table, labels)
             seconds["write"] = time.perf_counter() - start
             rounded = {stage: round(duration, 3) for stage, duration in seconds.items()}
-            write_json(path, {**record, "seconds": rounded, "warnings": data["warnings"]})
+            told = {"files": hashes, "seconds": rounded, "warnings": data["warnings"]}
+            write_json(path, {**record, "configuration_sha256": data.get("configuration"), **told})
 
         files = self._files(name, volume, lesions, table, labels)
         if "reference" in data:
@@ -98,15 +103,27 @@ class CaseWriter:
                 facts=told,
                 warnings=data["warnings"],
             )
-        write_case_files(self.output_dir / name, {**files, RECORD: write_record})
+        self._check_output_dir()
+        write_case_files(self.output_dir / name, files, write_record)
         counts = [f"{count} {kind}" for kind, count in lesions_by_type(table, labels).items() if count]
         found = f"liver {liver_ml(lesions, volume.voxel_ml):.0f} ml, {', '.join(counts) or 'no lesion'}"
         if series := series_in_words(data["input"]):
             found = f"{series}: {found}"
-        stages = ", ".join(f"{stage} {duration:.1f}" for stage, duration in seconds.items())
-        tqdm.write(f"{name}: {found}, {sum(seconds.values()):.1f} s ({stages})", file=sys.stdout)
-        for warning in data["warnings"]:
-            tqdm.write(f"{name}: warning: {warning}", file=sys.stderr)
+        return WrittenCase(found, dict(seconds), tuple(data["warnings"]))
+
+    def _check_output_dir(self) -> None:
+        """Make the output folder, or see that it is the one there was: one that was unmounted is not made anew."""
+        try:
+            if self._output is None:
+                self.output_dir.mkdir(parents=True, exist_ok=True)
+            there = os.stat(self.output_dir)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise LiversegError(f"{self.output_dir}: output cannot be written there ({reason})") from error
+        found = there.st_dev, there.st_ino
+        if self._output not in (None, found):
+            raise LiversegError(f"{self.output_dir}: no longer the folder it was when the run began; is it mounted?")
+        self._output = found
 
     def _files(
         self, name: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: tuple[Label, ...]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
-import traceback
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import Dataset
-from tqdm import tqdm
 
 from liverseg.errors import LiversegError, SomeCasesFailed, user_error
 from liverseg.files import file_hash
@@ -22,8 +18,10 @@ from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import seen_of_the_liver
+from liverseg.inference.pipeline import Ahead, overlapped
 from liverseg.inference.record import RunFacts
 from liverseg.inference.stages import Stages
+from liverseg.inference.watching import CaseWatcher, TerminalWatcher, WrittenCase
 from liverseg.labels import result_labels
 from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.folding import fold_batch_norm
@@ -31,7 +29,8 @@ from liverseg.results.tables import write_statistics
 
 __all__ = ["CaseEvaluator"]
 
-_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}]"
+Case = tuple[str, Callable[[], Mapping]]
+"""A case's name, and what reads it."""
 
 
 class CaseEvaluator:
@@ -78,7 +77,8 @@ class CaseEvaluator:
         self.progress = progress
         self.labels = result_labels(network.out_channels)
         self._facts: RunFacts | None = None
-        self._first: Future[dict[str, Any]] | None = None
+        self._ahead: Ahead | None = None
+        self._watcher = CaseWatcher()
 
     def prepare(self) -> RunFacts:
         """Load the weights strictly, once, and meanwhile read the first case.
@@ -93,65 +93,36 @@ class CaseEvaluator:
         if self._facts is None:
             precision = self.inferer.slabs.precision(self.device)
             read_record(self.weights)  # a wrong path need not wait until the CT is read
-            aside = ThreadPoolExecutor(2, "prepare")
+            self._ahead = Ahead(self._cases(), self._read)
+            aside = ThreadPoolExecutor(1, "hash")
             try:
-                self._first = aside.submit(self._read, 0)
                 digest = aside.submit(file_hash, self.weights)
                 record = load_weights(self.network, self.weights, seen=self.inferer.slabs.seen)
                 sha256 = digest.result()
+            except BaseException:
+                self._ahead.close()  # what fails need not wait for the CT
+                raise
             finally:
-                aside.shutdown(wait=False)  # what fails need not wait for the CT
+                aside.shutdown(wait=False)
             fold_batch_norm(self.network.eval())
             self._facts = RunFacts(self.weights, sha256, record, self.device, precision, self.settings)
         return self._facts
 
     def run(self) -> None:
-        """Compute and write every case; while one is computed the next is read and the last one written.
+        """Compute and write every case of the data set, and tell a terminal.
 
         Raises:
             LiversegError: if every case failed; the one case's own error where there was but one.
             SomeCasesFailed: if part of them failed.
         """
-        facts = self.prepare()
-        names = [item["case"] for item in self.dataset.data]
-        failed: list[str] = []
-        bar = tqdm(
-            total=len(names), unit="case", bar_format=_BAR, file=sys.stderr, disable=None if self.progress else True
-        )
-
-        def settle(name: str, stage: Callable[[], Any]) -> Any:
-            """What a stage of a case gives; None where the case has failed, which is told."""
-            try:
-                return stage()
-            except Exception as error:
-                if len(names) == 1:
-                    raise (user_error(error) or LiversegError(f"{name}: {cause_in_words(error)}")) from error
-                failed.append(name)
-                self._tell_failure(name, error)
-                return None
-
-        # one volume is read ahead and one written at a time, so that no more than three are in memory
-        with ExitStack() as stack:
-            stack.enter_context(bar)
-            readers, writers = ThreadPoolExecutor(1, "read"), stack.enter_context(ThreadPoolExecutor(1, "write"))
-            # what fails, or is interrupted, need not wait for the next CT
-            stack.callback(readers.shutdown, wait=False, cancel_futures=True)
-            ahead, self._first = self._first or readers.submit(self._read, 0), None
-            written: tuple[str, Future] | None = None
-            for number, name in enumerate(names):
-                bar.set_description(name)
-                data = settle(name, ahead.result)
-                if number + 1 < len(names):
-                    ahead = readers.submit(self._read, number + 1)
-                if data is not None:
-                    data["stages"].tell = partial(_show, bar, name, number)
-                    data = settle(name, partial(self._compute, name, data))
-                if written is not None:
-                    settle(written[0], written[1].result)
-                written = None if data is None else (name, writers.submit(self.writer, name, data, facts, self.labels))
-                bar.update(number + 1 - bar.n)
-            if written is not None:
-                settle(written[0], written[1].result)
+        self.prepare()
+        ahead, self._ahead = self._ahead or Ahead(self._cases(), self._read), None
+        names = [name for name, _ in self._cases()]
+        with TerminalWatcher(names, self.progress) as watcher:
+            self._go_through(ahead, watcher)
+        failed = [name for name in names if name in watcher.failures]
+        if error := watcher.error:
+            raise (user_error(error) or LiversegError(f"{names[0]}: {cause_in_words(error)}")) from error
         if self.statistics:
             write_statistics(self.writer.output_dir, [name for name in names if name not in failed])
         if failed:
@@ -159,31 +130,69 @@ class CaseEvaluator:
             which = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
             raise kind(f"{len(failed)} of {len(names)} cases failed: {which}; the reasons are told above")
 
-    def _read(self, number: int) -> dict[str, Any]:
+    def work(self, items: Iterator[Mapping[str, Any]], watcher: CaseWatcher) -> None:
+        """Compute and write cases as they come, whatever the data set holds.
+
+        Args:
+            items: as the data set's are; asked for one at a time, in a thread of its own, so they may take their time.
+            watcher: is told how each goes; nothing is raised for a case that fails.
+        """
+        self.prepare()
+        cases = ((item["case"], partial(self.dataset.transform, item)) for item in items)
+        self._go_through(Ahead(cases, self._read), watcher)
+
+    def _cases(self) -> Iterator[Case]:
+        """Those of the data set."""
+        for number, item in enumerate(self.dataset.data):
+            yield item["case"], partial(self.dataset.__getitem__, number)
+
+    def _go_through(self, ahead: Ahead, watcher: CaseWatcher) -> None:
+        self._watcher = watcher
+        overlapped(ahead, self._compute, self._write)
+
+    def _read(self, case: Case) -> dict[str, Any] | Exception:
+        """What is read of a case, or why it is not: told by whoever computes it, for the first is read before a run."""
+        name, read = case
         stages = Stages()
-        with stages("read"):
-            data = dict(self.dataset[number])
+        self._watcher.begun(name, "read")
+        try:
+            with stages("read"):
+                data = dict(read())
+        except Exception as error:
+            return error
+        finally:
+            self._watcher.ended(name, "read")
         return {**data, "stages": stages, "seconds": stages.seconds}
 
-    def _compute(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
+    def _compute(self, case: Case, data: dict[str, Any] | Exception) -> dict[str, Any] | None:
+        name = case[0]
+        if isinstance(data, Exception):
+            self._watcher.failed(name, "read", data)
+            return None
+        return self._staged(name, "compute", partial(self._results, name, data))
+
+    def _results(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
         self.writer.check(name, data)
         stages, about = data["stages"], {"spacing": data["volume"].axial_spacing, "liver": data.get("liver")}
-        data["pred"] = self.inferer(data["image"], self.network, **about, stages=stages)
-        warnings = [*data["warnings"], *data["pred"].warnings]
+        stages.tell = partial(self._watcher.moved, name)
+        pred = self.inferer(data["image"], self.network, **about, stages=stages)
         with stages("lesions"):
-            data = self.postprocessing(data)
-        warnings += seen_of_the_liver(data["pred"])
-        return {**data, "warnings": warnings}
+            found = self.postprocessing({**data, "pred": pred})
+        return {**found, "warnings": [*data["warnings"], *pred.warnings, *seen_of_the_liver(found["pred"])]}
 
-    def _tell_failure(self, name: str, error: Exception) -> None:
-        if os.environ.get("LIVERSEG_DEBUG"):
-            tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
-        tqdm.write(f"{name}: failed: {cause_in_words(error)}", file=sys.stderr)
+    def _write(self, case: Case, data: dict[str, Any]) -> None:
+        name, facts = case[0], self.prepare()
+        written: WrittenCase | None = self._staged(name, "write", partial(self.writer, name, data, facts, self.labels))
+        if written is not None:
+            self._watcher.done(name, written)
 
-
-def _show(bar: tqdm, name: str, number: int, stage: str, part: float) -> None:
-    """Bring the bar to where the run is: so many cases whole, and of this one what the network has done."""
-    bar.set_description(f"{name}, {stage}", refresh=False)
-    if stage == "network":
-        bar.n = number + part
-    bar.refresh()
+    def _staged(self, name: str, stage: str, work: Callable[[], Any]) -> Any:
+        """What a stage of a case gives; None where the case has failed, which is told."""
+        self._watcher.begun(name, stage)
+        try:
+            return work()
+        except Exception as error:
+            self._watcher.failed(name, stage, error)
+            return None
+        finally:
+            self._watcher.ended(name, stage)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,14 @@ from typing import Any
 import pandas as pd
 
 from liverseg.errors import LiversegError
+from liverseg.files import bring_to_disk, file_hash
 
 __all__ = [
     "CASE_FILES",
     "OTHER_FILES",
     "RECORD",
+    "discard_unfinished",
+    "read_case_record",
     "refuse_another_input",
     "write_case_files",
     "write_json",
@@ -32,38 +35,46 @@ OTHER_FILES = ("report.html", "segmentation.dcm", "measurements.dcm")
 _UNFINISHED = ".unfinished-"
 
 
-def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
-    """Write a case: every file under a temporary name beside its own, then renamed.
+def write_case_files(
+    folder: Path, files: Mapping[str, Callable[[Path], Any]], record: Callable[[Path, dict[str, str]], Any]
+) -> None:
+    """Write a case: every file under a temporary name beside its own, brought to the disk, then renamed.
 
     The record of an earlier run goes first, so a case with a record is complete at any moment, and with it what is not
     written again. When a file cannot be written, what this call wrote is taken away again.
 
     Args:
-        folder: the case's folder, made if missing.
+        folder: the case's folder, made if missing, in one that is there.
         files: by name, in the order they are to be written, functions that write to a given path; one that gives False
-            has nothing to write. The record is last.
+            has nothing to write.
+        record: writes the record, the last of the files, to a given path; is told the SHA-256 of each file written.
 
     Raises:
         LiversegError: if a file cannot be written.
-        ValueError: if the record is not the last file.
     """
-    if list(files)[-1:] != [RECORD]:
-        raise ValueError(f"files of a case end with {RECORD}, not with {list(files)[-1:]}")
     written: list[Path] = []
+    hashes: dict[str, str] = {}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(exist_ok=True)
         (folder / RECORD).unlink(missing_ok=True)
-        not_again = [folder / name for name in (*CASE_FILES, *OTHER_FILES) if name not in files]
-        for left in (*folder.glob(f"{_UNFINISHED}*"), *not_again):
-            left.unlink(missing_ok=True)
+        _clear(folder, [name for name in (*CASE_FILES, *OTHER_FILES) if name not in files])
         for name, write in files.items():
             unfinished = folder / f"{_UNFINISHED}{name}"
             written.append(unfinished)
             if write(unfinished) is False:
                 (folder / name).unlink(missing_ok=True)
                 continue
+            bring_to_disk(unfinished)
+            hashes[name] = file_hash(unfinished)
             unfinished.replace(folder / name)
             written.append(folder / name)
+        unfinished = folder / f"{_UNFINISHED}{RECORD}"
+        written.append(unfinished)
+        record(unfinished, hashes)
+        bring_to_disk(unfinished, folder)  # a machine that loses power now must not keep the record alone
+        unfinished.replace(folder / RECORD)
+        written.append(folder / RECORD)
+        bring_to_disk(folder)
     except BaseException as error:
         for path in written:
             with suppress(OSError):
@@ -74,6 +85,33 @@ def write_case_files(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -
             reason = error.strerror or str(error)
             raise LiversegError(f"{folder}: the case cannot be written ({reason}); is the disk full?") from error
         raise
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Take away what a killed run left of a case; one with a record stays, and so does what is not ours.
+
+    Raises:
+        OSError: if something cannot be taken away.
+    """
+    if not folder.is_dir() or (folder / RECORD).exists():
+        return
+    _clear(folder, [*CASE_FILES, *OTHER_FILES])
+    with suppress(OSError):
+        folder.rmdir()
+
+
+def _clear(folder: Path, names: Iterable[str]) -> None:
+    for left in (*folder.glob(f"{_UNFINISHED}*"), *(folder / name for name in names)):
+        left.unlink(missing_ok=True)
+
+
+def read_case_record(folder: Path) -> dict[str, Any] | None:
+    """A case's record; None where there is none, or no whole one of ours."""
+    try:
+        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
@@ -89,10 +127,10 @@ def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
         LiversegError: if they are of another one: many folders of DICOM files are called CT.
     """
     try:
-        there = json.loads((folder / RECORD).read_text(encoding="utf-8"))["input"]
+        there = (read_case_record(folder) or {})["input"]
         other, series = str(there["path"]), (there.get("series") or {}).get("uid")
         same_place, same_content = other == source["path"], there["sha256"] == source["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return  # nothing there, or no record of ours
     if same_place and not same_content and series != (source.get("series") or {}).get("uid"):
         raise LiversegError(

@@ -1,6 +1,7 @@
 """Files of a case appear whole, the record last, or not at all."""
 
 import errno
+import hashlib
 import json
 
 import pandas as pd
@@ -8,6 +9,8 @@ import pytest
 
 from liverseg.errors import LiversegError
 from liverseg.results.case_folder import (
+    discard_unfinished,
+    read_case_record,
     refuse_another_input,
     write_case_files,
     write_json,
@@ -20,19 +23,23 @@ def text(content):
     return lambda path: path.write_text(content)
 
 
+def record(path, hashes):
+    path.write_text(json.dumps(hashes))
+
+
 def fail(path):
     path.write_text("half of it")
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_files_are_there_and_nothing_else(tmp_path):
-    folder = tmp_path / "out" / "case"
-    write_case_files(folder, {"a.txt": text("a"), "record.json": text("{}")})
+    folder = tmp_path / "case"
+    write_case_files(folder, {"a.txt": text("a")}, record)
     assert sorted(path.name for path in folder.iterdir()) == ["a.txt", "record.json"]
 
 
 def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_last(tmp_path):
-    write_case_files(tmp_path, {"a.txt": text("old"), "record.json": text("{}")})
+    write_case_files(tmp_path, {"a.txt": text("old")}, record)
     (tmp_path / ".unfinished-b.txt").touch()
     seen = []
 
@@ -40,7 +47,7 @@ def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_la
         seen.append(sorted(there.name for there in tmp_path.iterdir()))
         path.write_text("new")
 
-    write_case_files(tmp_path, {"a.txt": look, "record.json": look})
+    write_case_files(tmp_path, {"a.txt": look}, lambda path, _: look(path))
     assert seen == [["a.txt"], ["a.txt"]]
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new"
     assert (tmp_path / "record.json").read_text(encoding="utf-8") == "new"
@@ -49,27 +56,56 @@ def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_la
 def test_a_full_disk_leaves_nothing_of_this_case(tmp_path):
     folder = tmp_path / "case"
     with pytest.raises(LiversegError, match=r"case: the case cannot be written.*No space left"):
-        write_case_files(folder, {"a.txt": text("a"), "b.txt": fail, "record.json": text("{}")})
+        write_case_files(folder, {"a.txt": text("a"), "b.txt": fail}, record)
     assert not folder.exists()
 
 
 def test_a_full_disk_leaves_other_files_and_no_record(tmp_path):
-    write_case_files(tmp_path, {"mine.txt": text("m"), "record.json": text("{}")})
+    write_case_files(tmp_path, {"mine.txt": text("m")}, record)
     with pytest.raises(LiversegError):
-        write_case_files(tmp_path, {"b.txt": fail, "record.json": text("{}")})
+        write_case_files(tmp_path, {"b.txt": fail}, record)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "case").write_text("a file")
     with pytest.raises(LiversegError, match="case: the case cannot be written"):
-        write_case_files(tmp_path / "case", {"record.json": text("{}")})
+        write_case_files(tmp_path / "case", {}, record)
     assert (tmp_path / "case").read_text(encoding="utf-8") == "a file"
 
 
-def test_the_record_must_be_last(tmp_path):
-    with pytest.raises(ValueError, match="end with"):
-        write_case_files(tmp_path, {"record.json": text("{}"), "a.txt": text("a")})
+def test_the_record_is_told_what_was_written(tmp_path):
+    folder = tmp_path / "case"
+    write_case_files(folder, {"a.txt": text("a"), "none.txt": lambda path: False}, record)
+    assert read_case_record(folder) == {"a.txt": hashlib.sha256(b"a").hexdigest()}
+
+
+def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path):
+    with pytest.raises(LiversegError, match="case: the case cannot be written"):
+        write_case_files(tmp_path / "gone" / "case", {"a.txt": text("a")}, record)
+    assert not (tmp_path / "gone").exists()
+
+
+def test_what_a_killed_run_left_is_taken_away_and_a_whole_case_is_not(tmp_path):
+    for name in ("killed", "whole", "mixed"):
+        folder = tmp_path / name
+        write_case_files(folder, {"labels.nii.gz": text("a")}, record)
+        (folder / ".unfinished-labels.nii.gz").touch()
+        if name != "whole":
+            (folder / "record.json").unlink()
+    (tmp_path / "mixed" / "mine.txt").touch()
+    for name in ("killed", "whole", "mixed", "never"):
+        discard_unfinished(tmp_path / name)
+    assert not (tmp_path / "killed").exists()
+    assert (tmp_path / "whole" / "labels.nii.gz").exists()
+    assert [path.name for path in (tmp_path / "mixed").iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 100_000, "\udcff"])
+def test_a_record_that_is_none_of_ours_is_none(tmp_path, content):
+    assert read_case_record(tmp_path) is None
+    (tmp_path / "record.json").write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert read_case_record(tmp_path) is None
 
 
 def test_both_tables_hold_the_same_rows(tmp_path):
