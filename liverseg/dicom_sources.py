@@ -30,7 +30,7 @@ _LISTED = 10
 """As many series as a message names."""
 
 
-def choose_series(folder: str | os.PathLike, series: str | None = None) -> DicomSeries:
+def choose_series(folder: str | os.PathLike, series: str | None = None, study: str | None = None) -> DicomSeries:
     """The axial CT series of a study: the one named, else the one with most slices.
 
     Looks into the folder and those below it, hidden ones left out. Localisers and series that are not axial are passed
@@ -40,6 +40,7 @@ def choose_series(folder: str | os.PathLike, series: str | None = None) -> Dicom
         folder: the study's.
         series: a SeriesInstanceUID, a SeriesDescription (upper or lower case) or the end of a SeriesInstanceUID; the
             first of the three that fits any series counts.
+        study: StudyInstanceUID, where the folder holds the files of several; by default there is to be one.
 
     Raises:
         LiversegError: if there is no such series, more than one that fits, or a slice cannot be read: with a series
@@ -59,6 +60,11 @@ def choose_series(folder: str | os.PathLike, series: str | None = None) -> Dicom
         modalities = ", ".join(sorted({one.modality or "not given" for one in found}))
         raise LiversegError(f"{folder}: modality {modalities}; CT is needed")
     tags = [_tags(one) for one in scans]
+    if study is not None:
+        scans = [one for one, own in zip(scans, tags, strict=True) if str(own.get("StudyInstanceUID")) == study]
+        if not scans:
+            raise LiversegError(f"{folder}: no CT series of study {study} in it")
+        tags = [_tags(one) for one in scans]
     faults = [_fault(own) for own in tags]
     usable = [one for one, fault in zip(scans, faults, strict=True) if not fault]
     if series is not None:

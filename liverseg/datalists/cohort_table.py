@@ -14,8 +14,8 @@ from typing import Any
 
 import pandas as pd
 
+from liverseg.csv_table import check_columns, read_csv
 from liverseg.datalists.cohort_errors import RowErrors
-from liverseg.datalists.csv_table import check_columns, read_csv
 from liverseg.errors import LiversegError
 from liverseg.files import is_dir, is_file
 from liverseg.labels import LESION_TYPES

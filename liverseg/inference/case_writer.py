@@ -85,7 +85,9 @@ class CaseWriter:
             seconds["write"] = time.perf_counter() - start
             rounded = {stage: round(duration, 3) for stage, duration in seconds.items()}
             told = {"files": hashes, "seconds": rounded, "warnings": data["warnings"]}
-            write_json(path, {**record, "configuration_sha256": data.get("configuration"), **told})
+            if "configuration" in data:
+                told |= {"configuration_sha256": data["configuration"], "type_priors": data.get("type_priors")}
+            write_json(path, {**record, **told})
 
         files = self._files(name, volume, lesions, table, labels)
         if "reference" in data:

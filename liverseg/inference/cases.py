@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
 from pathlib import Path
 
+from liverseg.ct_sources import is_dicom, is_volume_or_zip, source_name
 from liverseg.errors import LiversegError
 from liverseg.files import is_file, list_folder, visible_files
-from liverseg.volumes import case_name, is_nifti
 
 __all__ = ["find_cases"]
 
-_ZIP = ".zip"
 _KINDS = ".nii and .nii.gz files, folders of DICOM files and .zip files of such folders are read"
 
 
@@ -32,17 +30,15 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     """
     root = Path(str(dataset_dir)).absolute()
     if is_file(root):
-        if not _is_case(root):
+        if not is_volume_or_zip(root):
             raise LiversegError(f"{root}: not the name of a CT; {_KINDS}")
         paths = [root]
     elif root.is_dir():
         # "._scan.nii.gz" and the like are a file system's notes, not volumes
-        paths = [path for path in list_folder(root) if _is_case(path) and not path.name.startswith(".")]
+        paths = [path for path in list_folder(root) if is_volume_or_zip(path) and not path.name.startswith(".")]
         if not paths and not _holds_dicom(root):
             raise LiversegError(f"dataset_dir {root}: no CT in this folder; {_KINDS}")
-        if paths and (
-            slices := next((one for one in visible_files(root) if one not in paths and _is_dicom(one)), None)
-        ):
+        if paths and (slices := next((one for one in visible_files(root) if one not in paths and is_dicom(one)), None)):
             raise LiversegError(
                 f"dataset_dir {root}: {slices.name} is DICOM and {paths[0].name} is not; put them into folders of "
                 "their own, or give the one file"
@@ -52,7 +48,7 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
         raise LiversegError(f"dataset_dir {root}: no such folder or file; {_KINDS}")
     by_case: dict[str, Path] = {}
     for path in paths:
-        case = path.name[: -len(_ZIP)] if path.name.lower().endswith(_ZIP) else case_name(path)
+        case = source_name(path)
         shown = path.name.encode("utf-8", "backslashreplace").decode()
         if shown != path.name:
             raise LiversegError(f"{path.parent}: {shown}: a name that is not UTF-8; rename it")
@@ -64,22 +60,10 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     return [{"image": str(path), "case": case} for case, path in by_case.items()]
 
 
-def _is_case(path: Path) -> bool:
-    return is_nifti(path) or path.name.lower().endswith(_ZIP)
-
-
 def _holds_dicom(root: Path) -> bool:
     """Whether a folder or one below it has a file that calls itself DICOM; the first one found ends the search."""
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if not name.startswith(".")]
-        if any(_is_dicom(Path(folder, name)) for name in names if not name.startswith(".")):
+        if any(is_dicom(Path(folder, name)) for name in names if not name.startswith(".")):
             return True
-    return False
-
-
-def _is_dicom(path: Path) -> bool:
-    if path.suffix.lower() in (".dcm", ".ima"):
-        return True
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
     return False

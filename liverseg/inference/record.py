@@ -13,7 +13,6 @@ import nibabel as nib
 import pandas as pd
 import torch
 
-from liverseg.files import file_hash, text_hash
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.labels import LESION, Label
 from liverseg.networks import WeightsRecord, package_versions
@@ -24,7 +23,6 @@ __all__ = [
     "RunFacts",
     "case_record",
     "facts_in_words",
-    "input_facts",
     "lesions_by_type",
     "series_in_words",
 ]
@@ -58,24 +56,6 @@ def lesions_by_type(table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, i
     """Number of lesions of each type of the label table, in its order, zeros included."""
     counts = table["type"].value_counts()
     return {label.name: int(counts.get(label.name, 0)) for label in labels[LESION:]}
-
-
-def input_facts(path: Path, files: Sequence[Path], series: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a record tells of its input.
-
-    Args:
-        path: what was given.
-        files: what of it is the CT, in order. The SHA-256 is that of a single file's bytes; of several it is that of
-            their SHA-256s, as hexadecimal text one after the other.
-        series: `uid`, `description` and number of `slices`, where it came as DICOM.
-    """
-    hashes = [file_hash(file) for file in files]
-    facts = {
-        "path": str(path),
-        "sha256": hashes[0] if len(hashes) == 1 else text_hash("".join(hashes)),
-        "bytes": sum(file.stat().st_size for file in files),
-    }
-    return facts if series is None else {**facts, "series": dict(series)}
 
 
 def series_in_words(source: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 A case is a dictionary: `image` (path, then HU in axial order), `volume` (the CT on its own grid), `warnings` (sentences
 for its record), `liver` (its mask, where one is given), `pred` (the network's prediction, then the lesions found in it)
-and `lesions` (their table).
+and `lesions` (their table). Where cases differ in more than their CT it also begins with `series` and `study` (which of
+a DICOM folder's), `liver_from` (its own mask's path) and `type_priors` (`with_type_priors`).
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from liverseg.ct_check import check_ct
 from liverseg.errors import LiversegError, UsageError
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.liver_mask import LiverSource
+from liverseg.inference.liver_mask import LiverSource, liver_source
 from liverseg.inference.measure import lesion_table
-from liverseg.inference.record import input_facts
+from liverseg.inference.priors import with_type_priors
 from liverseg.labels import result_labels
+from liverseg.results.inputs import input_facts, unchanged_while_read
 from liverseg.volumes import is_nifti, read_volume
 from liverseg.zips import unpacked
 
@@ -40,7 +42,7 @@ class ReadCTd(MapTransform):
     Args:
         keys: the entry with the path: of a NIfTI file, a folder of DICOM files or a .zip of such a folder.
         series: which of a study's series is read: its UID, description or the end of its UID; by default the axial CT
-            series with most slices.
+            series with most slices. A case's own entry `series` goes before it.
         dicom_results: DICOM is to come out where it comes in.
 
     Raises:
@@ -63,22 +65,23 @@ class ReadCTd(MapTransform):
         for key in self.key_iterator(out):
             path = Path(out[key])
             read: dict[str, Any]
-            if is_nifti(path):
-                read = {"volume": read_volume(path), "input": input_facts(path, [path]), "warnings": []}
-            else:
-                read = self._read_dicom(path)
+            with unchanged_while_read(path):
+                if is_nifti(path):
+                    read = {"volume": read_volume(path), "input": input_facts(path, [path]), "warnings": []}
+                else:
+                    read = self._read_dicom(path, out.get("series") or self.series, out.get("study"))
             out.update(read)
             out["warnings"] = [*check_ct(read["volume"]), *read["warnings"]]
             out[key] = out["volume"].axial
         return out
 
-    def _read_dicom(self, path: Path) -> dict[str, Any]:
+    def _read_dicom(self, path: Path, named: str | None, study: str | None) -> dict[str, Any]:
         # here, not above: pydicom takes a while to import, and a run over NIfTI files does not need it
         from liverseg.dicom_sources import choose_series, read_dicom_volume
         from liverseg.inference.dicom_references import series_reference
 
         with unpacked(path) as folder, _told_of(path, folder):
-            series = choose_series(folder, self.series)
+            series = choose_series(folder, named, study)
             volume = replace(read_dicom_volume(series), path=path)
             about = {"uid": series.uid, "description": series.description, "slices": len(series.files)}
             facts = input_facts(path, series.files if path.is_dir() else [path], about)
@@ -121,14 +124,17 @@ class ReadLiverd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
-        mask = self.source.mask_of(out["case"])
+        source = self.source if out.get("liver_from") is None else liver_source(out["liver_from"])
+        mask = source.mask_of(out["case"])
         if mask is not None:
-            out["liver"] = self.source.read(mask, out["volume"])
+            with unchanged_while_read(mask):
+                out["liver"] = source.read(mask, out["volume"])
+                out["input"] = {**out["input"], "liver": input_facts(mask, [mask])}
         return out
 
 
 class FindLesionsd(MapTransform):
-    """Dictionary form of `find_lesions`: a `SlabPrediction` becomes a `LesionMap`.
+    """Dictionary form of `find_lesions`: a `SlabPrediction` becomes a `LesionMap`, by the case's priors if it has any.
 
     Args:
         keys: entries with a `SlabPrediction`.
@@ -161,7 +167,9 @@ class FindLesionsd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
-            out[key] = find_lesions(out[key], out["volume"].voxel_ml, self.min_lesion_ml, self.min_confidence)
+            priors = out.get("type_priors")
+            prediction = out[key] if priors is None else with_type_priors(out[key], priors)
+            out[key] = find_lesions(prediction, out["volume"].voxel_ml, self.min_lesion_ml, self.min_confidence)
         return out
 
 

@@ -5,9 +5,9 @@ from cohort_tree import image, mask, nifti
 from hypothesis import given
 from hypothesis import strategies as st
 
+from liverseg.csv_table import read_csv
 from liverseg.datalists import cohort_items
 from liverseg.datalists.cohort_table import COLUMNS
-from liverseg.datalists.csv_table import read_csv
 from liverseg.errors import LiversegError
 
 ROWS = [

@@ -1,0 +1,81 @@
+"""When a case is complete: its record says so, and its hashes are those of input, weights, settings and results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from liverseg.batch.cases import BatchCase
+from liverseg.errors import LiversegError, one_line
+from liverseg.files import file_hash, text_hash
+from liverseg.results.case_folder import read_case_record
+from liverseg.results.inputs import input_is
+
+__all__ = ["Wanted", "wanted"]
+
+_NOT_OF_RESULTS = ("device", "batch_size", "progress", "statistics")
+"""Settings that change how a case is computed and not what comes out, rounding aside."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a batch's results are to be made with.
+
+    Attributes:
+        weights_sha256: of the weights' file.
+        settings: the bundle's config as it stands in its file, and what is set beside it.
+    """
+
+    weights_sha256: str
+    settings: Mapping[str, Any]
+
+    def configuration(self, case: BatchCase) -> str:
+        """SHA-256 of the settings of a case."""
+        own = {**self.settings, "case": case.own_settings()}
+        return text_hash(json.dumps(own, sort_keys=True, default=str))
+
+    def is_complete(self, case: BatchCase, output: Path) -> bool:
+        """Whether a case's results are there, whole, and made of this input with these weights and settings.
+
+        Reads the input and the results again.
+        """
+        folder = output / case.name
+        record = read_case_record(folder)
+        if record is None or record.get("status") != "done":
+            return False
+        try:
+            source, files = record["input"], record["files"]
+            if record["weights"]["sha256"] != self.weights_sha256 or source["path"] != str(case.image):
+                return False
+            if record["configuration_sha256"] != self.configuration(case):
+                return False
+            if any(file_hash(folder / name) != sha256 for name, sha256 in files.items()):
+                return False
+            liver = source.get("liver")
+            return input_is(case.image, source) and (liver is None or input_is(Path(liver["path"]), liver))
+        except (LiversegError, KeyError, TypeError, AttributeError):
+            return False
+
+
+def wanted(config: Path, weights: Path, overrides: Mapping[str, Any]) -> Wanted:
+    """What the results of a bundle's inference with these overrides are to be made with.
+
+    Args:
+        config: its `configs/inference.yaml`; comments in it do not count.
+        weights: the weights' file.
+        overrides: of the config's keys.
+
+    Raises:
+        LiversegError: if a file cannot be read.
+    """
+    try:
+        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise LiversegError(f"{config}: cannot be read ({one_line(error)})") from error
+    given = {name: value for name, value in overrides.items() if value is not None and name not in _NOT_OF_RESULTS}
+    return Wanted(file_hash(weights), {"config": content, "overrides": given})

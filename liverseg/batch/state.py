@@ -1,0 +1,181 @@
+"""What a batch keeps beside its results: who has which case in hand, what failed, and a line for all that happened."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from liverseg.errors import LiversegError
+from liverseg.files import write_text
+
+__all__ = ["BatchState", "CaseLock"]
+
+RUN_LOG = "run.jsonl"
+_FOLDER = ".liverseg"
+
+
+class CaseLock:
+    """A case held against all other processes, until it is released or this process ends, however it ends.
+
+    A locked file: the system gives the lock back when its process is gone, on the machine itself as over NFS.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    @classmethod
+    def of(cls, path: Path) -> CaseLock | None:
+        """Take a lock; None where another has it.
+
+        Raises:
+            LiversegError: if the file's folder is gone or cannot be written, or knows no locks.
+        """
+        while True:
+            try:
+                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            except OSError as error:
+                raise _unwritable(path.parent, error) from error
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+                    return cls(path, descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except FileNotFoundError:
+                pass  # its holder has released it since, and taken the file away
+            except OSError as error:
+                os.close(descriptor)
+                raise _unwritable(path.parent, error) from error
+            os.close(descriptor)
+
+    def release(self) -> None:
+        """Give it back, and take its file away."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)  # while it is held: whoever opens it now sees that it is gone
+        os.close(self._descriptor)
+
+
+class BatchState:
+    """The state of the batches that write into an output folder, several at once if need be.
+
+    Args:
+        output: the folder; `begin` makes it.
+        shard: (i, n), which part of the cases this run has.
+    """
+
+    def __init__(self, output: Path, shard: tuple[int, int] = (1, 1)) -> None:
+        self.output = output
+        self._folder = output / _FOLDER
+        part, parts = shard
+        self._alive = self._folder / ("alive" if parts == 1 else f"alive-{part}-of-{parts}")
+        self._told = False
+
+    def begin(self) -> None:
+        """Make the folders.
+
+        Raises:
+            LiversegError: if they cannot be made or written.
+        """
+        try:
+            for name in ("locks", "failed"):
+                (self._folder / name).mkdir(parents=True, exist_ok=True)
+            self._alive.touch()
+        except OSError as error:
+            raise _unwritable(self.output, error) from error
+
+    def lock(self, case: str) -> CaseLock | None:
+        """Hold a case; None where another run has it in hand.
+
+        Raises:
+            LiversegError: as `CaseLock.of`.
+        """
+        return CaseLock.of(self._folder / "locks" / f"{case}.lock")
+
+    @contextmanager
+    def tables_held(self) -> Iterator[None]:
+        """Hold the tables over all cases, so that of two runs the one that writes last has seen all.
+
+        Raises:
+            LiversegError: if the folder cannot be written.
+        """
+        try:
+            with (self._folder / "tables.lock").open("w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as error:
+            raise _unwritable(self.output, error) from error
+
+    def still_alive(self) -> None:
+        """Say so, for whoever looks at the time of the file."""
+        with suppress(OSError):
+            os.utime(self._alive)
+
+    def ended(self) -> None:
+        """Nobody need look any more."""
+        with suppress(OSError):
+            self._alive.unlink(missing_ok=True)
+
+    def log(self, event: str, **about: Any) -> None:
+        """Add a line to the run's log, whole or not at all; if that fails, say so once and go on.
+
+        Args:
+            event: what happened.
+            about: what of; JSON-able.
+        """
+        line = {"time": _now(), "event": event, "host": socket.gethostname(), "pid": os.getpid(), **about}
+        data = (json.dumps(line, default=str) + "\n").encode()
+        try:
+            descriptor = os.open(self.output / RUN_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # over NFS, appending alone would not keep two lines apart
+                size = os.fstat(descriptor).st_size
+                if os.write(descriptor, data) != len(data):
+                    os.ftruncate(descriptor, size)
+                    raise OSError(f"only part of a line could be written to {RUN_LOG}")
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            if not self._told:
+                self._told = True
+                print(f"{self.output / RUN_LOG}: cannot be written ({error.strerror or error})", file=sys.stderr)
+
+    def failure(self, case: str) -> dict[str, Any] | None:
+        """What is known of a case's last failure; None where it has not failed."""
+        try:
+            content = json.loads(self._failed(case).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+    def keep_failure(self, case: str, **about: Any) -> None:
+        """Keep a failure for later runs.
+
+        Raises:
+            LiversegError: if it cannot be written.
+        """
+        write_text(self._failed(case), json.dumps({"time": _now(), **about}, indent=1) + "\n")
+
+    def forget_failure(self, case: str) -> None:
+        """A case is done, or is tried again."""
+        with suppress(OSError):
+            self._failed(case).unlink(missing_ok=True)
+
+    def _failed(self, case: str) -> Path:
+        return self._folder / "failed" / f"{case}.json"
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _unwritable(folder: Path, error: OSError) -> LiversegError:
+    return LiversegError(f"{folder}: the batch cannot write there ({error.strerror or error}); is it full, or gone?")
