@@ -60,7 +60,10 @@ def _csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
         table = read_csv(path, _NEEDED)
     except (OSError, ValueError) as error:
         raise LiversegError(f"{path}: cannot be read as CSV ({one_line(error)})") from error
-    rows = [(f"row {number}", dict(row)) for number, row in enumerate(table.to_dict("records"), 2)]
+    rows = [
+        (f"row {number}", {str(name): cell for name, cell in row.items()})
+        for number, row in enumerate(table.to_dict("records"), 2)
+    ]
     return [(where, row) for where, row in rows if any(row.values())]
 
 
