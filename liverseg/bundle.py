@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from liverseg.errors import ExitCode, LiversegError, UsageError, user_error
+from liverseg.errors import ExitCode, OutputError, UsageError, user_error
 from liverseg.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.precision import low_precision as check_precision
 from liverseg.values import check_values
@@ -92,9 +92,7 @@ def writable_dir(path: str | os.PathLike) -> str:
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise LiversegError(
-            f"{folder}: output cannot be written there ({reason}); choose another output_dir"
-        ) from error
+        raise OutputError(f"{folder}: output cannot be written there ({reason}); choose another output_dir") from error
     return str(folder)
 
 

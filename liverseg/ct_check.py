@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from liverseg.errors import LiversegError
+from liverseg.errors import NotCTError
 from liverseg.volumes import Volume
 
 __all__ = ["bone_and_body", "check_ct"]
@@ -40,14 +40,14 @@ def check_ct(volume: Volume) -> list[str]:
     """
     lowest, highest = float(volume.array.min()), float(volume.array.max())
     if max(-lowest, highest) > _LARGEST_HU:
-        raise LiversegError(
+        raise NotCTError(
             f"{volume.path}: values from {lowest:g} to {highest:g}; HU lie between -1024 and a few thousand: "
             "replace padding by -1024, or export the CT in HU"
         )
     found = f"values from {lowest:g} to {highest:g}"
     tissue = lowest < _FAT and highest > _SOFT_TISSUE and highest - lowest >= _SMALLEST_RANGE
     if not tissue and not _whole_numbers(volume):
-        raise LiversegError(
+        raise NotCTError(
             f"{volume.path}: {found} in fractions do not look like a CT in HU, which reaches from fat below {_FAT} to "
             f"tissue above {_SOFT_TISSUE}; give the CT itself, not normalised"
         )

@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from liverseg.dicom_slices import Slice, read_slice, slice_reader
-from liverseg.errors import LiversegError
+from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.files import is_dir, visible_files
 
 __all__ = ["DicomSeries", "find_series", "read_series"]
@@ -95,7 +95,7 @@ def read_series(source: str | os.PathLike | DicomSeries, modality: str | None = 
 def _files(folder: str | os.PathLike) -> tuple[Path, tuple[Path, ...]]:
     folder = Path(folder)
     if not is_dir(folder):
-        raise LiversegError(f"{folder}: no such folder; give the one that holds a series' DICOM files")
+        raise UnreadableError(f"{folder}: no such folder; give the one that holds a series' DICOM files")
     return folder, visible_files(folder)
 
 
@@ -118,14 +118,16 @@ def _grouped(files: Iterable[Path], unreadable: dict[Path, LiversegError] | None
 
 def _only(folder: Path, found: list[list[Slice]], modality: str | None) -> list[Slice]:
     if not found:
-        raise LiversegError(f"{folder}: no DICOM image in it; give the folder that holds the slices themselves")
+        raise UnreadableError(f"{folder}: no DICOM image in it; give the folder that holds the slices themselves")
     fitting = [slices for slices in found if modality in (None, slices[0].modality)]
     if not fitting:
         modalities = ", ".join(sorted({slices[0].modality or "not given" for slices in found}))
-        raise LiversegError(f"{folder}: modality {modalities}; {modality} is needed")
+        raise NotCTError(f"{folder}: modality {modalities}; {modality} is needed")
     if len(fitting) > 1:
         names = ", ".join(f"{slices[0].description or 'no description'} ({len(slices)} slices)" for slices in fitting)
-        raise LiversegError(f"{folder}: {len(fitting)} series, {names}; keep the one to be read in a folder of its own")
+        raise UnreadableError(
+            f"{folder}: {len(fitting)} series, {names}; keep the one to be read in a folder of its own"
+        )
     return fitting[0]
 
 
@@ -142,7 +144,7 @@ def _sorted(slices: list[Slice]) -> list[Slice]:
 def _check_alike(one: Slice, first: Slice) -> None:
     """Refuse a slice that is no single grey slice, lacks a tag of geometry, or differs from the series' first."""
     if one.channels != 1 or any(length != 1 for length in one.size[2:]):
-        raise LiversegError(f"{one.path}: several frames or colours in one file; export it as one grey slice a file")
+        raise GeometryError(f"{one.path}: several frames or colours in one file; export it as one grey slice a file")
     axes = one.orientation.reshape(2, 3)
     for usable, name in (
         (not np.isnan(one.position).any(), "image position (0020,0032)"),
@@ -150,14 +152,14 @@ def _check_alike(one: Slice, first: Slice) -> None:
         (one.pixel_spacing.min() > 0, "pixel spacing (0028,0030)"),
     ):
         if not usable:
-            raise LiversegError(f"{one.path}: no usable {name}; export the series again with its geometry")
+            raise GeometryError(f"{one.path}: no usable {name}; export the series again with its geometry")
     for own, others, most, name in (
         (np.array(one.size[:2]), np.array(first.size[:2]), 0.0, "columns and rows"),
         (one.pixel_spacing, first.pixel_spacing, _SAME, "pixel size in mm"),
         (one.orientation, first.orientation, _SAME, "orientation"),
     ):
         if np.abs(own - others).max() > most:
-            raise LiversegError(
+            raise GeometryError(
                 f"{one.path}: {name} {_listed(own)}, but {_listed(others)} in {first.path.name}; "
                 "a series has the same in all slices: take the others out"
             )
@@ -175,13 +177,13 @@ def _affine(folder: Path, slices: list[Slice]) -> np.ndarray:
     if sideways[worst] > _SIDEWAYS_MM:
         tilt = float(np.degrees(np.arctan2(sideways[worst], along[worst])))
     if sideways[worst] > _SIDEWAYS_MM or tilt > _TILT_DEGREES:
-        raise LiversegError(
+        raise GeometryError(
             f"{folder}: gantry tilt of {tilt:.1f} degrees, slices do not stack along their normal; "
             "straighten the series first, or take one without tilt"
         )
     step = _even_step(folder, slices, along) if len(slices) > 1 else first.thickness
     if not step > 0:
-        raise LiversegError(f"{first.path}: one slice without a slice thickness (0018,0050); its extent is not known")
+        raise GeometryError(f"{first.path}: one slice without a slice thickness (0018,0050); its extent is not known")
     affine = np.eye(4)
     # the pixel spacing tag begins with the distance between rows, which is the step along a column
     affine[:3, 0] = first.orientation[:3] * first.pixel_spacing[1]
@@ -204,7 +206,7 @@ def _even_step(folder: Path, slices: list[Slice], along: np.ndarray) -> float:
             if twice
             else ("are at one position; are two phases in one series? keep one slice a position")
         )
-        raise LiversegError(f"{folder}: {names[doubled]} and {names[doubled + 1]} {told}")
+        raise GeometryError(f"{folder}: {names[doubled]} and {names[doubled + 1]} {told}")
     step = float(along[-1] / len(gaps))
     if np.abs(along - step * np.arange(len(along))).max() <= _UNEVEN * step:
         return step
@@ -212,7 +214,7 @@ def _even_step(folder: Path, slices: list[Slice], along: np.ndarray) -> float:
     worst = int(np.argmax(np.abs(gaps - usual)))
     missing = gaps[worst] / usual - 1
     told = f"{missing:.0f} missing: copy the series again" if missing > 0.9 else "slices must be evenly spaced"
-    raise LiversegError(
+    raise GeometryError(
         f"{folder}: a gap of {gaps[worst]:.4g} mm between {names[worst]} and {names[worst + 1]}, "
         f"{usual:.4g} mm are usual; {told}"
     )
@@ -226,7 +228,7 @@ def _voxels(slices: list[Slice]) -> np.ndarray:
         try:
             plane = sitk.GetArrayFromImage(slice_reader(one.path).Execute()).reshape(one.size[1], one.size[0])
         except RuntimeError as error:
-            raise LiversegError(f"{one.path}: its pixels cannot be read; copy or export it again") from error
+            raise UnreadableError(f"{one.path}: its pixels cannot be read; copy or export it again") from error
         fits = plane.dtype.kind in "iu" and plane.min() >= bounds.min and plane.max() <= bounds.max
         if volume.dtype == np.int16 and not fits:
             volume = volume.astype(np.float32)

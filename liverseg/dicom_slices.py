@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from liverseg.errors import LiversegError
+from liverseg.errors import UnreadableError
 
 __all__ = ["Slice", "read_slice", "slice_reader"]
 
@@ -52,9 +52,11 @@ def read_slice(path: Path) -> Slice | None:
             with path.open("rb") as file:
                 start = file.read(1024)
         except OSError as no_file:
-            raise LiversegError(f"{path}: cannot be read ({no_file.strerror or no_file})") from no_file
+            raise UnreadableError(f"{path}: cannot be read ({no_file.strerror or no_file})") from no_file
         if start[128:132] == b"DICM" and any(name in start for name in _IMAGE_CLASSES):
-            raise LiversegError(f"{path}: a DICOM slice that cannot be read; is it truncated? copy it again") from error
+            raise UnreadableError(
+                f"{path}: a DICOM slice that cannot be read; is it truncated? copy it again"
+            ) from error
         return None
     return Slice(
         path=path,

@@ -16,7 +16,7 @@ import pydicom
 
 from liverseg.dicom import DicomSeries, find_series, read_series
 from liverseg.dicom_validation import without_validation
-from liverseg.errors import LiversegError
+from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.files import is_dir
 from liverseg.volumes import Volume
 
@@ -28,6 +28,7 @@ are angled along an organ, stay well below, and the networks saw straight slices
 degrees, coronal and sagittal ones are at 90."""
 _LISTED = 10
 """As many series as a message names."""
+_LOCALISER = "is a localiser"
 
 
 def choose_series(folder: str | os.PathLike, series: str | None = None, study: str | None = None) -> DicomSeries:
@@ -48,17 +49,17 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, study: s
     """
     folder = Path(folder)
     if not is_dir(folder):
-        raise LiversegError(f"{folder}: no such folder; give the one that holds a study's DICOM files")
+        raise UnreadableError(f"{folder}: no such folder; give the one that holds a study's DICOM files")
     unreadable: dict[Path, LiversegError] = {}
     found = _joined([one for inner in _folders(folder) for one in find_series(inner, unreadable)])
     if unreadable and (series is None or not found):
         raise next(iter(unreadable.values()))  # it may be of any series
     if not found:
-        raise LiversegError(f"{folder}: no DICOM image in it or below; give the folder that holds the slices")
+        raise UnreadableError(f"{folder}: no DICOM image in it or below; give the folder that holds the slices")
     scans = [one for one in found if one.modality == "CT"]
     if not scans:
         modalities = ", ".join(sorted({one.modality or "not given" for one in found}))
-        raise LiversegError(f"{folder}: modality {modalities}; CT is needed")
+        raise NotCTError(f"{folder}: modality {modalities}; CT is needed")
     tags = [_tags(one) for one in scans]
     if study is not None:
         scans = [one for one, own in zip(scans, tags, strict=True) if str(own.get("StudyInstanceUID")) == study]
@@ -75,17 +76,18 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, study: s
         return named
     studies = {(str(own.get("PatientID")), str(own.get("StudyInstanceUID"))) for own in tags}
     if len(studies) > 1:
-        raise LiversegError(
+        raise UnreadableError(
             f"{folder}: {len(studies)} studies in it, {_list(scans)}; give the folder of one, or name a series with "
             "--series"
         )
     if not usable:
         told = ", ".join(f"{_told(one)} {fault}" for one, fault in zip(scans[:_LISTED], faults, strict=False))
-        raise LiversegError(f"{folder}: no axial CT series; {told}; give the folder of the axial slices")
+        kind = NotCTError if all(fault == _LOCALISER for fault in faults) else GeometryError
+        raise kind(f"{folder}: no axial CT series; {told}; give the folder of the axial slices")
     most = max(len(one.files) for one in usable)
     longest = [one for one in usable if len(one.files) == most]
     if len(longest) > 1:
-        raise LiversegError(
+        raise UnreadableError(
             f"{folder}: {len(longest)} series of most slices, {_list(longest)}; name one with --series, or give its "
             "folder"
         )
@@ -97,7 +99,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
     def refuse(error: OSError) -> None:
         reason = error.strerror or error
-        raise LiversegError(f"{error.filename}: cannot be looked at ({reason}); check its permissions") from error
+        raise UnreadableError(f"{error.filename}: cannot be looked at ({reason}); check its permissions") from error
 
     for name, below, _ in os.walk(root, onerror=refuse):
         below[:] = sorted(one for one in below if not one.startswith("."))
@@ -107,7 +109,7 @@ def _folders(root: Path) -> Iterator[Path]:
 def _named(folder: Path, series: str, scans: Sequence[DicomSeries], usable: Sequence[DicomSeries]) -> DicomSeries:
     asked = " ".join(series.split())
     if not asked:
-        raise LiversegError(f"{folder}: an empty name of a series; there are {_list(scans)}")
+        raise UnreadableError(f"{folder}: an empty name of a series; there are {_list(scans)}")
     for fitting in (
         [one for one in scans if one.uid == asked],
         [one for one in scans if one.description.casefold() == asked.casefold()],
@@ -116,15 +118,16 @@ def _named(folder: Path, series: str, scans: Sequence[DicomSeries], usable: Sequ
         # a localiser may have its scan's description, and is not meant then
         meant = [one for one in fitting if one in usable] or fitting
         if len(meant) > 1:
-            raise LiversegError(
+            raise UnreadableError(
                 f"{folder}: {len(meant)} series fit {asked}, {_list(meant)}; give its whole UID, or its folder"
             )
         if meant:
             fault = _fault(_tags(meant[0]))
             if fault:
-                raise LiversegError(f"{folder}: {_told(meant[0])} {fault}; name an axial series of {_list(usable)}")
+                kind = NotCTError if fault == _LOCALISER else GeometryError
+                raise kind(f"{folder}: {_told(meant[0])} {fault}; name an axial series of {_list(usable)}")
             return meant[0]
-    raise LiversegError(f"{folder}: --series {asked}: no such CT series; there are {_list(scans)}")
+    raise UnreadableError(f"{folder}: --series {asked}: no such CT series; there are {_list(scans)}")
 
 
 def _list(series: Sequence[DicomSeries]) -> str:
@@ -186,7 +189,7 @@ def _fault(tags: pydicom.Dataset) -> str:
     if frames > 1:
         return f"holds {frames} frames in one file; export it as one slice a file"
     if "LOCALIZER" in ([kinds] if isinstance(kinds, str) else kinds):
-        return "is a localiser"
+        return _LOCALISER
     if orientation.shape != (6,):
         return "has no image orientation"
     normal = np.cross(orientation[:3], orientation[3:])

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-__all__ = ["ExitCode", "LiversegError", "SomeCasesFailed", "UsageError", "one_line", "user_error"]
+__all__ = [
+    "ConflictError",
+    "ExitCode",
+    "GeometryError",
+    "LiversegError",
+    "NotCTError",
+    "OutputError",
+    "SomeCasesFailed",
+    "UnreadableError",
+    "UsageError",
+    "one_line",
+    "user_error",
+]
 
 
 class ExitCode(IntEnum):
@@ -37,6 +49,26 @@ class SomeCasesFailed(LiversegError):
     """Part of a run's cases failed; the others are done."""
 
     exit_code = ExitCode.SOME_CASES_FAILED
+
+
+class UnreadableError(LiversegError):
+    """An input cannot be had: missing, not permitted, damaged, of another format, over a limit, or not the only one."""
+
+
+class GeometryError(LiversegError):
+    """An input does not say where its voxels are, or says what cannot be: gaps, tilt, doubled slices, another grid."""
+
+
+class NotCTError(LiversegError):
+    """An input is no CT in HU that can be computed: another modality, a localiser, values that are not HU."""
+
+
+class OutputError(LiversegError):
+    """Something cannot be written: the disk is full, the folder gone or read-only."""
+
+
+class ConflictError(LiversegError):
+    """Where results are to go are those of another CT."""
 
 
 def user_error(error: BaseException) -> LiversegError | None:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError, UnreadableError
 
 __all__ = [
     "bring_to_disk",
@@ -54,7 +54,7 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         with whole_file(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
 
 def bring_to_disk(*paths: str | os.PathLike) -> None:
@@ -83,7 +83,7 @@ def file_hash(path: str | os.PathLike) -> str:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        raise LiversegError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
     return digest.hexdigest()
 
 
@@ -146,4 +146,4 @@ def visible_files(path: str | os.PathLike) -> tuple[Path, ...]:
 
 def _not_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:
     reason = getattr(error, "strerror", None) or error
-    return LiversegError(f"{path}: cannot be looked at ({reason}); check the path and its permissions")
+    return UnreadableError(f"{path}: cannot be looked at ({reason}); check the path and its permissions")

@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from liverseg.boxes import Box
-from liverseg.errors import LiversegError, one_line
+from liverseg.errors import GeometryError, NotCTError, UnreadableError, one_line
 from liverseg.files import is_file
 from liverseg.nifti import READ_ERRORS, Memory, read_header, read_voxels, write_planes
 
@@ -173,13 +173,15 @@ def case_name(path: str | os.PathLike) -> str:
 
 def _header_of(path: Path) -> nib.Nifti1Header:
     if not is_file(path):
-        raise LiversegError(f"{path}: no such file")
+        raise UnreadableError(f"{path}: no such file")
     if not is_nifti(path):
-        raise LiversegError(f"{path}: not a NIfTI file name; .nii and .nii.gz are read")
+        raise UnreadableError(f"{path}: not a NIfTI file name; .nii and .nii.gz are read")
     try:
         return read_header(path)
     except READ_ERRORS as error:
-        raise LiversegError(f"{path}: cannot be read as NIfTI ({one_line(error)}); copy or export it again") from error
+        raise UnreadableError(
+            f"{path}: cannot be read as NIfTI ({one_line(error)}); copy or export it again"
+        ) from error
 
 
 def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -190,25 +192,25 @@ def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(full) == 2:
         full = (*full, 1)
     if len(full) != 3:
-        raise LiversegError(
+        raise GeometryError(
             f"{path}: a volume of {len(shape)} dimensions, shape {'×'.join(map(str, shape))}; "
             "3 are needed: split a time series into one file a phase"
         )
     if min(full) < 1:
-        raise LiversegError(f"{path}: an empty volume, shape {'×'.join(map(str, shape))}")
+        raise UnreadableError(f"{path}: an empty volume, shape {'×'.join(map(str, shape))}")
     return full
 
 
 def _checked_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
     length = header.get_xyzt_units()[0]
     if length not in _LENGTHS:
-        raise LiversegError(f"{path}: its header counts lengths in {length}; mm are needed: export it again")
+        raise GeometryError(f"{path}: its header counts lengths in {length}; mm are needed: export it again")
     try:
         affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except ValueError as error:
-        raise LiversegError(f"{path}: its quaternion is no rotation ({error}); export it again") from error
+        raise GeometryError(f"{path}: its quaternion is no rotation ({error}); export it again") from error
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
-        raise LiversegError(f"{path}: its affine is singular or not finite; the header must place voxels in mm")
+        raise GeometryError(f"{path}: its affine is singular or not finite; the header must place voxels in mm")
     return affine
 
 
@@ -241,11 +243,11 @@ def read_volume(path: str | os.PathLike, memory: Memory | None = None) -> Volume
     try:
         array = read_voxels(path, memory).scaled().reshape(shape, order="F")
     except READ_ERRORS as error:
-        raise LiversegError(f"{path}: voxels cannot be read ({one_line(error)}); is the file truncated?") from error
+        raise UnreadableError(f"{path}: voxels cannot be read ({one_line(error)}); is the file truncated?") from error
     if array.dtype.kind == "f":
         bad = array.size - int(np.count_nonzero(np.isfinite(array)))
         if bad:
-            raise LiversegError(f"{path}: {bad} voxels are NaN or infinite; replace them before going on")
+            raise NotCTError(f"{path}: {bad} voxels are NaN or infinite; replace them before going on")
     return Volume(array=array, affine=affine, header=header, path=path)
 
 

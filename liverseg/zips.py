@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,7 +14,7 @@ from contextlib import contextmanager
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
-from liverseg.errors import LiversegError, one_line
+from liverseg.errors import OutputError, UnreadableError, one_line
 from liverseg.files import is_dir, is_file
 
 __all__ = ["unpacked"]
@@ -29,6 +30,7 @@ SMALL_BYTES = 128 << 20
 
 _BLOCK = 1 << 20
 _ENCRYPTED = 0x1
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
 """What zipfile raises for a zip that is damaged, or packed in a way it does not know."""
@@ -50,39 +52,41 @@ def unpacked(source: str | os.PathLike) -> Iterator[Path]:
         yield source
         return
     if not is_file(source):
-        raise LiversegError(f"{source}: no such folder or file; give a folder of DICOM files, or a .zip of one")
+        raise UnreadableError(f"{source}: no such folder or file; give a folder of DICOM files, or a .zip of one")
     if source.suffix.lower() != ".zip":
-        raise LiversegError(f"{source}: neither a folder nor a .zip; give the folder that holds the DICOM files")
+        raise UnreadableError(f"{source}: neither a folder nor a .zip; give the folder that holds the DICOM files")
     try:
         temporary = tempfile.TemporaryDirectory(prefix="liverseg-")
     except OSError as error:
         reason = error.strerror or error
-        raise LiversegError(f"{source}: no temporary folder to unpack into ({reason}); set TMPDIR to one") from error
+        raise OutputError(f"{source}: no temporary folder to unpack into ({reason}); set TMPDIR to one") from error
     with temporary as name:
         folder = Path(name)
         try:
             with zipfile.ZipFile(source) as archive:
                 _unpack(archive, source, folder)
         except _DAMAGED as error:
-            raise LiversegError(f"{source}: damaged or no zip ({one_line(error)}); pack or copy it again") from error
+            raise UnreadableError(f"{source}: damaged or no zip ({one_line(error)}); pack or copy it again") from error
         except OSError as error:
             reason = error.strerror or error
             told = f"cannot be unpacked into {folder.parent} ({reason}); is it full? TMPDIR names another folder"
-            raise LiversegError(f"{source}: {told}") from error
+            raise (OutputError if error.errno in _NO_ROOM else UnreadableError)(f"{source}: {told}") from error
         yield folder
 
 
 def _unpack(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
     members = archive.infolist()
     if len(members) > MAX_FILES:
-        raise LiversegError(f"{source}: {len(members)} members, {MAX_FILES} are allowed; unpack it and give the folder")
+        raise UnreadableError(
+            f"{source}: {len(members)} members, {MAX_FILES} are allowed; unpack it and give the folder"
+        )
     targets: dict[PurePosixPath, zipfile.ZipInfo] = {}
     for member in members:  # all of them before anything is written
         target = _target(member, source)
         if target is None:
             continue
         if target in targets:
-            raise LiversegError(f"{source}: two members are called {target}; pack it again, or give the folder")
+            raise UnreadableError(f"{source}: two members are called {target}; pack it again, or give the folder")
         targets[target] = member
     left = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * source.stat().st_size))
     if sum(member.file_size for member in targets.values()) > left:
@@ -98,8 +102,8 @@ def _unpack(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
                 writer.write(block)
 
 
-def _too_large(source: Path) -> LiversegError:
-    return LiversegError(
+def _too_large(source: Path) -> UnreadableError:
+    return UnreadableError(
         f"{source}: holds more than {MAX_BYTES >> 30} GiB, or than {MAX_RATIO} times its packed size, as no CT does; "
         "if it is one, unpack it and give the folder"
     )
@@ -117,6 +121,6 @@ def _target(member: zipfile.ZipInfo, source: Path) -> PurePosixPath | None:
     ):
         if wrong:
             shown = ascii(member.filename)[1:-1]
-            raise LiversegError(f"{source}: member {shown} {what}; pack plain files alone, or give the folder")
+            raise UnreadableError(f"{source}: member {shown} {what}; pack plain files alone, or give the folder")
     target = PurePosixPath(name)
     return None if name.endswith("/") or target == PurePosixPath() else target

@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from liverseg.errors import LiversegError
+from liverseg.errors import OutputError
 from liverseg.files import write_text
 
 __all__ = ["BatchState", "CaseLock"]
@@ -177,5 +177,5 @@ def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
-def _unwritable(folder: Path, error: OSError) -> LiversegError:
-    return LiversegError(f"{folder}: the batch cannot write there ({error.strerror or error}); is it full, or gone?")
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"{folder}: the batch cannot write there ({error.strerror or error}); is it full, or gone?")

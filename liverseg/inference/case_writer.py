@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from liverseg.errors import LiversegError
+from liverseg.errors import OutputError
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import LesionMap, liver_ml
 from liverseg.inference.preview import write_preview
@@ -121,10 +121,10 @@ class CaseWriter:
             there = os.stat(self.output_dir)
         except OSError as error:
             reason = error.strerror or str(error)
-            raise LiversegError(f"{self.output_dir}: output cannot be written there ({reason})") from error
+            raise OutputError(f"{self.output_dir}: output cannot be written there ({reason})") from error
         found = there.st_dev, there.st_ino
         if self._output not in (None, found):
-            raise LiversegError(f"{self.output_dir}: no longer the folder it was when the run began; is it mounted?")
+            raise OutputError(f"{self.output_dir}: no longer the folder it was when the run began; is it mounted?")
         self._output = found
 
     def _files(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from liverseg.ct_sources import is_dicom, is_volume_or_zip, source_name
-from liverseg.errors import LiversegError
+from liverseg.errors import UnreadableError
 from liverseg.files import is_file, list_folder, visible_files
 
 __all__ = ["find_cases"]
@@ -31,31 +31,31 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     root = Path(str(dataset_dir)).absolute()
     if is_file(root):
         if not is_volume_or_zip(root):
-            raise LiversegError(f"{root}: not the name of a CT; {_KINDS}")
+            raise UnreadableError(f"{root}: not the name of a CT; {_KINDS}")
         paths = [root]
     elif root.is_dir():
         # "._scan.nii.gz" and the like are a file system's notes, not volumes
         paths = [path for path in list_folder(root) if is_volume_or_zip(path) and not path.name.startswith(".")]
         if not paths and not _holds_dicom(root):
-            raise LiversegError(f"dataset_dir {root}: no CT in this folder; {_KINDS}")
+            raise UnreadableError(f"dataset_dir {root}: no CT in this folder; {_KINDS}")
         if paths and (slices := next((one for one in visible_files(root) if one not in paths and is_dicom(one)), None)):
-            raise LiversegError(
+            raise UnreadableError(
                 f"dataset_dir {root}: {slices.name} is DICOM and {paths[0].name} is not; put them into folders of "
                 "their own, or give the one file"
             )
         paths = paths or [root]
     else:
-        raise LiversegError(f"dataset_dir {root}: no such folder or file; {_KINDS}")
+        raise UnreadableError(f"dataset_dir {root}: no such folder or file; {_KINDS}")
     by_case: dict[str, Path] = {}
     for path in paths:
         case = source_name(path)
         shown = path.name.encode("utf-8", "backslashreplace").decode()
         if shown != path.name:
-            raise LiversegError(f"{path.parent}: {shown}: a name that is not UTF-8; rename it")
+            raise UnreadableError(f"{path.parent}: {shown}: a name that is not UTF-8; rename it")
         if case in ("", ".", ".."):
-            raise LiversegError(f"{path}: its name leaves none for the case; rename it")
+            raise UnreadableError(f"{path}: its name leaves none for the case; rename it")
         if case in by_case:
-            raise LiversegError(f"{by_case[case]} and {path.name}: both would be case {case}; rename or move one")
+            raise UnreadableError(f"{by_case[case]} and {path.name}: both would be case {case}; rename or move one")
         by_case[case] = path
     return [{"image": str(path), "case": case} for case, path in by_case.items()]
 

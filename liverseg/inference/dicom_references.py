@@ -25,7 +25,7 @@ from liverseg import __version__
 from liverseg.boxes import Box, bounding_box, to_volume
 from liverseg.dicom import DicomSeries
 from liverseg.dicom_validation import without_validation
-from liverseg.errors import LiversegError
+from liverseg.errors import UnreadableError
 from liverseg.files import whole_file
 from liverseg.labels import Label
 from liverseg.volumes import Volume
@@ -208,10 +208,10 @@ def series_reference(series: DicomSeries, volume: Volume) -> SeriesReference:
             try:
                 header: Dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
             except (OSError, ValueError, NotImplementedError) as error:
-                raise LiversegError(f"{path}: its header cannot be read; copy or export it again") from error
+                raise UnreadableError(f"{path}: its header cannot be read; copy or export it again") from error
             for keyword in _UIDS:
                 if not header.get(keyword):
-                    raise LiversegError(
+                    raise UnreadableError(
                         f"{path}: no {keyword}, by which a DICOM SEG or report refers to it; export the series with "
                         "its UIDs"
                     )
@@ -221,7 +221,7 @@ def series_reference(series: DicomSeries, volume: Volume) -> SeriesReference:
         for path, header in zip(series.files, headers, strict=True):
             for keyword in _UIDS[2:]:
                 if header[keyword].value != first[keyword].value:
-                    raise LiversegError(
+                    raise UnreadableError(
                         f"{path}: another {keyword} than in {series.files[0].name}; a series has one: take those of "
                         "the other out"
                     )

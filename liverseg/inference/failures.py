@@ -2,9 +2,37 @@
 
 from __future__ import annotations
 
-from liverseg.errors import user_error
+import errno
+from collections.abc import Iterator
 
-__all__ = ["cause_in_words"]
+import torch
+
+from liverseg.errors import (
+    ConflictError,
+    GeometryError,
+    LiversegError,
+    NotCTError,
+    OutputError,
+    UnreadableError,
+    user_error,
+)
+
+__all__ = ["FAILURE_CATEGORIES", "cause_in_words", "failure_category"]
+
+FAILURE_CATEGORIES = ("unreadable", "geometry", "not CT", "out of memory", "output", "conflict", "internal")
+"""What `failure_category` may say."""
+
+_CATEGORIES: dict[type[LiversegError], str] = {
+    UnreadableError: "unreadable",
+    GeometryError: "geometry",
+    NotCTError: "not CT",
+    OutputError: "output",
+    ConflictError: "conflict",
+}
+_BY_STAGE = {"read": "unreadable", "write": "output"}
+"""What an error that does not say of what kind it is means where a CT is read, or its results are written."""
+_NO_MEMORY = ("can't allocate memory", "defaultcpuallocator", "out of memory", "alloc_failed", "failed to allocate")
+"""How torch's CPU allocator, CUDA, cuBLAS or cuDNN, and ITK say so, all in a RuntimeError, in lower case."""
 
 
 def cause_in_words(error: BaseException) -> str:
@@ -14,3 +42,41 @@ def cause_in_words(error: BaseException) -> str:
         return str(known)
     words = " ".join(str(error).split())
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
+def failure_category(error: BaseException, stage: str) -> str:
+    """Of what kind a case's failure is, one of `FAILURE_CATEGORIES`, for whoever has many to look through.
+
+    What an error was caused by counts as well. Too little memory comes before all else: a CT whose voxels found none
+    is told as one that cannot be read, and may well be read on a larger machine.
+
+    Args:
+        error: what ended the case.
+        stage: in which: "read", "write" or another. A LiversegError or OSError that says nothing of its kind is
+            "unreadable" in the one and "output" in the other; in all others it is "internal".
+    """
+    chain = list(_causes(error))
+    if any(map(_is_out_of_memory, chain)):
+        return "out of memory"
+    for cause in chain:
+        for kind, category in _CATEGORIES.items():
+            if isinstance(cause, kind):
+                return category
+    if any(isinstance(cause, (LiversegError, OSError)) for cause in chain):
+        return _BY_STAGE.get(stage, "internal")
+    return "internal"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was caused by, and so on, as `user_error` looks for one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, RuntimeError):
+        said = str(error).lower()
+        return isinstance(error, torch.OutOfMemoryError) or any(words in said for words in _NO_MEMORY)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.ndimage import affine_transform
 
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import GeometryError, UnreadableError, UsageError
 from liverseg.files import is_dir, is_file
 from liverseg.volumes import NIFTI_SUFFIXES, Volume, grids_apart, read_volume
 
@@ -47,7 +47,7 @@ class LiverSource:
             for suffix in NIFTI_SUFFIXES:
                 if is_file(self.path / f"{name}{suffix}"):
                     return self.path / f"{name}{suffix}"
-        raise LiversegError(
+        raise UnreadableError(
             f"liver {self.path}: no {case}.nii.gz, {case}.nii or {case}/liver.nii.gz in it; masks are named as their "
             "cases"
         )
@@ -64,11 +64,11 @@ class LiverSource:
         found = read_volume(mask)
         liver = self._liver(mask, found.array)
         if not liver.any():
-            raise LiversegError(f"{mask}: no voxel of it is liver; give the mask of this CT's liver")
+            raise UnreadableError(f"{mask}: no voxel of it is liver; give the mask of this CT's liver")
         same = liver.shape == volume.array.shape and not grids_apart(volume.affine, found.affine, liver.shape)
         own = liver if same else _on_grid(liver, found.affine, volume)
         if not own.any():
-            raise LiversegError(f"{mask}: lies outside {volume.path}; is it the mask of this CT?")
+            raise GeometryError(f"{mask}: lies outside {volume.path}; is it the mask of this CT?")
         return Volume(own, volume.affine, volume.header, mask).axial
 
     def _liver(self, mask: Path, array: np.ndarray) -> np.ndarray:
@@ -78,7 +78,7 @@ class LiverSource:
         if liver.any() and np.any(liver & (array != array[np.unravel_index(np.argmax(liver), liver.shape)])):
             kinds = np.unique(array[liver])
             listed = ", ".join(f"{value:g}" for value in kinds[:_LISTED]) + (", ..." if len(kinds) > _LISTED else "")
-            raise LiversegError(f"{mask}: labels {listed}; say which one is the liver, as {mask.name}:5 does")
+            raise UnreadableError(f"{mask}: labels {listed}; say which one is the liver, as {mask.name}:5 does")
         return liver
 
 
@@ -107,7 +107,7 @@ def liver_source(liver: str | os.PathLike | None, cases: int = 1) -> LiverSource
     if is_dir(path):
         return LiverSource(False, path, label)
     if not is_file(path):
-        raise LiversegError(f"liver {text}: no such mask or folder; take auto, none or a mask's path")
+        raise UnreadableError(f"liver {text}: no such mask or folder; take auto, none or a mask's path")
     if cases > 1:
         raise UsageError(f"liver {text}: one mask for {cases} cases; give a folder with a mask for each")
     return LiverSource(False, path, label)

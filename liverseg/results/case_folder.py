@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from liverseg.errors import LiversegError
+from liverseg.errors import ConflictError, OutputError
 from liverseg.files import bring_to_disk, file_hash
 
 __all__ = [
@@ -83,7 +83,7 @@ def write_case_files(
             folder.rmdir()  # only if nothing else is in it
         if isinstance(error, OSError):
             reason = error.strerror or str(error)
-            raise LiversegError(f"{folder}: the case cannot be written ({reason}); is the disk full?") from error
+            raise OutputError(f"{folder}: the case cannot be written ({reason}); is the disk full?") from error
         raise
 
 
@@ -133,11 +133,11 @@ def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
     except (KeyError, TypeError, AttributeError):
         return  # nothing there, or no record of ours
     if same_place and not same_content and series != (source.get("series") or {}).get("uid"):
-        raise LiversegError(
+        raise ConflictError(
             f"{folder}: holds the results of another series of {other}, {series}; choose another output folder"
         )
     if not same_place and not same_content:
-        raise LiversegError(
+        raise ConflictError(
             f"{folder}: holds the results of another CT, {other}; choose another output folder, or rename "
             f"{source['path']}"
         )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, UnreadableError
 from liverseg.files import file_hash, text_hash
 
 __all__ = ["input_facts", "input_is", "unchanged_while_read"]
@@ -63,7 +63,7 @@ def unchanged_while_read(path: Path) -> Iterator[None]:
     before = _listing(path)
     yield
     if _listing(path) != before:
-        raise LiversegError(f"{path}: changed while it was read; give it again once it is complete")
+        raise UnreadableError(f"{path}: changed while it was read; give it again once it is complete")
 
 
 def _listing(path: Path) -> Listing:
