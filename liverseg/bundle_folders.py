@@ -9,10 +9,12 @@ from pathlib import Path
 import liverseg
 from liverseg.errors import LiversegError
 
-__all__ = ["BUNDLES_VARIABLE", "find_bundle"]
+__all__ = ["BUNDLES_VARIABLE", "WEIGHTS_VARIABLE", "find_bundle", "inference_config", "weights_path"]
 
 BUNDLES_VARIABLE = "LIVERSEG_BUNDLES"
 """Environment variable that names the folder the bundles are in."""
+WEIGHTS_VARIABLE = "LIVERSEG_WEIGHTS"
+"""Environment variable that names the weights to use when none are given."""
 
 
 def find_bundle(name: str) -> Path:
@@ -40,3 +42,27 @@ def find_bundle(name: str) -> Path:
             return root / name
     places = " or ".join(map(str, roots))
     raise LiversegError(f"bundle {name}: not in {places}; set {BUNDLES_VARIABLE} to the folder it is in")
+
+
+def inference_config(bundle: str | os.PathLike | None = None) -> Path:
+    """The `configs/inference.yaml` of a bundle's folder; by default the joint bundle's.
+
+    Raises:
+        LiversegError: if the folder has none.
+    """
+    folder = Path(bundle).absolute() if bundle is not None else find_bundle("liver_lesion_joint")
+    config = folder / "configs" / "inference.yaml"
+    if not config.is_file():
+        raise LiversegError(f"{folder}: not a bundle's folder, it has no configs/inference.yaml")
+    return config
+
+
+def weights_path(config: Path, weights: str | os.PathLike | None = None) -> Path:
+    """The weights given, else those `LIVERSEG_WEIGHTS` names, else the bundle's own; absolute.
+
+    Args:
+        config: from `inference_config`.
+        weights: the weights given.
+    """
+    folder = config.parent.parent
+    return Path(weights or os.environ.get(WEIGHTS_VARIABLE) or folder / "models" / "model.pt").absolute()

@@ -12,9 +12,8 @@ from typing import Any
 import torch
 
 from liverseg import __version__
-from liverseg.bundle_folders import find_bundle
+from liverseg.bundle_folders import WEIGHTS_VARIABLE, find_bundle
 from liverseg.errors import LiversegError
-from liverseg.inference.workflow import WEIGHTS_VARIABLE
 from liverseg.networks import read_record
 from liverseg.precision import low_precision
 

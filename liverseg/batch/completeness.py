@@ -39,6 +39,14 @@ class Wanted:
         own = {**self.settings, "case": case.own_settings()}
         return text_hash(json.dumps(own, sort_keys=True, default=str))
 
+    def was_made(self, case: BatchCase, output: Path) -> bool:
+        """Whether a case's record says it was made from this path with these weights and settings.
+
+        Nothing but the record is read: enough for tables, not for leaving a case as it is.
+        """
+        record = read_case_record(output / case.name)
+        return record is not None and self._is_of(case, record)
+
     def is_complete(self, case: BatchCase, output: Path) -> bool:
         """Whether a case's results are there, whole, and made of this input with these weights and settings.
 
@@ -46,19 +54,26 @@ class Wanted:
         """
         folder = output / case.name
         record = read_case_record(folder)
-        if record is None or record.get("status") != "done":
+        if record is None or not self._is_of(case, record):
             return False
         try:
-            source, files = record["input"], record["files"]
-            if record["weights"]["sha256"] != self.weights_sha256 or source["path"] != str(case.image):
+            if any(file_hash(folder / name) != sha256 for name, sha256 in record["files"].items()):
                 return False
-            if record["configuration_sha256"] != self.configuration(case):
-                return False
-            if any(file_hash(folder / name) != sha256 for name, sha256 in files.items()):
-                return False
+            source = record["input"]
             liver = source.get("liver")
             return input_is(case.image, source) and (liver is None or input_is(Path(liver["path"]), liver))
         except (LiversegError, KeyError, TypeError, AttributeError):
+            return False
+
+    def _is_of(self, case: BatchCase, record: Mapping[str, Any]) -> bool:
+        try:
+            return (
+                record["status"] == "done"
+                and record["input"]["path"] == str(case.image)
+                and record["weights"]["sha256"] == self.weights_sha256
+                and record["configuration_sha256"] == self.configuration(case)
+            )
+        except (KeyError, TypeError):
             return False
 
 

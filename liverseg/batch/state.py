@@ -70,13 +70,17 @@ class BatchState:
     Args:
         output: the folder; `begin` makes it.
         shard: (i, n), which part of the cases this run has.
+
+    Attributes:
+        output: the folder.
+        folder: the state's own in it.
     """
 
     def __init__(self, output: Path, shard: tuple[int, int] = (1, 1)) -> None:
         self.output = output
-        self._folder = output / _FOLDER
+        self.folder = output / _FOLDER
         part, parts = shard
-        self._alive = self._folder / ("alive" if parts == 1 else f"alive-{part}-of-{parts}")
+        self._alive = self.folder / ("alive" if parts == 1 else f"alive-{part}-of-{parts}")
         self._told = False
 
     def begin(self) -> None:
@@ -87,7 +91,7 @@ class BatchState:
         """
         try:
             for name in ("locks", "failed"):
-                (self._folder / name).mkdir(parents=True, exist_ok=True)
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
             self._alive.touch()
         except OSError as error:
             raise _unwritable(self.output, error) from error
@@ -98,7 +102,7 @@ class BatchState:
         Raises:
             LiversegError: as `CaseLock.of`.
         """
-        return CaseLock.of(self._folder / "locks" / f"{case}.lock")
+        return CaseLock.of(self.folder / "locks" / f"{case}.lock")
 
     @contextmanager
     def tables_held(self) -> Iterator[None]:
@@ -108,7 +112,7 @@ class BatchState:
             LiversegError: if the folder cannot be written.
         """
         try:
-            with (self._folder / "tables.lock").open("w") as lock:
+            with (self.folder / "tables.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 yield
         except OSError as error:
@@ -170,7 +174,7 @@ class BatchState:
             self._failed(case).unlink(missing_ok=True)
 
     def _failed(self, case: str) -> Path:
-        return self._folder / "failed" / f"{case}.json"
+        return self.folder / "failed" / f"{case}.json"
 
 
 def _now() -> str:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
-__all__ = ["add_list_arguments", "some_path"]
+from liverseg.errors import UsageError
+
+__all__ = ["add_list_arguments", "read_shard", "seconds", "some_path"]
 
 
 def some_path(text: str) -> Path:
@@ -24,3 +27,30 @@ def add_list_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("list", type=some_path, help="the data list")
     parser.add_argument("--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)")
     parser.add_argument("--workers", type=int, help="files read at a time (default: one a processor)")
+
+
+def seconds(text: str) -> float:
+    """A span of time.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is not a number above 0.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r}: seconds are needed, a number above 0")
+    return number
+
+
+def read_shard(text: str) -> tuple[int, int]:
+    """i/n as two numbers.
+
+    Raises:
+        UsageError: if it is something else.
+    """
+    part, slash, parts = text.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise UsageError(f"shard {text!r}; it must be i/n with i from 1 to n, such as 2/8")
+    return int(part), int(parts)

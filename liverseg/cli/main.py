@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "prepare": "write a data list's volumes into a cache that training reads quickly",
     "phantom": "write synthetic abdomens with liver lesions: a LiTS-like tree and a typed cohort",
     "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
+    "batch": "the same for thousands of CTs, left alone: resumed, shared out, failures sorted",
     "study": "compare strategies, initialisations and fine-tuning plans over folds and seeds",
     "doctor": "what machine, backends and versions there are",
     "demo": "train both bundles on phantoms and show what came out",

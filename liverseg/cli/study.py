@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from liverseg.cli.arguments import some_path
+from liverseg.cli.arguments import read_shard, some_path
 from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> ExitCode:
 
 def _run(args: argparse.Namespace) -> None:
     from liverseg.study import read_study
-    from liverseg.study.run import read_shard, run_study
+    from liverseg.study.run import run_study
 
     devices = [name for name in args.devices.split(",") if name]
     shard = read_shard(args.shard)

@@ -169,6 +169,8 @@ class CaseEvaluator:
         if isinstance(data, Exception):
             self._watcher.failed(name, "read", data)
             return None
+        if not self._watcher.wanted(name):
+            return None
         return self._staged(name, "compute", partial(self._results, name, data))
 
     def _results(self, name: str, data: dict[str, Any]) -> dict[str, Any]:

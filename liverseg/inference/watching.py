@@ -44,6 +44,10 @@ class CaseWatcher:
     def ended(self, case: str, stage: str) -> None:
         """It has ended, well or not."""
 
+    def wanted(self, case: str) -> bool:
+        """Asked before a case is computed: is it still wanted? If not, nothing more is told of it."""
+        return True
+
     def moved(self, case: str, part: str, share: float) -> None:
         """So much, 0 to 1, of a part of a stage (`Stages`) is done."""
 

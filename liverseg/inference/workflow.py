@@ -11,14 +11,13 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
-from liverseg.bundle_folders import find_bundle
-from liverseg.errors import LiversegError, UsageError, user_error
+from liverseg.bundle_folders import inference_config, weights_path
+from liverseg.errors import UsageError, user_error
+from liverseg.inference.evaluator import CaseEvaluator
 
-__all__ = ["WEIGHTS_VARIABLE", "run_inference"]
+__all__ = ["case_evaluator", "run_inference"]
 
 _EXPRESSIONS = ("$", "@", "%")
-WEIGHTS_VARIABLE = "LIVERSEG_WEIGHTS"
-"""Environment variable that names the weights to use when none are given."""
 
 
 def run_inference(
@@ -42,31 +41,62 @@ def run_inference(
         LiversegError: if the input, the weights, the output folder or every case fails.
         SomeCasesFailed: if part of the cases failed.
     """
-    folder = Path(bundle).absolute() if bundle is not None else find_bundle("liver_lesion_joint")
-    config = folder / "configs" / "inference.yaml"
-    if not config.is_file():
-        raise LiversegError(f"{folder}: not a bundle's folder, it has no configs/inference.yaml")
-    given = weights or os.environ.get(WEIGHTS_VARIABLE) or folder / "models" / "model.pt"
-    # absolute paths: MONAI would take a text that starts with $, @ or % for an expression
+    with _user_errors():
+        workflow = _workflow(bundle, weights, output_dir, dataset_dir=str(Path(dataset_dir).absolute()), **overrides)
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+
+
+def case_evaluator(
+    output_dir: str | os.PathLike,
+    *,
+    weights: str | os.PathLike | None = None,
+    bundle: str | os.PathLike | None = None,
+    **overrides: Any,
+) -> CaseEvaluator:
+    """The evaluator of a bundle's `configs/inference.yaml`, its weights loaded, for cases that come one at a time.
+
+    Args:
+        output_dir, weights, bundle, overrides: as for `run_inference`.
+
+    Raises:
+        LiversegError: if the weights, the output folder or a setting cannot be used.
+    """
+    with _user_errors():
+        workflow = _workflow(bundle, weights, output_dir, cases=[], **overrides)
+        workflow.initialize()
+        return workflow.parser.get_parsed_content("evaluator")
+
+
+def _workflow(
+    bundle: str | os.PathLike | None,
+    weights: str | os.PathLike | None,
+    output_dir: str | os.PathLike,
+    **overrides: Any,
+) -> ConfigWorkflow:
+    config = inference_config(bundle)
     for name, value in overrides.items():
         if isinstance(value, str) and value.startswith(_EXPRESSIONS):
             raise UsageError(
                 f"{name} is {value!r}; it must not begin with $, @ or %, which a config takes for expressions"
             )
-    settings = {
-        "bundle_root": str(folder),
-        "dataset_dir": str(Path(dataset_dir).absolute()),
+    settings = {  # absolute paths: MONAI would take a text that starts with $, @ or % for an expression
+        "bundle_root": str(config.parent.parent),
         "output_dir": str(Path(output_dir).absolute()),
-        "weights": str(Path(given).absolute()),
+        "weights": str(weights_path(config, weights)),
         **{name: value for name, value in overrides.items() if value is not None},
     }
+    return ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", **settings)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """A user's mistake as itself, not as what MONAI wraps it in, and told once."""
     # MONAI would warn that no logging file was given, ignite log a case's error once more, engine by engine
     with _quiet("monai.bundle.workflows", logging.ERROR), _quiet("ignite", logging.CRITICAL):
         try:
-            workflow = ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", **settings)
-            workflow.initialize()
-            workflow.run()
-            workflow.finalize()
+            yield
         except Exception as error:
             known = user_error(error)
             if known is None or known is error:

@@ -11,7 +11,7 @@ from typing import Any
 from liverseg.errors import LiversegError, UnreadableError
 from liverseg.files import file_hash, text_hash
 
-__all__ = ["input_facts", "input_is", "unchanged_while_read"]
+__all__ = ["input_facts", "input_is", "input_stamp", "unchanged_while_read"]
 
 Listing = tuple[tuple[str, int, int], ...]
 
@@ -51,6 +51,11 @@ def input_is(path: Path, facts: Mapping[str, Any]) -> bool:
         return input_facts(path, files)["sha256"] == facts["sha256"]
     except (LiversegError, OSError, KeyError, TypeError, ValueError):
         return False
+
+
+def input_stamp(path: Path) -> str:
+    """What tells, without reading it, whether a file or folder has changed: SHA-256 of names, sizes and times."""
+    return text_hash("\n".join(f"{name!a} {size} {time}" for name, size, time in _listing(path)))
 
 
 @contextmanager

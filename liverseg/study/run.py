@@ -29,7 +29,7 @@ from liverseg.study.folds import check_fold_lists, fold_lists, write_fold_lists
 from liverseg.study.ingredients import Ingredients, code_state
 from liverseg.study.weights import check_lits_weights
 
-__all__ = ["read_shard", "run_study"]
+__all__ = ["run_study"]
 
 
 _POLL_SECONDS = 2.0
@@ -269,15 +269,3 @@ def _refusal(log: Path) -> str | None:
     lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
     own = [line.removeprefix("liverseg: ") for line in lines if line.startswith("liverseg: ")]
     return own[-1] if own else None
-
-
-def read_shard(text: str) -> tuple[int, int]:
-    """i/n as two numbers.
-
-    Raises:
-        UsageError: if it is something else.
-    """
-    part, slash, parts = text.partition("/")
-    if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise UsageError(f"shard {text!r}; it must be i/n with i from 1 to n, such as 2/8")
-    return int(part), int(parts)

@@ -12,13 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import yaml
 
+from liverseg.cli.arguments import read_shard
 from liverseg.errors import ExitCode, LiversegError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
 from liverseg.study.folds import fold_lists
 from liverseg.study.ingredients import Ingredients, code_state
-from liverseg.study.run import read_shard, run_study
+from liverseg.study.run import run_study
 
 TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver_crop": None}
 

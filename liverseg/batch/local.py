@@ -1,0 +1,82 @@
+"""A worker on this machine: a process, and the pipes to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from liverseg.batch.cases import BatchCase
+from liverseg.batch.job import Job, case_to_json
+from liverseg.batch.worker_process import DRAIN, END
+
+__all__ = ["LocalWorker"]
+
+
+class LocalWorker:
+    """A worker process.
+
+    Args:
+        job: what its cases share.
+        tell: is called in a thread with each event of `CaseWorker`, and at last with `gone` and the exit `code`, below
+            0 for a signal.
+        environment: variables set for it.
+    """
+
+    def __init__(self, job: Job, tell: Callable[[dict[str, Any]], None], environment: Mapping[str, str]) -> None:
+        reading, writing = os.pipe()
+        # a session of its own: what a terminal sends on Ctrl-C goes to the batch alone
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "liverseg.batch.worker_process", str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=sys.stderr,  # what libraries print; results are told by the batch
+            pass_fds=[writing],
+            env={**os.environ, **environment},
+            start_new_session=True,
+            text=True,
+        )
+        os.close(writing)
+        self._tell = tell
+        threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
+        self._say(job.to_json())
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
+    def send(self, case: BatchCase) -> None:
+        """Give it a case more."""
+        self._say(case_to_json(case))
+
+    def finish(self) -> None:
+        """There are no more cases."""
+        self._say(END)
+
+    def drain(self) -> None:
+        """Compute none of the cases it has, but write what is computed; then end."""
+        self._say(DRAIN)
+        self._say(END)
+
+    def kill(self) -> None:
+        """End it now."""
+        with suppress(OSError):
+            self._process.kill()
+
+    def _say(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # it is gone, which is told
+            assert self._process.stdin is not None
+            self._process.stdin.write(line + "\n")
+            self._process.stdin.flush()
+
+    def _listen(self, reading: int) -> None:
+        with os.fdopen(reading, encoding="utf-8") as events:
+            for line in events:
+                with suppress(ValueError):  # half a line, of a process that was killed
+                    self._tell(json.loads(line))
+        self._tell({"event": "gone", "code": self._process.wait()})

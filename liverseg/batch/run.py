@@ -1,0 +1,173 @@
+"""A batch from its beginning to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from liverseg import __version__
+from liverseg.batch.cases import BatchCase
+from liverseg.batch.completeness import wanted
+from liverseg.batch.dispatch import Dispatcher
+from liverseg.batch.hands import Limits, Start
+from liverseg.batch.job import Job
+from liverseg.batch.local import LocalWorker
+from liverseg.batch.sources import find_batch, shard_of
+from liverseg.batch.state import BatchState
+from liverseg.batch.tables import write_tables
+from liverseg.batch.telling import BatchTeller
+from liverseg.bundle_folders import inference_config, weights_path
+from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
+from liverseg.files import is_dir, is_file
+
+__all__ = ["ENGINES", "run_batch"]
+
+ENGINES = ("local", "ray")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_batch(
+    source: Path,
+    output: Path,
+    *,
+    weights: Path | None = None,
+    bundle: Path | None = None,
+    dataset_dir: Path | None = None,
+    shard: tuple[int, int] = (1, 1),
+    retry_failed: bool = False,
+    engine: str = "local",
+    workers: int = 1,
+    limits: Limits | None = None,
+    **overrides: Any,
+) -> None:
+    """Compute every CT of a source that is not complete, and tell of all of them.
+
+    Several runs may work on one output folder: each case is in the hands of one, the others wait for it last.
+
+    Args:
+        source: what `find_batch` takes.
+        output: folder of results, made if missing: a folder a case, tables, a page, and the run's log.
+        weights: trained weights; by default as for `run_inference`.
+        bundle: the bundle's folder; by default the joint bundle.
+        dataset_dir: folder for the relative paths of a manifest or data list.
+        shard: (i, n): only the i-th of n parts of the cases, counted from 1.
+        retry_failed: try again what failed before with the same input, weights and settings.
+        engine: one of `ENGINES`.
+        workers: at a time.
+        limits: how long things may take.
+        overrides: of the keys of the bundle's `configs/inference.yaml`; those that are None keep its values.
+
+    Raises:
+        UsageError: if an argument is wrong.
+        LiversegError: if there is nothing to be done, the weights cannot be used, the output folder cannot be written,
+            or every case failed.
+        SomeCasesFailed: if part of them failed.
+        SystemExit: with 128 and the signal's number, if it was told to end.
+    """
+    if workers < 1:
+        raise UsageError(f"{workers} workers; at least 1 is needed")
+    config = inference_config(bundle)
+    weights = weights_path(config, weights)
+    if not is_file(weights):
+        raise LiversegError(f"{weights}: no such weights file; give --weights")
+    everything = find_batch(source, output, dataset_dir)
+    _check_liver(overrides.get("liver"), len(everything))
+    cases = shard_of(everything, *shard)
+    output = output.absolute()
+    given = {name: value for name, value in overrides.items() if value is not None}
+    job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given))
+    state = BatchState(output, shard)
+    state.begin()
+    about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
+    state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
+    teller = BatchTeller(source.name, len(cases), state, job.wanted)
+    dispatcher = Dispatcher(_start(engine, job, workers), workers, limits or Limits(), teller)
+    how = "failed"
+    try:
+        with _told_to_end(dispatcher) as told:
+            plan = partial(_plan, cases, dispatcher, teller, job, retry_failed)
+            threading.Thread(target=plan, name="plan", daemon=True).start()
+            dispatcher.run()
+            how = f"ended by {told[0].name}" if told else "done"
+        if not told:
+            write_tables(everything, state, job.wanted)
+    finally:
+        teller.close()
+        counts = {"made": len(teller.made), "failed": len(teller.failures), "unfinished": teller.unfinished}
+        state.log("run ended", how=how, **counts)
+        state.ended()
+    left = len(cases) - len(teller.made) - len(teller.failures)
+    print(f"{output}: {len(teller.made)} done, {len(teller.failures)} failed, {left} left", file=sys.stderr)
+    if told:
+        raise SystemExit(128 + told[0])
+    if teller.failures:
+        kind = LiversegError if len(teller.failures) == len(cases) else SomeCasesFailed
+        which = f"{len(teller.failures)} of {len(cases)} cases failed"
+        raise kind(f"{which}; {output / 'failed.csv'} says why, --retry-failed tries them again")
+
+
+def _plan(
+    cases: Sequence[BatchCase], dispatcher: Dispatcher, teller: BatchTeller, job: Job, retry_failed: bool
+) -> None:
+    """Say of every case what is to be done; runs in a thread, since it reads what is complete again."""
+    for case in cases:
+        known = None if retry_failed else teller.is_known_failure(case)
+        if known is not None:
+            dispatcher.events.put((None, {"event": "failed before", "case": case, "known": known}))
+        elif job.wanted.is_complete(case, job.output):
+            dispatcher.events.put((None, {"event": "complete", "case": case}))
+        else:
+            dispatcher.events.put((None, {"event": "todo", "case": case}))
+    dispatcher.events.put((None, {"event": "planned"}))
+
+
+def _start(engine: str, job: Job, workers: int) -> Start:
+    if engine == "local":
+        return partial(LocalWorker, job, environment=_environment(workers))
+    if engine == "ray":
+        from liverseg.batch.ray_engine import ray_start  # an extra
+
+        return ray_start(job)
+    raise UsageError(f"engine {engine!r}; there are {', '.join(ENGINES)}")
+
+
+def _environment(workers: int) -> Mapping[str, str]:
+    """Processors shared out between workers, where whoever runs the batch has not done so."""
+    if workers == 1 or "OMP_NUM_THREADS" in os.environ:
+        return {}
+    processors = len(os.sched_getaffinity(0))
+    return {"OMP_NUM_THREADS": str(max(1, processors // workers))}
+
+
+def _check_liver(liver: str | None, cases: int) -> None:
+    """One mask is not that of several CTs; what else is wrong with it the worker says."""
+    if liver is None or liver in ("auto", "none") or cases == 1 or is_dir(liver):
+        return
+    raise UsageError(f"liver {liver}: one mask for {cases} cases; give a folder with a mask for each, or a manifest")
+
+
+@contextmanager
+def _told_to_end(dispatcher: Dispatcher) -> Iterator[list[signal.Signals]]:
+    """SIGINT and SIGTERM end the batch in good order; the list says which was the first."""
+    told: list[signal.Signals] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+
+    def stop(number: int, _: Any) -> None:
+        told.append(signal.Signals(number))
+        dispatcher.stop()
+
+    before = {number: signal.signal(number, stop) for number in _SIGNALS}
+    try:
+        yield told
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

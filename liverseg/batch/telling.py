@@ -1,0 +1,150 @@
+"""What is told of a batch: to the terminal or the container's log, to run.jsonl, and to later runs."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from tqdm import tqdm
+
+from liverseg.batch.cases import BatchCase
+from liverseg.batch.completeness import Wanted
+from liverseg.batch.dispatch import BatchListener
+from liverseg.batch.state import BatchState
+from liverseg.errors import OutputError
+from liverseg.results.case_folder import discard_unfinished
+from liverseg.results.inputs import input_stamp
+
+__all__ = ["BatchTeller"]
+
+_ALIVE_SECONDS = 10.0
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n}/{total} {unit}s [{elapsed}{postfix}]"
+
+
+class BatchTeller(BatchListener):
+    """Keeps count, and tells.
+
+    Args:
+        name: of the batch, for the bar.
+        cases: how many there are.
+        state: the output folder's.
+        wanted: what results are made with.
+
+    Attributes:
+        made: names of cases whose results are there, be they of this run or not.
+        failures: names of cases that failed, in this run or before.
+        unfinished: how many were begun and left for the next run.
+    """
+
+    def __init__(self, name: str, cases: int, state: BatchState, wanted: Wanted) -> None:
+        self.made: set[str] = set()
+        self.failures: set[str] = set()
+        self.unfinished = 0
+        self._state, self._wanted, self._cases = state, wanted, cases
+        self._computed, self._since, self._alive = 0, 0.0, 0.0
+        self._bar = tqdm(total=cases, desc=name, unit="case", bar_format=_BAR, file=sys.stderr, disable=None)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.close()
+
+    def begun(self, case: BatchCase) -> None:
+        """For the log; a rate begins with the first."""
+        self._since = self._since or time.monotonic()
+        self._state.log("begun", case=case.name, image=case.image)
+
+    def done(self, case: BatchCase, about: dict[str, Any]) -> None:
+        """A line on stdout, with how fast the batch is and how long it will take."""
+        self._computed += 1
+        self.made.add(case.name)
+        self._state.forget_failure(case.name)
+        self._state.log("done", case=case.name, **{name: about[name] for name in ("found", "seconds", "warnings")})
+        self._settle()
+        told = f"{case.name}: {about['found']}, {sum(about['seconds'].values()):.1f} s"
+        tqdm.write(f"{self._so_far()} {told}; {self._rate()}", file=sys.stdout)
+        for warning in about["warnings"]:
+            tqdm.write(f"{case.name}: warning: {warning}", file=sys.stderr)
+
+    def already(self, case: BatchCase) -> None:
+        """Counted, no more."""
+        self.made.add(case.name)
+        self._state.forget_failure(case.name)
+        self._settle()
+
+    def failed_before(self, case: BatchCase, known: dict[str, Any]) -> None:
+        """It failed in an earlier run, and is not tried again."""
+        self.failures.add(case.name)
+        self._settle()
+        reason = f"{known.get('category')}: {known.get('reason')}"
+        tqdm.write(f"{self._so_far()} {case.name}: failed before: {reason}", file=sys.stderr)
+
+    def failed(self, case: BatchCase, category: str, reason: str) -> None:
+        """A line on stderr, and kept."""
+        self.failures.add(case.name)
+        about = {"case": case.name, "image": str(case.image), "category": category, "reason": reason}
+        self._state.log("failed", **about)
+        tries = int((self._state.failure(case.name) or {}).get("tries", 0)) + 1
+        made_of = {"input": input_stamp(case.image), "weights_sha256": self._wanted.weights_sha256}
+        configuration = self._wanted.configuration(case)
+        with suppress(OutputError):  # it is in the log, and would be tried again
+            self._state.keep_failure(case.name, **about, **made_of, configuration_sha256=configuration, tries=tries)
+        self._tidy(case)
+        self._settle()
+        tqdm.write(f"{self._so_far()} {case.name}: failed: {category}: {reason}", file=sys.stderr)
+
+    def is_known_failure(self, case: BatchCase) -> dict[str, Any] | None:
+        """What is known of a failure that would only come again: same input, weights and settings."""
+        known = self._state.failure(case.name)
+        if known is None or known.get("weights_sha256") != self._wanted.weights_sha256:
+            return None
+        same = known.get("configuration_sha256") == self._wanted.configuration(case)
+        return known if same and known.get("input") == input_stamp(case.image) else None
+
+    def abandoned(self, case: BatchCase) -> None:
+        """For the log; nothing half-written stays."""
+        self.unfinished += 1
+        self._state.log("abandoned", case=case.name)
+        self._tidy(case)
+
+    def note(self, what: str) -> None:
+        """For both."""
+        self._state.log("note", what=what)
+        tqdm.write(what, file=sys.stderr)
+
+    def tick(self) -> None:
+        """Say that the batch is alive."""
+        now = time.monotonic()
+        if now - self._alive > _ALIVE_SECONDS:
+            self._alive = now
+            self._state.still_alive()
+
+    def _tidy(self, case: BatchCase) -> None:
+        with suppress(OutputError, OSError):
+            lock = self._state.lock(case.name)
+            if lock is not None:
+                discard_unfinished(self._state.output / case.name)
+                lock.release()
+
+    def _settle(self) -> None:
+        self._bar.set_postfix_str(self._rate(), refresh=False)
+        self._bar.update()
+
+    def _so_far(self) -> str:
+        return f"[{len(self.made) + len(self.failures)}/{self._cases}]"
+
+    def _rate(self) -> str:
+        """Cases an hour in this run, and how long the rest takes at that rate."""
+        seconds = time.monotonic() - self._since if self._since else 0.0
+        if not self._computed or not seconds:
+            return ""
+        rate = self._computed / seconds
+        left = (self._cases - len(self.made) - len(self.failures)) / rate
+        return f"{rate * 3600:.0f} an hour, {_duration(left)} left"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,152 @@
+"""One who computes cases: loads the weights once, holds each case while it is at it, and tells what becomes of it.
+
+Runs in a process of its own, so that a case that hangs, crashes or takes all memory ends the worker and not the batch.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from liverseg.batch.cases import BatchCase
+from liverseg.batch.job import Job
+from liverseg.batch.state import BatchState, CaseLock
+from liverseg.errors import LiversegError, OutputError
+from liverseg.inference.failures import cause_in_words, failure_category
+from liverseg.inference.watching import CaseWatcher, WrittenCase
+from liverseg.inference.workflow import case_evaluator
+from liverseg.results.case_folder import discard_unfinished
+
+__all__ = ["CaseWorker"]
+
+Tell = Callable[..., None]
+
+
+class CaseWorker(CaseWatcher):
+    """Computes the cases it is given.
+
+    What it tells, by event: `ready`, the weights are loaded; `refused`, they cannot be, with `reason` and `exit_code`;
+    of a case `begun`, `stage` (with `stage` and `at`, begun or ended), `done` (with `found`, `seconds`, `warnings`),
+    `failed` (with `category`, `reason`, `stage`), `elsewhere` (another run has it in hand), `already` (another run has
+    done it), `abandoned`; `unwritable`, the output folder cannot be written any more, with `reason`.
+
+    Args:
+        job: what the cases share.
+        tell: is called with `event` and what belongs to it, in several threads.
+    """
+
+    def __init__(self, job: Job, tell: Tell) -> None:
+        self._job, self._tell = job, tell
+        self._state = BatchState(job.output)
+        self._locks: dict[str, CaseLock] = {}
+        self._draining = threading.Event()
+
+    def work(self, cases: Iterable[BatchCase]) -> None:
+        """Load the weights, then compute cases as they come, until there are no more.
+
+        Args:
+            cases: asked for one at a time, in a thread of their own.
+        """
+        try:
+            evaluator = case_evaluator(
+                self._job.output,
+                weights=self._job.weights,
+                bundle=self._job.bundle,
+                progress=False,
+                **self._job.overrides,
+            )
+        except LiversegError as error:
+            self._tell(event="refused", reason=str(error), exit_code=int(error.exit_code))
+            return
+        self._tell(event="ready")
+        evaluator.work(self._claimed(cases), self)
+
+    def drain(self) -> None:
+        """Compute no more; what is computed already is written."""
+        self._draining.set()
+
+    def _claimed(self, cases: Iterable[BatchCase]) -> Iterator[dict[str, Any]]:
+        """The cases that are to be computed, each held from now on."""
+        for case in cases:
+            if self._draining.is_set():
+                self._tell(event="abandoned", case=case.name)
+                continue
+            try:
+                lock = self._state.lock(case.name)
+                if lock is None:
+                    self._tell(event="elsewhere", case=case.name)
+                    continue
+                if self._job.wanted.is_complete(case, self._job.output):
+                    lock.release()
+                    self._tell(event="already", case=case.name)
+                    continue
+                self._locks[case.name] = lock
+                discard_unfinished(self._job.output / case.name)
+            except (OSError, OutputError) as error:
+                self._tell(event="unwritable", reason=cause_in_words(error), case=case.name)
+                return
+            self._tell(event="begun", case=case.name)
+            own = {**case.own_settings(), "configuration": self._job.wanted.configuration(case)}
+            yield {"image": str(case.image), "case": case.name, **own}
+
+    def wanted(self, case: str) -> bool:
+        """Not any more, when the worker is to end."""
+        if self._draining.is_set():
+            self._release(case)
+            self._tell(event="abandoned", case=case)
+            return False
+        return True
+
+    def begun(self, case: str, stage: str) -> None:
+        """Told on."""
+        self._tell(event="stage", case=case, stage=stage, at="begun")
+
+    def ended(self, case: str, stage: str) -> None:
+        """Told on."""
+        self._tell(event="stage", case=case, stage=stage, at="ended")
+
+    def done(self, case: str, written: WrittenCase) -> None:
+        """Given back and told on."""
+        self._release(case)
+        told = {"found": written.found, "warnings": list(written.warnings)}
+        seconds = {stage: round(duration, 3) for stage, duration in written.seconds.items()}
+        self._tell(event="done", case=case, seconds=seconds, **told)
+
+    def failed(self, case: str, stage: str, error: Exception) -> None:
+        """Given back and told on; if it is for want of an output folder, that and not the case is told of."""
+        self._release(case)
+        category, reason = failure_category(error, stage), cause_in_words(error)
+        if category == "output" and stage == "write" and self._output_is_gone(error):
+            self._tell(event="unwritable", reason=reason, case=case)
+        else:
+            self._tell(event="failed", case=case, stage=stage, category=category, reason=reason)
+
+    def _release(self, case: str) -> None:
+        lock = self._locks.pop(case, None)
+        if lock is not None:
+            lock.release()
+
+    def _output_is_gone(self, error: BaseException) -> bool:
+        """Whether no case could be written any more, rather than this one alone."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE):
+                return True
+            cause = cause.__cause__ or cause.__context__
+        return not _can_be_written(self._state.folder)
+
+
+def _can_be_written(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,64 @@
+"""`liverseg batch`: the joint bundle's inference over many CTs, left alone."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+from liverseg.batch.hands import Limits
+from liverseg.batch.run import ENGINES, run_batch
+from liverseg.cli.arguments import read_shard, seconds, some_path
+from liverseg.cli.inference_arguments import add_inference_arguments, inference_overrides
+from liverseg.errors import ExitCode
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument(
+        "source",
+        type=some_path,
+        help="a folder tree of CTs (.nii, .nii.gz, DICOM, .zip), a manifest (.csv or .json with case and image, and "
+        "where wanted series, study, liver, prior_cyst, prior_hemangioma, prior_metastasis), or a data list",
+    )
+    parser.add_argument("output", type=some_path, help="folder for the results; a batch that was stopped goes on there")
+    parser.add_argument("--dataset-dir", type=some_path, help="folder of a list's paths (default: its own)")
+    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, as 2/8; parts may share the output")
+    parser.add_argument("--retry-failed", action="store_true", help="also what failed before on the same input")
+    limits = Limits()
+    parser.add_argument(
+        "--case-timeout",
+        type=seconds,
+        default=limits.case,
+        help="seconds after which a case has failed (default %(default)g)",
+    )
+    parser.add_argument(
+        "--grace",
+        type=seconds,
+        default=limits.grace,
+        help="seconds the case in hand may take when the batch is told to end (default %(default)g)",
+    )
+    parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="local processes (default) or Ray actors")
+    parser.add_argument("--workers", type=int, default=1, help="cases computed at a time (default 1)")
+    add_inference_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Run the verb; returns its exit code."""
+    if args.debug:
+        os.environ["LIVERSEG_DEBUG"] = "1"
+    run_batch(
+        args.source,
+        args.output,
+        weights=args.weights,
+        bundle=args.bundle,
+        dataset_dir=args.dataset_dir,
+        shard=(1, 1) if args.shard is None else read_shard(args.shard),
+        retry_failed=args.retry_failed,
+        engine=args.engine,
+        workers=args.workers,
+        limits=Limits(case=args.case_timeout, grace=args.grace),
+        **inference_overrides(args),
+    )
+    return ExitCode.DONE

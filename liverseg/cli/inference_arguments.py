@@ -1,0 +1,65 @@
+"""Arguments of the verbs that compute CTs, and what they are among a bundle's keys."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from liverseg.cli.arguments import some_path
+
+__all__ = ["add_inference_arguments", "inference_overrides"]
+
+_KEYS = (
+    "device",
+    "batch_size",
+    "amp",
+    "min_lesion_ml",
+    "min_confidence",
+    "series",
+    "dicom",
+    "preview",
+    "report",
+)
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what a computed CT depends on: weights, bundle, device, and keys of the bundle's config."""
+    parser.add_argument(
+        "--weights",
+        type=some_path,
+        help="trained weights, .safetensors or .pt (default: $LIVERSEG_WEIGHTS, else the bundle's models/model.pt)",
+    )
+    parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
+    parser.add_argument("--batch-size", type=int, help="slices computed at a time (default: 2 on a CPU, 16 on a GPU)")
+    parser.add_argument("--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: where it is quick)")
+    parser.add_argument(
+        "--liver",
+        help="auto: found first (default); none: all of the CT is computed; or a mask, or a folder of masks named as "
+        "the cases; MASK:5 takes label 5",
+    )
+    parser.add_argument("--min-lesion-ml", type=float, help="smaller lesions are left out (default: the bundle's)")
+    parser.add_argument(
+        "--min-confidence",
+        type=float,
+        help="lesions whose likeliest type is less likely are indeterminate (default: the bundle's)",
+    )
+    parser.add_argument("--series", help="which DICOM series: UID or description (default: axial CT, most slices)")
+    parser.add_argument(
+        "--dicom", action=argparse.BooleanOptionalAction, help="for DICOM a DICOM SEG and SR as well (default: yes)"
+    )
+    parser.add_argument(
+        "--preview", action=argparse.BooleanOptionalAction, help="a picture for each case (default: yes)"
+    )
+    parser.add_argument("--report", action="store_true", default=None, help="a page with a viewer for each case")
+    parser.add_argument("--bundle", type=some_path, help="another folder of the joint bundle")
+
+
+def inference_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Of what `add_inference_arguments` declares, the bundle's keys; None where the config's value is to stand."""
+    return {**{name: getattr(args, name) for name in _KEYS}, "liver": _liver(args.liver)}
+
+
+def _liver(given: str | None) -> str | None:
+    """A word as it is; of a path the absolute one, which no config takes for an expression."""
+    return given if given is None or given.strip().lower() in ("", "auto", "none") else os.path.abspath(given)
