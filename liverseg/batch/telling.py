@@ -83,8 +83,8 @@ class BatchTeller(BatchListener):
     def failed(self, case: BatchCase, category: str, reason: str) -> None:
         """A line on stderr, and kept."""
         self.failures.add(case.name)
-        about = {"case": case.name, "image": str(case.image), "category": category, "reason": reason}
-        self._state.log("failed", **about)
+        about = {"image": str(case.image), "category": category, "reason": reason}
+        self._state.log("failed", case=case.name, **about)
         tries = int((self._state.failure(case.name) or {}).get("tries", 0)) + 1
         made_of = {"input": input_stamp(case.image), "weights_sha256": self._wanted.weights_sha256}
         configuration = self._wanted.configuration(case)
