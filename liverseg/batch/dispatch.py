@@ -163,7 +163,7 @@ class Dispatcher:
                 self._listener.failed_before(event["case"], event["known"])
             self._planned = self._planned or kind == "planned"
         elif kind == "gone":
-            self._gone(hand, event["code"])
+            self._gone(hand, event["code"], event.get("how"))
         elif kind == "ready":
             hand.ready, self._starts = True, 0
         elif kind == "refused":
@@ -200,7 +200,7 @@ class Dispatcher:
                 self._listener.note(f"{case.name} is in the hands of another run, which is waited for at the end")
             self._elsewhere[case.name] = case, time.monotonic() + _PATIENCE
 
-    def _gone(self, hand: Hand, code: int) -> None:
+    def _gone(self, hand: Hand, code: int, how: str | None) -> None:
         """A worker has ended, though nobody said there were no more cases."""
         given, alone, ready = list(hand.given.values()), hand.on_its_own, hand.ready
         hand.worker, hand.given, hand.on_its_own = None, {}, False
@@ -215,7 +215,9 @@ class Dispatcher:
                 self._end = LiversegError(f"a worker {how} {self._starts} times before it was ready; see what it says")
             self._waiting.extendleft(one.case for one in reversed(given))
             return
-        how = "out of memory" if oom_kills() > hand.oom_kills else "killed" if code == -signal.SIGKILL else "crashed"
+        if oom_kills() > hand.oom_kills:
+            how = "out of memory"
+        how = how or ("killed" if code == -signal.SIGKILL else "crashed")
         for one in reversed(given):
             if one.case.name == hand.late:
                 self._listener.failed(one.case, "timeout", f"took longer than {self._limits.case:g} s")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -43,7 +44,9 @@ def run_batch(
     shard: tuple[int, int] = (1, 1),
     retry_failed: bool = False,
     engine: str = "local",
-    workers: int = 1,
+    workers: int | None = None,
+    cpus: float | None = None,
+    gpus: float = 0.0,
     limits: Limits | None = None,
     **overrides: Any,
 ) -> None:
@@ -60,7 +63,9 @@ def run_batch(
         shard: (i, n): only the i-th of n parts of the cases, counted from 1.
         retry_failed: try again what failed before with the same input, weights and settings.
         engine: one of `ENGINES`.
-        workers: at a time.
+        workers: at a time; by default one, or with Ray as many as the cluster is enough for.
+        cpus: processors of each; by default all, or with Ray one.
+        gpus: GPUs of each of Ray's.
         limits: how long things may take.
         overrides: of the keys of the bundle's `configs/inference.yaml`; those that are None keep its values.
 
@@ -71,8 +76,11 @@ def run_batch(
         SomeCasesFailed: if part of them failed.
         SystemExit: with 128 and the signal's number, if it was told to end.
     """
-    if workers < 1:
-        raise UsageError(f"{workers} workers; at least 1 is needed")
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine!r}; there are {', '.join(ENGINES)}")
+    for name, number, least in (("workers", workers, 1), ("cpus", cpus, 0.1), ("gpus", gpus, 0)):
+        if number is not None and not least <= number < math.inf:
+            raise UsageError(f"{name} is {number}; at least {least} is needed")
     config = inference_config(bundle)
     weights = weights_path(config, weights)
     if not is_file(weights):
@@ -88,7 +96,7 @@ def run_batch(
     about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
     state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
     teller = BatchTeller(source.name, len(cases), state, job.wanted)
-    dispatcher = Dispatcher(_start(engine, job, workers), workers, limits or Limits(), teller)
+    dispatcher = Dispatcher(*_engine(engine, job, workers, cpus, gpus), limits or Limits(), teller)
     how = "failed"
     try:
         with _told_to_end(dispatcher) as told:
@@ -128,22 +136,24 @@ def _plan(
     dispatcher.events.put((None, {"event": "planned"}))
 
 
-def _start(engine: str, job: Job, workers: int) -> Start:
-    if engine == "local":
-        return partial(LocalWorker, job, environment=_environment(workers))
+def _engine(engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float) -> tuple[Start, int]:
+    """What begins a worker, and how many there are to be."""
     if engine == "ray":
-        from liverseg.batch.ray_engine import ray_start  # an extra
+        from liverseg.batch.ray_engine import ray_engine  # an extra
 
-        return ray_start(job)
-    raise UsageError(f"engine {engine!r}; there are {', '.join(ENGINES)}")
+        return ray_engine(job, workers, 1.0 if cpus is None else cpus, gpus)
+    if gpus:
+        raise UsageError("--gpus is for --engine ray; here --device says which GPU")
+    workers = workers or 1
+    return partial(LocalWorker, job, environment=_environment(workers, cpus)), workers
 
 
-def _environment(workers: int) -> Mapping[str, str]:
+def _environment(workers: int, cpus: float | None) -> Mapping[str, str]:
     """Processors shared out between workers, where whoever runs the batch has not done so."""
-    if workers == 1 or "OMP_NUM_THREADS" in os.environ:
+    if cpus is None and (workers == 1 or "OMP_NUM_THREADS" in os.environ):
         return {}
-    processors = len(os.sched_getaffinity(0))
-    return {"OMP_NUM_THREADS": str(max(1, processors // workers))}
+    threads = len(os.sched_getaffinity(0)) // workers if cpus is None else int(cpus)
+    return {"OMP_NUM_THREADS": str(max(1, threads))}
 
 
 def _check_liver(liver: str | None, cases: int) -> None:

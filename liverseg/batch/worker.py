@@ -38,13 +38,14 @@ class CaseWorker(CaseWatcher):
     Args:
         job: what the cases share.
         tell: is called with `event` and what belongs to it, in several threads.
+        draining: once it is set no more is computed; what is computed already is written.
     """
 
-    def __init__(self, job: Job, tell: Tell) -> None:
+    def __init__(self, job: Job, tell: Tell, draining: threading.Event) -> None:
         self._job, self._tell = job, tell
         self._state = BatchState(job.output)
         self._locks: dict[str, CaseLock] = {}
-        self._draining = threading.Event()
+        self._draining = draining
 
     def work(self, cases: Iterable[BatchCase]) -> None:
         """Load the weights, then compute cases as they come, until there are no more.
@@ -65,10 +66,6 @@ class CaseWorker(CaseWatcher):
             return
         self._tell(event="ready")
         evaluator.work(self._claimed(cases), self)
-
-    def drain(self) -> None:
-        """Compute no more; what is computed already is written."""
-        self._draining.set()
 
     def _claimed(self, cases: Iterable[BatchCase]) -> Iterator[dict[str, Any]]:
         """The cases that are to be computed, each held from now on."""

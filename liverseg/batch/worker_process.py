@@ -47,22 +47,22 @@ def main(descriptor: int) -> None:
             except OSError:
                 os._exit(_LOST)
 
+    draining = threading.Event()
+    cases: SimpleQueue[BatchCase | None] = SimpleQueue()
+    threading.Thread(target=_listen, args=(draining, cases), daemon=True).start()
     from liverseg.batch.worker import CaseWorker  # takes long to import; a batch that is gone meanwhile is seen
 
-    worker = CaseWorker(job, tell)
-    cases: SimpleQueue[BatchCase | None] = SimpleQueue()
-    threading.Thread(target=_listen, args=(worker.drain, cases), daemon=True).start()
-    worker.work(_until_none(cases))
+    CaseWorker(job, tell, draining).work(_until_none(cases))
 
 
-def _listen(drain: Any, cases: SimpleQueue[BatchCase | None]) -> None:
+def _listen(draining: threading.Event, cases: SimpleQueue[BatchCase | None]) -> None:
     for line in sys.stdin:
         words = line.strip()
         if words == END:
             cases.put(None)
             return
         if words == DRAIN:
-            drain()
+            draining.set()
         else:
             cases.put(case_from_json(words))
     os._exit(_LOST)

@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="seconds the case in hand may take when the batch is told to end (default %(default)g)",
     )
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="local processes (default) or Ray actors")
-    parser.add_argument("--workers", type=int, default=1, help="cases computed at a time (default 1)")
+    parser.add_argument("--workers", type=int, help="cases at a time (default 1; with Ray what the cluster has)")
+    parser.add_argument("--cpus", type=float, help="processors of each worker (default: all, shared out; with Ray 1)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="with Ray: GPUs of each worker, 0.5 for half a one")
     add_inference_arguments(parser)
 
 
@@ -58,6 +60,8 @@ def run(args: argparse.Namespace) -> ExitCode:
         retry_failed=args.retry_failed,
         engine=args.engine,
         workers=args.workers,
+        cpus=args.cpus,
+        gpus=args.gpus,
         limits=Limits(case=args.case_timeout, grace=args.grace),
         **inference_overrides(args),
     )
