@@ -124,7 +124,8 @@ def _only(folder: Path, found: list[list[Slice]], modality: str | None) -> list[
         modalities = ", ".join(sorted({slices[0].modality or "not given" for slices in found}))
         raise NotCTError(f"{folder}: modality {modalities}; {modality} is needed")
     if len(fitting) > 1:
-        names = ", ".join(f"{slices[0].description or 'no description'} ({len(slices)} slices)" for slices in fitting)
+        # by file, not by description, which is free text: names may stand in it
+        names = ", ".join(f"{slices[0].path.name} and its like ({len(slices)} slices)" for slices in fitting)
         raise UnreadableError(
             f"{folder}: {len(fitting)} series, {names}; keep the one to be read in a folder of its own"
         )

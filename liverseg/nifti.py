@@ -21,7 +21,16 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_lib, isal_zlib
 
-__all__ = ["READ_ERRORS", "Memory", "StoredVoxels", "pieces", "read_header", "read_voxels", "write_planes"]
+__all__ = [
+    "READ_ERRORS",
+    "Memory",
+    "StoredVoxels",
+    "label_header",
+    "pieces",
+    "read_header",
+    "read_voxels",
+    "write_planes",
+]
 
 READ_ERRORS: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's stub has IsalError an instance
     OSError,
@@ -134,6 +143,22 @@ def read_voxels(path: Path, memory: Memory | None = None) -> StoredVoxels:
     if place < size:
         raise EOFError(f"it holds {max(0, place)} of {size} bytes of voxels")
     return StoredVoxels(header, pixdim, voxels.view(dtype))
+
+
+def label_header(header: nib.Nifti1Header, dtype: np.dtype) -> nib.Nifti1Header:
+    """The header of a label map on a volume's grid: sform, qform, their codes and the units as they stand.
+
+    Its texts are not taken over: converters write into them what they know, some the patient's name.
+    """
+    own = header.copy()
+    own.set_data_dtype(dtype)
+    own.set_slope_inter(1, 0)
+    own["cal_min"] = own["cal_max"] = 0
+    for name in ("db_name", "aux_file", "intent_name"):
+        if name in own:  # NIfTI-2 lacks the first
+            own[name] = b""
+    own["descrip"] = b"liverseg"
+    return own
 
 
 def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarray]) -> None:

@@ -42,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dicom", action=argparse.BooleanOptionalAction, help="for DICOM a DICOM SEG and SR as well (default: yes)"
     )
     parser.add_argument(
+        "--keep-identifiers",
+        action="store_true",
+        default=None,
+        help="keep what DICOM headers say of patient, study and series (default: UIDs alone)",
+    )
+    parser.add_argument(
         "--preview", action=argparse.BooleanOptionalAction, help="a picture for each case (default: yes)"
     )
     parser.add_argument("--report", action="store_true", default=None, help="a page with a viewer for each case")
@@ -73,6 +79,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         min_confidence=args.min_confidence,
         series=args.series,
         dicom=args.dicom,
+        keep_identifiers=args.keep_identifiers,
         preview=args.preview,
         report=args.report,
         statistics=args.statistics,
