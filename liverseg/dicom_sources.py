@@ -14,10 +14,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 
-from liverseg.dicom import DicomSeries, find_series, read_series
+from liverseg.dicom import MAX_FILES, DicomSeries, find_series, read_series
 from liverseg.dicom_validation import without_validation
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.files import is_dir
+from liverseg.spacing import check_spacing
 from liverseg.volumes import Volume
 
 __all__ = ["choose_series", "read_dicom_volume"]
@@ -52,7 +53,7 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, keep_ide
     if not is_dir(folder):
         raise UnreadableError(f"{folder}: no such folder; give the one that holds a study's DICOM files")
     unreadable: dict[Path, LiversegError] = {}
-    found = _joined([one for inner in _folders(folder) for one in find_series(inner, unreadable)])
+    found = _joined([one for inner in list(_folders(folder)) for one in find_series(inner, unreadable)])
     if unreadable and (series is None or not found):
         raise next(iter(unreadable.values()))  # it may be of any series
     if not found:
@@ -93,14 +94,20 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, keep_ide
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """A folder and those below it, each sorted, hidden ones and links left out."""
+    """A folder and those below it, each sorted, hidden ones and links left out; too many files are refused."""
+    count = 0
 
     def refuse(error: OSError) -> None:
         reason = error.strerror or error
         raise UnreadableError(f"{error.filename}: cannot be looked at ({reason}); check its permissions") from error
 
-    for name, below, _ in os.walk(root, onerror=refuse):
+    for name, below, files in os.walk(root, onerror=refuse):
         below[:] = sorted(one for one in below if not one.startswith("."))
+        count += 1 + sum(not one.startswith(".") for one in files)
+        if count > MAX_FILES:
+            raise UnreadableError(
+                f"{root}: more than {MAX_FILES} files and folders in it; give the folder of one study"
+            )
         yield Path(name)
 
 
@@ -220,6 +227,7 @@ def read_dicom_volume(series: DicomSeries) -> Volume:
         LiversegError: as `read_series`.
     """
     array, affine = read_series(series)
+    check_spacing(series.folder, affine)
     header = nib.Nifti1Header()
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape)

@@ -19,6 +19,7 @@ from liverseg.boxes import Box
 from liverseg.errors import GeometryError, NotCTError, UnreadableError, one_line
 from liverseg.files import is_file
 from liverseg.nifti import READ_ERRORS, Memory, label_header, read_header, read_voxels, write_planes
+from liverseg.spacing import check_spacing
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -211,6 +212,7 @@ def _checked_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
         raise GeometryError(f"{path}: its quaternion is no rotation ({error}); export it again") from error
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise GeometryError(f"{path}: its affine is singular or not finite; the header must place voxels in mm")
+    check_spacing(path, affine)
     return affine
 
 

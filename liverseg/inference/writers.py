@@ -92,7 +92,7 @@ def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
         there = json.loads((folder / RECORD).read_text(encoding="utf-8"))["input"]
         other, series = str(there["path"]), (there.get("series") or {}).get("uid")
         same_place, same_content = other == source["path"], there["sha256"] == source["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return  # nothing there, or no record of ours
     if same_place and not same_content and series != (source.get("series") or {}).get("uid"):
         raise ConflictError(
