@@ -17,13 +17,19 @@ from liverseg.dicom_slices import Slice, read_slice, slice_reader
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.files import is_dir, visible_files
 
-__all__ = ["DicomSeries", "find_series", "read_series"]
+__all__ = ["MAX_FILES", "DicomSeries", "find_series", "read_series"]
 
 _TILT_DEGREES = 0.1
 _SIDEWAYS_MM = 0.1
 """How far slices may lie beside the line along their normal: below a pixel, above the tags' rounding."""
 _UNEVEN = 0.1
 """How far a slice may lie from its place on an even grid, in slice spacings; tags rounded to 0.1 mm still pass."""
+MAX_FILES = 20_000
+"""As many files as a folder, or those below a study's, may hold, as for a zip: each is opened to see what it is."""
+MAX_SIDE = 8192
+"""Rows and columns of a slice: four times those of the finest scanners, 2048."""
+MAX_BYTES = 8 << 30
+"""What the voxels of a series may be in 16 bits, as for a NIfTI file."""
 _SAME = 1e-3
 """How far positions and pixel sizes, in mm, and the parts of unit vectors may differ and still be the same."""
 
@@ -88,6 +94,9 @@ def read_series(source: str | os.PathLike | DicomSeries, modality: str | None = 
     for one in slices:
         _check_alike(one, slices[0])
     slices = _sorted(slices)
+    size = 2 * slices[0].size[0] * slices[0].size[1] * len(slices)
+    if size > MAX_BYTES:
+        raise UnreadableError(f"{folder}: {size} bytes of voxels, {MAX_BYTES} are allowed; give a part of the series")
     affine = _affine(folder, slices)  # first, so that a series is refused before its pixels are read
     return _voxels(slices), affine
 
@@ -96,7 +105,10 @@ def _files(folder: str | os.PathLike) -> tuple[Path, tuple[Path, ...]]:
     folder = Path(folder)
     if not is_dir(folder):
         raise UnreadableError(f"{folder}: no such folder; give the one that holds a series' DICOM files")
-    return folder, visible_files(folder)
+    files = visible_files(folder)
+    if len(files) > MAX_FILES:
+        raise UnreadableError(f"{folder}: {len(files)} files, {MAX_FILES} are allowed; give the folder of one study")
+    return folder, files
 
 
 def _grouped(files: Iterable[Path], unreadable: dict[Path, LiversegError] | None = None) -> list[list[Slice]]:
@@ -124,7 +136,8 @@ def _only(folder: Path, found: list[list[Slice]], modality: str | None) -> list[
         modalities = ", ".join(sorted({slices[0].modality or "not given" for slices in found}))
         raise NotCTError(f"{folder}: modality {modalities}; {modality} is needed")
     if len(fitting) > 1:
-        names = ", ".join(f"{slices[0].description or 'no description'} ({len(slices)} slices)" for slices in fitting)
+        # by file, not by description, which is free text: names may stand in it
+        names = ", ".join(f"{slices[0].path.name} and its like ({len(slices)} slices)" for slices in fitting)
         raise UnreadableError(
             f"{folder}: {len(fitting)} series, {names}; keep the one to be read in a folder of its own"
         )
@@ -145,6 +158,10 @@ def _check_alike(one: Slice, first: Slice) -> None:
     """Refuse a slice that is no single grey slice, lacks a tag of geometry, or differs from the series' first."""
     if one.channels != 1 or any(length != 1 for length in one.size[2:]):
         raise GeometryError(f"{one.path}: several frames or colours in one file; export it as one grey slice a file")
+    if max(one.size[:2]) > MAX_SIDE:
+        raise UnreadableError(
+            f"{one.path}: {one.size[0]} columns and {one.size[1]} rows, {MAX_SIDE} are allowed; is it a CT slice?"
+        )
     axes = one.orientation.reshape(2, 3)
     for usable, name in (
         (not np.isnan(one.position).any(), "image position (0020,0032)"),

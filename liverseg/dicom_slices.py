@@ -5,6 +5,7 @@ DICOM's frame is LPS+, in mm.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,14 @@ __all__ = ["Slice", "read_slice", "slice_reader"]
 
 _UID, _MODALITY, _DESCRIPTION, _INSTANCE = "0020|000e", "0008|0060", "0008|103e", "0008|0018"
 _POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"
-_THICKNESS, _TILT = "0018|0050", "0018|1120"
+_THICKNESS, _TILT, _BITS = "0018|0050", "0018|1120", "0028|0100"
 
+_START, _LONGEST_START = 4096, 1 << 20
+"""Bytes in which a file says what it is and how it is packed: as many are read, and as many at most. 400 are usual."""
+_LONG = (b"OB", b"OW", b"UN", b"UT", b"SQ")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_UNPACKED = (None, b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008.1.2.2")
+"""Transfer syntaxes of pixels that stand in the file as they are; the first is that of files that name none."""
 _CLASS_IS = b"\2\0\2\0UI\x1a\0"
 _IMAGE_CLASSES = (_CLASS_IS + b"1.2.840.10008.5.1.4.1.1.2\0", _CLASS_IS + b"1.2.840.10008.5.1.4.1.1.7\0")
 """CT image or secondary capture by (0002,0002): unreadable ones are damaged. Others, DICOMDIRs too, refer to slices."""
@@ -43,21 +50,28 @@ class Slice:
 
 
 def read_slice(path: Path) -> Slice | None:
-    """A file's tags, or None for what is no DICOM image."""
-    reader = slice_reader(path)
+    """A file's tags, or None for what is no DICOM image.
+
+    One whose tags are deflated as a whole is not read: it would be inflated in memory, to whatever size.
+
+    Raises:
+        UnreadableError: if it calls itself a CT slice and cannot be read, or lacks pixels.
+    """
+    start, packed_as, ends = _first_bytes(path)
+    calls_itself_slice = start[128:132] == b"DICM" and any(name in start for name in _IMAGE_CLASSES)
+    if not ends or _DEFLATED in start:
+        if calls_itself_slice:
+            raise UnreadableError(f"{path}: a DICOM slice whose tags are deflated, or endless; export it uncompressed")
+        return None
+    reader, cut = slice_reader(path), f"{path}: a DICOM slice that cannot be read; is it truncated? copy it again"
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        try:
-            with path.open("rb") as file:
-                start = file.read(1024)
-        except OSError as no_file:
-            raise UnreadableError(f"{path}: cannot be read ({no_file.strerror or no_file})") from no_file
-        if start[128:132] == b"DICM" and any(name in start for name in _IMAGE_CLASSES):
-            raise UnreadableError(
-                f"{path}: a DICOM slice that cannot be read; is it truncated? copy it again"
-            ) from error
+        if calls_itself_slice:
+            raise UnreadableError(cut) from error
         return None
+    if packed_as in _UNPACKED and _is_short(reader, path):
+        raise UnreadableError(cut)
     return Slice(
         path=path,
         uid=_text(reader, _UID),
@@ -72,6 +86,43 @@ def read_slice(path: Path) -> Slice | None:
         thickness=float(_numbers(reader, _THICKNESS, 1)[0]),
         tilt=float(_numbers(reader, _TILT, 1)[0]),
     )
+
+
+def _first_bytes(path: Path) -> tuple[bytes, bytes | None, bool]:
+    """A file's first bytes, what it says of how it is packed, and whether what it says of itself ends within them."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(_START)
+            packed_as, ends = _file_tags(start)
+            if not ends:
+                start += file.read(_LONGEST_START)
+                packed_as, ends = _file_tags(start)
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return start, packed_as, ends or len(start) < _LONGEST_START
+
+
+def _file_tags(start: bytes) -> tuple[bytes | None, bool]:
+    """Transfer syntax by the tags about the file, group 2, and whether they end within its first bytes."""
+    if start[128:132] != b"DICM":
+        return None, True
+    place, packed_as = 132, None
+    while place + 12 <= len(start):
+        if start[place : place + 2] != b"\2\0":
+            return packed_as, True
+        long = start[place + 4 : place + 6] in _LONG
+        begin = place + (12 if long else 8)
+        end = begin + int.from_bytes(start[place + 8 : begin] if long else start[place + 6 : begin], "little")
+        if start[place + 2 : place + 4] == b"\x10\0":
+            packed_as = start[begin:end].rstrip(b"\0 ")
+        place = end
+    return packed_as, False
+
+
+def _is_short(reader: sitk.ImageFileReader, path: Path) -> bool:
+    """Whether a file is smaller than the pixels it tells of; GDCM gives what was in memory for those not there."""
+    bits = _numbers(reader, _BITS, 1)[0]
+    return math.prod(reader.GetSize()) * (8 if np.isnan(bits) else bits) / 8 > path.stat().st_size
 
 
 def slice_reader(path: Path) -> sitk.ImageFileReader:

@@ -14,10 +14,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 
-from liverseg.dicom import DicomSeries, find_series, read_series
+from liverseg.dicom import MAX_FILES, DicomSeries, find_series, read_series
 from liverseg.dicom_validation import without_validation
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.files import is_dir
+from liverseg.spacing import check_spacing
 from liverseg.volumes import Volume
 
 __all__ = ["choose_series", "read_dicom_volume"]
@@ -31,7 +32,12 @@ _LISTED = 10
 _LOCALISER = "is a localiser"
 
 
-def choose_series(folder: str | os.PathLike, series: str | None = None, study: str | None = None) -> DicomSeries:
+def choose_series(
+    folder: str | os.PathLike,
+    series: str | None = None,
+    study: str | None = None,
+    keep_identifiers: bool = False,
+) -> DicomSeries:
     """The axial CT series of a study: the one named, else the one with most slices.
 
     Looks into the folder and those below it, hidden ones left out. Localisers and series that are not axial are passed
@@ -42,6 +48,8 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, study: s
         series: a SeriesInstanceUID, a SeriesDescription (upper or lower case) or the end of a SeriesInstanceUID; the
             first of the three that fits any series counts.
         study: StudyInstanceUID, where the folder holds the files of several; by default there is to be one.
+        keep_identifiers: errors may tell descriptions of series, free text in which names may stand; else they tell
+            UIDs and folders alone.
 
     Raises:
         LiversegError: if there is no such series, more than one that fits, or a slice cannot be read: with a series
@@ -51,7 +59,7 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, study: s
     if not is_dir(folder):
         raise UnreadableError(f"{folder}: no such folder; give the one that holds a study's DICOM files")
     unreadable: dict[Path, LiversegError] = {}
-    found = _joined([one for inner in _folders(folder) for one in find_series(inner, unreadable)])
+    found = _joined([one for inner in list(_folders(folder)) for one in find_series(inner, unreadable)])
     if unreadable and (series is None or not found):
         raise next(iter(unreadable.values()))  # it may be of any series
     if not found:
@@ -64,12 +72,12 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, study: s
     if study is not None:
         scans = [one for one, own in zip(scans, tags, strict=True) if str(own.get("StudyInstanceUID")) == study]
         if not scans:
-            raise LiversegError(f"{folder}: no CT series of study {study} in it")
+            raise UnreadableError(f"{folder}: no CT series of study {study} in it")
         tags = [_tags(one) for one in scans]
     faults = [_fault(own) for own in tags]
     usable = [one for one, fault in zip(scans, faults, strict=True) if not fault]
     if series is not None:
-        named = _named(folder, series, scans, usable)
+        named = _named(folder, series, scans, usable, keep_identifiers)
         beside = [error for path, error in unreadable.items() if path.parent in {file.parent for file in named.files}]
         if beside:
             raise beside[0]
@@ -77,39 +85,49 @@ def choose_series(folder: str | os.PathLike, series: str | None = None, study: s
     studies = {(str(own.get("PatientID")), str(own.get("StudyInstanceUID"))) for own in tags}
     if len(studies) > 1:
         raise UnreadableError(
-            f"{folder}: {len(studies)} studies in it, {_list(scans)}; give the folder of one, or name a series with "
-            "--series"
+            f"{folder}: {len(studies)} studies in it, {_list(scans, keep_identifiers)}; give the folder of one, or "
+            "name a series with --series"
         )
     if not usable:
-        told = ", ".join(f"{_told(one)} {fault}" for one, fault in zip(scans[:_LISTED], faults, strict=False))
+        told = ", ".join(
+            f"{_told(one, keep_identifiers)} {fault}" for one, fault in zip(scans[:_LISTED], faults, strict=False)
+        )
         kind = NotCTError if all(fault == _LOCALISER for fault in faults) else GeometryError
         raise kind(f"{folder}: no axial CT series; {told}; give the folder of the axial slices")
     most = max(len(one.files) for one in usable)
     longest = [one for one in usable if len(one.files) == most]
     if len(longest) > 1:
         raise UnreadableError(
-            f"{folder}: {len(longest)} series of most slices, {_list(longest)}; name one with --series, or give its "
-            "folder"
+            f"{folder}: {len(longest)} series of most slices, {_list(longest, keep_identifiers)}; name one with "
+            "--series, or give its folder"
         )
     return longest[0]
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """A folder and those below it, each sorted, hidden ones and links left out."""
+    """A folder and those below it, each sorted, hidden ones and links left out; too many files are refused."""
+    count = 0
 
     def refuse(error: OSError) -> None:
         reason = error.strerror or error
         raise UnreadableError(f"{error.filename}: cannot be looked at ({reason}); check its permissions") from error
 
-    for name, below, _ in os.walk(root, onerror=refuse):
+    for name, below, files in os.walk(root, onerror=refuse):
         below[:] = sorted(one for one in below if not one.startswith("."))
+        count += 1 + sum(not one.startswith(".") for one in files)
+        if count > MAX_FILES:
+            raise UnreadableError(
+                f"{root}: more than {MAX_FILES} files and folders in it; give the folder of one study"
+            )
         yield Path(name)
 
 
-def _named(folder: Path, series: str, scans: Sequence[DicomSeries], usable: Sequence[DicomSeries]) -> DicomSeries:
+def _named(
+    folder: Path, series: str, scans: Sequence[DicomSeries], usable: Sequence[DicomSeries], keep_identifiers: bool
+) -> DicomSeries:
     asked = " ".join(series.split())
     if not asked:
-        raise UnreadableError(f"{folder}: an empty name of a series; there are {_list(scans)}")
+        raise UnreadableError(f"{folder}: an empty name of a series; there are {_list(scans, keep_identifiers)}")
     for fitting in (
         [one for one in scans if one.uid == asked],
         [one for one in scans if one.description.casefold() == asked.casefold()],
@@ -119,24 +137,32 @@ def _named(folder: Path, series: str, scans: Sequence[DicomSeries], usable: Sequ
         meant = [one for one in fitting if one in usable] or fitting
         if len(meant) > 1:
             raise UnreadableError(
-                f"{folder}: {len(meant)} series fit {asked}, {_list(meant)}; give its whole UID, or its folder"
+                f"{folder}: {len(meant)} series fit {asked}, {_list(meant, keep_identifiers)}; give its whole UID, or "
+                "its folder"
             )
         if meant:
             fault = _fault(_tags(meant[0]))
             if fault:
                 kind = NotCTError if fault == _LOCALISER else GeometryError
-                raise kind(f"{folder}: {_told(meant[0])} {fault}; name an axial series of {_list(usable)}")
+                told = f"{_told(meant[0], keep_identifiers)} {fault}"
+                raise kind(f"{folder}: {told}; name an axial series of {_list(usable, keep_identifiers)}")
             return meant[0]
-    raise UnreadableError(f"{folder}: --series {asked}: no such CT series; there are {_list(scans)}")
+    listed = _list(scans, keep_identifiers)
+    raise UnreadableError(f"{folder}: --series {asked}: no such CT series; there are {listed}")
 
 
-def _list(series: Sequence[DicomSeries]) -> str:
-    told = ", ".join(map(_told, series[:_LISTED])) or "none"
-    return told if len(series) <= _LISTED else f"{told} and {len(series) - _LISTED} more"
+def _list(series: Sequence[DicomSeries], keep_identifiers: bool) -> str:
+    told = ", ".join(_told(one, keep_identifiers) for one in series[:_LISTED]) or "none"
+    if len(series) > _LISTED:
+        told += f" and {len(series) - _LISTED} more"
+    withheld = not keep_identifiers and any(one.description for one in series)
+    return f"{told}, described with --keep-identifiers" if withheld else told
 
 
-def _told(one: DicomSeries) -> str:
+def _told(one: DicomSeries, keep_identifiers: bool) -> str:
     slices = f"{len(one.files)} slice{'s' if len(one.files) > 1 else ''}"
+    if not keep_identifiers:
+        return f"{one.uid or 'no UID'} ({slices}, in {one.folder.name})"
     return f"{one.description or 'no description'} ({slices}, {one.uid or 'no UID'}, in {one.folder.name})"
 
 
@@ -212,6 +238,7 @@ def read_dicom_volume(series: DicomSeries) -> Volume:
         LiversegError: as `read_series`.
     """
     array, affine = read_series(series)
+    check_spacing(series.folder, affine)
     header = nib.Nifti1Header()
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape)

@@ -2,6 +2,9 @@
 
 ISA-L decompresses two to three times as fast as zlib. Reading to the end finds what stopping at the last voxel misses:
 a damaged end of the gzip stream, where its check sum stands.
+
+What a header claims is not trusted: no memory is asked for that the file cannot fill, and a file that is far larger
+than it says, or packed as no CT is, is refused. The limits are the constants below; a program may set others.
 """
 
 from __future__ import annotations
@@ -21,7 +24,22 @@ import nibabel as nib
 import numpy as np
 from isal import igzip, igzip_lib, isal_zlib
 
-__all__ = ["READ_ERRORS", "Memory", "StoredVoxels", "pieces", "read_header", "read_voxels", "write_planes"]
+from liverseg.errors import UnreadableError
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_RATIO",
+    "MAX_SURPLUS",
+    "READ_ERRORS",
+    "SMALL_BYTES",
+    "Memory",
+    "StoredVoxels",
+    "label_header",
+    "pieces",
+    "read_header",
+    "read_voxels",
+    "write_planes",
+]
 
 READ_ERRORS: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal's stub has IsalError an instance
     OSError,
@@ -34,10 +52,21 @@ READ_ERRORS: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal
 )
 """What `read_voxels` raises where a file is damaged, foreign or cannot be had."""
 
+MAX_BYTES = 8 << 30
+"""As much as the voxels of a file may be, as stored: 16 000 slices of 512×512 pixels of 16 bits, as for a zip."""
+MAX_RATIO = 100
+"""How many times its packed size a file's voxels may be. A CT packs to a half or a third, a padded one to a tenth."""
+SMALL_BYTES = 2 << 30
+"""Voxels of no more than this may have any ratio: a mask packs to a thousandth. LiTS has 987 slices at most, which are
+1.93 GiB where a mask of them is kept in 64 bits."""
+MAX_SURPLUS = 64 << 20
+"""What may follow the voxels: padding, which some programs leave. All of it is read, for the check sum behind it."""
+
 _PIECE = 1 << 16  # bytes read at a time ...
 _MOST = 1 << 18  # ... and decompressed at a time, few enough to stay in the processor's cache
 _LONGEST_HEADER = 540  # NIfTI-2
 _COMPRESSION = 1  # of ISA-L's 0 to 3: label maps are nearly all zeros, which the quickest packs as well
+_DEFLATE_RATIO = 1032  # gzip packs 258 bytes into 2 bits at best: what is claimed beyond that cannot be there
 _GZIP = 31  # zlib's and ISA-L's word for a gzip stream with the largest window
 
 _silent = logging.getLogger(f"{__name__}.silent")
@@ -116,6 +145,7 @@ def read_voxels(path: Path, memory: Memory | None = None) -> StoredVoxels:
         memory: to read into; new memory by default.
 
     Raises:
+        UnreadableError: if it goes beyond one of the limits.
         EOFError: if the gzip stream or the voxels end early.
         Others of `READ_ERRORS`: if it cannot be read, is damaged, its check sum included, or is no NIfTI of numbers.
     """
@@ -124,16 +154,59 @@ def read_voxels(path: Path, memory: Memory | None = None) -> StoredVoxels:
     header, pixdim = _header(ahead)
     dtype = header.get_data_dtype()
     size = max(0, math.prod(int(n) for n in header.get_data_shape()) * dtype.itemsize)
-    voxels = memory(size) if memory else np.empty(size, np.uint8)
     place = -int(header.get_data_offset())  # of the next piece among the voxels
+    _check_claim(path, -place, size)
+    voxels = memory(size) if memory else np.empty(size, np.uint8)
     for piece in itertools.chain([ahead], source):
-        part = memoryview(piece)[max(0, -place) :][: max(0, size - place)]
         begin = max(0, place)
+        part = memoryview(piece)[max(0, -place) :][: max(0, size - begin)]
         voxels[begin : begin + len(part)] = part
         place += len(piece)
+        if place > size + MAX_SURPLUS:
+            raise UnreadableError(
+                f"{path}: goes on for more than {MAX_SURPLUS >> 20} MiB after the {size} bytes of voxels its header "
+                "tells of; is it a NIfTI file? export it again"
+            )
     if place < size:
         raise EOFError(f"it holds {max(0, place)} of {size} bytes of voxels")
     return StoredVoxels(header, pixdim, voxels.view(dtype))
+
+
+def _check_claim(path: Path, offset: int, size: int) -> None:
+    """Refuse voxels that are too many, or that a file of its size cannot hold, before there is memory for them."""
+    stored = path.stat().st_size
+    packed = path.name.lower().endswith(".gz")
+    if offset < 0:
+        raise ValueError(f"its voxels begin {-offset} bytes before the file")
+    if size > MAX_BYTES:
+        raise UnreadableError(
+            f"{path}: its header tells of {size} bytes of voxels, {MAX_BYTES} are allowed; crop it, or store it in 16 "
+            "bits if it is a CT"
+        )
+    if offset + size > (_DEFLATE_RATIO * stored if packed else stored):
+        held = f"at most {_DEFLATE_RATIO * stored}" if packed else max(0, stored - offset)
+        raise EOFError(f"it holds {held} of {size} bytes of voxels")
+    if packed and size > max(SMALL_BYTES, MAX_RATIO * stored):
+        raise UnreadableError(
+            f"{path}: its header tells of {size} bytes of voxels, more than {MAX_RATIO} times its packed size, as no "
+            "CT has; if it is a mask, store it in 8 bits"
+        )
+
+
+def label_header(header: nib.Nifti1Header, dtype: np.dtype) -> nib.Nifti1Header:
+    """The header of a label map on a volume's grid: sform, qform, their codes and the units as they stand.
+
+    Its texts are not taken over: converters write into them what they know, some the patient's name.
+    """
+    own = header.copy()
+    own.set_data_dtype(dtype)
+    own.set_slope_inter(1, 0)
+    own["cal_min"] = own["cal_max"] = 0
+    for name in ("db_name", "aux_file", "intent_name"):
+        if name in own:  # NIfTI-2 lacks the first
+            own[name] = b""
+    own["descrip"] = b"liverseg"
+    return own
 
 
 def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarray]) -> None:

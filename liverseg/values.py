@@ -100,6 +100,7 @@ _RULES = {
     "hu_window": _Rule(_window, "two numbers, the lower first, in HU"),
     "learning_rate": _number(0),
     "initialisation": _word(*INITIALISATIONS),
+    "keep_identifiers": _YES_OR_NO,
     "lesion_free": _number(highest=1),
     "liver_crop": _whole(1, or_none=True),
     "min_confidence": _number(highest=1),

@@ -18,7 +18,8 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from liverseg.boxes import Box
 from liverseg.errors import GeometryError, NotCTError, UnreadableError, one_line
 from liverseg.files import is_file
-from liverseg.nifti import READ_ERRORS, Memory, read_header, read_voxels, write_planes
+from liverseg.nifti import READ_ERRORS, Memory, label_header, read_header, read_voxels, write_planes
+from liverseg.spacing import check_spacing
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -211,6 +212,7 @@ def _checked_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
         raise GeometryError(f"{path}: its quaternion is no rotation ({error}); export it again") from error
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-9:
         raise GeometryError(f"{path}: its affine is singular or not finite; the header must place voxels in mm")
+    check_spacing(path, affine)
     return affine
 
 
@@ -264,7 +266,9 @@ def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) ->
     """
     if array.shape != reference.array.shape:
         raise ValueError(f"label map of shape {array.shape} for a volume of shape {reference.array.shape}")
-    write_planes(Path(path), _label_header(reference, array.dtype), (array[:, :, k] for k in range(array.shape[2])))
+    write_planes(
+        Path(path), label_header(reference.header, array.dtype), (array[:, :, k] for k in range(array.shape[2]))
+    )
 
 
 def write_box_like(path: str | os.PathLike, inside: np.ndarray, box: Box, reference: Volume) -> None:
@@ -286,14 +290,4 @@ def write_box_like(path: str | os.PathLike, inside: np.ndarray, box: Box, refere
                 plane[first, second] = own[:, :, k - third.start]
             yield plane
 
-    write_planes(Path(path), _label_header(reference, inside.dtype), planes())
-
-
-def _label_header(reference: Volume, dtype: np.dtype) -> nib.Nifti1Header:
-    # no affine is set, so that the header's own sform, qform and their codes stand as they were
-    header = reference.header.copy()
-    header.set_data_dtype(dtype)
-    header.set_slope_inter(1, 0)
-    header["cal_min"] = header["cal_max"] = 0
-    header["descrip"] = b"liverseg"
-    return header
+    write_planes(Path(path), label_header(reference.header, inside.dtype), planes())

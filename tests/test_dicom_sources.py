@@ -71,8 +71,28 @@ def test_a_description_is_told_by_its_words(study):
 )
 def test_a_series_that_is_not_there(name, message, study):
     with pytest.raises(LiversegError, match=message) as told:
-        choose_series(study, name)
+        choose_series(study, name, keep_identifiers=True)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "venous",
+            r"no such CT series; there are 1\.2\.32 \(3 slices, in arterial\), 1\.2\.33 .*, described with --keep-",
+        ),
+        (
+            "Coronal",
+            r": 1\.2\.33 \(9 slices, in coronal\) leans 90 degrees from axial; name an axial series of 1\.2\.32 ",
+        ),
+        ("35", r": 1\.2\.35 \(1 slice, in scout\) is a localiser; name .*, described with --keep-identifiers$"),
+    ],
+)
+def test_descriptions_are_not_told_unless_asked_for(name, message, study):
+    with pytest.raises(LiversegError, match=message) as told:
+        choose_series(study, name)
+    assert not {"Arterial", "Portal"} & set(str(told.value).split())
 
 
 def test_an_unreadable_slice_of_another_series(study):
@@ -101,8 +121,10 @@ def test_slices_of_many_frames(tmp_path):
 def test_a_tie_asks(study):
     write_scan(study / "late", 4, "1.2.37", "portal venous")
     with pytest.raises(LiversegError, match=r"2 series of most slices, portal venous \(4 .*1\.2\.37.*; name one"):
+        choose_series(study, keep_identifiers=True)
+    with pytest.raises(LiversegError, match=r"2 series of most slices, 1\.2\.37 \(4 .*, described with --.*; name one"):
         choose_series(study)
-    with pytest.raises(LiversegError, match=r"2 series fit portal venous.*; give its whole UID"):
+    with pytest.raises(LiversegError, match=r"2 series fit portal venous, 1\.2\.37 .*; give its whole UID"):
         choose_series(study, "portal venous")
     assert choose_series(study, "37").uid == "1.2.37"
 
@@ -118,7 +140,7 @@ def test_studies_without_an_axial_ct(tmp_path):
     write_scan(tmp_path / "a", 2, "1.2.9", "a", orientation=CORONAL)
     write_scan(tmp_path / "b", 1, "1.2.8", "b", without="ImageOrientationPatient")
     with pytest.raises(LiversegError, match=r"no axial CT series; a \(.*\) leans 90 .*, b \(.*\) has no image orient"):
-        choose_series(tmp_path)
+        choose_series(tmp_path, keep_identifiers=True)
 
 
 @pytest.mark.parametrize(("degrees", "axial"), [(24, True), (-24, True), (26, False), (156, True)])

@@ -112,6 +112,19 @@ def test_big_endian_headers_and_nifti_2_are_written_back_as_they_came(tmp_path):
         np.testing.assert_array_equal(written.affine, image.affine)
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_texts_of_a_header_are_not_taken_over(kind, tmp_path):
+    image = kind(np.zeros((3, 4, 5), np.int16), np.eye(4))
+    for name in {"descrip", "db_name", "aux_file", "intent_name"} & set(image.header):
+        image.header[name] = b"Hartmann"
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Hartmann"))
+    nib.save(image, tmp_path / "ct.nii")
+    volume = read_volume(tmp_path / "ct.nii")
+    write_like(tmp_path / "labels.nii", np.zeros((3, 4, 5), np.uint8), volume)
+    assert (tmp_path / "ct.nii").read_bytes().count(b"Hartmann") >= 4
+    assert b"Hartmann" not in (tmp_path / "labels.nii").read_bytes()
+
+
 def test_scaling_of_the_header_is_applied(tmp_path):
     image = nib.Nifti1Image(np.full((3, 3, 3), 1100, np.uint16), np.eye(4))
     image.header.set_slope_inter(0.5, -1024)

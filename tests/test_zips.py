@@ -1,13 +1,15 @@
 """Zips that are unpacked for a while, or refused."""
 
 import stat
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
 
 from liverseg import zips
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError, UnreadableError
 from liverseg.zips import unpacked
 
 
@@ -63,6 +65,100 @@ def test_members_that_lead_elsewhere(name, message, tmp_path, temporary):
     with pytest.raises(LiversegError, match=rf"a\.zip: member .* {message}; pack plain files") as told, unpacked(path):
         pass
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a" * 256, "member a{80}... has too long or too deep a path"),
+        ("/".join("ab" for _ in range(33)), "has too long or too deep a path"),
+        ("/".join("a" * 100 for _ in range(12)), "has too long or too deep a path"),
+        ("ä" * 200, "has too long or too deep a path"),  # 400 bytes
+        ("a\nliverseg: done", r"member a\\nliverseg: done has control characters in its name"),
+        ("\x1b[2J", "has control characters in its name"),
+    ],
+)
+def test_names_no_export_has(name, message, tmp_path, temporary):
+    path = zipped(tmp_path / "a.zip", [("fine", b"1"), (name, b"2")])
+    with pytest.raises(UnreadableError, match=message) as told, unpacked(path):
+        pass
+    assert "\n" not in str(told.value)
+
+
+def test_a_name_ends_at_a_nul(tmp_path, temporary):
+    path = zipped(tmp_path / "a.zip", [("a.dcm_/../../b", b"1")])
+    path.write_bytes(path.read_bytes().replace(b"a.dcm_/", b"a.dcm\0/"))
+    with unpacked(path) as folder:
+        assert [file.name for file in folder.iterdir()] == ["a.dcm"]
+
+
+def test_names_that_differ_in_case_are_two_files(tmp_path, temporary):
+    with unpacked(zipped(tmp_path / "a.zip", [("a/IM1", b"one"), ("A/im1", b"other")])) as folder:
+        assert sorted(file.read_bytes() for file in folder.rglob("*") if file.is_file()) == [b"one", b"other"]
+
+
+def overlapping(path, members, size):
+    """A zip of Fifield's kind: each member begins with the header of the next as quoted text, all end in one kernel."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    body, content = packer.compress(bytes(size)) + packer.flush(), bytes(size)
+    heads = []
+    for number in reversed(range(members)):
+        name = b"%05d" % number
+        if heads:  # a stored block that holds the next header, then what the next member is
+            quoted = heads[-1][1]
+            body = b"\0" + struct.pack("<HH", len(quoted), len(quoted) ^ 0xFFFF) + quoted + body
+            content = quoted + content
+        fields = struct.pack("<HHHHHIIIHH", 20, 0, 8, 0, 33, zlib.crc32(content), len(body), len(content), 5, 0)
+        heads.append((fields, b"PK\3\4" + fields + name, len(body)))
+    kernel = heads[-1][1] + body
+    listed = b""
+    for number, (fields, head, packed) in enumerate(reversed(heads)):
+        place = len(kernel) - packed - len(head)
+        listed += b"PK\1\2" + struct.pack("<H", 20) + fields + bytes(10) + struct.pack("<I", place) + b"%05d" % number
+    end = struct.pack("<HHHHIIH", 0, 0, members, members, len(listed), len(kernel), 0)
+    path.write_bytes(kernel + listed + b"PK\5\6" + end)
+    return path
+
+
+def test_members_that_share_their_bytes_count_each_for_itself(tmp_path, temporary):
+    few = overlapping(tmp_path / "few.zip", 3, 1000)
+    assert few.stat().st_size < 400
+    try:
+        with unpacked(few) as folder:  # a sound zip, by older versions of Python
+            assert [len(file.read_bytes()) for file in sorted(folder.iterdir())] == [1070, 1035, 1000]
+    except UnreadableError as error:
+        assert "possible zip bomb" in str(error)  # newer versions refuse it themselves
+    bomb = overlapping(tmp_path / "bomb.zip", 400, 1 << 20)  # 400 MiB
+    assert bomb.stat().st_size < 60_000
+    with pytest.raises(UnreadableError, match=r"bomb\.zip: holds more than 8 GiB, or than 100 times"), unpacked(bomb):
+        pass
+
+
+def test_a_list_of_members_that_is_too_long_is_not_read(tmp_path, temporary):
+    path = tmp_path / "claimed.zip"  # a list of a gigabyte, in a file that is a hole
+    with path.open("wb") as file:
+        file.seek(1 << 30)
+        file.write(b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 9, 9, 1 << 30, 0, 0))
+    with pytest.raises(UnreadableError, match=r"1024 MiB of names, 8 are allowed; unpack it"), unpacked(path):
+        pass
+
+
+def test_many_folders(tmp_path, temporary, monkeypatch):
+    path = zipped(tmp_path / "a.zip", [("/".join(f"{number}" for _ in range(30)) + "/a", b"") for number in range(2)])
+    monkeypatch.setattr(zips, "MAX_FILES", 50)
+    with pytest.raises(UnreadableError, match="more than 50 folders in it"), unpacked(path):
+        pass
+
+
+def test_too_little_room_is_told_before_it_is_full(tmp_path, temporary, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("1", b"one")
+        archive.filelist[0].file_size = 1 << 60  # which the list of members then says
+    for limit in ("MAX_BYTES", "SMALL_BYTES"):
+        monkeypatch.setattr(zips, limit, 1 << 61)
+    match = r"cannot be unpacked into .* \(1099511627777 MiB are needed, \d+ are free\); is it full\? TMPDIR"
+    with pytest.raises(OutputError, match=match), unpacked(tmp_path / "a.zip"):
+        pass
 
 
 def test_links_are_refused(tmp_path, temporary):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -50,7 +51,7 @@ def ray_engine(job: Job, workers: int | None, cpus: float, gpus: float) -> tuple
     try:
         if not ray.is_initialized():
             try:
-                ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), logging_level="warning")
+                ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), logging_level=logging.WARNING)
             except ConnectionError:
                 if "RAY_ADDRESS" in os.environ:
                     raise
@@ -58,7 +59,7 @@ def ray_engine(job: Job, workers: int | None, cpus: float, gpus: float) -> tuple
                     address="local",
                     include_dashboard=False,
                     object_store_memory=_STORE_BYTES,
-                    logging_level="warning",
+                    logging_level=logging.WARNING,
                 )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise LiversegError(f"engine ray: no cluster ({one_line(error)}); check RAY_ADDRESS") from error

@@ -18,6 +18,7 @@ _KEYS = (
     "min_confidence",
     "series",
     "dicom",
+    "keep_identifiers",
     "preview",
     "report",
 )
@@ -47,6 +48,12 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", help="which DICOM series: UID or description (default: axial CT, most slices)")
     parser.add_argument(
         "--dicom", action=argparse.BooleanOptionalAction, help="for DICOM a DICOM SEG and SR as well (default: yes)"
+    )
+    parser.add_argument(
+        "--keep-identifiers",
+        action="store_true",
+        default=None,
+        help="keep what DICOM headers say of patient, study and series (default: UIDs alone)",
     )
     parser.add_argument(
         "--preview", action=argparse.BooleanOptionalAction, help="a picture for each case (default: yes)"

@@ -103,9 +103,9 @@ def read_picture(path: Path) -> np.ndarray:
         LiversegError: if it cannot be read or is coloured.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:  # others by that name may run programs: Ghostscript for one
             pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise LiversegError(f"{path}: cannot be read as PNG ({' '.join(str(error).split())}); save it again") from error
     if pixels.ndim == 3:
         grey = pixels[..., : 3 if pixels.shape[2] > 2 else 1]

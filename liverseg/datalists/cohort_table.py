@@ -36,6 +36,8 @@ Types = str | os.PathLike | Mapping[str, str | None]
 """The user's words for types: a mapping to ours, or to None, which leaves the row out; or a JSON or CSV file of one."""
 
 _TABLES = ("slices.csv", "slices.xlsx")
+_MAX_TABLE_BYTES = 64 << 20
+"""What an Excel table may hold unpacked: some 500 000 rows. It is in memory several times over while it is read."""
 _WHOLE = re.compile(r"([0-9]+)(\.0+)?$")
 
 
@@ -110,12 +112,21 @@ def _found(root: Path) -> Path:
     return root / (there[0] if there else _TABLES[0])
 
 
+def _check_size(path: Path) -> None:
+    """Refuse an Excel table that is a bomb; zipfile reads no more of a member than the size it states."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > _MAX_TABLE_BYTES:
+        raise LiversegError(f"{path}: holds {size >> 20} MiB, {_MAX_TABLE_BYTES >> 20} are allowed; save it as CSV")
+
+
 def _cells(path: Path) -> pd.DataFrame:
     """The table's known columns as text without white space around it; '' where a cell or a column is missing."""
     excel = path.suffix.lower() == ".xlsx"
     kind = "Excel table" if excel else "CSV"
     try:
         if excel:
+            _check_size(path)
             cells = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
         else:
             cells = read_csv(path, COLUMNS)
@@ -205,7 +216,7 @@ def _read_pairs(path: Path) -> list[tuple[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError as error:
         raise LiversegError(f"{path}: no such file; it maps words to {', '.join(LESION_TYPES)}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LiversegError(f"{path}: not a readable mapping of types ({' '.join(str(error).split())})") from error
     if not isinstance(content, dict):
         raise LiversegError(f'{path}: a JSON object is needed, as {{"haemangioma": "hemangioma", "other": null}}')

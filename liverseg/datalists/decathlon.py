@@ -75,7 +75,7 @@ def _read(root: Path, path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise LiversegError(f"{path}: no such file; is {root} the folder Task03_Liver itself?") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise LiversegError(f"{path}: not readable as JSON ({error}); unpack the task again") from error
     if not isinstance(content, dict):
         raise LiversegError(f"{path}: holds {shown(content)}; an object with training and test is needed")

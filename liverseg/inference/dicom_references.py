@@ -1,7 +1,8 @@
 """What DICOM results have in common: how they refer to their series and patient, name themselves and code a label.
 
 UIDs are hashes of what an object holds: of one series, one set of weights and one result comes one UID, so that an
-archive that is sent a result twice keeps it once. Date and time of writing are not part of it.
+archive that is sent a result twice keeps it once. Date and time of writing are not part of it. With the patient named
+and without are two objects, of two series: an archive that has both must not take one for the other.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "liverseg.invalid")
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 """Without these an image cannot be referred to."""
 _GEOMETRY = ("Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness")
-_OTHERS = ("Modality", "PositionReferenceIndicator", "LossyImageCompression")
+_OTHERS = ("Modality", "LossyImageCompression")
 _NEEDED = (
     "PatientID",
     "PatientName",
@@ -62,8 +63,9 @@ _NEEDED = (
     "StudyID",
     "AccessionNumber",
     "ReferringPhysicianName",
+    "PositionReferenceIndicator",
 )
-"""Of patient and study, those that may be empty but must be there."""
+"""Of patient, study and frame of reference, those that may be empty but must be there. The last is free text."""
 _OPTIONAL = (
     "IssuerOfPatientID",
     "PatientAge",
@@ -73,6 +75,12 @@ _OPTIONAL = (
     "DeidentificationMethodCodeSequence",
     "LongitudinalTemporalInformationModified",
 )
+_REMOVED = {
+    "PatientIdentityRemoved": "YES",
+    "DeidentificationMethod": "liverseg: patient and study attributes left empty, UIDs kept",  # 64 characters at most
+    "LongitudinalTemporalInformationModified": "REMOVED",
+}
+"""What an object says of itself that has none of them."""
 _DATE, _TIME = r"\d{8}", r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"
 _FORMS = {
     "PatientBirthDate": _DATE,
@@ -93,16 +101,22 @@ class SeriesReference:
     Attributes:
         slices: one data set a slice, in the order of the series: UIDs and geometry (LPS+ mm), patient and study empty.
         patient: patient and study, to be added to the new object when it is made: highdicom refuses, or prints, what is
-            odd in them.
+            odd in them. Empty but for a word on that, where identifiers are not kept.
+        identifiers_kept: patient and study are those of the slices.
     """
 
     slices: list[Dataset]
     patient: Dataset
+    identifiers_kept: bool
 
     @property
     def uid(self) -> str:
         """The series' own."""
         return str(self.slices[0].SeriesInstanceUID)
+
+    def about(self, weights_sha256: str) -> tuple[str, ...]:
+        """What UIDs of objects about the series follow from, whatever was found."""
+        return self.uid, weights_sha256, __version__, "kept" if self.identifiers_kept else "removed"
 
     def check_shape(self, volume: Volume) -> None:
         """Refuse a volume that is not of the series.
@@ -187,7 +201,7 @@ def in_series_order(volume: Volume, inside: np.ndarray, box: Box) -> tuple[np.nd
     return volume.from_axial(inside).transpose(2, 1, 0), (slices, rows, columns)
 
 
-def series_reference(series: DicomSeries, volume: Volume) -> SeriesReference:
+def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool = False) -> SeriesReference:
     """Read what a DICOM object about a series takes over from its slices.
 
     Orientation and pixel spacing are the first slice's and the slice spacing is the volume's, so that the rounding of
@@ -196,12 +210,14 @@ def series_reference(series: DicomSeries, volume: Volume) -> SeriesReference:
     Args:
         series: that the volume was read from.
         volume: (column, row, slice).
+        keep_identifiers: take over who the patient is and which study it was. Else they are not even read: what is left
+            are UIDs, without which nothing can refer to the slices, and geometry.
 
     Raises:
         LiversegError: if a slice cannot be read, has no UIDs to refer to it by, or is of another study than the first.
         ValueError: if volume and series do not match, or the slices are not axial.
     """
-    tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *_NEEDED, *_OPTIONAL]
+    tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *((*_NEEDED, *_OPTIONAL) if keep_identifiers else ())]
     headers: list[Dataset] = []
     with without_validation():  # it would log what it finds odd, a patient's birth date for one
         for path in series.files:
@@ -228,13 +244,13 @@ def series_reference(series: DicomSeries, volume: Volume) -> SeriesReference:
             header.ImageOrientationPatient = _decimal(first.ImageOrientationPatient)
             header.PixelSpacing = _decimal(first.PixelSpacing)
             header.SliceThickness, header.SpacingBetweenSlices = _decimal([thickness, volume.spacing[2]])
-        patient = _patient_and_study(first)
+        patient = _patient_and_study(first) if keep_identifiers else _nobody()
         for header in headers:
             for keyword in _NEEDED:
                 setattr(header, keyword, "")
             for keyword in _OPTIONAL:
                 header.pop(keyword, None)
-    reference = SeriesReference(headers, patient)
+    reference = SeriesReference(headers, patient, keep_identifiers)
     reference.check_shape(volume)
     return reference
 
@@ -251,6 +267,14 @@ def _number_or(value: Any, otherwise: float) -> float:
 def _decimal(values: Sequence[float]) -> list[DSfloat]:
     """Numbers in the 16 characters DICOM allows."""
     return [DSfloat(float(value), auto_format=True) for value in values]
+
+
+def _nobody() -> Dataset:
+    """Patient and study of which nothing is told, after the Basic Profile of DICOM PS3.15 E with UIDs retained."""
+    empty = Dataset()
+    for keyword, value in {**dict.fromkeys(_NEEDED, ""), **_REMOVED}.items():
+        setattr(empty, keyword, value)
+    return empty
 
 
 def _patient_and_study(header: Dataset) -> Dataset:

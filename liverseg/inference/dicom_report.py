@@ -89,7 +89,7 @@ def write_measurement_report(
     if list(table["id"]) != list(range(1, len(lesions.voxels) + 1)):
         raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
     series.check_shape(volume)
-    about = (series.uid, weights_sha256, __version__)
+    about = series.about(weights_sha256)
     total_ml = liver_ml(lesions, volume.voxel_ml)
     # the map's types are in the table, its outlines are the ids', and of the liver the report has the volume alone
     held = (map_sha256(lesions.ids_inside, lesions.box), table.to_json(), repr(tuple(labels)), f"{total_ml:.6f}")

@@ -49,8 +49,8 @@ def write_dicom_seg(
 
     The first segment is the liver with the lesions in it: an organ is whole, and segments of one SEG may overlap. Then
     follows one segment for each lesion type that is present, in the order of the label table. Slices without liver or
-    lesion have no frame. Patient and study are those of the CT, in UTF-8; dates, times and sexes that DICOM does not
-    know are left empty.
+    lesion have no frame. Patient and study are those of the reference, in UTF-8: empty, or those of the CT, of which
+    dates, times and sexes that DICOM does not know are left empty.
 
     Args:
         path: of the file, which appears whole; its folder must exist.
@@ -82,7 +82,7 @@ def write_dicom_seg(
     masks[:, rows, columns, 0] = found > 0
     for number, label in enumerate(present, start=1):
         masks[:, rows, columns, number] = found == label.index
-    about = (series.uid, weights_sha256, __version__)
+    about = series.about(weights_sha256)
     uid = derived_uid("SEG", *about, map_sha256(lesions.inside, lesions.box), repr(tuple(labels)))
     liver = next(label for label in labels if label.index == LIVER)
     seg = Segmentation(

@@ -44,6 +44,8 @@ class ReadCTd(MapTransform):
         series: which of a study's series is read: its UID, description or the end of its UID; by default the axial CT
             series with most slices. A case's own entry `series` goes before it.
         dicom_results: DICOM is to come out where it comes in.
+        keep_identifiers: what DICOM headers say of patient, study and series may be told, in results and in errors;
+            else nothing of them is but UIDs, geometry and modality.
 
     Raises:
         LiversegError: from `read_volume`, `choose_series` and `check_ct`.
@@ -54,11 +56,13 @@ class ReadCTd(MapTransform):
         keys: KeysCollection = "image",
         series: str | None = None,
         dicom_results: bool = True,
+        keep_identifiers: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.series = series
         self.dicom_results = dicom_results
+        self.keep_identifiers = keep_identifiers
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
@@ -81,14 +85,15 @@ class ReadCTd(MapTransform):
         from liverseg.inference.dicom_references import series_reference
 
         with unpacked(path) as folder, _told_of(path, folder):
-            series = choose_series(folder, named, study)
+            series = choose_series(folder, named, study, self.keep_identifiers)
             volume = replace(read_dicom_volume(series), path=path)
-            about = {"uid": series.uid, "description": series.description, "slices": len(series.files)}
+            description = series.description if self.keep_identifiers else None  # free text, where names may stand
+            about = {"uid": series.uid, "description": description, "slices": len(series.files)}
             facts = input_facts(path, series.files if path.is_dir() else [path], about)
             read: dict[str, Any] = {"volume": volume, "input": facts, "warnings": []}
             if self.dicom_results:
                 try:
-                    read["reference"] = series_reference(series, volume)
+                    read["reference"] = series_reference(series, volume, self.keep_identifiers)
                 except Exception as error:  # what is odd in a series' tags must not cost the case its labels
                     read["warnings"].append(f"no DICOM results: {cause_in_words(error)}")
         return read

@@ -216,7 +216,7 @@ def _read_text(path: Path) -> str:
 def _record_from(path: Path, text: str) -> WeightsRecord:
     try:
         return WeightsRecord.from_json(json.loads(text))
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise LiversegError(f"{path}: the record of the weights is not JSON; {_EXPORT_AGAIN}") from error
     except LiversegError as error:
         raise LiversegError(f"{path}: {error}; {_EXPORT_AGAIN}") from error

@@ -23,7 +23,8 @@ def input_facts(path: Path, files: Sequence[Path], series: Mapping[str, Any] | N
         path: what was given.
         files: what of it is the CT, in order. The SHA-256 is that of a single file's bytes; of several it is that of
             their SHA-256s, as hexadecimal text one after the other.
-        series: `uid`, `description` and number of `slices`, where it came as DICOM.
+        series: `uid`, `description` (None where identifiers are not kept) and number of `slices`, where it came as
+            DICOM.
 
     Returns:
         `path`, `sha256`, `bytes`, and where it was a folder `files`, their paths in it, and `listing_sha256`, of the

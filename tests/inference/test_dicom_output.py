@@ -67,12 +67,12 @@ def made_up(volume, lesions=True, liver=True, **settings):
     return find_lesions(SlabPrediction(labels, rows), volume.voxel_ml, **settings)
 
 
-def written(folder, tmp_path, **settings):
+def written(folder, tmp_path, keep_identifiers=False, **settings):
     series = choose_series(folder)
     volume = read_dicom_volume(series)
     lesions = made_up(volume, **settings)
     table = lesion_table(lesions, volume, LABELS)
-    reference = series_reference(series, volume)
+    reference = series_reference(series, volume, keep_identifiers)
     kept = write_dicom_seg(tmp_path / "seg.dcm", reference, volume, lesions, LABELS, WEIGHTS)
     write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table, LABELS, WEIGHTS)
     assert kept == (tmp_path / "seg.dcm").exists()
@@ -110,7 +110,7 @@ def test_segments_say_what_they_are(tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     assert (seg.SegmentationType, seg.SegmentsOverlap, seg.Modality) == ("BINARY", "YES", "SEG")
-    assert (seg.PatientID, seg.StudyInstanceUID, seg.FrameOfReferenceUID) == ("4711", "1.2.5", "1.2.6")
+    assert (seg.StudyInstanceUID, seg.FrameOfReferenceUID) == ("1.2.5", "1.2.6")
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.7"
     for number, label in enumerate(LABELS[1:5], start=1):
         one = seg.get_segment_description(number)
@@ -253,7 +253,7 @@ def test_odd_patients(changed, tmp_path, caplog, recwarn):
     folder = write_ct(tmp_path / "ct", **changed)
     caplog.clear()
     recwarn.clear()
-    written(folder, tmp_path)
+    written(folder, tmp_path, keep_identifiers=True)
     assert [record.message for record in caplog.records] == []
     assert [str(one.message) for one in recwarn] == []
     for name in ("seg.dcm", "sr.dcm"):
@@ -269,10 +269,49 @@ def test_odd_patients(changed, tmp_path, caplog, recwarn):
 
 def test_names_in_another_character_set(tmp_path):
     folder = write_ct(tmp_path / "ct", SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Ärla")
-    written(folder, tmp_path)
+    written(folder, tmp_path, keep_identifiers=True)
     for name in ("seg.dcm", "sr.dcm"):
         content = pydicom.dcmread(tmp_path / name)
         assert (content.SpecificCharacterSet, content.PatientName) == ("ISO_IR 192", "Müller^Ärla")
+
+
+NAMED = "PatientName PatientID OtherPatientIDs PatientMotherBirthName PatientAddress PatientComments ImageComments "
+NAMED += "IssuerOfPatientID ReferringPhysicianName PerformingPhysicianName OperatorsName InstitutionName StationName "
+NAMED += "AccessionNumber StudyID StudyDescription SeriesDescription ProtocolName PositionReferenceIndicator "
+NAMED += "DeidentificationMethod DeviceSerialNumber RequestingPhysician"
+NAMED = dict.fromkeys(NAMED.split(), "Hartmann")
+DATES = {"PatientBirthDate": "19610203", "StudyDate": "19870605", "StudyTime": "040404", "PatientAge": "061Y"}
+
+
+def test_by_default_nobody_is_named(tmp_path):
+    written(write_ct(tmp_path / "ct", **NAMED, **DATES, PatientIdentityRemoved="NO"), tmp_path)
+    for name in ("seg.dcm", "sr.dcm"):
+        content = (tmp_path / name).read_bytes()
+        assert [text for text in ("Hartmann", *DATES.values()) if text.encode() in content] == []
+        made = pydicom.dcmread(tmp_path / name)
+        for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
+            assert made[keyword].value in ("", None)  # which must be there
+        for keyword in ("StudyID", "AccessionNumber", "ReferringPhysicianName"):
+            assert made[keyword].value in ("", None)
+        assert (made.PatientIdentityRemoved, made.LongitudinalTemporalInformationModified) == ("YES", "REMOVED")
+        assert "UIDs kept" in made.DeidentificationMethod and len(made.DeidentificationMethod) <= 64
+        assert made.StudyInstanceUID == "1.2.5"
+
+
+def test_identifiers_are_kept_where_asked_for_in_other_objects_of_another_series(tmp_path):
+    folder = write_ct(tmp_path / "ct", PatientIdentityRemoved="NO", IssuerOfPatientID="H")
+    found = []
+    for keep in (True, False):
+        (tmp_path / str(keep)).mkdir()
+        written(folder, tmp_path / str(keep), keep_identifiers=keep)
+        found.append([pydicom.dcmread(tmp_path / str(keep) / name) for name in ("seg.dcm", "sr.dcm")])
+    for kept, removed in zip(*found, strict=True):
+        assert {keyword: str(kept[keyword].value) for keyword in PATIENT} == PATIENT
+        assert (kept.PatientIdentityRemoved, kept.IssuerOfPatientID) == ("NO", "H")
+        assert "DeidentificationMethod" not in kept
+        assert kept.SOPInstanceUID != removed.SOPInstanceUID
+        assert kept.SeriesInstanceUID != removed.SeriesInstanceUID
+        assert kept.StudyInstanceUID == removed.StudyInstanceUID
 
 
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID"])
@@ -328,7 +367,7 @@ def test_the_box_does_not_matter(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy of dicom3tools is not here")
-@pytest.mark.parametrize("settings", [{}, {"lesions": False}])
+@pytest.mark.parametrize("settings", [{}, {"lesions": False}, {"keep_identifiers": True}])
 def test_the_standard_is_kept(settings, tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path, **settings)
     for name in ("seg.dcm", "sr.dcm"):

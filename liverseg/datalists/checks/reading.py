@@ -78,6 +78,8 @@ def read_whole(path: Path, memory: Memory | None = None) -> ReadFile:
         stored = read_voxels(path, memory)
         grid = _grid(stored.header, stored.pixdim)
         array = stored.scaled().reshape(grid.shape, order="F")
+    except LiversegError as error:
+        raise Defect("unreadable", str(error).removeprefix(f"{path}: ")) from error
     except EOFError as error:
         raise Defect("truncated", f"{error}; copy or export it again") from error
     except igzip_lib.IsalError as error:  # type: ignore[misc]  # its stub says instance where it is a class
