@@ -53,8 +53,8 @@ def join_processes(device: torch.device | str, wait_minutes: float) -> torch.dev
     missing = [name for name in _OF_TORCHRUN if name not in os.environ]
     if missing:
         raise UsageError(
-            f"{_OVERLAY} is for processes that torchrun starts (no {missing[0]} in the environment): begin with "
-            "torchrun --standalone --nproc_per_node=2 -m monai.bundle instead of python -m monai.bundle, or leave it out"
+            f"{_OVERLAY} is for processes that torchrun starts, and there is no {missing[0]} in the environment; begin "
+            "with torchrun --standalone --nproc_per_node=2 -m monai.bundle, not with python, or leave it out"
         )
     device = torch.device(device)
     number = int(os.environ["LOCAL_RANK"])
@@ -64,8 +64,8 @@ def join_processes(device: torch.device | str, wait_minutes: float) -> torch.dev
         count = torch.cuda.device_count()
         if int(os.environ["LOCAL_WORLD_SIZE"]) > count:
             raise UsageError(
-                f"{os.environ['LOCAL_WORLD_SIZE']} processes on a machine of {count} GPUs; say --nproc_per_node={count} "
-                "or fewer"
+                f"{os.environ['LOCAL_WORLD_SIZE']} processes on a machine of {count} GPUs; say "
+                f"--nproc_per_node={count} or fewer"
             )
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
@@ -157,7 +157,7 @@ def gathered(own: Any) -> list[Any]:
 
 
 def processors() -> int:
-    """Processors for this process: those it may run on, shared out where torchrun has started several on the machine."""
+    """Processors for this process: those it may run on, shared out where torchrun has started several here."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = os.environ.get("LOCAL_WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
     return max(1, there // int(beside))

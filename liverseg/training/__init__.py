@@ -24,7 +24,7 @@ from liverseg.training.run import (
 )
 from liverseg.training.scalars import ValidationScalars
 from liverseg.training.shared_batch_norm import SharedBatchNorm
-from liverseg.training.shares import BatchShares, ShareOfFold, SharedNoise, fill_cache_together
+from liverseg.training.shares import BatchShares, SharedNoise, ShareOfFold, fill_cache_together
 
 __all__ = [
     "AheadDataLoader",

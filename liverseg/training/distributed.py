@@ -1,4 +1,4 @@
-"""A network and its loss in several processes, each with its rows of a batch: the gradient is that of the whole batch."""
+"""A network and its loss in several processes, each with its rows of a batch; the gradient is the whole batch's."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         if not self.training or not self.shares.shared:
             return super().forward(input)
         normalised, mean, variance, count = _Normalised.apply(input, self.weight, self.bias, self.eps)
-        if self.running_mean is not None and self.running_var is not None:
-            self.num_batches_tracked += 1  # type: ignore[operator]
-            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
+        if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
             self.running_var.lerp_(variance * float(count / (count - 1)), momentum)  # the unbiased one, as torch keeps
         return normalised
@@ -79,7 +79,7 @@ class _Normalised(torch.autograd.Function):
         return functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance, count
 
     @staticmethod
-    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[Any, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[Any, ...]:
         x, weight, mean, deviation_inverse, count = ctx.saved_tensors
         shape = (1, -1, 1, 1)
         grad, hat = _wide(grad), (_wide(x) - mean.view(shape)) * deviation_inverse.view(shape)

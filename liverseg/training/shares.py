@@ -1,4 +1,4 @@
-"""The share of one process in what several train and validate on: its slabs of each batch, its noise, its part of a fold.
+"""The share of one process in what several learn from: its slabs of each batch, its noise, its part of a fold.
 
 `batch_size` is that of one process. Batches are those of a single process with as many times the size, in the same
 order, and each process takes its rows of them; what a slab looks like depends on (seed, epoch, slab) alone.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
 from monai.data import Dataset
 from torch import distributed
-from torch.utils.data import BatchSampler, Sampler
+from torch.utils.data import Sampler
 
 from liverseg.datalists import DataItem
 from liverseg.datasets import SlabSampler, VolumeStore
@@ -55,7 +56,8 @@ class BatchShares(Sampler[list[tuple[int, int]]]):
         return -(-len(self.sampler) // self.together)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in BatchSampler(self.sampler, self.together, drop_last=False):
+        order = iter(self.sampler)
+        while batch := list(islice(order, self.together)):
             sizes, shared = _shared_out(len(batch))
             first = sum(sizes[: process_number()]) if shared else 0
             yield batch[first : first + sizes[process_number()]]
