@@ -6,7 +6,6 @@ that process is the first of one.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
@@ -18,6 +17,8 @@ import torch
 from torch import distributed
 
 from liverseg.errors import UsageError
+from liverseg.files import text_hash
+from liverseg.values import check_values
 
 __all__ = [
     "check_processes",
@@ -50,6 +51,7 @@ def join_processes(device: torch.device | str, wait_minutes: float) -> torch.dev
     Raises:
         UsageError: if torchrun has not started this process, or there are fewer GPUs than processes.
     """
+    check_values(wait_minutes=wait_minutes)
     missing = [name for name in _OF_TORCHRUN if name not in os.environ]
     if missing:
         raise UsageError(
@@ -176,6 +178,6 @@ def tells_first(line: str) -> bool:
                 is_master=False,
                 timeout=timedelta(seconds=5),
             )
-            key = f"liverseg/{os.environ['TORCHELASTIC_RUN_ID']}/{hashlib.sha256(line.encode()).hexdigest()}"
-            return store.add(key, 1) == 1
+            start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            return store.add(f"liverseg/{start}/{text_hash(line)}", 1) == 1
     return True
