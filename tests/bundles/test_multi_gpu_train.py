@@ -46,13 +46,13 @@ def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder
         time.sleep(0.01)
     first, second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[:2]
     os.kill(int(second), signal.SIGKILL)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
     assert not Path(f"/proc/{first}").exists()
     assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
 
     process = two_processes_started(PRETRAIN, (*TRAIN, "multi_gpu_train"), **settings)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert out.count("checkpoint.pt after epoch 1") == 1  # the second process does not repeat it
     assert_same_course(folder, alone)
@@ -94,7 +94,7 @@ def test_a_strategy_and_a_plan_go_with_it(cohort_tree, pretrain_run, tmp_path):
     more["batch_size"] = 3
     two = {"output_dir": folder, "ckpt_dir": folder / "models"}
     process = two_processes_started(JOINT, (*configs, "multi_gpu_train"), **two, **more)
-    out, errors = process.communicate(timeout=120)
+    out, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
     assert out.count("epoch 1: frozen encoder; learning rates") == 1
     assert_same_course(folder, alone)

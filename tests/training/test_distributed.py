@@ -62,7 +62,7 @@ def test_they_see_the_slabs_of_one_process_in_its_order_augmented_alike(left, tw
 
 @pytest.mark.parametrize(("kind", "slabs"), [("joint", 17), ("ynet", 21)])
 def test_they_learn_what_one_process_learns(kind, slabs, two, threads):
-    """Batch norm, weighted losses, freezing and thawing, a rest of 1 or 5; in float64, so that rounding explains nothing.
+    """Batch norm, weighted losses, freezing, a rest of 1 or 5; in float64, so that rounding explains nothing.
 
     Float32 differs from the seventh digit on, as it does with another number of threads.
     """
