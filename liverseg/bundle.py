@@ -20,15 +20,30 @@ import torch
 from liverseg.errors import ExitCode, OutputError, UsageError, user_error
 from liverseg.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.precision import low_precision as check_precision
+from liverseg.processes import (
+    check_processes,
+    is_first,
+    join_processes,
+    leave_processes,
+    one_process,
+    process_count,
+    tells_first,
+)
 from liverseg.values import check_values
 
 __all__ = [
     "check_precision",
+    "check_processes",
     "check_values",
     "default_output_dir",
+    "is_first",
+    "join_processes",
+    "leave_processes",
+    "one_process",
     "optional",
     "optional_path",
     "plain_errors",
+    "process_count",
     "refuse_unknown_overrides",
     "the_device",
     "writable_dir",
@@ -53,7 +68,8 @@ def _one_line_hook(kind: type[BaseException], error: BaseException, trace: Trace
     if cause is None or os.environ.get("LIVERSEG_DEBUG"):
         traceback.print_exception(kind, error, trace)
         raise SystemExit(ExitCode.FAILED)
-    print(f"liverseg: {cause}", file=sys.stderr)
+    if tells_first(str(cause)):
+        print(f"liverseg: {cause}", file=sys.stderr, flush=True)
     raise SystemExit(int(cause.exit_code))
 
 

@@ -122,6 +122,7 @@ _RULES = {
     "val_batch_size": _whole(1),
     "val_every": _whole(1),
     "val_interval": _whole(1),
+    "wait_minutes": _number(0),
 }
 
 

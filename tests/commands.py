@@ -43,8 +43,18 @@ class Told(NamedTuple):
 
 def bundle_process(bundle, run_id, configs, **overrides):
     """`python -m monai.bundle run RUN_ID ...` in the bundle's folder, started; its output goes through pipes."""
+    return _started(["-m", "monai.bundle", *_arguments(run_id, configs, overrides)], bundle)
+
+
+def two_processes_started(bundle, configs, **overrides):
+    """A training by torchrun in two processes, likewise started."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return _started([*torchrun, "-m", "monai.bundle", *_arguments("training", configs, overrides)], bundle)
+
+
+def _started(words, bundle):
     return subprocess.Popen(
-        [sys.executable, "-m", "monai.bundle", *_arguments(run_id, configs, overrides)],
+        [sys.executable, *words],
         cwd=find_bundle(bundle),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

@@ -24,6 +24,7 @@ from liverseg.datasets.nifti_slices import NiftiSlices, as_whole_numbers
 from liverseg.datasets.slice_files import SliceFile, write_slices
 from liverseg.errors import LiversegError
 from liverseg.nifti import Memory
+from liverseg.processes import processors
 from liverseg.volumes import axial_orientation, axial_spacing, grids_apart, read_volume, read_volume_header, slice_axis
 
 __all__ = ["SliceCache", "StoredVolume", "VolumeStore", "check_pair"]
@@ -191,7 +192,7 @@ class VolumeStore:
         # an image may have several label maps, so each file is read by itself
         files = list(dict.fromkeys((kind, name) for pair in affines for kind, name in zip(_KINDS, pair, strict=True)))
         # gzip decompression leaves the interpreter lock, so threads keep the cores busy
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(processors()) as pool:
             bar = tqdm(
                 pool.map(opened, *zip(*files, strict=True)),
                 total=len(files),

@@ -90,6 +90,14 @@ class UnitScores:
             if votes is not None:
                 self._votes[unit] = self._votes.get(unit, np.zeros(votes.shape[1])) + votes[row]
 
+    def merge(self, other: UnitScores) -> None:
+        """Count what another has counted of other slabs, be they of the same units or not."""
+        for own, more in ((self._counts, other._counts), (self._votes, other._votes)):
+            for unit, numbers in more.items():
+                own[unit] = own[unit] + numbers if unit in own else numbers
+        self._types |= other._types
+        self._typed_map |= other._typed_map
+
     def table(self) -> pd.DataFrame:
         """One row a unit, in order of their numbers: counts and scores of the map, and the type vote."""
         units = sorted(self._types)

@@ -5,6 +5,7 @@ from liverseg.training.best import BestWeights
 from liverseg.training.calibration import TypeTemperature, fitted_temperature
 from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.collate import collate_whole_slices
+from liverseg.training.distributed import WholeBatchLoss, across_processes
 from liverseg.training.epochs import EpochSeed, Progress
 from liverseg.training.evaluation import EvaluationWriter
 from liverseg.training.fine_tuning import FineTuning, PlanStage, last_stage_begins, read_plan
@@ -22,10 +23,13 @@ from liverseg.training.run import (
     write_transfer,
 )
 from liverseg.training.scalars import ValidationScalars
+from liverseg.training.shared_batch_norm import SharedBatchNorm
+from liverseg.training.shares import BatchShares, SharedNoise, ShareOfFold, fill_cache_together
 
 __all__ = [
     "AheadDataLoader",
     "AugmentedBatch",
+    "BatchShares",
     "BestWeights",
     "EpochSeed",
     "EvaluationWriter",
@@ -34,16 +38,22 @@ __all__ = [
     "Progress",
     "RunCheckpoint",
     "RunData",
+    "ShareOfFold",
+    "SharedBatchNorm",
+    "SharedNoise",
     "SlabBatchInferer",
     "SlabLoss",
     "SlabScores",
     "StackedDeepSupervisionLoss",
     "TypeTemperature",
     "ValidationScalars",
+    "WholeBatchLoss",
     "WholeSlices",
+    "across_processes",
     "as_prediction",
     "batches_ahead",
     "collate_whole_slices",
+    "fill_cache_together",
     "fitted_temperature",
     "last_stage_begins",
     "load_for_evaluation",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.utils import CommonKeys
 
+from liverseg.processes import processors
 from liverseg.transforms import HUWindow, resample_views, salt_and_pepper
 
 __all__ = ["AheadDataLoader", "AugmentedBatch", "WholeSlices", "batches_ahead"]
@@ -25,11 +25,18 @@ class AugmentedBatch:
     Args:
         crop_size: edge of the square crop in pixels.
         hu_window: lower and upper HU of the network's input.
+        noise: as `salt_and_pepper`; where several processes train, `SharedNoise`.
     """
 
-    def __init__(self, crop_size: int, hu_window: Sequence[float]) -> None:
+    def __init__(
+        self,
+        crop_size: int,
+        hu_window: Sequence[float],
+        noise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = salt_and_pepper,
+    ) -> None:
         self.crop_size = crop_size
         self.hu_window = HUWindow(*map(float, hu_window))
+        self.noise = noise
 
     def __call__(
         self, batch: Mapping[str, Any], device: torch.device | str, non_blocking: bool = False, **_: Any
@@ -47,7 +54,7 @@ class AugmentedBatch:
         )
         seen, named = resample_views(image, label, views, self.crop_size)
         windowed = self.hu_window(seen + offset[:, None, None, None])
-        return salt_and_pepper(windowed, batch["noisy"]), named
+        return self.noise(windowed, batch["noisy"]), named
 
 
 class WholeSlices:
@@ -75,7 +82,7 @@ def batches_ahead(device: torch.device) -> int:
     A network on the CPU that has all of them would wait for the one thread that shares its processor, and lose more
     than it wins.
     """
-    free = device.type != "cpu" or torch.get_num_threads() < (os.cpu_count() or 1)
+    free = device.type != "cpu" or torch.get_num_threads() < processors()
     return 2 if free else 0
 
 

@@ -12,6 +12,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
 from liverseg.networks import WeightsRecord, save_state, without_aux_heads
+from liverseg.processes import is_first, wait_for_all
 
 __all__ = ["BestWeights"]
 
@@ -19,7 +20,7 @@ __all__ = ["BestWeights"]
 class BestWeights:
     """After each validation, save the network if its score is the best so far; stop after too many that are not.
 
-    Attach it to the trainer, behind the handler that validates.
+    Attach it to the trainer, behind the handler that validates. Several processes judge alike; the first one saves.
 
     Args:
         network: what is trained.
@@ -79,9 +80,11 @@ class BestWeights:
         if self.best is None or score > self.best:
             self.best, self.best_epoch, self.waited = score, epoch, 0
             scores = {name: float(value) for name, value in metrics.items()}
-            # MONAI's export loads strictly, into the network that inference builds
-            state = without_aux_heads(self.network.state_dict())
-            save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
+            if is_first():
+                # MONAI's export loads strictly, into the network that inference builds
+                state = without_aux_heads(self.network.state_dict())
+                save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
+            wait_for_all()  # whoever reads the weights at the end finds these
         elif epoch >= self.patience_from:
             self.waited += 1
         self.stop_if_due(engine)

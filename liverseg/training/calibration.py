@@ -22,6 +22,7 @@ from scipy.optimize import minimize_scalar
 
 from liverseg.labels import JOINT_LABELS, LESION
 from liverseg.networks import SlabNetwork, read_record, read_weights, save_state
+from liverseg.processes import gathered, is_first
 
 __all__ = ["TypeTemperature", "fitted_temperature"]
 
@@ -36,7 +37,7 @@ class TypeTemperature:
 
     Attach it to the trainer behind `BestWeights`. The lesions are those the network outlines on a validation slab and
     that overlap a true one, by the vote of their pixels, as inference lets voxels vote. Each counts once, whatever its
-    area; one of a volume counts on each of its slices.
+    area; one of a volume counts on each of its slices. Several processes put theirs together, and the first one writes.
 
     Args:
         network: what was trained; it leaves with the weights it came with.
@@ -76,8 +77,11 @@ class TypeTemperature:
         finally:
             looking.remove()
             self.network.load_state_dict(last)
+        parts = gathered((self._logits, self._types))
+        self._logits = [lesion for logits, _ in parts for lesion in logits]
+        self._types = [name for _, types in parts for name in types]
         temperature = fitted_temperature(self._logits, self._types)
-        if temperature != record.type_temperature:
+        if is_first() and temperature != record.type_temperature:
             save_state(self.path, best, replace(record, type_temperature=temperature))
         logging.getLogger(__name__).info("type temperature %.3f from %d lesions", temperature, len(self._types))
 

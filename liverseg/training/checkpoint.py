@@ -14,6 +14,7 @@ from ignite.engine import Engine, Events
 
 from liverseg.errors import LiversegError
 from liverseg.files import whole_file
+from liverseg.processes import gathered, is_first
 
 __all__ = ["RunCheckpoint"]
 
@@ -25,7 +26,7 @@ class RunCheckpoint:
 
     Random state needs no saving: data order, augmentation and torch's generator are seeded from the epoch's number (see
     `EpochSeed` and `SlabDataset`). Attach it last to the trainer, so that an epoch's validation and schedule are done
-    when it is saved.
+    when it is saved. Of several processes the first one saves, and all of them take up what it saved.
 
     Args:
         path: checkpoint file, replaced whole after every epoch.
@@ -55,7 +56,12 @@ class RunCheckpoint:
         Raises:
             LiversegError: if it cannot be read or belongs to a run with other settings.
         """
-        if not self.resume or not self.path.exists():
+        found = self.resume and self.path.exists()
+        if len({*gathered(found)}) > 1:
+            raise LiversegError(
+                f"{self.path}: not every process sees this checkpoint; output_dir must be one folder for all"
+            )
+        if not found:
             return
         try:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
@@ -84,6 +90,8 @@ class RunCheckpoint:
         Raises:
             LiversegError: if the file cannot be written.
         """
+        if not is_first():
+            return
         content = {
             "epoch": engine.state.epoch,
             "settings": json.dumps(self.settings),

@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from liverseg.datasets import SlabSampler
+from liverseg.processes import is_first
 
 __all__ = ["EpochSeed", "Progress"]
 
@@ -43,7 +44,7 @@ class Progress:
         name: what is being trained, shown before the bar.
         validator: engine whose scores are shown.
         metrics: which of them, by name.
-        enabled: False shows nothing.
+        enabled: False shows nothing; of several processes the first one shows it.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Progress:
                 desc=self.name,
                 unit="batch",
                 file=sys.stderr,
-                disable=not self.enabled,
+                disable=not (self.enabled and is_first()),
             )
 
     def _advance(self, engine: Engine) -> None:

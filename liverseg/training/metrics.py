@@ -14,6 +14,7 @@ from monai.utils import CommonKeys
 from liverseg.errors import UsageError
 from liverseg.evaluation import SCORES, UnitScores
 from liverseg.files import write_text
+from liverseg.processes import gathered
 from liverseg.training.outputs import as_prediction
 
 __all__ = ["SlabScores"]
@@ -21,6 +22,8 @@ __all__ = ["SlabScores"]
 
 class SlabScores(Metric):
     """Counts every batch an evaluator sees and, at the end of its epoch, puts all scores into its metrics.
+
+    Of several processes each counts its own batches, and all end with the scores of all.
 
     The batch needs `unit` and `lesion_type`, as `SlabDataset` gives them, and the engine must not decollate. Which
     scores there are depends on what the network says, see `UnitScores`.
@@ -74,6 +77,9 @@ class SlabScores(Metric):
 
     def completed(self, engine: Engine, name: str) -> None:
         """Store the key score under `name` and every score under its own name."""
+        parts, self.counted = gathered(self.counted), UnitScores()
+        for part in parts:
+            self.counted.merge(part)
         engine.state.metrics[name] = self.compute()
         for score, value in self.counted.scores().items():
             engine.state.metrics[f"{self.prefix}{score}"] = value

@@ -22,6 +22,7 @@ from liverseg.networks import (
     transfer_imagenet,
     transfer_weights,
 )
+from liverseg.processes import is_first
 
 __all__ = [
     "RunData",
@@ -210,4 +211,5 @@ def start_from(
 def write_transfer(report: TransferReport | None, output_dir: str | os.PathLike) -> None:
     """Write what `start_from` did to `transfer.json` in an existing folder."""
     content = {"loaded": [], "left": {}} if report is None else report.to_json()
-    write_text(Path(output_dir) / "transfer.json", json.dumps(content, indent=1) + "\n")
+    if is_first():
+        write_text(Path(output_dir) / "transfer.json", json.dumps(content, indent=1) + "\n")

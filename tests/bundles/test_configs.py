@@ -112,6 +112,7 @@ def test_run_ids(bundle):
     for names, run_id in (
         (("train",), "training"),
         (("train", "phantom"), "training"),
+        (("train", "multi_gpu_train"), "training"),
         (("train", "evaluate"), "evaluating"),
         (("train", "phantom", "evaluate"), "evaluating"),
         (("inference",), "inference"),
@@ -199,7 +200,18 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
-@pytest.mark.parametrize(("name", "more"), [("phantom", set()), ("evaluate", {"evaluating"})])
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("phantom", set()),
+        ("evaluate", {"evaluating"}),
+        (
+            "multi_gpu_train",
+            {"wait_minutes", "shares", "finalize", "+train::handlers", "+initialize", "train::prepare_batch::noise"}
+            | {"validate::dataloader::sampler"},
+        ),
+    ],
+)
 def test_overlays_only_change_what_training_has(name, more, bundle):
     known = ConfigParser(config(bundle, "train"))
     assert {key for key in overlay(bundle, name) if key not in known} <= more

@@ -1,0 +1,210 @@
+"""What test_distributed.py has two processes do: `torchrun ... two_processes.py TREE FOLDER`; FOLDER/0.pt, 1.pt tell.
+
+The same functions, called in the one process of the tests, give what is expected.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from ignite.engine import Engine
+from monai.engines import SupervisedEvaluator
+from monai.losses import DiceCELoss
+from torch import nn
+from torch.utils.data import DataLoader
+
+import liverseg.bundle as bundle
+from liverseg.datalists import read_datalist
+from liverseg.datasets import SlabDataset, SlabSampler
+from liverseg.errors import LiversegError
+from liverseg.networks import (
+    MeasuringUNet,
+    SEResUNet,
+    SlabClassifier,
+    SlabInput,
+    WeightsRecord,
+    YNet,
+    package_versions,
+    save_state,
+)
+from liverseg.processes import join_processes, process_count, process_number, tells_first, wait_for_all
+from liverseg.training import (
+    AheadDataLoader,
+    AugmentedBatch,
+    BatchShares,
+    EpochSeed,
+    SharedBatchNorm,
+    SharedNoise,
+    ShareOfFold,
+    SlabLoss,
+    SlabScores,
+    StackedDeepSupervisionLoss,
+    TypeTemperature,
+    WholeBatchLoss,
+    across_processes,
+    collate_whole_slices,
+    fill_cache_together,
+)
+from liverseg.transforms import RandSlabViewd
+
+TOGETHER = 8  # slabs of a whole batch
+NETWORKS = {
+    "joint": lambda: SEResUNet("small", out_channels=5, deep_supervision=True),
+    "ynet": lambda: YNet("small", deep_supervision=True, branch="strong"),
+    "classification": lambda: SlabClassifier("small"),
+    "ours": lambda: MeasuringUNet("small", deep_supervision=True),
+}
+
+
+class WideDeepSupervision(nn.Module):
+    """The loss of every map, half as much from one to the next, in the maps' own number type; MONAI's takes float32."""
+
+    def __init__(self, loss):
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, maps, labels):
+        return sum(self.loss(one, labels) / 2**number for number, one in enumerate(maps.unbind(1)))
+
+
+def learnt(kind, slabs, wide=True):
+    """Losses of three steps of a network, the last on what is left of the slabs, its gradients, and how it ends."""
+    torch.manual_seed(3)
+    network = NETWORKS[kind]()
+    images, labels = torch.randn(slabs, 3, 64, 64), torch.randint(0, 5, (slabs, 1, 16, 16))
+    labels = labels.repeat_interleave(4, dim=2).repeat_interleave(4, dim=3)
+    labels[::3] %= 2  # slabs without lesion
+    if wide:
+        network, images = network.double(), images.double()
+    channels = 5 if kind == "joint" else 3
+    weight = torch.tensor([0.05, 0.3, 1, 0.7, 1.2][:channels], dtype=images.dtype)
+    of_map = DiceCELoss(
+        softmax=True, to_onehot_y=True, include_background=False, batch=True, weight=weight, lambda_dice=0.5
+    )
+    loss = SlabLoss((WideDeepSupervision if wide else StackedDeepSupervisionLoss)(of_map), type_weight=0.7)
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
+    losses, gradients, order, run = [], [], range(slabs), network
+    if process_count() > 1:
+        order = BatchShares(range(slabs), TOGETHER // process_count())
+        run, loss = across_processes(network, torch.device("cpu"), order, some_frozen=True), WholeBatchLoss(loss, order)
+    batches = list(order) if process_count() > 1 else [*torch.arange(slabs).split(TOGETHER)]
+
+    def step(engine, rows):
+        network.freeze(("encoder.layer0", "encoder.layer1") if engine.state.iteration == 2 else ())
+        run.train()
+        optimizer.zero_grad()
+        value = loss(run(images[rows]), labels[rows])
+        value.backward()
+        optimizer.step()
+        losses.append(value.detach())
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
+
+    trainer = Engine(step)
+    if process_count() > 1:
+        order.attach(trainer)
+    trainer.run(batches, max_epochs=1)
+    return {"losses": torch.stack(losses), "gradients": gradients, "state": network.state_dict()}
+
+
+def seen(tree, left, cache):
+    """Image, label and unit of each slab of two epochs, step by step; the last batch of an epoch has `left` slabs."""
+    items = read_datalist(tree / "datalist.json").training
+    view = RandSlabViewd(32, [0.5, 1, 1])
+    dataset = SlabDataset(items, tree, cache, 3, transform=view, seed=5, progress=False)
+    sampler = SlabSampler(dataset, lesion_free=1, seed=5)
+    sampler.free = sampler.free[: (left - len(sampler.lesion)) % TOGETHER + TOGETHER]
+    sampler.kept = len(sampler.free)
+    shares = BatchShares(sampler, TOGETHER // process_count())
+    loader = AheadDataLoader(dataset, batch_sampler=shares, collate_fn=collate_whole_slices)
+    prepare, steps = AugmentedBatch(32, [-200, 250], SharedNoise(shares)), []
+    if process_count() == 1:
+        loader = AheadDataLoader(dataset, sampler=sampler, batch_size=TOGETHER, collate_fn=collate_whole_slices)
+        prepare = AugmentedBatch(32, [-200, 250])
+
+    trainer = Engine(lambda _, batch: steps.append((*prepare(batch, "cpu"), batch["unit"])))
+    EpochSeed(sampler, 5).attach(trainer)
+    if process_count() > 1:
+        shares.attach(trainer)
+    trainer.run(loader, max_epochs=2, epoch_length=len(loader))
+    return steps
+
+
+def normalised():
+    """A bfloat16 batch and its gradient through batch norm, those of this process."""
+    torch.manual_seed(1)
+    x, weights = torch.randn(6, 4, 5, 5) + 3, torch.randn(6, 4, 5, 5)
+    layer = nn.BatchNorm2d(4)
+    rows = slice(0, 6)
+    if process_count() > 1:
+        shares = BatchShares(range(6), 3)
+        layer, rows = SharedBatchNorm(layer, shares), slice(3 * process_number(), 3 * process_number() + 3)
+    own = x[rows].bfloat16().requires_grad_()
+    out = layer(own)
+    (out.float() * weights[rows]).sum().backward()
+    return {"out": out.detach(), "gradient": own.grad, "variance": layer.running_var}
+
+
+def scored():
+    """Scores of seven slabs of three units, in batches of two."""
+    torch.manual_seed(2)
+    slabs = [
+        {"pred": torch.randn(5, 8, 8), "label": torch.randint(0, 5, (1, 8, 8)), "unit": n % 3, "lesion_type": n % 3}
+        for n in range(7)
+    ]
+    evaluator = Engine(lambda _, batch: {"pred": batch["pred"], "label": batch["label"]})
+    SlabScores().attach(evaluator, "key")
+    evaluator.run(DataLoader(slabs, 2, sampler=ShareOfFold(slabs)))
+    return evaluator.state.metrics
+
+
+def calibrated(folder):
+    """Fit the temperature of weights that are sure of a cyst everywhere, on 30 slabs of which a third are cysts."""
+    network = SEResUNet("small", out_channels=5)
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.copy_(torch.tensor([0.0, 0, 9, 0, 0]))
+    record = WeightsRecord(
+        "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)),
+        ("background", "liver", "cyst", "hemangioma", "metastasis"), "none", "ab" * 32, 3, {}, package_versions(),
+    )  # fmt: skip
+    if process_number() == 0:
+        save_state(folder / "model.pt", network.state_dict(), record)
+    wait_for_all()
+    slabs = []
+    for number in range(30):
+        label = torch.ones(1, 32, 32)
+        label[0, 4:9, 4:9] = 2 + number % 3
+        slabs.append({"image": torch.randn(3, 32, 32), "label": label})
+    loader = DataLoader(slabs, 4, sampler=ShareOfFold(slabs))
+    evaluator = SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network.eval(), decollate=False)
+    handler = TypeTemperature(network, folder / "model.pt", evaluator)
+    handler.note_epoch(evaluator)
+    handler(evaluator)
+
+
+def main(tree, folder):
+    join_processes("cpu", wait_minutes=2)
+    fill_cache_together(read_datalist(tree / "datalist.json").training, tree, folder / "cache", 3, progress=False)
+    result = {
+        "cached": len(list((folder / "cache").glob("*.slices"))),
+        "seen": {left: seen(tree, left, folder / "cache") for left in (1, 5)},
+        "learnt": {(kind, slabs): learnt(kind, slabs) for kind, slabs in (("joint", 17), ("ynet", 21))},
+        "narrow": {kind: learnt(kind, 21, wide=False) for kind in ("classification", "ours")},
+        "normalised": normalised(),
+        "scored": scored(),
+        "told": [tells_first("what is wrong for all"), tells_first(f"of {process_number()} alone")],
+        "threads": torch.get_num_threads(),
+    }
+    calibrated(folder)
+    torch.save(result, folder / f"{process_number()}.pt")
+    wait_for_all()
+    if process_number() == 1:
+        raise LiversegError("slice 5 is not what was written")
+    wait_for_all()  # for one that does not come
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "monai/bundle/__main__.py"  # for which errors are told in one line
+    sys.argv.insert(1, "run")
+    bundle.plain_errors()
+    main(Path(sys.argv[2]), Path(sys.argv[3]))
