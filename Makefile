@@ -9,7 +9,7 @@ PHANTOM_LIST := --from "liverseg phantom: synthetic volumes, no patients" --lice
 # make TORCH_INDEX=https://download.pytorch.org/whl/cu130 ...
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo study test lint venv clean
+.PHONY: demo study test lint lock venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/liverseg demo $(DEMO)
@@ -35,6 +35,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pinned and hashed dependencies of the container, after a change of constraints.txt or setup.cfg.
+lock: $(VENV)/.dev
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python docker/lock.py
 
 venv: $(VENV)/.demo
 
