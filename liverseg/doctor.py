@@ -19,7 +19,7 @@ from liverseg.precision import low_precision
 
 __all__ = ["examine", "in_words"]
 
-_PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "SimpleITK", "highdicom", "pydicom")
+_PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "SimpleITK", "itk", "highdicom", "pydicom")
 _GIB = 2**30
 
 
