@@ -16,6 +16,8 @@ from monai.networks.nets import senet
 
 from liverseg.datalists import build_datalist
 from liverseg.inference import find_bundle
+from liverseg.labels import JOINT_LABELS, label_names
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 from liverseg.phantom import write_cohort, write_lits_tree
 
 _PUBLISHED = (
@@ -155,3 +157,17 @@ def write_nifti():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory):
+    """Weights of a small joint network, random."""
+    torch.manual_seed(2)
+    network = SEResUNet("small", out_channels=5)
+    path = tmp_path_factory.mktemp("weights") / "joint.safetensors"
+    record = WeightsRecord(
+        "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), label_names(JOINT_LABELS), "none", "ab" * 32,
+        0, {}, package_versions(),
+    )  # fmt: skip
+    export_weights(path, network.state_dict(), record)
+    return path

@@ -1,0 +1,95 @@
+"""Batches as the tests run them."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+import nibabel as nib
+import numpy as np
+from dicom_files import write_slice
+
+from liverseg.results.case_folder import CASE_FILES
+
+SAME_EVERY_TIME = [name for name in CASE_FILES if name != "record.json"]
+LONGEST = 240
+"""Seconds no run here takes, however busy the machine is."""
+
+
+def hu(seed, shape=(32, 40, 4)):
+    return np.random.default_rng(seed).integers(-1000, 1000, shape).astype(np.int16)
+
+
+def write_ct(path, seed=0, shape=(32, 40, 4)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(hu(seed, shape), np.diag([-2.0, -2.0, 4.0, 1.0])), path)
+    return path
+
+
+def write_study(folder, seed=0, slices=4, **tags):
+    for number in range(slices):
+        write_slice(folder / f"{number}.dcm", hu(seed, (40, 32, slices))[:, :, number], (0, 0, 2.5 * number), **tags)
+    return folder
+
+
+class Batch:
+    """`liverseg batch` in a process, as a user types it."""
+
+    def __init__(self, *arguments, **environment):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "liverseg.cli.main", "batch", *map(str, arguments)],
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.output = arguments[1]
+
+    def end(self):
+        """Wait for it; its exit code, stdout and stderr."""
+        out, err = self.process.communicate(timeout=LONGEST)
+        return self.process.returncode, out, err
+
+    def send(self, number):
+        self.process.send_signal(number)
+
+    def worker(self):
+        """The worker's process id."""
+        return int(subprocess.check_output(["pgrep", "-P", str(self.process.pid)], text=True).split()[0])
+
+    def wait_for(self, event, case=None, times=1):
+        """Wait until something has happened so often, by the run's log."""
+        deadline = time.monotonic() + LONGEST
+        while time.monotonic() < deadline:
+            found = [line for line in log(self.output) if line["event"] == event and case in (None, line.get("case"))]
+            if len(found) >= times:
+                return found
+            assert self.process.poll() is None, self.process.communicate()
+            time.sleep(0.01)
+        raise AssertionError(f"no {event} in {LONGEST} s")
+
+
+def batch(*arguments, **environment):
+    """Run a batch to its end: exit code, stdout, stderr."""
+    return Batch(*arguments, **environment).end()
+
+
+def log(output):
+    """The lines of a run's log so far."""
+    path = output / "run.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def happened(output, event):
+    """Names of the cases it happened to, in order."""
+    return [line["case"] for line in log(output) if line["event"] == event]
+
+
+def results(output, case):
+    """The bytes of a case's files that are the same every time; its record must be there and say so."""
+    folder = output / case
+    assert json.loads((folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
+    assert sorted(path.name for path in folder.iterdir()) == sorted(CASE_FILES)
+    return {name: (folder / name).read_bytes() for name in SAME_EVERY_TIME}
