@@ -12,9 +12,9 @@ from typing import Any
 
 from liverseg.errors import LiversegError
 
-__all__ = ["bundle_command", "run_logged"]
+__all__ = ["OWN_CONFIGS", "bundle_command", "bundle_words", "run_logged"]
 
-_OWN_CONFIGS = "ignore:parsing config_file"
+OWN_CONFIGS = "ignore:parsing config_file"
 """MONAI warns that a config is code and must be trusted; these are the project's own."""
 
 
@@ -26,11 +26,22 @@ def bundle_command(run_id: str, configs: Sequence[str], overrides: Mapping[str, 
         configs: names of its config files, without folder and ending.
         overrides: of the configs' keys; None is told as null, which the bundles take for nothing.
     """
-    files = "[" + ",".join(f"'configs/{name}.yaml'" for name in configs) + "]"
-    command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", files]
+    command = [sys.executable, *bundle_words(run_id, configs)]
     for key, value in overrides.items():
         command += [f"--{key}", "null" if value is None else str(value)]
     return command
+
+
+def bundle_words(run_id: str, configs: Sequence[str], folder: Path = Path()) -> list[str]:
+    """What follows Python in a bundle command, without overrides.
+
+    Args:
+        run_id: what of the bundle to run.
+        configs: names of its config files, without folder and ending.
+        folder: the bundle's; by default the one the command is run in.
+    """
+    files = "[" + ",".join(repr(str(folder / "configs" / f"{name}.yaml")) for name in configs) + "]"
+    return ["-m", "monai.bundle", "run", run_id, "--config_file", files]
 
 
 def run_logged(
@@ -58,7 +69,7 @@ def run_logged(
     Raises:
         LiversegError: if the file cannot be written or the command not be started.
     """
-    variables = {**os.environ, "PYTHONWARNINGS": _OWN_CONFIGS, **(environment or {})}
+    variables = {**os.environ, "PYTHONWARNINGS": OWN_CONFIGS, **(environment or {})}
     settings = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
     errors = subprocess.STDOUT if errors_too else None
     try:

@@ -55,7 +55,7 @@ def _failed(cases: Sequence[BatchCase], state: BatchState) -> pd.DataFrame:
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
     """Texts whose bytes are no UTF-8 escaped: a path may be such."""
-    texts = table.select_dtypes(include="object").columns
+    texts = [column for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])]
     return table.assign(**{column: table[column].map(_escaped) for column in texts})
 
 

@@ -25,10 +25,10 @@ Study = tuple[str, str]
 def cases_of_tree(root: Path, leave_out: Sequence[Path] = ()) -> list[BatchCase]:
     """Every CT in a folder and below it, in the order of their paths.
 
-    A NIfTI file or a zip is a case; it is named by its path. DICOM files are a case for each study: the uppermost
-    folder that holds one study and nothing else, or, where files of several studies lie in one folder, that folder as
-    often as there are studies. A folder that may not be looked into is a case too, which will fail. Hidden files and
-    folders, links to folders, and folders of results are passed over.
+    A NIfTI file or a zip is a case; it is named by its path. DICOM files are a case for each study: the folder of its
+    files, or the one above them if it holds nothing else, or, where files of several studies lie in one folder, that
+    folder as often as there are studies. A folder that may not be looked into is a case too, which will fail. Hidden
+    files and folders, links to folders, and folders of results are passed over.
 
     Args:
         root: the folder.
@@ -108,18 +108,18 @@ def _study_folders(
         for above in _upwards(folder, root):
             below[above] |= found
     not_alone = {above for folder in mixed for above in _upwards(folder, root)}
-    seen = set()
+    together: dict[Path, list[Path]] = defaultdict(list)
     for folder, found in studies.items():
         if len(found) > 1:
             yield from ((folder, study) for study in sorted(found))
             continue
-        whole = folder
+        alone = folder
         for above in _upwards(folder, root):
             if len(below[above]) == 1 and above not in not_alone:
-                whole = above
-        if whole not in seen:
-            seen.add(whole)
-            yield whole, None
+                alone = above
+        together[alone].append(folder)
+    for folders in together.values():
+        yield Path(os.path.commonpath(folders)), None
 
 
 def _upwards(folder: Path, root: Path) -> Iterator[Path]:

@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "datalist": "list a folder of images and labels, patients kept apart in folds",
     "prepare": "write a data list's volumes into a cache that training reads quickly",
     "phantom": "write synthetic abdomens with liver lesions: a LiTS-like tree and a typed cohort",
+    "train": "a bundle's training, evaluation or export, with the bundle's own keys",
     "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
     "batch": "the same for thousands of CTs, left alone: resumed, shared out, failures sorted",
     "study": "compare strategies, initialisations and fine-tuning plans over folds and seeds",

@@ -29,6 +29,8 @@ def with_type_priors(prediction: SlabPrediction, priors: Mapping[str, float]) ->
     Raises:
         LiversegError: if they are not of the network's types.
     """
+    if not len(prediction.type_probabilities):
+        return prediction
     if prediction.type_probabilities.shape[1] != len(LESION_TYPES) or set(priors) != set(LESION_TYPES):
         raise LiversegError(
             f"type priors of {', '.join(priors)}; they are for a network that names {', '.join(LESION_TYPES)}"
