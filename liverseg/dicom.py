@@ -17,7 +17,7 @@ from liverseg.dicom_slices import Slice, read_slice, slice_reader
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.files import is_dir, visible_files
 
-__all__ = ["MAX_FILES", "DicomSeries", "find_series", "read_series"]
+__all__ = ["MAX_BYTES", "MAX_FILES", "MAX_SIDE", "DicomSeries", "find_series", "read_series"]
 
 _TILT_DEGREES = 0.1
 _SIDEWAYS_MM = 0.1

@@ -14,7 +14,8 @@ import nibabel as nib
 import numpy as np
 import pydicom
 
-from liverseg.dicom import MAX_FILES, DicomSeries, find_series, read_series
+from liverseg import dicom
+from liverseg.dicom import DicomSeries, find_series, read_series
 from liverseg.dicom_validation import without_validation
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.files import is_dir
@@ -115,9 +116,9 @@ def _folders(root: Path) -> Iterator[Path]:
     for name, below, files in os.walk(root, onerror=refuse):
         below[:] = sorted(one for one in below if not one.startswith("."))
         count += 1 + sum(not one.startswith(".") for one in files)
-        if count > MAX_FILES:
+        if count > dicom.MAX_FILES:
             raise UnreadableError(
-                f"{root}: more than {MAX_FILES} files and folders in it; give the folder of one study"
+                f"{root}: more than {dicom.MAX_FILES} files and folders in it; give the folder of one study"
             )
         yield Path(name)
 

@@ -45,14 +45,14 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file whole, UTF-8, into an existing folder.
+    """Write a text file whole, UTF-8, into an existing folder; a path's bytes that are no UTF-8 are escaped.
 
     Raises:
         LiversegError: if it cannot be written.
     """
     try:
         with whole_file(path) as unfinished:
-            unfinished.write_text(text, encoding="utf-8")
+            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
@@ -89,7 +89,7 @@ def file_hash(path: str | os.PathLike) -> str:
 
 def text_hash(text: str) -> str:
     """SHA-256 of a text's UTF-8 bytes, hexadecimal: that of the file `write_text` makes of it."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def is_file(path: str | os.PathLike) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from dicom_files import write_slice
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
-from liverseg import dicom, dicom_sources
+from liverseg import dicom
 from liverseg.dicom import find_series, read_series
 from liverseg.dicom_sources import choose_series, read_dicom_volume
 from liverseg.errors import GeometryError, UnreadableError
@@ -81,9 +81,9 @@ def test_series_that_are_too_large(tmp_path, monkeypatch):
 
 def test_folders_of_too_many_files(tmp_path, monkeypatch):
     study(tmp_path / "a" / "one"), study(tmp_path / "a" / "two", 2)
-    monkeypatch.setattr(dicom_sources, "MAX_FILES", 8)  # five files in three folders
+    monkeypatch.setattr(dicom, "MAX_FILES", 8)  # five files in three folders
     assert len(choose_series(tmp_path / "a").files) == 5
-    monkeypatch.setattr(dicom_sources, "MAX_FILES", 7)
+    monkeypatch.setattr(dicom, "MAX_FILES", 7)
     refused(tmp_path / "a", "more than 7 files and folders in it; give the folder of one study")
     monkeypatch.setattr(dicom, "MAX_FILES", 2)
     assert len(find_series(tmp_path / "a" / "two")) == 1

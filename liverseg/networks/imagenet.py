@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from urllib.error import URLError
 
 import torch
@@ -97,7 +98,7 @@ def _from_file(path: Path) -> dict[str, torch.Tensor]:
 def _downloaded() -> Mapping[str, torch.Tensor]:
     try:
         return load_state_dict_from_url(IMAGENET_URL, progress=False, map_location="cpu", weights_only=True)
-    except (URLError, OSError, RuntimeError) as error:
+    except (URLError, OSError, RuntimeError, UnpicklingError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise LiversegError(
             f"initialisation imagenet: {IMAGENET_URL} cannot be had ({reason}); {_HOW_TO_SUPPLY}"
