@@ -109,7 +109,8 @@ def odd_texts(rng: random.Random, path: Path) -> None:
         "StudyDate",
         "PatientSex",
     )
-    write_ct_series(path, rng.randrange(1000), **{name: rng.choice(TEXTS) for name in rng.sample(names, 3)})
+    harmful = {name: rng.choice(TEXTS) for name in rng.sample(names, 3)}
+    write_ct_series(path, rng.randrange(1000), SpecificCharacterSet="ISO_IR 192", **harmful)
     import pydicom
 
     for file in _slices(path):

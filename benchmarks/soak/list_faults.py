@@ -18,7 +18,8 @@ from liverseg.errors import LiversegError
 __all__ = ["LIST_FAULTS", "ODD_NAMES", "read_hostile_list"]
 
 ODD_NAMES = (
-    "with space", "new\nline", "tab\there", "quote'\"", "-dash", "--weights", "..", ".hidden", "ünïcode", "名前", "a" * 200,
+    "with space", "new\nline", "tab\there",
+    "quote'\"", "-dash", "--weights", "..", ".hidden", "ünïcode", "名前", "a" * 200,
     "\udcff\udcfe", "$(touch x)", "%s", "@ref", "$expr", "<b>", "&amp;", "CON", "nul.", "summary.csv", "run.jsonl",
     "\u202eabc", "record.json", "a;b,c", "*", "~", "\\", "case__a", "emoji😀", "e\u0301", "\x01", "\x7f",
 )  # fmt: skip

@@ -157,7 +157,7 @@ def wrong_grid(rng: random.Random, path: Path) -> None:
     if what == 0:
         affine[0, 1] = rng.choice([0.1, 1.0, 5.0])
     elif what == 1:
-        affine[2] = affine[1]
+        affine[2] = affine[1] + rng.choice([1e-9, 1e-5])  # all but singular; what is so, the header that lies has
     elif what == 2:
         affine[:3, :3] *= rng.choice([1e-4, 1e-2, 30, 1e4, 1e9])
     elif what == 3:

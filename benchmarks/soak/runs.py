@@ -18,6 +18,7 @@ __all__ = ["Batch", "Fault", "complete_cases", "events", "files_of", "half_writt
 
 LONGEST = 400.0
 """Seconds that no run of these takes, however busy the machine is: one that does hangs."""
+_RECORD = "record.json"
 _TIMES = ("finished", "seconds")
 """What of a record is never the same twice."""
 
@@ -153,15 +154,26 @@ def complete_cases(output: Path) -> dict[str, tuple[int, int]]:
 
 
 def files_of(output: Path) -> dict[str, dict[str, Any]]:
-    """By case the bytes of its files, and its record less what is never the same twice."""
+    """By case the bytes of its files, less what is never the same twice: times, in the record and in DICOM."""
     found = {}
     for folder in _folders(output):
         files: dict[str, Any] = {path.name: path.read_bytes() for path in folder.iterdir()}
-        record = json.loads(files["record.json"])
-        # a PNG's bytes and a table's are the same; what holds the seconds is the record
-        files["record.json"] = {name: value for name, value in record.items() if name not in _TIMES}
+        record = json.loads(files[_RECORD])
+        files[_RECORD] = {name: value for name, value in record.items() if name not in _TIMES}
+        for name in [name for name in files if name.endswith(".dcm")]:
+            files[name] = _without_times(folder / name)
+            del record["files"][name]  # the hash has been compared with the file
         found[folder.name] = files
     return found
+
+
+def _without_times(path: Path) -> str:
+    """A DICOM file's tags and pixels, dates and times left out."""
+    import pydicom
+
+    one = pydicom.dcmread(path)
+    one.walk(lambda inner, element: inner.pop(element.tag) if element.VR in ("DA", "TM", "DT") else None)
+    return one.to_json()
 
 
 def half_written(output: Path) -> list[Path]:
