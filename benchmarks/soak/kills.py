@@ -235,7 +235,7 @@ def kill_campaign(folder: Path, seed: int, kills: int, minutes: float, lanes: in
         while time.monotonic() < deadline and sum(1 for _ in journal.lines(kind)) < kills:
             rounds = sum(1 for line in journal.lines("round") if (line["lane"], line["engine"]) == (number, engine))
             name = f"{seed}-{engine}-{number}-{rounds}"
-            times = 6 if engine == "ray" else 10
+            times = 6 if engine == "ray" else 14
             one = Round(folder / f"kills-{engine}-{number}", source, weights, name, times, engine)
             begun, fault = time.monotonic(), ""
             try:
