@@ -19,13 +19,19 @@ def is_volume_or_zip(path: Path) -> bool:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file calls itself DICOM, by its name's ending or its first bytes; the index of a disc is none."""
+    """Whether a file calls itself DICOM, by its name's ending or its first bytes; the index of a disc is none.
+
+    Nor is what is no plain file: whoever opened a pipe would wait for ever.
+    """
     if path.name.upper() == "DICOMDIR":
         return False
-    if path.suffix.lower() in _DICOM_ENDINGS:
-        return True
-    with suppress(OSError), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+    with suppress(OSError):
+        if not path.is_file():
+            return False
+        if path.suffix.lower() in _DICOM_ENDINGS:
+            return True
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
     return False
 
 

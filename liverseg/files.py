@@ -12,6 +12,7 @@ from pathlib import Path
 from liverseg.errors import LiversegError, OutputError, UnreadableError
 
 __all__ = [
+    "UNFINISHED",
     "bring_to_disk",
     "file_hash",
     "is_dir",
@@ -24,6 +25,9 @@ __all__ = [
     "write_text",
 ]
 
+UNFINISHED = ".unfinished-"
+"""What the temporary names of files begin with while they are written."""
+
 
 @contextmanager
 def whole_file(path: str | os.PathLike) -> Iterator[Path]:
@@ -34,7 +38,7 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
     of the renaming, goes on to the caller.
     """
     path = Path(path)
-    unfinished = path.with_name(f".unfinished-{uuid.uuid4().hex[:12]}-{path.name}")
+    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         yield unfinished
         unfinished.replace(path)
@@ -75,8 +79,10 @@ def file_hash(path: str | os.PathLike) -> str:
     """SHA-256 of a file, hexadecimal.
 
     Raises:
-        LiversegError: if it cannot be read.
+        LiversegError: if it cannot be read, or is no plain file: a pipe may never end, some devices do not.
     """
+    if os.path.exists(path) and not is_file(path):
+        raise UnreadableError(f"{path}: not a plain file")
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:

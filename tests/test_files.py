@@ -1,6 +1,7 @@
 """Files appear whole or not at all, and nothing is left beside them; hashes are SHA-256."""
 
 import hashlib
+import os
 
 import pytest
 
@@ -79,3 +80,10 @@ def test_what_is_there_and_what_is_not(tmp_path):
     assert [is_file(tmp_path / name) for name in "abc"] == [False, True, False]
     assert [is_dir(tmp_path / name) for name in "abc"] == [True, False, False]
     assert list_folder(tmp_path) == [tmp_path / "a", tmp_path / "b"]
+
+
+def test_a_pipe_or_device_has_no_hash(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(LiversegError, match="not a plain file"):
+            file_hash(path)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import OutputError
-from liverseg.files import write_text
+from liverseg.files import UNFINISHED, write_text
 
 __all__ = ["BatchState", "CaseLock"]
 
@@ -102,11 +102,22 @@ class BatchState:
         Raises:
             LiversegError: as `CaseLock.of`.
         """
-        return CaseLock.of(self.folder / "locks" / f"{case}.lock")
+        return CaseLock.of(self._lock(case))
+
+    def discard_lock(self, case: str) -> None:
+        """Take away the lock's file of a case that is settled, if whoever held it was killed before."""
+        with suppress(OSError, OutputError):
+            if self._lock(case).exists() and (lock := self.lock(case)) is not None:
+                lock.release()
+
+    def _lock(self, case: str) -> Path:
+        return self.folder / "locks" / f"{case}.lock"
 
     @contextmanager
     def tables_held(self) -> Iterator[None]:
         """Hold the tables over all cases, so that of two runs the one that writes last has seen all.
+
+        What a run that was killed had of them and of failures under temporary names is taken away.
 
         Raises:
             LiversegError: if the folder cannot be written.
@@ -114,6 +125,9 @@ class BatchState:
         try:
             with (self.folder / "tables.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
+                for folder in (self.output, self.folder / "failed"):
+                    for left in folder.glob(UNFINISHED + "*"):
+                        left.unlink(missing_ok=True)
                 yield
         except OSError as error:
             raise _unwritable(self.output, error) from error
@@ -166,7 +180,8 @@ class BatchState:
         Raises:
             LiversegError: if it cannot be written.
         """
-        write_text(self._failed(case), json.dumps({"time": _now(), **about}, indent=1) + "\n")
+        with self.tables_held():
+            write_text(self._failed(case), json.dumps({"time": _now(), **about}, indent=1) + "\n")
 
     def forget_failure(self, case: str) -> None:
         """A case is done, or is tried again."""

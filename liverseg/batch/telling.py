@@ -70,12 +70,14 @@ class BatchTeller(BatchListener):
     def already(self, case: BatchCase) -> None:
         """Counted, no more."""
         self.made.add(case.name)
+        self._state.discard_lock(case.name)
         self._state.forget_failure(case.name)
         self._settle()
 
     def failed_before(self, case: BatchCase, known: dict[str, Any]) -> None:
         """It failed in an earlier run, and is not tried again."""
         self.failures.add(case.name)
+        self._state.discard_lock(case.name)
         self._settle()
         reason = f"{known.get('category')}: {known.get('reason')}"
         tqdm.write(f"{self._so_far()} {case.name}: failed before: {reason}", file=sys.stderr)

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from liverseg.errors import ConflictError, OutputError
-from liverseg.files import bring_to_disk, file_hash
+from liverseg.files import UNFINISHED, bring_to_disk, file_hash
 
 __all__ = [
     "CASE_FILES",
@@ -31,8 +31,6 @@ CASE_FILES = ("labels.nii.gz", "lesions.nii.gz", "lesions.csv", "lesions.json", 
 """What every case has, when nothing else is asked for."""
 OTHER_FILES = ("report.html", "segmentation.dcm", "measurements.dcm")
 """What it may have besides."""
-
-_UNFINISHED = ".unfinished-"
 
 
 def write_case_files(
@@ -59,7 +57,7 @@ def write_case_files(
         (folder / RECORD).unlink(missing_ok=True)
         _clear(folder, [name for name in (*CASE_FILES, *OTHER_FILES) if name not in files])
         for name, write in files.items():
-            unfinished = folder / f"{_UNFINISHED}{name}"
+            unfinished = folder / f"{UNFINISHED}{name}"
             written.append(unfinished)
             if write(unfinished) is False:
                 (folder / name).unlink(missing_ok=True)
@@ -68,7 +66,7 @@ def write_case_files(
             hashes[name] = file_hash(unfinished)
             unfinished.replace(folder / name)
             written.append(folder / name)
-        unfinished = folder / f"{_UNFINISHED}{RECORD}"
+        unfinished = folder / f"{UNFINISHED}{RECORD}"
         written.append(unfinished)
         record(unfinished, hashes)
         bring_to_disk(unfinished, folder)  # a machine that loses power now must not keep the record alone
@@ -101,7 +99,7 @@ def discard_unfinished(folder: Path) -> None:
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:
-    for left in (*folder.glob(f"{_UNFINISHED}*"), *(folder / name for name in names)):
+    for left in (*folder.glob(f"{UNFINISHED}*"), *(folder / name for name in names)):
         left.unlink(missing_ok=True)
 
 

@@ -1,0 +1,264 @@
+"""Damaged and hostile inputs by the hundred in one batch: each ends done and valid, or failed with a category."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import stat
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from benchmarks.soak.dicom_faults import DICOM_FAULTS, ZIP_FAULTS
+from benchmarks.soak.list_faults import LIST_FAULTS, ODD_NAMES, read_hostile_list
+from benchmarks.soak.material import Journal, write_ct, write_ct_series, write_weights
+from benchmarks.soak.nifti_faults import NIFTI_FAULTS
+from benchmarks.soak.runs import Batch, Fault, complete_cases, events, half_written, settled
+from liverseg.inference.failures import FAILURE_CATEGORIES
+
+__all__ = ["ALL_FAULTS", "hostile_batch", "input_campaign", "run_hostile_batch"]
+
+_GOOD = "good"
+_NAMES, _MASKS = "odd name", "liver mask wrong"
+ALL_FAULTS = (*NIFTI_FAULTS, *DICOM_FAULTS, *ZIP_FAULTS, _NAMES, _MASKS)
+_CATEGORIES = (*FAILURE_CATEGORIES, "timeout")
+
+
+def hostile_batch(folder: Path, rng: random.Random, kinds: list[str]) -> tuple[Path, dict[str, str]]:
+    """Write inputs of these kinds, and a manifest of them where there are masks among them.
+
+    Returns:
+        What the batch is given, and by path of each input its kind.
+    """
+    folder.mkdir(parents=True)
+    made: dict[str, str] = {}
+    rows: list[dict[str, Any]] = []
+    listed = _MASKS in kinds
+    for number, kind in enumerate(kinds):
+        row: dict[str, Any] = {"case": f"{number:03}"}
+        if kind in NIFTI_FAULTS:
+            path = folder / f"i{number:03}{rng.choice(['.nii.gz', '.nii'])}"
+            NIFTI_FAULTS[kind](rng, path)
+        elif kind in DICOM_FAULTS:
+            path = folder / f"s{number:03}"
+            DICOM_FAULTS[kind](rng, path)
+        elif kind in ZIP_FAULTS:
+            path = folder / f"z{number:03}.zip"
+            ZIP_FAULTS[kind](rng, path)
+        elif kind == _NAMES:
+            name = rng.choice(ODD_NAMES)
+            path = folder / f"n{number:03}" / f"{name}.nii.gz"
+            row["case"] = f"{name}{number}" if "\0" not in name else str(number)
+            if rng.random() < 0.3:
+                path = write_ct_series(folder / f"n{number:03} {name}", number)
+            else:
+                write_ct(path, number)
+        else:
+            path = write_ct(folder / f"g{number:03}.nii.gz", number)
+            if kind == _MASKS:
+                row["liver"] = os.fspath(_mask(rng, folder / "masks" / f"m{number:03}.nii.gz", path))
+        made[os.fspath(path)] = kind
+        rows.append({**row, "image": os.fspath(path)})
+    if not listed:
+        return folder, made
+    manifest = folder.with_name(f"{folder.name}.json")
+    manifest.write_text(json.dumps(rows), encoding="ascii")
+    return manifest, made
+
+
+def _mask(rng: random.Random, path: Path, image: Path) -> Path:
+    """A mask that does not fit, holds what no mask does, or is none."""
+    path.parent.mkdir(exist_ok=True)
+    shape, affine = nib.load(image).shape, nib.load(image).affine
+    what = rng.randrange(9)
+    values = np.zeros(shape, np.float32)
+    values[tuple(length // 2 for length in shape)] = 1
+    if what == 0:
+        values = np.zeros([length + 1 for length in shape], np.float32)
+    elif what == 1:
+        affine = affine * 1.5
+    elif what == 2:
+        values[:] = np.nan
+    elif what == 3:
+        values[:] = rng.choice([0.5, -1, 7, 1e30])
+    elif what == 4:
+        path.write_text("no mask", encoding="utf-8")
+        return path
+    elif what == 5:
+        return path  # is not there
+    elif what == 6:
+        os.mkfifo(path)
+        return path
+    elif what == 7:
+        values[:] = 0
+    nib.save(nib.Nifti1Image(values, affine), path)
+    if what == 8:
+        path.write_bytes(path.read_bytes()[:-20])
+    return path
+
+
+def _wrapper() -> tuple[str, ...]:
+    """Permissions bind nobody who is root: without these capabilities they do."""
+    if os.geteuid() == 0 and shutil.which("setpriv"):
+        return ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    return ()
+
+
+def _tree(folder: Path) -> list[tuple[str, int, int, int]]:
+    """What lies in a folder, down to times and modes."""
+    found = []
+    for name, below, names in os.walk(os.fsencode(folder)):
+        for one in (*below, *names):
+            about = os.lstat(os.path.join(name, one))
+            size = 0 if stat.S_ISDIR(about.st_mode) else about.st_size
+            found.append((repr(os.path.join(name, one)), about.st_mode, size, about.st_mtime_ns))
+    return sorted(found)
+
+
+def run_hostile_batch(
+    folder: Path, source: Path, made: Mapping[str, str], weights: Path, case_timeout: float = 60
+) -> Iterator[tuple[str, str, str, str]]:
+    """Run a batch over `hostile_batch`; gives by case kind, input, how it ended (done or a category) and the reason.
+
+    Args:
+        folder: gets `out`, `log`, and folders in which nothing may be left.
+        source, made: of `hostile_batch`.
+        weights: of the network.
+        case_timeout: seconds.
+
+    Raises:
+        Fault: a promise that was not kept.
+    """
+    output, inputs = folder / "out", source if source.is_dir() else source.with_suffix("")
+    for name in ("tmp", "cwd", "home"):
+        (folder / name).mkdir()
+    before = _tree(inputs)
+    batch = Batch(
+        folder / "log", source.absolute(), output.absolute(), "--weights", weights.absolute(),
+        "--case-timeout", case_timeout, wrapper=_wrapper(), cwd=folder / "cwd",
+        TMPDIR=os.fspath((folder / "tmp").absolute()), HOME=os.fspath((folder / "home").absolute()),
+    )  # fmt: skip
+    code = batch.wait(900)
+    if code not in (0, 1, 3) or b"Traceback" in (folder / "log").read_bytes():
+        raise Fault(f"exit code {code}, or a traceback: see {folder / 'log'}")
+    if _tree(inputs) != before:
+        raise Fault("the inputs are not what they were")
+    if left := [*(folder / "tmp").iterdir(), *(folder / "cwd").iterdir()]:
+        raise Fault(f"written outside the output folder: {left}")
+    if left := half_written(output):
+        raise Fault(f"left half-written: {left[:3]}")
+    begun = {line["case"]: line["image"] for line in events(output) if "image" in line}
+    complete_cases(output)
+    settled(output, {*begun})
+    last = {line["case"]: line for line in events(output) if line["event"] in ("done", "failed")}
+    if missing := {*begun} - {*last}:
+        raise Fault(f"neither done nor failed: {missing}")
+    seen = set()
+    for case, image in begun.items():
+        kind = _kind_of(image, made)
+        seen.add(image)
+        line = last[case]
+        if line["event"] == "done":
+            _check_done(output / case, Path(image))
+            yield kind, image, "done", ""
+            continue
+        if line["category"] not in _CATEGORIES:
+            raise Fault(f"{case}: category {line['category']}")
+        if kind == _GOOD:
+            raise Fault(f"{case}: a good CT failed: {line['reason']}")
+        yield kind, image, line["category"], line["reason"]
+    for image, kind in made.items():
+        # in a tree folders are looked into, and hidden files passed over; all others are cases of their own
+        passed = source.is_dir() and (Path(image).is_dir() or Path(image).name.startswith("."))
+        if image not in seen and not passed:
+            raise Fault(f"{image} ({kind}): nothing was said of it")
+
+
+def _kind_of(image: str, made: Mapping[str, str]) -> str:
+    path = Path(image)
+    for one in (path, *path.parents):
+        if os.fspath(one) in made:
+            return made[os.fspath(one)]
+    below = {kind for one, kind in made.items() if path in Path(one).parents}
+    return below.pop() if len(below) == 1 else _GOOD if path.name.startswith("target-") else "several"
+
+
+def _check_done(folder: Path, image: Path) -> None:
+    """The labels are a whole map on the input's grid."""
+    labels = nib.load(folder / "labels.nii.gz")
+    values = np.asarray(labels.dataobj)
+    if not set(np.unique(values).tolist()) <= {*range(8)}:
+        raise Fault(f"{folder.name}: labels of {np.unique(values)[:10]}")
+    if image.name.lower().endswith((".nii", ".nii.gz")):
+        try:
+            given = nib.load(image)
+            shape, affine = given.shape, given.affine
+        except Exception as error:  # whatever nibabel raises: it reads less than we do, or we read too much
+            raise Fault(f"{folder.name}: done, though nibabel cannot read {image} ({error})") from error
+        while len(shape) > 3 and shape[-1] == 1:
+            shape = shape[:-1]
+        if values.shape != (*shape, 1)[:3] or not np.allclose(labels.affine, affine, equal_nan=True):
+            raise Fault(f"{folder.name}: labels of {values.shape}, {labels.affine}, not {shape}, {affine}")
+    for name in ("segmentation.dcm", "measurements.dcm"):
+        if (folder / name).exists():
+            import pydicom
+
+            pydicom.dcmread(folder / name)
+
+
+def input_campaign(folder: Path, seed: int, inputs: int, minutes: float, a_batch: int = 100) -> int:
+    """Batches, until there were so many inputs, counted with those of earlier runs, or the time is over.
+
+    Every third batch's inputs are listed in a manifest, with masks; those of the others lie in a tree.
+
+    Returns:
+        How many promises were not kept.
+    """
+    journal, weights = Journal(folder), write_weights(folder / "weights.safetensors")
+    deadline, faults = time.monotonic() + 60 * minutes, 0
+    while time.monotonic() < deadline and sum(1 for _ in journal.lines("input")) < inputs:
+        number = sum(1 for _ in journal.lines("inputs"))
+        rng, here = random.Random(f"{seed}-{number}"), folder / "inputs"
+        _remove(here)
+        of_tree = [kind for kind in ALL_FAULTS if kind != _MASKS]
+        pool = of_tree if number % 3 else [*ALL_FAULTS, _MASKS, _MASKS]
+        kinds = [pool[n % len(pool)] for n in range(a_batch - 4)] + [_GOOD] * 4
+        rng.shuffle(kinds)
+        begun, fault, ended = time.monotonic(), "", Counter()
+        try:
+            source, made = hostile_batch(here / "in", rng, kinds)
+            for kind, image, how, reason in run_hostile_batch(here, source, made, weights):
+                ended[how] += 1
+                if kind not in (_GOOD, "several"):
+                    journal.add("input", what=kind, how=how, reason=reason, image=Path(image).name, batch=number)
+        except Fault as error:
+            fault, faults = str(error), faults + 1
+            shutil.move(os.fspath(here), os.fspath(folder / f"fault-inputs-{number}-{int(time.time())}"))
+        faults += _lists(folder / "lists", journal, rng)
+        journal.add("inputs", number=number, seconds=round(time.monotonic() - begun, 1), fault=fault, ended=dict(ended))
+        print(f"batch {number}: {dict(ended)}, {time.monotonic() - begun:.0f} s, {fault or 'all told'}", flush=True)
+    return faults
+
+
+def _lists(folder: Path, journal: Journal, rng: random.Random, each: int = 6) -> int:
+    """Some manifests of every kind; how many were not taken as they should be."""
+    folder.mkdir(exist_ok=True)
+    wrong = 0
+    for kind in LIST_FAULTS:
+        for _ in range(each):
+            how = read_hostile_list(folder, kind, rng)
+            wrong += how not in ("cases", "refused")
+            journal.add("list", what=kind, how=how if how in ("cases", "refused") else "wrong", reason=how)
+    return wrong
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(os.fsencode(folder))

@@ -1,0 +1,44 @@
+"""Damaged and hostile inputs, all in one batch: each ends done and valid, or failed with a category."""
+
+import random
+from collections import Counter, defaultdict
+
+import pytest
+
+from benchmarks.soak.inputs import ALL_FAULTS, hostile_batch, run_hostile_batch
+from benchmarks.soak.list_faults import LIST_FAULTS, read_hostile_list
+
+MAY_END = {
+    "NIfTI truncated": {"unreadable"},
+    "NIfTI claims gigabytes": {"unreadable", "geometry"},
+    "NIfTI gzip bomb": {"unreadable"},
+    "NIfTI of another type": {"unreadable"},
+    "DICOM truncated": {"unreadable", "geometry"},
+    "DICOM texts made to harm": {"done"},
+    "zip members that lead elsewhere": {"unreadable"},
+    "zip bombs": {"unreadable"},
+    "odd name": {"done"},
+    "good": {"done"},
+}
+"""Where only one thing is right; all others may be read, if what is damaged is not needed, or be refused."""
+REFUSED = {"unreadable", "geometry", "not CT"}
+
+
+def test_hostile_inputs_end_done_or_with_a_category(tmp_path, weights):
+    rng = random.Random(2)
+    source, made = hostile_batch(tmp_path / "in", rng, [*ALL_FAULTS, *ALL_FAULTS, "liver mask wrong", "good", "good"])
+    ended = defaultdict(Counter)
+    # raises what is wrong with outputs, with files outside their folder, with the log, and with cases that are lost
+    for kind, _, how, reason in run_hostile_batch(tmp_path, source, made, weights):
+        assert how in MAY_END.get(kind, {"done", *REFUSED}), f"{kind}: {how}: {reason}"
+        assert reason.isprintable()
+        ended[kind][how] += 1
+    assert {*ended} == {*ALL_FAULTS, "good"}
+    assert sum(count.total() for count in ended.values()) == len(made)
+    assert sum(count["done"] for count in ended.values()) >= 10
+
+
+@pytest.mark.parametrize("kind", LIST_FAULTS)
+def test_hostile_manifests_give_cases_or_say_why_not(kind, tmp_path):
+    rng = random.Random(3)
+    assert {read_hostile_list(tmp_path, kind, rng) for _ in range(25)} <= {"cases", "refused"}
