@@ -60,7 +60,7 @@ def test_no_verb_is_wrong_usage(capsys):
         ("datlist", "did you mean datalist?"),
         ("predcit", "did you mean predict?"),
         ("Demo", "did you mean demo?"),
-        ("train", f"there are {', '.join(VERBS)}"),
+        ("resegment", f"there are {', '.join(VERBS)}"),
     ],
 )
 def test_an_unknown_verb_names_the_closest(word, words, capsys):
