@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -34,15 +35,17 @@ def write_study(folder, seed=0, slices=4, **tags):
 
 
 class Batch:
-    """`liverseg batch` in a process, as a user types it."""
+    """`liverseg batch` in a process, as a user types it; `memory_gb` is as much as its processes may ask for."""
 
-    def __init__(self, *arguments, **environment):
+    def __init__(self, *arguments, memory_gb=None, **environment):
+        limit = None if memory_gb is None else lambda: resource.setrlimit(resource.RLIMIT_AS, (memory_gb << 30,) * 2)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "liverseg.cli.main", "batch", *map(str, arguments)],
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=limit,
         )
         self.output = arguments[1]
 

@@ -1,0 +1,72 @@
+"""An output folder that fills up or goes away: told in a line, no case blamed, gone on with later."""
+
+import json
+import subprocess
+
+import pytest
+from batch_runs import Batch, batch, happened, log, results
+from test_batch_kills import check
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A folder on a disk of its own of 512 KiB, and what makes it larger."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a disk can be mounted by root alone")
+    yield folder, lambda: subprocess.run(["mount", "-o", "remount,size=64m", str(folder)], check=True)
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_ends_the_batch_and_no_case(many, weights, small_disk):
+    source, expected = many
+    folder, enlarge = small_disk
+    code, _, err = batch(source, folder / "out", "--weights", weights)
+    assert code == 1, err
+    line = err.splitlines()[-1]
+    assert "No space left on device" in line and line.endswith("the batch stops; run it again to go on")
+    assert "Traceback" not in err
+    assert not happened(folder / "out", "failed")
+    done = happened(folder / "out", "done")
+    assert {case: results(folder / "out", case) for case in done} == {case: expected[case] for case in done}
+    enlarge()
+    code, _, err = batch(source, folder / "out", "--weights", weights)
+    assert code == 0, err
+    check(folder / "out", expected)
+
+
+def test_an_output_folder_that_goes_away_is_not_made_again(many, weights, tmp_path):
+    source, expected = many
+    run = Batch(source, tmp_path / "out", "--weights", weights)
+    run.wait_for("done", times=2)
+    (tmp_path / "out").rename(tmp_path / "elsewhere")
+    code, _, err = run.end()
+    assert code == 1, err
+    assert str(tmp_path / "out") in err.splitlines()[-1]
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "out")
+    code, _, err = batch(source, tmp_path / "out", "--weights", weights)
+    assert code == 0, err
+    check(tmp_path / "out", expected)
+    assert not [line for line in log(tmp_path / "out") if line["event"] == "failed"]
+
+
+def test_too_little_memory_fails_the_large_case_alone(many, weights, tmp_path):
+    from batch_runs import write_ct
+
+    source, _ = many
+    for name in ("ct00.nii.gz", "ct01.nii.gz"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / name).symlink_to(source / name)
+    write_ct(tmp_path / "in" / "large.nii.gz", 3, (512, 512, 60))
+    code, _, err = batch(
+        tmp_path / "in", tmp_path / "out", "--weights", weights, "--liver", "none", "--batch-size", 60, memory_gb=4
+    )
+    assert code == 3, err
+    (failed,) = [line for line in log(tmp_path / "out") if line["event"] == "failed"]
+    assert (failed["case"], failed["category"]) == ("large", "out of memory"), err
+    assert sorted(happened(tmp_path / "out", "done")) == ["ct00", "ct01"]
+    assert json.loads((tmp_path / "out" / "ct00" / "record.json").read_text(encoding="utf-8"))["status"] == "done"
