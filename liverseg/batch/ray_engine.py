@@ -51,9 +51,9 @@ def ray_engine(job: Job, workers: int | None, cpus: float, gpus: float) -> tuple
     try:
         if not ray.is_initialized():
             try:
-                ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), logging_level=logging.WARNING)
+                ray.init(address=os.environ.get("RAY_ADDRESS") or "auto", logging_level=logging.WARNING)
             except ConnectionError:
-                if "RAY_ADDRESS" in os.environ:
+                if os.environ.get("RAY_ADDRESS"):
                     raise
                 ray.init(
                     address="local",
