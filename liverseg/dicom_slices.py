@@ -32,7 +32,7 @@ _IMAGE_CLASSES = (_CLASS_IS + b"1.2.840.10008.5.1.4.1.1.2\0", _CLASS_IS + b"1.2.
 """CT image or secondary capture by (0002,0002): unreadable ones are damaged. Others, DICOMDIRs too, refer to slices."""
 
 _CLASS_TAGS = (b"\2\0\2\0UI", b"\x08\0\x16\0")
-"""Where a file says of what class it is, (0002,0002) or (0008,0016): one that does not get there is cut off, or empty."""
+"""Where a file says of what class it is, (0002,0002) or (0008,0016): one that does not get there is cut off."""
 
 
 @dataclass(frozen=True)
