@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import json
 import os
 import random
@@ -209,8 +211,7 @@ def _check_done(folder: Path, image: Path) -> None:
         raise Fault(f"{folder.name}: labels of {np.unique(values)[:10]}")
     if image.name.lower().endswith((".nii", ".nii.gz")):
         try:
-            given = nib.load(image)
-            shape, affine = given.shape, given.affine
+            shape, affine = _grid(image)
         except Exception as error:  # whatever nibabel raises: it reads less than we do, or we read too much
             raise Fault(f"{folder.name}: done, though nibabel cannot read {image} ({error})") from error
         if _volume_shape(values.shape) != _volume_shape(shape) or not np.allclose(labels.affine, affine):
@@ -220,6 +221,15 @@ def _check_done(folder: Path, image: Path) -> None:
             import pydicom
 
             pydicom.dcmread(folder / name)
+
+
+def _grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine by nibabel; opened by zlib, since indexed_gzip ends the process at a name that is no UTF-8."""
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
+        start = file.read(540)
+    kind = nib.Nifti1Header if nib.Nifti1Header.may_contain_header(start) else nib.Nifti2Header
+    header = kind.from_fileobj(io.BytesIO(start))
+    return header.get_data_shape(), header.get_best_affine()
 
 
 def _volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
