@@ -7,10 +7,11 @@ from pathlib import Path
 
 from liverseg.volumes import case_name, is_nifti
 
-__all__ = ["is_dicom", "is_volume_or_zip", "source_name"]
+__all__ = ["DICOM_ENDINGS", "is_dicom", "is_volume_or_zip", "source_name"]
 
 _ZIP = ".zip"
-_DICOM_ENDINGS = (".dcm", ".ima")
+DICOM_ENDINGS = (".dcm", ".ima")
+"""Of names of files that call themselves DICOM by them, in lower case."""
 
 
 def is_volume_or_zip(path: Path) -> bool:
@@ -28,7 +29,7 @@ def is_dicom(path: Path) -> bool:
     with suppress(OSError):
         if not path.is_file():
             return False
-        if path.suffix.lower() in _DICOM_ENDINGS:
+        if path.suffix.lower() in DICOM_ENDINGS:
             return True
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"

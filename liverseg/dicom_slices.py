@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from liverseg.ct_sources import DICOM_ENDINGS
 from liverseg.errors import UnreadableError
 
 __all__ = ["Slice", "read_slice", "slice_reader"]
@@ -29,6 +30,9 @@ _UNPACKED = (None, b"1.2.840.10008.1.2", b"1.2.840.10008.1.2.1", b"1.2.840.10008
 _CLASS_IS = b"\2\0\2\0UI\x1a\0"
 _IMAGE_CLASSES = (_CLASS_IS + b"1.2.840.10008.5.1.4.1.1.2\0", _CLASS_IS + b"1.2.840.10008.5.1.4.1.1.7\0")
 """CT image or secondary capture by (0002,0002): unreadable ones are damaged. Others, DICOMDIRs too, refer to slices."""
+
+_CLASS_TAGS = (b"\2\0\2\0UI", b"\x08\0\x16\0")
+"""Where a file says of what class it is, (0002,0002) or (0008,0016): one that does not get there is cut off."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,13 @@ class Slice:
 
 
 def read_slice(path: Path) -> Slice | None:
-    """A file's tags, or None for what is no DICOM image.
+    """A file's tags, or None for what is no DICOM image: notes, reports, directories.
 
     One whose tags are deflated as a whole is not read: it would be inflated in memory, to whatever size.
 
     Raises:
-        UnreadableError: if it calls itself a CT slice and cannot be read, or lacks pixels.
+        UnreadableError: if it calls itself a CT slice, or DICOM and not of what class, and cannot be read, or if it
+            lacks pixels.
     """
     start, packed_as, ends = _first_bytes(path)
     calls_itself_slice = start[128:132] == b"DICM" and any(name in start for name in _IMAGE_CLASSES)
@@ -67,7 +72,7 @@ def read_slice(path: Path) -> Slice | None:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        if calls_itself_slice:
+        if calls_itself_slice or (_calls_itself_dicom(path, start) and not any(tag in start for tag in _CLASS_TAGS)):
             raise UnreadableError(cut) from error
         return None
     if packed_as in _UNPACKED and _is_short(reader, path):
@@ -86,6 +91,10 @@ def read_slice(path: Path) -> Slice | None:
         thickness=float(_numbers(reader, _THICKNESS, 1)[0]),
         tilt=float(_numbers(reader, _TILT, 1)[0]),
     )
+
+
+def _calls_itself_dicom(path: Path, start: bytes) -> bool:
+    return start[128:132] == b"DICM" or path.suffix.lower() in DICOM_ENDINGS
 
 
 def _first_bytes(path: Path) -> tuple[bytes, bytes | None, bool]:

@@ -216,6 +216,20 @@ def test_a_truncated_slice_is_not_passed_over(tmp_path):
         read_series(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["image_1", "9.dcm"])
+@pytest.mark.parametrize("length", [0, 100, 132, 150, 300])
+def test_a_slice_cut_off_before_it_says_what_it_is_is_not_passed_over(name, length, tmp_path):
+    write_series(tmp_path, stack())
+    last = tmp_path / "image_1"
+    last.write_bytes(last.read_bytes()[:length])
+    last.rename(tmp_path / name)
+    if name == "image_1" and length < 132:  # nothing tells it from a note
+        assert [len(one.files) for one in find_series(tmp_path)] == [5]
+        return
+    with pytest.raises(LiversegError, match=f"{name}: a DICOM slice that cannot be read; is it truncated"):
+        read_series(tmp_path)
+
+
 def test_folders_without_a_series(tmp_path):
     with pytest.raises(LiversegError, match="no such folder"):
         read_series(tmp_path / "none")
