@@ -8,6 +8,7 @@ the last it is left alone. Whenever the batch itself ends before it is whole, it
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -69,9 +70,12 @@ class Round:
         seed: of its moments.
         kills: how many.
         engine: local or ray.
+        until: after this, by the monotonic clock, it is disturbed no more.
     """
 
-    def __init__(self, folder: Path, source: Path, weights: Path, seed: str, kills: int, engine: str) -> None:
+    def __init__(
+        self, folder: Path, source: Path, weights: Path, seed: str, kills: int, engine: str, until: float = math.inf
+    ) -> None:
         self.output, self.log = folder / "out", folder / "log"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -79,6 +83,7 @@ class Round:
         if engine == "ray":
             self._arguments += ["--engine", "ray", "--workers", 2]
         self._rng, self._left, self._engine = random.Random(seed), kills, engine
+        self._deadline = until
         self._complete: dict[str, tuple[int, int]] = {}
         self.runs = 0
 
@@ -94,7 +99,7 @@ class Round:
             if self.runs > 60:
                 raise Fault("not whole after 60 runs")
             batch = Batch(self.log, *self._arguments, *more)
-            while self._left > 0 and batch.ended() is None:
+            while self._left > 0 and time.monotonic() < self._deadline and batch.ended() is None:
                 if (was := self._disturb(batch)) is not None:
                     self._left -= 1
                     self._look()
@@ -236,7 +241,7 @@ def kill_campaign(folder: Path, seed: int, kills: int, minutes: float, lanes: in
             rounds = sum(1 for line in journal.lines("round") if (line["lane"], line["engine"]) == (number, engine))
             name = f"{seed}-{engine}-{number}-{rounds}"
             times = 6 if engine == "ray" else 14
-            one = Round(folder / f"kills-{engine}-{number}", source, weights, name, times, engine)
+            one = Round(folder / f"kills-{engine}-{number}", source, weights, name, times, engine, deadline)
             begun, fault = time.monotonic(), ""
             try:
                 for what, moment in one.run():  # each kept at once: this campaign may be ended as well
