@@ -70,7 +70,7 @@ class Dispatcher:
 
     Attributes:
         events: put `(None, {"event": "todo", "case": case})` here for every case, or `complete`, or `failed before`
-            with what is `known` of it, and `planned` after the last.
+            with what is `known` of it, and `planned` after the last; or `unplanned` with the `error` that kept from it.
     """
 
     def __init__(self, start: Start, workers: int, limits: Limits, listener: BatchListener) -> None:
@@ -161,6 +161,8 @@ class Dispatcher:
                 self._listener.already(event["case"])
             elif kind == "failed before":
                 self._listener.failed_before(event["case"], event["known"])
+            elif kind == "unplanned":
+                raise event["error"]
             self._planned = self._planned or kind == "planned"
         elif kind == "gone":
             self._gone(hand, event["code"], event.get("how"))

@@ -125,15 +125,18 @@ def _plan(
     cases: Sequence[BatchCase], dispatcher: Dispatcher, teller: BatchTeller, job: Job, retry_failed: bool
 ) -> None:
     """Say of every case what is to be done; runs in a thread, since it reads what is complete again."""
-    for case in cases:
-        known = None if retry_failed else teller.is_known_failure(case)
-        if known is not None:
-            dispatcher.events.put((None, {"event": "failed before", "case": case, "known": known}))
-        elif job.wanted.is_complete(case, job.output):
-            dispatcher.events.put((None, {"event": "complete", "case": case}))
-        else:
-            dispatcher.events.put((None, {"event": "todo", "case": case}))
-    dispatcher.events.put((None, {"event": "planned"}))
+    try:
+        for case in cases:
+            known = None if retry_failed else teller.is_known_failure(case)
+            if known is not None:
+                dispatcher.events.put((None, {"event": "failed before", "case": case, "known": known}))
+            elif job.wanted.is_complete(case, job.output):
+                dispatcher.events.put((None, {"event": "complete", "case": case}))
+            else:
+                dispatcher.events.put((None, {"event": "todo", "case": case}))
+        dispatcher.events.put((None, {"event": "planned"}))
+    except Exception as error:  # whoever waits for the rest would wait for ever
+        dispatcher.events.put((None, {"event": "unplanned", "error": error}))
 
 
 def _engine(engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float) -> tuple[Start, int]:

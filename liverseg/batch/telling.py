@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import suppress
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -63,9 +63,9 @@ class BatchTeller(BatchListener):
         self._state.log("done", case=case.name, **{name: about[name] for name in ("found", "seconds", "warnings")})
         self._settle()
         told = f"{case.name}: {about['found']}, {sum(about['seconds'].values()):.1f} s"
-        tqdm.write(f"{self._so_far()} {told}; {self._rate()}", file=sys.stdout)
+        _say(f"{self._so_far()} {told}; {self._rate()}", sys.stdout)
         for warning in about["warnings"]:
-            tqdm.write(f"{case.name}: warning: {warning}", file=sys.stderr)
+            _say(f"{case.name}: warning: {warning}")
 
     def already(self, case: BatchCase) -> None:
         """Counted, no more."""
@@ -80,7 +80,7 @@ class BatchTeller(BatchListener):
         self._state.discard_lock(case.name)
         self._settle()
         reason = f"{known.get('category')}: {known.get('reason')}"
-        tqdm.write(f"{self._so_far()} {case.name}: failed before: {reason}", file=sys.stderr)
+        _say(f"{self._so_far()} {case.name}: failed before: {reason}")
 
     def failed(self, case: BatchCase, category: str, reason: str) -> None:
         """A line on stderr, and kept."""
@@ -94,7 +94,7 @@ class BatchTeller(BatchListener):
             self._state.keep_failure(case.name, **about, **made_of, configuration_sha256=configuration, tries=tries)
         self._tidy(case)
         self._settle()
-        tqdm.write(f"{self._so_far()} {case.name}: failed: {category}: {reason}", file=sys.stderr)
+        _say(f"{self._so_far()} {case.name}: failed: {category}: {reason}")
 
     def is_known_failure(self, case: BatchCase) -> dict[str, Any] | None:
         """What is known of a failure that would only come again: same input, weights and settings."""
@@ -113,7 +113,7 @@ class BatchTeller(BatchListener):
     def note(self, what: str) -> None:
         """For both."""
         self._state.log("note", what=what)
-        tqdm.write(what, file=sys.stderr)
+        _say(what)
 
     def tick(self) -> None:
         """Say that the batch is alive."""
@@ -144,6 +144,14 @@ class BatchTeller(BatchListener):
         rate = self._computed / seconds
         left = (self._cases - len(self.made) - len(self.failures)) / rate
         return f"{rate * 3600:.0f} an hour, {_duration(left)} left"
+
+
+def _say(line: str, file: TextIO | None = None) -> None:
+    """A line above the bar, by default on stderr; what a terminal would act on, or cannot show, is escaped."""
+    shown = "".join(
+        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in line
+    )
+    tqdm.write(shown, file=file or sys.stderr)
 
 
 def _duration(seconds: float) -> str:
