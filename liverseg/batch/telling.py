@@ -148,10 +148,8 @@ class BatchTeller(BatchListener):
 
 def _say(line: str, file: TextIO | None = None) -> None:
     """A line above the bar, by default on stderr; what a terminal would act on, or cannot show, is escaped."""
-    shown = "".join(
-        one if one.isprintable() else one.encode("unicode_escape", "surrogatepass").decode() for one in line
-    )
-    tqdm.write(shown, file=file or sys.stderr)
+    shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    tqdm.write("".join(shown), file=file or sys.stderr)
 
 
 def _duration(seconds: float) -> str:
