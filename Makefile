@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 STUDY := runs/study
+SOAK ?= --kills 20 --inputs 100 --minutes 12
 PHANTOM_LIST := --from "liverseg phantom: synthetic volumes, no patients" --licence CC0-1.0 --name phantom
 # PyPI's torch for Linux is a CUDA build of several gigabytes; this index has the CPU build of the same version. For a GPU:
 # make TORCH_INDEX=https://download.pytorch.org/whl/cu130 ...
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo study test lint lock venv clean
+.PHONY: demo study soak test lint lock venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/liverseg demo $(DEMO)
@@ -27,6 +28,11 @@ study: $(VENV)/.demo
 	  --config_file configs/export.yaml --ckpt_dir ../../$(STUDY)/pretrain --output_dir ../../$(STUDY)
 	$(BIN)/liverseg study run studies/phantom.yaml || test $$? = 3 # 3: rows that cannot be had here, told in the report
 	$(BIN)/liverseg study report studies/phantom.yaml --output docs
+
+# Kills, damaged and hostile inputs for `liverseg batch`, about a quarter of an hour. The whole campaign of
+# docs/reliability.md: make soak SOAK="--kills 200 --inputs 500 --minutes 180". An interrupted one goes on.
+soak: $(VENV)/.demo
+	$(BIN)/python -m benchmarks.soak all runs/soak $(SOAK)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -n 2
