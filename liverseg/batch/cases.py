@@ -46,10 +46,11 @@ class BatchCase:
 
 
 def safe_name(text: str) -> str:
-    """A name of ASCII letters, digits, `.`, `_` and `-` for any text, and another one for any other text.
+    """A name of ASCII letters, digits, `.`, `_` and `-` for any text.
 
-    What has to be changed gets a piece of the text's SHA-256, so that two texts do not meet in one name. No name is
-    hidden, leads elsewhere or is longer than a file system takes.
+    What has to be changed gets a piece of the text's SHA-256, so that two texts meet in one name only if one is made
+    to look like the other's; `named_apart` tells such apart. No name is hidden, leads elsewhere or is longer than a
+    file system takes.
 
     Example:
         >>> safe_name("liver-001"), safe_name("../etc")
@@ -93,5 +94,5 @@ def _cleaned(text: str) -> str:
 
 
 def _with_hash(name: str, text: str) -> str:
-    digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     return f"{name[:_LONGEST]}-{digest[:8]}"

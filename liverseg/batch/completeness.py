@@ -12,7 +12,7 @@ import yaml
 
 from liverseg.batch.cases import BatchCase
 from liverseg.errors import LiversegError, one_line
-from liverseg.files import file_hash, text_hash
+from liverseg.files import file_hash, is_file, text_hash
 from liverseg.results.case_folder import read_case_record
 from liverseg.results.inputs import input_is
 
@@ -62,7 +62,7 @@ class Wanted:
             source = record["input"]
             liver = source.get("liver")
             return input_is(case.image, source) and (liver is None or input_is(Path(liver["path"]), liver))
-        except (LiversegError, KeyError, TypeError, AttributeError):
+        except (LiversegError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
     def _is_of(self, case: BatchCase, record: Mapping[str, Any]) -> bool:
@@ -93,4 +93,6 @@ def wanted(config: Path, weights: Path, overrides: Mapping[str, Any]) -> Wanted:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise LiversegError(f"{config}: cannot be read ({one_line(error)})") from error
     given = {name: value for name, value in overrides.items() if value is not None and name not in _NOT_OF_RESULTS}
-    return Wanted(file_hash(weights), {"config": content, "overrides": given})
+    beside = weights.with_suffix(".json")  # what a state_dict cannot say of itself, such as a fitted temperature
+    record = file_hash(beside) if weights.suffix != ".safetensors" and is_file(beside) else None
+    return Wanted(file_hash(weights), {"config": content, "overrides": given, "weights_record": record})

@@ -31,8 +31,8 @@ _TICK = 0.5
 class BatchListener:
     """Is told what becomes of each case."""
 
-    def begun(self, case: BatchCase) -> None:
-        """A worker has it in hand."""
+    def begun(self, case: BatchCase, stamp: str) -> None:
+        """A worker has it in hand; its input was then as the stamp says."""
 
     def done(self, case: BatchCase, about: dict[str, Any]) -> None:
         """Its results are there; `about` as `CaseWorker` tells."""
@@ -141,13 +141,13 @@ class Dispatcher:
 
     def _next(self) -> tuple[Hand, BatchCase] | None:
         """Who gets which case now."""
-        idle = [hand for hand in self._hands if not hand.given]
+        idle = [hand for hand in self._hands if not hand.given and not hand.closed]
         if self._suspects and idle:
             # one with a worker first: another costs its start
             hand = min(idle, key=lambda one: one.worker is None)
             hand.on_its_own = True
             return hand, self._suspects.popleft()
-        open_ = [hand for hand in self._hands if not hand.on_its_own and hand.in_front < _AHEAD]
+        open_ = [hand for hand in self._hands if not (hand.on_its_own or hand.closed) and hand.in_front < _AHEAD]
         if self._waiting and open_:
             return min(open_, key=lambda one: (one.in_front, one.worker is None)), self._waiting.popleft()
         return None
@@ -182,17 +182,20 @@ class Dispatcher:
         kind, case = event["event"], given.case
         if kind == "begun":
             given.begun = True
-            self._listener.begun(case)
+            self._listener.begun(case, event["stamp"])
             return
         if kind == "stage":
             given.clock.stage(event["at"])
             given.writing = given.writing or event["stage"] == "write"
             return
+        alone = hand.on_its_own
         hand.take(case.name)
         if kind == "done":
             self._listener.done(case, event)
         elif kind == "already":
             self._listener.already(case)
+        elif kind == "failed" and event["category"] == "out of memory" and not alone:
+            self._suspects.append(case)  # another in the same worker may have taken it
         elif kind == "failed":
             self._listener.failed(case, event["category"], event["reason"])
         elif kind == "abandoned":
@@ -205,25 +208,30 @@ class Dispatcher:
     def _gone(self, hand: Hand, code: int, how: str | None) -> None:
         """A worker has ended, though nobody said there were no more cases."""
         given, alone, ready = list(hand.given.values()), hand.on_its_own, hand.ready
+        any_begun = any(one.begun for one in given)
         hand.worker, hand.given, hand.on_its_own = None, {}, False
         if self._stopped_at is not None:
             for one in given:
                 self._listener.abandoned(one.case)
             return
         if not ready:
-            self._starts += 1
+            if any(other.ready and other.worker is not None for other in self._hands):
+                hand.closed = True
+                self._listener.note("a worker could not be begun; the batch goes on with fewer")
+            else:
+                self._starts += 1
             if self._starts >= _STARTS:
                 how = ended_in_words(code)
                 self._end = LiversegError(f"a worker {how} {self._starts} times before it was ready; see what it says")
             self._waiting.extendleft(one.case for one in reversed(given))
             return
-        if oom_kills() > hand.oom_kills:
+        if code == -signal.SIGKILL and oom_kills() > hand.oom_kills:
             how = "out of memory"
         how = how or ("killed" if code == -signal.SIGKILL else "crashed")
         for one in reversed(given):
             if one.case.name == hand.late:
                 self._listener.failed(one.case, "timeout", f"took longer than {self._limits.case:g} s")
-            elif hand.late is not None or not one.begun:
+            elif hand.late is not None or (any_begun and not one.begun):
                 self._waiting.appendleft(one.case)  # it had nothing to do with it
             elif alone and self._tried(one.case) >= _TRIES_ALONE[how]:
                 category = how if how == "out of memory" else "internal"

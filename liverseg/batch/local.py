@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -29,6 +31,8 @@ class LocalWorker:
     """
 
     def __init__(self, job: Job, tell: Callable[[dict[str, Any]], None], environment: Mapping[str, str]) -> None:
+        # of its own: what a worker that is killed was unpacking goes away with it
+        self._temporary = tempfile.mkdtemp(prefix="liverseg-worker-")
         reading, writing = os.pipe()
         # a session of its own: what a terminal sends on Ctrl-C goes to the batch alone
         self._process = subprocess.Popen(
@@ -36,7 +40,7 @@ class LocalWorker:
             stdin=subprocess.PIPE,
             stdout=sys.stderr,  # what libraries print; results are told by the batch
             pass_fds=[writing],
-            env={**os.environ, **environment},
+            env={**os.environ, "TMPDIR": self._temporary, **environment},
             start_new_session=True,
             text=True,
         )
@@ -79,4 +83,6 @@ class LocalWorker:
             for line in events:
                 with suppress(ValueError):  # half a line, of a process that was killed
                     self._tell(json.loads(line))
-        self._tell({"event": "gone", "code": self._process.wait()})
+        code = self._process.wait()
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._tell({"event": "gone", "code": code})

@@ -95,7 +95,7 @@ def run_batch(
     state.begin()
     about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
     state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
-    teller = BatchTeller(source.name, len(cases), state, job.wanted)
+    teller = BatchTeller(source.name, len(cases), state, job.wanted, overrides.get("liver"))
     dispatcher = Dispatcher(*_engine(engine, job, workers, cpus, gpus), limits or Limits(), teller)
     how = "failed"
     try:
@@ -126,14 +126,18 @@ def _plan(
 ) -> None:
     """Say of every case what is to be done; runs in a thread, since it reads what is complete again."""
     try:
+        made = []
         for case in cases:
             known = None if retry_failed else teller.is_known_failure(case)
             if known is not None:
                 dispatcher.events.put((None, {"event": "failed before", "case": case, "known": known}))
-            elif job.wanted.is_complete(case, job.output):
-                dispatcher.events.put((None, {"event": "complete", "case": case}))
+            elif job.wanted.was_made(case, job.output):
+                made.append(case)  # reading them again takes long, and workers need not wait for it
             else:
                 dispatcher.events.put((None, {"event": "todo", "case": case}))
+        for case in made:
+            event = "complete" if job.wanted.is_complete(case, job.output) else "todo"
+            dispatcher.events.put((None, {"event": event, "case": case}))
         dispatcher.events.put((None, {"event": "planned"}))
     except Exception as error:  # whoever waits for the rest would wait for ever
         dispatcher.events.put((None, {"event": "unplanned", "error": error}))
@@ -161,7 +165,7 @@ def _environment(workers: int, cpus: float | None) -> Mapping[str, str]:
 
 def _check_liver(liver: str | None, cases: int) -> None:
     """One mask is not that of several CTs; what else is wrong with it the worker says."""
-    if liver is None or liver in ("auto", "none") or cases == 1 or is_dir(liver):
+    if liver is None or liver.strip().lower() in ("auto", "none") or cases == 1 or is_dir(liver):
         return
     raise UsageError(f"liver {liver}: one mask for {cases} cases; give a folder with a mask for each, or a manifest")
 

@@ -43,10 +43,20 @@ def find_batch(source: Path, output: Path, dataset_dir: Path | None = None) -> l
             raise LiversegError(f"{source}: no case in it")
     else:
         raise LiversegError(f"{source}: neither a list of CTs nor a CT; {_KINDS}")
-    for case in cases:
-        if output == case.image or case.image in output.parents:
-            raise LiversegError(f"{output}: lies within {case.image}, which is a case; choose another output folder")
+    _check_apart(cases, source, output)
     return cases
+
+
+def _check_apart(cases: Sequence[BatchCase], source: Path, output: Path) -> None:
+    """Refuse an output folder in which results would lie among inputs: what looks like ours there is taken away."""
+    if output == source:
+        raise LiversegError(f"{output}: is the source itself; choose another output folder")
+    inputs = {above for case in cases for above in (case.image, *case.image.parents)}
+    for case in cases:
+        if case.image in (output, *output.parents):
+            raise LiversegError(f"{output}: lies within {case.image}, which is a case; choose another output folder")
+        if output / case.name in inputs:
+            raise LiversegError(f"{output / case.name}: holds input; choose another output folder")
 
 
 def shard_of(cases: Sequence[BatchCase], part: int, parts: int) -> list[BatchCase]:

@@ -135,7 +135,7 @@ class BatchState:
     def still_alive(self) -> None:
         """Say so, for whoever looks at the time of the file."""
         with suppress(OSError):
-            os.utime(self._alive)
+            self._alive.touch()
 
     def ended(self) -> None:
         """Nobody need look any more."""
@@ -180,8 +180,11 @@ class BatchState:
         Raises:
             LiversegError: if it cannot be written.
         """
-        with self.tables_held():
-            write_text(self._failed(case), json.dumps({"time": _now(), **about}, indent=1) + "\n")
+        text = json.dumps({"time": _now(), **about}, indent=1) + "\n"
+        try:
+            write_text(self._failed(case), text)
+        except OutputError:  # another run, at its end, may have taken it for what a killed one left
+            write_text(self._failed(case), text)
 
     def forget_failure(self, case: str) -> None:
         """A case is done, or is tried again."""

@@ -12,10 +12,10 @@ from tqdm import tqdm
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import Wanted
 from liverseg.batch.dispatch import BatchListener
+from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState
 from liverseg.errors import OutputError
 from liverseg.results.case_folder import discard_unfinished
-from liverseg.results.inputs import input_stamp
 
 __all__ = ["BatchTeller"]
 
@@ -31,6 +31,7 @@ class BatchTeller(BatchListener):
         cases: how many there are.
         state: the output folder's.
         wanted: what results are made with.
+        liver: where the run's liver masks are, as `--liver` takes it.
 
     Attributes:
         made: names of cases whose results are there, be they of this run or not.
@@ -38,11 +39,12 @@ class BatchTeller(BatchListener):
         unfinished: how many were begun and left for the next run.
     """
 
-    def __init__(self, name: str, cases: int, state: BatchState, wanted: Wanted) -> None:
+    def __init__(self, name: str, cases: int, state: BatchState, wanted: Wanted, liver: str | None) -> None:
         self.made: set[str] = set()
         self.failures: set[str] = set()
         self.unfinished = 0
-        self._state, self._wanted, self._cases = state, wanted, cases
+        self._state, self._wanted, self._cases, self._liver = state, wanted, cases, liver
+        self._stamps: dict[str, str] = {}
         self._computed, self._since, self._alive = 0, 0.0, 0.0
         self._bar = tqdm(total=cases, desc=name, unit="case", bar_format=_BAR, file=sys.stderr, disable=None)
 
@@ -50,14 +52,16 @@ class BatchTeller(BatchListener):
         """Leave the terminal as it was."""
         self._bar.close()
 
-    def begun(self, case: BatchCase) -> None:
+    def begun(self, case: BatchCase, stamp: str) -> None:
         """For the log; a rate begins with the first."""
+        self._stamps[case.name] = stamp
         self._since = self._since or time.monotonic()
         self._state.log("begun", case=case.name, image=case.image)
 
     def done(self, case: BatchCase, about: dict[str, Any]) -> None:
         """A line on stdout, with how fast the batch is and how long it will take."""
         self._computed += 1
+        self._stamps.pop(case.name, None)
         self.made.add(case.name)
         self._state.forget_failure(case.name)
         self._state.log("done", case=case.name, **{name: about[name] for name in ("found", "seconds", "warnings")})
@@ -88,7 +92,8 @@ class BatchTeller(BatchListener):
         about = {"image": str(case.image), "category": category, "reason": reason}
         self._state.log("failed", case=case.name, **about)
         tries = int((self._state.failure(case.name) or {}).get("tries", 0)) + 1
-        made_of = {"input": input_stamp(case.image), "weights_sha256": self._wanted.weights_sha256}
+        stamp = self._stamps.pop(case.name, None) or case_stamp(case, self._liver)
+        made_of = {"input": stamp, "weights_sha256": self._wanted.weights_sha256}
         configuration = self._wanted.configuration(case)
         with suppress(OutputError):  # it is in the log, and would be tried again
             self._state.keep_failure(case.name, **about, **made_of, configuration_sha256=configuration, tries=tries)
@@ -102,7 +107,7 @@ class BatchTeller(BatchListener):
         if known is None or known.get("weights_sha256") != self._wanted.weights_sha256:
             return None
         same = known.get("configuration_sha256") == self._wanted.configuration(case)
-        return known if same and known.get("input") == input_stamp(case.image) else None
+        return known if same and known.get("input") == case_stamp(case, self._liver) else None
 
     def abandoned(self, case: BatchCase) -> None:
         """For the log; nothing half-written stays."""
@@ -126,8 +131,10 @@ class BatchTeller(BatchListener):
         with suppress(OutputError, OSError):
             lock = self._state.lock(case.name)
             if lock is not None:
-                discard_unfinished(self._state.output / case.name)
-                lock.release()
+                try:
+                    discard_unfinished(self._state.output / case.name)
+                finally:
+                    lock.release()
 
     def _settle(self) -> None:
         self._bar.set_postfix_str(self._rate(), refresh=False)
@@ -149,7 +156,9 @@ class BatchTeller(BatchListener):
 def _say(line: str, file: TextIO | None = None) -> None:
     """A line above the bar, by default on stderr; what a terminal would act on, or cannot show, is escaped."""
     shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
-    tqdm.write("".join(shown), file=file or sys.stderr)
+    with suppress(OSError):  # a log that is full, or a terminal that is gone, is no reason to end
+        tqdm.write("".join(shown), file=file or sys.stderr)
+        (file or sys.stderr).flush()
 
 
 def _duration(seconds: float) -> str:

@@ -9,12 +9,16 @@ import errno
 import os
 import tempfile
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.job import Job
+from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState, CaseLock
 from liverseg.errors import LiversegError, OutputError
 from liverseg.inference.failures import cause_in_words, failure_category
@@ -25,6 +29,9 @@ from liverseg.results.case_folder import discard_unfinished
 __all__ = ["CaseWorker"]
 
 Tell = Callable[..., None]
+
+_NO_DEVICE = 71
+"""Exit code of a worker whose GPU has failed."""
 
 
 class CaseWorker(CaseWatcher):
@@ -84,10 +91,11 @@ class CaseWorker(CaseWatcher):
                     continue
                 self._locks[case.name] = lock
                 discard_unfinished(self._job.output / case.name)
+                stamp = case_stamp(case, self._job.overrides.get("liver"))
             except (OSError, OutputError) as error:
                 self._tell(event="unwritable", reason=cause_in_words(error), case=case.name)
                 return
-            self._tell(event="begun", case=case.name)
+            self._tell(event="begun", case=case.name, stamp=stamp)
             own = {**case.own_settings(), "configuration": self._job.wanted.configuration(case)}
             yield {"image": str(case.image), "case": case.name, **own}
 
@@ -118,6 +126,10 @@ class CaseWorker(CaseWatcher):
         """Given back and told on; if it is for want of an output folder, that and not the case is told of."""
         self._release(case)
         category, reason = failure_category(error, stage), cause_in_words(error)
+        if os.environ.get("LIVERSEG_DEBUG"):
+            traceback.print_exception(error)
+        if category == "internal" and _device_is_lost(error):
+            os._exit(_NO_DEVICE)  # it would fail every case after this one; the batch begins another worker
         if category == "output" and stage == "write" and self._output_is_gone(error):
             self._tell(event="unwritable", reason=reason, case=case)
         else:
@@ -136,6 +148,16 @@ class CaseWorker(CaseWatcher):
                 return True
             cause = cause.__cause__ or cause.__context__
         return not _can_be_written(self._state.folder)
+
+
+def _device_is_lost(error: BaseException) -> bool:
+    """Whether a GPU has failed in a way that stays until the process ends, as CUDA's errors but for memory do."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, torch.AcceleratorError):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _can_be_written(folder: Path) -> bool:

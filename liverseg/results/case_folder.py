@@ -54,6 +54,9 @@ def write_case_files(
     hashes: dict[str, str] = {}
     try:
         folder.mkdir(exist_ok=True)
+        record_unfinished = folder / f"{UNFINISHED}{RECORD}"
+        record_unfinished.touch()  # first of all: it marks what is ours and not whole
+        written.append(record_unfinished)
         (folder / RECORD).unlink(missing_ok=True)
         _clear(folder, [name for name in (*CASE_FILES, *OTHER_FILES) if name not in files])
         for name, write in files.items():
@@ -66,11 +69,9 @@ def write_case_files(
             hashes[name] = file_hash(unfinished)
             unfinished.replace(folder / name)
             written.append(folder / name)
-        unfinished = folder / f"{UNFINISHED}{RECORD}"
-        written.append(unfinished)
-        record(unfinished, hashes)
-        bring_to_disk(unfinished, folder)  # a machine that loses power now must not keep the record alone
-        unfinished.replace(folder / RECORD)
+        record(record_unfinished, hashes)
+        bring_to_disk(record_unfinished, folder)  # a machine that loses power now must not keep the record alone
+        record_unfinished.replace(folder / RECORD)
         written.append(folder / RECORD)
         bring_to_disk(folder)
     except BaseException as error:
@@ -91,15 +92,18 @@ def discard_unfinished(folder: Path) -> None:
     Raises:
         OSError: if something cannot be taken away.
     """
-    if not folder.is_dir() or (folder / RECORD).exists():
+    if not folder.is_dir() or (folder / RECORD).exists() or not any(folder.glob(f"{UNFINISHED}*")):
         return
     _clear(folder, [*CASE_FILES, *OTHER_FILES])
+    (folder / f"{UNFINISHED}{RECORD}").unlink(missing_ok=True)
     with suppress(OSError):
         folder.rmdir()
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:
-    for left in (*folder.glob(f"{UNFINISHED}*"), *(folder / name for name in names)):
+    """Take away files by name, then what is unfinished: its mark is last to go."""
+    own = folder / f"{UNFINISHED}{RECORD}"
+    for left in (*(folder / name for name in names), *(one for one in folder.glob(f"{UNFINISHED}*") if one != own)):
         left.unlink(missing_ok=True)
 
 

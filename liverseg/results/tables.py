@@ -33,9 +33,12 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
         folder = output_dir / case
         if not is_file(folder / RECORD):
             continue
-        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        lesions = pd.read_csv(folder / "lesions.csv", keep_default_na=True)
-        volume, liver = float(lesions["volume_ml"].sum()), float(record["liver_ml"])
+        try:
+            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            lesions = pd.read_csv(folder / "lesions.csv", keep_default_na=True)
+            volume, liver = float(lesions["volume_ml"].sum()), float(record["liver_ml"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # not whole, or just being written by another run
         rows.append(
             {
                 "case": case,

@@ -61,12 +61,12 @@ def test_too_little_memory_fails_the_large_case_alone(many, weights, tmp_path):
     for name in ("ct00.nii.gz", "ct01.nii.gz"):
         (tmp_path / "in").mkdir(exist_ok=True)
         (tmp_path / "in" / name).symlink_to(source / name)
-    write_ct(tmp_path / "in" / "large.nii.gz", 3, (512, 512, 60))
+    write_ct(tmp_path / "in" / "ct00-large.nii.gz", 3, (512, 512, 60))
     code, _, err = batch(
         tmp_path / "in", tmp_path / "out", "--weights", weights, "--liver", "none", "--batch-size", 60, memory_gb=4
     )
     assert code == 3, err
     (failed,) = [line for line in log(tmp_path / "out") if line["event"] == "failed"]
-    assert (failed["case"], failed["category"]) == ("large", "out of memory"), err
+    assert (failed["case"], failed["category"]) == ("ct00-large", "out of memory"), err
     assert sorted(happened(tmp_path / "out", "done")) == ["ct00", "ct01"]
     assert json.loads((tmp_path / "out" / "ct00" / "record.json").read_text(encoding="utf-8"))["status"] == "done"

@@ -117,6 +117,17 @@ def test_what_is_no_source(tmp_path):
     write_study(tmp_path / "study")
     with pytest.raises(LiversegError, match=r"lies within .*study, which is a case"):
         find_batch(tmp_path / "study", tmp_path / "study" / "out")
+    with pytest.raises(LiversegError, match="is the source itself"):
+        find_batch(tmp_path, tmp_path)
+
+
+def test_results_do_not_go_where_input_is(tmp_path):
+    write_ct(tmp_path / "in" / "ct.nii.gz")
+    write_ct(tmp_path / "ct" / "other.nii.gz")
+    rows = [{"case": "ct", "image": "in/ct.nii.gz"}, {"case": "other", "image": "ct/other.nii.gz"}]
+    (tmp_path / "m.json").write_text(json.dumps(rows), encoding="utf-8")
+    with pytest.raises(LiversegError, match=r"ct: holds input; choose another output folder"):
+        find_batch(tmp_path / "m.json", tmp_path)
 
 
 def test_a_manifest_as_csv_and_as_json(tmp_path):
