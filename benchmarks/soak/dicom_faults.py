@@ -106,8 +106,7 @@ def odd_texts(rng: random.Random, path: Path) -> None:
         "StudyDescription",
         "PatientID",
         "InstitutionName",
-        "StudyDate",
-        "PatientSex",
+        "StudyID",
     )
     harmful = {name: rng.choice(TEXTS) for name in rng.sample(names, 3)}
     write_ct_series(path, rng.randrange(1000), SpecificCharacterSet="ISO_IR 192", **harmful)

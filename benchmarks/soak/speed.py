@@ -48,7 +48,7 @@ def _all_done(batch: Batch, log: Path) -> None:
         raise Fault(f"exit code {code}: see {log}")
 
 
-def overlap(folder: Path, rounds: int = 5, shape: tuple[int, int, int] = (128, 128, 48)) -> None:
+def overlap(folder: Path, rounds: int = 5, shape: tuple[int, int, int] = (96, 96, 12)) -> None:
     """Batches of forty CTs by one worker with all processors.
 
     Prints and keeps of each: the slowest stage's seconds over all cases, of the time from the first case begun to the
@@ -98,7 +98,7 @@ def _watch(batch: Batch, samples: list[tuple[float, int]]) -> None:
 
 
 def ray_against_shards(
-    folder: Path, rounds: int = 3, cases: int = 40, shape: tuple[int, int, int] = (96, 96, 40)
+    folder: Path, rounds: int = 3, cases: int = 32, shape: tuple[int, int, int] = (96, 96, 12)
 ) -> None:
     """Two Ray workers of one processor each, and two processes with a half of the cases each, by turns.
 
