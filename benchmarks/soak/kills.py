@@ -237,22 +237,22 @@ def kill_campaign(folder: Path, seed: int, kills: int, minutes: float, lanes: in
 
     def lane(number: int) -> int:
         faults = 0
-        while time.monotonic() < deadline and sum(1 for _ in journal.lines(kind)) < kills:
+        while time.monotonic() < deadline and len(journal.of_whole_rounds(kind)) < kills:
             rounds = sum(1 for line in journal.lines("round") if (line["lane"], line["engine"]) == (number, engine))
             name = f"{seed}-{engine}-{number}-{rounds}"
             times = 6 if engine == "ray" else 14
             one = Round(folder / f"kills-{engine}-{number}", source, weights, name, times, engine, deadline)
-            begun, fault = time.monotonic(), ""
+            begun, fault, attempt = time.monotonic(), "", f"{name} {time.time():.0f}"
             try:
                 for what, moment in one.run():  # each kept at once: this campaign may be ended as well
-                    journal.add(kind, what=what, moment=moment, round=name)
+                    journal.add(kind, what=what, moment=moment, round=attempt)
                 ended = one.check(expected)
             except Fault as error:
                 ended, fault = Counter(), str(error)
                 faults += 1
                 shutil.move(os.fspath(one.output.parent), os.fspath(folder / f"fault-{name}-{int(time.time())}"))
             about = {"lane": number, "engine": engine, "runs": one.runs, "cases": dict(ended), "fault": fault}
-            journal.add("round", name=name, seconds=round(time.monotonic() - begun, 1), **about)
+            journal.add("round", name=attempt, seconds=round(time.monotonic() - begun, 1), **about)
             print(f"{name}: {one.runs} runs, {time.monotonic() - begun:.0f} s, {fault or 'whole'}", flush=True)
         return faults
 

@@ -40,6 +40,11 @@ class Journal:
                 if known["kind"] == kind:
                     yield known
 
+    def of_whole_rounds(self, kind: str) -> list[dict[str, Any]]:
+        """Kills in rounds that came to their end, and so were looked at; others were interrupted."""
+        ended = {line["name"] for line in self.lines("round")}
+        return [line for line in self.lines(kind) if line["round"] in ended]
+
 
 def body(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     """HU of an ellipse of soft tissue with blobs in it, in air: int16 of (column, row, slice)."""

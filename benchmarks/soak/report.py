@@ -16,7 +16,7 @@ def report(folder: Path) -> str:
     journal = Journal(folder)
     parts = []
     for engine in ("local", "ray"):
-        kills = [(line["what"], line["moment"]) for line in journal.lines(f"kill {engine}")]
+        kills = [(line["what"], line["moment"]) for line in journal.of_whole_rounds(f"kill {engine}")]
         if kills:
             parts.append(_table(f"kills, engine {engine}", kills))
     rounds = list(journal.lines("round"))
