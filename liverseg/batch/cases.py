@@ -90,7 +90,7 @@ def named_apart(cases: Iterable[BatchCase]) -> list[BatchCase]:
 
 
 def _cleaned(text: str) -> str:
-    return _UNSAFE.sub("_", text).strip("._").lstrip("-")[:_LONGEST] or "case"
+    return _UNSAFE.sub("_", text).lstrip("._-").rstrip("._")[:_LONGEST] or "case"
 
 
 def _with_hash(name: str, text: str) -> str:

@@ -44,7 +44,7 @@ def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder
     process = two_processes_started(PRETRAIN, (*TRAIN, "multi_gpu_train"), **settings)
     while not (folder / "checkpoint.pt").exists() and process.poll() is None:
         time.sleep(0.01)
-    first, second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()[:2]
+    first, second = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()[:2]
     os.kill(int(second), signal.SIGKILL)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1, errors
@@ -96,7 +96,9 @@ def test_a_strategy_and_a_plan_go_with_it(cohort_tree, pretrain_run, tmp_path):
     assert process.returncode == 0, errors
     assert out.count("epoch 1: frozen encoder; learning rates") == 1
     assert_same_course(folder, alone)
-    assert json.loads((folder / "transfer.json").read_text()) == json.loads((alone / "transfer.json").read_text())
+    assert json.loads((folder / "transfer.json").read_text(encoding="utf-8")) == json.loads(
+        (alone / "transfer.json").read_text(encoding="utf-8")
+    )
     assert len(list((folder / "tensorboard").iterdir())) == 1
     start = read_weights(pretrain_run / "pretrain.safetensors")
     end = torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["network"]

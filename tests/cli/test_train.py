@@ -12,7 +12,9 @@ from liverseg.cli.main import main
 def train(*words, cwd=None, **overrides):
     keys = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
     command = [sys.executable, "-m", "liverseg.cli.main", "train", *words, *keys]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=300)
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=300
+    )
 
 
 def test_a_training_is_that_of_the_bundle(lits_tree, tmp_path):

@@ -48,7 +48,7 @@ def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_la
         path.write_text("new")
 
     write_case_files(tmp_path, {"a.txt": look}, lambda path, _: look(path))
-    assert seen == [["a.txt"], ["a.txt"]]
+    assert seen == [[".unfinished-record.json", "a.txt"]] * 2
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "new"
     assert (tmp_path / "record.json").read_text(encoding="utf-8") == "new"
 

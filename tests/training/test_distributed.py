@@ -27,6 +27,8 @@ def two(lits_tree, tmp_path_factory):
         [*words, two_processes.__file__, lits_tree, folder],
         capture_output=True,
         text=True,
+        encoding="utf-8",
+        errors="replace",
         env=environment,
         timeout=240,
         check=False,
