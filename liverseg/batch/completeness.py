@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ class Wanted:
 
     weights_sha256: str
     settings: Mapping[str, Any]
+
+    def same_as(self, other: Wanted) -> bool:
+        """Whether results made with the one are those made with the other; either may have been through JSON."""
+        one, another = (json.dumps(asdict(each), sort_keys=True, default=str) for each in (self, other))
+        return one == another
 
     def configuration(self, case: BatchCase) -> str:
         """SHA-256 of the settings of a case."""

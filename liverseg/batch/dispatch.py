@@ -12,10 +12,11 @@ from typing import Any
 
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.hands import Given, Hand, Limits, Start, ended_in_words
+from liverseg.batch.listener import BatchListener
 from liverseg.batch.memory import oom_kills
 from liverseg.errors import ExitCode, LiversegError
 
-__all__ = ["BatchListener", "Dispatcher"]
+__all__ = ["Dispatcher"]
 
 _AHEAD = 2
 """Cases a worker has that are not being written: one is computed, one read."""
@@ -26,34 +27,6 @@ _TRIES_ALONE = {"out of memory": 1, "killed": 3, "crashed": 2}
 _PATIENCE = 5.0
 """Seconds between two looks at a case another run has in hand, and for a killed worker to be gone."""
 _TICK = 0.5
-
-
-class BatchListener:
-    """Is told what becomes of each case."""
-
-    def begun(self, case: BatchCase, stamp: str) -> None:
-        """A worker has it in hand; its input was then as the stamp says."""
-
-    def done(self, case: BatchCase, about: dict[str, Any]) -> None:
-        """Its results are there; `about` as `CaseWorker` tells."""
-
-    def already(self, case: BatchCase) -> None:
-        """Its results were there."""
-
-    def failed(self, case: BatchCase, category: str, reason: str) -> None:
-        """It has failed."""
-
-    def failed_before(self, case: BatchCase, known: dict[str, Any]) -> None:
-        """It failed in an earlier run, and is not tried again."""
-
-    def abandoned(self, case: BatchCase) -> None:
-        """It was begun and is left for the next run."""
-
-    def note(self, what: str) -> None:
-        """Something a reader of the run's log wants to know."""
-
-    def tick(self) -> None:
-        """Twice a second or so."""
 
 
 class Dispatcher:
@@ -130,26 +103,39 @@ class Dispatcher:
                 self._waiting.append(case)
         while (found := self._next()) is not None:
             hand, case = found
-            if hand.worker is None:
-                hand.ready, hand.late, hand.since, hand.oom_kills = False, None, now, oom_kills()
-                hand.worker = self._start(partial(self._put, hand))
+            assert hand.worker is not None
             hand.given[case.name] = Given(case)
             hand.worker.send(case)
+        self._begin_workers(now)
+
+    def _begin_workers(self, now: float) -> None:
+        """As many as there are cases nobody has; who is not ready has none, so none waits for a place in a cluster."""
+        beginning = sum(hand.worker is not None and not hand.ready for hand in self._hands)
+        for hand in self._hands:
+            if beginning >= len(self._waiting) + len(self._suspects):
+                break
+            if hand.worker is None and not hand.closed:
+                hand.ready, hand.late, hand.since, hand.oom_kills = False, None, now, oom_kills()
+                try:
+                    hand.worker = self._start(partial(self._put, hand))
+                except LiversegError as error:
+                    self._end = error
+                    break
+                beginning += 1
 
     def _put(self, hand: Hand, event: dict[str, Any]) -> None:
         self.events.put((hand, event))
 
     def _next(self) -> tuple[Hand, BatchCase] | None:
         """Who gets which case now."""
-        idle = [hand for hand in self._hands if not hand.given and not hand.closed]
+        there = [hand for hand in self._hands if hand.ready and hand.worker is not None]
+        idle = [hand for hand in there if not hand.given]
         if self._suspects and idle:
-            # one with a worker first: another costs its start
-            hand = min(idle, key=lambda one: one.worker is None)
-            hand.on_its_own = True
-            return hand, self._suspects.popleft()
-        open_ = [hand for hand in self._hands if not (hand.on_its_own or hand.closed) and hand.in_front < _AHEAD]
+            idle[0].on_its_own = True
+            return idle[0], self._suspects.popleft()
+        open_ = [hand for hand in there if not hand.on_its_own and hand.in_front < _AHEAD]
         if self._waiting and open_:
-            return min(open_, key=lambda one: (one.in_front, one.worker is None)), self._waiting.popleft()
+            return min(open_, key=lambda one: one.in_front), self._waiting.popleft()
         return None
 
     def _heard(self, hand: Hand | None, event: dict[str, Any]) -> None:
@@ -171,7 +157,6 @@ class Dispatcher:
         elif kind == "refused":
             self._end = LiversegError(event["reason"])
             self._end.exit_code = ExitCode(event["exit_code"])
-            hand.given.clear()
         elif kind == "unwritable":
             self._end = self._end or LiversegError(f"{event['reason']}: the batch stops; run it again to go on")
             hand.take(event["case"])
@@ -194,6 +179,8 @@ class Dispatcher:
             self._listener.done(case, event)
         elif kind == "already":
             self._listener.already(case)
+        elif kind == "failed before":
+            self._listener.failed_before(case, event["known"])
         elif kind == "failed" and event["category"] == "out of memory" and not alone:
             self._suspects.append(case)  # another in the same worker may have taken it
         elif kind == "failed":
@@ -209,7 +196,7 @@ class Dispatcher:
         """A worker has ended, though nobody said there were no more cases."""
         given, alone, ready = list(hand.given.values()), hand.on_its_own, hand.ready
         any_begun = any(one.begun for one in given)
-        hand.worker, hand.given, hand.on_its_own = None, {}, False
+        hand.worker, hand.ready, hand.given, hand.on_its_own = None, False, {}, False
         if self._stopped_at is not None:
             for one in given:
                 self._listener.abandoned(one.case)
@@ -223,7 +210,6 @@ class Dispatcher:
             if self._starts >= _STARTS:
                 how = ended_in_words(code)
                 self._end = LiversegError(f"a worker {how} {self._starts} times before it was ready; see what it says")
-            self._waiting.extendleft(one.case for one in reversed(given))
             return
         if code == -signal.SIGKILL and oom_kills() > hand.oom_kills:
             how = "out of memory"

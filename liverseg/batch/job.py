@@ -24,6 +24,7 @@ class Job:
         weights: the weights' file.
         overrides: of the bundle's `configs/inference.yaml`.
         wanted: what results are to be made with.
+        retry_failed: what failed before is tried again.
     """
 
     output: Path
@@ -31,6 +32,7 @@ class Job:
     weights: Path
     overrides: Mapping[str, Any]
     wanted: Wanted
+    retry_failed: bool = False
 
     def to_json(self) -> str:
         """In one line."""
@@ -41,7 +43,12 @@ class Job:
         """From that line."""
         content = json.loads(line)
         paths = {name: Path(content[name]) for name in ("output", "bundle", "weights")}
-        return cls(**paths, overrides=content["overrides"], wanted=Wanted(**content["wanted"]))
+        return cls(
+            **paths,
+            overrides=content["overrides"],
+            wanted=Wanted(**content["wanted"]),
+            retry_failed=content["retry_failed"],
+        )
 
 
 def case_to_json(case: BatchCase) -> str:

@@ -16,8 +16,12 @@ from typing import Any
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.job import Job, case_to_json
 from liverseg.batch.worker_process import DRAIN, END
+from liverseg.errors import LiversegError, OutputError, one_line
 
 __all__ = ["LocalWorker"]
+
+_STDERR = 2
+"""The descriptor: in a notebook `sys.stderr` has none."""
 
 
 class LocalWorker:
@@ -31,20 +35,19 @@ class LocalWorker:
     """
 
     def __init__(self, job: Job, tell: Callable[[dict[str, Any]], None], environment: Mapping[str, str]) -> None:
-        # of its own: what a worker that is killed was unpacking goes away with it
-        self._temporary = tempfile.mkdtemp(prefix="liverseg-worker-")
-        reading, writing = os.pipe()
-        # a session of its own: what a terminal sends on Ctrl-C goes to the batch alone
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "liverseg.batch.worker_process", str(writing)],
-            stdin=subprocess.PIPE,
-            stdout=sys.stderr,  # what libraries print; results are told by the batch
-            pass_fds=[writing],
-            env={**os.environ, "TMPDIR": self._temporary, **environment},
-            start_new_session=True,
-            text=True,
-        )
-        os.close(writing)
+        try:
+            # of its own: what a worker that is killed was unpacking goes away with it
+            self._temporary = tempfile.mkdtemp(prefix="liverseg-worker-")
+        except OSError as error:
+            raise OutputError(
+                f"no temporary folder for a worker ({one_line(error)}); set TMPDIR to one that can be written"
+            ) from error
+        try:
+            reading, self._process = _process(self._temporary, environment)
+        except OSError as error:
+            raise LiversegError(
+                f"a worker cannot be begun ({one_line(error)}): too many processes or files?"
+            ) from error
         self._tell = tell
         threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
         self._say(job.to_json())
@@ -86,3 +89,24 @@ class LocalWorker:
         code = self._process.wait()
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._tell({"event": "gone", "code": code})
+
+
+def _process(temporary: str, environment: Mapping[str, str]) -> tuple[int, subprocess.Popen[str]]:
+    """Begin it; gives the end of a pipe on which it tells its events."""
+    reading, writing = os.pipe()
+    try:
+        # a session of its own: what a terminal sends on Ctrl-C goes to the batch alone
+        return reading, subprocess.Popen(
+            [sys.executable, "-m", "liverseg.batch.worker_process", str(writing)],
+            stdin=subprocess.PIPE,
+            stdout=_STDERR,  # what libraries print; results are told by the batch
+            pass_fds=[writing],
+            env={**os.environ, "TMPDIR": temporary, **environment},
+            start_new_session=True,
+            text=True,
+        )
+    except OSError:
+        os.close(reading)
+        raise
+    finally:
+        os.close(writing)

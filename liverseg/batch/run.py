@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from liverseg.batch.completeness import wanted
 from liverseg.batch.dispatch import Dispatcher
 from liverseg.batch.hands import Limits, Start
 from liverseg.batch.job import Job
+from liverseg.batch.known_failures import known_failure
 from liverseg.batch.local import LocalWorker
 from liverseg.batch.sources import find_batch, shard_of
 from liverseg.batch.state import BatchState
@@ -27,11 +26,11 @@ from liverseg.batch.telling import BatchTeller
 from liverseg.bundle_folders import inference_config, weights_path
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.files import is_dir, is_file
+from liverseg.signals import ToldToEnd
 
 __all__ = ["ENGINES", "run_batch"]
 
 ENGINES = ("local", "ray")
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def run_batch(
@@ -85,50 +84,56 @@ def run_batch(
     weights = weights_path(config, weights)
     if not is_file(weights):
         raise LiversegError(f"{weights}: no such weights file; give --weights")
-    everything = find_batch(source, output, dataset_dir)
-    _check_liver(overrides.get("liver"), len(everything))
-    cases = shard_of(everything, *shard)
     output = output.absolute()
-    given = {name: value for name, value in overrides.items() if value is not None}
-    job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given))
     state = BatchState(output, shard)
-    state.begin()
-    about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
-    state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
-    teller = BatchTeller(source.name, len(cases), state, job.wanted, overrides.get("liver"))
-    dispatcher = Dispatcher(*_engine(engine, job, workers, cpus, gpus), limits or Limits(), teller)
-    how = "failed"
-    try:
-        with _told_to_end(dispatcher) as told:
-            plan = partial(_plan, cases, dispatcher, teller, job, retry_failed)
-            threading.Thread(target=plan, name="plan", daemon=True).start()
+    with ToldToEnd() as told:
+        with state.kept_alive():
+            everything = find_batch(source, output, dataset_dir)
+        _check_liver(overrides.get("liver"), len(everything))
+        cases = shard_of(everything, *shard)
+        given = {name: value for name, value in overrides.items() if value is not None}
+        job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given), retry_failed)
+        about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
+        state.begin()
+        state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
+        teller = BatchTeller(source.name, len(cases), state, job.wanted, overrides.get("liver"))
+        how = "failed"
+        try:
+            dispatcher = Dispatcher(*_engine(engine, job, workers, cpus, gpus), limits or Limits(), teller)
+            told.then(dispatcher.stop)
+            threading.Thread(target=_plan, args=(cases, dispatcher, job, state), name="plan", daemon=True).start()
             dispatcher.run()
-            how = f"ended by {told[0].name}" if told else "done"
-        if not told:
-            write_tables(everything, state, job.wanted)
-    finally:
-        teller.close()
-        counts = {"made": len(teller.made), "failed": len(teller.failures), "unfinished": teller.unfinished}
-        state.log("run ended", how=how, **counts)
-        state.ended()
+            told.then(None)
+            if not told.by:
+                with state.kept_alive():
+                    write_tables(everything, state, job.wanted)
+            how = "done"
+        finally:
+            told.then(_nothing)  # what is left to do takes a moment
+            teller.close()
+            counts = {"made": len(teller.made), "failed": len(teller.failures), "unfinished": teller.unfinished}
+            state.log("run ended", how=f"ended by {told.by.name}" if told.by else how, **counts)
+            state.ended()
     left = len(cases) - len(teller.made) - len(teller.failures)
     print(f"{output}: {len(teller.made)} done, {len(teller.failures)} failed, {left} left", file=sys.stderr)
-    if told:
-        raise SystemExit(128 + told[0])
+    if told.by:
+        raise SystemExit(128 + told.by)
     if teller.failures:
         kind = LiversegError if len(teller.failures) == len(cases) else SomeCasesFailed
         which = f"{len(teller.failures)} of {len(cases)} cases failed"
         raise kind(f"{which}; {output / 'failed.csv'} says why, --retry-failed tries them again")
 
 
-def _plan(
-    cases: Sequence[BatchCase], dispatcher: Dispatcher, teller: BatchTeller, job: Job, retry_failed: bool
-) -> None:
+def _nothing() -> None:
+    """What a signal does while the batch ends anyway."""
+
+
+def _plan(cases: Sequence[BatchCase], dispatcher: Dispatcher, job: Job, state: BatchState) -> None:
     """Say of every case what is to be done; runs in a thread, since it reads what is complete again."""
     try:
         made = []
         for case in cases:
-            known = None if retry_failed else teller.is_known_failure(case)
+            known = known_failure(case, job, state)
             if known is not None:
                 dispatcher.events.put((None, {"event": "failed before", "case": case, "known": known}))
             elif job.wanted.was_made(case, job.output):
@@ -168,23 +173,3 @@ def _check_liver(liver: str | None, cases: int) -> None:
     if liver is None or liver.strip().lower() in ("auto", "none") or cases == 1 or is_dir(liver):
         return
     raise UsageError(f"liver {liver}: one mask for {cases} cases; give a folder with a mask for each, or a manifest")
-
-
-@contextmanager
-def _told_to_end(dispatcher: Dispatcher) -> Iterator[list[signal.Signals]]:
-    """SIGINT and SIGTERM end the batch in good order; the list says which was the first."""
-    told: list[signal.Signals] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield told
-        return
-
-    def stop(number: int, _: Any) -> None:
-        told.append(signal.Signals(number))
-        dispatcher.stop()
-
-    before = {number: signal.signal(number, stop) for number in _SIGNALS}
-    try:
-        yield told
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
@@ -16,10 +17,12 @@ from typing import Any
 from liverseg.errors import OutputError
 from liverseg.files import UNFINISHED, write_text
 
-__all__ = ["BatchState", "CaseLock"]
+__all__ = ["ALIVE_SECONDS", "BatchState", "CaseLock"]
 
 RUN_LOG = "run.jsonl"
 _FOLDER = ".liverseg"
+ALIVE_SECONDS = 10.0
+"""Between two touches of the file that says a batch lives."""
 
 
 class CaseLock:
@@ -131,6 +134,29 @@ class BatchState:
                 yield
         except OSError as error:
             raise _unwritable(self.output, error) from error
+
+    @contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Say so while something takes long; the folder is made if need be, but not for what is over soon."""
+        over = threading.Event()
+
+        def say() -> None:
+            while not over.wait(ALIVE_SECONDS):
+                with suppress(OSError):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                self.still_alive()
+
+        saying = threading.Thread(target=say, name="alive", daemon=True)
+        saying.start()
+        try:
+            yield
+        except BaseException:
+            over.set()
+            saying.join()
+            self.ended()
+            raise
+        over.set()
+        saying.join()
 
     def still_alive(self) -> None:
         """Say so, for whoever looks at the time of the file."""

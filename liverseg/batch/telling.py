@@ -11,15 +11,14 @@ from tqdm import tqdm
 
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import Wanted
-from liverseg.batch.dispatch import BatchListener
+from liverseg.batch.listener import BatchListener
 from liverseg.batch.stamps import case_stamp
-from liverseg.batch.state import BatchState
+from liverseg.batch.state import ALIVE_SECONDS, BatchState
 from liverseg.errors import OutputError
 from liverseg.results.case_folder import discard_unfinished
 
 __all__ = ["BatchTeller"]
 
-_ALIVE_SECONDS = 10.0
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n}/{total} {unit}s [{elapsed}{postfix}]"
 
 
@@ -101,14 +100,6 @@ class BatchTeller(BatchListener):
         self._settle()
         _say(f"{self._so_far()} {case.name}: failed: {category}: {reason}")
 
-    def is_known_failure(self, case: BatchCase) -> dict[str, Any] | None:
-        """What is known of a failure that would only come again: same input, weights and settings."""
-        known = self._state.failure(case.name)
-        if known is None or known.get("weights_sha256") != self._wanted.weights_sha256:
-            return None
-        same = known.get("configuration_sha256") == self._wanted.configuration(case)
-        return known if same and known.get("input") == case_stamp(case, self._liver) else None
-
     def abandoned(self, case: BatchCase) -> None:
         """For the log; nothing half-written stays."""
         self.unfinished += 1
@@ -123,7 +114,7 @@ class BatchTeller(BatchListener):
     def tick(self) -> None:
         """Say that the batch is alive."""
         now = time.monotonic()
-        if now - self._alive > _ALIVE_SECONDS:
+        if now - self._alive > ALIVE_SECONDS:
             self._alive = now
             self._state.still_alive()
 

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 
 from liverseg.batch.cases import BatchCase
+from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
+from liverseg.batch.known_failures import known_failure
 from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState, CaseLock
 from liverseg.errors import LiversegError, OutputError
@@ -40,7 +42,8 @@ class CaseWorker(CaseWatcher):
     What it tells, by event: `ready`, the weights are loaded; `refused`, they cannot be, with `reason` and `exit_code`;
     of a case `begun`, `stage` (with `stage` and `at`, begun or ended), `done` (with `found`, `seconds`, `warnings`),
     `failed` (with `category`, `reason`, `stage`), `elsewhere` (another run has it in hand), `already` (another run has
-    done it), `abandoned`; `unwritable`, the output folder cannot be written any more, with `reason`.
+    done it), `failed before` (another run has seen it fail, of which `known` tells), `abandoned`; `unwritable`, the
+    output folder cannot be written any more, with `reason`.
 
     Args:
         job: what the cases share.
@@ -61,6 +64,7 @@ class CaseWorker(CaseWatcher):
             cases: asked for one at a time, in a thread of their own.
         """
         try:
+            self._check_unchanged()
             evaluator = case_evaluator(
                 self._job.output,
                 weights=self._job.weights,
@@ -73,6 +77,16 @@ class CaseWorker(CaseWatcher):
             return
         self._tell(event="ready")
         evaluator.work(self._claimed(cases), self)
+
+    def _check_unchanged(self) -> None:
+        """A worker begun in the midst of a batch makes what those before it made, or nothing."""
+        job = self._job
+        now = wanted(job.bundle / "configs" / "inference.yaml", job.weights, job.overrides)
+        if not now.same_as(job.wanted):
+            raise LiversegError(
+                f"{job.weights} or {job.bundle}: is not what it was when the batch began; run the batch again, with "
+                "copies that stay as they are"
+            )
 
     def _claimed(self, cases: Iterable[BatchCase]) -> Iterator[dict[str, Any]]:
         """The cases that are to be computed, each held from now on."""
@@ -88,6 +102,11 @@ class CaseWorker(CaseWatcher):
                 if self._job.wanted.is_complete(case, self._job.output):
                     lock.release()
                     self._tell(event="already", case=case.name)
+                    continue
+                known = known_failure(case, self._job, self._state)
+                if known is not None:
+                    lock.release()
+                    self._tell(event="failed before", case=case.name, known=known)
                     continue
                 self._locks[case.name] = lock
                 discard_unfinished(self._job.output / case.name)

@@ -11,6 +11,7 @@ from typing import Any
 
 from liverseg import __version__
 from liverseg.errors import ExitCode, LiversegError
+from liverseg.signals import ToldToEnd
 
 __all__ = ["VERBS", "main"]
 
@@ -96,15 +97,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         return int(stop.code or 0)
     try:
-        return int(arguments.run(arguments))
+        with ToldToEnd():
+            return int(arguments.run(arguments))
     except LiversegError as error:
         if arguments.debug:
             raise
         print(f"liverseg: {error}", file=sys.stderr)
         return int(error.exit_code)
-    except KeyboardInterrupt:
-        print("liverseg: interrupted", file=sys.stderr)
-        return 130
 
 
 if __name__ == "__main__":

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -23,6 +21,7 @@ from liverseg.bundle_commands import run_logged
 from liverseg.errors import UsageError
 from liverseg.inference import SomeCasesFailed
 from liverseg.networks import package_versions
+from liverseg.signals import ToldToEnd
 from liverseg.study.cells import Cell, study_cells
 from liverseg.study.definition import StudyDefinition
 from liverseg.study.folds import check_fold_lists, fold_lists, write_fold_lists
@@ -100,13 +99,14 @@ def run_study(
         raise UsageError(f"{slots} workers; at least 1 is needed")
     runner = _Runner(ingredients, slots, devices)
     failed: dict[str, str] = {}
-    with runner.ended_by_signals(), tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar:
+    with ToldToEnd() as ending, tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar:
+        ending.then(runner.stop)  # cells go on from their checkpoints next time
         elsewhere = _run_all(runner, waiting, False, bar, failed)
         if elsewhere and not runner.stopped:
             tqdm.write(f"{len(elsewhere)} cells are in the hands of another run: waiting for it", file=sys.stderr)
             _run_all(runner, elsewhere, True, bar, failed)
-    if runner.signal:
-        raise KeyboardInterrupt if runner.signal == signal.SIGINT else SystemExit(128 + runner.signal)
+    if ending.by:
+        raise SystemExit(128 + ending.by)
     if failed:
         rows = ", ".join(failed)
         raise SomeCasesFailed(f"{study.name}: {len(failed)} of {len(study.rows)} rows have cells that failed: {rows}")
@@ -146,7 +146,6 @@ class _Runner:
     def __init__(self, ingredients: Ingredients, slots: int, devices: Sequence[str]) -> None:
         self.ingredients = ingredients
         self.stopped = False
-        self.signal = 0
         self.slots = slots
         self._threads = str(max(1, (os.cpu_count() or 1) // slots))
         self._processes: set[subprocess.Popen] = set()
@@ -244,24 +243,6 @@ class _Runner:
         self.stopped = True
         for process in tuple(self._processes):
             process.terminate()
-
-    @contextmanager
-    def ended_by_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the commands that run; cells go on from their checkpoints next time."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-
-        def stopped_by(number: int, _: Any) -> None:
-            self.signal = number
-            self.stop()
-
-        before = {number: signal.signal(number, stopped_by) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
 
 
 def _refusal(log: Path) -> str | None:

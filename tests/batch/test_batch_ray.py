@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 import pytest
-from batch_runs import LONGEST, Batch, happened, log
+from batch_runs import LONGEST, Batch, batch, happened, log
 from test_batch_kills import check
 
 pytest.importorskip("ray")
@@ -38,3 +38,11 @@ def test_a_lost_actor_changes_no_byte(many, weights, tmp_path):
     check(tmp_path / "out", expected)
     assert Counter(happened(tmp_path / "out", "done")) == dict.fromkeys(expected, 1)
     assert any(line["event"] == "note" and "a worker" in line["what"] for line in log(tmp_path / "out"))
+
+
+def test_an_actor_there_is_no_place_for_keeps_no_case(many, weights, tmp_path):
+    source, expected = many
+    whole = ["--engine", "ray", "--cpus", len(os.sched_getaffinity(0)), "--workers", 2]
+    code, _, err = batch(source, tmp_path / "out", "--weights", weights, *whole, RAY_ADDRESS="")
+    assert code == 0, err
+    check(tmp_path / "out", expected)

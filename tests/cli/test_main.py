@@ -1,6 +1,7 @@
 """The command's frame: verbs, wrong usage, exit codes."""
 
 import os
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -133,13 +134,12 @@ def test_a_users_mistake_is_one_line_and_debug_shows_where_it_was_found(capsys):
         main(["datalist", "lits", "none", "--debug"])
 
 
-def test_an_interrupted_command_says_so(capsys, monkeypatch):
-    def interrupted(*_, **__):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("liverseg.cli.datalist.build_datalist", interrupted)
-    assert main(["datalist", "lits", "none"]) == 130
-    assert capsys.readouterr().err == "liverseg: interrupted\n"
+def test_a_command_that_is_told_to_end_says_so(capsys, monkeypatch):
+    monkeypatch.setattr("liverseg.cli.datalist.build_datalist", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as ended:
+        main(["datalist", "lits", "none"])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "liverseg: ended by SIGINT\n"
 
 
 def test_the_installed_command_is_this_one_and_exits_with_its_code():

@@ -1,0 +1,63 @@
+"""Being told to end, by a signal: from a terminal, `kill`, or whatever runs a container or a job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType, TracebackType
+
+__all__ = ["ToldToEnd"]
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class ToldToEnd:
+    """While it is entered, SIGINT, SIGTERM and SIGHUP raise `SystemExit` with 128 and the signal's number.
+
+    So whatever is being written is taken away on the way out, and process 1 of a container, from which the kernel keeps
+    signals without a handler, ends at all. A signal that whoever began this process has it ignore, as `nohup` does,
+    stays ignored. Elsewhere than in the main thread nothing is handled.
+
+    Attributes:
+        by: the first signal there was; None before.
+    """
+
+    def __init__(self) -> None:
+        self.by: signal.Signals | None = None
+        self._then: Callable[[], None] | None = None
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+        self._pid = os.getpid()
+
+    def then(self, end: Callable[[], None] | None) -> None:
+        """What a signal does from now on instead of raising; it may be called several times. None raises again."""
+        self._then = end
+
+    def __enter__(self) -> ToldToEnd:
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._told)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self.by is not None and isinstance(error, _Ended):
+            print(f"liverseg: ended by {self.by.name}", file=sys.stderr)
+
+    def _told(self, number: int, _: FrameType | None) -> None:
+        if os.getpid() != self._pid:
+            os._exit(128 + number)  # a process that was forked off has nothing to bring in order
+        self.by = self.by or signal.Signals(number)
+        if self._then is None:
+            raise _Ended(128 + number)
+        self._then()
+
+
+class _Ended(SystemExit):
+    """Raised by a signal, in the midst of anything."""

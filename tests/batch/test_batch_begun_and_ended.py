@@ -1,0 +1,120 @@
+"""What frames a batch: looking for cases, beginning workers, the tables; and what changes between."""
+
+import shutil
+import signal
+import sys
+import threading
+import time
+
+import pytest
+from batch_runs import log, write_ct
+
+from liverseg.batch import run as run_module
+from liverseg.batch import state as state_module
+from liverseg.batch.cases import BatchCase
+from liverseg.batch.completeness import wanted
+from liverseg.batch.job import Job
+from liverseg.batch.run import run_batch
+from liverseg.batch.stamps import case_stamp
+from liverseg.batch.state import BatchState
+from liverseg.batch.worker import CaseWorker
+from liverseg.bundle_folders import inference_config
+from liverseg.errors import ExitCode, LiversegError
+
+
+@pytest.fixture
+def source(tmp_path):
+    write_ct(tmp_path / "in" / "ct.nii.gz")
+    return tmp_path / "in"
+
+
+def told_by_worker(job, *cases):
+    """The events of a worker that is given these cases."""
+    events = []
+    CaseWorker(job, lambda **about: events.append(about), threading.Event()).work(cases)
+    return events
+
+
+@pytest.fixture
+def job(source, weights, tmp_path):
+    state = BatchState(tmp_path / "out")
+    state.begin()
+    config = inference_config(None)
+    return Job(tmp_path / "out", config.parent.parent, weights, {}, wanted(config, weights, {}))
+
+
+def test_a_batch_told_to_end_while_it_looks_for_cases_leaves_nothing(source, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "find_batch", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        run_batch(source, tmp_path / "out", weights=weights)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_batch_lives_while_it_looks_for_cases(source, weights, tmp_path, monkeypatch):
+    alive, seen = tmp_path / "out" / ".liverseg" / "alive", []
+    find = run_module.find_batch
+
+    def slow(*arguments):
+        deadline = time.monotonic() + 30
+        while not alive.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        seen.append(alive.exists())
+        return find(*arguments)
+
+    monkeypatch.setattr(state_module, "ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(run_module, "find_batch", slow)
+    with pytest.raises(LiversegError, match="no such folder or file"):
+        run_batch(tmp_path / "nowhere", tmp_path / "out", weights=weights)
+    assert seen == [True]
+    assert not alive.exists()
+
+
+def test_a_batch_told_to_end_while_it_writes_its_tables(source, weights, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run_module, "write_tables", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        run_batch(source, tmp_path / "out", weights=weights)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert [line["event"] for line in log(tmp_path / "out")][-2:] == ["done", "run ended"]
+    assert log(tmp_path / "out")[-1]["how"] == "ended by SIGTERM"
+    assert not (tmp_path / "out" / ".liverseg" / "alive").exists()
+    monkeypatch.undo()
+    run_batch(source, tmp_path / "out", weights=weights)
+    assert log(tmp_path / "out")[-1]["how"] == "done"
+    assert (tmp_path / "out" / "summary.csv").exists()
+    assert "1 done, 0 failed, 0 left" in capsys.readouterr().err
+
+
+def test_a_worker_that_cannot_be_begun_is_told_of(source, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
+    with pytest.raises(LiversegError, match=r"a worker cannot be begun .*No such file"):
+        run_batch(source, tmp_path / "out", weights=weights)
+    assert log(tmp_path / "out")[-1]["how"] == "failed"
+
+
+def test_a_worker_leaves_alone_what_another_run_has_seen_fail(job, source, capsys):
+    case = BatchCase("ct", source / "ct.nii.gz")
+    known = {"category": "unreadable", "weights_sha256": job.wanted.weights_sha256}
+    known |= {"configuration_sha256": job.wanted.configuration(case), "input": case_stamp(case, None)}
+    BatchState(job.output).keep_failure("ct", **known)
+    (ready, told) = told_by_worker(job, case)
+    assert ready == {"event": "ready"}
+    assert told["event"] == "failed before"
+    assert told["known"]["category"] == "unreadable"
+    again = Job(**{**vars(job), "retry_failed": True})
+    assert told_by_worker(again, case)[-1]["event"] == "done"
+
+
+def test_weights_or_a_bundle_changed_meanwhile_are_not_used(job, source, weights, tmp_path):
+    case = BatchCase("ct", source / "ct.nii.gz")
+    copy = tmp_path / "bundle"
+    shutil.copytree(job.bundle, copy)
+    config = copy / "configs" / "inference.yaml"
+    own = Job(**{**vars(job), "bundle": copy, "wanted": wanted(config, weights, {})})
+    assert own.wanted.same_as(Job.from_json(own.to_json()).wanted)
+    config.write_text(config.read_text(encoding="utf-8").replace("\n# ", "\n#  "), encoding="utf-8")  # says the same
+    assert told_by_worker(own)[-1] == {"event": "ready"}
+    config.write_text(config.read_text(encoding="utf-8") + "\nmore: 1\n", encoding="utf-8")
+    (told,) = told_by_worker(own, case)
+    assert told["event"] == "refused" and told["exit_code"] == ExitCode.FAILED
+    assert "is not what it was when the batch began" in told["reason"]

@@ -1,0 +1,53 @@
+"""A process that is told to end does so in good order."""
+
+import os
+import signal
+
+import pytest
+
+from liverseg.signals import ToldToEnd
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_what_is_going_on(number, capsys):
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended, ToldToEnd():
+        signal.raise_signal(number)
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr().err == f"liverseg: ended by {number.name}\n"
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_does_what_it_is_to_do_instead(capsys):
+    done = []
+    with ToldToEnd() as told:
+        told.then(lambda: done.append(told.by))
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+    assert done == [signal.SIGTERM, signal.SIGTERM]  # the first is what ended it
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit), ToldToEnd() as told:
+        told.then(done.clear)
+        told.then(None)
+        signal.raise_signal(signal.SIGTERM)
+    assert done
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup begins its command
+    try:
+        with ToldToEnd() as told:
+            signal.raise_signal(signal.SIGHUP)
+        assert told.by is None
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_forked_process_ends_at_once(capfd):
+    with ToldToEnd():
+        child = os.fork()
+        if child == 0:
+            signal.raise_signal(signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+    assert capfd.readouterr().err == ""
