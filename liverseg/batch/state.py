@@ -15,56 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import OutputError
+from liverseg.file_lock import FileLock
 from liverseg.files import UNFINISHED, write_text
 
-__all__ = ["ALIVE_SECONDS", "BatchState", "CaseLock"]
+__all__ = ["ALIVE_SECONDS", "BatchState"]
 
 RUN_LOG = "run.jsonl"
 _FOLDER = ".liverseg"
 ALIVE_SECONDS = 10.0
 """Between two touches of the file that says a batch lives."""
-
-
-class CaseLock:
-    """A case held against all other processes, until it is released or this process ends, however it ends.
-
-    A locked file: the system gives the lock back when its process is gone, on the machine itself as over NFS.
-    """
-
-    def __init__(self, path: Path, descriptor: int) -> None:
-        self._path, self._descriptor = path, descriptor
-
-    @classmethod
-    def of(cls, path: Path) -> CaseLock | None:
-        """Take a lock; None where another has it.
-
-        Raises:
-            LiversegError: if the file's folder is gone or cannot be written, or knows no locks.
-        """
-        while True:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            except OSError as error:
-                raise _unwritable(path.parent, error) from error
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
-                    return cls(path, descriptor)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            except FileNotFoundError:
-                pass  # its holder has released it since, and taken the file away
-            except OSError as error:
-                os.close(descriptor)
-                raise _unwritable(path.parent, error) from error
-            os.close(descriptor)
-
-    def release(self) -> None:
-        """Give it back, and take its file away."""
-        with suppress(OSError):
-            self._path.unlink(missing_ok=True)  # while it is held: whoever opens it now sees that it is gone
-        os.close(self._descriptor)
 
 
 class BatchState:
@@ -99,19 +58,23 @@ class BatchState:
         except OSError as error:
             raise _unwritable(self.output, error) from error
 
-    def lock(self, case: str) -> CaseLock | None:
+    def lock(self, case: str) -> FileLock | None:
         """Hold a case; None where another run has it in hand.
 
         Raises:
-            LiversegError: as `CaseLock.of`.
+            LiversegError: if the folder is gone or cannot be written, or knows no locks.
         """
-        return CaseLock.of(self._lock(case))
+        path = self._lock(case)
+        try:
+            return FileLock.of(path)
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
 
     def discard_lock(self, case: str) -> None:
         """Take away the lock's file of a case that is settled, if whoever held it was killed before."""
         with suppress(OSError, OutputError):
             if self._lock(case).exists() and (lock := self.lock(case)) is not None:
-                lock.release()
+                lock.remove()
 
     def _lock(self, case: str) -> Path:
         return self.folder / "locks" / f"{case}.lock"

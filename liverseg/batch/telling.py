@@ -125,7 +125,7 @@ class BatchTeller(BatchListener):
                 try:
                     discard_unfinished(self._state.output / case.name)
                 finally:
-                    lock.release()
+                    lock.remove()
 
     def _settle(self) -> None:
         self._bar.set_postfix_str(self._rate(), refresh=False)

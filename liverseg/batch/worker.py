@@ -21,8 +21,9 @@ from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
 from liverseg.batch.known_failures import known_failure
 from liverseg.batch.stamps import case_stamp
-from liverseg.batch.state import BatchState, CaseLock
+from liverseg.batch.state import BatchState
 from liverseg.errors import LiversegError, OutputError
+from liverseg.file_lock import FileLock
 from liverseg.inference.failures import cause_in_words, failure_category
 from liverseg.inference.watching import CaseWatcher, WrittenCase
 from liverseg.inference.workflow import case_evaluator
@@ -54,7 +55,7 @@ class CaseWorker(CaseWatcher):
     def __init__(self, job: Job, tell: Tell, draining: threading.Event) -> None:
         self._job, self._tell = job, tell
         self._state = BatchState(job.output)
-        self._locks: dict[str, CaseLock] = {}
+        self._locks: dict[str, FileLock] = {}
         self._draining = draining
 
     def work(self, cases: Iterable[BatchCase]) -> None:
@@ -100,12 +101,12 @@ class CaseWorker(CaseWatcher):
                     self._tell(event="elsewhere", case=case.name)
                     continue
                 if self._job.wanted.is_complete(case, self._job.output):
-                    lock.release()
+                    lock.remove()
                     self._tell(event="already", case=case.name)
                     continue
                 known = known_failure(case, self._job, self._state)
                 if known is not None:
-                    lock.release()
+                    lock.remove()
                     self._tell(event="failed before", case=case.name, known=known)
                     continue
                 self._locks[case.name] = lock
@@ -157,7 +158,7 @@ class CaseWorker(CaseWatcher):
     def _release(self, case: str) -> None:
         lock = self._locks.pop(case, None)
         if lock is not None:
-            lock.release()
+            lock.remove()
 
     def _output_is_gone(self, error: BaseException) -> bool:
         """Whether no case could be written any more, rather than this one alone."""

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from liverseg.errors import ConflictError, OutputError
+from liverseg.file_lock import FileLock
 from liverseg.files import UNFINISHED, bring_to_disk, file_hash
 
 __all__ = [
@@ -48,15 +49,21 @@ def write_case_files(
         record: writes the record, the last of the files, to a given path; is told the SHA-256 of each file written.
 
     Raises:
-        LiversegError: if a file cannot be written.
+        LiversegError: if a file cannot be written, or another process is writing the case.
     """
-    written: list[Path] = []
-    hashes: dict[str, str] = {}
+    record_unfinished = folder / f"{UNFINISHED}{RECORD}"
     try:
         folder.mkdir(exist_ok=True)
-        record_unfinished = folder / f"{UNFINISHED}{RECORD}"
-        record_unfinished.touch()  # first of all: it marks what is ours and not whole
-        written.append(record_unfinished)
+        lock = FileLock.of(record_unfinished)  # first of all: it marks what is ours and not whole
+    except OSError as error:
+        with suppress(OSError):
+            folder.rmdir()
+        raise _unwritable(folder, error) from error
+    if lock is None:
+        raise OutputError(f"{folder}: another process writes this case; wait for it, or choose another output folder")
+    written = [record_unfinished]
+    hashes: dict[str, str] = {}
+    try:
         (folder / RECORD).unlink(missing_ok=True)
         _clear(folder, [name for name in (*CASE_FILES, *OTHER_FILES) if name not in files])
         for name, write in files.items():
@@ -75,27 +82,38 @@ def write_case_files(
         written.append(folder / RECORD)
         bring_to_disk(folder)
     except BaseException as error:
-        for path in written:
+        for path in reversed(written):  # the mark is last to go
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # only if nothing else is in it
         if isinstance(error, OSError):
-            reason = error.strerror or str(error)
-            raise OutputError(f"{folder}: the case cannot be written ({reason}); is the disk full?") from error
+            raise _unwritable(folder, error) from error
         raise
+    finally:
+        lock.release()
+
+
+def _unwritable(folder: Path, error: OSError) -> OutputError:
+    return OutputError(f"{folder}: the case cannot be written ({error.strerror or error}); is the disk full?")
 
 
 def discard_unfinished(folder: Path) -> None:
-    """Take away what a killed run left of a case; one with a record stays, and so does what is not ours.
+    """Take away what a killed run left of a case; what has a record, is being written or is not ours stays.
 
     Raises:
         OSError: if something cannot be taken away.
     """
     if not folder.is_dir() or (folder / RECORD).exists() or not any(folder.glob(f"{UNFINISHED}*")):
         return
-    _clear(folder, [*CASE_FILES, *OTHER_FILES])
-    (folder / f"{UNFINISHED}{RECORD}").unlink(missing_ok=True)
+    lock = FileLock.of(folder / f"{UNFINISHED}{RECORD}")
+    if lock is None:
+        return
+    try:
+        if not (folder / RECORD).exists():
+            _clear(folder, [*CASE_FILES, *OTHER_FILES])
+    finally:
+        lock.remove()
     with suppress(OSError):
         folder.rmdir()
 

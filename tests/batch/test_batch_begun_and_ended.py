@@ -6,8 +6,10 @@ import sys
 import threading
 import time
 
+import nibabel as nib
+import numpy as np
 import pytest
-from batch_runs import log, write_ct
+from batch_runs import happened, log, write_ct
 
 from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
@@ -19,6 +21,7 @@ from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState
 from liverseg.batch.worker import CaseWorker
 from liverseg.bundle_folders import inference_config
+from liverseg.cli.main import main
 from liverseg.errors import ExitCode, LiversegError
 
 
@@ -118,3 +121,26 @@ def test_weights_or_a_bundle_changed_meanwhile_are_not_used(job, source, weights
     (told,) = told_by_worker(own, case)
     assert told["event"] == "refused" and told["exit_code"] == ExitCode.FAILED
     assert "is not what it was when the batch began" in told["reason"]
+
+
+def test_what_a_state_dict_cannot_say_of_itself_is_part_of_what_is_wanted(weights, tmp_path):
+    config, model = inference_config(None), tmp_path / "model.pt"
+    model.write_bytes(weights.read_bytes())
+    alone = wanted(config, model, {})
+    model.with_suffix(".json").write_text("{}", encoding="utf-8")
+    with_record = wanted(config, model, {})
+    model.with_suffix(".json").write_text('{"temperature": 2}', encoding="utf-8")
+    assert not alone.same_as(with_record) and not with_record.same_as(wanted(config, model, {}))
+    assert wanted(config, model, {"device": "cpu", "progress": True}).same_as(wanted(config, model, {}))
+
+
+def test_a_failed_case_whose_mask_is_mended_is_tried_again(source, weights, tmp_path):
+    mask = tmp_path / "masks" / "ct.nii.gz"
+    write_ct(mask)  # HU, no mask
+    arguments = [str(source), str(tmp_path / "out"), "--weights", str(weights), "--liver", str(tmp_path / "masks")]
+    assert main(["batch", *arguments]) == 1
+    assert main(["batch", *arguments]) == 1
+    assert happened(tmp_path / "out", "begun") == ["ct"]
+    nib.save(nib.Nifti1Image(np.ones((32, 40, 4), np.uint8), np.diag([-2.0, -2.0, 4.0, 1.0])), mask)
+    assert main(["batch", *arguments]) == 0
+    assert happened(tmp_path / "out", "done") == ["ct"]

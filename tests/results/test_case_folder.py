@@ -53,6 +53,20 @@ def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_la
     assert (tmp_path / "record.json").read_text(encoding="utf-8") == "new"
 
 
+def test_of_two_that_write_one_case_the_second_is_refused(tmp_path):
+    def meanwhile(path):
+        with pytest.raises(LiversegError, match="case: another process writes this case"):
+            write_case_files(tmp_path / "case", {"a.txt": text("other")}, record)
+        discard_unfinished(tmp_path / "case")
+        path.write_text("b")
+
+    write_case_files(tmp_path / "case", {"a.txt": text("a"), "b.txt": meanwhile}, record)
+    assert sorted(path.name for path in (tmp_path / "case").iterdir()) == ["a.txt", "b.txt", "record.json"]
+    assert (tmp_path / "case" / "a.txt").read_text(encoding="utf-8") == "a"
+    write_case_files(tmp_path / "case", {"a.txt": text("again")}, record)
+    assert (tmp_path / "case" / "a.txt").read_text(encoding="utf-8") == "again"
+
+
 def test_a_full_disk_leaves_nothing_of_this_case(tmp_path):
     folder = tmp_path / "case"
     with pytest.raises(LiversegError, match=r"case: the case cannot be written.*No space left"):

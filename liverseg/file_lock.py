@@ -1,0 +1,53 @@
+"""A file held against all other processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["FileLock"]
+
+
+class FileLock:
+    """A file that is held until it is let go or this process ends, however it ends.
+
+    By `flock`: the system gives the lock back when its process is gone, on the machine itself as over NFS.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self._path, self._descriptor = path, descriptor
+
+    @classmethod
+    def of(cls, path: Path) -> FileLock | None:
+        """Take a lock, its file made if missing; None where another has it.
+
+        Raises:
+            OSError: if the file's folder is gone or cannot be written, or knows no locks.
+        """
+        while True:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.fstat(descriptor).st_ino == os.stat(path).st_ino:
+                    return cls(path, descriptor)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            except FileNotFoundError:
+                pass  # its holder has let it go since, and taken the file away
+            except OSError:
+                os.close(descriptor)
+                raise
+            os.close(descriptor)
+
+    def remove(self) -> None:
+        """Let it go, and take its file away."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)  # while it is held: whoever opens it now sees that it is gone
+        self.release()
+
+    def release(self) -> None:
+        """Let it go; the file stays, by whatever name it has now."""
+        os.close(self._descriptor)
