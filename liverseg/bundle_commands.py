@@ -83,4 +83,9 @@ def run_logged(
         raise LiversegError(f"{log}: the command cannot be started ({error.strerror or error})") from error
     if started is not None:
         started(process)
-    return process.wait()
+    try:
+        return process.wait()
+    except BaseException:  # told to end: so is the command
+        process.terminate()
+        process.wait()
+        raise

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["FileLock"]
+__all__ = ["NO_LOCKS", "FileLock"]
+
+NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
+"""What a file system says that knows no locks."""
 
 
 class FileLock:
@@ -20,8 +24,12 @@ class FileLock:
         self._path, self._descriptor = path, descriptor
 
     @classmethod
-    def of(cls, path: Path) -> FileLock | None:
+    def of(cls, path: Path, needed: bool = True) -> FileLock | None:
         """Take a lock, its file made if missing; None where another has it.
+
+        Args:
+            path: the file.
+            needed: otherwise it is taken for held where the file system knows no locks.
 
         Raises:
             OSError: if the file's folder is gone or cannot be written, or knows no locks.
@@ -37,7 +45,9 @@ class FileLock:
                 return None
             except FileNotFoundError:
                 pass  # its holder has let it go since, and taken the file away
-            except OSError:
+            except OSError as error:
+                if not needed and error.errno in NO_LOCKS:
+                    return cls(path, descriptor)
                 os.close(descriptor)
                 raise
             os.close(descriptor)

@@ -10,6 +10,7 @@ than it says, or packed as no CT is, is refused. The limits are the constants be
 from __future__ import annotations
 
 import contextlib
+import gzip
 import io
 import itertools
 import logging
@@ -22,7 +23,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
-from isal import igzip, igzip_lib, isal_zlib
+from isal import igzip_lib, isal_zlib
 
 from liverseg.errors import UnreadableError
 
@@ -65,7 +66,7 @@ MAX_SURPLUS = 64 << 20
 _PIECE = 1 << 16  # bytes read at a time ...
 _MOST = 1 << 18  # ... and decompressed at a time, few enough to stay in the processor's cache
 _LONGEST_HEADER = 540  # NIfTI-2
-_COMPRESSION = 1  # of ISA-L's 0 to 3: label maps are nearly all zeros, which the quickest packs as well
+_COMPRESSION = 1  # of zlib's 1 to 9: label maps are nearly all zeros, and 6 takes four times as long for half the bytes
 _DEFLATE_RATIO = 1032  # gzip packs 258 bytes into 2 bits at best: what is claimed beyond that cannot be there
 _GZIP = 31  # zlib's and ISA-L's word for a gzip stream with the largest window
 
@@ -213,7 +214,7 @@ def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarr
     """Write a .nii or .nii.gz plane by plane; the same voxels give the same bytes.
 
     Args:
-        path: the file; compressed by ISA-L if its name ends in .gz.
+        path: the file; compressed by zlib if its name ends in .gz.
         header: its shape and data type are the file's.
         planes: as many as the third axis is long, each of the shape of the first two.
     """
@@ -224,8 +225,8 @@ def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarr
     with contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(path.open("wb"))
         if path.name.lower().endswith(".gz"):
-            packed = igzip.IGzipFile("", "wb", compresslevel=_COMPRESSION, fileobj=file, mtime=0)
-            file = stack.enter_context(packed)
+            # ISA-L takes a tenth of the time, but one file in some hundreds came out packed otherwise: other bytes
+            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=_COMPRESSION, fileobj=file, mtime=0))
         start = io.BytesIO()
         header.write_to(start)
         file.write(start.getvalue().ljust(header.single_vox_offset, b"\0"))

@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType, TracebackType
 
 __all__ = ["ToldToEnd"]
@@ -18,8 +19,8 @@ class ToldToEnd:
     """While it is entered, SIGINT, SIGTERM and SIGHUP raise `SystemExit` with 128 and the signal's number.
 
     So whatever is being written is taken away on the way out, and process 1 of a container, from which the kernel keeps
-    signals without a handler, ends at all. A signal that whoever began this process has it ignore, as `nohup` does,
-    stays ignored. Elsewhere than in the main thread nothing is handled.
+    signals without a handler, ends at all. A signal that whoever began this process has it ignore stays ignored: SIGHUP
+    by `nohup`, SIGINT by a script's `&`. Elsewhere than in the main thread nothing is handled.
 
     Attributes:
         by: the first signal there was; None before.
@@ -32,8 +33,13 @@ class ToldToEnd:
         self._pid = os.getpid()
 
     def then(self, end: Callable[[], None] | None) -> None:
-        """What a signal does from now on instead of raising; it may be called several times. None raises again."""
+        """What a signal does from now on instead of raising; it may be called several times. None raises again.
+
+        Handlers that a library has set meanwhile, as Ray does, are replaced.
+        """
         self._then = end
+        for number in self._before:
+            signal.signal(number, self._told)
 
     def __enter__(self) -> ToldToEnd:
         if threading.current_thread() is threading.main_thread():
@@ -46,17 +52,20 @@ class ToldToEnd:
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that Python did not set
         if self.by is not None and isinstance(error, _Ended):
-            print(f"liverseg: ended by {self.by.name}", file=sys.stderr)
+            with suppress(OSError):  # the terminal may be what is gone
+                print(f"liverseg: ended by {self.by.name}", file=sys.stderr, flush=True)
 
     def _told(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._pid:
             os._exit(128 + number)  # a process that was forked off has nothing to bring in order
+        first = self.by is None
         self.by = self.by or signal.Signals(number)
-        if self._then is None:
+        if self._then is not None:
+            self._then()
+        elif first:  # a second one must not break off what the first has begun to bring in order
             raise _Ended(128 + number)
-        self._then()
 
 
 class _Ended(SystemExit):

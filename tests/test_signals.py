@@ -7,8 +7,39 @@ import pytest
 
 from liverseg.signals import ToldToEnd
 
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+
+@pytest.fixture(autouse=True)
+def heard():
+    """As a terminal begins a command: whoever runs the tests may have some ignored."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in NUMBERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_handler_that_a_library_sets_meanwhile_is_replaced(number):
+    with ToldToEnd() as told:
+        signal.signal(number, lambda *_: pytest.fail("the library's"))
+        told.then(lambda: None)
+        signal.raise_signal(number)
+    assert told.by == number
+
+
+def test_a_second_signal_does_not_break_off_what_the_first_has_begun():
+    steps = []
+    with pytest.raises(SystemExit) as ended, ToldToEnd():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("in order")
+    assert (ended.value.code, steps) == (128 + signal.SIGTERM, ["in order"])
+
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_ends_what_is_going_on(number, capsys):
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as ended, ToldToEnd():

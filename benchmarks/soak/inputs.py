@@ -93,7 +93,7 @@ def _mask(rng: random.Random, path: Path, image: Path) -> Path:
     """A mask that does not fit, holds what no mask does, or is none."""
     path.parent.mkdir(exist_ok=True)
     shape, affine = nib.load(image).shape, nib.load(image).affine
-    what = rng.randrange(9)
+    what = rng.randrange(10)
     values = np.zeros(shape, np.float32)
     values[tuple(length // 2 for length in shape)] = 1
     if what == 0:
@@ -114,6 +114,8 @@ def _mask(rng: random.Random, path: Path, image: Path) -> Path:
         return path
     elif what == 7:
         values[:] = 0
+    elif what == 9:
+        return path.with_name("m" * 300)  # no disk takes it
     nib.save(nib.Nifti1Image(values, affine), path)
     if what == 8:
         path.write_bytes(path.read_bytes()[:-20])

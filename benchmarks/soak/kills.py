@@ -146,7 +146,10 @@ class Round:
         else:
             batch.send(getattr(signal, kind.split()[-1]))
         if kind.startswith("batch"):
-            batch.wait(60)
+            code = batch.wait(60)
+            expected = 128 + getattr(signal, kind.split()[-1])
+            if not kind.endswith("SIGKILL") and code not in (expected, 0, 3):
+                raise Fault(f"{kind}: exit code {code}, not {expected}")
         return kind, moment
 
     def _wait(self, batch: Batch, moment: str) -> bool:

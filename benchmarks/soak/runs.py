@@ -51,6 +51,7 @@ class Batch:
                 stderr=file,
                 start_new_session=True,
                 cwd=cwd,
+                preexec_fn=_hear,
             )
 
     @property
@@ -93,6 +94,12 @@ class Batch:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
+
+
+def _hear() -> None:
+    """Whoever runs the campaign may have signals ignored, as a script's `&` does."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _text(argument: Any) -> str:

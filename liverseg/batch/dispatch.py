@@ -14,7 +14,7 @@ from liverseg.batch.cases import BatchCase
 from liverseg.batch.hands import Given, Hand, Limits, Start, ended_in_words
 from liverseg.batch.listener import BatchListener
 from liverseg.batch.memory import oom_kills
-from liverseg.errors import ExitCode, LiversegError
+from liverseg.errors import ExitCode, LiversegError, one_line
 
 __all__ = ["Dispatcher"]
 
@@ -26,6 +26,8 @@ _TRIES_ALONE = {"out of memory": 1, "killed": 3, "crashed": 2}
 """So often may a worker end while it has a case alone, by how it ends; whoever kills processes may mean others."""
 _PATIENCE = 5.0
 """Seconds between two looks at a case another run has in hand, and for a killed worker to be gone."""
+_CLOSED = 300.0
+"""Seconds until a worker is begun again where one could not be."""
 _TICK = 0.5
 
 
@@ -70,6 +72,14 @@ class Dispatcher:
         Raises:
             LiversegError: if workers cannot be begun or the output folder cannot be written any more.
         """
+        try:
+            self._run()
+        finally:
+            self._let_go()
+        if self._end is not None:
+            raise self._end
+
+    def _run(self) -> None:
         drained = False
         while True:
             ending = self._stopped_at is not None or self._end is not None
@@ -88,9 +98,6 @@ class Dispatcher:
             if not self._in_time():
                 break
             self._listener.tick()
-        self._let_go()
-        if self._end is not None:
-            raise self._end
 
     def _all_given(self) -> bool:
         return self._planned and not (self._waiting or self._suspects or self._elsewhere)
@@ -114,14 +121,16 @@ class Dispatcher:
         for hand in self._hands:
             if beginning >= len(self._waiting) + len(self._suspects):
                 break
-            if hand.worker is None and not hand.closed:
+            if hand.worker is None and hand.closed_until <= now:
                 hand.ready, hand.late, hand.since, hand.oom_kills = False, None, now, oom_kills()
                 try:
                     hand.worker = self._start(partial(self._put, hand))
                 except LiversegError as error:
-                    self._end = error
-                    break
-                beginning += 1
+                    if not self._go_on_without(hand):
+                        self._end = error
+                        break
+                else:
+                    beginning += 1
 
     def _put(self, hand: Hand, event: dict[str, Any]) -> None:
         self.events.put((hand, event))
@@ -148,7 +157,8 @@ class Dispatcher:
             elif kind == "failed before":
                 self._listener.failed_before(event["case"], event["known"])
             elif kind == "unplanned":
-                raise event["error"]
+                self._end = LiversegError(f"what is to be done cannot be found out ({one_line(event['error'])})")
+                self._end.__cause__ = event["error"]
             self._planned = self._planned or kind == "planned"
         elif kind == "gone":
             self._gone(hand, event["code"], event.get("how"))
@@ -202,11 +212,7 @@ class Dispatcher:
                 self._listener.abandoned(one.case)
             return
         if not ready:
-            if any(other.ready and other.worker is not None for other in self._hands):
-                hand.closed = True
-                self._listener.note("a worker could not be begun; the batch goes on with fewer")
-            else:
-                self._starts += 1
+            self._starts += not self._go_on_without(hand)
             if self._starts >= _STARTS:
                 how = ended_in_words(code)
                 self._end = LiversegError(f"a worker {how} {self._starts} times before it was ready; see what it says")
@@ -230,6 +236,14 @@ class Dispatcher:
             self._listener.note(
                 f"a worker {ended_in_words(code)} ({how}); what it had begun is tried again, one at a time"
             )
+
+    def _go_on_without(self, hand: Hand) -> bool:
+        """Leave a place in which no worker could be begun alone for a while, if others are at work."""
+        if not any(other.ready and other.worker is not None for other in self._hands):
+            return False
+        hand.closed_until = time.monotonic() + _CLOSED
+        self._listener.note(f"a worker could not be begun; the batch goes on with fewer for {_CLOSED:g} s")
+        return True
 
     def _tried(self, case: BatchCase) -> int:
         """How often a worker has ended with the case alone, this time included."""

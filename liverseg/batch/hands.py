@@ -80,7 +80,7 @@ class Hand:
         oom_kills: how often the system had run out of memory by then.
         late: the case it was killed for.
         on_its_own: it has one case alone, to see whether that one ends it.
-        closed: nobody can be begun here.
+        closed_until: when it may be tried again to begin one here, seconds.
     """
 
     worker: Worker | None = None
@@ -90,7 +90,7 @@ class Hand:
     oom_kills: int = 0
     late: str | None = None
     on_its_own: bool = False
-    closed: bool = False
+    closed_until: float = 0.0
 
     @property
     def in_front(self) -> int:

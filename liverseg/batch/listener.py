@@ -28,7 +28,7 @@ class BatchListener:
         """It failed in an earlier run, and is not tried again."""
 
     def abandoned(self, case: BatchCase) -> None:
-        """It was begun and is left for the next run."""
+        """A worker had been given it, and it is left for the next run."""
 
     def note(self, what: str) -> None:
         """Something a reader of the run's log wants to know."""

@@ -45,6 +45,7 @@ class LocalWorker:
         try:
             reading, self._process = _process(self._temporary, environment)
         except OSError as error:
+            shutil.rmtree(self._temporary, ignore_errors=True)
             raise LiversegError(
                 f"a worker cannot be begun ({one_line(error)}): too many processes or files?"
             ) from error

@@ -34,8 +34,8 @@ _STORE_BYTES = 100 << 20
 def ray_engine(job: Job, workers: int | None, cpus: float, gpus: float) -> tuple[Start, int]:
     """What begins an actor, and how many there are to be.
 
-    Connects to the cluster `RAY_ADDRESS` names, else to one that runs on this machine, else begins one here for as
-    long as the batch lasts. Every node needs liverseg, and the same paths to input, weights and output.
+    Connects to the cluster `RAY_ADDRESS` names, else to one that runs on this machine, else begins one here that
+    lasts as long as this process. Every node needs liverseg, and the same paths to input, weights and output.
 
     Args:
         job: what cases share.

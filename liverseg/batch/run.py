@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -22,7 +21,7 @@ from liverseg.batch.local import LocalWorker
 from liverseg.batch.sources import find_batch, shard_of
 from liverseg.batch.state import BatchState
 from liverseg.batch.tables import write_tables
-from liverseg.batch.telling import BatchTeller
+from liverseg.batch.telling import BatchTeller, say
 from liverseg.bundle_folders import inference_config, weights_path
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.files import is_dir, is_file
@@ -87,19 +86,21 @@ def run_batch(
     output = output.absolute()
     state = BatchState(output, shard)
     with ToldToEnd() as told:
-        with state.kept_alive():
+        with state.kept_alive(make=True):
             everything = find_batch(source, output, dataset_dir)
-        _check_liver(overrides.get("liver"), len(everything))
-        cases = shard_of(everything, *shard)
-        given = {name: value for name, value in overrides.items() if value is not None}
-        job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given), retry_failed)
+            _check_liver(overrides.get("liver"), len(everything))
+            cases = shard_of(everything, *shard)
+            given = {name: value for name, value in overrides.items() if value is not None}
+            job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given), retry_failed)
         about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
         state.begin()
         state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
         teller = BatchTeller(source.name, len(cases), state, job.wanted, overrides.get("liver"))
         how = "failed"
         try:
-            dispatcher = Dispatcher(*_engine(engine, job, workers, cpus, gpus), limits or Limits(), teller)
+            with state.kept_alive():
+                how_to_begin = _engine(engine, job, workers, cpus, gpus)
+            dispatcher = Dispatcher(*how_to_begin, limits or Limits(), teller)
             told.then(dispatcher.stop)
             threading.Thread(target=_plan, args=(cases, dispatcher, job, state), name="plan", daemon=True).start()
             dispatcher.run()
@@ -115,7 +116,7 @@ def run_batch(
             state.log("run ended", how=f"ended by {told.by.name}" if told.by else how, **counts)
             state.ended()
     left = len(cases) - len(teller.made) - len(teller.failures)
-    print(f"{output}: {len(teller.made)} done, {len(teller.failures)} failed, {left} left", file=sys.stderr)
+    say(f"{output}: {len(teller.made)} done, {len(teller.failures)} failed, {left} left")
     if told.by:
         raise SystemExit(128 + told.by)
     if teller.failures:
@@ -133,19 +134,24 @@ def _plan(cases: Sequence[BatchCase], dispatcher: Dispatcher, job: Job, state: B
     try:
         made = []
         for case in cases:
-            known = known_failure(case, job, state)
-            if known is not None:
-                dispatcher.events.put((None, {"event": "failed before", "case": case, "known": known}))
-            elif job.wanted.was_made(case, job.output):
+            if job.wanted.was_made(case, job.output):
                 made.append(case)  # reading them again takes long, and workers need not wait for it
             else:
-                dispatcher.events.put((None, {"event": "todo", "case": case}))
+                dispatcher.events.put((None, _to_do(case, job, state)))
         for case in made:
-            event = "complete" if job.wanted.is_complete(case, job.output) else "todo"
-            dispatcher.events.put((None, {"event": event, "case": case}))
+            complete = job.wanted.is_complete(case, job.output)
+            event = {"event": "complete", "case": case} if complete else _to_do(case, job, state)
+            dispatcher.events.put((None, event))
         dispatcher.events.put((None, {"event": "planned"}))
     except Exception as error:  # whoever waits for the rest would wait for ever
         dispatcher.events.put((None, {"event": "unplanned", "error": error}))
+
+
+def _to_do(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any]:
+    known = known_failure(case, job, state)
+    if known is None:
+        return {"event": "todo", "case": case}
+    return {"event": "failed before", "case": case, "known": known}
 
 
 def _engine(engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float) -> tuple[Start, int]:

@@ -28,8 +28,11 @@ def _masks(case: BatchCase, liver: str | None) -> list[Path]:
     if text is None or text.strip().lower() in ("", "auto", "none"):
         return []
     path = Path(text)
-    if not path.exists() and ":" in text:
-        path = Path(text.rpartition(":")[0])
-    if not path.is_dir():
+    try:
+        if not path.exists() and ":" in text:
+            path = Path(text.rpartition(":")[0])
+        if not path.is_dir():
+            return [path]
+    except OSError:  # too long a name, or a folder that may not be looked into: no mask there
         return [path]
     return [path / f"{name}{suffix}" for name in (case.name, f"{case.name}/liver") for suffix in NIFTI_SUFFIXES]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import OutputError
-from liverseg.file_lock import FileLock
+from liverseg.file_lock import NO_LOCKS, FileLock
 from liverseg.files import UNFINISHED, write_text
 
 __all__ = ["ALIVE_SECONDS", "BatchState"]
@@ -99,15 +99,23 @@ class BatchState:
             raise _unwritable(self.output, error) from error
 
     @contextmanager
-    def kept_alive(self) -> Iterator[None]:
-        """Say so while something takes long; the folder is made if need be, but not for what is over soon."""
+    def kept_alive(self, make: bool = False) -> Iterator[None]:
+        """Say so while something takes long.
+
+        Args:
+            make: make the folder for it if need be, but not for what is over soon; it goes again if the block fails.
+        """
         over = threading.Event()
+        made: list[Path] = []
 
         def say() -> None:
             while not over.wait(ALIVE_SECONDS):
                 with suppress(OSError):
-                    self.folder.mkdir(parents=True, exist_ok=True)
-                self.still_alive()
+                    missing = [one for one in (self.output, self.folder) if make and not one.exists()]
+                    for folder in missing:
+                        folder.mkdir()
+                        made.append(folder)
+                    self.still_alive()
 
         saying = threading.Thread(target=say, name="alive", daemon=True)
         saying.start()
@@ -117,6 +125,9 @@ class BatchState:
             over.set()
             saying.join()
             self.ended()
+            for folder in reversed(made):
+                with suppress(OSError):
+                    folder.rmdir()  # if nothing is in it
             raise
         over.set()
         saying.join()
@@ -189,4 +200,5 @@ def _now() -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"{folder}: the batch cannot write there ({error.strerror or error}); is it full, or gone?")
+    what = "does its file system know no locks?" if error.errno in NO_LOCKS else "is it full, or gone?"
+    return OutputError(f"{folder}: the batch cannot write there ({error.strerror or error}); {what}")

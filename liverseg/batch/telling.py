@@ -17,7 +17,7 @@ from liverseg.batch.state import ALIVE_SECONDS, BatchState
 from liverseg.errors import OutputError
 from liverseg.results.case_folder import discard_unfinished
 
-__all__ = ["BatchTeller"]
+__all__ = ["BatchTeller", "say"]
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n}/{total} {unit}s [{elapsed}{postfix}]"
 
@@ -35,7 +35,7 @@ class BatchTeller(BatchListener):
     Attributes:
         made: names of cases whose results are there, be they of this run or not.
         failures: names of cases that failed, in this run or before.
-        unfinished: how many were begun and left for the next run.
+        unfinished: how many a worker had been given that are left for the next run.
     """
 
     def __init__(self, name: str, cases: int, state: BatchState, wanted: Wanted, liver: str | None) -> None:
@@ -66,9 +66,9 @@ class BatchTeller(BatchListener):
         self._state.log("done", case=case.name, **{name: about[name] for name in ("found", "seconds", "warnings")})
         self._settle()
         told = f"{case.name}: {about['found']}, {sum(about['seconds'].values()):.1f} s"
-        _say(f"{self._so_far()} {told}; {self._rate()}", sys.stdout)
+        say(f"{self._so_far()} {told}; {self._rate()}", sys.stdout)
         for warning in about["warnings"]:
-            _say(f"{case.name}: warning: {warning}")
+            say(f"{case.name}: warning: {warning}")
 
     def already(self, case: BatchCase) -> None:
         """Counted, no more."""
@@ -83,10 +83,13 @@ class BatchTeller(BatchListener):
         self._state.discard_lock(case.name)
         self._settle()
         reason = f"{known.get('category')}: {known.get('reason')}"
-        _say(f"{self._so_far()} {case.name}: failed before: {reason}")
+        say(f"{self._so_far()} {case.name}: failed before: {reason}")
 
     def failed(self, case: BatchCase, category: str, reason: str) -> None:
         """A line on stderr, and kept."""
+        if self._wanted.is_complete(case, self._state.output):
+            self.already(case)  # its worker was ended between the last file and telling of it
+            return
         self.failures.add(case.name)
         about = {"image": str(case.image), "category": category, "reason": reason}
         self._state.log("failed", case=case.name, **about)
@@ -98,7 +101,7 @@ class BatchTeller(BatchListener):
             self._state.keep_failure(case.name, **about, **made_of, configuration_sha256=configuration, tries=tries)
         self._tidy(case)
         self._settle()
-        _say(f"{self._so_far()} {case.name}: failed: {category}: {reason}")
+        say(f"{self._so_far()} {case.name}: failed: {category}: {reason}")
 
     def abandoned(self, case: BatchCase) -> None:
         """For the log; nothing half-written stays."""
@@ -109,7 +112,7 @@ class BatchTeller(BatchListener):
     def note(self, what: str) -> None:
         """For both."""
         self._state.log("note", what=what)
-        _say(what)
+        say(what)
 
     def tick(self) -> None:
         """Say that the batch is alive."""
@@ -144,12 +147,14 @@ class BatchTeller(BatchListener):
         return f"{rate * 3600:.0f} an hour, {_duration(left)} left"
 
 
-def _say(line: str, file: TextIO | None = None) -> None:
+def say(line: str, file: TextIO | None = None) -> None:
     """A line above the bar, by default on stderr; what a terminal would act on, or cannot show, is escaped."""
-    shown = (one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    file = file or sys.stderr
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)
+    encoding = getattr(file, "encoding", None) or "utf-8"
     with suppress(OSError):  # a log that is full, or a terminal that is gone, is no reason to end
-        tqdm.write("".join(shown), file=file or sys.stderr)
-        (file or sys.stderr).flush()
+        tqdm.write(shown.encode(encoding, "backslashreplace").decode(encoding), file=file)
+        file.flush()
 
 
 def _duration(seconds: float) -> str:

@@ -65,7 +65,6 @@ class CaseWorker(CaseWatcher):
             cases: asked for one at a time, in a thread of their own.
         """
         try:
-            self._check_unchanged()
             evaluator = case_evaluator(
                 self._job.output,
                 weights=self._job.weights,
@@ -73,6 +72,7 @@ class CaseWorker(CaseWatcher):
                 progress=False,
                 **self._job.overrides,
             )
+            self._check_unchanged()  # after they were loaded, or they might change between
         except LiversegError as error:
             self._tell(event="refused", reason=str(error), exit_code=int(error.exit_code))
             return
@@ -95,29 +95,37 @@ class CaseWorker(CaseWatcher):
             if self._draining.is_set():
                 self._tell(event="abandoned", case=case.name)
                 continue
+            self._tell(event="stage", case=case.name, stage="claim", at="begun")
             try:
-                lock = self._state.lock(case.name)
-                if lock is None:
-                    self._tell(event="elsewhere", case=case.name)
-                    continue
-                if self._job.wanted.is_complete(case, self._job.output):
-                    lock.remove()
-                    self._tell(event="already", case=case.name)
-                    continue
-                known = known_failure(case, self._job, self._state)
-                if known is not None:
-                    lock.remove()
-                    self._tell(event="failed before", case=case.name, known=known)
-                    continue
-                self._locks[case.name] = lock
-                discard_unfinished(self._job.output / case.name)
-                stamp = case_stamp(case, self._job.overrides.get("liver"))
+                stamp = self._claim(case)
             except (OSError, OutputError) as error:
-                self._tell(event="unwritable", reason=cause_in_words(error), case=case.name)
-                return
+                self.failed(case.name, "write", error)
+                continue
+            if stamp is None:
+                continue
+            self._tell(event="stage", case=case.name, stage="claim", at="ended")
             self._tell(event="begun", case=case.name, stamp=stamp)
             own = {**case.own_settings(), "configuration": self._job.wanted.configuration(case)}
             yield {"image": str(case.image), "case": case.name, **own}
+
+    def _claim(self, case: BatchCase) -> str | None:
+        """Hold a case that is to be computed: the stamp of its input. None where it is not, which is told."""
+        lock = self._state.lock(case.name)
+        if lock is None:
+            self._tell(event="elsewhere", case=case.name)
+            return None
+        self._locks[case.name] = lock
+        if self._job.wanted.is_complete(case, self._job.output):
+            self._release(case.name)
+            self._tell(event="already", case=case.name)
+            return None
+        known = known_failure(case, self._job, self._state)
+        if known is not None:
+            self._release(case.name)
+            self._tell(event="failed before", case=case.name, known=known)
+            return None
+        discard_unfinished(self._job.output / case.name)
+        return case_stamp(case, self._job.overrides.get("liver"))
 
     def wanted(self, case: str) -> bool:
         """Not any more, when the worker is to end."""

@@ -91,14 +91,24 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0 done, 1 failed, 2 wrong usage, 3 some cases failed)."""
+    """Run the command line; returns the exit code (0 done, 1 failed, 2 wrong usage, 3 some cases failed).
+
+    Raises:
+        SystemExit: with 128 and the signal's number, if it was told to end.
+    """
+    with ToldToEnd() as told:
+        return _main(sys.argv[1:] if argv is None else argv, told)
+
+
+def _main(argv: Sequence[str], told: ToldToEnd) -> int:
     try:
-        arguments = _parse(sys.argv[1:] if argv is None else argv)
+        arguments = _parse(argv)  # imports the verb's module, which may take seconds
     except SystemExit as stop:
+        if told.by:
+            raise
         return int(stop.code or 0)
     try:
-        with ToldToEnd():
-            return int(arguments.run(arguments))
+        return int(arguments.run(arguments))
     except LiversegError as error:
         if arguments.debug:
             raise

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,15 @@ class Stages:
     Args:
         output: the demo's folder, made if missing.
         anew: count from zero, whatever an earlier demo left.
+
+    Attributes:
+        logs: folder for the output of commands.
+        processes: the commands that were begun.
     """
 
     def __init__(self, output: Path, anew: bool = False) -> None:
         self.logs = output / "logs"
+        self.processes: list[subprocess.Popen[bytes]] = []
         self._path = output / "stages.json"
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
@@ -75,7 +81,8 @@ def run_bundle(
     """
     what = Path(overrides.get("ckpt_dir", overrides["output_dir"])).name
     log = stages.logs / f"{what}-{run_id}.log"
-    code = run_logged(bundle_command(run_id, configs, overrides), find_bundle(bundle), log, environment)
+    command = bundle_command(run_id, configs, overrides)
+    code = run_logged(command, find_bundle(bundle), log, environment, started=stages.processes.append)
     if code:
         raise LiversegError(f"{bundle}: {run_id} ended with exit code {code}; its output is in {log}")
 
@@ -101,9 +108,15 @@ def run_side_by_side(
     threads = str(max(1, (os.cpu_count() or 1) // len(overrides)))
     with ThreadPoolExecutor(len(overrides)) as pool:
         waiting = []
-        for line, of_run in enumerate(overrides.values()):
-            # the bars of each command have a line of the terminal to themselves
-            environment = {"OMP_NUM_THREADS": threads, "TQDM_POSITION": str(line)}
-            waiting.append(pool.submit(run_bundle, stages, bundle, run_id, configs, of_run, environment))
+        try:
+            for line, of_run in enumerate(overrides.values()):
+                # the bars of each command have a line of the terminal to themselves
+                environment = {"OMP_NUM_THREADS": threads, "TQDM_POSITION": str(line)}
+                waiting.append(pool.submit(run_bundle, stages, bundle, run_id, configs, of_run, environment))
+            wait(waiting)
+        except BaseException:  # told to end: so are the commands
+            for process in stages.processes:
+                process.terminate()
+            raise
     for run in waiting:
         run.result()

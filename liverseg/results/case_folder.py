@@ -54,7 +54,7 @@ def write_case_files(
     record_unfinished = folder / f"{UNFINISHED}{RECORD}"
     try:
         folder.mkdir(exist_ok=True)
-        lock = FileLock.of(record_unfinished)  # first of all: it marks what is ours and not whole
+        lock = FileLock.of(record_unfinished, needed=False)  # first of all: it marks what is ours and not whole
     except OSError as error:
         with suppress(OSError):
             folder.rmdir()
@@ -106,7 +106,7 @@ def discard_unfinished(folder: Path) -> None:
     """
     if not folder.is_dir() or (folder / RECORD).exists() or not any(folder.glob(f"{UNFINISHED}*")):
         return
-    lock = FileLock.of(folder / f"{UNFINISHED}{RECORD}")
+    lock = FileLock.of(folder / f"{UNFINISHED}{RECORD}", needed=False)
     if lock is None:
         return
     try:

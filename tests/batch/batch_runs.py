@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ LONGEST = 240
 
 
 def hu(seed, shape=(32, 40, 4)):
-    return np.random.default_rng(seed).integers(-1000, 1000, shape).astype(np.int16)
+    return np.random.default_rng(seed).integers(-1000, 1000, shape, np.int16)
 
 
 def write_ct(path, seed=0, shape=(32, 40, 4)):
@@ -38,7 +39,12 @@ class Batch:
     """`liverseg batch` in a process, as a user types it; `memory_gb` is as much as its processes may ask for."""
 
     def __init__(self, *arguments, memory_gb=None, **environment):
-        limit = None if memory_gb is None else lambda: resource.setrlimit(resource.RLIMIT_AS, (memory_gb << 30,) * 2)
+        def before() -> None:
+            for number in (signal.SIGINT, signal.SIGHUP):  # whoever runs the tests may have them ignored
+                signal.signal(number, signal.SIG_DFL)
+            if memory_gb is not None:
+                resource.setrlimit(resource.RLIMIT_AS, (memory_gb << 30,) * 2)
+
         self.process = subprocess.Popen(
             [sys.executable, "-m", "liverseg.cli.main", "batch", *map(str, arguments)],
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
@@ -47,7 +53,7 @@ class Batch:
             text=True,
             encoding="utf-8",
             errors="replace",
-            preexec_fn=limit,
+            preexec_fn=before,
         )
         self.output = arguments[1]
 

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -15,14 +16,19 @@ from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import wanted
+from liverseg.batch.dispatch import Dispatcher
+from liverseg.batch.hands import Limits
 from liverseg.batch.job import Job
+from liverseg.batch.listener import BatchListener
+from liverseg.batch.local import LocalWorker
 from liverseg.batch.run import run_batch
 from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState
+from liverseg.batch.telling import BatchTeller, say
 from liverseg.batch.worker import CaseWorker
 from liverseg.bundle_folders import inference_config
 from liverseg.cli.main import main
-from liverseg.errors import ExitCode, LiversegError
+from liverseg.errors import ExitCode, LiversegError, SomeCasesFailed
 
 
 @pytest.fixture
@@ -95,13 +101,12 @@ def test_a_worker_that_cannot_be_begun_is_told_of(source, weights, tmp_path, mon
     assert log(tmp_path / "out")[-1]["how"] == "failed"
 
 
-def test_a_worker_leaves_alone_what_another_run_has_seen_fail(job, source, capsys):
+def test_a_worker_leaves_alone_what_another_run_has_seen_fail(job, source):
     case = BatchCase("ct", source / "ct.nii.gz")
     known = {"category": "unreadable", "weights_sha256": job.wanted.weights_sha256}
     known |= {"configuration_sha256": job.wanted.configuration(case), "input": case_stamp(case, None)}
     BatchState(job.output).keep_failure("ct", **known)
-    (ready, told) = told_by_worker(job, case)
-    assert ready == {"event": "ready"}
+    told = told_by_worker(job, case)[-1]
     assert told["event"] == "failed before"
     assert told["known"]["category"] == "unreadable"
     again = Job(**{**vars(job), "retry_failed": True})
@@ -144,3 +149,98 @@ def test_a_failed_case_whose_mask_is_mended_is_tried_again(source, weights, tmp_
     nib.save(nib.Nifti1Image(np.ones((32, 40, 4), np.uint8), np.diag([-2.0, -2.0, 4.0, 1.0])), mask)
     assert main(["batch", *arguments]) == 0
     assert happened(tmp_path / "out", "done") == ["ct"]
+
+
+class Heard(BatchListener):
+    """Keeps what it is told."""
+
+    def __init__(self):
+        self.told = []
+
+    def done(self, case, about):
+        self.told.append(case.name)
+
+
+class Pending:
+    """A worker a cluster has no place for."""
+
+    def __init__(self, tell):
+        self.tell = tell
+
+    def send(self, case):
+        raise AssertionError(f"{case.name} waits for a place")
+
+    def kill(self):
+        self.tell({"event": "gone", "code": -9})
+
+    finish = drain = kill
+
+
+def test_a_worker_there_is_no_place_for_keeps_no_case(job, source):
+    cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(3)]
+    starts = iter([Pending, partial(LocalWorker, job, environment={})])
+    heard = Heard()
+    dispatcher = Dispatcher(lambda tell: next(starts)(tell), 2, Limits(), heard)
+    for case in cases:
+        dispatcher.events.put((None, {"event": "todo", "case": case}))
+    dispatcher.events.put((None, {"event": "planned"}))
+    dispatcher.run()
+    assert sorted(heard.told) == ["ct0", "ct1", "ct2"]
+
+
+def test_what_keeps_from_planning_is_told_in_a_line_and_ends_the_workers(job, source):
+    ended = []
+
+    class Ended(Pending):
+        def send(self, case):
+            self.tell({"event": "begun", "case": case.name, "stamp": ""})
+
+        def kill(self):
+            ended.append(True)
+            super().kill()
+
+        finish = drain = kill
+
+    def start(tell):
+        tell({"event": "ready"})
+        return Ended(tell)
+
+    dispatcher = Dispatcher(start, 1, Limits(grace=1), Heard())
+    dispatcher.events.put((None, {"event": "todo", "case": BatchCase("ct", source / "ct.nii.gz")}))
+    dispatcher.events.put((None, {"event": "unplanned", "error": OSError("boom")}))
+    with pytest.raises(LiversegError, match=r"cannot be found out \(boom\)"):
+        dispatcher.run()
+    assert ended
+
+
+def test_a_complete_case_is_not_told_as_failed(source, weights, tmp_path):
+    run_batch(source, tmp_path / "out", weights=weights)
+    config, state = inference_config(None), BatchState(tmp_path / "out")
+    made = wanted(config, weights, {})
+    case = BatchCase("ct", source / "ct.nii.gz")
+    # as if its worker had been killed between its last file and telling of it
+    known = {"category": "internal", "weights_sha256": made.weights_sha256}
+    state.keep_failure("ct", **known, configuration_sha256=made.configuration(case), input=case_stamp(case, None))
+    run_batch(source, tmp_path / "out", weights=weights)
+    assert happened(tmp_path / "out", "done") == ["ct"]
+    assert state.failure("ct") is None
+    teller = BatchTeller("in", 1, state, made, None)
+    teller.failed(case, "timeout", "took longer")
+    assert (teller.made, teller.failures) == ({"ct"}, set())
+
+
+def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, weights, tmp_path):
+    image = source / "ct.nii.gz"
+    rows = ["case,image,liver", f"good,{image},", f"bad,{image},{'m' * 300}.nii.gz"]
+    (tmp_path / "list.csv").write_text("\n".join(rows), encoding="utf-8")
+    for begun in (1, 1):  # the second time it is known
+        with pytest.raises(SomeCasesFailed):
+            run_batch(tmp_path / "list.csv", tmp_path / "out", weights=weights)
+        assert [happened(tmp_path / "out", "begun").count(case) for case in ("good", "bad")] == [1, begun]
+    assert happened(tmp_path / "out", "done") == ["good"]
+
+
+def test_what_is_told_can_be_written_to_any_terminal(tmp_path):
+    with (tmp_path / "log").open("w", encoding="ascii") as file:
+        say("Leber \u00fc\u0394\x1b[2J", file)
+    assert (tmp_path / "log").read_text(encoding="ascii").strip() == r"Leber \xfc\u0394\x1b[2J"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections import Counter
 
 import pytest
@@ -53,8 +54,10 @@ def test_a_batch_told_to_end_ends_in_good_order(many, weights, tmp_path):
 def test_a_batch_told_to_end_while_it_starts_does_so_at_once(many, weights, tmp_path):
     first = Batch(many[0], tmp_path / "out", "--weights", weights)
     first.wait_for("run begun")
+    told = time.monotonic()
     first.send(signal.SIGTERM)
     assert first.end()[0] == 128 + signal.SIGTERM
+    assert time.monotonic() - told < 60  # not the quarter of an hour a worker may take to start
     assert happened(tmp_path / "out", "done") == []
 
 
@@ -66,7 +69,8 @@ def test_a_killed_worker_takes_no_case_with_it(many, weights, tmp_path):
     code, _, err = run.end()
     assert code == 0, err
     check(tmp_path / "out", expected)
-    assert Counter(happened(tmp_path / "out", "done")) == dict.fromkeys(expected, 1)
+    # one that was whole when its worker was killed is not told of as done
+    assert max(Counter(happened(tmp_path / "out", "done")).values()) == 1
     assert "a worker was ended by SIGKILL (killed)" in err
 
 

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 
 import pytest
-from batch_runs import LONGEST, Batch, batch, happened, log
+from batch_runs import LONGEST, Batch, happened, log, results
 from test_batch_kills import check
 
 pytest.importorskip("ray")
@@ -36,13 +36,20 @@ def test_a_lost_actor_changes_no_byte(many, weights, tmp_path):
     code, _, err = run.end()
     assert code == 0, err
     check(tmp_path / "out", expected)
-    assert Counter(happened(tmp_path / "out", "done")) == dict.fromkeys(expected, 1)
+    assert max(Counter(happened(tmp_path / "out", "done")).values()) == 1
     assert any(line["event"] == "note" and "a worker" in line["what"] for line in log(tmp_path / "out"))
 
 
-def test_an_actor_there_is_no_place_for_keeps_no_case(many, weights, tmp_path):
+def test_a_batch_on_ray_told_to_end_ends_in_good_order(many, weights, tmp_path):
     source, expected = many
-    whole = ["--engine", "ray", "--cpus", len(os.sched_getaffinity(0)), "--workers", 2]
-    code, _, err = batch(source, tmp_path / "out", "--weights", weights, *whole, RAY_ADDRESS="")
-    assert code == 0, err
-    check(tmp_path / "out", expected)
+    arguments = [source, tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 1]
+    run = Batch(*arguments, RAY_ADDRESS="")
+    run.wait_for("done")
+    run.send(signal.SIGTERM)
+    code, _, err = run.end()
+    assert code == 128 + signal.SIGTERM, err
+    assert "Traceback" not in err
+    assert log(tmp_path / "out")[-1]["how"] == "ended by SIGTERM"
+    done = happened(tmp_path / "out", "done")
+    assert {case: results(tmp_path / "out", case) for case in done} == {case: expected[case] for case in done}
+    assert not list((tmp_path / "out").rglob(".unfinished-*"))

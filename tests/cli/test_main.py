@@ -135,11 +135,11 @@ def test_a_users_mistake_is_one_line_and_debug_shows_where_it_was_found(capsys):
 
 
 def test_a_command_that_is_told_to_end_says_so(capsys, monkeypatch):
-    monkeypatch.setattr("liverseg.cli.datalist.build_datalist", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr("liverseg.cli.datalist.build_datalist", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         main(["datalist", "lits", "none"])
-    assert ended.value.code == 130
-    assert capsys.readouterr().err == "liverseg: ended by SIGINT\n"
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert capsys.readouterr().err == "liverseg: ended by SIGTERM\n"
 
 
 def test_the_installed_command_is_this_one_and_exits_with_its_code():

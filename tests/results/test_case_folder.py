@@ -67,6 +67,15 @@ def test_of_two_that_write_one_case_the_second_is_refused(tmp_path):
     assert (tmp_path / "case" / "a.txt").read_text(encoding="utf-8") == "again"
 
 
+def test_a_case_is_written_where_the_file_system_knows_no_locks(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("liverseg.file_lock.fcntl.flock", no_locks)
+    write_case_files(tmp_path / "case", {"a.txt": text("a")}, record)
+    assert sorted(path.name for path in (tmp_path / "case").iterdir()) == ["a.txt", "record.json"]
+
+
 def test_a_full_disk_leaves_nothing_of_this_case(tmp_path):
     folder = tmp_path / "case"
     with pytest.raises(LiversegError, match=r"case: the case cannot be written.*No space left"):
