@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import statistics
+import subprocess
+import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -98,40 +101,56 @@ def _watch(batch: Batch, samples: list[tuple[float, int]]) -> None:
 
 
 def ray_against_shards(
-    folder: Path, rounds: int = 3, cases: int = 32, shape: tuple[int, int, int] = (96, 96, 12)
+    folder: Path, rounds: int = 5, cases: int = 64, shape: tuple[int, int, int] = (96, 96, 12)
 ) -> None:
     """Two Ray workers of one processor each, and two processes with a half of the cases each, by turns.
 
-    Prints and keeps how long each took, from the command to its end and from the first case begun to the last done.
+    Ray both ways: on a cluster that runs already, and on one that is begun for the batch. Prints and keeps how long
+    each took, from the command to its end and from the first case begun to the last done.
+
+    Raises:
+        Fault: if results differ.
     """
-    journal, weights, source = (
-        Journal(folder),
-        write_weights(folder / "weights.safetensors"),
-        _source(folder, shape, cases),
-    )
-    whole: dict[str, list[float]] = {"ray": [], "shards": []}
-    inner: dict[str, list[float]] = {"ray": [], "shards": []}
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # for a cluster of this machine's own
+    journal, weights = Journal(folder), write_weights(folder / "weights.safetensors")
+    common = [_source(folder, shape, cases), "--weights", weights, "--liver", "none"]
+    whole: dict[str, list[float]] = {way: [] for way in ("shards", "ray", "ray begun for it")}
+    inner: dict[str, list[float]] = {way: [] for way in whole}
     for _ in range(rounds):
         made = {}
         for way in whole:
-            output, log = folder / f"{way}-out", folder / f"{way}-log"
+            output, log = folder / f"{way.replace(' ', '-')}-out", folder / "ray-speed-log"
             shutil.rmtree(output, ignore_errors=True)
-            common = [source, output, "--weights", weights, "--liver", "none"]
-            begun = time.monotonic()
-            if way == "ray":
-                batches = [Batch(log, *common, "--engine", "ray", "--workers", 2)]
-            else:
-                batches = [Batch(log, *common, "--shard", f"{part}/2") for part in (1, 2)]
-            for batch in batches:
-                _all_done(batch, log)
-            whole[way].append(time.monotonic() - begun)
+            with _cluster() if way == "ray" else nullcontext("") as address:
+                begun = time.monotonic()
+                shards = [["--shard", f"{part}/2"] for part in (1, 2)]
+                ways = shards if way == "shards" else [["--engine", "ray", "--workers", 2]]
+                batches = [Batch(log, common[0], output, *common[1:], *more, RAY_ADDRESS=address) for more in ways]
+                for batch in batches:
+                    _all_done(batch, log)
+                whole[way].append(time.monotonic() - begun)
             first, last = _window(output)
             inner[way].append(last - first)
-            journal.add("ray speed", way=way, whole=whole[way][-1], inner=inner[way][-1])
+            journal.add("ray speed", way=way, cases=cases, whole=whole[way][-1], inner=inner[way][-1])
             print(f"{way}: {whole[way][-1]:.1f} s, first begun to last done {inner[way][-1]:.1f} s", flush=True)
             made[way] = files_of(output)
-        if made["ray"] != made["shards"]:
-            raise Fault("Ray's results are not those of the shards")
+        for way, files in made.items():
+            if files != made["shards"]:
+                raise Fault(f"results of {way} are not those of the shards")
     for name, seconds in (("command to end", whole), ("first begun to last done", inner)):
-        ray, shards = (statistics.median(seconds[way]) for way in ("ray", "shards"))
-        print(f"{name}: ray {ray:.1f} s, shards {shards:.1f} s, {ray / shards:.3f}")
+        shards_s = statistics.median(seconds["shards"])
+        for way, times in seconds.items():
+            print(f"{name}, {way}: {statistics.median(times):.1f} s, {statistics.median(times) / shards_s:.3f}")
+
+
+@contextmanager
+def _cluster() -> Iterator[str]:
+    """A Ray cluster of two processors on this machine; gives its address."""
+    ray = Path(sys.executable).with_name("ray")
+    port = 6399
+    begin = [ray, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    subprocess.run([*begin, "--disable-usage-stats"], check=True, stdout=subprocess.DEVNULL)
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        subprocess.run([ray, "stop", "--force"], check=True, stdout=subprocess.DEVNULL)

@@ -61,8 +61,9 @@ def ray_engine(job: Job, workers: int | None, cpus: float, gpus: float) -> tuple
                     object_store_memory=_STORE_BYTES,
                     logging_level=logging.WARNING,
                 )
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise LiversegError(f"engine ray: no cluster ({one_line(error)}); check RAY_ADDRESS") from error
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        what = "check RAY_ADDRESS, and RAY_AUTH_MODE where the cluster wants a token"
+        raise LiversegError(f"engine ray: no cluster ({one_line(error)}); {what}") from error
     there = ray.cluster_resources()
     fit = [int(there.get(name, 0) // each) for name, each in (("CPU", cpus), ("GPU", gpus)) if each > 0]
     if min(fit) < 1:

@@ -15,9 +15,8 @@ from liverseg.signals import ToldToEnd
 @pytest.mark.parametrize("how", [run_bundle, run_side_by_side])
 def test_commands_end_when_the_demo_is_told_to(how, tmp_path, monkeypatch):
     stages, begun = Stages(tmp_path), threading.Event()
-    monkeypatch.setattr(
-        stages_module, "bundle_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(600)"]
-    )
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    monkeypatch.setattr(stages_module, "bundle_command", lambda *_: command)
     one = {"output_dir": str(tmp_path / "a")}
     overrides = one if how is run_bundle else {"a": one, "b": {"output_dir": str(tmp_path / "b")}}
     wanted = 1 if how is run_bundle else 2
