@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from liverseg.bundle_commands import OWN_CONFIGS, bundle_words
 from liverseg.bundle_folders import find_bundle
@@ -42,9 +43,10 @@ def run(args: argparse.Namespace) -> ExitCode:
     if own.processes < 1:
         raise UsageError(f"{own.processes} processes; at least 1 is needed")
     before, after = _CONFIGS[own.run]
-    several = [_SEVERAL] if own.processes > 1 and _SEVERAL not in own.config else []
     folder = find_bundle(_BUNDLES[args.bundle])
-    words = bundle_words(own.run, [*before, *own.config, *several, *after], folder)
+    configs = [_config(folder / "configs", given) for given in own.config]
+    several = [_SEVERAL] if own.processes > 1 and _SEVERAL not in configs else []
+    words = bundle_words(own.run, [*before, *configs, *several, *after], folder)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={own.processes}"]
     command = [sys.executable, *(torchrun if own.processes > 1 else []), *words, "--bundle_root", str(folder), *keys]
     environment = {**os.environ, "PYTHONWARNINGS": OWN_CONFIGS}
@@ -52,6 +54,15 @@ def run(args: argparse.Namespace) -> ExitCode:
         environment["LIVERSEG_DEBUG"] = "1"
     sys.stdout.flush()
     os.execve(command[0], command, environment)
+
+
+def _config(folder: Path, given: str) -> str:
+    """A config's name, which may be given as its file in the bundle."""
+    name = given.removeprefix("configs/").removesuffix(".yaml")
+    there = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
+    if name not in there:
+        raise UsageError(f"no config {given!r} in {folder}; there are {', '.join(there)}")
+    return name
 
 
 class _OwnOptions(argparse.ArgumentParser):

@@ -20,7 +20,7 @@ def train(*words, cwd=None, **overrides):
 def test_a_training_is_that_of_the_bundle(lits_tree, tmp_path):
     (tmp_path / "data").symlink_to(lits_tree)
     run = {"dataset_dir": "data", "output_dir": "run", "ckpt_dir": "run/models", **TINY, "epochs": 1}
-    done = train("pretrain", "--config", "phantom", cwd=tmp_path, **run)
+    done = train("pretrain", "--config", "configs/phantom.yaml", cwd=tmp_path, **run)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "models" / "model.pt").is_file()
     done = train("pretrain", "--run", "export", cwd=tmp_path, ckpt_dir="run/models", output_dir="run")
@@ -40,6 +40,7 @@ def test_a_misspelt_key_is_refused_as_the_bundle_refuses_it(tmp_path):
     [
         (["jont"], "did you mean joint?"),
         (["joint", "--run", "inference"], "invalid choice: 'inference'"),
+        (["joint", "--config", "strategies/ynet_stronger"], "there are evaluate, export, inference, "),
         (["joint", "--processes", "0"], "0 processes; at least 1 is needed"),
     ],
 )
