@@ -6,13 +6,14 @@ import os
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError
 
-__all__ = ["OWN_CONFIGS", "bundle_command", "bundle_words", "run_logged"]
+__all__ = ["OWN_CONFIGS", "RunningCommands", "bundle_command", "bundle_words", "run_logged"]
 
 OWN_CONFIGS = "ignore:parsing config_file"
 """MONAI warns that a config is code and must be trusted; these are the project's own."""
@@ -42,6 +43,32 @@ def bundle_words(run_id: str, configs: Sequence[str], folder: Path = Path()) -> 
     """
     files = "[" + ",".join(repr(str(folder / "configs" / f"{name}.yaml")) for name in configs) + "]"
     return ["-m", "monai.bundle", "run", run_id, "--config_file", files]
+
+
+class RunningCommands:
+    """Commands that run side by side, to be ended together.
+
+    Attributes:
+        stopped: they are to end.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = False
+        self._processes: set[subprocess.Popen] = set()
+        self._lock = threading.Lock()
+
+    def add(self, process: subprocess.Popen) -> None:
+        """Remember one, in any thread; one that begins after `stop` ends at once."""
+        with self._lock:
+            self._processes = {one for one in self._processes if one.poll() is None} | {process}
+        if self.stopped:
+            process.terminate()
+
+    def stop(self) -> None:
+        """End those that run and those that begin. Safe in a signal's handler."""
+        self.stopped = True
+        for process in tuple(self._processes):
+            process.terminate()
 
 
 def run_logged(
@@ -81,9 +108,9 @@ def run_logged(
             )
     except OSError as error:
         raise LiversegError(f"{log}: the command cannot be started ({error.strerror or error})") from error
-    if started is not None:
-        started(process)
     try:
+        if started is not None:
+            started(process)
         return process.wait()
     except BaseException:  # told to end: so is the command
         process.terminate()

@@ -49,6 +49,8 @@ class FileLock:
                 if not needed and error.errno in NO_LOCKS:
                     return cls(path, descriptor)
                 os.close(descriptor)
+                if error.errno in NO_LOCKS:
+                    path.unlink(missing_ok=True)  # nobody can hold it
                 raise
             os.close(descriptor)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType, TracebackType
@@ -13,6 +15,8 @@ from types import FrameType, TracebackType
 __all__ = ["ToldToEnd"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SECONDS = 5.0
+"""So long what the first signal has begun to bring in order is not broken off by another; what hangs longer is."""
 
 
 class ToldToEnd:
@@ -31,6 +35,7 @@ class ToldToEnd:
         self._then: Callable[[], None] | None = None
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
         self._pid = os.getpid()
+        self._raised = -math.inf
 
     def then(self, end: Callable[[], None] | None) -> None:
         """What a signal does from now on instead of raising; it may be called several times. None raises again.
@@ -60,12 +65,17 @@ class ToldToEnd:
     def _told(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._pid:
             os._exit(128 + number)  # a process that was forked off has nothing to bring in order
-        first = self.by is None
         self.by = self.by or signal.Signals(number)
+        now = time.monotonic()
         if self._then is not None:
             self._then()
-        elif first:  # a second one must not break off what the first has begun to bring in order
+        elif now - self._raised > _SECONDS:
+            self._raised = now
             raise _Ended(128 + number)
+
+    def tell(self, number: int) -> None:
+        """As if the signal had come: for one that another handler has taken."""
+        self._told(number, None)
 
 
 class _Ended(SystemExit):

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import time
+from contextlib import suppress
 
 import pytest
 
@@ -26,6 +28,16 @@ def test_a_handler_that_a_library_sets_meanwhile_is_replaced(number):
         told.then(lambda: None)
         signal.raise_signal(number)
     assert told.by == number
+
+
+def test_what_hangs_is_broken_off_by_a_later_signal(monkeypatch):
+    monkeypatch.setattr("liverseg.signals._SECONDS", 0.05)
+    with pytest.raises(SystemExit), ToldToEnd():
+        with suppress(SystemExit):  # lost, as in a __del__
+            signal.raise_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("it goes on")
 
 
 def test_a_second_signal_does_not_break_off_what_the_first_has_begun():

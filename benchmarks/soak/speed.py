@@ -145,7 +145,7 @@ def ray_against_shards(
 
 @contextmanager
 def _cluster() -> Iterator[str]:
-    """A Ray cluster of two processors on this machine; gives its address."""
+    """A Ray cluster of two processors on this machine; gives its address. Ends every other with it."""
     ray = Path(sys.executable).with_name("ray")
     port = 6399
     begin = [ray, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]

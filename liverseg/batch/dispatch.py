@@ -126,7 +126,7 @@ class Dispatcher:
                 try:
                     hand.worker = self._start(partial(self._put, hand))
                 except LiversegError as error:
-                    if not self._go_on_without(hand):
+                    if not self._go_on_without(hand, any(other.worker is not None for other in self._hands)):
                         self._end = error
                         break
                 else:
@@ -212,7 +212,7 @@ class Dispatcher:
                 self._listener.abandoned(one.case)
             return
         if not ready:
-            self._starts += not self._go_on_without(hand)
+            self._starts += not self._go_on_without(hand, any(other.ready for other in self._hands))
             if self._starts >= _STARTS:
                 how = ended_in_words(code)
                 self._end = LiversegError(f"a worker {how} {self._starts} times before it was ready; see what it says")
@@ -237,9 +237,9 @@ class Dispatcher:
                 f"a worker {ended_in_words(code)} ({how}); what it had begun is tried again, one at a time"
             )
 
-    def _go_on_without(self, hand: Hand) -> bool:
-        """Leave a place in which no worker could be begun alone for a while, if others are at work."""
-        if not any(other.ready and other.worker is not None for other in self._hands):
+    def _go_on_without(self, hand: Hand, others: bool) -> bool:
+        """Leave a place in which no worker could be begun alone for a while, if there are others."""
+        if not others:
             return False
         hand.closed_until = time.monotonic() + _CLOSED
         self._listener.note(f"a worker could not be begun; the batch goes on with fewer for {_CLOSED:g} s")
@@ -273,19 +273,23 @@ class Dispatcher:
     def _let_go(self) -> None:
         """End the workers; one that does not is killed."""
         for hand in self._hands:
-            for one in hand.given.values():
-                self._listener.abandoned(one.case)
-            hand.given.clear()
             if hand.worker is not None:
-                hand.worker.finish()
+                hand.worker.kill() if hand.given else hand.worker.finish()
         deadline = time.monotonic() + _PATIENCE
         while any(hand.worker is not None for hand in self._hands):
             try:
                 whose, event = self.events.get(timeout=max(0.0, deadline - time.monotonic()))
             except Empty:
                 break
-            if whose is not None and event["event"] == "gone":
+            if whose is None:
+                continue
+            if event["event"] == "gone":
                 whose.worker = None
+            elif (given := whose.given.get(event.get("case", ""))) is not None:
+                self._heard_of_case(whose, given, event)
         for hand in self._hands:
             if hand.worker is not None:
                 hand.worker.kill()
+            for one in hand.given.values():
+                self._listener.abandoned(one.case)
+            hand.given.clear()

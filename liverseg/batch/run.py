@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import signal
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -93,13 +94,13 @@ def run_batch(
             given = {name: value for name, value in overrides.items() if value is not None}
             job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given), retry_failed)
         about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
-        state.begin()
-        state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
         teller = BatchTeller(source.name, len(cases), state, job.wanted, overrides.get("liver"))
         how = "failed"
+        state.begin()
         try:
+            state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
             with state.kept_alive():
-                how_to_begin = _engine(engine, job, workers, cpus, gpus)
+                how_to_begin = _engine(engine, job, workers, cpus, gpus, told)
             dispatcher = Dispatcher(*how_to_begin, limits or Limits(), teller)
             told.then(dispatcher.stop)
             threading.Thread(target=_plan, args=(cases, dispatcher, job, state), name="plan", daemon=True).start()
@@ -154,12 +155,19 @@ def _to_do(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any]:
     return {"event": "failed before", "case": case, "known": known}
 
 
-def _engine(engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float) -> tuple[Start, int]:
+def _engine(
+    engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float, told: ToldToEnd
+) -> tuple[Start, int]:
     """What begins a worker, and how many there are to be."""
     if engine == "ray":
         from liverseg.batch.ray_engine import ray_engine  # an extra
 
-        return ray_engine(job, workers, 1.0 if cpus is None else cpus, gpus)
+        try:
+            return ray_engine(job, workers, 1.0 if cpus is None else cpus, gpus)
+        except SystemExit as error:
+            if error.code == signal.SIGTERM:  # while it connects, Ray has a handler of its own, which raises this
+                told.tell(signal.SIGTERM)
+            raise
     if gpus:
         raise UsageError("--gpus is for --engine ray; here --device says which GPU")
     workers = workers or 1

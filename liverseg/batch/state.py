@@ -111,8 +111,8 @@ class BatchState:
         def say() -> None:
             while not over.wait(ALIVE_SECONDS):
                 with suppress(OSError):
-                    missing = [one for one in (self.output, self.folder) if make and not one.exists()]
-                    for folder in missing:
+                    folders = (*reversed(self.output.parents), self.output, self.folder) if make else ()
+                    for folder in [one for one in folders if not one.exists()]:
                         folder.mkdir()
                         made.append(folder)
                     self.still_alive()

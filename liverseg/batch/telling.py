@@ -15,7 +15,7 @@ from liverseg.batch.listener import BatchListener
 from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import ALIVE_SECONDS, BatchState
 from liverseg.errors import OutputError
-from liverseg.results.case_folder import discard_unfinished
+from liverseg.results.case_folder import discard_unfinished, read_case_record
 
 __all__ = ["BatchTeller", "say"]
 
@@ -44,6 +44,7 @@ class BatchTeller(BatchListener):
         self.unfinished = 0
         self._state, self._wanted, self._cases, self._liver = state, wanted, cases, liver
         self._stamps: dict[str, str] = {}
+        self._record_when_begun: dict[str, dict[str, Any] | None] = {}
         self._computed, self._since, self._alive = 0, 0.0, 0.0
         self._bar = tqdm(total=cases, desc=name, unit="case", bar_format=_BAR, file=sys.stderr, disable=None)
 
@@ -53,14 +54,14 @@ class BatchTeller(BatchListener):
 
     def begun(self, case: BatchCase, stamp: str) -> None:
         """For the log; a rate begins with the first."""
-        self._stamps[case.name] = stamp
+        self._stamps[case.name], self._record_when_begun[case.name] = stamp, self._record(case)
         self._since = self._since or time.monotonic()
         self._state.log("begun", case=case.name, image=case.image)
 
     def done(self, case: BatchCase, about: dict[str, Any]) -> None:
         """A line on stdout, with how fast the batch is and how long it will take."""
         self._computed += 1
-        self._stamps.pop(case.name, None)
+        self._forget(case)
         self.made.add(case.name)
         self._state.forget_failure(case.name)
         self._state.log("done", case=case.name, **{name: about[name] for name in ("found", "seconds", "warnings")})
@@ -72,6 +73,7 @@ class BatchTeller(BatchListener):
 
     def already(self, case: BatchCase) -> None:
         """Counted, no more."""
+        self._forget(case)
         self.made.add(case.name)
         self._state.discard_lock(case.name)
         self._state.forget_failure(case.name)
@@ -87,7 +89,8 @@ class BatchTeller(BatchListener):
 
     def failed(self, case: BatchCase, category: str, reason: str) -> None:
         """A line on stderr, and kept."""
-        if self._wanted.is_complete(case, self._state.output):
+        record = self._record_when_begun.pop(case.name, None)
+        if self._wanted.was_made(case, self._state.output) and self._record(case) != record:
             self.already(case)  # its worker was ended between the last file and telling of it
             return
         self.failures.add(case.name)
@@ -120,6 +123,14 @@ class BatchTeller(BatchListener):
         if now - self._alive > ALIVE_SECONDS:
             self._alive = now
             self._state.still_alive()
+
+    def _record(self, case: BatchCase) -> dict[str, Any] | None:
+        return read_case_record(self._state.output / case.name)
+
+    def _forget(self, case: BatchCase) -> None:
+        """What was kept of a case while it was in hand."""
+        for kept in (self._stamps, self._record_when_begun):
+            kept.pop(case.name, None)
 
     def _tidy(self, case: BatchCase) -> None:
         with suppress(OutputError, OSError):

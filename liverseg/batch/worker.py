@@ -97,7 +97,16 @@ class CaseWorker(CaseWatcher):
                 continue
             self._tell(event="stage", case=case.name, stage="claim", at="begun")
             try:
-                stamp = self._claim(case)
+                lock = self._state.lock(case.name)
+            except OutputError as error:  # nor could those after it be held
+                self._tell(event="unwritable", reason=cause_in_words(error), case=case.name)
+                return
+            if lock is None:
+                self._tell(event="elsewhere", case=case.name)
+                continue
+            self._locks[case.name] = lock
+            try:
+                stamp = self._claimed_with(case)
             except (OSError, OutputError) as error:
                 self.failed(case.name, "write", error)
                 continue
@@ -108,13 +117,8 @@ class CaseWorker(CaseWatcher):
             own = {**case.own_settings(), "configuration": self._job.wanted.configuration(case)}
             yield {"image": str(case.image), "case": case.name, **own}
 
-    def _claim(self, case: BatchCase) -> str | None:
-        """Hold a case that is to be computed: the stamp of its input. None where it is not, which is told."""
-        lock = self._state.lock(case.name)
-        if lock is None:
-            self._tell(event="elsewhere", case=case.name)
-            return None
-        self._locks[case.name] = lock
+    def _claimed_with(self, case: BatchCase) -> str | None:
+        """The stamp of the input of a case that is held; None where it is not to be computed, which is told."""
         if self._job.wanted.is_complete(case, self._job.output):
             self._release(case.name)
             self._tell(event="already", case=case.name)

@@ -26,9 +26,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "overrides",
         nargs=argparse.REMAINDER,
         metavar="--config NAME --run ID --processes N --KEY VALUE",
-        help="a further config of the bundle, such as phantom (may be repeated); training (default), "
-        "evaluating or export; processes of torchrun, one a device; and the bundle's keys, as its command takes them: "
-        "--dataset_dir /data/LiTS --epochs 30",
+        help="a further config of the bundle, such as phantom, or a file of your own (may be repeated); training "
+        "(default), evaluating or export; processes of torchrun, one a device; and the bundle's keys, as its command "
+        "takes them: --dataset_dir /data/LiTS --epochs 30",
     )
 
 
@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     before, after = _CONFIGS[own.run]
     folder = find_bundle(_BUNDLES[args.bundle])
     configs = [_config(folder / "configs", given) for given in own.config]
-    several = [_SEVERAL] if own.processes > 1 and _SEVERAL not in configs else []
+    asked_for = _SEVERAL in [Path(name).name for name in configs]
+    several = [_SEVERAL] if own.processes > 1 and not asked_for else []
     words = bundle_words(own.run, [*before, *configs, *several, *after], folder)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={own.processes}"]
     command = [sys.executable, *(torchrun if own.processes > 1 else []), *words, "--bundle_root", str(folder), *keys]
@@ -57,11 +58,13 @@ def run(args: argparse.Namespace) -> ExitCode:
 
 
 def _config(folder: Path, given: str) -> str:
-    """A config's name, which may be given as its file in the bundle."""
+    """A config's name in the bundle, or a file's path without its ending."""
+    if given.endswith(".yaml") and Path(given).is_file():
+        return str(Path(given).absolute().with_suffix(""))
     name = given.removeprefix("configs/").removesuffix(".yaml")
     there = sorted(path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.yaml"))
     if name not in there:
-        raise UsageError(f"no config {given!r} in {folder}; there are {', '.join(there)}")
+        raise UsageError(f"no config {given!r}: no such file, and {folder} has {', '.join(there)}")
     return name
 
 

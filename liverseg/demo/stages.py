@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from liverseg.bundle_commands import bundle_command, run_logged
+from liverseg.bundle_commands import RunningCommands, bundle_command, run_logged
 from liverseg.errors import LiversegError
 from liverseg.files import write_text
 from liverseg.inference import find_bundle
@@ -30,12 +29,12 @@ class Stages:
 
     Attributes:
         logs: folder for the output of commands.
-        processes: the commands that were begun.
+        commands: those that run.
     """
 
     def __init__(self, output: Path, anew: bool = False) -> None:
         self.logs = output / "logs"
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.commands = RunningCommands()
         self._path = output / "stages.json"
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
@@ -82,7 +81,7 @@ def run_bundle(
     what = Path(overrides.get("ckpt_dir", overrides["output_dir"])).name
     log = stages.logs / f"{what}-{run_id}.log"
     command = bundle_command(run_id, configs, overrides)
-    code = run_logged(command, find_bundle(bundle), log, environment, started=stages.processes.append)
+    code = run_logged(command, find_bundle(bundle), log, environment, started=stages.commands.add)
     if code:
         raise LiversegError(f"{bundle}: {run_id} ended with exit code {code}; its output is in {log}")
 
@@ -115,8 +114,7 @@ def run_side_by_side(
                 waiting.append(pool.submit(run_bundle, stages, bundle, run_id, configs, of_run, environment))
             wait(waiting)
         except BaseException:  # told to end: so are the commands
-            for process in stages.processes:
-                process.terminate()
+            stages.commands.stop()
             raise
     for run in waiting:
         run.result()

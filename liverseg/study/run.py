@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from liverseg.bundle import the_device
-from liverseg.bundle_commands import run_logged
+from liverseg.bundle_commands import RunningCommands, run_logged
 from liverseg.errors import UsageError
 from liverseg.inference import SomeCasesFailed
 from liverseg.networks import package_versions
@@ -100,9 +98,9 @@ def run_study(
     runner = _Runner(ingredients, slots, devices)
     failed: dict[str, str] = {}
     with ToldToEnd() as ending, tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar:
-        ending.then(runner.stop)  # cells go on from their checkpoints next time
+        ending.then(runner.commands.stop)  # cells go on from their checkpoints next time
         elsewhere = _run_all(runner, waiting, False, bar, failed)
-        if elsewhere and not runner.stopped:
+        if elsewhere and not runner.commands.stopped:
             tqdm.write(f"{len(elsewhere)} cells are in the hands of another run: waiting for it", file=sys.stderr)
             _run_all(runner, elsewhere, True, bar, failed)
     if ending.by:
@@ -123,13 +121,13 @@ def _run_all(runner: _Runner, cells: Sequence[Cell], wait: bool, bar: tqdm, fail
                 elsewhere.append(cell)
                 continue
             if done.exception() is not None:
-                runner.stop()  # what one cell meets, such as a full disk, the others would meet as well
+                runner.commands.stop()  # what one cell meets, such as a full disk, the others would meet as well
             reason = done.result()
             if reason is not None:
                 if cell.row.name not in failed:
                     tqdm.write(f"{cell.name}: {reason}", file=sys.stderr)
                 failed[cell.row.name] = reason
-            if not runner.stopped:
+            if not runner.commands.stopped:
                 bar.update()
     return elsewhere
 
@@ -145,11 +143,9 @@ class _Runner:
 
     def __init__(self, ingredients: Ingredients, slots: int, devices: Sequence[str]) -> None:
         self.ingredients = ingredients
-        self.stopped = False
+        self.commands = RunningCommands()
         self.slots = slots
         self._threads = str(max(1, (os.cpu_count() or 1) // slots))
-        self._processes: set[subprocess.Popen] = set()
-        self._lock = threading.Lock()
         self._unavailable: dict[str, str] = {}
         self._devices: SimpleQueue[str | None] = SimpleQueue()
         for slot in range(slots):
@@ -165,7 +161,7 @@ class _Runner:
         Raises:
             _InOtherHands: if another run has it in hand and is not waited for.
         """
-        while not self.stopped:
+        while not self.commands.stopped:
             with cell.held() as lock:
                 if lock is not None:
                     return self._run_held(cell, lock)
@@ -206,10 +202,10 @@ class _Runner:
                 log,
                 environment,
                 errors_too=True,
-                started=self._remember,
+                started=self.commands.add,
                 kept_open=[lock],
             )
-            if self.stopped:
+            if self.commands.stopped:
                 raise _Stopped
             if code:
                 refusal = _refusal(log)
@@ -231,18 +227,6 @@ class _Runner:
         }
         cell.write("cell.json", record)
         return None
-
-    def _remember(self, process: subprocess.Popen) -> None:
-        with self._lock:
-            self._processes = {one for one in self._processes if one.poll() is None} | {process}
-            if self.stopped:
-                process.terminate()
-
-    def stop(self) -> None:
-        """End the commands that run and begin no others."""
-        self.stopped = True
-        for process in tuple(self._processes):
-            process.terminate()
 
 
 def _refusal(log: Path) -> str | None:

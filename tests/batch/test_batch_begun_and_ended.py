@@ -1,5 +1,6 @@
 """What frames a batch: looking for cases, beginning workers, the tables; and what changes between."""
 
+import errno
 import shutil
 import signal
 import sys
@@ -155,10 +156,13 @@ class Heard(BatchListener):
     """Keeps what it is told."""
 
     def __init__(self):
-        self.told = []
+        self.told, self.left = [], []
 
     def done(self, case, about):
         self.told.append(case.name)
+
+    def abandoned(self, case):
+        self.left.append(case.name)
 
 
 class Pending:
@@ -188,29 +192,59 @@ def test_a_worker_there_is_no_place_for_keeps_no_case(job, source):
     assert sorted(heard.told) == ["ct0", "ct1", "ct2"]
 
 
-def test_what_keeps_from_planning_is_told_in_a_line_and_ends_the_workers(job, source):
-    ended = []
+def test_what_keeps_from_planning_is_told_in_a_line_and_ends_the_workers(source):
+    class Busy(Pending):
+        """Has a case in hand until it is killed."""
 
-    class Ended(Pending):
         def send(self, case):
             self.tell({"event": "begun", "case": case.name, "stamp": ""})
+            dispatcher.events.put((None, {"event": "unplanned", "error": OSError("boom")}))
 
         def kill(self):
-            ended.append(True)
+            killed.append(True)
             super().kill()
 
-        finish = drain = kill
+        def drain(self):
+            pass
 
     def start(tell):
         tell({"event": "ready"})
-        return Ended(tell)
+        return Busy(tell)
 
-    dispatcher = Dispatcher(start, 1, Limits(grace=1), Heard())
+    killed, heard = [], Heard()
+    dispatcher = Dispatcher(start, 1, Limits(grace=1), heard)
     dispatcher.events.put((None, {"event": "todo", "case": BatchCase("ct", source / "ct.nii.gz")}))
-    dispatcher.events.put((None, {"event": "unplanned", "error": OSError("boom")}))
     with pytest.raises(LiversegError, match=r"cannot be found out \(boom\)"):
         dispatcher.run()
-    assert ended
+    assert killed
+    assert heard.left == ["ct"]
+
+
+def test_a_batch_goes_on_without_a_worker_that_cannot_be_begun(job, source):
+    cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(2)]
+
+    def none(_):
+        raise LiversegError("too many processes")
+
+    starts = iter([partial(LocalWorker, job, environment={}), none])
+    heard = Heard()
+    dispatcher = Dispatcher(lambda tell: next(starts)(tell), 2, Limits(), heard)
+    for case in cases:
+        dispatcher.events.put((None, {"event": "todo", "case": case}))
+    dispatcher.events.put((None, {"event": "planned"}))
+    dispatcher.run()
+    assert sorted(heard.told) == ["ct0", "ct1"]
+
+
+def test_a_file_system_without_locks_ends_the_batch_and_no_case(job, source, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("liverseg.file_lock.fcntl.flock", no_locks)
+    told = told_by_worker(job, BatchCase("ct", source / "ct.nii.gz"))
+    assert told[-1]["event"] == "unwritable"
+    assert "does its file system know no locks?" in told[-1]["reason"]
+    assert not list((job.output / ".liverseg" / "locks").iterdir())
 
 
 def test_a_complete_case_is_not_told_as_failed(source, weights, tmp_path):
@@ -224,19 +258,35 @@ def test_a_complete_case_is_not_told_as_failed(source, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     assert happened(tmp_path / "out", "done") == ["ct"]
     assert state.failure("ct") is None
-    teller = BatchTeller("in", 1, state, made, None)
+
+
+def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(source, weights, tmp_path):
+    run_batch(source, tmp_path / "out", weights=weights)
+    state, case = BatchState(tmp_path / "out"), BatchCase("ct", source / "ct.nii.gz")
+    teller = BatchTeller("in", 1, state, wanted(inference_config(None), weights, {}), None)
+    record = tmp_path / "out" / "ct" / "record.json"
+    whole = record.read_text(encoding="utf-8")
+    older = whole.replace('"finished": "2', '"finished": "1')
+    assert older != whole
+    for earlier in (older, None):
+        record.write_text(earlier, encoding="utf-8") if earlier else record.unlink()
+        teller.begun(case, "")
+        record.write_text(whole, encoding="utf-8")
+        teller.failed(case, "timeout", "took longer")
+        assert (teller.made, teller.failures) == ({"ct"}, set())
+    teller.begun(case, "")
     teller.failed(case, "timeout", "took longer")
-    assert (teller.made, teller.failures) == ({"ct"}, set())
+    assert teller.failures == {"ct"}  # its record was there before, of another content of the file
 
 
 def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, weights, tmp_path):
     image = source / "ct.nii.gz"
     rows = ["case,image,liver", f"good,{image},", f"bad,{image},{'m' * 300}.nii.gz"]
     (tmp_path / "list.csv").write_text("\n".join(rows), encoding="utf-8")
-    for begun in (1, 1):  # the second time it is known
+    for _ in range(2):  # the second time it is known
         with pytest.raises(SomeCasesFailed):
             run_batch(tmp_path / "list.csv", tmp_path / "out", weights=weights)
-        assert [happened(tmp_path / "out", "begun").count(case) for case in ("good", "bad")] == [1, begun]
+        assert [happened(tmp_path / "out", "begun").count(case) for case in ("good", "bad")] == [1, 1]
     assert happened(tmp_path / "out", "done") == ["good"]
 
 

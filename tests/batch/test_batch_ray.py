@@ -28,7 +28,7 @@ def test_a_lost_actor_changes_no_byte(many, weights, tmp_path):
     source, expected = many
     environment = {"RAY_ADDRESS": ""}  # a cluster of its own, whatever runs on this machine
     run = Batch(source, tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 2, **environment)
-    run.wait_for("done", times=2)
+    run.wait_for("begun")
     deadline = time.monotonic() + LONGEST
     while len(found := actors(run)) < 1 and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -38,6 +38,17 @@ def test_a_lost_actor_changes_no_byte(many, weights, tmp_path):
     check(tmp_path / "out", expected)
     assert max(Counter(happened(tmp_path / "out", "done")).values()) == 1
     assert any(line["event"] == "note" and "a worker" in line["what"] for line in log(tmp_path / "out"))
+
+
+def test_a_batch_told_to_end_while_ray_starts(many, weights, tmp_path):
+    run = Batch(many[0], tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 1, RAY_ADDRESS="")
+    run.wait_for("run begun")
+    time.sleep(2)  # in the midst of it, mostly, when Ray has a handler of its own
+    run.send(signal.SIGTERM)
+    code, _, err = run.end()
+    assert code == 128 + signal.SIGTERM, err
+    assert log(tmp_path / "out")[-1]["how"] == "ended by SIGTERM"
+    assert happened(tmp_path / "out", "done") == []
 
 
 def test_a_batch_on_ray_told_to_end_ends_in_good_order(many, weights, tmp_path):

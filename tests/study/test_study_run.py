@@ -104,17 +104,22 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path, kill
     assert record["device"] == "cpu" and record["threads"] >= 1
     assert record["code"] == [code_state()]
 
-    # a complete study runs nothing; a changed one begins the changed cells anew, and keeps the old ones
+    # a complete study runs nothing
     before = (checkpoint.parent / "cell.json").stat().st_mtime_ns
     run_study(read_study(broken), workers=2)
     assert (checkpoint.parent / "cell.json").stat().st_mtime_ns == before
-    changed = read_study(
-        write("broken", overrides={**TINY, "epochs": 1}, rows=[{"strategy": "ynet", "initialisation": "lits"}])
-    )
-    run_study(changed, workers=1)
-    assert json.loads((checkpoint.parent / "cell.json").read_text())["ingredients"]["overrides"]["epochs"] == 1
-    aside = tmp_path / "broken" / "superseded" / "ynet-lits-none" / "fold0-seed0-1" / "cell.json"
-    assert json.loads(aside.read_text()) == record
+
+
+def test_a_changed_study_begins_its_changed_cells_anew_and_keeps_the_old_ones(write, tmp_path):
+    rows = [{"strategy": "ynet", "initialisation": "lits"}]
+    of = tmp_path / "study" / "cells" / "ynet-lits-none" / "fold0-seed0" / "cell.json"
+    records = []
+    for epochs in (1, 2):
+        run_study(read_study(write("study", overrides={**TINY, "epochs": epochs}, rows=rows)), workers=1)
+        records.append(json.loads(of.read_text(encoding="utf-8")))
+    assert [record["ingredients"]["overrides"]["epochs"] for record in records] == [1, 2]
+    aside = tmp_path / "study" / "superseded" / "ynet-lits-none" / "fold0-seed0-1" / "cell.json"
+    assert json.loads(aside.read_text(encoding="utf-8")) == records[0]
 
 
 def test_sigterm_ends_it_and_its_children(write, tmp_path):
