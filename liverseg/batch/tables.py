@@ -33,7 +33,9 @@ def write_tables(cases: Sequence[BatchCase], state: BatchState, wanted: Wanted) 
         LiversegError: if they cannot be written.
     """
     with state.tables_held():
-        made = [case for case in cases if wanted.was_made(case, state.output)]
+        # one that has failed since has the results of another input
+        sound = [case for case in cases if state.failure(case.name) is None]
+        made = [case for case in sound if wanted.was_made(case, state.output)]
         summary, lesions = summary_of(state.output, [case.name for case in made])
         names = {case.name for case in made}
         failed = _failed([case for case in cases if case.name not in names], state)

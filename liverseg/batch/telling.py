@@ -89,8 +89,7 @@ class BatchTeller(BatchListener):
 
     def failed(self, case: BatchCase, category: str, reason: str) -> None:
         """A line on stderr, and kept."""
-        record = self._record_when_begun.pop(case.name, None)
-        if self._wanted.was_made(case, self._state.output) and self._record(case) != record:
+        if self._was_made_since_begun(case):
             self.already(case)  # its worker was ended between the last file and telling of it
             return
         self.failures.add(case.name)
@@ -123,6 +122,12 @@ class BatchTeller(BatchListener):
         if now - self._alive > ALIVE_SECONDS:
             self._alive = now
             self._state.still_alive()
+
+    def _was_made_since_begun(self, case: BatchCase) -> bool:
+        """By its record: to read the input again, as `is_complete` does, may take as long as what has just failed."""
+        if case.name not in self._record_when_begun or not self._wanted.was_made(case, self._state.output):
+            return False
+        return self._record(case) != self._record_when_begun.pop(case.name)
 
     def _record(self, case: BatchCase) -> dict[str, Any] | None:
         return read_case_record(self._state.output / case.name)

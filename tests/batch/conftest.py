@@ -1,6 +1,11 @@
 import pytest
 from batch_runs import batch, happened, results, write_ct
 
+from liverseg.batch.completeness import wanted
+from liverseg.batch.job import Job
+from liverseg.batch.state import BatchState
+from liverseg.bundle_folders import inference_config
+
 
 @pytest.fixture(scope="session")
 def many(tmp_path_factory, weights):
@@ -11,3 +16,19 @@ def many(tmp_path_factory, weights):
     code, _, err = batch(root / "in", root / "out", "--weights", weights)
     assert code == 0, err
     return root / "in", {case: results(root / "out", case) for case in happened(root / "out", "done")}
+
+
+@pytest.fixture
+def source(tmp_path):
+    """A folder with one CT."""
+    write_ct(tmp_path / "in" / "ct.nii.gz")
+    return tmp_path / "in"
+
+
+@pytest.fixture
+def job(source, weights, tmp_path):
+    """What a worker is told of a batch over it."""
+    state = BatchState(tmp_path / "out")
+    state.begin()
+    config = inference_config(None)
+    return Job(tmp_path / "out", config.parent.parent, weights, {}, wanted(config, weights, {}))

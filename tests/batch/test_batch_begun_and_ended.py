@@ -6,7 +6,6 @@ import signal
 import sys
 import threading
 import time
-from functools import partial
 
 import nibabel as nib
 import numpy as np
@@ -17,11 +16,7 @@ from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import wanted
-from liverseg.batch.dispatch import Dispatcher
-from liverseg.batch.hands import Limits
 from liverseg.batch.job import Job
-from liverseg.batch.listener import BatchListener
-from liverseg.batch.local import LocalWorker
 from liverseg.batch.run import run_batch
 from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState
@@ -32,25 +27,11 @@ from liverseg.cli.main import main
 from liverseg.errors import ExitCode, LiversegError, SomeCasesFailed
 
 
-@pytest.fixture
-def source(tmp_path):
-    write_ct(tmp_path / "in" / "ct.nii.gz")
-    return tmp_path / "in"
-
-
 def told_by_worker(job, *cases):
     """The events of a worker that is given these cases."""
     events = []
     CaseWorker(job, lambda **about: events.append(about), threading.Event()).work(cases)
     return events
-
-
-@pytest.fixture
-def job(source, weights, tmp_path):
-    state = BatchState(tmp_path / "out")
-    state.begin()
-    config = inference_config(None)
-    return Job(tmp_path / "out", config.parent.parent, weights, {}, wanted(config, weights, {}))
 
 
 def test_a_batch_told_to_end_while_it_looks_for_cases_leaves_nothing(source, weights, tmp_path, monkeypatch):
@@ -152,90 +133,6 @@ def test_a_failed_case_whose_mask_is_mended_is_tried_again(source, weights, tmp_
     assert happened(tmp_path / "out", "done") == ["ct"]
 
 
-class Heard(BatchListener):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        self.told, self.left = [], []
-
-    def done(self, case, about):
-        self.told.append(case.name)
-
-    def abandoned(self, case):
-        self.left.append(case.name)
-
-
-class Pending:
-    """A worker a cluster has no place for."""
-
-    def __init__(self, tell):
-        self.tell = tell
-
-    def send(self, case):
-        raise AssertionError(f"{case.name} waits for a place")
-
-    def kill(self):
-        self.tell({"event": "gone", "code": -9})
-
-    finish = drain = kill
-
-
-def test_a_worker_there_is_no_place_for_keeps_no_case(job, source):
-    cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(3)]
-    starts = iter([Pending, partial(LocalWorker, job, environment={})])
-    heard = Heard()
-    dispatcher = Dispatcher(lambda tell: next(starts)(tell), 2, Limits(), heard)
-    for case in cases:
-        dispatcher.events.put((None, {"event": "todo", "case": case}))
-    dispatcher.events.put((None, {"event": "planned"}))
-    dispatcher.run()
-    assert sorted(heard.told) == ["ct0", "ct1", "ct2"]
-
-
-def test_what_keeps_from_planning_is_told_in_a_line_and_ends_the_workers(source):
-    class Busy(Pending):
-        """Has a case in hand until it is killed."""
-
-        def send(self, case):
-            self.tell({"event": "begun", "case": case.name, "stamp": ""})
-            dispatcher.events.put((None, {"event": "unplanned", "error": OSError("boom")}))
-
-        def kill(self):
-            killed.append(True)
-            super().kill()
-
-        def drain(self):
-            pass
-
-    def start(tell):
-        tell({"event": "ready"})
-        return Busy(tell)
-
-    killed, heard = [], Heard()
-    dispatcher = Dispatcher(start, 1, Limits(grace=1), heard)
-    dispatcher.events.put((None, {"event": "todo", "case": BatchCase("ct", source / "ct.nii.gz")}))
-    with pytest.raises(LiversegError, match=r"cannot be found out \(boom\)"):
-        dispatcher.run()
-    assert killed
-    assert heard.left == ["ct"]
-
-
-def test_a_batch_goes_on_without_a_worker_that_cannot_be_begun(job, source):
-    cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(2)]
-
-    def none(_):
-        raise LiversegError("too many processes")
-
-    starts = iter([partial(LocalWorker, job, environment={}), none])
-    heard = Heard()
-    dispatcher = Dispatcher(lambda tell: next(starts)(tell), 2, Limits(), heard)
-    for case in cases:
-        dispatcher.events.put((None, {"event": "todo", "case": case}))
-    dispatcher.events.put((None, {"event": "planned"}))
-    dispatcher.run()
-    assert sorted(heard.told) == ["ct0", "ct1"]
-
-
 def test_a_file_system_without_locks_ends_the_batch_and_no_case(job, source, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
@@ -277,6 +174,19 @@ def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(sou
     teller.begun(case, "")
     teller.failed(case, "timeout", "took longer")
     assert teller.failures == {"ct"}  # its record was there before, of another content of the file
+
+
+def test_a_case_whose_input_has_become_unreadable_is_told_as_failed(source, weights, tmp_path):
+    run_batch(source, tmp_path / "out", weights=weights)
+    (source / "ct.nii.gz").write_text("no NIfTI", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(LiversegError, match="1 of 1 cases failed"):
+            run_batch(source, tmp_path / "out", weights=weights)
+        assert len((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()) == 1
+        assert "ct,unreadable," in (tmp_path / "out" / "failed.csv").read_text(encoding="utf-8")
+    write_ct(source / "ct.nii.gz")
+    run_batch(source, tmp_path / "out", weights=weights)
+    assert len((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
 def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, weights, tmp_path):
