@@ -185,7 +185,10 @@ def _without_times(path: Path) -> str:
 
 def half_written(output: Path) -> list[Path]:
     """Files that were being written."""
-    return sorted(output.rglob(".unfinished-*"))
+    # os.walk passes over a folder that goes away meanwhile
+    return sorted(
+        Path(at) / name for at, _, names in os.walk(output) for name in names if name.startswith(".unfinished-")
+    )
 
 
 def settled(output: Path, cases: set[str]) -> Counter:
