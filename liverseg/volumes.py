@@ -203,7 +203,8 @@ def _checked_shape(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
 
 
 def _checked_affine(path: Path, header: nib.Nifti1Header) -> np.ndarray:
-    length = header.get_xyzt_units()[0]
+    code = int(header["xyzt_units"]) & 7  # NIfTI-1: these bits are of lengths, the others of time
+    length = nib.nifti1.unit_codes.label.get(code, f"units of code {code}")
     if length not in _LENGTHS:
         raise GeometryError(f"{path}: its header counts lengths in {length}; mm are needed: export it again")
     try:

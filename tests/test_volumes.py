@@ -178,10 +178,20 @@ def test_missing_foreign_and_flat_files_are_refused(tmp_path):
         read_volume(tmp_path / "scan.mha")
 
 
-@pytest.mark.parametrize(("unit", "fine"), [("mm", True), ("unknown", True), ("meter", False), ("micron", False)])
-def test_lengths_in_other_units_are_refused(unit, fine, tmp_path):
+@pytest.mark.parametrize(
+    ("code", "unit", "fine"),
+    [
+        (2, "mm", True),
+        (0, "unknown", True),
+        (2 + 64, "mm, and a time there is no unit for", True),
+        (1, "meter", False),
+        (3, "micron", False),
+        (5, "units of code 5", False),
+    ],
+)
+def test_lengths_in_other_units_are_refused(code, unit, fine, tmp_path):
     image = nib.Nifti1Image(np.zeros((3, 3, 3), np.int16), np.eye(4))
-    image.header.set_xyzt_units(unit)
+    image.header["xyzt_units"] = code
     nib.save(image, tmp_path / "a.nii")
     if fine:
         assert read_volume(tmp_path / "a.nii").array.shape == (3, 3, 3)

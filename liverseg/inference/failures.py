@@ -40,8 +40,11 @@ def cause_in_words(error: BaseException) -> str:
     known = user_error(error)
     if known is not None:
         return str(known)
-    words = " ".join(str(error).split())
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+    first = error
+    while first.__cause__ is not None:  # MONAI wraps it in words about a transform
+        first = first.__cause__
+    words = " ".join(str(first).split())
+    return f"{type(first).__name__}: {words}" if words else type(first).__name__
 
 
 def failure_category(error: BaseException, stage: str) -> str:

@@ -15,7 +15,7 @@ from monai.transforms import Compose, Lambda
 from liverseg.errors import LiversegError, OutputError, UnreadableError, user_error
 from liverseg.files import write_text
 from liverseg.inference import ReadCTd
-from liverseg.inference.failures import FAILURE_CATEGORIES, failure_category
+from liverseg.inference.failures import FAILURE_CATEGORIES, cause_in_words, failure_category
 from liverseg.inference.liver_mask import liver_source
 from liverseg.results.case_folder import RECORD, refuse_another_input, write_case_files, write_json
 from liverseg.volumes import read_volume
@@ -169,3 +169,9 @@ def test_a_ct_for_which_there_is_no_memory(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "out of memory\n"), done.stderr
+
+
+def test_an_error_nobody_foresaw_is_told_by_what_caused_it():
+    with pytest.raises(RuntimeError) as wrapped:
+        Compose([Lambda(lambda data: {}[data])])(64)
+    assert cause_in_words(wrapped.value) == "KeyError: 64"
