@@ -8,11 +8,11 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
-__all__ = ["ToldToEnd"]
+__all__ = ["ToldToEnd", "handlers_kept"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS = 5.0
@@ -73,9 +73,16 @@ class ToldToEnd:
             self._raised = now
             raise _Ended(128 + number)
 
-    def tell(self, number: int) -> None:
-        """As if the signal had come: for one that another handler has taken."""
-        self._told(number, None)
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Whatever a library does meanwhile, the handlers of signals stay what they are."""
+    own = signal.signal
+    signal.signal = lambda signalnum, handler: signal.getsignal(signalnum)
+    try:
+        yield
+    finally:
+        signal.signal = own
 
 
 class _Ended(SystemExit):

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from liverseg.signals import ToldToEnd
+from liverseg.signals import ToldToEnd, handlers_kept
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -94,3 +94,14 @@ def test_a_forked_process_ends_at_once(capfd):
             os._exit(0)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
     assert capfd.readouterr().err == ""
+
+
+def test_handlers_are_kept_from_a_library():
+    with ToldToEnd() as told:
+        told.then(lambda: None)
+        with handlers_kept():
+            signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the library's"))
+        signal.raise_signal(signal.SIGTERM)
+    assert told.by == signal.SIGTERM
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

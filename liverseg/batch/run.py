@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -26,7 +25,7 @@ from liverseg.batch.telling import BatchTeller, say
 from liverseg.bundle_folders import inference_config, weights_path
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.files import is_dir, is_file
-from liverseg.signals import ToldToEnd
+from liverseg.signals import ToldToEnd, handlers_kept
 
 __all__ = ["ENGINES", "run_batch"]
 
@@ -100,9 +99,12 @@ def run_batch(
         try:
             state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
             with state.kept_alive():
-                how_to_begin = _engine(engine, job, workers, cpus, gpus, told)
+                told.then(_nothing)  # what is raised while Ray begins its processes may be lost
+                how_to_begin = _engine(engine, job, workers, cpus, gpus)
             dispatcher = Dispatcher(*how_to_begin, limits or Limits(), teller)
             told.then(dispatcher.stop)
+            if told.by:
+                dispatcher.stop()
             threading.Thread(target=_plan, args=(cases, dispatcher, job, state), name="plan", daemon=True).start()
             dispatcher.run()
             told.then(None)
@@ -127,7 +129,7 @@ def run_batch(
 
 
 def _nothing() -> None:
-    """What a signal does while the batch ends anyway."""
+    """What a signal does while it must not break anything off."""
 
 
 def _plan(cases: Sequence[BatchCase], dispatcher: Dispatcher, job: Job, state: BatchState) -> None:
@@ -155,19 +157,13 @@ def _to_do(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any]:
     return {"event": "failed before", "case": case, "known": known}
 
 
-def _engine(
-    engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float, told: ToldToEnd
-) -> tuple[Start, int]:
+def _engine(engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float) -> tuple[Start, int]:
     """What begins a worker, and how many there are to be."""
     if engine == "ray":
         from liverseg.batch.ray_engine import ray_engine  # an extra
 
-        try:
+        with handlers_kept():  # Ray sets one of its own for SIGTERM
             return ray_engine(job, workers, 1.0 if cpus is None else cpus, gpus)
-        except SystemExit as error:
-            if error.code == signal.SIGTERM:  # while it connects, Ray has a handler of its own, which raises this
-                told.tell(signal.SIGTERM)
-            raise
     if gpus:
         raise UsageError("--gpus is for --engine ray; here --device says which GPU")
     workers = workers or 1
