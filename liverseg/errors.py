@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "SomeCasesFailed",
     "UnreadableError",
     "UsageError",
+    "causes",
     "one_line",
     "user_error",
 ]
@@ -73,10 +75,15 @@ class ConflictError(LiversegError):
 
 def user_error(error: BaseException) -> LiversegError | None:
     """The LiversegError an error was caused by, if any: MONAI wraps what a transform or a config raises."""
+    return next((cause for cause in causes(error) if isinstance(cause, LiversegError)), None)
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what it was caused by, and so on."""
     cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, LiversegError):
+    while cause is not None:
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return cause
 
 
 def one_line(error: BaseException) -> str:

@@ -18,10 +18,13 @@ class FileLock:
     """A file that is held until it is let go or this process ends, however it ends.
 
     By `flock`: the system gives the lock back when its process is gone, on the machine itself as over NFS.
+
+    Attributes:
+        descriptor: of the file; a process that inherits it holds the lock as well.
     """
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        self._path, self._descriptor = path, descriptor
+        self._path, self.descriptor = path, descriptor
 
     @classmethod
     def of(cls, path: Path, needed: bool = True) -> FileLock | None:
@@ -62,4 +65,4 @@ class FileLock:
 
     def release(self) -> None:
         """Let it go; the file stays, by whatever name it has now."""
-        os.close(self._descriptor)
+        os.close(self.descriptor)

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
-__all__ = ["ToldToEnd", "handlers_kept"]
+__all__ = ["ENDING_SIGNALS", "ToldToEnd", "handlers_kept"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS = 5.0
 """So long what the first signal has begun to bring in order is not broken off by another; what hangs longer is."""
 
@@ -48,7 +48,7 @@ class ToldToEnd:
 
     def __enter__(self) -> ToldToEnd:
         if threading.current_thread() is threading.main_thread():
-            for number in _SIGNALS:
+            for number in ENDING_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._told)
         return self

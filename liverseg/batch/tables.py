@@ -33,12 +33,11 @@ def write_tables(cases: Sequence[BatchCase], state: BatchState, wanted: Wanted) 
         LiversegError: if they cannot be written.
     """
     with state.tables_held():
+        failed = _failed(cases, state)
         # one that has failed since has the results of another input
-        sound = [case for case in cases if state.failure(case.name) is None]
-        made = [case for case in sound if wanted.was_made(case, state.output)]
+        names = set(failed["case"])
+        made = [case for case in cases if case.name not in names and wanted.was_made(case, state.output)]
         summary, lesions = summary_of(state.output, [case.name for case in made])
-        names = {case.name for case in made}
-        failed = _failed([case for case in cases if case.name not in names], state)
         for name, table in (("summary.csv", summary), ("lesions.csv", lesions), ("failed.csv", failed)):
             write_text(state.output / name, _plain(table).to_csv(index=False))
         left = len(cases) - len(made) - len(failed)

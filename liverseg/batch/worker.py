@@ -22,7 +22,7 @@ from liverseg.batch.job import Job
 from liverseg.batch.known_failures import known_failure
 from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState
-from liverseg.errors import LiversegError, OutputError
+from liverseg.errors import LiversegError, OutputError, causes
 from liverseg.file_lock import FileLock
 from liverseg.inference.failures import cause_in_words, failure_category
 from liverseg.inference.watching import CaseWatcher, WrittenCase
@@ -33,6 +33,7 @@ __all__ = ["CaseWorker"]
 
 Tell = Callable[..., None]
 
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)
 _NO_DEVICE = 71
 """Exit code of a worker whose GPU has failed."""
 
@@ -174,22 +175,14 @@ class CaseWorker(CaseWatcher):
 
     def _output_is_gone(self, error: BaseException) -> bool:
         """Whether no case could be written any more, rather than this one alone."""
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE):
-                return True
-            cause = cause.__cause__ or cause.__context__
+        if any(isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE for cause in causes(error)):
+            return True
         return not _can_be_written(self._state.folder)
 
 
 def _device_is_lost(error: BaseException) -> bool:
     """Whether a GPU has failed in a way that stays until the process ends, as CUDA's errors but for memory do."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, torch.AcceleratorError):
-            return True
-        cause = cause.__cause__ or cause.__context__
-    return False
+    return any(isinstance(cause, torch.AcceleratorError) for cause in causes(error))
 
 
 def _can_be_written(folder: Path) -> bool:

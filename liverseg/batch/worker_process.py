@@ -20,6 +20,7 @@ from typing import Any
 
 from liverseg.batch.cases import BatchCase
 from liverseg.batch.job import Job, case_from_json
+from liverseg.signals import ENDING_SIGNALS
 
 __all__ = ["DRAIN", "END", "main"]
 
@@ -31,7 +32,7 @@ _LOST = 70
 
 def main(descriptor: int) -> None:
     """Work until the batch has no more cases."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # sent to all processes of a job; the batch decides
     with suppress(OSError):  # where memory is short, this one is to go and not the batch
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

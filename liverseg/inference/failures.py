@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
 
 import torch
 
@@ -14,6 +13,7 @@ from liverseg.errors import (
     NotCTError,
     OutputError,
     UnreadableError,
+    causes,
     user_error,
 )
 
@@ -58,7 +58,7 @@ def failure_category(error: BaseException, stage: str) -> str:
         stage: in which: "read", "write" or another. A LiversegError or OSError that says nothing of its kind is
             "unreadable" in the one and "output" in the other; in all others it is "internal".
     """
-    chain = list(_causes(error))
+    chain = list(causes(error))
     if any(map(_is_out_of_memory, chain)):
         return "out of memory"
     for cause in chain:
@@ -68,14 +68,6 @@ def failure_category(error: BaseException, stage: str) -> str:
     if any(isinstance(cause, (LiversegError, OSError)) for cause in chain):
         return _BY_STAGE.get(stage, "internal")
     return "internal"
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was caused by, and so on, as `user_error` looks for one."""
-    cause: BaseException | None = error
-    while cause is not None:
-        yield cause
-        cause = cause.__cause__ or cause.__context__
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

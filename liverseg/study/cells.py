@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError
+from liverseg.file_lock import FileLock
 from liverseg.files import write_text
 from liverseg.study.definition import Row, StudyDefinition
 
@@ -58,18 +58,16 @@ class Cell:
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = (self.folder.parent / f".{self.folder.name}.lock").open("w")
-        except OSError as error:
+            lock = FileLock.of(self.folder.parent / f".{self.folder.name}.lock")
+        except OSError as error:  # also a file system that knows no locks
             raise self._unwritable(error) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            except OSError as error:  # a file system that knows no locks
-                raise self._unwritable(error) from error
-            yield lock.fileno()
+        if lock is None:
+            yield None
+            return
+        try:
+            yield lock.descriptor
+        finally:
+            lock.release()
 
     def make_ready(self, ingredients: dict[str, Any], code: str) -> list[str]:
         """Make the folder ready for a training with these ingredients; what they left unfinished is gone on with.

@@ -41,16 +41,21 @@ class Pending:
     finish = drain = kill
 
 
-def test_a_worker_there_is_no_place_for_keeps_no_case(job, source):
-    cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(3)]
-    starts = iter([Pending, partial(LocalWorker, job, environment={})])
+def done_by(starts, cases):
+    """The cases that two workers, begun so, have done."""
     heard = Heard()
     dispatcher = Dispatcher(lambda tell: next(starts)(tell), 2, Limits(), heard)
     for case in cases:
         dispatcher.events.put((None, {"event": "todo", "case": case}))
     dispatcher.events.put((None, {"event": "planned"}))
     dispatcher.run()
-    assert sorted(heard.told) == ["ct0", "ct1", "ct2"]
+    return heard.told
+
+
+def test_a_worker_there_is_no_place_for_keeps_no_case(job, source):
+    cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(3)]
+    starts = iter([Pending, partial(LocalWorker, job, environment={})])
+    assert sorted(done_by(starts, cases)) == ["ct0", "ct1", "ct2"]
 
 
 def test_what_keeps_from_planning_is_told_in_a_line_and_ends_the_workers(source):
@@ -88,10 +93,4 @@ def test_a_batch_goes_on_without_a_worker_that_cannot_be_begun(job, source):
         raise LiversegError("too many processes")
 
     starts = iter([partial(LocalWorker, job, environment={}), none])
-    heard = Heard()
-    dispatcher = Dispatcher(lambda tell: next(starts)(tell), 2, Limits(), heard)
-    for case in cases:
-        dispatcher.events.put((None, {"event": "todo", "case": case}))
-    dispatcher.events.put((None, {"event": "planned"}))
-    dispatcher.run()
-    assert sorted(heard.told) == ["ct0", "ct1"]
+    assert sorted(done_by(starts, cases)) == ["ct0", "ct1"]
