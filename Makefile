@@ -4,13 +4,15 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 STUDY := runs/study
+# Processes of the tests; each takes up to 3 GB of memory.
+PYTEST ?= -n 2 --dist worksteal --durations 15
 SOAK ?= --kills 20 --inputs 100 --minutes 12
 PHANTOM_LIST := --from "liverseg phantom: synthetic volumes, no patients" --licence CC0-1.0 --name phantom
 # PyPI's torch for Linux is a CUDA build of several gigabytes; this index has the CPU build of the same version. For a GPU:
 # make TORCH_INDEX=https://download.pytorch.org/whl/cu130 ...
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo study soak test lint lock venv clean
+.PHONY: demo study soak test test-fast test-all lint lock venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/liverseg demo $(DEMO)
@@ -34,8 +36,15 @@ study: $(VENV)/.demo
 soak: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.soak all runs/soak $(SOAK)
 
+# Three tiers, see CONTRIBUTING.md: on every save, before every commit, before a release.
+test-fast: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST) -m "not integration and not slow"
+
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow"
+
+test-all: $(VENV)/.test
+	$(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -7,6 +7,7 @@ import os
 import runpy
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ PRETRAIN, JOINT = "liver_lesion_pretrain", "liver_lesion_joint"
 TRAIN, EVALUATE, EXPORT, INFER = ("train", "phantom"), ("train", "phantom", "evaluate"), ("export",), ("inference",)
 TINY = {"crop_size": 64, "batch_size": 8, "epochs": 3, "val_interval": 1, "device": "cpu", "progress": False}
 """Overrides that make a training of the phantom overlay last seconds."""
+_ONE_AT_A_TIME = threading.Lock()
+"""Folder, arguments and streams are those of the whole process."""
 
 
 class Told(NamedTuple):
@@ -68,9 +71,22 @@ def _started(words, bundle):
 def run_bundle(bundle, run_id, configs, **overrides):
     """The same command in this process: same command line, same folder, same module, same handling of errors."""
     out, err = io.StringIO(), io.StringIO()
+    code = run_monai_bundle(_arguments(run_id, configs, overrides), find_bundle(bundle), out, err)
+    return Told(code, out.getvalue(), err.getvalue())
+
+
+def run_logged_in_process(command, folder, log, environment=None, errors_too=False, started=None, kept_open=()):
+    """Replacement of `liverseg.bundle_commands.run_logged` that runs the command in this process, one at a time."""
+    assert command[:3] == [sys.executable, "-m", "monai.bundle"]
+    with _ONE_AT_A_TIME, log.open("a", encoding="utf-8") as out:
+        return run_monai_bundle(command[3:], folder, out, out if errors_too else sys.stderr)
+
+
+def run_monai_bundle(arguments, folder, out, err):
+    """`python -m monai.bundle ARGUMENTS` in a folder, in this process, its streams replaced; returns the exit code."""
     with state_put_back(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        os.chdir(find_bundle(bundle))
-        sys.argv = ["monai.bundle", *_arguments(run_id, configs, overrides)]
+        os.chdir(folder)
+        sys.argv = ["monai.bundle", *arguments]
         code = 0
         try:
             runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
@@ -82,7 +98,7 @@ def run_bundle(bundle, run_id, configs, **overrides):
                 sys.excepthook(type(error), error, error.__traceback__)
             except SystemExit as stop:
                 code = stop.code
-    return Told(int(code), out.getvalue(), err.getvalue())
+    return int(code)
 
 
 def train(bundle, tree, folder, **overrides):

@@ -1,7 +1,12 @@
 """What several test folders share: small phantoms and small trainings, made once for all test processes."""
 
-import fcntl
 import os
+
+# Before torch is imported, here and in every process that a test starts: test processes share the cores, and threads
+# that wait for a core spin.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import fcntl
 import re
 import shutil
 from pathlib import Path
@@ -20,6 +25,9 @@ from liverseg.labels import JOINT_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 from liverseg.phantom import write_cohort, write_lits_tree
 
+_TRAININGS = {"pretrain_run", "joint_run"}
+"""Fixtures that train a network."""
+
 _PUBLISHED = (
     (r"(layer\d\.\d\.conv\d)\.conv\.", r"\1."),
     (r"(layer\d\.\d)\.conv(\d)\.adn\.N\.", r"\1.bn\2."),
@@ -28,6 +36,13 @@ _PUBLISHED = (
     (r"(layer\d\.\d)\.project\.conv\.", r"\1.downsample.0."),
     (r"(layer\d\.\d)\.project\.adn\.N\.", r"\1.downsample.1."),
 )
+
+
+def pytest_collection_modifyitems(items):
+    """Mark what waits for a training."""
+    for item in items:
+        if _TRAININGS & {*item.fixturenames}:
+            item.add_marker(pytest.mark.integration)
 
 
 @pytest.fixture(scope="session")
@@ -160,14 +175,16 @@ def write_nifti():
 
 
 @pytest.fixture(scope="session")
-def weights(tmp_path_factory):
+def weights(made_once):
     """Weights of a small joint network, random."""
-    torch.manual_seed(2)
-    network = SEResUNet("small", out_channels=5)
-    path = tmp_path_factory.mktemp("weights") / "joint.safetensors"
-    record = WeightsRecord(
-        "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), label_names(JOINT_LABELS), "none", "ab" * 32,
-        0, {}, package_versions(),
-    )  # fmt: skip
-    export_weights(path, network.state_dict(), record)
-    return path
+
+    def fill(folder):
+        torch.manual_seed(2)
+        network = SEResUNet("small", out_channels=5)
+        record = WeightsRecord(
+            "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), label_names(JOINT_LABELS), "none",
+            "ab" * 32, 0, {}, package_versions(),
+        )  # fmt: skip
+        export_weights(folder / "joint.safetensors", network.state_dict(), record)
+
+    return made_once("weights", fill) / "joint.safetensors"

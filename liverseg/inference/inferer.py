@@ -43,6 +43,7 @@ class SlabInferer(Inferer):
         ValueError: if the HU window is empty or the temperature not above 0.
 
     Example:
+        >>> from liverseg.networks import SEResUNet
         >>> network = SEResUNet("small", out_channels=5).eval()
         >>> ct = np.zeros((20, 128, 128), np.int16)
         >>> SlabInferer()(ct, network).labels.shape

@@ -43,6 +43,7 @@ def optimizer_in_words(optimizer: Optimizer) -> str:
     """An optimizer's class and arguments, the learning rates left out, to tell one run's from another's.
 
     Example:
+        >>> import torch
         >>> optimizer_in_words(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
         'SGD(momentum=0.9, dampening=0, weight_decay=0)'
     """

@@ -6,12 +6,16 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
+from queue import SimpleQueue
 
 import nibabel as nib
 import numpy as np
 from dicom_files import write_slice
 
+from liverseg.batch.job import Job, case_from_json, case_to_json
+from liverseg.batch.worker import CaseWorker
 from liverseg.results.case_folder import CASE_FILES
 
 SAME_EVERY_TIME = [name for name in CASE_FILES if name != "record.json"]
@@ -79,6 +83,42 @@ class Batch:
             assert self.process.poll() is None, self.process.communicate()
             time.sleep(0.01)
         raise AssertionError(f"no {event} in {LONGEST} s")
+
+
+class ThreadWorker:
+    """A worker in a thread of this process, for whatever is not about processes.
+
+    Job, cases and events take the way through JSON that they take between processes.
+    """
+
+    def __init__(self, job, tell, environment=None):
+        self._job, self._tell = Job.from_json(job.to_json()), tell
+        self._cases, self._draining = SimpleQueue(), threading.Event()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def _work(self):
+        def tell(**about):
+            self._tell(json.loads(json.dumps(about)))
+
+        code = 1
+        try:
+            CaseWorker(self._job, tell, self._draining).work(iter(self._cases.get, None))
+            code = 0
+        finally:
+            self._tell({"event": "gone", "code": code})
+
+    def send(self, case):
+        self._cases.put(case_from_json(case_to_json(case)))
+
+    def finish(self):
+        self._cases.put(None)
+
+    def drain(self):
+        self._draining.set()
+        self._cases.put(None)
+
+    def kill(self):
+        raise AssertionError("a thread cannot be killed")
 
 
 def batch(*arguments, **environment):

@@ -1,5 +1,5 @@
 import pytest
-from batch_runs import batch, happened, results, write_ct
+from batch_runs import ThreadWorker, batch, happened, results, write_ct
 
 from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
@@ -8,14 +8,23 @@ from liverseg.bundle_folders import inference_config
 
 
 @pytest.fixture(scope="session")
-def many(tmp_path_factory, weights):
+def many(made_once, weights):
     """A folder with twelve CTs, and what an undisturbed batch makes of them."""
-    root = tmp_path_factory.mktemp("many")
-    for number in range(12):
-        write_ct(root / "in" / f"ct{number:02}.nii.gz", number)
-    code, _, err = batch(root / "in", root / "out", "--weights", weights)
-    assert code == 0, err
+
+    def fill(root):
+        for number in range(12):
+            write_ct(root / "in" / f"ct{number:02}.nii.gz", number)
+        code, _, err = batch(root / "in", root / "out", "--weights", weights)
+        assert code == 0, err
+
+    root = made_once("many", fill)
     return root / "in", {case: results(root / "out", case) for case in happened(root / "out", "done")}
+
+
+@pytest.fixture
+def worker_threads(monkeypatch):
+    """Batches of this process have their workers in threads."""
+    monkeypatch.setattr("liverseg.batch.run.LocalWorker", ThreadWorker)
 
 
 @pytest.fixture

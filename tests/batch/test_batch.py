@@ -13,6 +13,8 @@ from batch_runs import batch, happened, log, results, write_ct, write_study
 
 from liverseg.cli.main import main
 
+pytestmark = pytest.mark.integration
+
 BAD = {
     "cut": "unreadable",
     "text": "unreadable",
@@ -121,7 +123,7 @@ def test_what_is_complete_is_not_done_again_and_what_failed_stays_so(run, weight
     assert pd.read_csv(there / "failed.csv")["tries"].tolist() == [1] * 6
 
 
-def test_failures_are_tried_again_when_asked_for(run, weights, tmp_path):
+def test_failures_are_tried_again_when_asked_for(run, worker_threads, weights, tmp_path):
     there, code, begun = again(run, tmp_path, "--retry-failed", weights=weights)
     assert (code, begun) == (3, sorted(BAD))
     assert pd.read_csv(there / "failed.csv")["tries"].tolist() == [2] * 6
@@ -142,7 +144,7 @@ def other_input(folder):
 
 
 @pytest.mark.parametrize("change", [damage_labels, lose_the_record, other_input])
-def test_anything_but_a_complete_case_is_done_again(change, run, weights, tmp_path):
+def test_anything_but_a_complete_case_is_done_again(change, run, worker_threads, weights, tmp_path):
     source, output, _ = run
     shutil.copytree(output, tmp_path / "out")
     change(tmp_path / "out")
@@ -152,7 +154,7 @@ def test_anything_but_a_complete_case_is_done_again(change, run, weights, tmp_pa
     assert results(tmp_path / "out", "a__scan") == results(output, "a__scan")
 
 
-def test_a_manifest_with_masks_priors_and_names_that_lead_elsewhere(source, weights, tmp_path):
+def test_a_manifest_with_masks_priors_and_names_that_lead_elsewhere(source, worker_threads, weights, tmp_path):
     mask = np.zeros((32, 40, 4), np.uint8)
     mask[8:24, 10:30] = 1
     nib.save(nib.Nifti1Image(mask, np.diag([-2.0, -2.0, 4.0, 1.0])), tmp_path / "mask.nii.gz")
@@ -166,9 +168,9 @@ def test_a_manifest_with_masks_priors_and_names_that_lead_elsewhere(source, weig
     ]
     (tmp_path / "list.csv").write_text("\n".join(rows), encoding="utf-8")
     output = tmp_path / "out"
-    command = [tmp_path / "list.csv", output, "--weights", weights, "--min-confidence", "0", "--liver", "none"]
-    code, _, err = batch(*command)
-    assert code == 3, err
+    command = ["batch", tmp_path / "list.csv", output, "--weights", weights, "--min-confidence", "0", "--liver", "none"]
+    command = [str(word) for word in command]
+    assert main(command) == 3
     (known,) = [case for case in happened(output, "done") if case.startswith("known-")]
     records = {
         case: json.loads((output / case / "record.json").read_text(encoding="utf-8"))
@@ -187,5 +189,5 @@ def test_a_manifest_with_masks_priors_and_names_that_lead_elsewhere(source, weig
     mask[8:10] = 0
     nib.save(nib.Nifti1Image(mask, np.diag([-2.0, -2.0, 4.0, 1.0])), tmp_path / "mask.nii.gz")
     before = len(log(output))
-    assert batch(*command)[0] == 3
+    assert main(command) == 3
     assert [line["case"] for line in log(output)[before:] if line["event"] == "begun"] == ["masked"]

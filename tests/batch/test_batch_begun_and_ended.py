@@ -34,7 +34,9 @@ def told_by_worker(job, *cases):
     return events
 
 
-def test_a_batch_told_to_end_while_it_looks_for_cases_leaves_nothing(source, weights, tmp_path, monkeypatch):
+def test_a_batch_told_to_end_while_it_looks_for_cases_leaves_nothing(
+    source, worker_threads, weights, tmp_path, monkeypatch
+):
     monkeypatch.setattr(run_module, "find_batch", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         run_batch(source, tmp_path / "out", weights=weights)
@@ -42,7 +44,7 @@ def test_a_batch_told_to_end_while_it_looks_for_cases_leaves_nothing(source, wei
     assert not (tmp_path / "out").exists()
 
 
-def test_a_batch_lives_while_it_looks_for_cases(source, weights, tmp_path, monkeypatch):
+def test_a_batch_lives_while_it_looks_for_cases(source, worker_threads, weights, tmp_path, monkeypatch):
     alive, seen = tmp_path / "out" / ".liverseg" / "alive", []
     find = run_module.find_batch
 
@@ -61,7 +63,7 @@ def test_a_batch_lives_while_it_looks_for_cases(source, weights, tmp_path, monke
     assert not alive.exists()
 
 
-def test_a_batch_told_to_end_while_it_writes_its_tables(source, weights, tmp_path, monkeypatch, capsys):
+def test_a_batch_told_to_end_while_it_writes_its_tables(source, worker_threads, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_module, "write_tables", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         run_batch(source, tmp_path / "out", weights=weights)
@@ -121,7 +123,7 @@ def test_what_a_state_dict_cannot_say_of_itself_is_part_of_what_is_wanted(weight
     assert wanted(config, model, {"device": "cpu", "progress": True}).same_as(wanted(config, model, {}))
 
 
-def test_a_failed_case_whose_mask_is_mended_is_tried_again(source, weights, tmp_path):
+def test_a_failed_case_whose_mask_is_mended_is_tried_again(source, worker_threads, weights, tmp_path):
     mask = tmp_path / "masks" / "ct.nii.gz"
     write_ct(mask)  # HU, no mask
     arguments = [str(source), str(tmp_path / "out"), "--weights", str(weights), "--liver", str(tmp_path / "masks")]
@@ -144,7 +146,7 @@ def test_a_file_system_without_locks_ends_the_batch_and_no_case(job, source, mon
     assert not list((job.output / ".liverseg" / "locks").iterdir())
 
 
-def test_a_complete_case_is_not_told_as_failed(source, weights, tmp_path):
+def test_a_complete_case_is_not_told_as_failed(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     config, state = inference_config(None), BatchState(tmp_path / "out")
     made = wanted(config, weights, {})
@@ -157,7 +159,7 @@ def test_a_complete_case_is_not_told_as_failed(source, weights, tmp_path):
     assert state.failure("ct") is None
 
 
-def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(source, weights, tmp_path):
+def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     state, case = BatchState(tmp_path / "out"), BatchCase("ct", source / "ct.nii.gz")
     teller = BatchTeller("in", 1, state, wanted(inference_config(None), weights, {}), None)
@@ -176,7 +178,7 @@ def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(sou
     assert teller.failures == {"ct"}  # its record was there before, of another content of the file
 
 
-def test_a_case_whose_input_has_become_unreadable_is_told_as_failed(source, weights, tmp_path):
+def test_a_case_whose_input_has_become_unreadable_is_told_as_failed(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     (source / "ct.nii.gz").write_text("no NIfTI", encoding="utf-8")
     for _ in range(2):
@@ -189,7 +191,7 @@ def test_a_case_whose_input_has_become_unreadable_is_told_as_failed(source, weig
     assert len((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
-def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, weights, tmp_path):
+def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, worker_threads, weights, tmp_path):
     image = source / "ct.nii.gz"
     rows = ["case,image,liver", f"good,{image},", f"bad,{image},{'m' * 300}.nii.gz"]
     (tmp_path / "list.csv").write_text("\n".join(rows), encoding="utf-8")

@@ -8,6 +8,8 @@ from collections import Counter
 import pytest
 from batch_runs import Batch, batch, happened, log, results, write_ct
 
+pytestmark = pytest.mark.integration
+
 
 def check(output, expected):
     """Everything is there, byte for byte, and nothing else."""
@@ -51,6 +53,7 @@ def test_a_batch_told_to_end_ends_in_good_order(many, weights, tmp_path):
     check(tmp_path / "out", expected)
 
 
+@pytest.mark.slow
 def test_a_batch_told_to_end_while_it_starts_does_so_at_once(many, weights, tmp_path):
     first = Batch(many[0], tmp_path / "out", "--weights", weights)
     first.wait_for("run begun")
@@ -74,6 +77,7 @@ def test_a_killed_worker_takes_no_case_with_it(many, weights, tmp_path):
     assert "a worker was ended by SIGKILL (killed)" in err
 
 
+@pytest.mark.slow
 def test_the_case_that_ends_every_worker_fails_and_no_other(many, weights, tmp_path):
     source, _ = many
     (tmp_path / "in").mkdir()
@@ -92,6 +96,7 @@ def test_the_case_that_ends_every_worker_fails_and_no_other(many, weights, tmp_p
     assert sorted(happened(tmp_path / "out", "done")) == ["ct00", "ct01", "ct02"]
 
 
+@pytest.mark.slow
 def test_a_case_that_takes_too_long_fails_and_no_other(weights, tmp_path):
     for number in range(3):
         write_ct(tmp_path / "in" / f"ct{number}.nii.gz", number)
@@ -106,6 +111,7 @@ def test_a_case_that_takes_too_long_fails_and_no_other(weights, tmp_path):
     assert not (tmp_path / "out" / "ct1-large").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["by accident", "as shards"])
 def test_two_batches_at_once_on_one_folder(how, many, weights, tmp_path):
     source, expected = many

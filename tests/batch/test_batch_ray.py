@@ -10,6 +10,8 @@ import pytest
 from batch_runs import LONGEST, Batch, happened, log, results
 from test_batch_kills import check
 
+pytestmark = pytest.mark.integration
+
 pytest.importorskip("ray")
 
 
@@ -40,6 +42,7 @@ def test_a_lost_actor_changes_no_byte(many, weights, tmp_path):
     assert any(line["event"] == "note" and "a worker" in line["what"] for line in log(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_a_batch_told_to_end_while_ray_starts(many, weights, tmp_path):
     run = Batch(many[0], tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 1, RAY_ADDRESS="")
     run.wait_for("run begun")
@@ -51,6 +54,7 @@ def test_a_batch_told_to_end_while_ray_starts(many, weights, tmp_path):
     assert happened(tmp_path / "out", "done") == []
 
 
+@pytest.mark.slow
 def test_a_batch_on_ray_told_to_end_ends_in_good_order(many, weights, tmp_path):
     source, expected = many
     arguments = [source, tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 1]

@@ -36,6 +36,7 @@ def assert_same_course(folder, alone):
     assert own == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder, tmp_path):
     alone, folder = tmp_path / "alone", tmp_path / "two"
     told = train(PRETRAIN, lits_tree, alone, **RUN)
@@ -78,6 +79,7 @@ def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder
     assert "checkpoint.pt after epoch 2" in told.out
 
 
+@pytest.mark.integration
 def test_a_strategy_and_a_plan_go_with_it(cohort_tree, pretrain_run, tmp_path):
     stages = [
         {"epochs": 1, "frozen": ["encoder"], "learning_rate_factor": 0.5},

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from commands import INFER, JOINT, run_bundle
 
 from liverseg.cli.main import main
 from liverseg.inference import find_bundle
@@ -41,6 +42,7 @@ def bundle_command(*arguments, run_id="inference", **environment):
     )
 
 
+@pytest.mark.integration
 def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("LIVERSEG_WEIGHTS", str(weights))
     threads = torch.get_num_threads()
@@ -68,21 +70,19 @@ def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypat
 
 def test_the_bundles_exit_code_tells_of_failed_cases_in_one_line_each(volumes, weights, tmp_path):
     (volumes / "bad.nii").write_text("no volume")
-    done = bundle_command(
-        *("--dataset_dir", str(volumes), "--output_dir", str(tmp_path / "out"), "--weights", str(weights)),
-        *("--progress", "False"),
-    )
-    assert done.returncode == 3
-    assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1].startswith("liverseg: 1 of 3 cases failed: bad")
+    run = {"dataset_dir": volumes, "output_dir": tmp_path / "out", "weights": weights, "progress": False}
+    done = run_bundle(JOINT, "inference", INFER, **run)
+    assert done.code == 3
+    assert "Traceback" not in done.err
+    assert done.err.splitlines()[-1].startswith("liverseg: 1 of 3 cases failed: bad")
     assert (tmp_path / "out" / "a" / "record.json").is_file()
     assert not (tmp_path / "out" / "bad").exists()
 
 
 def test_a_misspelt_override_of_the_bundle_is_refused(volumes, tmp_path):
-    done = bundle_command("--dataset_dir", str(volumes), "--output_dirr", str(tmp_path / "out"))
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "liverseg: unknown override --output_dirr; did you mean --output_dir?"
+    done = run_bundle(JOINT, "inference", INFER, dataset_dir=volumes, output_dirr=tmp_path / "out")
+    assert done.code == 2
+    assert done.err.splitlines()[-1] == "liverseg: unknown override --output_dirr; did you mean --output_dir?"
 
 
 def predict(*arguments):

@@ -1,38 +1,63 @@
 """`liverseg train` is the bundle's command: same files, same refusals, same exit codes, relative paths from here."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from commands import TINY
+from commands import TINY, run_monai_bundle
 
 from liverseg.cli.main import main
 
 
-def train(*words, cwd=None, **overrides):
-    keys = [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
-    command = [sys.executable, "-m", "liverseg.cli.main", "train", *words, *keys]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, encoding="utf-8", errors="replace", check=False, timeout=300
-    )
+def keys_of(overrides):
+    return [word for key, value in overrides.items() for word in (f"--{key}", str(value))]
 
 
-def test_a_training_is_that_of_the_bundle(lits_tree, tmp_path):
+@pytest.fixture
+def train_here(tmp_path, monkeypatch):
+    """A function that runs `liverseg train` in this process and in the test's folder, and returns its exit code."""
+
+    def become(program, command, environment):
+        assert (program, command[1:3]) == (sys.executable, ["-m", "monai.bundle"])
+        raise SystemExit(run_monai_bundle(command[3:], Path.cwd(), sys.stdout, sys.stderr))
+
+    def train(*words, **overrides):
+        with pytest.raises(SystemExit) as ended:
+            main(["train", *words, *keys_of(overrides)])
+        return ended.value.code
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "execve", become)
+    return train
+
+
+@pytest.mark.integration
+def test_a_training_is_that_of_the_bundle(lits_tree, train_here, tmp_path):
     (tmp_path / "data").symlink_to(lits_tree)
     run = {"dataset_dir": "data", "output_dir": "run", "ckpt_dir": "run/models", **TINY, "epochs": 1}
-    done = train("pretrain", "--config", "configs/phantom.yaml", cwd=tmp_path, **run)
+    words = ["train", "pretrain", "--config", "configs/phantom.yaml", *keys_of(run)]
+    done = subprocess.run(
+        [sys.executable, "-m", "liverseg.cli.main", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "models" / "model.pt").is_file()
-    done = train("pretrain", "--run", "export", cwd=tmp_path, ckpt_dir="run/models", output_dir="run")
-    assert done.returncode == 0, done.stderr
+    assert train_here("pretrain", "--run", "export", ckpt_dir="run/models", output_dir="run") == 0
     assert (tmp_path / "run" / "pretrain.safetensors").is_file()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data", "run"]
 
 
-def test_a_misspelt_key_is_refused_as_the_bundle_refuses_it(tmp_path):
-    done = train("joint", "--epoch", "3", cwd=tmp_path)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == "liverseg: unknown override --epoch; did you mean --epochs?"
+def test_a_misspelt_key_is_refused_as_the_bundle_refuses_it(train_here, capsys):
+    assert train_here("joint", "--epoch", "3") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1] == "liverseg: unknown override --epoch; did you mean --epochs?"
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""The demo at its smallest, through its verb: every command in a process of its own, and everything it promises."""
+"""The demo at its smallest, through its verb, and everything it promises."""
 
 import json
 
 import pandas as pd
 import pytest
+from commands import run_logged_in_process
 from matplotlib.image import imread
 
 from liverseg.cli.main import main
@@ -14,19 +15,17 @@ SIZE = ["--volumes", "8", "--patients", "8", "--slices", "16", "--matrix", "64"]
 EPOCHS = ["--pretrain-epochs", "1", "--joint-epochs", "1"]
 
 
-@pytest.fixture(scope="session")
-def demo(made_once, tmp_path_factory):
-    """A finished demo's folder."""
+@pytest.fixture(scope="session", params=["in one process", pytest.param("in processes", marks=pytest.mark.slow)])
+def demo(request, made_once):
+    """A finished demo's folder, its commands run in this process or, as a user's are, each in one of its own."""
 
     def fill(folder):
-        patch = pytest.MonkeyPatch()
-        patch.setenv("OMP_NUM_THREADS", "1")
-        try:
+        with pytest.MonkeyPatch.context() as patch:
+            if request.param == "in one process":
+                patch.setattr("liverseg.demo.stages.run_logged", run_logged_in_process)
             assert main(["demo", str(folder), *SIZE, *EPOCHS]) == 0
-        finally:
-            patch.undo()
 
-    return made_once("demo", fill)
+    return made_once(f"demo-{request.param.replace(' ', '-')}", fill)
 
 
 @pytest.fixture

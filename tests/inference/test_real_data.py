@@ -31,6 +31,7 @@ def record_of(folder):
     return json.loads((folder / "record.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "name",
     [
@@ -57,6 +58,7 @@ def test_a_real_ct_runs_through(name, joint_weights, tmp_path):
         assert "slice of the scan" in warning or warning == "no liver found"
 
 
+@pytest.mark.slow
 def test_dicom_and_nifti_of_one_series_get_the_same_labels(joint_weights, tmp_path):
     (series,) = find_series(real("hcc_048/dicom"))
     start, count = 45, 5
@@ -77,10 +79,15 @@ def test_dicom_and_nifti_of_one_series_get_the_same_labels(joint_weights, tmp_pa
     np.testing.assert_array_equal(*labels)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("ct", "mask"),
     [
-        ("totalsegmentator_dicom/example_ct_dicom", "totalsegmentator_dicom/example_seg_dicom.nii.gz"),
+        pytest.param(
+            "totalsegmentator_dicom/example_ct_dicom",
+            "totalsegmentator_dicom/example_seg_dicom.nii.gz",
+            marks=pytest.mark.slow,
+        ),
         ("totalsegmentator_3mm/example_ct_sm.nii.gz", "totalsegmentator_3mm/example_seg.nii.gz"),
     ],
 )
@@ -99,6 +106,7 @@ def test_the_liver_of_totalsegmentator(ct, mask, joint_weights, tmp_path):
     assert not (folder / "segmentation.dcm").exists()
 
 
+@pytest.mark.slow
 def test_three_slices_of_dicom(joint_weights, tmp_path):
     run_inference(
         real("dcmqi_3slice/ct-3slice"), tmp_path, weights=joint_weights, liver="none", progress=False, report=True

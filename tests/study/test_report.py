@@ -23,11 +23,23 @@ def study(tmp_path):
     return study
 
 
-def test_the_report_is_files_of_the_same_bytes_each_time(study, tmp_path):
+@pytest.fixture(scope="module")
+def illustrated(tmp_path_factory):
+    """A study with images and curves, and its report's files. Tests only read there."""
+    folder = tmp_path_factory.mktemp("illustrated")
+    study = write_study(folder)
+    fill_study(study)
     _write_images(study)
     _write_curves(study)
-    first, second = (write_report(study, tmp_path / name) for name in ("one", "two"))
-    assert [path.relative_to(tmp_path / "one").as_posix() for path in first] == [
+    return study, write_report(study, folder / "report")
+
+
+@pytest.mark.integration
+def test_the_report_is_files_of_the_same_bytes_each_time(illustrated, tmp_path):
+    study, first = illustrated
+    second = write_report(study, tmp_path / "two")
+    folder = first[0].parent
+    assert [path.relative_to(folder).as_posix() for path in first] == [
         "study.md",
         "study.html",
         "study.csv",
@@ -38,15 +50,16 @@ def test_the_report_is_files_of_the_same_bytes_each_time(study, tmp_path):
         "study/slices.png",
     ]
     assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
-    assert sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file()) == sorted(first)
+    assert sorted(path for path in folder.rglob("*") if path.is_file()) == sorted(first)
     for path in first[3:]:
         with Image.open(path) as picture:
             assert min(picture.size) > 200 and len(picture.getcolors(256)) > 5
 
 
-def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
-    _write_images(study)
-    text = write_report(study, tmp_path / "report")[0].read_text(encoding="utf-8")
+@pytest.mark.integration
+def test_the_markdown_says_what_was_run_and_links_its_pictures(illustrated):
+    _, (markdown, *_) = illustrated
+    text = markdown.read_text(encoding="utf-8")
     assert text.startswith("# Study: by hand\n\n**Phantoms are not patients.**")
     assert "not complete" not in text
     for told in (
@@ -70,14 +83,14 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(study, tmp_path):
         "Pictures",
     ]
     linked = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
-    assert linked and all((tmp_path / "report" / path).is_file() for path in linked)
+    assert linked and all((markdown.parent / path).is_file() for path in linked)
     blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     assert len(blocks) == 8 and all(len({line.count("|") for line in block}) == 1 for block in blocks)
 
 
-def test_the_page_needs_no_other_file(study, tmp_path):
-    _write_images(study)
-    _, page, _, *pictures = write_report(study, tmp_path / "report")
+@pytest.mark.integration
+def test_the_page_needs_no_other_file(illustrated):
+    _, (_, page, _, *pictures) = illustrated
     reader = _Reader()
     reader.feed(page.read_text(encoding="utf-8"))
     assert not reader.open

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
+from commands import run_logged_in_process
 
 from liverseg.cli.arguments import read_shard
 from liverseg.errors import ExitCode, LiversegError, UsageError
@@ -24,11 +25,11 @@ from liverseg.study.run import run_study
 TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver_crop": None}
 
 
-@pytest.fixture
-def write(tmp_path, cohort_tree, pretrain_run):
-    """A function that writes a study of the small cohort."""
+@pytest.fixture(scope="session")
+def write_in(cohort_tree, pretrain_run):
+    """A function that writes a study of the small cohort into a folder."""
 
-    def study(name="study", **keys):
+    def study(folder, name, **keys):
         content = {
             "configs": ["train", "phantom"],
             "dataset_dir": str(cohort_tree),
@@ -39,11 +40,40 @@ def write(tmp_path, cohort_tree, pretrain_run):
             "overrides": TINY,
             "rows": [{"strategy": ["classification", "ynet"], "initialisation": "lits"}],
         }
-        path = tmp_path / f"{name}.yaml"
+        path = folder / f"{name}.yaml"
         path.write_text(yaml.safe_dump({**content, **keys}))
         return path
 
     return study
+
+
+@pytest.fixture
+def write(tmp_path, write_in):
+    """A function that writes a study of the small cohort."""
+
+    def study(name="study", **keys):
+        return write_in(tmp_path, name, **keys)
+
+    return study
+
+
+@pytest.fixture(scope="session")
+def unbroken(made_once, write_in):
+    """The folder of a study that was not interrupted."""
+
+    def fill(folder):
+        folder.mkdir()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("liverseg.study.run.run_logged", run_logged_in_process)
+            run_study(read_study(write_in(folder, "study")), workers=2)
+
+    return made_once("unbroken-study", fill) / "study"
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Cells are trained and evaluated in this process."""
+    monkeypatch.setattr("liverseg.study.run.run_logged", run_logged_in_process)
 
 
 def results(folder):
@@ -67,11 +97,17 @@ def parent_alone(process):
     process.wait()
 
 
-@pytest.mark.parametrize("killed", [with_children, parent_alone])
-def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path, killed):
-    unbroken = read_study(write("unbroken"))
-    run_study(unbroken, workers=2)
-    broken = write("broken")
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("killed", "strategies"),
+    [
+        (with_children, ["ynet"]),
+        pytest.param(with_children, ["classification", "ynet"], marks=pytest.mark.slow),
+        pytest.param(parent_alone, ["classification", "ynet"], marks=pytest.mark.slow),
+    ],
+)
+def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_path, killed, strategies):
+    broken = write("broken", rows=[{"strategy": strategies, "initialisation": "lits"}])
     cells = study_cells(read_study(broken), (0,))
     command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(broken), "--workers", "2"]
     process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
@@ -86,9 +122,11 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path, kill
             assert lock is None
     assert not (checkpoint.parent / "cell.json").exists()
     assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == ExitCode.DONE
-    expected = results(tmp_path / "unbroken")
+    expected = results(unbroken)
     assert len(expected) == 3  # units and lesions of the Y-Net, units of the classifier
-    assert results(tmp_path / "broken") == expected
+    assert results(tmp_path / "broken") == {
+        path: content for path, content in expected.items() if any(name in path for name in strategies)
+    }
 
     record = json.loads((checkpoint.parent / "cell.json").read_text())
     assert record["ingredients"]["strategy"] == "ynet"
@@ -110,7 +148,8 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, tmp_path, kill
     assert (checkpoint.parent / "cell.json").stat().st_mtime_ns == before
 
 
-def test_a_changed_study_begins_its_changed_cells_anew_and_keeps_the_old_ones(write, tmp_path):
+@pytest.mark.integration
+def test_a_changed_study_begins_its_changed_cells_anew_and_keeps_the_old_ones(write, in_process, tmp_path):
     rows = [{"strategy": "ynet", "initialisation": "lits"}]
     of = tmp_path / "study" / "cells" / "ynet-lits-none" / "fold0-seed0" / "cell.json"
     records = []
@@ -122,6 +161,7 @@ def test_a_changed_study_begins_its_changed_cells_anew_and_keeps_the_old_ones(wr
     assert json.loads(aside.read_text(encoding="utf-8")) == records[0]
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_and_its_children(write, tmp_path):
     command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(write(overrides={**TINY, "epochs": 500}))]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
@@ -147,7 +187,8 @@ def test_shards_cover_every_cell_once(write, capsys):
     assert {len(part) for part in parts} == {4}
 
 
-def test_what_cannot_be_had_is_recorded_and_the_rest_goes_on(write, tmp_path, capsys):
+@pytest.mark.integration
+def test_what_cannot_be_had_is_recorded_and_the_rest_goes_on(write, in_process, tmp_path, capsys):
     rows = [{"strategy": "classification", "initialisation": ["imagenet", "scratch"]}]
     with pytest.raises(SomeCasesFailed, match="1 of 2 rows have cells that failed: classification-imagenet-none"):
         run_study(read_study(write(rows=rows, overrides={**TINY, "epochs": 1})), workers=1)
@@ -158,6 +199,7 @@ def test_what_cannot_be_had_is_recorded_and_the_rest_goes_on(write, tmp_path, ca
     assert failed["reason"] in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_folder_that_cannot_be_written_ends_the_study_at_once(write, tmp_path):
     cells = tmp_path / "study" / "cells"
     cells.mkdir(parents=True)
@@ -207,7 +249,8 @@ def test_first_seeds_come_first(write):
     ]
 
 
-def test_a_cell_that_another_run_has_in_hand_is_waited_for_last(write, tmp_path, monkeypatch, capsys):
+@pytest.mark.integration
+def test_a_cell_that_another_run_has_in_hand_is_waited_for_last(write, in_process, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("liverseg.study.run._POLL_SECONDS", 0.1)
     study = read_study(write(overrides={**TINY, "epochs": 1}))
     first, second = study_cells(study, (0,))

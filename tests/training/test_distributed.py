@@ -1,5 +1,6 @@
 """Two processes that talk by gloo see, learn and score what one process does with the whole batch."""
 
+import json
 import os
 import subprocess
 import sys
@@ -17,24 +18,30 @@ from liverseg.processes import gathered, processors
 from liverseg.training import BatchShares, ShareOfFold
 
 
-@pytest.fixture(scope="module")
-def two(lits_tree, tmp_path_factory):
+@pytest.fixture(scope="session")
+def two(made_once, lits_tree):
     """What each of two processes has left, and what torchrun said at the end, when one failed and the other waited."""
-    folder = tmp_path_factory.mktemp("two")
-    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parents[2], *sys.path]))}
-    told = subprocess.run(
-        [*words, two_processes.__file__, lits_tree, folder],
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=environment,
-        timeout=240,
-        check=False,
-    )
-    assert (folder / "1.pt").exists(), told.stderr
-    return [torch.load(folder / f"{number}.pt", weights_only=False) for number in (0, 1)], folder, told
+
+    def fill(folder):
+        folder.mkdir()
+        words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, [Path(__file__).parents[2], *sys.path]))}
+        told = subprocess.run(
+            [*words, two_processes.__file__, lits_tree, folder],
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            env=environment,
+            timeout=240,
+            check=False,
+        )
+        assert (folder / "1.pt").exists(), told.stderr
+        (folder / "told.json").write_text(json.dumps([told.returncode, told.stderr]), encoding="utf-8")
+
+    folder = made_once("two-processes", fill)
+    code, errors = json.loads((folder / "told.json").read_text(encoding="utf-8"))
+    return [torch.load(folder / f"{number}.pt", weights_only=False) for number in (0, 1)], folder, code, errors
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def threads():
 
 @pytest.mark.parametrize("left", [1, 5])
 def test_they_see_the_slabs_of_one_process_in_its_order_augmented_alike(left, two, lits_tree):
-    (first, second), folder, _ = two
+    (first, second), folder, *_ = two
     expected = two_processes.seen(lits_tree, left, folder / "cache")
     assert {len(step[2]) for step in expected} == {TOGETHER, left}
     own = [first["seen"][left], second["seen"][left]]
@@ -115,22 +122,22 @@ def test_scores_are_those_of_all_slabs(two):
 
 
 def test_the_temperature_is_fitted_on_the_lesions_of_both(two):
-    _, folder, _ = two
+    _, folder, *_ = two
     # half of the lesions alone, 15, would be too few
     assert read_record(folder / "model.pt").type_temperature == pytest.approx(10.0, abs=0.1)
 
 
 def test_the_cache_is_filled_once_and_the_processors_are_shared_out(two, lits_tree):
-    (first, second), folder, _ = two
+    (first, second), folder, *_ = two
     assert first["cached"] == second["cached"] == len(list((folder / "cache").glob("*.slices"))) > 0
     assert not list((folder / "cache").glob(".unfinished-*"))
     assert first["threads"] == second["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
 
 
 def test_an_error_of_one_ends_both_and_is_told_in_one_line(two):
-    (first, second), _, told = two
-    assert told.returncode == 1
-    assert told.stderr.splitlines().count("liverseg: slice 5 is not what was written") == 1
+    (first, second), _, code, errors = two
+    assert code == 1
+    assert errors.splitlines().count("liverseg: slice 5 is not what was written") == 1
     assert sorted([first["told"][0], second["told"][0]]) == [False, True]
     assert first["told"][1] and second["told"][1]
 

@@ -1,7 +1,17 @@
-"""Values a key cannot have: one line that says what is allowed, before anything is written."""
+"""Values a key cannot have: one line that says what is allowed, before anything is written.
+
+The rules are tested in tests/test_values.py. Here, that each config asks for them: by reading it, in one run for each
+bundle, and among the long tests in a run for each key.
+"""
+
+import re
 
 import pytest
+import yaml
 from commands import EVALUATE, INFER, JOINT, PRETRAIN, run_bundle, train
+
+from liverseg.inference import find_bundle
+from liverseg.values import _RULES
 
 BAD_TRAINING = {
     "epochs": ("three", "is 'three'; it must be a whole number, 1 or more"),
@@ -25,7 +35,31 @@ BAD_TRAINING = {
 }
 
 
-@pytest.mark.parametrize("key", BAD_TRAINING)
+def one_run_each(keys):
+    """Parameters of which the first alone is not slow."""
+    first, *rest = keys
+    return [
+        first,
+        *(pytest.param(*(key if isinstance(key, tuple) else (key,)), marks=pytest.mark.slow) for key in rest),
+    ]
+
+
+@pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
+@pytest.mark.parametrize("config", ["train", "inference"])
+def test_every_key_with_a_rule_is_checked_before_anything_else(bundle, config):
+    content = yaml.safe_load((find_bundle(bundle) / "configs" / f"{config}.yaml").read_text(encoding="utf-8"))
+    checks = [step for step in content["initialize"] if "check_values" in step]
+    checked = dict(re.findall(r"(\w+)=(?:bundle\.optional\()?@(\w+)", " ".join(checks)))
+    assert checked.keys() >= content.keys() & _RULES.keys()
+    renamed = {key: name for key, name in checked.items() if key != name}
+    assert renamed == ({"batch_size": "slabs_at_a_time"} if config == "inference" else {})
+    first = content["initialize"].index(checks[0])
+    assert content["initialize"][first : first + len(checks)] == checks
+    assert not [step for step in content["initialize"][:first] if "@" in step.replace("@torch_device", "")]
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("key", one_run_each(BAD_TRAINING))
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_a_training_is_refused(bundle, key, tmp_path):
     value, words = BAD_TRAINING[key]
@@ -35,15 +69,18 @@ def test_a_training_is_refused(bundle, key, tmp_path):
 
 
 @pytest.mark.parametrize(("bundle", "labels"), [(PRETRAIN, 3), (JOINT, 5)])
-@pytest.mark.parametrize("key", ["class_weights", "crop_ratios"])
+@pytest.mark.parametrize("key", one_run_each(["class_weights", "crop_ratios"]))
+@pytest.mark.integration
 def test_a_number_is_wanted_for_each_label(bundle, labels, key, tmp_path):
     line = train(bundle, tmp_path / "none", tmp_path / "out", **{key: [1, 1]}).refusal(code=2)
     assert line == f"liverseg: {key} is [1, 1], 2 numbers; it must have {labels}, one for each label"
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "most"), [("rotation", 400, 180), ("zoom", 1, 0.9), ("zoom", -0.1, 0.9), ("shift", "abc", 1)]
+    ("key", "value", "most"),
+    one_run_each([("rotation", 400, 180), ("zoom", 1, 0.9), ("zoom", -0.1, 0.9), ("shift", "abc", 1)]),
 )
+@pytest.mark.integration
 def test_an_augmentation_is_refused(key, value, most, tmp_path):
     given = {f"train::preprocessing::{key}": value}
     line = train(JOINT, tmp_path / "none", tmp_path / "out", **given).refusal(code=2)
@@ -54,14 +91,18 @@ def test_an_augmentation_is_refused(key, value, most, tmp_path):
 @pytest.mark.parametrize(
     ("run_id", "configs", "key", "value"),
     [
-        ("evaluating", EVALUATE, "fold", "x"),
-        ("evaluating", EVALUATE, "val_batch_size", 0),
-        ("inference", INFER, "batch_size", 0),
-        ("inference", INFER, "amp", "maybe"),
-        ("inference", INFER, "min_lesion_ml", -1),
-        ("inference", INFER, "hu_window", 5),
+        *one_run_each([("evaluating", EVALUATE, "fold", "x"), ("evaluating", EVALUATE, "val_batch_size", 0)]),
+        *one_run_each(
+            [
+                ("inference", INFER, "batch_size", 0),
+                ("inference", INFER, "amp", "maybe"),
+                ("inference", INFER, "min_lesion_ml", -1),
+                ("inference", INFER, "hu_window", 5),
+            ]
+        ),
     ],
 )
+@pytest.mark.integration
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_an_evaluation_or_inference_is_refused(bundle, run_id, configs, key, value, tmp_path):
     run = {"dataset_dir": tmp_path / "none", "output_dir": tmp_path / "out", key: value}
