@@ -1,8 +1,9 @@
 import pytest
-from batch_runs import ThreadWorker, batch, happened, results, write_ct
+from batch_runs import ThreadWorker, happened, results, write_ct
 
 from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
+from liverseg.batch.run import run_batch
 from liverseg.batch.state import BatchState
 from liverseg.bundle_folders import inference_config
 
@@ -14,8 +15,9 @@ def many(made_once, weights):
     def fill(root):
         for number in range(12):
             write_ct(root / "in" / f"ct{number:02}.nii.gz", number)
-        code, _, err = batch(root / "in", root / "out", "--weights", weights)
-        assert code == 0, err
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("liverseg.batch.run.LocalWorker", ThreadWorker)
+            run_batch(root / "in", root / "out", weights=weights)
 
     root = made_once("many", fill)
     return root / "in", {case: results(root / "out", case) for case in happened(root / "out", "done")}

@@ -8,6 +8,8 @@ from collections import Counter
 import pytest
 from batch_runs import Batch, batch, happened, log, results, write_ct
 
+from liverseg.batch.run import run_batch
+
 pytestmark = pytest.mark.integration
 
 
@@ -18,7 +20,7 @@ def check(output, expected):
     assert not list((output / ".liverseg" / "locks").iterdir())
 
 
-def test_a_killed_batch_goes_on_where_it_was(many, weights, tmp_path):
+def test_a_killed_batch_goes_on_where_it_was(many, worker_threads, weights, tmp_path):
     source, expected = many
     first = Batch(source, tmp_path / "out", "--weights", weights)
     first.wait_for("done")
@@ -26,8 +28,7 @@ def test_a_killed_batch_goes_on_where_it_was(many, weights, tmp_path):
     assert first.end()[0] == -signal.SIGKILL
     done = happened(tmp_path / "out", "done")
     assert len(done) < 12
-    code, _, err = batch(source, tmp_path / "out", "--weights", weights)
-    assert code == 0, err
+    run_batch(source, tmp_path / "out", weights=weights)
     check(tmp_path / "out", expected)
     twice = {case for case, times in Counter(happened(tmp_path / "out", "done")).items() if times > 1}
     assert not twice
@@ -36,7 +37,7 @@ def test_a_killed_batch_goes_on_where_it_was(many, weights, tmp_path):
     assert sum(times - 1 for times in Counter(again).values()) <= 3
 
 
-def test_a_batch_told_to_end_ends_in_good_order(many, weights, tmp_path):
+def test_a_batch_told_to_end_ends_in_good_order(many, worker_threads, weights, tmp_path):
     source, expected = many
     first = Batch(source, tmp_path / "out", "--weights", weights)
     first.wait_for("begun", times=2)
@@ -49,7 +50,7 @@ def test_a_batch_told_to_end_ends_in_good_order(many, weights, tmp_path):
     assert log(tmp_path / "out")[-1]["how"] == "ended by SIGTERM"
     cases = {path.name for path in (tmp_path / "out").iterdir() if path.is_dir() and not path.name.startswith(".")}
     assert cases == set(done)
-    assert batch(source, tmp_path / "out", "--weights", weights)[0] == 0
+    run_batch(source, tmp_path / "out", weights=weights)
     check(tmp_path / "out", expected)
 
 

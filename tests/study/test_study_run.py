@@ -14,6 +14,7 @@ import yaml
 from commands import run_logged_in_process
 
 from liverseg.cli.arguments import read_shard
+from liverseg.cli.main import main
 from liverseg.errors import ExitCode, LiversegError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
 from liverseg.study import read_study
@@ -97,20 +98,35 @@ def parent_alone(process):
     process.wait()
 
 
+def run_by_command(path):
+    """`liverseg study run`, as a user types it."""
+    command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(path), "--workers", "2"]
+    return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+def gone_on_with_in_process(path):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("liverseg.study.run.run_logged", run_logged_in_process)
+        return main(["study", "run", str(path), "--workers", "2"])
+
+
+def gone_on_with_by_command(path):
+    return run_by_command(path).wait()
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("killed", "strategies"),
+    ("killed", "strategies", "gone_on_with"),
     [
-        (with_children, ["ynet"]),
-        pytest.param(with_children, ["classification", "ynet"], marks=pytest.mark.slow),
-        pytest.param(parent_alone, ["classification", "ynet"], marks=pytest.mark.slow),
+        (with_children, ["ynet"], gone_on_with_in_process),
+        pytest.param(with_children, ["classification", "ynet"], gone_on_with_by_command, marks=pytest.mark.slow),
+        pytest.param(parent_alone, ["classification", "ynet"], gone_on_with_by_command, marks=pytest.mark.slow),
     ],
 )
-def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_path, killed, strategies):
+def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_path, killed, strategies, gone_on_with):
     broken = write("broken", rows=[{"strategy": strategies, "initialisation": "lits"}])
     cells = study_cells(read_study(broken), (0,))
-    command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(broken), "--workers", "2"]
-    process = subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+    process = run_by_command(broken)
     checkpoint = tmp_path / "broken" / "cells" / "ynet-lits-none" / "fold0-seed0" / "checkpoint.pt"
     while not checkpoint.exists():
         assert process.poll() is None
@@ -121,7 +137,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_
         with cell.held() as lock:
             assert lock is None
     assert not (checkpoint.parent / "cell.json").exists()
-    assert subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == ExitCode.DONE
+    assert gone_on_with(broken) == ExitCode.DONE
     expected = results(unbroken)
     assert len(expected) == 3  # units and lesions of the Y-Net, units of the classifier
     assert results(tmp_path / "broken") == {
