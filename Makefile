@@ -36,6 +36,9 @@ study: $(VENV)/.demo
 soak: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.soak all runs/soak $(SOAK)
 
+# Bytecode is kept even where the environment says otherwise: without it each process compiles all tests anew.
+test test-fast test-all: export PYTHONDONTWRITEBYTECODE :=
+
 # Three tiers, see CONTRIBUTING.md: on every save, before every commit, before a release.
 test-fast: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST) -m "not integration and not slow"

@@ -1,4 +1,7 @@
-"""What several test folders share: small phantoms and small trainings, made once for all test processes."""
+"""What several test folders share: small phantoms and small trainings, made once for all test processes.
+
+Fixtures import what they need themselves: the process that only hands out the tests does without torch and MONAI.
+"""
 
 import os
 
@@ -11,22 +14,13 @@ import re
 import shutil
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
 import pytest
-import torch
-from commands import EVALUATE, EXPORT, JOINT, PRETRAIN, TINY, TRAIN, run_bundle, state_put_back
-from monai.bundle import ConfigWorkflow
-from monai.networks.nets import senet
 
-from liverseg.datalists import build_datalist
-from liverseg.inference import find_bundle
-from liverseg.labels import JOINT_LABELS, label_names
-from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
-from liverseg.phantom import write_cohort, write_lits_tree
-
-_TRAININGS = {"pretrain_run", "joint_run"}
-"""Fixtures that train a network."""
+_COSTLY = {
+    **dict.fromkeys(["lits_tree", "cohort_tree", "pretrain_run", "joint_run", "demo"], "integration"),
+    "two": "slow",
+}
+"""Fixtures that make phantoms or train networks, and the marker of every test that waits for one."""
 
 _PUBLISHED = (
     (r"(layer\d\.\d\.conv\d)\.conv\.", r"\1."),
@@ -39,10 +33,11 @@ _PUBLISHED = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what waits for a training."""
+    """Mark what waits for a costly fixture."""
     for item in items:
-        if _TRAININGS & {*item.fixturenames}:
-            item.add_marker(pytest.mark.integration)
+        for fixture, marker in _COSTLY.items():
+            if fixture in item.fixturenames:
+                item.add_marker(marker)
 
 
 @pytest.fixture(scope="session")
@@ -72,6 +67,9 @@ def made_once(tmp_path_factory):
 def lits_tree(made_once):
     """Six LiTS-like phantoms with a data list: 3 folds, two test volumes."""
 
+    from liverseg.datalists import build_datalist
+    from liverseg.phantom import write_lits_tree
+
     def fill(root):
         write_lits_tree(root, volumes=6, matrix=64, seed=5, workers=1, progress=False)
         build_datalist("lits", root, folds=3, test=0.33)
@@ -82,6 +80,9 @@ def lits_tree(made_once):
 @pytest.fixture(scope="session")
 def cohort_tree(made_once):
     """Twelve typed phantoms, 24 slices, with a data list: 3 folds, three test patients or so."""
+
+    from liverseg.datalists import build_datalist
+    from liverseg.phantom import write_cohort
 
     def fill(root):
         write_cohort(root, patients=12, slices=24, matrix=64, seed=6, workers=1, progress=False)
@@ -95,7 +96,7 @@ def pretrain_run(made_once, lits_tree):
     """A pre-training that was not interrupted, evaluated and exported: a folder with everything those left."""
 
     def fill(folder):
-        _train_evaluate_export(PRETRAIN, folder, dataset_dir=lits_tree)
+        _train_evaluate_export("liver_lesion_pretrain", folder, dataset_dir=lits_tree)
 
     return made_once("pretrain", fill)
 
@@ -106,12 +107,14 @@ def joint_run(made_once, cohort_tree, pretrain_run):
 
     def fill(folder):
         weights = pretrain_run / "pretrain.safetensors"
-        _train_evaluate_export(JOINT, folder, dataset_dir=cohort_tree, pretrain_weights=weights)
+        _train_evaluate_export("liver_lesion_joint", folder, dataset_dir=cohort_tree, pretrain_weights=weights)
 
     return made_once("joint", fill)
 
 
 def _train_evaluate_export(bundle, folder, **data):
+    from commands import EVALUATE, EXPORT, TINY, TRAIN, run_bundle
+
     run = {"output_dir": folder, "ckpt_dir": folder / "models"}
     for run_id, configs, more in (
         ("training", TRAIN, {**data, **TINY}),
@@ -127,6 +130,9 @@ def _train_evaluate_export(bundle, folder, **data):
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
     """A file with the published names and shapes, and numbers of its own."""
+    import torch
+    from monai.networks.nets import senet
+
     torch.manual_seed(3)
     model = senet.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000)
     state = {}
@@ -145,6 +151,10 @@ def published(tmp_path_factory):
 @pytest.fixture
 def bundle_workflow():
     """A function that makes a bundle's ConfigWorkflow, initialized; what that changes in this process is put back."""
+    from commands import state_put_back
+    from monai.bundle import ConfigWorkflow
+
+    from liverseg.inference import find_bundle
 
     def make(bundle, configs, workflow_type="train", **overrides):
         folder = find_bundle(bundle)
@@ -165,6 +175,8 @@ def bundle_workflow():
 @pytest.fixture
 def write_nifti():
     """A function that writes an array as NIfTI, 2 mm voxels unless an affine is given, and returns the path."""
+    import nibabel as nib
+    import numpy as np
 
     def write(path, array, affine=None):
         affine = np.diag([2.0, 2.0, 2.0, 1.0]) if affine is None else affine
@@ -177,6 +189,10 @@ def write_nifti():
 @pytest.fixture(scope="session")
 def weights(made_once):
     """Weights of a small joint network, random."""
+    import torch
+
+    from liverseg.labels import JOINT_LABELS, label_names
+    from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 
     def fill(folder):
         torch.manual_seed(2)

@@ -245,6 +245,7 @@ def real(name):
     return REAL / name
 
 
+@pytest.mark.integration
 def test_a_real_series_is_its_nifti():
     expected = nib.load(real("hcc_048/hcc_048_portal.nii.gz"))
     array, affine = read_series(real("hcc_048/dicom"))
@@ -252,6 +253,7 @@ def test_a_real_series_is_its_nifti():
     np.testing.assert_array_equal(array, np.asarray(expected.dataobj))
 
 
+@pytest.mark.integration
 def test_a_real_series_in_jpeg_2000_lies_on_its_masks_grid():
     array, affine = read_series(real("totalsegmentator_dicom/example_ct_dicom"))
     mask = nib.load(real("totalsegmentator_dicom/example_seg_dicom.nii.gz"))

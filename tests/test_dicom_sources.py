@@ -169,6 +169,7 @@ def test_the_volume_is_that_of_its_nifti(tmp_path):
     np.testing.assert_allclose(written.affine, volume.affine, atol=1e-5)
 
 
+@pytest.mark.integration
 def test_a_real_study(tmp_path):
     source = REAL / "hcc_048"
     if not source.is_dir():

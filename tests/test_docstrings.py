@@ -16,6 +16,7 @@ WITH_EXAMPLES = [
 ]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_of_a_module(name):
     result = doctest.testmod(importlib.import_module(name))

@@ -55,6 +55,7 @@ def test_axial_order_is_the_same_for_all_48_orientations(codes, tmp_path):
     np.testing.assert_allclose(there, affine @ np.array([column, row, 3, 1.0]), atol=1e-3)
 
 
+@pytest.mark.integration
 @settings(max_examples=30, deadline=None)
 @given(
     shape=st.tuples(*[st.integers(1, 5)] * 3),

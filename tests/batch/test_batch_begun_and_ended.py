@@ -63,6 +63,7 @@ def test_a_batch_lives_while_it_looks_for_cases(source, worker_threads, weights,
     assert not alive.exists()
 
 
+@pytest.mark.integration
 def test_a_batch_told_to_end_while_it_writes_its_tables(source, worker_threads, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_module, "write_tables", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
@@ -85,6 +86,7 @@ def test_a_worker_that_cannot_be_begun_is_told_of(source, weights, tmp_path, mon
     assert log(tmp_path / "out")[-1]["how"] == "failed"
 
 
+@pytest.mark.integration
 def test_a_worker_leaves_alone_what_another_run_has_seen_fail(job, source):
     case = BatchCase("ct", source / "ct.nii.gz")
     known = {"category": "unreadable", "weights_sha256": job.wanted.weights_sha256}
@@ -97,6 +99,7 @@ def test_a_worker_leaves_alone_what_another_run_has_seen_fail(job, source):
     assert told_by_worker(again, case)[-1]["event"] == "done"
 
 
+@pytest.mark.integration
 def test_weights_or_a_bundle_changed_meanwhile_are_not_used(job, source, weights, tmp_path):
     case = BatchCase("ct", source / "ct.nii.gz")
     copy = tmp_path / "bundle"
@@ -123,6 +126,7 @@ def test_what_a_state_dict_cannot_say_of_itself_is_part_of_what_is_wanted(weight
     assert wanted(config, model, {"device": "cpu", "progress": True}).same_as(wanted(config, model, {}))
 
 
+@pytest.mark.integration
 def test_a_failed_case_whose_mask_is_mended_is_tried_again(source, worker_threads, weights, tmp_path):
     mask = tmp_path / "masks" / "ct.nii.gz"
     write_ct(mask)  # HU, no mask
@@ -146,6 +150,7 @@ def test_a_file_system_without_locks_ends_the_batch_and_no_case(job, source, mon
     assert not list((job.output / ".liverseg" / "locks").iterdir())
 
 
+@pytest.mark.integration
 def test_a_complete_case_is_not_told_as_failed(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     config, state = inference_config(None), BatchState(tmp_path / "out")
@@ -159,6 +164,7 @@ def test_a_complete_case_is_not_told_as_failed(source, worker_threads, weights, 
     assert state.failure("ct") is None
 
 
+@pytest.mark.integration
 def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     state, case = BatchState(tmp_path / "out"), BatchCase("ct", source / "ct.nii.gz")
@@ -178,6 +184,7 @@ def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(sou
     assert teller.failures == {"ct"}  # its record was there before, of another content of the file
 
 
+@pytest.mark.integration
 def test_a_case_whose_input_has_become_unreadable_is_told_as_failed(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     (source / "ct.nii.gz").write_text("no NIfTI", encoding="utf-8")
@@ -191,6 +198,7 @@ def test_a_case_whose_input_has_become_unreadable_is_told_as_failed(source, work
     assert len((tmp_path / "out" / "summary.csv").read_text(encoding="utf-8").splitlines()) == 2
 
 
+@pytest.mark.integration
 def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, worker_threads, weights, tmp_path):
     image = source / "ct.nii.gz"
     rows = ["case,image,liver", f"good,{image},", f"bad,{image},{'m' * 300}.nii.gz"]

@@ -223,12 +223,14 @@ def done_by(starts, cases):
     return heard.told
 
 
+@pytest.mark.integration
 def test_a_worker_there_is_no_place_for_keeps_no_case(job, source):
     cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(3)]
     starts = iter([Pending, partial(ThreadWorker, job)])
     assert sorted(done_by(starts, cases)) == ["ct0", "ct1", "ct2"]
 
 
+@pytest.mark.integration
 def test_what_keeps_from_planning_is_told_in_a_line_and_ends_the_workers(source):
     class Busy(Pending):
         """Has a case in hand until it is killed."""
@@ -257,6 +259,7 @@ def test_what_keeps_from_planning_is_told_in_a_line_and_ends_the_workers(source)
     assert heard.left == ["ct"]
 
 
+@pytest.mark.integration
 def test_a_batch_goes_on_without_a_worker_that_cannot_be_begun(job, source):
     cases = [BatchCase(f"ct{number}", write_ct(source / f"ct{number}.nii.gz", number)) for number in range(2)]
 

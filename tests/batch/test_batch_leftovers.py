@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from batch_runs import write_ct
 
 from liverseg.cli.main import main
@@ -11,6 +12,7 @@ def batch(*arguments):
     return main(["batch", *map(str, arguments)])
 
 
+@pytest.mark.integration
 def test_leftovers_of_a_killed_batch_are_taken_away(worker_threads, weights, tmp_path):
     for number in range(2):
         write_ct(tmp_path / "in" / f"ct{number}.nii.gz", number)
@@ -25,6 +27,7 @@ def test_leftovers_of_a_killed_batch_are_taken_away(worker_threads, weights, tmp
     assert not [path for path in left if path.exists()]
 
 
+@pytest.mark.integration
 def test_pipes_and_devices_in_a_tree_are_not_opened(worker_threads, weights, tmp_path, capsys):
     write_ct(tmp_path / "in" / "ct.nii.gz")
     for name in ("pipe", "pipe.dcm", "pipe.nii", "pipe.zip"):

@@ -5,14 +5,16 @@ import signal
 import subprocess
 import time
 from collections import Counter
+from importlib.util import find_spec
 
 import pytest
 from batch_runs import LONGEST, Batch, happened, log, results
 from test_batch_kills import check
 
-pytestmark = pytest.mark.integration
-
-pytest.importorskip("ray")
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(find_spec("ray") is None, reason="the extra ray is not installed"),
+]
 
 
 def actors(run):

@@ -77,6 +77,7 @@ def test_a_volume_that_cannot_be_trained_on(damage, tree, tmp_path):
     assert left_over(tmp_path / "out") == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 @pytest.mark.parametrize("run_id", ["training", "evaluating"])
 def test_folders_and_lists_that_are_not_there(bundle, run_id, tmp_path):
@@ -127,6 +128,7 @@ def test_inference_refuses_a_volume(kind, ct_folder, joint_run, tmp_path):
     assert left_over(tmp_path / "out") == []
 
 
+@pytest.mark.integration
 def test_slices_without_a_third_dimension_are_trained_on_and_evaluated(cohort_tree, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()
@@ -147,6 +149,7 @@ def test_slices_without_a_third_dimension_are_trained_on_and_evaluated(cohort_tr
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["units"] == len(content["test"])
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_says_the_same_and_exits_with_the_same_code(tree, tmp_path):
     (tree / IMAGE).unlink()
     run = {"dataset_dir": tree, "output_dir": tmp_path / "out", "ckpt_dir": tmp_path / "models", "fold": 1, **TINY}

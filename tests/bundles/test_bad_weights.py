@@ -35,6 +35,7 @@ def test_evaluating_refuses_weights(kind, lits_tree, pretrain_run, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("bundle", "other"), [(PRETRAIN, "joint_run"), (JOINT, "pretrain_run")])
 def test_the_other_bundles_weights_are_refused_with_three_differences(bundle, other, request, ct_folder, tmp_path):
     weights = request.getfixturevalue(other) / "models" / "model.pt"
@@ -88,6 +89,7 @@ def test_export_to_a_place_below_a_file_is_refused(pretrain_run, tmp_path):
     assert left_over(tmp_path / "out") == []
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_weights_of_another_architecture_are_refused_with_three_differences(bundle, ct_folder, tmp_path):
     weights = tmp_path / "linear.pt"

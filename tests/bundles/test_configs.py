@@ -77,6 +77,7 @@ def test_metadata_follows_monais_schema(bundle, tmp_path):
         verify_metadata(meta_file=str(tmp_path / "metadata.json"), filepath=schema)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_the_inference_network_takes_and_gives_what_metadata_says(bundle, tmp_path):
     configs = find_bundle(bundle) / "configs"
@@ -87,6 +88,7 @@ def test_the_inference_network_takes_and_gives_what_metadata_says(bundle, tmp_pa
         verify_net_in_out("network_def", **paths, device="cpu", bundle_root=str(tmp_path), **wrong)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("bundle", "run", "channels"), [(PRETRAIN, "pretrain_run", 3), (JOINT, "joint_run", 5)])
 def test_trained_weights_are_exported_to_torchscript(bundle, run, channels, request, tmp_path):
     weights = request.getfixturevalue(run) / "models" / "model.pt"

@@ -118,6 +118,7 @@ def test_without_torchrun_it_is_refused_in_one_line(bundle, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_torchrun_without_it_is_refused_in_one_line(bundle, tmp_path, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")

@@ -48,6 +48,7 @@ def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_r
     assert (tmp_path / "predictions.npz").exists() == (strategy != "classification")
 
 
+@pytest.mark.slow
 def test_imagenet_weights_start_the_full_encoder(cohort_tree, published, tmp_path):
     run = {"dataset_dir": cohort_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **ONCE}
     more = {"network_size": "full", "initialisation": "imagenet", "imagenet_weights": published}
@@ -71,6 +72,7 @@ def test_ours_is_used_on_volumes_as_the_joint_network_is(cohort_tree, pretrain_r
     assert (tmp_path / "out" / "a" / "record.json").exists()
 
 
+@pytest.mark.integration
 def test_a_ynet_cannot_be_used_on_volumes(cohort_tree, tmp_path, ct_folder):
     assert trained("ynet", cohort_tree, "null", tmp_path).code == 0
     weights = tmp_path / "models" / "model.pt"

@@ -55,6 +55,7 @@ def test_a_cohort_with_a_name_a_source_and_a_licence_somewhere_else(cohort_folde
     assert not (cohort_folder / "datalist.json").exists()
 
 
+@pytest.mark.integration
 def test_another_seed_is_another_split_and_the_same_seed_the_same_bytes(lits_folder, tmp_path):
     lists = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):

@@ -79,6 +79,7 @@ def check(path, *texts):
     return page
 
 
+@pytest.mark.integration
 def test_names_of_files_and_folders(deep, planes, weights, capfd):
     nib.save(nib.Nifti1Image(planes.T, np.diag([-1.0, -1.0, 3.0, 1.0])), deep / f"{CASE}.nii.gz")
     out = deep / "out"
@@ -92,6 +93,7 @@ def test_names_of_files_and_folders(deep, planes, weights, capfd):
     assert json.loads((out / CASE / "record.json").read_text(encoding="utf-8"))["case"] == CASE
 
 
+@pytest.mark.integration
 def test_descriptions_of_series_and_warnings(deep, planes, weights, capfd):
     for number, plane in enumerate(planes):
         path = deep / "ct" / f"{number}.dcm"
@@ -108,6 +110,7 @@ def test_descriptions_of_series_and_warnings(deep, planes, weights, capfd):
     assert str(deep) in warned and warned in page.shown
 
 
+@pytest.mark.integration
 def test_bytes_of_a_path_that_are_no_utf_8(planes, weights, tmp_path, capfd):
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9")
     try:

@@ -68,6 +68,7 @@ def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypat
         assert records[0] == records[1]
 
 
+@pytest.mark.integration
 def test_the_bundles_exit_code_tells_of_failed_cases_in_one_line_each(volumes, weights, tmp_path):
     (volumes / "bad.nii").write_text("no volume")
     run = {"dataset_dir": volumes, "output_dir": tmp_path / "out", "weights": weights, "progress": False}
@@ -89,6 +90,7 @@ def predict(*arguments):
     return main(["predict", *map(str, arguments)])
 
 
+@pytest.mark.integration
 def test_one_file_and_the_exit_code_for_some(volumes, weights, tmp_path, capsys):
     assert predict(volumes / "a.nii", tmp_path / "one", "--weights", weights, "--batch-size", 1, "--device", "cpu") == 0
     record = json.loads((tmp_path / "one" / "a" / "record.json").read_text())
@@ -98,6 +100,7 @@ def test_one_file_and_the_exit_code_for_some(volumes, weights, tmp_path, capsys)
     assert capsys.readouterr().err.splitlines()[-1].startswith("liverseg: 1 of 3 cases failed: bad")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("make", "code", "words"),
     [
@@ -126,6 +129,7 @@ def test_mistakes_are_one_line_and_leave_nothing(make, code, words, volumes, wei
     assert not (empty / "out").exists()
 
 
+@pytest.mark.integration
 def test_a_page_and_tables_over_all_cases(volumes, weights, tmp_path, capsys):
     (volumes / "bad.nii").write_text("no volume")
     options = ("--weights", weights, "--liver", "NONE", "--report", "--statistics", "--amp", "false")

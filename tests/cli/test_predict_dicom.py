@@ -41,6 +41,7 @@ def predict(*arguments):
     return main(["predict", *map(str, arguments)])
 
 
+@pytest.mark.integration
 def test_folder_zip_and_nifti_agree_and_dicom_gets_dicom(study, weights, tmp_path, capsys):
     zips = tmp_path / "zips"
     zips.mkdir()
@@ -77,6 +78,7 @@ TEXTS = ("PatientName", "PatientID", "OtherPatientIDs", "PatientComments", "Inst
 TEXTS += ("ReferringPhysicianName", "StudyID", "StudyDescription", "SeriesDescription", "ProtocolName")
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_headers_say_of_the_patient(keep, study, weights, tmp_path, capfd):
     """In files, lines and errors: nowhere, unless it is asked for."""
@@ -116,6 +118,7 @@ def content_of(path):
     return gzip.decompress(content) if path.suffix == ".gz" else content
 
 
+@pytest.mark.integration
 def test_dicom_results_can_be_left_out_and_old_ones_go(study, weights, tmp_path):
     for options, more in (([], DICOM_FILES), (["--no-dicom", "--no-preview"], set())):
         assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", *options) == 0
@@ -123,6 +126,7 @@ def test_dicom_results_can_be_left_out_and_old_ones_go(study, weights, tmp_path)
         assert files == (set(CASE_FILES) - ({"preview.png"} if options else set())) | more
 
 
+@pytest.mark.integration
 def test_slices_without_uids_are_computed_with_a_warning(study, weights, tmp_path, capsys):
     for path in (study / "ct").iterdir():
         header = pydicom.dcmread(path)
@@ -135,6 +139,7 @@ def test_slices_without_uids_are_computed_with_a_warning(study, weights, tmp_pat
     assert not (tmp_path / "out" / "study" / "segmentation.dcm").exists()
 
 
+@pytest.mark.integration
 def test_a_named_series_and_what_cannot_be_read(study, weights, tmp_path, capsys):
     shutil.copytree(study / "ct", study / "again")
     for path in (study / "again").iterdir():

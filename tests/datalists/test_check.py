@@ -36,6 +36,7 @@ def test_phantoms_have_no_findings(lits_tree, cohort_tree):
         assert check(root).empty
 
 
+@pytest.mark.integration
 def test_real_ct_has_no_findings(tmp_path):
     names = ["hcc_048/hcc_048_portal.nii.gz", "totalsegmentator_3mm/example_ct.nii.gz"]
     for name in names:

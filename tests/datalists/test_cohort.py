@@ -102,6 +102,7 @@ def test_a_cohort_on_the_command_line(tmp_path):
 AXES = st.permutations(range(3))
 
 
+@pytest.mark.integration
 @settings(max_examples=25, deadline=None)
 @given(
     axes=AXES,

@@ -27,6 +27,7 @@ def real(*names):
     return [REAL / name for name in names]
 
 
+@pytest.mark.integration
 def test_a_real_seg_lies_on_its_series(tmp_path):
     folder, seg, drawn = real("dcmqi_3slice/ct-3slice", "dcmqi_3slice/liver.dcm", "dcmqi_3slice/liver_seg.nrrd")
     (tmp_path / "ct").symlink_to(folder)
@@ -38,6 +39,7 @@ def test_a_real_seg_lies_on_its_series(tmp_path):
     assert np.array_equal(array.T, sitk.GetArrayFromImage(sitk.ReadImage(str(drawn))))
 
 
+@pytest.mark.integration
 def test_a_real_jpeg2000_series_with_a_label_of_other_axes(tmp_path):
     folder, seg = real("totalsegmentator_dicom/example_ct_dicom", "totalsegmentator_dicom/example_seg_dicom.nii.gz")
     (tmp_path / "ct").symlink_to(folder)
@@ -98,6 +100,7 @@ def test_a_real_seg_gives_lesions_where_its_segment_is_one(tmp_path):
         assert np.array_equal(array.T, expected * 4)
 
 
+@pytest.mark.integration
 def test_real_series_on_the_command_line(tmp_path, capsys):
     padded, seg, compressed, organs = real(
         "dcmqi_3slice/ct-3slice",

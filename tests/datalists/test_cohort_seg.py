@@ -33,6 +33,7 @@ def test_a_seg_gives_liver_and_lesions(tmp_path):
         cohort_items(table(tmp_path, "p,ct,ct/00.dcm,,metastasis"))
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["BINARY", "FRACTIONAL"])
 def test_segments_that_share_pixels(kind, tmp_path):
     series(tmp_path / "ct")

@@ -50,6 +50,7 @@ def test_a_cohort_is_the_same_with_every_separator(separator, encoding, tmp_path
 TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=6)
 
 
+@pytest.mark.integration
 @given(rows=st.lists(st.lists(TEXT, min_size=5, max_size=5), max_size=4), separator=st.sampled_from(",;\t"))
 def test_cells_come_back_as_they_were(rows, separator, tmp_path_factory):
     path = tmp_path_factory.mktemp("csv") / "t.csv"

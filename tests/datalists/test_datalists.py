@@ -38,6 +38,7 @@ def items_of(rows):
     ]
 
 
+@pytest.mark.integration
 @settings(max_examples=60, deadline=None)
 @given(
     rows=cohorts,

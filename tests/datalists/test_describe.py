@@ -71,6 +71,7 @@ def test_annotated_slices_are_described_one_by_one_with_their_types(cohort_tree)
         assert row.lesion_type in set(here["lesion_type"])
 
 
+@pytest.mark.integration
 def test_tables_and_picture_are_written(cohort_tree, tmp_path, capsys):
     folder = tmp_path / "out"
     assert main(["datalist", "describe", str(cohort_tree / "datalist.json"), "-o", str(folder)]) == 0

@@ -16,6 +16,7 @@ from liverseg.errors import LiversegError
 from liverseg.networks import read_record
 
 
+@pytest.mark.integration
 def test_a_picture_of_too_many_pixels(tmp_path):
     image = Image.new("1", (14_000, 14_000))
     image.save(tmp_path / "bomb.png")
@@ -53,6 +54,7 @@ def laughs(sheet):
     return head + sheet[sheet.index(b"<worksheet") :].replace(b"cyst", b"&a9;").replace(b"<v>", b"<v>&a9;", 1)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("sheet", "match"),
     [

@@ -106,6 +106,7 @@ def test_folders_unpacked_one_deeper(tmp_path):
     assert axial(tmp_path / "nifti/ircadb-02-label.nii.gz").max() == 2
 
 
+@pytest.mark.integration
 def test_only_what_has_changed_is_written_again(tmp_path):
     patient(tmp_path, 1, "livertumor")
     second = patient(tmp_path, 2)

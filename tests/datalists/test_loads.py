@@ -94,6 +94,7 @@ def shares(split, loads, folds):
     return sums / sums.sum()
 
 
+@pytest.mark.integration
 def test_large_lesions_do_not_meet_in_one_fold():
     amounts = np.ones(50)
     items, _ = cohort(amounts)
@@ -104,6 +105,7 @@ def test_large_lesions_do_not_meet_in_one_fold():
     assert shares(assign_folds(items, 5, 0, loads), loads, 5) == pytest.approx(0.2)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_large_lesions_are_held_out_by_their_share(share):
     items, _ = cohort(np.ones(60))
@@ -113,6 +115,7 @@ def test_large_lesions_are_held_out_by_their_share(share):
     assert sum(one.patient in alone for one in held_out) / len(alone) == pytest.approx(share, abs=0.05)
 
 
+@pytest.mark.integration
 def test_loads_are_spread_within_each_type_and_types_stay_spread():
     rng = np.random.default_rng(3)
     kinds = ("cyst", "hemangioma", "metastasis")
@@ -126,6 +129,7 @@ def test_loads_are_spread_within_each_type_and_types_stay_spread():
         assert larger.min() >= 4
 
 
+@pytest.mark.integration
 def test_loads_nobody_knows_change_nothing():
     items, loads = cohort(range(40), ("cyst", "metastasis"))
     assert assign_folds(items, 5, 2, [None] * 40) == assign_folds(items, 5, 2)
@@ -164,6 +168,7 @@ def test_imbalance_is_0_where_folds_are_alike_and_types_count_double():
     assert imbalance(types, loads * 0, np.array([0, 0, 0, 1]), 2) == pytest.approx(2 * 0.5)
 
 
+@pytest.mark.integration
 def test_a_built_list_spreads_the_loads_of_its_labels(tmp_path):
     """Loads follow their items through the test part and the folds."""
     for number in range(24):

@@ -56,6 +56,7 @@ def test_the_decathlon_may_hold_whoever_is_in_the_test_part_of_lits(part):
     assert (twins.first, twins.count) == ("lits-test-000", 70)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("tree", ["lits_tree", "cohort_tree"])
 def test_imported_lists_fit_the_schema(tree, schema, request):
     content = json.loads((request.getfixturevalue(tree) / "datalist.json").read_text())

@@ -123,6 +123,7 @@ def test_nothing_to_train_on_is_refused(make):
         SlabSampler(make(0, 1), lesion_free=0)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("workers", [0, 2])
 def test_augmentation_depends_on_seed_epoch_and_element_alone(make, workers):
     transform = Compose([RandShiftIntensityd("image", offsets=100, prob=1)])

@@ -37,6 +37,7 @@ def slabs():
     return SlabInferer(amp=False)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     "kind",
     [
@@ -61,6 +62,7 @@ def test_labels_are_those_of_the_whole_ct(kind, spacing):
         assert counting.pixels < 0.6 * hu.size
 
 
+@pytest.mark.integration
 def test_the_box_grows_until_it_holds_the_liver():
     # a coarse pass that sees nothing but the middle of a long liver
     hu = body(radii=(28, 50, 30), shape=(60, 160, 160), middle=(30, 80, 80))
@@ -77,6 +79,7 @@ def test_the_box_grows_until_it_holds_the_liver():
     np.testing.assert_array_equal(found.labels, whole.labels)
 
 
+@pytest.mark.integration
 def test_a_liver_seen_at_full_resolution_alone_is_found():
     class FarSighted(SlabInferer):
         def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
@@ -96,6 +99,7 @@ def test_without_a_liver_there_is_an_empty_box():
     assert found.warnings == ()
 
 
+@pytest.mark.integration
 def test_what_is_framed_by_bone_is_a_head():
     hu = body()
     _, y, x = np.meshgrid(*map(np.arange, hu.shape), indexing="ij")
@@ -109,6 +113,7 @@ def test_what_is_framed_by_bone_is_a_head():
     assert LiverCascade(slabs(), find_liver=False)(hu, Counting(), spacing=(3.0, 1.5, 1.5)).labels.any()
 
 
+@pytest.mark.integration
 def test_of_all_of_the_ct_the_largest_part_is_kept():
     hu, counting = body(), Counting()
     found = LiverCascade(slabs(), find_liver=False)(hu, counting)
@@ -174,6 +179,7 @@ def test_a_lesion_that_fills_a_gap_of_the_mask_is_kept():
     np.testing.assert_array_equal(found.labels == 3, hu == 180)
 
 
+@pytest.mark.integration
 def test_types_of_a_lesion_across_windows_are_in_order():
     """Lesion voxels of different HU get rows that differ, some in windows put before the first one."""
     hu = body(radii=(28, 30, 30), lesion=110)

@@ -83,6 +83,7 @@ def source_uids(series):
     return [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in series.files]
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("orientation", [UP, DOWN])
 def test_segments_are_read_back_to_the_same_voxels(orientation, tmp_path):
     series, volume, lesions, _ = written(write_ct(tmp_path / "ct", orientation), tmp_path)
@@ -106,6 +107,7 @@ def test_segments_are_read_back_to_the_same_voxels(orientation, tmp_path):
         assert source.ReferencedSOPInstanceUID == uids[index]
 
 
+@pytest.mark.integration
 def test_segments_say_what_they_are(tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
@@ -127,6 +129,7 @@ def test_segments_say_what_they_are(tmp_path):
     assert (measures.PixelSpacing, measures.SliceThickness, measures.SpacingBetweenSlices) == ([2, 2], 2.5, 3)
 
 
+@pytest.mark.integration
 def test_unlikely_types_are_a_segment_of_their_own(tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path, min_confidence=0.9)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
@@ -137,6 +140,7 @@ def test_unlikely_types_are_a_segment_of_their_own(tmp_path):
     assert len(groups) == 3 and not any(group.get_measurements(name=certainty) for group in groups)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("orientation", [UP, DOWN])
 def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
     series, volume, lesions, table = written(write_ct(tmp_path / "ct", orientation), tmp_path)
@@ -183,6 +187,7 @@ def statements(report):
     return [item.TextValue for item in report.ContentSequence[-1].ContentSequence]
 
 
+@pytest.mark.integration
 def test_the_report_is_no_readers(tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path)
     report = hd.sr.srread(tmp_path / "sr.dcm")
@@ -221,6 +226,7 @@ def test_reports_of_other_livers_are_other_objects(tmp_path):
     assert len(uids) == 2
 
 
+@pytest.mark.integration
 def test_the_same_result_is_the_same_object(tmp_path):
     folder = write_ct(tmp_path / "ct")
     contents = []
@@ -298,6 +304,7 @@ def test_by_default_nobody_is_named(tmp_path):
         assert made.StudyInstanceUID == "1.2.5"
 
 
+@pytest.mark.integration
 def test_identifiers_are_kept_where_asked_for_in_other_objects_of_another_series(tmp_path):
     folder = write_ct(tmp_path / "ct", PatientIdentityRemoved="NO", IssuerOfPatientID="H")
     found = []
@@ -348,6 +355,7 @@ def test_what_does_not_belong_together(tmp_path):
         series_reference(choose_series(tmp_path / "thin"), volume)
 
 
+@pytest.mark.integration
 def test_the_box_does_not_matter(tmp_path):
     """A result kept for a box around the liver makes the objects that one of the whole volume makes."""
     series = choose_series(write_ct(tmp_path / "ct", DOWN))

@@ -52,6 +52,7 @@ def sha256(path):
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(("channels", "labels"), [(5, JOINT_LABELS), (3, PRETRAIN_LABELS)])
 def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain_weights, tmp_path, capsys):
     weights = joint_weights if channels == 5 else pretrain_weights
@@ -99,6 +100,7 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
     assert out.count("\n") == 1
 
 
+@pytest.mark.integration
 def test_no_liver_is_a_result_with_a_warning(ct_file, joint_weights, tmp_path, capsys):
     # a head that always says background
     network = SEResUNet("small", out_channels=5)
@@ -116,6 +118,7 @@ def test_no_liver_is_a_result_with_a_warning(ct_file, joint_weights, tmp_path, c
     assert "ct: warning: no liver found" in capsys.readouterr().err
 
 
+@pytest.mark.integration
 def test_a_half_written_case_is_done_again(ct_file, joint_weights, tmp_path):
     run = evaluator(ct_file, tmp_path / "out", joint_weights)
     run.run()
@@ -175,6 +178,7 @@ def test_one_bad_file_is_its_own_error_and_leaves_nothing(kind, bad_file, joint_
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_a_bad_case_does_not_stop_the_others(bad_file, ct_file, joint_weights, tmp_path, capsys):
     bad_file("nan", ct_file.parent)
     bad_file("cut", ct_file.parent)
@@ -224,6 +228,7 @@ def test_weights_are_checked_before_anything_is_written(ct_file, joint_weights, 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_smaller_lesions_can_be_left_out_and_nonsense_is_refused(ct_file, joint_weights, tmp_path):
     evaluator(ct_file, tmp_path / "out", joint_weights, min_lesion_ml=10_000).run()
     record = json.loads((tmp_path / "out" / "ct" / "record.json").read_text(encoding="utf-8"))
@@ -258,6 +263,7 @@ def test_wrong_weights_are_told_before_the_ct_is_read(ct_file, pretrain_weights,
         run.dataset.let.set()
 
 
+@pytest.mark.integration
 def test_the_first_case_is_read_once(ct_file, joint_weights, tmp_path):
     shutil.copy(ct_file, ct_file.with_name("next.nii.gz"))
     run = evaluator(ct_file.parent, tmp_path / "out", joint_weights)
@@ -269,6 +275,7 @@ def test_the_first_case_is_read_once(ct_file, joint_weights, tmp_path):
     assert sorted(run.dataset.reads) == [0, 1]
 
 
+@pytest.mark.integration
 def test_the_bar_moves_within_a_case(ct_file, joint_weights, tmp_path, monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):

@@ -156,7 +156,7 @@ def test_what_is_not_known():
         assert failure_category(caused(RuntimeError("wrapped"), OSError(errno.EIO, "")), stage) == category
 
 
-@pytest.mark.integration
+@pytest.mark.slow
 def test_a_ct_for_which_there_is_no_memory(tmp_path):
     """In a process of its own, whose memory is kept small."""
     path = nifti(tmp_path / "a.nii.gz", np.zeros((512, 512, 800), np.uint8))

@@ -40,6 +40,7 @@ def canonical(path):
     return np.asarray(nib.as_closest_canonical(nib.load(path)).dataobj)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("affine", [SHIFTED, OBLIQUE], ids=["straight", "oblique"])
 def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array, run_pipeline, tmp_path):
     first = run_pipeline(save(tmp_path / "RAS", ct_array, affine))

@@ -140,6 +140,7 @@ def test_a_head_has_no_liver(hu_classes):
     assert "bone, as in a head" in found.warnings[0]
 
 
+@pytest.mark.integration
 def test_damaged_copies_of_a_real_ct_are_refused(joint_weights, tmp_path):
     whole = real("totalsegmentator_3mm/example_ct_sm.nii.gz").read_bytes()
     flipped = bytearray(whole)

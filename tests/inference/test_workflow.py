@@ -35,6 +35,7 @@ def test_the_workflow_has_monais_properties(bundle, weights_of, ct_file, tmp_pat
     assert len(workflow.dataset) == 1
 
 
+@pytest.mark.integration
 def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tmp_path):
     bundle = find_bundle("liver_lesion_pretrain")
     run_inference(ct_file, tmp_path / "out", weights=pretrain_weights, bundle=bundle, progress=False)
@@ -42,6 +43,7 @@ def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tm
     assert json.loads((tmp_path / "out" / "ct" / "record.json").read_text(encoding="utf-8"))["labels"]["2"] == "lesion"
 
 
+@pytest.mark.integration
 def test_errors_come_through_monais_wrapping(ct_file, tmp_path, monkeypatch):
     monkeypatch.delenv("LIVERSEG_WEIGHTS", raising=False)
     with pytest.raises(LiversegError, match="no such weights file"):
@@ -51,6 +53,7 @@ def test_errors_come_through_monais_wrapping(ct_file, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.integration
 def test_the_process_keeps_its_hook_and_its_loggers(ct_file, tmp_path, capsys):
     loggers = [logging.getLogger(name) for name in ("ignite", "monai.bundle.workflows")]
     before = sys.excepthook, [logger.level for logger in loggers]

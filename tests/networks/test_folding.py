@@ -19,6 +19,7 @@ def learnt(network):
     return network.eval()
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", ["small", "full"])
 @pytest.mark.parametrize("kind", [SEResUNet, MeasuringUNet])
 def test_folded_networks_say_the_same(kind, size):

@@ -26,6 +26,7 @@ def loss_of(output):
     return sum(part.square().mean() for part in said)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", [YNet, SlabClassifier, MeasuringUNet])
 def test_the_encoder_of_every_strategy_can_be_frozen(kind):
     network = kind("small")
@@ -37,6 +38,7 @@ def test_the_encoder_of_every_strategy_can_be_frozen(kind):
     assert {"encoder.layer0.bn1.running_mean", "encoder.layer0.conv1.weight"} <= trained(network)
 
 
+@pytest.mark.integration
 def test_nothing_is_frozen_at_first():
     changed = trained(SEResUNet("small"))
     assert "encoder.layer0.bn1.running_mean" in changed

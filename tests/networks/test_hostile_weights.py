@@ -30,6 +30,7 @@ class Leaves:
         return exec, (f"open({str(self.path)!r}, 'w').close()",)
 
 
+@pytest.mark.integration
 def test_every_file_of_tensors_is_read_as_such():
     """Where the package calls torch.load, or lets torch.hub do so, it says weights_only=True; it unpickles nothing."""
     calls = 0
@@ -47,6 +48,7 @@ def test_every_file_of_tensors_is_read_as_such():
     assert calls >= 3
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("kind", ["torch", "pickle", "legacy"])
 def test_the_command_runs_no_code_of_weights(kind, tmp_path, capsys):
     ran, weights = tmp_path / "ran", tmp_path / "weights.pt"

@@ -8,6 +8,7 @@ from liverseg.errors import LiversegError, UsageError
 from liverseg.networks import SEResUNet, SlabClassifier, transfer_imagenet
 
 
+@pytest.mark.integration
 def test_the_encoder_is_the_one_monai_loads(published, monkeypatch):
     network = SEResUNet("full")
     report = transfer_imagenet(network, published)
@@ -24,6 +25,7 @@ def test_the_encoder_is_the_one_monai_loads(published, monkeypatch):
     assert report.left["head.weight"] == "ImageNet has no such part"
 
 
+@pytest.mark.integration
 def test_a_classifier_takes_it_too(published):
     report = transfer_imagenet(SlabClassifier("full"), published)
     assert "encoder.layer4.2.conv3.conv.weight" in report.loaded
@@ -38,11 +40,13 @@ def test_a_small_network_has_none(published):
         transfer_imagenet(SEResUNet("small"), published)
 
 
+@pytest.mark.integration
 def test_a_missing_file_says_where_to_get_it(tmp_path):
     with pytest.raises(LiversegError, match=r"none.pth: no such file; download http.*se_resnet50.* --imagenet_weights"):
         transfer_imagenet(SEResUNet("full"), tmp_path / "none.pth")
 
 
+@pytest.mark.integration
 def test_another_networks_weights_are_refused_and_change_nothing(tmp_path):
     torch.save({"layer0.conv1.weight": torch.ones(64, 3, 7, 7)}, tmp_path / "other.pth")
     network = SEResUNet("full")
@@ -54,6 +58,7 @@ def test_another_networks_weights_are_refused_and_change_nothing(tmp_path):
     assert torch.equal(network.encoder.layer0.conv1.weight, before)
 
 
+@pytest.mark.integration
 def test_a_download_that_fails_says_how_to_supply_the_file(monkeypatch, tmp_path):
     from liverseg.networks import imagenet
 

@@ -35,6 +35,7 @@ def test_full_size_takes_odd_shapes(full):
         assert full.eval()(_slabs(1, 33, 50)).shape == (1, 5, 33, 50)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("size", "pixels", "parameters", "flops"),
     [("full", 320, (34e6, 37e6), (30e9, 35e9)), ("small", 160, (0.5e6, 2e6), (0, 1e9))],
@@ -74,6 +75,7 @@ def test_first_map_of_deep_supervision_is_the_eval_output():
     assert not torch.allclose(stacked[:, 1], expected)
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", list(SIZES))
 def test_gradient_reaches_every_parameter(size):
     network = SEResUNet(size, deep_supervision=True)
@@ -82,6 +84,7 @@ def test_gradient_reaches_every_parameter(size):
     assert without == []
 
 
+@pytest.mark.integration
 def test_encoder_has_the_tensors_of_monai_se_resnet50(full):
     theirs = {
         name: tensor.shape
@@ -91,6 +94,7 @@ def test_encoder_has_the_tensors_of_monai_se_resnet50(full):
     assert {name: tensor.shape for name, tensor in full.encoder.state_dict().items()} == theirs
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", list(SIZES))
 def test_tensors_are_grouped(size):
     plain = SEResUNet(size).state_dict()
@@ -101,6 +105,7 @@ def test_tensors_are_grouped(size):
     assert {name.split(".")[0] for name in supervised.keys() - plain.keys()} == {"aux_heads"}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("deep_supervision", [False, True])
 def test_torchscript_agrees(deep_supervision):
     network = SEResUNet("small", deep_supervision=deep_supervision).eval()
@@ -110,10 +115,12 @@ def test_torchscript_agrees(deep_supervision):
             torch.testing.assert_close(scripted(_slabs(1, *shape)), network(_slabs(1, *shape)))
 
 
+@pytest.mark.integration
 def test_full_size_scripts(full):
     torch.jit.script(full.eval())
 
 
+@pytest.mark.integration
 def test_onnx_agrees_at_other_sizes_than_it_was_exported_at(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     network = SEResUNet("small").eval()
@@ -165,6 +172,7 @@ def test_unknown_size_is_refused():
         SEResUNet("huge")
 
 
+@pytest.mark.integration
 def test_small_network_learns_blobs_a_few_pixels_across():
     """Lesions of 4 to 6 pixels must not drown in the strides: one batch of discs is learnt nearly by heart."""
     torch.manual_seed(0)

@@ -31,6 +31,7 @@ def test_load_of_a_bare_state_has_no_record(tmp_path, pretrained):
     assert _unchanged(network, pretrained.state_dict())
 
 
+@pytest.mark.integration
 def test_load_passes_over_aux_heads_only_where_the_network_has_none(tmp_path, record):
     supervised = SEResUNet("small", out_channels=3, deep_supervision=True)
     save_state(tmp_path / "model.pt", supervised.state_dict(), replace(record, arguments=supervised.arguments()))
@@ -58,6 +59,7 @@ def test_load_names_the_first_three_differences_and_counts_the_others(exported):
     assert _unchanged(network, before)
 
 
+@pytest.mark.integration
 def test_load_of_another_size_tells_the_size_first(exported):
     with pytest.raises(LiversegError, match=r"does not fit: size small in the file, full in the network; .* others; "):
         load_weights(SEResUNet("full", out_channels=3), exported)
@@ -120,6 +122,7 @@ def test_transfer_tells_of_aux_heads_on_either_side(tmp_path, exported, record):
     assert report.left["head.weight"] == "a head starts new"
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize(
     ("arguments", "seen", "message"),
     [

@@ -21,6 +21,7 @@ NETWORKS = {
 }
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("size", ["small", "full"])
 @pytest.mark.parametrize("branch", ["plain", "strong"])
 def test_a_ynet_outlines_lesions_and_names_the_slab(size, branch):
@@ -60,6 +61,7 @@ def test_every_strategy_has_the_same_encoder_and_decoder(name):
     assert shared == {key: tensor.shape for key, tensor in joint.items() if key.startswith(parts)}
 
 
+@pytest.mark.integration
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_strategy_takes_over_pre_training(name, exported, pretrained, record):
     network = NETWORKS[name]()

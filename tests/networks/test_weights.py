@@ -191,6 +191,7 @@ def test_whole_network_is_refused(tmp_path, pretrained):
         read_weights(tmp_path / "network.pt")
 
 
+@pytest.mark.integration
 def test_torchscript_is_refused(tmp_path, pretrained):
     torch.jit.save(torch.jit.script(pretrained), tmp_path / "model.pt")
     with pytest.raises(LiversegError, match=r"model.pt: cannot be read, truncated or foreign"):

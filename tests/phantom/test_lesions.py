@@ -39,6 +39,7 @@ def test_cysts_are_homogeneous_and_near_water(liver: Field) -> None:
         assert lesion.margin == 0
 
 
+@pytest.mark.integration
 def test_hemangiomas_are_wholly_bright_or_have_bright_nodules_at_the_edge(liver: Field) -> None:
     nodular = 0
     for lesion in draw(liver, "hemangioma"):
@@ -58,6 +59,7 @@ def _core(lesion: Lesion, share: np.ndarray) -> np.ndarray:
     return np.sqrt((grid**2).sum(axis=0)) < 0.4 * lesion.radius
 
 
+@pytest.mark.integration
 def test_metastases_fade_into_the_liver_and_many_have_a_rim(liver: Field) -> None:
     rims = 0
     for lesion in draw(liver, "metastasis"):

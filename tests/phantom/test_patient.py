@@ -97,6 +97,7 @@ def test_lesion_table_agrees_with_the_label_map(phantom: Phantom) -> None:
         assert sum(row.slices.values()) * voxel_ml == pytest.approx(row.volume_ml, rel=1e-3)
 
 
+@pytest.mark.integration
 def test_seed_decides_the_patient() -> None:
     def make(seed: int) -> Phantom:
         return make_phantom(np.random.SeedSequence(seed), matrix=64, coverage=Coverage.LIVER, main_type="cyst")
@@ -107,6 +108,7 @@ def test_seed_decides_the_patient() -> None:
     assert first.image.shape != other.image.shape or not np.array_equal(first.image, other.image)
 
 
+@pytest.mark.integration
 def test_liver_coverage_holds_the_whole_liver_with_a_margin() -> None:
     seed = np.random.SeedSequence(5)
     phantom = make_phantom(seed, matrix=64, coverage=Coverage.LIVER, main_type="hemangioma")

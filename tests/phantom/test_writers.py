@@ -24,6 +24,7 @@ def contents(root: Path) -> dict[str, bytes]:
     return {path.relative_to(root).as_posix(): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.integration
 def test_bytes_do_not_depend_on_the_number_of_workers(cohort: Path, tmp_path: Path) -> None:
     root = write_cohort(tmp_path / "two", patients=5, slices=12, matrix=64, seed=4, workers=2, progress=False)
     assert contents(root) == contents(cohort)
@@ -73,6 +74,7 @@ def test_lesion_table_agrees_with_the_labels(cohort: Path) -> None:
         assert rows["volume_ml"].sum() == pytest.approx((label >= LESION).sum() * voxel_ml, rel=1e-3)
 
 
+@pytest.mark.integration
 def test_deleted_files_come_back_and_the_others_are_kept(cohort: Path, tmp_path: Path) -> None:
     root = tmp_path / "cohort"
     shutil.copytree(cohort, root)
@@ -142,6 +144,7 @@ def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
         write_lits_tree(tmp_path / "file" / "lits", volumes=1, matrix=64, progress=False)
 
 
+@pytest.mark.integration
 def test_command_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["phantom", str(tmp_path), "--kind", "lits", "--volumes", "1", "--matrix", "64", "--workers", "1"]
     assert main(arguments) == 0

@@ -101,6 +101,7 @@ def test_the_page_needs_no_other_file(illustrated):
     assert "prefers-color-scheme: dark" in page.read_text(encoding="utf-8")
 
 
+@pytest.mark.integration
 def test_what_is_missing_comes_first_and_with_its_reason(tmp_path):
     study = write_study(tmp_path)
     fill_cell(study, "joint-lits-none", 0, 0)
@@ -124,6 +125,7 @@ def test_what_is_missing_comes_first_and_with_its_reason(tmp_path):
     assert "No two rows with results can be compared yet." in text
 
 
+@pytest.mark.integration
 def test_trainings_that_outline_nothing_are_named(study, tmp_path):
     made = write_study(tmp_path / "blind")
     fill_study(made)
@@ -150,12 +152,14 @@ def test_trainings_that_outline_nothing_are_named(study, tmp_path):
     assert "- `joint-scratch-none`: fold 0 seed 1, fold 1 seed 1, 2 of 4 trainings" in told
 
 
+@pytest.mark.integration
 def test_images_that_are_elsewhere_leave_out_one_picture(study, tmp_path):
     paths = write_report(study, tmp_path / "report")
     assert not any(path.name in ("slices.png", "training.png") for path in paths)
     assert "Slices with the first seed: left out" in paths[0].read_text(encoding="utf-8")
 
 
+@pytest.mark.integration
 def test_other_data_are_for_research(tmp_path):
     study = write_study(tmp_path, source="a hospital", scored="validation")
     fill_cell(study, "joint-lits-none", 0, 0)
@@ -164,6 +168,7 @@ def test_other_data_are_for_research(tmp_path):
     assert "these are not test results" in text
 
 
+@pytest.mark.integration
 def test_a_new_report_replaces_the_old_one(study, tmp_path):
     _write_images(study)
     assert write_report(study, tmp_path)[-1].name == "slices.png"

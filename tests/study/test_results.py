@@ -9,6 +9,7 @@ from liverseg.errors import LiversegError
 from liverseg.study.results import read_results
 
 
+@pytest.mark.integration
 def test_all_cells_of_a_row_are_read_under_each_other(tmp_path):
     study = write_study(tmp_path)
     fill_study(study)
@@ -59,6 +60,7 @@ def test_a_cell_made_with_other_settings_is_missing(tmp_path):
     assert "other settings" in reasons[0, 0] and reasons[0, 1] == ""
 
 
+@pytest.mark.integration
 def test_cells_of_another_split_are_not_pooled(tmp_path):
     """A re-split list may have a patient scored by a network that learnt from it."""
     study = write_study(tmp_path)
@@ -72,6 +74,7 @@ def test_cells_of_another_split_are_not_pooled(tmp_path):
         read_results(study)
 
 
+@pytest.mark.integration
 def test_cells_from_other_weights_are_not_pooled_and_a_report_needs_no_weights(tmp_path):
     study = write_study(tmp_path)
     fill_study(study)
@@ -82,6 +85,7 @@ def test_cells_from_other_weights_are_not_pooled_and_a_report_needs_no_weights(t
     assert len(read_results(study).with_results) == 4
 
 
+@pytest.mark.integration
 def test_a_record_that_says_nothing_is_not_pooled(tmp_path):
     study = write_study(tmp_path)
     fill_study(study)

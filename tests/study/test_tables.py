@@ -29,6 +29,7 @@ def results(tmp_path):
     return read_results(study)
 
 
+@pytest.mark.integration
 def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(results):
     figures = row_figures(results)
     own = figures["joint-lits-none", "type_accuracy"]
@@ -44,6 +45,7 @@ def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(results)
     assert ("segmentation-lits-none", "lesion_dice") in figures
 
 
+@pytest.mark.integration
 def test_figures_of_types(results):
     figures = row_figures(results)
     # cysts: 3 slices, with seed 0 p4 is wrong and with seed 1 p4 and one of p1's: (2/3 + 1/3) / 2
@@ -60,6 +62,7 @@ def test_figures_of_types(results):
     assert math.isnan(error.estimate.lower)
 
 
+@pytest.mark.integration
 def test_lesions_are_pooled_over_patients(results):
     figures = row_figures(results)
     # 7 predicted lesions with seed 0, 8 with seed 1, 7 of them matched
@@ -86,6 +89,7 @@ def test_a_patient_without_lesions_on_either_side_is_in_the_average_over_seeds(r
     assert precision == pytest.approx(6.5 / 7)
 
 
+@pytest.mark.integration
 def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results):
     table = strategy_table(results, row_figures(results))
     assert table.head[3:] == ["type accuracy", "paper", "lesion Dice", "paper", "lesion recall", "paper"]
@@ -99,6 +103,7 @@ def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results
     assert rows["ynet", "lits"][1::2] == ["0.79", "0.71", "0.68"]
 
 
+@pytest.mark.integration
 def test_the_plans_table_has_scratch_as_its_baseline(results):
     rows = plan_table(results, row_figures(results)).rows
     assert [row[:3] for row in rows] == [["joint", "lits", "none"], ["joint", "scratch", "none"]]
@@ -106,6 +111,7 @@ def test_the_plans_table_has_scratch_as_its_baseline(results):
     assert rows[0][7] == "1.00 (1.00 to 1.00)\nseeds 1.00 1.00"  # every lesion was touched
 
 
+@pytest.mark.integration
 def test_rows_that_could_not_run_and_rows_in_part(tmp_path):
     rows = [{"strategy": "joint", "initialisation": ["lits", "imagenet", "scratch"]}]
     study = write_study(tmp_path, rows=rows)
@@ -146,6 +152,7 @@ def test_differences_are_paired_and_adjusted(results):
     assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "0 1", "6"]
 
 
+@pytest.mark.integration
 def test_every_figure_and_difference_is_in_the_csv(results):
     figures, compared = row_figures(results), compare(results)
     table = figures_table(figures, compared)
@@ -156,6 +163,7 @@ def test_every_figure_and_difference_is_in_the_csv(results):
     assert table.loc[line, "value"] == pytest.approx(0.8) and table.loc[line, "seeds"] == "0:0.8 1:0.8"
 
 
+@pytest.mark.integration
 def test_expectations_hold_by_their_intervals(results):
     figures, compared = row_figures(results), compare(results)
     order, naming, dice, printed = check_expectations(results, figures, compared)
@@ -185,6 +193,7 @@ def test_ours_is_held_against_joint(results, better, first):
     assert ours(ours_against_joint(results, compare(results))) == []
 
 
+@pytest.mark.integration
 def test_nothing_is_held_against_print_where_validation_patients_were_scored(tmp_path):
     study = write_study(tmp_path, source="a hospital", scored="validation")
     fill_study(study)
@@ -200,6 +209,7 @@ def test_a_typed_network_that_finds_nothing_is_wrong_end_to_end(results):
     assert figures["joint-lits-none", "lesion_level_type_accuracy_end_to_end"].estimate.value == 0
 
 
+@pytest.mark.integration
 def test_pixels_are_pooled_and_sizes_told(results):
     figures = row_figures(results)
     assert figures["ynet-lits-none", "lesion_dice_global"].estimate.value == pytest.approx(0.7)
@@ -207,6 +217,7 @@ def test_pixels_are_pooled_and_sizes_told(results):
     assert math.isnan(figures["ynet-lits-none", "lesion_level_recall_large"].estimate.value)
 
 
+@pytest.mark.integration
 def test_rows_with_fewer_seeds_are_compared_on_common_ones(tmp_path):
     study = write_study(tmp_path)
     fill_study(study)
@@ -218,6 +229,7 @@ def test_rows_with_fewer_seeds_are_compared_on_common_ones(tmp_path):
     assert one.difference.value == pytest.approx(-2 / 7)
 
 
+@pytest.mark.integration
 def test_accuracy_is_held_against_the_printed_one_where_the_data_are_patients(tmp_path):
     study = write_study(tmp_path, source="a hospital")
     fill_study(study)

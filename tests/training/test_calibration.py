@@ -70,6 +70,7 @@ def trained(tmp_path):
     return network, evaluator, tmp_path / "model.pt"
 
 
+@pytest.mark.integration
 def test_the_record_tells_the_temperature_and_nothing_else_changes(trained):
     network, evaluator, path = trained
     before = {name: value.clone() for name, value in network.state_dict().items()}

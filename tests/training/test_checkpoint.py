@@ -115,6 +115,7 @@ def test_a_plan_interrupted_in_a_stage_goes_on_in_it(joint_settings, bundle_work
     assert same(*ends)
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_like_an_unbroken_one(lits_tree, pretrain_run, tmp_path):
     settings = {"dataset_dir": lits_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **TINY}
     process = bundle_process(PRETRAIN, "training", TRAIN, **settings)

@@ -40,6 +40,7 @@ def followed(epochs, first=1, tuner=None):
     return seen, tuner
 
 
+@pytest.mark.integration
 def test_each_epoch_has_its_stage_and_its_rate():
     seen, _ = followed(5)
     assert [frozen for frozen, _ in seen] == [("encoder",), ("encoder",), ("encoder.layer0",), (), ()]

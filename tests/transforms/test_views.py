@@ -74,6 +74,7 @@ def test_crops_stay_inside_the_slice_before_they_are_turned():
     assert corners == {(0, 0), (19, 29)}
 
 
+@pytest.mark.integration
 def test_labels_are_cropped_at_their_ratios_of_those_that_are_there():
     view = RandSlabViewd(1, [1, 2, 1, 5], **STILL)
     view.set_random_state(seed=0)
@@ -109,6 +110,7 @@ def test_image_and_label_are_turned_as_scipy_turns_them(seed):
     assert (turned[0].numpy() != expected).mean() < 0.02  # ties of the nearest pixel
 
 
+@pytest.mark.integration
 def test_ranges_are_kept_and_reached():
     view = RandSlabViewd(101, [1, 1, 1], rotation=15, zoom=0.1, shift=0.05, flip=0.5, hu_offset=10, noise=0.25)
     view.set_random_state(seed=0)

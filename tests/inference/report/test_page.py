@@ -111,6 +111,7 @@ def test_the_volumes_in_it_are_those_of_the_case(page, case):
         np.testing.assert_allclose(json.loads(page.scripts["facts"])["lesions"][str(lesion)], middle, atol=0.02)
 
 
+@pytest.mark.integration
 def test_the_files_own_slice_number_is_known_to_the_viewer(make_case):
     case = make_case(order=(2, 0, 1), flips=(0,))
     row = np.array(json.loads(written(case).scripts["facts"])["to_slice"])
@@ -119,6 +120,7 @@ def test_the_files_own_slice_number_is_known_to_the_viewer(make_case):
     assert row @ place == pytest.approx(5)
 
 
+@pytest.mark.integration
 def test_text_stays_text(page, make_case):
     odd = HOSTILE.replace("$", "")  # the preview takes a pair of those for a formula in a label's name
     joint = make_case().labels
@@ -150,6 +152,7 @@ def test_nothing_outside_is_referred_to(page):
         assert base64.b64encode(hashlib.sha256(script).digest()).decode() in policy
 
 
+@pytest.mark.integration
 def test_a_page_without_lesions_says_so(make_case):
     case = make_case(lesions=False)
     page = written(case)
@@ -158,6 +161,7 @@ def test_a_page_without_lesions_says_so(make_case):
     assert json.loads(page.scripts["facts"])["lesions"] == {}
 
 
+@pytest.mark.integration
 def test_one_kind_of_lesion_has_no_probabilities(make_case):
     page = written(make_case(labels=PRETRAIN_LABELS))
     assert "probability" not in page.text
@@ -172,6 +176,7 @@ def test_what_cannot_be_measured_is_a_dash(case):
     assert "none" not in told.lower()
 
 
+@pytest.mark.integration
 def test_the_page_is_written_whole_and_alike(case, tmp_path):
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, "x", case.volume, case.lesions, case.table, case.labels, FACTS, [])
