@@ -28,10 +28,11 @@ def actors(run):
     return sorted(found)
 
 
-def test_a_lost_actor_changes_no_byte(many, weights, tmp_path):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_lost_actor_changes_no_byte(workers, many, weights, tmp_path):
     source, expected = many
     environment = {"RAY_ADDRESS": ""}  # a cluster of its own, whatever runs on this machine
-    run = Batch(source, tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 2, **environment)
+    run = Batch(source, tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", workers, **environment)
     run.wait_for("begun")
     deadline = time.monotonic() + LONGEST
     while len(found := actors(run)) < 1 and time.monotonic() < deadline:

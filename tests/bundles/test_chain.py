@@ -169,6 +169,7 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
     assert scored.code == 0, scored.err
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_both_bundles_train_from_lists_that_lie_elsewhere(lits_tree, cohort_tree, tmp_path):
     """Fixed folds of a public list for one's own paths, a list away from its images, and nothing else."""
@@ -200,6 +201,7 @@ def test_a_damaged_slice_in_the_cache_ends_a_training_in_one_line(lits_tree, tmp
     assert "is not what was written, by its check sum; delete it and run `liverseg prepare` again" in line
 
 
+@pytest.mark.slow
 @pytest.mark.integration
 def test_a_training_straight_from_the_files_ends_as_one_from_the_cache(lits_tree, tmp_path):
     for name, cache in (("cached", tmp_path / "cache"), ("straight", "null")):

@@ -28,7 +28,11 @@ def trained(strategy, cohort_tree, weights, folder, **more):
     return run_bundle(JOINT, "training", configs(strategy), pretrain_weights=weights, **run)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(
+    "strategy",
+    # the joint strategy is trained for many tests, see `joint_run`
+    [pytest.param(name, marks=[pytest.mark.slow] * (name in ("joint", "ynet_strong"))) for name in STRATEGIES],
+)
 def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_run, tmp_path):
     told = trained(strategy, cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path)
     assert told.code == 0, told.err
@@ -81,6 +85,7 @@ def test_a_ynet_cannot_be_used_on_volumes(cohort_tree, tmp_path, ct_folder):
     assert "does not fit: network YNet in the file, SEResUNet in the network" in line
 
 
+@pytest.mark.slow
 def test_a_plan_freezes_and_says_so(cohort_tree, pretrain_run, tmp_path):
     more = {"fine_tuning": "hierarchical_unfreezing", "stage_epochs": 1, "epochs": 6}
     told = trained("joint", cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path, **more)

@@ -61,7 +61,14 @@ class BrokenOff:
         return {}
 
 
-@pytest.mark.parametrize("place", ["in an epoch", "before its checkpoint", "after its checkpoint"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "in an epoch",
+        pytest.param("before its checkpoint", marks=pytest.mark.slow),
+        pytest.param("after its checkpoint", marks=pytest.mark.slow),
+    ],
+)
 def test_an_interrupted_training_ends_like_an_unbroken_one(place, joint_settings, joint_run, bundle_workflow, tmp_path):
     workflow = bundle_workflow(JOINT, TRAIN, **joint_settings)
     trainer = workflow.parser.get_parsed_content("train::trainer")
@@ -87,6 +94,7 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(place, joint_settings
     assert_same_end(tmp_path, joint_run)
 
 
+@pytest.mark.slow
 def test_a_plan_interrupted_in_a_stage_goes_on_in_it(joint_settings, bundle_workflow, tmp_path):
     """The checkpoint is of the plan's first stage, whose factor is in the learning rates that are kept."""
     stages = [
