@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 STUDY := runs/study
-# Processes of the tests; each takes up to 3 GB of memory.
+# Each of the processes that run tests takes up to 2 GB of memory.
 PYTEST ?= -n 2 --dist worksteal --durations 15
 SOAK ?= --kills 20 --inputs 100 --minutes 12
 PHANTOM_LIST := --from "liverseg phantom: synthetic volumes, no patients" --licence CC0-1.0 --name phantom
@@ -12,7 +12,7 @@ PHANTOM_LIST := --from "liverseg phantom: synthetic volumes, no patients" --lice
 # make TORCH_INDEX=https://download.pytorch.org/whl/cu130 ...
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo study soak test test-fast test-all lint lock venv clean
+.PHONY: demo study soak test test-fast test-all coverage lint lock venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/liverseg demo $(DEMO)
@@ -37,7 +37,7 @@ soak: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.soak all runs/soak $(SOAK)
 
 # Bytecode is kept even where the environment says otherwise: without it each process compiles all tests anew.
-test test-fast test-all: export PYTHONDONTWRITEBYTECODE :=
+test test-fast test-all coverage: export PYTHONDONTWRITEBYTECODE :=
 
 # Three tiers, see CONTRIBUTING.md: on every save, before every commit, before a release.
 test-fast: $(VENV)/.test
@@ -48,6 +48,15 @@ test: $(VENV)/.test
 
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Lines and branches of a tier, child processes included: make coverage, make coverage TIER="not slow"
+TIER ?=
+coverage: $(VENV)/.dev
+	mkdir -p runs/coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(PYTEST) -m "$(TIER)"
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

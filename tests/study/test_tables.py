@@ -22,16 +22,19 @@ from liverseg.study.tables import (
 )
 
 
-@pytest.fixture
-def results(tmp_path):
-    study = write_study(tmp_path)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    study = write_study(tmp_path_factory.mktemp("study"))
     fill_study(study)
     return read_results(study)
 
 
-@pytest.mark.integration
-def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(results):
-    figures = row_figures(results)
+@pytest.fixture(scope="module")
+def figures(results):
+    return row_figures(results)
+
+
+def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(figures):
     own = figures["joint-lits-none", "type_accuracy"]
     # of 7 slices 6 are right with one seed and 5 with the other
     assert own.seeds == {0: pytest.approx(6 / 7), 1: pytest.approx(5 / 7)}
@@ -45,9 +48,7 @@ def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(results)
     assert ("segmentation-lits-none", "lesion_dice") in figures
 
 
-@pytest.mark.integration
-def test_figures_of_types(results):
-    figures = row_figures(results)
+def test_figures_of_types(figures):
     # cysts: 3 slices, with seed 0 p4 is wrong and with seed 1 p4 and one of p1's: (2/3 + 1/3) / 2
     assert figures["joint-lits-none", "sensitivity_cyst"].estimate.value == pytest.approx(0.5)
     assert figures["joint-lits-none", "sensitivity_hemangioma"].estimate.value == pytest.approx(1)
@@ -62,9 +63,7 @@ def test_figures_of_types(results):
     assert math.isnan(error.estimate.lower)
 
 
-@pytest.mark.integration
-def test_lesions_are_pooled_over_patients(results):
-    figures = row_figures(results)
+def test_lesions_are_pooled_over_patients(results, figures):
     # 7 predicted lesions with seed 0, 8 with seed 1, 7 of them matched
     precision = figures["joint-lits-none", "lesion_level_precision"]
     assert precision.seeds == {0: pytest.approx(1), 1: pytest.approx(7 / 8)}
@@ -89,9 +88,8 @@ def test_a_patient_without_lesions_on_either_side_is_in_the_average_over_seeds(r
     assert precision == pytest.approx(6.5 / 7)
 
 
-@pytest.mark.integration
-def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results):
-    table = strategy_table(results, row_figures(results))
+def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results, figures):
+    table = strategy_table(results, figures)
     assert table.head[3:] == ["type accuracy", "paper", "lesion Dice", "paper", "lesion recall", "paper"]
     rows = {(row[0], row[1]): row[3:] for row in table.rows}
     assert list(rows) == [("joint", "scratch"), ("joint", "lits"), ("ynet", "lits"), ("segmentation", "lits")]
@@ -103,15 +101,13 @@ def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results
     assert rows["ynet", "lits"][1::2] == ["0.79", "0.71", "0.68"]
 
 
-@pytest.mark.integration
-def test_the_plans_table_has_scratch_as_its_baseline(results):
-    rows = plan_table(results, row_figures(results)).rows
+def test_the_plans_table_has_scratch_as_its_baseline(results, figures):
+    rows = plan_table(results, figures).rows
     assert [row[:3] for row in rows] == [["joint", "lits", "none"], ["joint", "scratch", "none"]]
     assert rows[1][4::2] == ["0.49", "0.44", "0.89", "0.56"]
     assert rows[0][7] == "1.00 (1.00 to 1.00)\nseeds 1.00 1.00"  # every lesion was touched
 
 
-@pytest.mark.integration
 def test_rows_that_could_not_run_and_rows_in_part(tmp_path):
     rows = [{"strategy": "joint", "initialisation": ["lits", "imagenet", "scratch"]}]
     study = write_study(tmp_path, rows=rows)
@@ -152,9 +148,8 @@ def test_differences_are_paired_and_adjusted(results):
     assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "0 1", "6"]
 
 
-@pytest.mark.integration
-def test_every_figure_and_difference_is_in_the_csv(results):
-    figures, compared = row_figures(results), compare(results)
+def test_every_figure_and_difference_is_in_the_csv(results, figures):
+    compared = compare(results)
     table = figures_table(figures, compared)
     assert len(table) == len(figures) + len(compared)
     (line,) = table[
@@ -163,9 +158,8 @@ def test_every_figure_and_difference_is_in_the_csv(results):
     assert table.loc[line, "value"] == pytest.approx(0.8) and table.loc[line, "seeds"] == "0:0.8 1:0.8"
 
 
-@pytest.mark.integration
-def test_expectations_hold_by_their_intervals(results):
-    figures, compared = row_figures(results), compare(results)
+def test_expectations_hold_by_their_intervals(results, figures):
+    compared = compare(results)
     order, naming, dice, printed = check_expectations(results, figures, compared)
     # accuracy 5.5/7 against 4/7 on six patients has an interval down to below zero; Dice differs in every patient
     named, outlined = order.evidence
@@ -209,9 +203,7 @@ def test_a_typed_network_that_finds_nothing_is_wrong_end_to_end(results):
     assert figures["joint-lits-none", "lesion_level_type_accuracy_end_to_end"].estimate.value == 0
 
 
-@pytest.mark.integration
-def test_pixels_are_pooled_and_sizes_told(results):
-    figures = row_figures(results)
+def test_pixels_are_pooled_and_sizes_told(figures):
     assert figures["ynet-lits-none", "lesion_dice_global"].estimate.value == pytest.approx(0.7)
     assert figures["ynet-lits-none", "lesion_level_recall_medium"].estimate.value == pytest.approx(1)
     assert math.isnan(figures["ynet-lits-none", "lesion_level_recall_large"].estimate.value)

@@ -1,0 +1,47 @@
+"""How long do the tiers of the tests take, here and in another checkout?
+
+    python benchmarks/tier_seconds.py test-fast test test-all
+    python benchmarks/tier_seconds.py test-fast test test-all --other /path/to/checkout --other-targets test
+
+Each round runs every target of both checkouts once, so that all see the same machine. Environments are made before the
+clock starts. Prints the seconds of every run, what pytest said at its end, and the median of each target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import time
+from collections import defaultdict
+from pathlib import Path
+
+
+def main() -> None:
+    """Run the targets and print their seconds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("targets", nargs="+", help="of this checkout's Makefile")
+    parser.add_argument("--other", type=Path, help="another checkout")
+    parser.add_argument("--other-targets", nargs="*", default=["test"], help="of the other's Makefile (default test)")
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    here = Path(__file__).resolve().parents[1]
+    runs = [(args.other, target) for target in args.other_targets] if args.other else []
+    runs += [(here, target) for target in args.targets]
+    for checkout in {checkout for checkout, _ in runs}:
+        subprocess.run(["make", "-C", checkout, ".venv/.test"], check=True, stdout=subprocess.DEVNULL)
+    seconds = defaultdict(list)
+    for number in range(args.rounds):
+        for checkout, target in runs:
+            begun = time.monotonic()
+            done = subprocess.run(["make", "-C", checkout, target], capture_output=True, text=True)
+            name = f"{target} in {checkout}"
+            seconds[name].append(time.monotonic() - begun)
+            said = next((line for line in reversed(done.stdout.splitlines()) if "passed" in line), done.stderr[-300:])
+            print(f"round {number + 1}, {name}: {seconds[name][-1]:.0f} s; {said.strip('= ')}", flush=True)
+    for name, times in seconds.items():
+        print(f"median of {name}: {statistics.median(times):.0f} s")
+
+
+if __name__ == "__main__":
+    main()
