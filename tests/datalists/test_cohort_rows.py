@@ -266,7 +266,10 @@ def test_the_reading_of_masks_is_shown_on_a_terminal_only(tmp_path, monkeypatch,
             cohort_items(rows, progress=progress)
             terminal.write("\nend\n")
             terminal.flush()
-            shown.append(os.read(ours, 10_000).decode())
+            said = b""
+            while b"end" not in said:  # a terminal hands on what was written to it piece by piece
+                said += os.read(ours, 10_000)
+            shown.append(said.decode())
         os.close(ours)
     assert re.search(r"reading: 100%.* 3/3 .*file/s", shown[0])
     assert shown[1].split() == ["end"]
