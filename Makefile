@@ -49,14 +49,14 @@ test: $(VENV)/.test
 test-all: $(VENV)/.test
 	$(BIN)/python -m pytest $(PYTEST)
 
-# Lines and branches of a tier, child processes included: make coverage, make coverage TIER="not slow"
+# Lines and branches that a tier reaches, child processes included but for those that are killed. All tests; or
+# make coverage TIER="not slow"
 TIER ?=
 coverage: $(VENV)/.dev
 	mkdir -p runs/coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST) -m "$(TIER)"
-	$(BIN)/coverage combine -q
-	$(BIN)/coverage report
+	$(BIN)/coverage run -m pytest $(PYTEST) -m "$(TIER)"; code=$$?; \
+	  $(BIN)/coverage combine -q && $(BIN)/coverage report && exit $$code
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -37,7 +37,9 @@ def main() -> None:
             done = subprocess.run(["make", "-C", checkout, target], capture_output=True, text=True)
             name = f"{target} in {checkout}"
             seconds[name].append(time.monotonic() - begun)
-            said = next((line for line in reversed(done.stdout.splitlines()) if "passed" in line), done.stderr[-300:])
+            if done.returncode:
+                raise SystemExit(f"{name} failed:\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+            said = next((line for line in reversed(done.stdout.splitlines()) if "passed" in line), "")
             print(f"round {number + 1}, {name}: {seconds[name][-1]:.0f} s; {said.strip('= ')}", flush=True)
     for name, times in seconds.items():
         print(f"median of {name}: {statistics.median(times):.0f} s")

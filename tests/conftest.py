@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 _COSTLY = {
-    **dict.fromkeys(["lits_tree", "cohort_tree", "pretrain_run", "joint_run", "demo"], "integration"),
-    "two": "slow",
+    **dict.fromkeys(["lits_tree", "cohort_tree", "pretrain_run", "joint_run"], "integration"),
+    "two_processes_run": "slow",
 }
 """Fixtures that make phantoms or train networks, and the marker of every test that waits for one."""
 
@@ -66,7 +66,6 @@ def made_once(tmp_path_factory):
 @pytest.fixture(scope="session")
 def lits_tree(made_once):
     """Six LiTS-like phantoms with a data list: 3 folds, two test volumes."""
-
     from liverseg.datalists import build_datalist
     from liverseg.phantom import write_lits_tree
 
@@ -80,7 +79,6 @@ def lits_tree(made_once):
 @pytest.fixture(scope="session")
 def cohort_tree(made_once):
     """Twelve typed phantoms, 24 slices, with a data list: 3 folds, three test patients or so."""
-
     from liverseg.datalists import build_datalist
     from liverseg.phantom import write_cohort
 

@@ -10,7 +10,7 @@ from liverseg.bundle_folders import inference_config
 
 @pytest.fixture(scope="session")
 def many(made_once, weights):
-    """A folder with twelve CTs, and what an undisturbed batch makes of them."""
+    """A folder with twelve CTs, and what an undisturbed batch, whose worker is a thread, makes of them."""
 
     def fill(root):
         for number in range(12):

@@ -44,7 +44,7 @@ def test_a_batch_told_to_end_while_it_looks_for_cases_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_batch_lives_while_it_looks_for_cases(source, worker_threads, weights, tmp_path, monkeypatch):
+def test_a_batch_lives_while_it_looks_for_cases(source, weights, tmp_path, monkeypatch):
     alive, seen = tmp_path / "out" / ".liverseg" / "alive", []
     find = run_module.find_batch
 

@@ -47,7 +47,7 @@ class Scripted:
     """
 
     def __init__(self, fate, tell):
-        self.fate, self.tell, self.gone = fate, tell, False
+        self.fate, self.tell, self.gone, self.hangs = fate, tell, False, False
         tell({"event": "ready"})
 
     def send(self, case):
@@ -58,14 +58,17 @@ class Scripted:
         fate = self.fate(case.name)
         if isinstance(fate, int):
             self._end(fate)
-        elif fate != HANGS:
+        elif fate == HANGS:
+            self.hangs = True
+        else:
             self.tell({"case": case.name, **fate})
 
     def kill(self):
         self._end(-signal.SIGKILL)
 
     def finish(self):
-        self._end(0)
+        if not self.hangs:
+            self._end(0)
 
     drain = finish
 
@@ -117,7 +120,7 @@ def test_the_case_that_ends_every_worker_fails_alone(number, memory_short, categ
     assert heard.notes[0].startswith(f"a worker was ended by {number.name} (")
 
 
-def test_a_case_whose_worker_is_killed_once_is_done(monkeypatch):
+def test_a_case_whose_worker_is_killed_once_is_done():
     fates = iter([-signal.SIGKILL])
     dispatcher, heard = dispatched(lambda name: next(fates, DONE) if name == "a" else DONE)
     dispatcher.run()
@@ -127,9 +130,9 @@ def test_a_case_whose_worker_is_killed_once_is_done(monkeypatch):
 
 def test_a_case_that_takes_too_long_fails_and_no_other(monkeypatch):
     monkeypatch.setattr(dispatch_module, "_TICK", 0.01)
-    dispatcher, heard = dispatched(lambda name: HANGS if name == "a" else DONE, limits=Limits(case=0.05))
+    dispatcher, heard = dispatched(lambda name: HANGS if name == "a" else DONE, limits=Limits(case=0.5))
     dispatcher.run()
-    assert heard.failures == {"a": ("timeout", "took longer than 0.05 s")}
+    assert heard.failures == {"a": ("timeout", "took longer than 0.5 s")}
     assert sorted(heard.told) == ["b", "c"]
 
 
@@ -174,9 +177,13 @@ def test_workers_that_end_before_they_are_ready_end_the_batch():
     assert len(begun) == 3
 
 
-def test_a_batch_told_to_end_leaves_what_it_has_for_the_next():
+def test_a_batch_told_to_end_leaves_what_it_has_for_the_next(monkeypatch):
+    monkeypatch.setattr(dispatch_module, "_TICK", 0.01)
+    killed, kill = [], Scripted.kill
+    monkeypatch.setattr(Scripted, "kill", lambda worker: (killed.append(worker), kill(worker)))
     dispatcher, heard = dispatched(lambda name: dispatcher.stop() or HANGS, limits=Limits(grace=0.05))
     dispatcher.run()
+    assert killed  # it hangs, so that the grace does not help it
     assert heard.left == ["a", "b"]  # one computed, one read ahead; the third was never given out
     assert not heard.told and not heard.failures
 

@@ -65,7 +65,6 @@ def test_a_batch_told_to_end_while_it_starts_does_so_at_once(many, weights, tmp_
     assert happened(tmp_path / "out", "done") == []
 
 
-@pytest.mark.slow
 def test_a_killed_worker_takes_no_case_with_it(many, weights, tmp_path):
     source, expected = many
     run = Batch(source, tmp_path / "out", "--weights", weights)

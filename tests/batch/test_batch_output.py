@@ -70,7 +70,7 @@ def test_too_little_memory_fails_the_large_case_alone(many, weights, tmp_path):
     write_ct(tmp_path / "in" / "ct00-large.nii.gz", 3, (512, 512, 60))
     code, _, err = batch(
         *(tmp_path / "in", tmp_path / "out", "--weights", weights, "--liver", "none", "--batch-size", 60),
-        *("--amp", "false"),  # half of the memory is enough where the processor has bfloat16
+        *("--amp", "false"),  # with bfloat16 half the memory would do, and nothing would fail
         memory_gb=4,
     )
     assert code == 3, err

@@ -149,7 +149,7 @@ def test_slices_without_a_third_dimension_are_trained_on_and_evaluated(cohort_tr
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["units"] == len(content["test"])
 
 
-@pytest.mark.slow
+@pytest.mark.integration
 def test_a_process_of_its_own_says_the_same_and_exits_with_the_same_code(tree, tmp_path):
     (tree / IMAGE).unlink()
     run = {"dataset_dir": tree, "output_dir": tmp_path / "out", "ckpt_dir": tmp_path / "models", "fold": 1, **TINY}

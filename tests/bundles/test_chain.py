@@ -117,7 +117,6 @@ def test_joint_training_without_weights_refuses_to_start_from_scratch(cohort_tre
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.integration
 def test_joint_training_from_scratch_is_the_same_twice_and_another_with_another_seed(cohort_tree, tmp_path):
     trained = []
     for name, seed in (("once", 0), ("twice", 0), ("other", 1)):
@@ -129,7 +128,6 @@ def test_joint_training_from_scratch_is_the_same_twice_and_another_with_another_
     assert trained[0] == trained[1] != trained[2]
 
 
-@pytest.mark.integration
 def test_a_training_shorter_than_the_validation_interval_leaves_weights(cohort_tree, tmp_path):
     told = train(JOINT, cohort_tree, tmp_path, epochs=1, pretrain_weights="null", val_interval=2)
     assert told.code == 0, told.err
@@ -149,7 +147,6 @@ def test_evaluating_without_test_patients_takes_the_held_out_fold(pretrain_run, 
     assert images == [item["image"] for item in content["training"] if item["fold"] == 1]
 
 
-@pytest.mark.integration
 def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_path):
     made = train(JOINT, cohort_tree, tmp_path, epochs=1, pretrain_weights="null", slab_spacing_mm=6)
     assert made.code == 0, made.err
@@ -170,7 +167,6 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.integration
 def test_both_bundles_train_from_lists_that_lie_elsewhere(lits_tree, cohort_tree, tmp_path):
     """Fixed folds of a public list for one's own paths, a list away from its images, and nothing else."""
     public = Path(__file__).parents[2] / "data_lists" / "lits.json"
@@ -202,7 +198,6 @@ def test_a_damaged_slice_in_the_cache_ends_a_training_in_one_line(lits_tree, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.integration
 def test_a_training_straight_from_the_files_ends_as_one_from_the_cache(lits_tree, tmp_path):
     for name, cache in (("cached", tmp_path / "cache"), ("straight", "null")):
         made = train(PRETRAIN, lits_tree, tmp_path / name, epochs=1, cache_dir=cache)

@@ -28,7 +28,8 @@ def assert_same_course(folder, alone):
     """The losses of one process: the first as float32 rounds, the later ones as far as steps let that grow.
 
     One process with two threads is as far from one with one thread: 5e-7 in the first step, 2e-5 in the third, 8e-4
-    in the eighteenth. That nothing but rounding differs is tested in float64, see tests/training/test_distributed.py.
+    in the eighteenth. That nothing but rounding differs is tested in float64 by `make test-all`, see
+    tests/training/test_distributed.py.
     """
     own, expected = losses(folder), losses(alone)
     assert own.keys() == expected.keys()

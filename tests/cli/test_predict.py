@@ -1,7 +1,6 @@
 """`liverseg predict` and the bundle's inference command: the same files, the same errors, the same exit codes."""
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -31,11 +30,11 @@ def volumes(tmp_path):
     return folder
 
 
-def bundle_command(*arguments, run_id="inference", **environment):
+def bundle_command(*arguments):
+    command = ["-m", "monai.bundle", "run", "inference", "--config_file", "configs/inference.yaml", *arguments]
     return subprocess.run(
-        [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", "configs/inference.yaml", *arguments],
-        cwd=find_bundle("liver_lesion_joint"),
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        [sys.executable, *command],
+        cwd=find_bundle(JOINT),
         capture_output=True,
         text=True,
         check=False,

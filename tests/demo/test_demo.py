@@ -11,6 +11,8 @@ from liverseg.cli.main import main
 from liverseg.datalists import read_datalist
 from liverseg.networks import read_record
 
+pytestmark = pytest.mark.integration
+
 SIZE = ["--volumes", "8", "--patients", "8", "--slices", "16", "--matrix", "64"]
 EPOCHS = ["--pretrain-epochs", "1", "--joint-epochs", "1"]
 

@@ -19,7 +19,7 @@ from liverseg.training import BatchShares, ShareOfFold
 
 
 @pytest.fixture(scope="session")
-def two(made_once, lits_tree):
+def two_processes_run(made_once, lits_tree):
     """What each of two processes has left, and what torchrun said at the end, when one failed and the other waited."""
 
     def fill(folder):
@@ -54,8 +54,8 @@ def threads():
 
 
 @pytest.mark.parametrize("left", [1, 5])
-def test_they_see_the_slabs_of_one_process_in_its_order_augmented_alike(left, two, lits_tree):
-    (first, second), folder, *_ = two
+def test_they_see_the_slabs_of_one_process_in_its_order_augmented_alike(left, two_processes_run, lits_tree):
+    (first, second), folder, *_ = two_processes_run
     expected = two_processes.seen(lits_tree, left, folder / "cache")
     assert {len(step[2]) for step in expected} == {TOGETHER, left}
     own = [first["seen"][left], second["seen"][left]]
@@ -70,13 +70,13 @@ def test_they_see_the_slabs_of_one_process_in_its_order_augmented_alike(left, tw
 
 
 @pytest.mark.parametrize(("kind", "slabs"), [("joint", 17), ("ynet", 21)])
-def test_they_learn_what_one_process_learns(kind, slabs, two, threads):
+def test_they_learn_what_one_process_learns(kind, slabs, two_processes_run, threads):
     """Batch norm, weighted losses, freezing, a rest of 1 or 5; in float64, so that rounding explains nothing.
 
     Float32 differs from the seventh digit on, as it does with another number of threads.
     """
     expected = two_processes.learnt(kind, slabs)
-    for own in two[0]:
+    for own in two_processes_run[0]:
         own = own["learnt"][kind, slabs]
         torch.testing.assert_close(own["losses"], expected["losses"], rtol=1e-10, atol=0)
         for mine, theirs in zip(own["gradients"], expected["gradients"], strict=True):
@@ -87,9 +87,9 @@ def test_they_learn_what_one_process_learns(kind, slabs, two, threads):
 
 
 @pytest.mark.parametrize("kind", ["classification", "ours"])
-def test_other_strategies_learn_alike_in_float32(kind, two, threads):
+def test_other_strategies_learn_alike_in_float32(kind, two_processes_run, threads):
     expected = two_processes.learnt(kind, 21, wide=False)
-    for own in two[0]:
+    for own in two_processes_run[0]:
         own = own["narrow"][kind]
         torch.testing.assert_close(own["losses"][:2], expected["losses"][:2], rtol=1e-4, atol=0)
         for name, gradient in expected["gradients"][0].items():
@@ -97,15 +97,15 @@ def test_other_strategies_learn_alike_in_float32(kind, two, threads):
             assert apart < 1e-3, name
 
 
-def test_both_end_with_the_same_weights_to_the_last_bit(two):
-    first, second = two[0]
+def test_both_end_with_the_same_weights_to_the_last_bit(two_processes_run):
+    first, second = two_processes_run[0]
     for part in ("learnt", "narrow"):
         for kind, own in first[part].items():
             assert all(torch.equal(value, second[part][kind]["state"][name]) for name, value in own["state"].items())
 
 
-def test_batch_norm_of_half_precision_is_that_of_the_whole_batch(two):
-    first, second = (own["normalised"] for own in two[0])
+def test_batch_norm_of_half_precision_is_that_of_the_whole_batch(two_processes_run):
+    first, second = (own["normalised"] for own in two_processes_run[0])
     expected = two_processes.normalised()
     for part in ("out", "gradient"):
         both = torch.cat([first[part], second[part]])
@@ -115,27 +115,27 @@ def test_batch_norm_of_half_precision_is_that_of_the_whole_batch(two):
     assert torch.equal(first["variance"], second["variance"])
 
 
-def test_scores_are_those_of_all_slabs(two):
-    first, second = (own["scored"] for own in two[0])
+def test_scores_are_those_of_all_slabs(two_processes_run):
+    first, second = (own["scored"] for own in two_processes_run[0])
     assert first == second
     assert first == pytest.approx(two_processes.scored())
 
 
-def test_the_temperature_is_fitted_on_the_lesions_of_both(two):
-    _, folder, *_ = two
+def test_the_temperature_is_fitted_on_the_lesions_of_both(two_processes_run):
+    _, folder, *_ = two_processes_run
     # half of the lesions alone, 15, would be too few
     assert read_record(folder / "model.pt").type_temperature == pytest.approx(10.0, abs=0.1)
 
 
-def test_the_cache_is_filled_once_and_the_processors_are_shared_out(two, lits_tree):
-    (first, second), folder, *_ = two
+def test_the_cache_is_filled_once_and_the_processors_are_shared_out(two_processes_run, lits_tree):
+    (first, second), folder, *_ = two_processes_run
     assert first["cached"] == second["cached"] == len(list((folder / "cache").glob("*.slices"))) > 0
     assert not list((folder / "cache").glob(".unfinished-*"))
     assert first["threads"] == second["threads"] == max(1, len(os.sched_getaffinity(0)) // 2)
 
 
-def test_an_error_of_one_ends_both_and_is_told_in_one_line(two):
-    (first, second), _, code, errors = two
+def test_an_error_of_one_ends_both_and_is_told_in_one_line(two_processes_run):
+    (first, second), _, code, errors = two_processes_run
     assert code == 1
     assert errors.splitlines().count("liverseg: slice 5 is not what was written") == 1
     assert sorted([first["told"][0], second["told"][0]]) == [False, True]

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from liverseg.errors import UsageError
 from liverseg.transforms import RandSlabViewd, resample_views
 
 STILL = {"rotation": 0, "zoom": 0, "shift": 0, "flip": 0, "hu_offset": 0, "noise": 0}
@@ -153,3 +154,16 @@ def test_a_slice_of_one_pixel():
     data = {"image": torch.full((3, 1, 1), 7, dtype=torch.int16), "label": torch.ones(1, 1, 1, dtype=torch.uint8)}
     image, _ = seen(RandSlabViewd(4, [1, 1])(data), 4)
     assert (image == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "most"),
+    [
+        ("rotation", 400, 180), ("rotation", -1, 180), ("zoom", 1, 0.9), ("zoom", -0.1, 0.9), ("shift", "abc", 1),
+        ("shift", True, 1), ("flip", 1.1, 1), ("hu_offset", 1001, 1000), ("noise", None, 1),
+    ],
+)  # fmt: skip
+def test_an_augmentation_beyond_its_range_is_refused(name, value, most):
+    with pytest.raises(UsageError) as caught:
+        RandSlabViewd(32, [1, 1, 1], **{name: value})
+    assert str(caught.value) == f"augmentation: {name} is {value!r}; it must be a number, 0 to {most}"
