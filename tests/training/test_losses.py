@@ -66,6 +66,12 @@ def test_a_classifier_learns_from_types_alone_and_from_none_nothing():
     assert types.grad.abs().sum() == 0
 
 
+def test_slabs_without_a_lesion_do_not_thin_out_the_types_of_the_others():
+    loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))
+    labels = torch.tensor([[[[1, 3]]], [[[1, 1]]], [[[0, 0]]]])
+    assert loss(SlabOutput(None, torch.zeros(3, 3)), labels).item() == pytest.approx(math.log(3))
+
+
 def test_types_of_pixels_weigh_each_slab_alike():
     types = torch.zeros(2, 3, 1, 4)
     types[0, 0] = 5  # the first slab: all called cyst, half of them right; the second: no opinion
