@@ -120,6 +120,21 @@ def test_the_case_that_ends_every_worker_fails_alone(number, memory_short, categ
     assert heard.notes[0].startswith(f"a worker was ended by {number.name} (")
 
 
+def test_a_case_that_only_waited_when_its_worker_ended_is_no_suspect():
+    given = []
+
+    def fate(name):
+        given.append(name)
+        ends = name == "b" or (name == "a" and given.count("a") == 1)
+        return -signal.SIGSEGV if ends else DONE
+
+    dispatcher, heard = dispatched(fate)
+    dispatcher.run()
+    assert sorted(heard.told) == ["a", "c"]
+    assert [*heard.failures] == ["b"]
+    assert given.count("b") == 3  # among others, as `a` was before, and twice alone
+
+
 def test_a_case_whose_worker_is_killed_once_is_done():
     fates = iter([-signal.SIGKILL])
     dispatcher, heard = dispatched(lambda name: next(fates, DONE) if name == "a" else DONE)

@@ -113,7 +113,7 @@ def test_sampler_shows_all_lesions_and_a_new_part_of_the_rest(make):
 def test_repeats_are_elements_of_their_own(make):
     sampler = SlabSampler(make(4, 5), repeats=3)
     keys = list(sampler)
-    assert len(keys) == len(set(keys)) == 6
+    assert len(sampler) == len(keys) == len(set(keys)) == 6
     sampler.set_epoch(2)
     assert not set(keys) & set(sampler)
 

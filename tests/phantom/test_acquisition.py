@@ -37,6 +37,19 @@ def test_noise_has_the_stated_strength(noise: np.ndarray) -> None:
     assert abs(noise.mean()) < 1.0
 
 
+def test_a_point_is_as_wide_at_half_height_as_stated() -> None:
+    hu = np.zeros((1, 128, 128))
+    hu[0, 64, 64] = 1000.0
+    for width in (2.0, 3.0):
+        blurred = blur_in_plane(hu, replace(SCANNER, point_spread=width))[0]
+        assert blurred.sum() == pytest.approx(1000.0, rel=0.01)
+        for line in (blurred[64], blurred[:, 64]):
+            half = np.flatnonzero(line >= line.max() / 2)
+            left, right = half[0], half[-1]  # where the profile crosses half of its height, between pixels
+            outside = (line[left] - line.max() / 2) / (line[left] - line[left - 1])
+            assert (right - left + 2 * outside) * SCANNER.pixel == pytest.approx(width, rel=0.05)
+
+
 def test_noise_power_peaks_at_middle_frequencies(noise: np.ndarray) -> None:
     power = (np.abs(np.fft.fft2(noise)) ** 2).mean(axis=0)
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(128, 0.75), np.fft.fftfreq(128, 0.75)))
