@@ -7,6 +7,10 @@ is simply `lesion`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = [
     "INDETERMINATE",
@@ -14,8 +18,11 @@ __all__ = [
     "LESION",
     "LESION_TYPES",
     "LIVER",
+    "LIVER_OR_LESION",
     "PRETRAIN_LABELS",
+    "UNTYPED_LESION",
     "Label",
+    "is_lesion",
     "label_names",
     "labels_for",
     "result_labels",
@@ -71,10 +78,25 @@ LESION: int = 2
 
 LESION_TYPES: tuple[str, ...] = tuple(label.name for label in JOINT_LABELS[LESION:])
 
+LIVER_OR_LESION: int = 254
+"""Stands in the target of a network where a partially labelled map does not tell lesions from liver. In no file."""
+
+UNTYPED_LESION: int = 255
+"""Stands in the target of the joint network where a lesion is outlined whose type is not known. In no file."""
+
 
 def label_names(labels: tuple[Label, ...]) -> tuple[str, ...]:
     """The names of a label table in channel order."""
     return tuple(label.name for label in labels)
+
+
+def is_lesion(target: torch.Tensor) -> torch.Tensor:
+    """Where a target holds a lesion, of whatever type; where that is not known, it does not.
+
+    Args:
+        target: label values, `LIVER_OR_LESION` and `UNTYPED_LESION` among them, any shape.
+    """
+    return (target >= LESION) & (target != LIVER_OR_LESION)
 
 
 def labels_for(num_channels: int) -> tuple[Label, ...]:

@@ -44,7 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         importer.add_argument("--from", dest="origin", help="where the data come from, written into the list")
         importer.add_argument("--licence", help="the data's licence, written into the list")
-        importer.set_defaults(table=None, types=None, typed=False)
+        importer.set_defaults(table=None, types=None, typed=False, labelled=None)
+        if source in ("lits", "decathlon"):
+            importer.add_argument(
+                "--labelled",
+                choices=["liver"],
+                help="the label maps outline the whole liver and tell no lesions apart, as those of CHAOS or BTCV",
+            )
         if source == "cohort":
             importer.add_argument("--table", help="the table's name in ROOT (default: slices.csv or slices.xlsx)")
             importer.add_argument(
@@ -97,6 +103,7 @@ def _import(args: argparse.Namespace) -> ExitCode:
         table=args.table,
         types=args.types,
         typed=args.typed,
+        labelled=args.labelled,
         origin=args.origin,
         licence=args.licence,
     )

@@ -4,6 +4,7 @@ from liverseg.datalists.build import SOURCES, build_datalist
 from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.decathlon import decathlon_items
 from liverseg.datalists.ircadb import ircadb_items
+from liverseg.datalists.items import contradicts_labelled
 from liverseg.datalists.lits import lits_items
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import (
@@ -26,6 +27,7 @@ __all__ = [
     "assign_folds",
     "build_datalist",
     "cohort_items",
+    "contradicts_labelled",
     "datalist_text",
     "decathlon_items",
     "find_twins",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liverseg.datalists import decathlon, ircadb, lits
 from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.cohort_table import Types
+from liverseg.datalists.items import LABELLED
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.spelling import alike_names
@@ -33,7 +34,12 @@ class _Layout:
 
 _LAYOUTS = {
     "lits": _Layout(
-        "LiTS: volume-N.nii and segmentation-N.nii, at any depth", lits.lits_items, lits.SOURCE, lits.LICENCE, 3
+        "LiTS: volume-N.nii and segmentation-N.nii, at any depth",
+        lits.lits_items,
+        lits.SOURCE,
+        lits.LICENCE,
+        3,
+        ("labelled",),
     ),
     "decathlon": _Layout(
         "Task03_Liver of the Medical Segmentation Decathlon, as its dataset.json lists it",
@@ -41,6 +47,7 @@ _LAYOUTS = {
         decathlon.SOURCE,
         decathlon.LICENCE,
         3,
+        ("labelled",),
     ),
     "ircadb": _Layout(
         "3D-IRCADb-01: folders 3Dircadb1.N of DICOM, also written as NIfTI into ROOT/nifti",
@@ -77,6 +84,7 @@ def build_datalist(
     table: str | None = None,
     types: Types | None = None,
     typed: bool = False,
+    labelled: str | None = None,
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
@@ -97,6 +105,8 @@ def build_datalist(
         table: a cohort's table, its file name in the folder; see `cohort_items`.
         types: the user's words for a cohort's lesion types, likewise.
         typed: of 3D-IRCADb-01 keep the patients whose lesions are all cysts, and write the joint label table.
+        labelled: "liver" where the label maps of another set in that layout outline the whole liver and tell no lesions
+            apart.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
 
@@ -111,7 +121,7 @@ def build_datalist(
     if source not in _LAYOUTS:
         raise UsageError(f"source {source!r}; allowed: {', '.join(_LAYOUTS)}")
     layout = _LAYOUTS[source]
-    options = {"table": table, "types": types, "typed": typed or None}
+    options = {"table": table, "types": types, "typed": typed or None, "labelled": labelled}
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in layout.options:
@@ -122,12 +132,17 @@ def build_datalist(
     if test and folds_from is not None:
         raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
     split_before = None if folds_from is None else read_datalist(folds_from)
-    labelled, unlabelled = layout.items(Path(root), **given)
-    _warn_of_spelling(labelled + unlabelled)
+    given.pop("labelled", None)
+    if labelled not in (None, LABELLED[0][0]):
+        raise UsageError(f"labelled {labelled!r}; it must be {LABELLED[0][0]}")
+    outlined, unlabelled = layout.items(Path(root), **given)
+    if labelled is not None:
+        outlined = tuple(replace(item, labelled=LABELLED[0]) for item in outlined)
+    _warn_of_spelling(outlined + unlabelled)
     if split_before is None:
-        training, held_out = _split(labelled, Path(root), folds, test, seed)
+        training, held_out = _split(outlined, Path(root), folds, test, seed)
     else:
-        training, held_out = adopt_folds(labelled, split_before)
+        training, held_out = adopt_folds(outlined, split_before)
     datalist = DataList(
         name=name or Path(root).absolute().name,
         version="1",

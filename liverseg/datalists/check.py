@@ -35,6 +35,7 @@ from liverseg.datalists.checks.lists import (
     twin_findings,
 )
 from liverseg.datalists.checks.reading import read_whole
+from liverseg.datalists.items import LABELLED, contradicts_labelled
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_dir, is_file, size_or_zero
@@ -196,6 +197,9 @@ def _item_findings(
         yield from grid_findings(label_name, label.grid, image_name, image.grid)
     if label.values == {0}:  # told already
         return
+    contradiction = contradicts_labelled(item, label.values)
+    if contradiction:
+        yield Finding(label_name, ERROR, "labelled", contradiction)
     wanted = {name: index for index, name in content.labels.items() if name in LESION_TYPES}.get(item.lesion_type or "")
     values = label.values if item.slice is None else label.on_slice.get(item.slice, label.values)
     lesions = {value for value in values if value >= LESION}
@@ -204,6 +208,8 @@ def _item_findings(
         there = ", ".join(f"{value} {content.labels.get(value, '?')}" for value in sorted(lesions)) or "no lesion"
         found = f"{where} is listed as {item.lesion_type}, but {wanted} is not outlined there, only {there}"
         yield Finding(label_name, ERROR, "lesion type", f"{found}; correct type, slice or label map")
+    elif item.labelled == LABELLED[0]:
+        return  # lesions are not outlined
     elif not lesions and (item.slice is not None or item.lesion_type is not None):
         # of whole volumes many have no lesion, and are learned from as such
         found = "is annotated as a slice" if item.slice is not None else f"is listed as {item.lesion_type}"

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from liverseg.datalists.items import LABELLED
 from liverseg.datalists.model import DataItem, read_datalist
 from liverseg.errors import LiversegError
 from liverseg.files import write_text
@@ -33,8 +34,9 @@ class Description:
         name: of the list.
         by_slice: whether annotated slices are described, each by itself, instead of whole volumes.
         images: one row an image with its label map: `image`, `patient`, `part` ("training" or "test"), `volume_slices`,
-            `annotated_slices`, `pixel_mm` (the larger in-plane spacing), `slice_mm`, `liver_ml` (NaN by slice),
-            `liver_hu` and `liver_sd`: mean and standard deviation where the label is liver, lesions left out, HU.
+            `annotated_slices`, `labelled` (what a partial label map tells apart, else empty), `pixel_mm` (the larger
+            in-plane spacing), `slice_mm`, `liver_ml` (NaN by slice), `liver_hu` and `liver_sd`: mean and standard
+            deviation where the label is liver, HU; lesions are left out where they are outlined.
         lesions: one row a lesion, connected by faces: `image`, `patient`, `part`, `slice` (NaN for volumes),
             `lesion_type`, `diameter_mm` (of the ball, or by slice the disc, of its size), `volume_ml` or `area_mm2`,
             `mean_hu`, `sd_hu`.
@@ -87,6 +89,9 @@ class Description:
             "volumes with a lesion": str(with_lesion),
             self._lesions: str(len(lesions)),
         }
+        unknown = images.loc[images["labelled"] == _names_of(LABELLED[0]), "image"].nunique()
+        if unknown:
+            facts["volumes whose lesions are not outlined"] = str(unknown)
         for kind, rows in lesions.groupby("lesion_type"):
             facts[f"... {kind}"] = f"{len(rows)} in {rows['patient'].nunique()} patients"
         facts[f"{self._lesions} a patient"] = _spread(lesions.groupby("patient").size(), 0)
@@ -145,6 +150,10 @@ def describe_datalist(
     return Description(listed.name, by_slice, pd.DataFrame([row for row, _ in found]), lesions)
 
 
+def _names_of(labelled: Sequence[str]) -> str:
+    return ", ".join(labelled)
+
+
 def _size(by_slice: bool) -> str:
     return "area_mm2" if by_slice else "volume_ml"
 
@@ -171,12 +180,15 @@ def _describe(
         **common,
         "volume_slices": depth,
         "annotated_slices": len(slices),
+        "labelled": _names_of(items[0].labelled or ()),
         "pixel_mm": max(spacing),
         "slice_mm": volume.spacing[axis],
         "liver_ml": float("nan") if slices else float((label >= LIVER).sum()) * volume.voxel_ml,
         "liver_hu": float(liver.mean()) if liver.size else float("nan"),
         "liver_sd": float(liver.std()) if liver.size else float("nan"),
     }
+    if items[0].labelled is not None:
+        names = {**names, LESION: "lesion"}
     lesions = []
     for k, hu, truth in planes:
         for lesion in _lesions(hu, truth, volume, names):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from liverseg.labels import LESION_TYPES
+from liverseg.labels import LESION, LESION_TYPES, LIVER
 
-__all__ = ["Broken", "DataItem", "broken_rules", "read_item", "shown"]
+__all__ = ["LABELLED", "Broken", "DataItem", "broken_rules", "contradicts_labelled", "read_item", "shown"]
+
+LABELLED = (("liver",), ("liver", "lesion"))
+"""What a label map may be partial in: of the first kind lesions within the liver are outlined as liver, as CHAOS and
+BTCV do; of the second every lesion has value 2, whatever its type, as in LiTS."""
 
 _WHOLE = "a whole number from 0"
 
@@ -27,6 +31,7 @@ class DataItem:
         fold: validation fold, from 0; None in the test list.
         slice: number of the annotated slice along the file's own slice axis, from 0; None for a whole volume.
         lesion_type: type of the slice's lesions, one of `LESION_TYPES`; None where it is not known.
+        labelled: what the label map tells apart, a value of `LABELLED`; None for everything in the list's label table.
     """
 
     image: str
@@ -35,6 +40,7 @@ class DataItem:
     fold: int | None = None
     slice: int | None = None
     lesion_type: str | None = None
+    labelled: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,12 +87,20 @@ def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[Broken]]:
         kept[key] = value if right else None
         if value is not None and not right:
             broken.append(Broken("list", f"has {key} {shown(value)}; {needed} is needed", raw["image"], where))
+    labelled = raw.get("labelled")
+    if labelled is not None and (not isinstance(labelled, list) or tuple(labelled) not in LABELLED):
+        allowed = " or ".join(json.dumps(list(names)) for names in LABELLED)
+        broken.append(
+            Broken("list", f"has labelled {shown(labelled)}; {allowed} is needed, or none", raw["image"], where)
+        )
+        labelled = None
     patient = raw.get("patient", raw["image"])
     if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
         what = f"has patient {shown(patient)}; text or a whole number is needed"
         broken.append(Broken("list", what, raw["image"], where))
         patient = raw["image"]
-    return DataItem(image=raw["image"], patient=str(patient), **kept), broken
+    labelled = None if labelled is None else tuple(labelled)
+    return DataItem(image=raw["image"], patient=str(patient), labelled=labelled, **kept), broken
 
 
 def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iterator[Broken]:
@@ -112,12 +126,31 @@ def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iter
         if item.lesion_type not in (None, *LESION_TYPES):
             what = f"has lesion_type {item.lesion_type!r}; allowed: {', '.join(LESION_TYPES)}"
             yield Broken("list", what, item.image)
+        if item.labelled is not None and item.lesion_type is not None:
+            what = (
+                f"has lesion_type {item.lesion_type}, but labelled {json.dumps(list(item.labelled))}, which knows no "
+            )
+            yield Broken("list", f"{what}types: leave out one of them", item.image)
     for item in training:
         if item.label is None:
             what = "has no label; training images need one: add it, or list it under test"
             yield Broken("missing", what, item.image)
         if item.fold is None:
             yield Broken("no fold", "has no fold; training images need one: split the list first", item.image)
+
+
+def contradicts_labelled(item: DataItem, values: Iterable[int]) -> str | None:
+    """Why the values of an item's label map cannot be what its `labelled` says; None where they can."""
+    if item.labelled is None:
+        return None
+    highest = LIVER if item.labelled == LABELLED[0] else LESION
+    others = sorted(value for value in values if value > highest)
+    if not others:
+        return None
+    return (
+        f"it holds {', '.join(map(str, others))}, but its item is labelled {json.dumps(list(item.labelled))}, "
+        f"whose label maps hold 0 to {highest}; correct labelled or the label map"
+    )
 
 
 def shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from liverseg.datalists.checks.findings import Defect
 from liverseg.datalists.checks.reading import read_whole
-from liverseg.datalists.model import DataItem
+from liverseg.datalists.items import LABELLED, DataItem
 from liverseg.labels import LESION
 
 __all__ = ["lesion_loads"]
@@ -35,11 +35,12 @@ def lesion_loads(
 
     Returns:
         In the items' order: lesion volume in ml for a whole volume; lesion area in mm² for an annotated slice, on that
-        slice of the label file. None where the file is unreadable, lacks the slice or an affine, or there is no label.
+        slice of the label file. None where the file is unreadable, lacks the slice or an affine, there is no label, or
+        lesions are not outlined.
     """
     asked: dict[str, set[int | None]] = {}
     for item in items:
-        if item.label is not None:
+        if item.label is not None and item.labelled != LABELLED[0]:
             asked.setdefault(os.path.normpath(item.label), set()).add(item.slice)
 
     def measured(name: str) -> dict[int | None, float]:
@@ -62,7 +63,7 @@ def lesion_loads(
             len(silent),
             silent[0],
         )
-    return tuple(None if item.label is None else loads[os.path.normpath(item.label)].get(item.slice) for item in items)
+    return tuple(loads.get(os.path.normpath(item.label or ""), {}).get(item.slice) for item in items)
 
 
 def _measure(path: Path, slices: Collection[int | None]) -> dict[int | None, float]:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from liverseg.datalists.items import LABELLED
 from liverseg.errors import LiversegError
 from liverseg.files import whole_file
 from liverseg.labels import JOINT_LABELS, LIVER, PRETRAIN_LABELS
@@ -46,7 +47,8 @@ def write_picture(lesions: pd.DataFrame, images: pd.DataFrame, name: str, noun: 
             *liver.quantile([0.05, 0.95]), color=_COLOURS[JOINT_LABELS[LIVER].name], alpha=0.3, lw=0, zorder=0
         )
         axes[1].set_title("band: the middle nine tenths of the livers", fontsize="medium")
-    counts = pd.Series(0, index=images["patient"].unique())
+    outlined = images.loc[images["labelled"] != LABELLED[0][0], "patient"]  # of the others nobody knows the lesions
+    counts = pd.Series(0, index=outlined.unique())
     counts = counts.add(lesions.groupby("patient").size(), fill_value=0).astype(int)
     axes[2].bar(*np.unique(counts, return_counts=True), color=_OTHER)
     axes[2].set(xlabel=f"{noun} a patient", ylabel="patients")

@@ -13,10 +13,10 @@ from monai.data import Dataset
 from monai.transforms import Randomizable
 from torch.utils.data import Sampler
 
-from liverseg.datalists import DataItem
+from liverseg.datalists import DataItem, contradicts_labelled
 from liverseg.datasets.store import StoredVolume, VolumeStore
 from liverseg.errors import LiversegError
-from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, UNTYPED_LESION
 from liverseg.transforms import slab_indices
 
 __all__ = ["SlabDataset", "SlabSampler"]
@@ -27,7 +27,8 @@ class SlabDataset(Dataset):
 
     An element is a dictionary: `image` (slab slices, H, W) int16 HU, `label` (1, H, W) uint8 of the middle slice,
     `unit` a number for the volume or slice the element is scored with, `lesion_type` its index in `LESION_TYPES`
-    (-1: not known); then whatever the transform makes of it.
+    (-1: not known); then whatever the transform makes of it. Where an item's label map is partial, `label` holds
+    `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in place of lesions.
 
     A random transform is seeded anew for every element from (seed, epoch, element), so that what a training sees
     depends neither on the number of workers nor on where it was resumed.
@@ -45,8 +46,8 @@ class SlabDataset(Dataset):
         progress: show progress while volumes are read for the first time.
 
     Raises:
-        LiversegError: what `VolumeStore` finds wrong, a slice outside its volume, or a typed slice without a pixel of
-            its type where the label table has types.
+        LiversegError: what `VolumeStore` finds wrong, a slice outside its volume, a typed slice without a pixel of
+            its type where the label table has types, or a partial label map with labels that its item does not name.
     """
 
     def __init__(
@@ -65,18 +66,23 @@ class SlabDataset(Dataset):
         self.seed = seed
         self.slab_spacing_mm = slab_spacing_mm
         self.store = VolumeStore(data, dataset_dir, cache_dir, labels, progress)
+        self.labels = labels
         elements: list[tuple[int, int, int]] = []
         lesion: list[bool] = []
         for unit, item in enumerate(data):
             volume = self.store[item]
+            if item.labelled is not None:
+                _check_partial(item, volume.present, Path(dataset_dir))
             type_index = -1 if item.lesion_type is None else LESION_TYPES.index(item.lesion_type)
             for index in self._slices(item, volume, every, Path(dataset_dir)):
                 if item.slice is not None and item.lesion_type is not None and labels == len(JOINT_LABELS):
                     _check_type(item, volume.present[index], LESION + type_index, Path(dataset_dir))
                 elements.append((unit, index, type_index))
-                lesion.append(bool(volume.present[index, LESION:].any()))
+                # a liver whose lesions are not told apart may have some
+                first = LIVER if item.labelled == ("liver",) else LESION
+                lesion.append(bool(volume.present[index, first:].any()))
         self.elements = elements
-        self.has_lesion = np.array(lesion, dtype=bool)
+        self.may_have_lesion = np.array(lesion, dtype=bool)
 
     @staticmethod
     def _slices(item: DataItem, volume: StoredVolume, every: int, dataset_dir: Path) -> Sequence[int]:
@@ -104,7 +110,7 @@ class SlabDataset(Dataset):
         )
         element = {
             "image": torch.from_numpy(volume.image.read(numbers)),
-            "label": torch.from_numpy(volume.label.read([middle])),
+            "label": torch.from_numpy(self._target(self.data[unit], volume.label.read([middle]))),
             "unit": unit,
             "lesion_type": type_index,
         }
@@ -115,6 +121,21 @@ class SlabDataset(Dataset):
             state = np.random.RandomState(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index))))
             self.transform.set_random_state(state=state)
         return self.transform(element)
+
+    def _target(self, item: DataItem, label: np.ndarray) -> np.ndarray:
+        """A label map as the network is to learn it."""
+        if item.labelled == ("liver",):
+            return np.where(label == LIVER, np.uint8(LIVER_OR_LESION), label)
+        if item.labelled is not None and self.labels == len(JOINT_LABELS):
+            return np.where(label == LESION, np.uint8(UNTYPED_LESION), label)
+        return label
+
+
+def _check_partial(item: DataItem, present: np.ndarray, dataset_dir: Path) -> None:
+    """Refuse a partial label map, its labels boolean by slice and label, that tells more apart than its item says."""
+    contradiction = contradicts_labelled(item, np.flatnonzero(present.any(axis=0)).tolist())
+    if contradiction:
+        raise LiversegError(f"{dataset_dir / str(item.label)}: {contradiction}")
 
 
 def _check_type(item: DataItem, present: np.ndarray, value: int, dataset_dir: Path) -> None:
@@ -128,7 +149,7 @@ def _check_type(item: DataItem, present: np.ndarray, value: int, dataset_dir: Pa
 
 
 class SlabSampler(Sampler[tuple[int, int]]):
-    """Shuffled slabs of one epoch: all with a lesion, and a share of those without, another part every epoch.
+    """Shuffled slabs of one epoch: all that may have a lesion, and a share of those without, another part every epoch.
 
     It gives (epoch, index), and the order depends on (seed, epoch) alone; `set_epoch` is called by the trainer.
 
@@ -143,8 +164,8 @@ class SlabSampler(Sampler[tuple[int, int]]):
     """
 
     def __init__(self, dataset: SlabDataset, lesion_free: float = 0.1, seed: int = 0, repeats: int = 1) -> None:
-        self.lesion = np.flatnonzero(dataset.has_lesion)
-        self.free = np.flatnonzero(~dataset.has_lesion)
+        self.lesion = np.flatnonzero(dataset.may_have_lesion)
+        self.free = np.flatnonzero(~dataset.may_have_lesion)
         self.kept = round(lesion_free * len(self.free))
         self.seed = seed
         self.repeats = repeats

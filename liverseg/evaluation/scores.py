@@ -11,6 +11,9 @@ network, as in the papers. With P, T the predicted and true lesion pixels of a u
   whose lesion is missed altogether has no vote and counts as wrongly typed, because a reader would get no type for it;
   of units with a hit, and end to end, see docs/evaluation.md.
 * liver Dice: lesions count as liver, as in LiTS.
+
+Of a unit with a partial label map only what is known is scored: liver Dice alone where lesions are not told from liver
+(`LIVER_OR_LESION`), no class-aware Dice where a lesion has no type (`UNTYPED_LESION`).
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from liverseg.evaluation.prediction import BatchPrediction
-from liverseg.labels import LESION, LESION_TYPES, LIVER
+from liverseg.labels import LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, UNTYPED_LESION, is_lesion
 
 __all__ = ["SCORES", "UnitScores", "dice"]
 
@@ -45,12 +48,15 @@ SCORES = (
 _LEAST = 1e-3  # no single slice decides a mean of logarithms
 
 _COUNTS = ("liver_hit", "liver_pred", "liver_true", "lesion_hit", "lesion_pred", "lesion_true", "typed_hit")
+_UNKNOWN = ("lesions_unknown", "types_unknown")
+"""Pixels of which the label map does not say so."""
 
 
 def dice(hit: ArrayLike, pred: ArrayLike, true: ArrayLike) -> np.ndarray:
-    """Dice from pixel counts, any shape: 1 where both sides are empty."""
+    """Dice from pixel counts, any shape: 1 where both sides are empty, NaN where a count is."""
+    hit = np.asarray(hit, dtype=float)
     total = np.asarray(pred, dtype=float) + np.asarray(true, dtype=float)
-    return np.where(total > 0, 2.0 * np.asarray(hit) / np.maximum(total, 1), 1.0)
+    return np.where(total == 0, 1.0, 2.0 * hit / np.maximum(total, 1))
 
 
 @dataclass
@@ -86,7 +92,9 @@ class UnitScores:
         for row, unit in enumerate(int(number) for number in units):
             self._types[unit] = int(lesion_types[row])
             if counts is not None:
-                self._counts[unit] = self._counts.get(unit, np.zeros(len(_COUNTS), dtype=np.int64)) + counts[row]
+                self._counts[unit] = (
+                    self._counts.get(unit, np.zeros(len(_COUNTS) + len(_UNKNOWN), dtype=np.int64)) + counts[row]
+                )
             if votes is not None:
                 self._votes[unit] = self._votes.get(unit, np.zeros(votes.shape[1])) + votes[row]
 
@@ -103,7 +111,16 @@ class UnitScores:
         units = sorted(self._types)
         rows = pd.DataFrame(index=pd.Index(units, name="unit"))
         if self._counts:
-            rows[list(_COUNTS)] = np.array([self._counts[unit] for unit in units])
+            counts = pd.DataFrame(
+                [self._counts[unit] for unit in units], index=rows.index, columns=[*_COUNTS, *_UNKNOWN]
+            )
+            no_lesions, no_types = counts["lesions_unknown"] > 0, counts[list(_UNKNOWN)].sum(axis=1) > 0
+            rows[list(_COUNTS)] = counts[list(_COUNTS)]
+            if no_lesions.any():
+                lesion = ["lesion_hit", "lesion_pred", "lesion_true"]
+                rows[lesion] = rows[lesion].astype(float).where(~no_lesions)
+            if no_types.any():
+                rows["typed_hit"] = rows["typed_hit"].astype(float).where(~no_types)
             for part in ("liver", "lesion"):
                 rows[f"{part}_dice"] = dice(rows[f"{part}_hit"], rows[f"{part}_pred"], rows[f"{part}_true"])
             rows["lesion_recall"] = (rows["lesion_hit"] / rows["lesion_true"]).where(rows["lesion_true"] > 0)
@@ -132,16 +149,15 @@ class UnitScores:
         scores: dict[str, float] = {}
         if "lesion_dice" in rows:
             pooled = rows[["lesion_hit", "lesion_pred", "lesion_true"]].sum()
-            scores |= {
-                "liver_dice": rows["liver_dice"].mean(),
-                "lesion_dice": rows["lesion_dice"].mean(),
-                "lesion_dice_global": float(dice(*pooled)),
-            }
+            scores["liver_dice"] = rows["liver_dice"].mean()
+            if rows["lesion_dice"].notna().any():
+                scores["lesion_dice"] = rows["lesion_dice"].mean()
+                scores["lesion_dice_global"] = float(dice(*pooled))
             lesions = rows[rows["lesion_true"] > 0]
             if len(lesions):
                 scores["lesion_recall"] = lesions["lesion_recall"].mean()
                 scores["success_rate"] = (lesions["lesion_hit"] > 0).mean()
-        if "class_aware_dice" in rows:
+        if "class_aware_dice" in rows and rows["class_aware_dice"].notna().any():
             scores["class_aware_dice"] = rows["class_aware_dice"].mean()
         if "true_type" in rows and (rows["true_type"] != "").any():
             scores |= _type_scores(rows[rows["true_type"] != ""])
@@ -152,7 +168,7 @@ def _counted(prediction: BatchPrediction, true: torch.Tensor) -> tuple[np.ndarra
     """Pixel counts (batch, counts) and, of a map with types, the predicted lesion's votes (batch, lesion types)."""
     pred = prediction.labels
     assert pred is not None
-    pred_lesion, true_lesion = pred >= LESION, true >= LESION
+    pred_lesion, true_lesion = pred >= LESION, is_lesion(true)
     pred_liver, true_liver = pred >= LIVER, true >= LIVER
     maps = (
         pred_liver & true_liver,
@@ -162,6 +178,8 @@ def _counted(prediction: BatchPrediction, true: torch.Tensor) -> tuple[np.ndarra
         pred_lesion,
         true_lesion,
         pred_lesion & true_lesion & (pred == true),
+        true == LIVER_OR_LESION,
+        true == UNTYPED_LESION,
     )
     counts = torch.stack([area.flatten(1).sum(1) for area in maps], dim=1).cpu().numpy()
     if prediction.type_weights is None:

@@ -14,6 +14,7 @@ from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_w
 from liverseg.training.metrics import SlabScores
 from liverseg.training.optimisation import optimizer_in_words, parameter_groups, schedule_in_words
 from liverseg.training.outputs import as_prediction
+from liverseg.training.partial_labels import MarginalDiceCELoss
 from liverseg.training.run import (
     RunData,
     load_for_evaluation,
@@ -34,6 +35,7 @@ __all__ = [
     "EpochSeed",
     "EvaluationWriter",
     "FineTuning",
+    "MarginalDiceCELoss",
     "PlanStage",
     "Progress",
     "RunCheckpoint",

@@ -96,7 +96,7 @@ class TypeTemperature:
             for number in range(1, count + 1):
                 pixels = parts == number
                 types = true[row][pixels]
-                types = types[types >= LESION].astype(int)
+                types = types[(types >= LESION) & (types < len(JOINT_LABELS))].astype(int)
                 if len(types):
                     self._logits.append(maps[row, LESION:][:, torch.from_numpy(pixels)].T.cpu().numpy())
                     self._types.append(int(np.bincount(types).argmax()) - LESION)

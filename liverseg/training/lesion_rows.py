@@ -13,7 +13,7 @@ from liverseg.datasets import SlabDataset
 from liverseg.errors import LiversegError
 from liverseg.evaluation import BatchPrediction, compare_lesions
 from liverseg.files import whole_file
-from liverseg.labels import JOINT_LABELS, LESION
+from liverseg.labels import JOINT_LABELS, LESION, LIVER_OR_LESION, UNTYPED_LESION
 
 __all__ = ["LesionRows"]
 
@@ -22,7 +22,7 @@ class LesionRows:
     """Collects predicted and true label maps unit by unit, and compares their lesions when a unit is whole.
 
     Slabs come in the data set's order, so no more than one volume is held at a time. Annotated slices are kept, for
-    pictures of them.
+    pictures of them. Units whose label map does not tell lesions from liver have no rows.
 
     Args:
         dataset: the evaluated slabs; all slices of its volumes.
@@ -98,12 +98,15 @@ class LesionRows:
         pred, true = (np.stack(planes) for planes in ([p for p, _, _ in self._planes], [t for _, t, _ in self._planes]))
         weights = [own for _, _, own in self._planes if own is not None]
         together = np.concatenate(weights, axis=1) if weights else None
-        types = {"typed": together is not None, "true_typed": volume.present.shape[1] == len(JOINT_LABELS)}
+        of_types = volume.present.shape[1] == len(JOINT_LABELS) and not (true == UNTYPED_LESION).any()
+        types = {"typed": together is not None, "true_typed": of_types}
         if item.slice is not None:
             pred, true, spacing = pred[0], true[0], spacing[1:]
             self.slices[str(self._unit)] = pred
+        self._planes = []
+        if (true == LIVER_OR_LESION).any():
+            return  # nobody knows its lesions
         found = compare_lesions(pred, true, spacing, together, **types)
         for column, value in (("slice", item.slice), ("image", item.image), ("patient", item.patient)):
             found.insert(0, column, "" if value is None else value)
         self._tables.append(found)
-        self._planes = []

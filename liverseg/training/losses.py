@@ -9,7 +9,7 @@ from monai.losses import DeepSupervisionLoss
 from torch import nn
 from torch.nn import functional
 
-from liverseg.labels import LESION, LESION_TYPES
+from liverseg.labels import LESION, LESION_TYPES, LIVER_OR_LESION, UNTYPED_LESION, is_lesion
 from liverseg.networks import SlabOutput
 
 __all__ = ["SlabLoss", "StackedDeepSupervisionLoss", "map_weights", "types_of_slabs"]
@@ -58,7 +58,12 @@ class SlabLoss(nn.Module):
         return self._of_maps(output.maps, labels) + self.type_weight * of_types
 
     def _of_maps(self, maps: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return self.map_loss(maps, labels.clamp(max=maps.shape[-3] - 1))
+        highest = maps.shape[-3] - 1
+        told = labels.clamp(max=highest)  # a map without types has one channel for all lesions
+        partial = labels == LIVER_OR_LESION
+        if highest > LESION:
+            partial = partial | (labels == UNTYPED_LESION)
+        return self.map_loss(maps, torch.where(partial, labels, told))
 
 
 _NO_TYPE = -100
@@ -94,7 +99,8 @@ def _of_pixels(output: SlabOutput, labels: torch.Tensor) -> torch.Tensor:
     assert output.maps is not None
     final = output.maps[:, 0] if output.maps.ndim == 5 else output.maps
     found = torch.softmax(final.detach(), dim=1)[:, LESION]
-    true = torch.where(labels[:, 0] >= LESION, labels[:, 0].long() - LESION, _NO_TYPE)
+    typed = is_lesion(labels[:, 0]) & (labels[:, 0] != UNTYPED_LESION)
+    true = torch.where(typed, labels[:, 0].long() - LESION, _NO_TYPE)
     pixels = functional.cross_entropy(output.types, true, ignore_index=_NO_TYPE, reduction="none")
     weight = torch.where(true != _NO_TYPE, found, 0.0)
     areas = weight.flatten(1).sum(1)

@@ -10,7 +10,7 @@ import torch
 from monai.transforms import Transform
 from monai.utils import CommonKeys
 
-from liverseg.labels import LIVER
+from liverseg.labels import LIVER, LIVER_OR_LESION
 
 __all__ = ["LiverCropd", "liver_box"]
 
@@ -29,7 +29,7 @@ def liver_box(label: torch.Tensor, size: int) -> tuple[int, int, int, int]:
         label: label map of one slice, (H, W).
         size: edge in pixels.
     """
-    if not (label == LIVER).any():
+    if not ((label == LIVER) | (label == LIVER_OR_LESION)).any():
         return 0, 0, label.shape[0], label.shape[1]
     found = torch.nonzero(label >= LIVER)
     starts, lengths = [], []

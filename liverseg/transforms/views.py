@@ -17,6 +17,7 @@ from monai.transforms import RandomizableTransform
 from torch.nn import functional
 
 from liverseg.errors import UsageError
+from liverseg.labels import LESION, LIVER, LIVER_OR_LESION, UNTYPED_LESION
 
 __all__ = ["RandSlabViewd", "resample_views"]
 
@@ -33,8 +34,9 @@ class RandSlabViewd(RandomizableTransform):
 
     Args:
         crop_size: edge of the square crop in pixels.
-        crop_ratios: how often a crop is centred on a pixel of each label, of those the slice has. The crop stays inside
-            the slice, before it is turned, where the slice is large enough.
+        crop_ratios: how often a crop is centred on a pixel of each label, of those the slice has; a liver whose lesions
+            are not told apart counts as liver, an untyped lesion as one of the first type. The crop stays inside the
+            slice, before it is turned, where the slice is large enough.
         rotation: largest angle in degrees, to either side.
         zoom: largest change of size as a share.
         shift: largest shift along rows and columns as a share of the crop.
@@ -120,6 +122,7 @@ class RandSlabViewd(RandomizableTransform):
     def _centre(self, label: np.ndarray) -> tuple[float, float]:
         """(row, column) a crop is centred on."""
         height, width = label.shape
+        label = np.where(label == LIVER_OR_LESION, LIVER, np.where(label == UNTYPED_LESION, LESION, label))
         ratios = [ratio * bool((label == value).any()) for value, ratio in enumerate(self.crop_ratios)]
         place = (height - 1) / 2, (width - 1) / 2
         if any(ratios):

@@ -9,6 +9,7 @@ from monai.transforms import Compose, RandShiftIntensityd
 from liverseg.datalists import DataItem
 from liverseg.datasets import SlabDataset, SlabSampler
 from liverseg.errors import LiversegError
+from liverseg.labels import LIVER_OR_LESION, UNTYPED_LESION
 
 DEPTH = 10
 
@@ -38,7 +39,7 @@ def test_slices_of_a_volume_with_edges_repeated(make):
     middles = [element["image"][:, 0, 0].tolist() for element in (dataset[n] for n in (0, 4, 9))]
     assert middles == [[0, 0, 1], [3, 4, 5], [8, 9, 9]]
     assert dataset[4]["label"].shape == (1, 6, 6)
-    assert dataset.has_lesion.nonzero()[0].tolist() == [4, 5]
+    assert dataset.may_have_lesion.nonzero()[0].tolist() == [4, 5]
     assert {element["lesion_type"] for element in (dataset[n] for n in range(10))} == {-1}
 
 
@@ -67,7 +68,7 @@ def test_slices_of_one_image_with_a_label_map_each(make, tmp_path, write_nifti):
     dataset = SlabDataset(items, tmp_path, tmp_path / "cache", labels=5, progress=False)
     assert [dataset[n]["label"].max().item() for n in (0, 1)] == [2, 4]
     assert [dataset[n]["image"][1, 0, 0].item() for n in (0, 1)] == [3, 6]
-    assert dataset.has_lesion.all()
+    assert dataset.may_have_lesion.all()
 
 
 def test_every_third_slice_keeps_the_liver(make):
@@ -93,6 +94,48 @@ def test_a_slice_without_its_stated_type_is_refused_by_the_joint_table(number, k
     with pytest.raises(LiversegError, match=rf"ct\.nii\.gz: slice {number} is listed as {kind}, .* has {found}"):
         SlabDataset([item], tmp_path, tmp_path / "cache", labels=5, progress=False)
     assert len(SlabDataset([item], tmp_path, tmp_path / "cache", labels=3, progress=False)) == 1
+
+
+def test_a_partial_label_map_says_what_is_not_told_apart(tmp_path, write_nifti):
+    label = np.zeros((6, 6, 3), np.uint8)
+    label[1:5, 1:5, 1:] = 1
+    write_nifti(tmp_path / "ct.nii.gz", np.zeros((6, 6, 3), np.int16))
+    write_nifti(tmp_path / "liver.nii.gz", label)
+    label[2:4, 2:4, 2] = 2
+    write_nifti(tmp_path / "lesion.nii.gz", label)
+
+    def values(labels, *items):
+        dataset = SlabDataset(items, tmp_path, None, labels=labels, progress=False)
+        return [
+            sorted(set(element["label"].flatten().tolist())) for element in dataset
+        ], dataset.may_have_lesion.tolist()
+
+    liver = DataItem("ct.nii.gz", "liver.nii.gz", "p", labelled=("liver",))
+    lesion = DataItem("ct.nii.gz", "lesion.nii.gz", "q", labelled=("liver", "lesion"))
+    for labels in (3, 5):
+        assert values(labels, liver) == ([[0], [0, LIVER_OR_LESION], [0, LIVER_OR_LESION]], [False, True, True])
+    assert values(3, lesion) == ([[0], [0, 1], [0, 1, 2]], [False, False, True])
+    assert values(5, lesion) == ([[0], [0, 1], [0, 1, UNTYPED_LESION]], [False, False, True])
+
+
+def test_a_partial_label_map_that_tells_more_apart_is_refused(tmp_path, write_nifti):
+    label = np.ones((6, 6, 3), np.uint8)
+    label[3:, :, 1] = 2
+    write_nifti(tmp_path / "ct.nii.gz", np.zeros((6, 6, 3), np.int16))
+    write_nifti(tmp_path / "seg.nii.gz", label)
+    label[0, 0, 0] = 4
+    write_nifti(tmp_path / "typed.nii.gz", label)
+    for name, labelled, words in (
+        (
+            "seg",
+            ("liver",),
+            r'seg.nii.gz: it holds 2, but its item is labelled \["liver"\], whose label maps hold 0 to 1',
+        ),
+        ("typed", ("liver", "lesion"), "typed.nii.gz: it holds 4, .* hold 0 to 2; correct labelled or the label map"),
+    ):
+        item = DataItem("ct.nii.gz", f"{name}.nii.gz", "p", labelled=labelled)
+        with pytest.raises(LiversegError, match=words):
+            SlabDataset([item], tmp_path, None, labels=5, progress=False)
 
 
 def test_sampler_shows_all_lesions_and_a_new_part_of_the_rest(make):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from liverseg.evaluation import BatchPrediction, UnitScores
+from liverseg.labels import LIVER_OR_LESION, UNTYPED_LESION
 
 
 def logits_of(labels, channels, sharp=20.0):
@@ -122,3 +123,27 @@ def test_a_classifier_has_type_scores_alone():
     assert {*counted.scores()} == {"type_accuracy", "type_log_likelihood"}
     assert counted.scores()["type_accuracy"] == 0.5
     assert not {"lesion_dice", "lesion_hit"} & {*counted.table()}
+
+
+def test_where_lesions_are_not_told_from_liver_the_liver_alone_is_scored():
+    partial = rows([LIVER_OR_LESION, LIVER_OR_LESION, LIVER_OR_LESION, 0])
+    pred = rows([1, 3, 0, 2])
+    scores = score(pred, partial).scores()
+    assert scores == {"liver_dice": pytest.approx(2 * 2 / (3 + 3))}
+    full = rows([1, 2, 2, 0])
+    both = score(torch.cat([pred, rows([1, 2, 0, 0])]), torch.cat([partial, full]), (-1, 0), (0, 1))
+    table = both.table()
+    assert table[["lesion_hit", "lesion_pred", "lesion_true", "typed_hit", "lesion_dice"]].iloc[0].isna().all()
+    alone = score(rows([1, 2, 0, 0]), full, (0,)).scores()
+    scores = both.scores()
+    assert scores.keys() == alone.keys()
+    assert {name: scores[name] for name in scores if name != "liver_dice"} == {
+        name: alone[name] for name in alone if name != "liver_dice"
+    }
+
+
+def test_a_lesion_of_unknown_type_is_outlined_and_not_named():
+    scores = score(rows([1, 3, 2, 0]), rows([1, UNTYPED_LESION, UNTYPED_LESION, 1])).scores()
+    assert scores["lesion_dice"] == scores["lesion_recall"] == 1
+    assert scores["liver_dice"] == pytest.approx(2 * 3 / (3 + 4))
+    assert "class_aware_dice" not in scores and "type_accuracy" not in scores
