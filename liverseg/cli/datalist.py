@@ -45,11 +45,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         importer.add_argument("--from", dest="origin", help="where the data come from, written into the list")
         importer.add_argument("--licence", help="the data's licence, written into the list")
         importer.set_defaults(table=None, types=None, typed=False, labelled=None)
-        if source in ("lits", "decathlon"):
+        if source == "lits":
             importer.add_argument(
                 "--labelled",
                 choices=["liver"],
-                help="the label maps outline the whole liver and tell no lesions apart, as those of CHAOS or BTCV",
+                help="another set in this layout, whose label maps outline the whole liver and tell no lesions apart; "
+                "needs --name, --from and --licence",
             )
         if source == "cohort":
             importer.add_argument("--table", help="the table's name in ROOT (default: slices.csv or slices.xlsx)")

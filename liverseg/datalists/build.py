@@ -47,7 +47,6 @@ _LAYOUTS = {
         decathlon.SOURCE,
         decathlon.LICENCE,
         3,
-        ("labelled",),
     ),
     "ircadb": _Layout(
         "3D-IRCADb-01: folders 3Dircadb1.N of DICOM, also written as NIfTI into ROOT/nifti",
@@ -105,8 +104,8 @@ def build_datalist(
         table: a cohort's table, its file name in the folder; see `cohort_items`.
         types: the user's words for a cohort's lesion types, likewise.
         typed: of 3D-IRCADb-01 keep the patients whose lesions are all cysts, and write the joint label table.
-        labelled: "liver" where the label maps of another set in that layout outline the whole liver and tell no lesions
-            apart.
+        labelled: "liver" for another set in LiTS's layout whose label maps outline the whole liver and tell no lesions
+            apart; its name begins the names of its patients.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
 
@@ -115,7 +114,8 @@ def build_datalist(
 
     Raises:
         UsageError: if the source is unknown, folds, test or seed are out of range, a share is to be held out of
-            patients whose folds are given, or an option is given that the source does not have.
+            patients whose folds are given, an option is given that the source does not have, or labelled without
+            name, origin and licence.
         LiversegError: what importer, split or writing find wrong.
     """
     if source not in _LAYOUTS:
@@ -135,9 +135,12 @@ def build_datalist(
     given.pop("labelled", None)
     if labelled not in (None, LABELLED[0][0]):
         raise UsageError(f"labelled {labelled!r}; it must be {LABELLED[0][0]}")
+    if labelled and not (name and origin and licence):
+        raise UsageError(f"labelled {labelled}: this is no LiTS; give its name, where it is from and its licence")
     outlined, unlabelled = layout.items(Path(root), **given)
-    if labelled is not None:
-        outlined = tuple(replace(item, labelled=LABELLED[0]) for item in outlined)
+    if labelled:  # another set's patients are not LiTS's of the same number
+        outlined = tuple(replace(item, labelled=LABELLED[0], patient=f"{name}-{item.patient}") for item in outlined)
+        unlabelled = tuple(replace(item, patient=f"{name}-{item.patient}") for item in unlabelled)
     _warn_of_spelling(outlined + unlabelled)
     if split_before is None:
         training, held_out = _split(outlined, Path(root), folds, test, seed)

@@ -197,11 +197,11 @@ def _item_findings(
         yield from grid_findings(label_name, label.grid, image_name, image.grid)
     if label.values == {0}:  # told already
         return
-    contradiction = contradicts_labelled(item, label.values)
-    if contradiction:
-        yield Finding(label_name, ERROR, "labelled", contradiction)
     wanted = {name: index for index, name in content.labels.items() if name in LESION_TYPES}.get(item.lesion_type or "")
     values = label.values if item.slice is None else label.on_slice.get(item.slice, label.values)
+    contradiction = contradicts_labelled(item, values)
+    if contradiction:
+        yield Finding(label_name, ERROR, "labelled", contradiction)
     lesions = {value for value in values if value >= LESION}
     if wanted is not None and wanted not in values:
         where = "it" if item.slice is None else f"slice {item.slice}"

@@ -180,18 +180,18 @@ def _describe(
         **common,
         "volume_slices": depth,
         "annotated_slices": len(slices),
-        "labelled": _names_of(items[0].labelled or ()),
+        "labelled": "; ".join(sorted({_names_of(item.labelled) for item in items if item.labelled})),
         "pixel_mm": max(spacing),
         "slice_mm": volume.spacing[axis],
         "liver_ml": float("nan") if slices else float((label >= LIVER).sum()) * volume.voxel_ml,
         "liver_hu": float(liver.mean()) if liver.size else float("nan"),
         "liver_sd": float(liver.std()) if liver.size else float("nan"),
     }
-    if items[0].labelled is not None:
-        names = {**names, LESION: "lesion"}
+    labelled = {item.slice: item.labelled for item in items}
     lesions = []
     for k, hu, truth in planes:
-        for lesion in _lesions(hu, truth, volume, names):
+        told = names if labelled.get(k) is None else {**names, LESION: "lesion"}
+        for lesion in _lesions(hu, truth, volume, told):
             lesions.append({**common, "slice": k, **lesion})
     return row, lesions
 

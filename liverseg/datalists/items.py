@@ -14,8 +14,8 @@ from liverseg.labels import LESION, LESION_TYPES, LIVER
 __all__ = ["LABELLED", "Broken", "DataItem", "broken_rules", "contradicts_labelled", "read_item", "shown"]
 
 LABELLED = (("liver",), ("liver", "lesion"))
-"""What a label map may be partial in: of the first kind lesions within the liver are outlined as liver, as CHAOS and
-BTCV do; of the second every lesion has value 2, whatever its type, as in LiTS."""
+"""What a partial label map may tell apart. In the first kind lesions are part of the liver's outline; in the second
+every lesion has value 2, whatever its type, as in LiTS."""
 
 _WHOLE = "a whole number from 0"
 
@@ -127,10 +127,8 @@ def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iter
             what = f"has lesion_type {item.lesion_type!r}; allowed: {', '.join(LESION_TYPES)}"
             yield Broken("list", what, item.image)
         if item.labelled is not None and item.lesion_type is not None:
-            what = (
-                f"has lesion_type {item.lesion_type}, but labelled {json.dumps(list(item.labelled))}, which knows no "
-            )
-            yield Broken("list", f"{what}types: leave out one of them", item.image)
+            both = f"lesion_type {item.lesion_type} and labelled {json.dumps(list(item.labelled))}"
+            yield Broken("list", f"has {both}; give one of the two", item.image)
     for item in training:
         if item.label is None:
             what = "has no label; training images need one: add it, or list it under test"

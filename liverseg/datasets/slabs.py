@@ -71,10 +71,11 @@ class SlabDataset(Dataset):
         lesion: list[bool] = []
         for unit, item in enumerate(data):
             volume = self.store[item]
-            if item.labelled is not None:
-                _check_partial(item, volume.present, Path(dataset_dir))
             type_index = -1 if item.lesion_type is None else LESION_TYPES.index(item.lesion_type)
-            for index in self._slices(item, volume, every, Path(dataset_dir)):
+            slices = self._slices(item, volume, every, Path(dataset_dir))
+            judged = volume.present if item.slice is None else volume.present[list(slices)]
+            _check_partial(item, judged, Path(dataset_dir))
+            for index in slices:
                 if item.slice is not None and item.lesion_type is not None and labels == len(JOINT_LABELS):
                     _check_type(item, volume.present[index], LESION + type_index, Path(dataset_dir))
                 elements.append((unit, index, type_index))

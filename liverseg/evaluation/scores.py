@@ -49,7 +49,7 @@ _LEAST = 1e-3  # no single slice decides a mean of logarithms
 
 _COUNTS = ("liver_hit", "liver_pred", "liver_true", "lesion_hit", "lesion_pred", "lesion_true", "typed_hit")
 _UNKNOWN = ("lesions_unknown", "types_unknown")
-"""Pixels of which the label map does not say so."""
+"""Pixels whose lesion, or lesion type, the label map does not tell."""
 
 
 def dice(hit: ArrayLike, pred: ArrayLike, true: ArrayLike) -> np.ndarray:

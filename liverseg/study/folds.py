@@ -57,10 +57,10 @@ def fold_lists(study: StudyDefinition) -> dict[int, DataList]:
 
 
 def check_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> None:
-    """Refuse lists of which a part lacks one of the lesion types: no network could be scored on all of them.
+    """Refuse lists of which a part lacks one of the lesion types, or that score partial label maps.
 
     Raises:
-        LiversegError: naming fold, part and type.
+        LiversegError: naming fold, part, and type or image.
     """
     for fold, made in lists.items():
         learnt, validation = made.split(VALIDATION_FOLD)
@@ -68,6 +68,8 @@ def check_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> N
         if study.scored == "test":
             parts = {"held out": made.test, **parts}
         for part, items in parts.items():
+            if part != "training":
+                _check_labelled(study, fold, part, items)
             _check_types(study, fold, part, items)
 
 
@@ -92,6 +94,15 @@ def write_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> N
     """
     for fold, made in lists.items():
         write_datalist(fold_list_path(study, fold, made), made)
+
+
+def _check_labelled(study: StudyDefinition, fold: int, part: str, items: Sequence[DataItem]) -> None:
+    partial = [item for item in items if item.labelled is not None]
+    if partial:
+        raise LiversegError(
+            f"{study.datalist}: fold {fold}: {partial[0].image} of the {part} items has labelled, and a study scores "
+            "lesions of known types alone; keep such items out of folds and test"
+        )
 
 
 def _check_types(study: StudyDefinition, fold: int, part: str, items: Sequence[DataItem]) -> None:

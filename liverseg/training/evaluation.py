@@ -64,9 +64,9 @@ class EvaluationWriter:
         scores = self.scores.counted.scores()
         content: dict[str, Any] = {"units": len(items), "patients": len({item.patient for item in items}), **scores}
         lesions = self.lesions.table()
+        self.lesions.write_slices(self.output_dir / "predictions.npz")
         if lesions is not None:
             write_text(self.output_dir / "lesions.csv", lesions.to_csv(index=False, float_format="%.6g"))
-            self.lesions.write_slices(self.output_dir / "predictions.npz")
             known = {name: value for name, value in lesion_scores(lesions).items() if math.isfinite(value)}
             content["lesion_level"] = known
         write_text(self.output_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DiceCELoss, DiceLoss
 from torch import nn
 
 from liverseg.labels import LESION, LIVER, LIVER_OR_LESION, UNTYPED_LESION
@@ -14,44 +14,68 @@ __all__ = ["MarginalDiceCELoss"]
 
 
 class MarginalDiceCELoss(nn.Module):
-    """MONAI's `DiceCELoss`, each slab in the channels that its label map tells apart.
+    """MONAI's `DiceCELoss`, and where a target is partial that of the probabilities it does not tell apart.
 
-    A slab with `LIVER_OR_LESION` is learnt from in two channels, background and the sum of all others; one with
-    `UNTYPED_LESION` in three, background, liver and the sum of the lesion types. This is the marginal loss of Shi et
-    al. (Medical Image Analysis 2021): it says nothing about which of the summed labels a pixel has. A slab with neither
-    value is learnt from in all channels, and a batch of such slabs has the value of `DiceCELoss`.
+    A pixel with `LIVER_OR_LESION` has the cross entropy of the sum of the probabilities of liver and all lesions, one
+    with `UNTYPED_LESION` that of all lesion types: the marginal loss of Shi et al. (Medical Image Analysis 2021), which
+    says nothing about which of them it is. Every pixel keeps the weight of its label in the mean over the batch.
 
-    The loss of a mixed batch is the mean of its kinds' losses, weighted by their numbers of slabs (ours).
+    Dice is taken over slabs of one kind at a time, each in the channels that it tells apart, and averaged over slabs
+    (ours). A batch without a partial target has the value of `DiceCELoss`.
 
     Args:
-        weight: one for each channel. The sum of lesion types has the mean of their weights, liver or lesion that of
-            liver (ours).
-        arguments: of `DiceCELoss`.
+        weight: one for each channel. The sum of lesion types has the mean of their weights, that of liver and lesions
+            the liver's (ours).
+        lambda_dice: weight of Dice.
+        lambda_ce: weight of the cross entropy.
+        arguments: of `DiceLoss`.
     """
 
-    def __init__(self, weight: torch.Tensor, **arguments: Any) -> None:
+    weight: torch.Tensor
+    untyped_weight: torch.Tensor
+
+    def __init__(
+        self, weight: torch.Tensor, lambda_dice: float = 1.0, lambda_ce: float = 1.0, **arguments: Any
+    ) -> None:
         super().__init__()
-        self.loss = DiceCELoss(weight=weight, **arguments)
+        self.lambda_dice, self.lambda_ce = lambda_dice, lambda_ce
+        self.full = DiceCELoss(weight=weight, lambda_dice=lambda_dice, lambda_ce=lambda_ce, **arguments)
         untyped = torch.cat([weight[:LESION], weight[LESION:].mean()[None]])
-        self.untyped_loss = DiceCELoss(weight=untyped, **arguments)
-        self.liver_loss = DiceCELoss(weight=weight[:LESION], **arguments)
+        self.dice = DiceLoss(weight=weight[1:], **arguments)
+        self.untyped_dice = DiceLoss(weight=untyped[1:], **arguments)
+        self.liver_dice = DiceLoss(**arguments)  # of one foreground channel MONAI ignores the weight
+        self.register_buffer("weight", weight)
+        self.register_buffer("untyped_weight", untyped[LESION])
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Loss of logits (batch, channels, H, W) against targets (batch, 1, H, W)."""
+        if not ((target == LIVER_OR_LESION) | (target == UNTYPED_LESION)).any():
+            return self.full(logits, target)
+        loss = self.lambda_ce * self._cross_entropy(logits, target[:, 0].long())
+        return loss + self.lambda_dice * self._dice(logits, target) if self.lambda_dice else loss
+
+    def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        likely = torch.log_softmax(logits.float(), dim=1)
+        liver, untyped = target == LIVER_OR_LESION, target == UNTYPED_LESION
+        told = torch.where(liver | untyped, LIVER, target)
+        of_pixels = likely.gather(1, told[:, None])[:, 0]
+        of_pixels = torch.where(liver, likely[:, LIVER:].logsumexp(dim=1), of_pixels)
+        of_pixels = torch.where(untyped, likely[:, LESION:].logsumexp(dim=1), of_pixels)
+        weights = torch.where(untyped, self.untyped_weight, self.weight[told])
+        return -(weights * of_pixels).sum() / weights.sum()
+
+    def _dice(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         liver = (target == LIVER_OR_LESION).flatten(1).any(dim=1)
         untyped = (target == UNTYPED_LESION).flatten(1).any(dim=1) & ~liver
-        told = ~(liver | untyped)
-        if told.all():
-            return self.loss(logits, target)
         total = logits.new_zeros(())
-        for rows, channels, loss in (
-            (told, logits.shape[1], self.loss),
-            (untyped, LESION + 1, self.untyped_loss),
-            (liver, LIVER + 1, self.liver_loss),
+        for rows, channels, loss, factor in (
+            (~(liver | untyped), logits.shape[1], self.dice, 1.0),
+            (untyped, LESION + 1, self.untyped_dice, 1.0),
+            (liver, LIVER + 1, self.liver_dice, self.weight[LIVER]),
         ):
             if rows.any():
                 merged = _merged(logits[rows], channels)
-                total = total + rows.float().mean() * loss(merged, target[rows].clamp(max=channels - 1))
+                total = total + rows.float().mean() * factor * loss(merged, target[rows].clamp(max=channels - 1))
         return total
 
 

@@ -93,6 +93,12 @@ def test_a_type_that_is_only_in_the_held_out_fold(study):
         checked(study(some, folds=[2]))
 
 
+def test_a_partial_label_map_is_not_scored(study):
+    first, *others = items()
+    with pytest.raises(LiversegError, match=r"fold 0: .*\.nii of the held out items has labelled, and a study scores"):
+        checked(study([replace(first, lesion_type=None, labelled=("liver", "lesion")), *others]))
+
+
 def test_one_fold_is_no_study(study):
     with pytest.raises(LiversegError, match="1 folds; a study needs 2 or more"):
         checked(study([replace(item, fold=0) for item in items()]))

@@ -60,24 +60,30 @@ def test_lesions_of_unknown_type(logits, target):
     torch.testing.assert_close(loss, summed(logits, target, groups, {0: 0.5, 1: 1.0, UNTYPED_LESION: 3.0}))
 
 
-def test_a_mixed_batch_is_the_mean_of_its_kinds(logits, target):
+def test_every_pixel_of_a_mixed_batch_keeps_its_weight(logits, target):
     target[0] = torch.where(target[0] > 0, LIVER_OR_LESION, 0)
     target[1] = torch.where(target[1] > 1, UNTYPED_LESION, target[1])
-    loss = MarginalDiceCELoss(WEIGHT, **CROSS_ENTROPY)
-    alone = [loss(logits[row : row + 1], target[row : row + 1]) for row in range(3)]
-    torch.testing.assert_close(loss(logits, target), sum(alone) / 3)
+    groups = {**{label: [label] for label in range(5)}, LIVER_OR_LESION: [1, 2, 3, 4], UNTYPED_LESION: [2, 3, 4]}
+    weights = {**dict(enumerate(WEIGHT.tolist())), LIVER_OR_LESION: 1.0, UNTYPED_LESION: 3.0}
+    loss = MarginalDiceCELoss(WEIGHT, **CROSS_ENTROPY)(logits, target)
+    torch.testing.assert_close(loss, summed(logits, target, groups, weights))
 
 
-def test_dice_is_that_of_the_sum():
+@pytest.mark.parametrize("liver_weight", [1.0, 0.05])
+def test_dice_is_that_of_the_sum(liver_weight):
     target = torch.full((1, 1, 4, 4), LIVER_OR_LESION)
     target[..., :2] = 0
     arguments = {**CROSS_ENTROPY, "lambda_dice": 1, "lambda_ce": 0}
-    loss = MarginalDiceCELoss(torch.ones(5), **arguments)
+    weight = torch.tensor([1, liver_weight, 1, 1, 1])
+    loss = MarginalDiceCELoss(weight, **arguments)
     right = torch.zeros(1, 5, 4, 4)
     right[:, 0, :, :2] = 30
     right[:, 3, :, 2:] = 30  # whichever of them is said
     assert loss(right, target).item() == pytest.approx(0, abs=1e-3)
-    assert loss(right.flip(-1), target).item() > 0.9
+    assert loss(right.flip(-1), target).item() == pytest.approx(liver_weight, rel=0.02)
+    both = torch.cat([right, right.flip(-1)]), torch.cat([target, target.clamp(max=1)])
+    told = DiceCELoss(weight=weight, **arguments)(both[0][1:], both[1][1:])
+    torch.testing.assert_close(loss(*both), told / 2, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("channels", [3, 5])

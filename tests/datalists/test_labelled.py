@@ -2,6 +2,7 @@
 
 import json
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -16,6 +17,7 @@ from liverseg.datalists import (
 )
 from liverseg.datalists.check import check_datalist
 from liverseg.datalists.describe import describe_datalist
+from liverseg.datasets import SlabDataset
 from liverseg.errors import LiversegError, UsageError
 
 
@@ -40,9 +42,10 @@ def livers(tmp_path, write_nifti):
 
 def test_a_set_of_livers_is_listed_checked_and_described(livers):
     root = livers(1)
-    path = build_datalist("lits", root, folds=2, labelled="liver")
+    path = build_datalist("lits", root, folds=2, labelled="liver", name="livers", origin="here", licence="CC0-1.0")
     datalist = read_datalist(path)
     assert {item.labelled for item in datalist.training} == {("liver",)}
+    assert {item.patient for item in datalist.training} == {f"livers-lits-00{n}" for n in range(4)}
     assert json.loads(path.read_text(encoding="utf-8"))["training"][0]["labelled"] == ["liver"]
     assert lesion_loads(datalist.training, root, progress=False) == (None,) * 4
     findings = check_datalist(path, root, progress=False)
@@ -90,7 +93,7 @@ def test_lesions_without_a_type_are_described_as_lesions(livers):
         ({"labelled": [["liver"]]}, "has labelled"),
         (
             {"labelled": ["liver"], "lesion_type": "cyst"},
-            r'lesion_type cyst, but labelled \["liver"\], which knows no types',
+            r'lesion_type cyst and labelled \["liver"\]; give one of the two',
         ),
     ],
 )
@@ -104,5 +107,22 @@ def test_what_an_item_cannot_be_labelled_with(item, words, tmp_path):
 def test_what_a_set_cannot_be_labelled_with(livers):
     with pytest.raises(UsageError, match="labelled 'spleen'; it must be liver"):
         build_datalist("lits", livers(1), folds=2, labelled="spleen")
-    with pytest.raises(UsageError, match="source cohort: labelled given; allowed for lits, decathlon only"):
+    with pytest.raises(UsageError, match="source cohort: labelled given; allowed for lits only"):
         build_datalist("cohort", livers(1), labelled="liver")
+    with pytest.raises(UsageError, match="this is no LiTS; give its name, where it is from and its licence"):
+        build_datalist("lits", livers(1), labelled="liver")
+
+
+def test_slices_of_one_label_map_may_be_labelled_apart(livers):
+    root = livers(1)
+    label = nib.load(root / "segmentation-0.nii.gz")
+    array = np.asanyarray(label.dataobj).copy()
+    array[3, 3, 1], array[3, 3, 2] = 4, 2
+    nib.save(nib.Nifti1Image(array, label.affine), root / "segmentation-0.nii.gz")
+    typed = DataItem("volume-0.nii.gz", "segmentation-0.nii.gz", "p", fold=0, slice=1, lesion_type="metastasis")
+    untyped = DataItem("volume-0.nii.gz", "segmentation-0.nii.gz", "p", fold=0, slice=2, labelled=("liver", "lesion"))
+    assert len(SlabDataset([typed, untyped], root, None, labels=5, progress=False)) == 2
+    path = write_datalist(root / "datalist.json", DataList("l", "1", "s", "CC0-1.0", label_table(5), (typed, untyped)))
+    assert "labelled" not in set(check_datalist(path, root, progress=False)["defect"])
+    lesions = describe_datalist(path, root, progress=False).lesions
+    assert dict(zip(lesions["slice"], lesions["lesion_type"], strict=True)) == {1: "metastasis", 2: "lesion"}
