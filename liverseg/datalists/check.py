@@ -35,7 +35,7 @@ from liverseg.datalists.checks.lists import (
     twin_findings,
 )
 from liverseg.datalists.checks.reading import read_whole
-from liverseg.datalists.items import LABELLED, contradicts_labelled
+from liverseg.datalists.items import contradicts_labelled
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_dir, is_file, size_or_zero
@@ -208,9 +208,7 @@ def _item_findings(
         there = ", ".join(f"{value} {content.labels.get(value, '?')}" for value in sorted(lesions)) or "no lesion"
         found = f"{where} is listed as {item.lesion_type}, but {wanted} is not outlined there, only {there}"
         yield Finding(label_name, ERROR, "lesion type", f"{found}; correct type, slice or label map")
-    elif item.labelled == LABELLED[0]:
-        return  # lesions are not outlined
-    elif not lesions and (item.slice is not None or item.lesion_type is not None):
+    elif item.lesions_are_outlined and not lesions and (item.slice is not None or item.lesion_type is not None):
         # of whole volumes many have no lesion, and are learned from as such
         found = "is annotated as a slice" if item.slice is not None else f"is listed as {item.lesion_type}"
         yield Finding(label_name, WARNING, "no lesion", f"it {found}, but no lesion is outlined there; is that right?")

@@ -42,6 +42,11 @@ class DataItem:
     lesion_type: str | None = None
     labelled: tuple[str, ...] | None = None
 
+    @property
+    def lesions_are_outlined(self) -> bool:
+        """Whether the label map tells lesions from liver."""
+        return self.labelled != LABELLED[0]
+
 
 @dataclass(frozen=True)
 class Broken:
@@ -141,7 +146,7 @@ def contradicts_labelled(item: DataItem, values: Iterable[int]) -> str | None:
     """Why the values of an item's label map cannot be what its `labelled` says; None where they can."""
     if item.labelled is None:
         return None
-    highest = LIVER if item.labelled == LABELLED[0] else LESION
+    highest = LESION if item.lesions_are_outlined else LIVER
     others = sorted(value for value in values if value > highest)
     if not others:
         return None

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from liverseg.datalists.checks.findings import Defect
 from liverseg.datalists.checks.reading import read_whole
-from liverseg.datalists.items import LABELLED, DataItem
+from liverseg.datalists.items import DataItem
 from liverseg.labels import LESION
 
 __all__ = ["lesion_loads"]
@@ -40,7 +40,7 @@ def lesion_loads(
     """
     asked: dict[str, set[int | None]] = {}
     for item in items:
-        if item.label is not None and item.labelled != LABELLED[0]:
+        if item.label is not None and item.lesions_are_outlined:
             asked.setdefault(os.path.normpath(item.label), set()).add(item.slice)
 
     def measured(name: str) -> dict[int | None, float]:

@@ -80,7 +80,7 @@ class SlabDataset(Dataset):
                     _check_type(item, volume.present[index], LESION + type_index, Path(dataset_dir))
                 elements.append((unit, index, type_index))
                 # a liver whose lesions are not told apart may have some
-                first = LIVER if item.labelled == ("liver",) else LESION
+                first = LESION if item.lesions_are_outlined else LIVER
                 lesion.append(bool(volume.present[index, first:].any()))
         self.elements = elements
         self.may_have_lesion = np.array(lesion, dtype=bool)
@@ -125,7 +125,7 @@ class SlabDataset(Dataset):
 
     def _target(self, item: DataItem, label: np.ndarray) -> np.ndarray:
         """A label map as the network is to learn it."""
-        if item.labelled == ("liver",):
+        if not item.lesions_are_outlined:
             return np.where(label == LIVER, np.uint8(LIVER_OR_LESION), label)
         if item.labelled is not None and self.labels == len(JOINT_LABELS):
             return np.where(label == LESION, np.uint8(UNTYPED_LESION), label)

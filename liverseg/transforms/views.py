@@ -122,7 +122,8 @@ class RandSlabViewd(RandomizableTransform):
     def _centre(self, label: np.ndarray) -> tuple[float, float]:
         """(row, column) a crop is centred on."""
         height, width = label.shape
-        label = np.where(label == LIVER_OR_LESION, LIVER, np.where(label == UNTYPED_LESION, LESION, label))
+        if label.max() >= LIVER_OR_LESION:
+            label = np.where(label == LIVER_OR_LESION, LIVER, np.where(label == UNTYPED_LESION, LESION, label))
         ratios = [ratio * bool((label == value).any()) for value, ratio in enumerate(self.crop_ratios)]
         place = (height - 1) / 2, (width - 1) / 2
         if any(ratios):

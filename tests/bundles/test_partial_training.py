@@ -98,4 +98,4 @@ def test_a_label_map_with_lesions_that_its_item_says_were_not_outlined_is_refuse
     assert 'it holds 2, but its item is labelled ["liver"], whose label maps hold 0 to 1; correct' in line
     assert f"{tree}/partial/" in line
     assert main(["datalist", "check", str(tree / "datalist.json")]) == 1
-    assert f"{name}" in capsys.readouterr().out
+    assert name in capsys.readouterr().out
