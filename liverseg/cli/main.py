@@ -19,6 +19,7 @@ VERBS: dict[str, str] = {
     "datalist": "list a folder of images and labels, patients kept apart in folds",
     "prepare": "write a data list's volumes into a cache that training reads quickly",
     "phantom": "write synthetic abdomens with liver lesions: a LiTS-like tree and a typed cohort",
+    "synthesize": "copies of a data list's volumes with synthetic lesions in their livers",
     "train": "a bundle's training, evaluation or export, with the bundle's own keys",
     "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
     "batch": "the same for thousands of CTs, left alone: resumed, shared out, failures sorted",

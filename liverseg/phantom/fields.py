@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from liverseg.synthesis import smooth_min
+
 __all__ = [
     "Field",
     "Lattice",
@@ -221,12 +223,6 @@ def tube(region: Region, points: np.ndarray, radii: np.ndarray | float) -> np.nd
         distance = np.sqrt((px - t * along[0]) ** 2 + (py - t * along[1]) ** 2 + (pz - t * along[2]) ** 2)
         np.minimum(best, distance - (first + t * (last - first)), out=best)
     return best
-
-
-def smooth_min(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
-    """Union of two shapes with a fillet of about `k` mm (quadratic polynomial blend)."""
-    h = np.maximum(k - np.abs(a - b), 0) / np.float32(k)
-    return np.minimum(a, b) - h * h * np.float32(k / 4)
 
 
 def smooth_max(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:

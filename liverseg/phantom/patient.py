@@ -11,13 +11,14 @@ from liverseg.labels import JOINT_LABELS, LIVER
 from liverseg.phantom import difficulty as d
 from liverseg.phantom.acquisition import Scanner, scan_noise, to_int16
 from liverseg.phantom.fields import Field, Lattice, smooth_noise
-from liverseg.phantom.lesions import draw_lesions, lesion_types_of_patient
+from liverseg.phantom.lesions import draw_diameters, place_lesions
 from liverseg.phantom.liver import hepatic_veins, liver_shape, portal_tree
 from liverseg.phantom.organs import Organs
 from liverseg.phantom.rendering import render
 from liverseg.phantom.scene import Layer, Scene, Tubes
 from liverseg.phantom.tissue import draw_tissues
 from liverseg.phantom.trunk import Habitus, Trunk, draw_habitus
+from liverseg.synthesis import Surroundings, draw_types
 
 __all__ = ["Coverage", "LesionRow", "Phantom", "make_phantom"]
 
@@ -86,7 +87,13 @@ class Phantom:
 
 
 def make_phantom(
-    seed: np.random.SeedSequence, *, matrix: int, coverage: Coverage, main_type: str, organs: bool = False
+    seed: np.random.SeedSequence,
+    *,
+    matrix: int,
+    coverage: Coverage,
+    main_type: str,
+    annotated: bool = True,
+    organs: bool = False,
 ) -> Phantom:
     """Make one patient.
 
@@ -95,6 +102,7 @@ def make_phantom(
         matrix: in-plane pixels along one edge.
         coverage: what the scan covers.
         main_type: type of the patient's first lesion.
+        annotated: whether there must be a lesion that can be annotated; otherwise one patient of ten has none.
         organs: also return an organ map, for tests and pictures.
     """
     streams = [np.random.default_rng(child) for child in seed.spawn(4)]
@@ -110,8 +118,10 @@ def make_phantom(
     hu["blood"] = vessel_hu - 12
     scanner = _scanner(scan_rng, habitus, liver, matrix, coverage)
     smallest = max(1.3 * scanner.thickness, 3.5 * scanner.pixel)
-    kinds = lesion_types_of_patient(lesion_rng, main_type)
-    lesions = draw_lesions(lesion_rng, kinds, liver, around.not_liver(), liver_hu, vessel_hu, smallest)
+    diameters = draw_diameters(lesion_rng, smallest, annotated)
+    kinds = draw_types(lesion_rng, len(diameters), main_type) if diameters else []
+    contrast = Surroundings(liver_hu, vessel_hu)
+    lesions = place_lesions(lesion_rng, kinds, diameters, liver, around.not_liver(), contrast)
     scene = Scene(
         under=[*trunk.layers(), *around.layers()],
         liver=[

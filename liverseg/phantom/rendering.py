@@ -8,8 +8,8 @@ import numpy as np
 
 from liverseg.phantom.acquisition import Scanner, blur_in_plane
 from liverseg.phantom.fields import Field
-from liverseg.phantom.lesions import Lesion
 from liverseg.phantom.scene import Layer, Scene, Tubes
+from liverseg.synthesis import Lesion
 
 __all__ = ["Rendering", "render"]
 
@@ -212,7 +212,7 @@ class _Painter:
     def paint_lesions(self, lesions: list[Lesion]) -> None:
         """Paint lesions into the liver; what lies outside it is cut off."""
         for number, lesion in enumerate(lesions, 1):
-            x, y, z = lesion.centre
+            z, y, x = lesion.centre
             r = lesion.reach
             zs = self._span(self.z, z - r, z + r)
             ys, xs = self._span(self.y, y - r, y + r), self._span(self.x, x - r, x + r)

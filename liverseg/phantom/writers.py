@@ -199,7 +199,9 @@ def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progres
 def write_case(root: Path, case: Case) -> None:
     """Make one case and write image, label and record, each by rename."""
     seed = np.random.SeedSequence(case.seed)
-    phantom = make_phantom(seed, matrix=case.matrix, coverage=case.coverage, main_type=case.main_type)
+    phantom = make_phantom(
+        seed, matrix=case.matrix, coverage=case.coverage, main_type=case.main_type, annotated=case.typed
+    )
     label = phantom.label if case.typed else np.minimum(phantom.label, np.uint8(LESION))
     for path in (case.image, case.label, case.record):
         (root / path).parent.mkdir(exist_ok=True)

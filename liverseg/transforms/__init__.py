@@ -4,6 +4,7 @@ from liverseg.transforms.hu_window import HUWindow, HUWindowd
 from liverseg.transforms.liver_crop import LiverCropd
 from liverseg.transforms.noise import SALT_AND_PEPPER_SHARE, salt_and_pepper
 from liverseg.transforms.slabs import SLAB_SLICES, slab_indices
+from liverseg.transforms.synthetic_lesions import RandSyntheticLesionsd
 from liverseg.transforms.views import RandSlabViewd, resample_views
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "HUWindowd",
     "LiverCropd",
     "RandSlabViewd",
+    "RandSyntheticLesionsd",
     "resample_views",
     "salt_and_pepper",
     "slab_indices",

@@ -1,0 +1,40 @@
+"""`liverseg synthesize`: copies of a data list's volumes with synthetic lesions in their livers."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from liverseg.cli.arguments import add_list_arguments, some_path
+from liverseg.errors import ExitCode
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    add_list_arguments(parser)
+    parser.add_argument("-o", "--output", type=some_path, required=True, help="folder for the copies and their list")
+    parser.add_argument("--fold", type=int, help="the fold to take (default: all items)")
+    parser.add_argument("--copies", type=int, default=1, help="copies of each volume, with other lesions (default 1)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
+
+
+def run(args: argparse.Namespace) -> ExitCode:
+    """Run the verb; returns its exit code."""
+    from liverseg.synthesis.writer import synthesize_datalist  # scipy is slow to import
+
+    result = synthesize_datalist(
+        args.list,
+        args.dataset_dir or args.list.parent,
+        args.output,
+        fold=args.fold,
+        copies=args.copies,
+        seed=args.seed,
+        workers=args.workers,
+    )
+    for failure in result.failures:
+        print(f"liverseg: {failure}", file=sys.stderr)
+    print(result.datalist)
+    print(f"{result.lesions} lesions in {result.volumes} volumes", file=sys.stderr)
+    return ExitCode.FAILED if result.failures else ExitCode.DONE

@@ -1,0 +1,153 @@
+"""What tells the types apart: attenuation in the portal venous phase, relative to the liver that surrounds a lesion.
+
+Only radiology differs here. Edges, slow variation, sizes, numbers and places come from distributions that all types
+share, since whatever else differed, a network would learn as a sign of the type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from liverseg.labels import LESION_TYPES
+from liverseg.synthesis.shape import Shape
+
+__all__ = ["Appearance", "Surroundings", "alike", "draw_appearance"]
+
+_CYST_HU: Final = (0.0, 20.0)
+_THICK_CYST_SHARE: Final = 0.2  # protein or old blood, or a mean raised by partial volume
+_THICK_CYST_HU: Final = (20.0, 45.0)
+
+_HYPODENSE_HU: Final = (15.0, 60.0)  # below the liver
+_NECROTIC_SHARE: Final = 0.35
+_NECROTIC_HU: Final = (10.0, 30.0)
+_RIM_SHARE: Final = 0.60
+_RIM_ABOVE_CENTRE_HU: Final = (10.0, 30.0)
+_RIM_MM: Final = (2.0, 5.0)
+_LEAST_BELOW_LIVER_HU: Final = 12.0
+
+_POOL_BELOW_LIVER_HU: Final = (20.0, 60.0)
+_NODULE_LEVEL: Final = (0.80, 1.05)  # share of the way from liver to vessel
+_NODULES: Final = (4, 10)
+_NODULE_RADIUS: Final = (0.22, 0.42)  # share of the lesion's radius
+_FILLED_BELOW_MM: Final = 15.0
+_FILLED_SHARE: Final = 0.75
+
+_EDGE_MM: Final = (0.6, 3.0)  # logarithm uniform
+_TEXTURE_HU: Final = (0.5, 5.0)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a scan shows of its liver.
+
+    Attributes:
+        liver_hu: attenuation of the parenchyma.
+        vessel_hu: of its enhanced vessels.
+        noise_hu: standard deviation of the noise of a voxel.
+        measured_contrast_hu: by how much the brightest parts of the liver are above `liver_hu`, as measured;
+            `vessel_hu` is kept within what portal venous scans show.
+    """
+
+    liver_hu: float
+    vessel_hu: float
+    noise_hu: float = 0.0
+    measured_contrast_hu: float = 0.0
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """Attenuation inside a lesion, and its edge.
+
+    Attributes:
+        centre_hu: away from rim and nodules.
+        outer_hu: of the rim or the nodules.
+        rim_mm: width of the rim, 0 without one.
+        nodules: (n, 4): centre in the shape's round frame (3) and radius, mm.
+        edge_mm: width over which the lesion fades into the liver.
+        texture_hu: standard deviation of its slow variation.
+    """
+
+    centre_hu: float
+    outer_hu: float
+    rim_mm: float
+    nodules: np.ndarray
+    edge_mm: float
+    texture_hu: float
+
+
+def draw_appearance(
+    rng: np.random.Generator | np.random.RandomState, kind: str, shape: Shape, around: Surroundings
+) -> Appearance:
+    """Draw what a lesion looks like.
+
+    Args:
+        rng: source of random numbers.
+        kind: one of `LESION_TYPES`.
+        shape: the lesion's.
+        around: of the same scan.
+
+    Raises:
+        ValueError: if the type is not known.
+    """
+    if kind not in LESION_TYPES:
+        raise ValueError(f"lesion type {kind!r}; allowed: {', '.join(LESION_TYPES)}")
+    edge = float(np.exp(rng.uniform(*np.log(_EDGE_MM))))
+    # an edge wider than the lesion would leave nothing of it
+    common = {"edge_mm": min(edge, 0.8 * shape.radius), "texture_hu": float(rng.uniform(*_TEXTURE_HU))}
+    draw = {"cyst": _cyst, "hemangioma": _hemangioma, "metastasis": _metastasis}[kind]
+    centre, outer, rim, nodules = draw(rng, shape, around)
+    return Appearance(centre, outer, rim, nodules, **common)
+
+
+def alike(
+    rng: np.random.Generator | np.random.RandomState, drawn: Appearance, first: Appearance, around: Surroundings
+) -> Appearance:
+    """An appearance with the contrast of the patient's first metastasis, within 10 HU: metastases resemble each other.
+
+    Args:
+        rng: source of random numbers.
+        drawn: whose rim and edge are kept.
+        first: whose contrast it takes.
+        around: of the same scan.
+    """
+    centre = min(first.centre_hu + rng.uniform(-10, 10), around.liver_hu - _LEAST_BELOW_LIVER_HU)
+    return replace(drawn, centre_hu=centre, outer_hu=centre + drawn.outer_hu - drawn.centre_hu)
+
+
+_Drawn = tuple[float, float, float, np.ndarray]
+_NO_NODULES: Final = np.zeros((0, 4))
+
+
+def _cyst(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:
+    """Water, whatever surrounds it, of one attenuation without a rim."""
+    hu = rng.uniform(*(_THICK_CYST_HU if rng.uniform() < _THICK_CYST_SHARE else _CYST_HU))
+    return hu, hu, 0.0, _NO_NODULES
+
+
+def _metastasis(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:
+    """Darker than the liver, most with a rim brighter than the centre, some with a necrotic centre."""
+    centre = around.liver_hu - rng.uniform(*_HYPODENSE_HU)
+    if rng.uniform() < _NECROTIC_SHARE:
+        centre = min(rng.uniform(*_NECROTIC_HU), around.liver_hu - _LEAST_BELOW_LIVER_HU)
+    if rng.uniform() >= _RIM_SHARE:
+        return centre, centre, 0.0, _NO_NODULES
+    rim = min(rng.uniform(*_RIM_MM), 0.6 * shape.radius)
+    return centre, centre + rng.uniform(*_RIM_ABOVE_CENTRE_HU), rim, _NO_NODULES
+
+
+def _hemangioma(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:
+    """Nodules at the edge as bright as vessels around a dark centre; small ones are bright throughout."""
+    bright = around.liver_hu + rng.uniform(*_NODULE_LEVEL) * (around.vessel_hu - around.liver_hu)
+    if 2 * shape.radius < _FILLED_BELOW_MM and rng.uniform() < _FILLED_SHARE:
+        return bright, bright, 0.0, _NO_NODULES
+    centre = max(around.liver_hu - rng.uniform(*_POOL_BELOW_LIVER_HU), 20.0)
+    nodules = []
+    for _ in range(int(rng.uniform(*_NODULES))):
+        direction = rng.standard_normal(3)
+        direction /= np.linalg.norm(direction)
+        size = max(rng.uniform(*_NODULE_RADIUS) * shape.radius, 1.6)
+        nodules.append([*(max(shape.radius - 0.75 * size, 0) * direction), size])
+    return centre, bright, 0.0, np.array(nodules)

@@ -1,0 +1,161 @@
+"""Where lesions and distractors lie in a liver, and what the label map says of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy import ndimage
+
+from liverseg.boxes import Box
+from liverseg.synthesis.appearance import alike, draw_appearance
+from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
+from liverseg.synthesis.lesion import Lesion
+from liverseg.synthesis.painting import Scan
+from liverseg.synthesis.shape import draw_shape
+
+__all__ = ["Placed", "add_distractors", "add_lesions", "depth_mm"]
+
+_TRIES: Final = 8
+_SECTION: Final = 0.9
+"""A lesion's centre lies at most so many radii from the slice that crosses it."""
+_LARGEST: Final = 2.6
+"""A lesion's diameter is at most so many times the greatest depth of the liver, which it may bulge over."""
+
+_Rng = np.random.Generator | np.random.RandomState
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Something painted.
+
+    Attributes:
+        kind: type of the lesion or kind of the distractor.
+        box: where it lies.
+        share: of each voxel of the box, 0 to 1.
+    """
+
+    kind: str
+    box: Box
+    share: np.ndarray
+
+
+def depth_mm(liver: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """Distance of each voxel of a liver to its surface in mm, float32, 0 outside; of any number of axes."""
+    depth = np.zeros(liver.shape, np.float32)
+    found = ndimage.find_objects(liver.astype(np.uint8))
+    if found:
+        box = tuple(
+            slice(max(0, side.start - 1), side.stop + 1) for side in found[0]
+        )  # a margin: the image's edge is no surface
+        depth[box] = ndimage.distance_transform_edt(liver[box], sampling=spacing)
+    return depth
+
+
+def add_lesions(
+    rng: _Rng,
+    scan: Scan,
+    kinds: Sequence[str],
+    diameters: Sequence[float],
+    depth: np.ndarray,
+    taken: np.ndarray,
+    section: int | None = None,
+) -> list[Placed]:
+    """Paint lesions into a scan, apart from each other; those for which there is no room are left out.
+
+    Args:
+        rng: source of random numbers.
+        scan: what is painted on.
+        kinds: type of each lesion.
+        diameters: mm, of each lesion.
+        depth: `depth_mm` of the scan's liver; of the section alone, (row, column), where one is given.
+        taken: boolean (slice, row, column), voxels of lesions that are there; those painted are added.
+        section: number of the slice that crosses every lesion; None places their centres anywhere in the liver.
+    """
+    placed: list[Placed] = []
+    deepest = float(depth.max(initial=0.0))
+    candidates = np.flatnonzero(depth > 0)
+    if not len(candidates):
+        return placed
+    depths = depth.ravel()[candidates]
+    first = None
+    for kind, wanted in zip(kinds, diameters, strict=True):
+        diameter = min(wanted, _LARGEST * deepest)
+        for _ in range(_TRIES):
+            least = min(rng.uniform(0.1, 1.1) * diameter / 2, 0.8 * deepest)
+            deep = candidates[depths >= least]
+            centre = _position(rng, scan, int(deep[rng.choice(len(deep))]), depth.shape, diameter, section)
+            shape = draw_shape(rng, diameter)
+            look = draw_appearance(rng, kind, shape, scan.around)
+            if kind == "metastasis":
+                first = first or look
+                look = alike(rng, look, first, scan.around)
+            lesion = Lesion(kind, centre, shape, look)
+            if _is_free(lesion, scan, taken):
+                painted = scan.paint(lesion)
+                if painted is not None:
+                    placed.append(Placed(kind, *painted))
+                    taken[painted[0]] |= painted[1] >= 0.1
+                break
+            diameter = max(0.85 * diameter, 3.0)
+    return placed
+
+
+def add_distractors(rng: _Rng, scan: Scan, count: int, depth: np.ndarray, section: int, in_plane: bool) -> list[Placed]:
+    """Paint distractors that cross a slice of a scan.
+
+    Args:
+        rng: source of random numbers.
+        scan: what is painted on.
+        count: how many.
+        depth: `depth_mm` of the section's liver, (row, column).
+        section: number of the slice.
+        in_plane: see `draw_distractor`.
+    """
+    placed: list[Placed] = []
+    inside, surface = np.flatnonzero(depth > 6), np.flatnonzero((depth > 0) & (depth < 3.5))
+    if not len(inside) or not len(surface):
+        return placed
+    middle = np.array(np.unravel_index(inside, depth.shape)).mean(axis=1)
+    for _ in range(count):
+        kind = str(rng.choice(DISTRACTORS))
+        among = inside if kind in ("vein", "vessel") else surface
+        row, column = np.unravel_index(int(among[rng.choice(len(among))]), depth.shape)
+        inwards = (middle - (row, column)) * scan.pixel_mm
+        inwards /= max(float(np.linalg.norm(inwards)), 1e-6)
+        centre = (
+            float(scan.positions_mm[section]) + rng.uniform(-3, 3),
+            float(row) * scan.pixel_mm[0],
+            float(column) * scan.pixel_mm[1],
+        )
+        painted = scan.paint_distractor(draw_distractor(rng, kind, centre, inwards, in_plane=in_plane))
+        if painted is not None:
+            placed.append(Placed(kind, *painted))
+    return placed
+
+
+def _position(
+    rng: _Rng, scan: Scan, index: int, shape: tuple[int, ...], diameter: float, section: int | None
+) -> tuple[float, float, float]:
+    """Centre of a lesion in mm at the voxel of that index, within the voxel."""
+    number, row, column = np.unravel_index(index, shape) if section is None else (section, *divmod(index, shape[1]))
+    spread = scan.thickness_mm / 2 if section is None else _SECTION * diameter / 2
+    return (
+        float(scan.positions_mm[int(number)]) + rng.uniform(-spread, spread),
+        (float(row) + rng.uniform(-0.5, 0.5)) * scan.pixel_mm[0],
+        (float(column) + rng.uniform(-0.5, 0.5)) * scan.pixel_mm[1],
+    )
+
+
+def _is_free(lesion: Lesion, scan: Scan, taken: np.ndarray) -> bool:
+    """Whether no other lesion is within a lesion's radius and a tenth of its centre."""
+    near = np.flatnonzero(np.abs(scan.positions_mm - lesion.centre[0]) <= lesion.shape.radius)
+    slices = slice(int(near[0]), int(near[-1]) + 1) if len(near) else slice(0, 0)
+    reach = 1.1 * lesion.shape.radius + 2
+    rows, columns = (
+        slice(max(0, int((place - reach) / pixel)), int((place + reach) / pixel) + 1)
+        for place, pixel in zip(lesion.centre[1:], scan.pixel_mm, strict=True)
+    )
+    return not taken[slices, rows, columns].any()
