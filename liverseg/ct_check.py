@@ -23,20 +23,25 @@ _BODY, _BONE = -300, 300
 _FEWEST_SLICES = 3
 
 
-def check_ct(volume: Volume) -> list[str]:
+def check_ct(volume: Volume, clipped_hu: tuple[float, float] | None = None) -> list[str]:
     """Refuse what cannot be a CT in HU, and say what is odd about the rest.
 
     Fractional values that reach neither fat nor soft tissue are taken for a normalised image or another modality and
     refused. Whole numbers like that (a CT with its surroundings masked out, say) are computed with a warning.
 
+    Of an image whose HU are known to be clipped nobody can ask for air or fat, and it is one of a set of slices: it is
+    refused where a value lies beyond the range.
+
     Args:
         volume: HU in any number type, all finite.
+        clipped_hu: the range that HU were clipped to, lower and upper, where that is known.
 
     Returns:
         Warnings, one sentence each, for the case's record.
 
     Raises:
-        LiversegError: if a value is beyond ±30000, or the values are fractional and do not look like HU.
+        LiversegError: if a value is beyond ±30000 or beyond `clipped_hu`, or the values are fractional and do not look
+            like HU.
     """
     lowest, highest = float(volume.array.min()), float(volume.array.max())
     if max(-lowest, highest) > _LARGEST_HU:
@@ -45,6 +50,13 @@ def check_ct(volume: Volume) -> list[str]:
             "replace padding by -1024, or export the CT in HU"
         )
     found = f"values from {lowest:g} to {highest:g}"
+    if clipped_hu is not None:
+        if lowest < clipped_hu[0] or highest > clipped_hu[1]:
+            raise NotCTError(
+                f"{volume.path}: {found}, but its data list says that HU are clipped to {clipped_hu[0]:g} to "
+                f"{clipped_hu[1]:g}; correct clipped_hu or the image"
+            )
+        return _orientation_warnings(volume)
     tissue = lowest < _FAT and highest > _SOFT_TISSUE and highest - lowest >= _SMALLEST_RANGE
     if not tissue and not _whole_numbers(volume):
         raise NotCTError(
@@ -56,8 +68,7 @@ def check_ct(volume: Volume) -> list[str]:
         warnings.append(f"does not look like a CT in HU: {found}")
     elif lowest >= _AIR:
         warnings.append(f"does not look like a CT in HU: no voxel below {_AIR} HU, {found}")
-    if not volume.header["qform_code"] and not volume.header["sform_code"]:
-        warnings.append("qform and sform code are 0: left, right, head and feet are a guess")
+    warnings += _orientation_warnings(volume)
     slices = volume.array.shape[volume.slice_axis]
     if slices < _FEWEST_SLICES:
         warnings.append(f"{slices} {'slice' if slices == 1 else 'slices'}: edge slices are repeated as neighbours")
@@ -76,6 +87,12 @@ def bone_and_body(slices: np.ndarray) -> tuple[float, float]:
     body = (slices > _BODY).sum(axis=(1, 2))
     bone = (slices > _BONE).sum(axis=(1, 2))
     return float(np.median(bone / np.maximum(body, 1))), float(np.median(body))
+
+
+def _orientation_warnings(volume: Volume) -> list[str]:
+    if volume.header["qform_code"] or volume.header["sform_code"]:
+        return []
+    return ["qform and sform code are 0: left, right, head and feet are a guess"]
 
 
 def _whole_numbers(volume: Volume) -> bool:

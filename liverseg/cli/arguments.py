@@ -8,7 +8,7 @@ from pathlib import Path
 
 from liverseg.errors import UsageError
 
-__all__ = ["add_list_arguments", "read_shard", "seconds", "some_path"]
+__all__ = ["add_list_arguments", "hu_range", "read_shard", "seconds", "some_path"]
 
 
 def some_path(text: str) -> Path:
@@ -42,6 +42,19 @@ def seconds(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r}: seconds are needed, a number above 0")
     return number
+
+
+def hu_range(text: str) -> tuple[float, float]:
+    """LOW:HIGH as two numbers.
+
+    Raises:
+        argparse.ArgumentTypeError: if it is something else.
+    """
+    low, _, high = text.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: LOW:HIGH is needed, two numbers in HU, as 0:255") from None
 
 
 def read_shard(text: str) -> tuple[int, int]:

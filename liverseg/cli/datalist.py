@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-from liverseg.cli.arguments import add_list_arguments, some_path
-from liverseg.datalists import SOURCES, build_datalist
+from liverseg.cli.arguments import add_list_arguments, hu_range, some_path
+from liverseg.datalists import SLICE_MM, SOURCES, build_datalist
 from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for source, help_text in SOURCES.items():
         importer = tasks.add_parser(source, help=help_text, description=f"{help_text}. {_SPLIT}", allow_abbrev=False)
         importer.set_defaults(task=_import)
-        importer.add_argument("root", type=some_path, help="the folder; paths in the list are relative to it")
+        beside = source == "slices"
+        relative = "the list's folder, where volumes are written" if beside else "it"
+        importer.add_argument("root", type=some_path, help=f"the folder; paths in the list are relative to {relative}")
         importer.add_argument("-o", "--output", type=some_path, help="the list to write (default: ROOT/datalist.json)")
         importer.add_argument("--name", help="the list's name (default: the folder's)")
         importer.add_argument("--folds", type=int, default=5, help="validation folds (default 5)")
@@ -44,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         importer.add_argument("--from", dest="origin", help="where the data come from, written into the list")
         importer.add_argument("--licence", help="the data's licence, written into the list")
-        importer.set_defaults(table=None, types=None, typed=False, labelled=None)
+        importer.set_defaults(table=None, types=None, typed=False, labelled=None, hu=None, pixel_mm=None, slice_mm=None)
         if source == "lits":
             importer.add_argument(
                 "--labelled",
@@ -52,7 +55,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 help="another set in this layout, whose label maps outline the whole liver and tell no lesions apart; "
                 "needs --name, --from and --licence",
             )
-        if source == "cohort":
+        if source == "slices":
+            importer.add_argument(
+                "--labelled",
+                choices=["liver"],
+                help="masks of 0, and 1 or 255, outline the whole liver and tell no lesions apart (default: they hold "
+                "values of the label table)",
+            )
+            _add_hu(importer)
+            importer.add_argument("--pixel-mm", type=float, help="edge of a pixel in mm; needed for PNG and JPEG")
+            importer.add_argument(
+                "--slice-mm",
+                type=float,
+                help=f"slice distance in mm where files do not tell it (default {SLICE_MM:g})",
+            )
+        if source in ("cohort", "slices"):
             importer.add_argument("--table", help="the table's name in ROOT (default: slices.csv or slices.xlsx)")
             importer.add_argument(
                 "--types", type=some_path, help="JSON or CSV that maps your words to cyst, hemangioma, metastasis"
@@ -75,6 +92,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe = _of_a_list(tasks, "describe", "what a list holds, in numbers and a picture")
     describe.set_defaults(task=_describe)
     describe.add_argument("-o", "--output", type=some_path, help="folder for the tables as CSV and the picture")
+
+
+def _add_hu(parser: argparse.ArgumentParser) -> None:
+    """Declare --hu, whose value may begin with a minus sign."""
+    parser.add_argument(
+        "--hu",
+        type=hu_range,
+        metavar="LOW:HIGH",
+        help="HU of the lowest and of the highest value that a pixel can have, as 0:255 or -100:240; needed for PNG "
+        "and JPEG, HU beyond are taken to be clipped",
+    )
+    # Python before 3.14 takes -100:240 for an option otherwise
+    parser._negative_number_matcher = re.compile(r"-\.?\d")
 
 
 def _of_a_list(tasks: Any, name: str, help_text: str) -> argparse.ArgumentParser:
@@ -105,11 +135,15 @@ def _import(args: argparse.Namespace) -> ExitCode:
         types=args.types,
         typed=args.typed,
         labelled=args.labelled,
+        hu=args.hu,
+        pixel_mm=args.pixel_mm,
+        slice_mm=args.slice_mm,
         origin=args.origin,
         licence=args.licence,
     )
     print(path)
-    _tell_folder(path, args.root)
+    if args.source != "slices":
+        _tell_folder(path, args.root)
     return ExitCode.DONE
 
 

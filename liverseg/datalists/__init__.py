@@ -15,10 +15,12 @@ from liverseg.datalists.model import (
     read_datalist,
     write_datalist,
 )
+from liverseg.datalists.slices import SLICE_MM, slice_items
 from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
 from liverseg.datalists.twins import Twins, find_twins
 
 __all__ = [
+    "SLICE_MM",
     "SOURCES",
     "DataItem",
     "DataList",
@@ -37,5 +39,6 @@ __all__ = [
     "lesion_loads",
     "lits_items",
     "read_datalist",
+    "slice_items",
     "write_datalist",
 ]

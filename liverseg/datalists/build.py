@@ -13,6 +13,7 @@ from liverseg.datalists.cohort_table import Types
 from liverseg.datalists.items import LABELLED
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
+from liverseg.datalists.slices import assumed, check_hu, slice_items
 from liverseg.datalists.spelling import alike_names
 from liverseg.datalists.splits import adopt_folds, assign_folds, check_split, hold_out
 from liverseg.errors import UsageError
@@ -22,7 +23,10 @@ __all__ = ["SOURCES", "build_datalist"]
 
 @dataclass(frozen=True)
 class _Layout:
-    """A layout's help text, importer, reference and licence, how many rows its label table has, its own options."""
+    """A layout's help text, importer, reference and licence, how many rows its label table has, its own options.
+
+    `copies` tells that all files of its list are made by the importer, which then also takes the list's folder.
+    """
 
     help: str
     items: Callable[..., tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
@@ -30,6 +34,7 @@ class _Layout:
     licence: str
     labels: int
     options: tuple[str, ...] = ()
+    copies: bool = False
 
 
 _LAYOUTS = {
@@ -64,6 +69,15 @@ _LAYOUTS = {
         5,
         ("table", "types"),
     ),
+    "slices": _Layout(
+        "2-D images: a table slices.csv or slices.xlsx of PNG, JPEG, DICOM or NIfTI and their masks",
+        lambda root, folder, **given: (slice_items(root, folder, **given), ()),
+        "slices of {}",
+        "not stated",
+        3,
+        ("table", "types", "labelled", "hu", "pixel_mm", "slice_mm"),
+        copies=True,
+    ),
 }
 
 SOURCES: dict[str, str] = {source: layout.help for source, layout in _LAYOUTS.items()}
@@ -84,6 +98,9 @@ def build_datalist(
     types: Types | None = None,
     typed: bool = False,
     labelled: str | None = None,
+    hu: tuple[float, float] | None = None,
+    pixel_mm: float | None = None,
+    slice_mm: float | None = None,
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
@@ -93,7 +110,7 @@ def build_datalist(
 
     Args:
         source: the folder's layout, one of `SOURCES`.
-        root: the folder; paths in the list are relative to it.
+        root: the folder; paths in the list are relative to it, those of a set of slices to the list's own folder.
         output: the list to write; ROOT/datalist.json when not given.
         name: the list's name; the folder's when not given.
         folds: validation folds, at least 2.
@@ -101,11 +118,13 @@ def build_datalist(
             a list of test items alone.
         seed: seed of both splits.
         folds_from: a list whose folds and test patients are taken instead of splitting anew.
-        table: a cohort's table, its file name in the folder; see `cohort_items`.
-        types: the user's words for a cohort's lesion types, likewise.
+        table: the table of a cohort or a set of slices, its file name in the folder; see `cohort_items`.
+        types: the user's words for their lesion types, likewise.
         typed: of 3D-IRCADb-01 keep the patients whose lesions are all cysts, and write the joint label table.
-        labelled: "liver" for another set in LiTS's layout whose label maps outline the whole liver and tell no lesions
-            apart; its name begins the names of its patients.
+        labelled: "liver" for a set of slices, or another set in LiTS's layout, whose label maps outline the whole liver
+            and tell no lesions apart; in LiTS's layout its name begins the names of its patients.
+        hu: of a set of slices the HU of the lowest and highest value of PNG and JPEG; see `slice_items`.
+        pixel_mm, slice_mm: of a set of slices, likewise.
         origin: where the data come from; the source's own reference when not given.
         licence: the data's licence, likewise.
 
@@ -121,42 +140,59 @@ def build_datalist(
     if source not in _LAYOUTS:
         raise UsageError(f"source {source!r}; allowed: {', '.join(_LAYOUTS)}")
     layout = _LAYOUTS[source]
-    options = {"table": table, "types": types, "typed": typed or None, "labelled": labelled}
+    options = {
+        "table": table,
+        "types": types,
+        "typed": typed or None,
+        "labelled": labelled,
+        "hu": hu,
+        "pixel_mm": pixel_mm,
+        "slice_mm": slice_mm,
+    }
     given = {key: value for key, value in options.items() if value is not None}
     for key in given:
         if key not in layout.options:
-            owners = ", ".join(name for name, other in _LAYOUTS.items() if key in other.options)
+            owners = " and ".join(name for name, other in _LAYOUTS.items() if key in other.options)
             raise UsageError(f"source {source}: {key} given; allowed for {owners} only")
     # an importer may convert every image: what can be refused before is
     check_split(folds, test, seed)
+    check_hu(hu)
     if test and folds_from is not None:
         raise UsageError(f"test share {test} and folds from {folds_from}: take one of the two")
     split_before = None if folds_from is None else read_datalist(folds_from)
-    given.pop("labelled", None)
     if labelled not in (None, LABELLED[0][0]):
         raise UsageError(f"labelled {labelled!r}; it must be {LABELLED[0][0]}")
-    if labelled and not (name and origin and licence):
-        raise UsageError(f"labelled {labelled}: this is no LiTS; give its name, where it is from and its licence")
-    outlined, unlabelled = layout.items(Path(root), **given)
-    if labelled:  # another set's patients are not LiTS's of the same number
+    another = source == "lits" and labelled is not None
+    if another:
+        given.pop("labelled")
+        if not (name and origin and licence):
+            raise UsageError(f"labelled {labelled}: this is no LiTS; give its name, where it is from and its licence")
+    output = Path(output) if output else Path(root) / "datalist.json"
+    folder = output.parent if layout.copies else Path(root)
+    outlined, unlabelled = layout.items(Path(root), **({"folder": folder} if layout.copies else {}), **given)
+    if another:  # another set's patients are not LiTS's of the same number
         outlined = tuple(replace(item, labelled=LABELLED[0], patient=f"{name}-{item.patient}") for item in outlined)
         unlabelled = tuple(replace(item, patient=f"{name}-{item.patient}") for item in unlabelled)
     _warn_of_spelling(outlined + unlabelled)
     if split_before is None:
-        training, held_out = _split(outlined, Path(root), folds, test, seed)
+        training, held_out = _split(outlined, folder, folds, test, seed)
     else:
         training, held_out = adopt_folds(outlined, split_before)
+    origin = origin or layout.origin.format(Path(root).absolute().name)
+    if source == "slices":
+        origin = f"{origin}; {assumed(pixel_mm, slice_mm)}"
+    # a cyst is 2 in both label tables, so a list of types can be the joint one
+    typed = typed or any(item.lesion_type for item in outlined)
     datalist = DataList(
         name=name or Path(root).absolute().name,
         version="1",
-        source=origin or layout.origin.format(Path(root).absolute().name),
+        source=origin,
         licence=licence or layout.licence,
-        # a cyst is 2 in both label tables
         labels=label_table(5 if typed else layout.labels),
         training=training,
         test=held_out + unlabelled,
     )
-    return write_datalist(output or Path(root) / "datalist.json", datalist)
+    return write_datalist(output, datalist)
 
 
 def _warn_of_spelling(items: tuple[DataItem, ...]) -> None:

@@ -47,12 +47,13 @@ __all__ = ["check_datalist", "check_report", "findings_in_words", "write_finding
 
 @dataclass(frozen=True)
 class _Task:
-    """One file to read: its name, and for a label what its items ask of it."""
+    """One file to read: its name, and what its items say of an image or ask of a label."""
 
     name: str
     is_label: bool
     training: bool = False
     slices: frozenset[int] = frozenset()
+    clipped_hu: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,13 @@ def _none_is_there(tasks: list[_Task], dataset_dir: Path) -> bool:
 
 def _tasks(content: ListContent) -> list[_Task]:
     """Every image and every label once, however many items name it."""
-    images = dict.fromkeys(os.path.normpath(item.image) for item in content.items)
+    images = {os.path.normpath(item.image): item.clipped_hu for item in content.items}
     slices: dict[str, set[int]] = defaultdict(set)
     for item in content.items:
         if item.label is not None:
             slices[os.path.normpath(item.label)] |= set() if item.slice is None else {item.slice}
     trained = {os.path.normpath(item.label) for item in content.training if item.label is not None}
-    tasks = [_Task(name, is_label=False) for name in images]
+    tasks = [_Task(name, is_label=False, clipped_hu=clipped) for name, clipped in images.items()]
     return tasks + [_Task(name, True, name in trained, frozenset(asked)) for name, asked in slices.items()]
 
 
@@ -167,7 +168,7 @@ def _checked(task: _Task, content: ListContent, dataset_dir: Path, memory: Memor
             if task.is_label:
                 findings, label = check_label(task.name, file, set(content.labels), task.slices, task.training)
                 return _Result(findings, label=label)
-            findings, image = check_image(task.name, file)
+            findings, image = check_image(task.name, file, task.clipped_hu)
             return _Result(findings, image=image)
     except Defect as defect:
         return _Result([Finding(task.name, ERROR, defect.word, str(defect))])

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
-from tqdm import tqdm
-
-from liverseg.datalists.cohort_errors import RowErrors, named
+from liverseg.datalists.cohort_errors import RowErrors, in_threads
 from liverseg.datalists.cohort_facts import MaskFacts, mask_facts
 from liverseg.datalists.cohort_images import Grid, convert_image, mirrored, read_grid
 from liverseg.datalists.cohort_labels import check_as_it_is, check_slice, has_types, reading, write_label
@@ -27,9 +22,6 @@ __all__ = ["COLUMNS", "cohort_items"]
 
 _CONVERTERS = 4
 """DICOM images converted at a time: each takes several hundred megabytes."""
-
-_Job = TypeVar("_Job", bound=Hashable)
-_Made = TypeVar("_Made")
 
 
 def cohort_items(
@@ -232,7 +224,7 @@ def _read_files(
         name, is_mask = file
         return mask_facts(root / name, slices[name]) if is_mask else read_grid(root / name, dicom=False)
 
-    found = _in_threads(read, first, errors, "reading", "file", os.cpu_count(), progress)
+    found = in_threads(read, first, errors, "reading", "file", os.cpu_count(), progress)
     facts = {name: one for (name, _), one in found.items() if isinstance(one, MaskFacts)}
     grids = {name: one for (name, _), one in found.items() if isinstance(one, Grid)}
     return facts, grids
@@ -247,41 +239,6 @@ def _convert(
     def convert(name: str) -> str:
         return convert_image(root, first[name].image)
 
-    made = _in_threads(convert, first, errors, "converting", "image", _CONVERTERS, progress)
+    made = in_threads(convert, first, errors, "converting", "image", _CONVERTERS, progress)
     made |= {name: own[0].image for name, own in images.items() if name not in first}
     return {name: made[name] for name in images if name in made}
-
-
-def _in_threads(
-    work: Callable[[_Job], _Made],
-    jobs: Mapping[_Job, CohortRow],
-    errors: RowErrors,
-    what: str,
-    unit: str,
-    workers: int | None,
-    progress: bool,
-) -> dict[_Job, _Made]:
-    """What is made of each job, in their order, with a bar; errors are kept in that order too, each for its job's row.
-
-    Decompression and numpy leave the interpreter's lock.
-    """
-
-    def attempt(job: _Job) -> _Made | LiversegError:
-        try:
-            return work(job)
-        except LiversegError as error:
-            return error
-
-    done: dict[_Job, _Made] = {}
-    shown = None if progress and jobs else True  # None: on a terminal only
-    with (
-        ThreadPoolExecutor(workers) as pool,
-        tqdm(total=len(jobs), desc=what, unit=unit, file=sys.stderr, disable=shown) as bar,
-    ):
-        for (job, row), made in zip(jobs.items(), pool.map(attempt, jobs), strict=True):
-            bar.update()
-            with errors.of(row), named(row):
-                if isinstance(made, LiversegError):
-                    raise made
-                done[job] = made
-    return done

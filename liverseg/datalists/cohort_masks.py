@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LIVER
 from liverseg.volumes import is_nifti, read_volume, rounding_mm
 
-__all__ = ["Piece", "is_png", "onto_grid", "read_mask", "read_picture"]
+__all__ = ["Piece", "grey_of", "is_png", "onto_grid", "open_picture", "read_mask", "read_picture"]
 
 _UNEVEN = 0.1
 """How far a SEG's frame may lie beside its slice, in voxels: as uneven as slices of a series may be."""
@@ -102,17 +103,38 @@ def read_picture(path: Path) -> np.ndarray:
     Raises:
         LiversegError: if it cannot be read or is coloured.
     """
-    try:
-        with Image.open(path, formats=("PNG",)) as image:  # others by that name may run programs: Ghostscript for one
-            pixels = np.asarray(image)
-    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise LiversegError(f"{path}: cannot be read as PNG ({' '.join(str(error).split())}); save it again") from error
-    if pixels.ndim == 3:
-        grey = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
-        if (grey != grey[..., :1]).any():
-            raise LiversegError(f"{path}: a coloured PNG; save the mask as grey values")
-        pixels = grey[..., 0]
+    with open_picture(path, "PNG") as image:
+        pixels = grey_of(np.asarray(image))
+    if pixels is None:
+        raise LiversegError(f"{path}: a coloured PNG; save the mask as grey values")
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+@contextmanager
+def open_picture(path: Path, kind: str) -> Iterator[Image.Image]:
+    """A picture, open while the block runs.
+
+    Args:
+        path: the file.
+        kind: the one format it may have, as Pillow names it, whatever its ending says.
+
+    Raises:
+        LiversegError: if it cannot be opened, or its pixels cannot be read in the block.
+    """
+    try:
+        with Image.open(path, formats=(kind,)) as image:  # others by that name may run programs: Ghostscript for one
+            yield image
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise LiversegError(f"{path}: cannot be read as {kind} ({reason}); save it again") from error
+
+
+def grey_of(pixels: np.ndarray) -> np.ndarray | None:
+    """Grey values (row, column) of pixels with or without colours and opacity; None where there are real colours."""
+    if pixels.ndim == 2:
+        return pixels
+    grey = pixels[..., : 3 if pixels.shape[2] > 2 else 1]
+    return None if (grey != grey[..., :1]).any() else grey[..., 0]
 
 
 def onto_grid(

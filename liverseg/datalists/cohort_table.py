@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,21 +70,30 @@ class CohortRow:
     mask_values: str | None
 
 
-def read_rows(root: str | os.PathLike, table: str | None, types: Types | None, errors: RowErrors) -> list[CohortRow]:
-    """The rows of a cohort's table, those left out whose type is mapped to None.
+def read_rows(
+    root: str | os.PathLike,
+    table: str | None,
+    types: Types | None,
+    errors: RowErrors,
+    needed: Sequence[str] = COLUMNS,
+    of: str = "a cohort",
+) -> list[CohortRow]:
+    """The rows of a cohort's table, or of a set of slices, those left out whose type is mapped to None.
 
     Args:
         root: the folder that holds the table and that its paths are relative to.
         table: the table's file name; None takes the one of `slices.csv` and `slices.xlsx` that is there.
         types: the user's words for types.
         errors: where it is kept that a cell holds what it may not or names a missing file; the row is left out.
+        needed: columns the table must have; a row without another has nothing there.
+        of: what the table is of, for messages.
 
     Raises:
         LiversegError: if the table or the words are missing or unreadable, a column is missing, or no row is left.
     """
     path = _found(Path(root)) if table is None else Path(root) / table
     words = _words(types)
-    cells = _cells(path)
+    cells = _cells(path, needed, of)
     rows, left_out = [], 0
     for number, values in enumerate(cells.to_dict("records"), 2):
         if not any(values.values()):
@@ -120,7 +129,7 @@ def _check_size(path: Path) -> None:
         raise LiversegError(f"{path}: holds {size >> 20} MiB, {_MAX_TABLE_BYTES >> 20} are allowed; save it as CSV")
 
 
-def _cells(path: Path) -> pd.DataFrame:
+def _cells(path: Path, needed: Sequence[str], of: str) -> pd.DataFrame:
     """The table's known columns as text without white space around it; '' where a cell or a column is missing."""
     excel = path.suffix.lower() == ".xlsx"
     kind = "Excel table" if excel else "CSV"
@@ -129,16 +138,16 @@ def _cells(path: Path) -> pd.DataFrame:
             _check_size(path)
             cells = pd.read_excel(path, dtype=str, keep_default_na=False, engine="openpyxl")
         else:
-            cells = read_csv(path, COLUMNS)
+            cells = read_csv(path, needed)
     except FileNotFoundError as error:
         raise LiversegError(
-            f"{path}: no such table; a cohort needs a CSV with columns {', '.join(COLUMNS)}, or an .xlsx"
+            f"{path}: no such table; {of} needs a CSV with columns {', '.join(needed)}, or an .xlsx"
         ) from error
     except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile) as error:  # pandas' and XML's too
         raise LiversegError(f"{path}: not a readable {kind} ({' '.join(str(error).split())})") from error
     cells.columns = cells.columns.astype(str).str.strip()
-    check_columns(path, cells.columns, COLUMNS)
-    known = [*COLUMNS, *(column for column in OPTIONAL_COLUMNS if column in cells.columns)]
+    check_columns(path, cells.columns, needed)
+    known = [column for column in (*COLUMNS, *OPTIONAL_COLUMNS) if column in cells.columns]
     cells = cells[known].fillna("").apply(lambda column: column.astype(str).str.strip())
     return cells.reindex(columns=[*COLUMNS, *OPTIONAL_COLUMNS], fill_value="")
 

@@ -35,8 +35,9 @@ class Description:
         by_slice: whether annotated slices are described, each by itself, instead of whole volumes.
         images: one row an image with its label map: `image`, `patient`, `part` ("training" or "test"), `volume_slices`,
             `annotated_slices`, `labelled` (what a partial label map tells apart, else empty), `pixel_mm` (the larger
-            in-plane spacing), `slice_mm`, `liver_ml` (NaN by slice), `liver_hu` and `liver_sd`: mean and standard
-            deviation where the label is liver, HU; lesions are left out where they are outlined.
+            in-plane spacing), `slice_mm`, `clipped_hu` ("0 to 255", else empty), `liver_ml` (NaN by slice), `liver_hu`
+            and `liver_sd`: mean and standard deviation where the label is liver, HU; lesions are left out where they
+            are outlined.
         lesions: one row a lesion, connected by faces: `image`, `patient`, `part`, `slice` (NaN for volumes),
             `lesion_type`, `diameter_mm` (of the ball, or by slice the disc, of its size), `volume_ml` or `area_mm2`,
             `mean_hu`, `sd_hu`.
@@ -92,6 +93,8 @@ class Description:
         unknown = images.loc[images["labelled"] == _names_of(LABELLED[0]), "image"].nunique()
         if unknown:
             facts["volumes whose lesions are not outlined"] = str(unknown)
+        for clipped, rows in images[images["clipped_hu"] != ""].groupby("clipped_hu"):
+            facts[f"volumes clipped to {clipped} HU"] = str(rows["image"].nunique())
         for kind, rows in lesions.groupby("lesion_type"):
             facts[f"... {kind}"] = f"{len(rows)} in {rows['patient'].nunique()} patients"
         facts[f"{self._lesions} a patient"] = _spread(lesions.groupby("patient").size(), 0)
@@ -175,6 +178,7 @@ def _describe(
         planes = [(k, volume.array.take(k, axis), label.take(k, axis)) for k in slices]
     liver = np.concatenate([hu[truth == LIVER].astype(np.float32) for _, hu, truth in planes])
     common = {"image": image_name, "patient": items[0].patient, "part": part}
+    clipped = items[0].clipped_hu
     spacing = [size for number, size in enumerate(volume.spacing) if number != axis]
     row = {
         **common,
@@ -183,6 +187,7 @@ def _describe(
         "labelled": "; ".join(sorted({_names_of(item.labelled) for item in items if item.labelled})),
         "pixel_mm": max(spacing),
         "slice_mm": volume.spacing[axis],
+        "clipped_hu": "" if clipped is None else f"{clipped[0]:g} to {clipped[1]:g}",
         "liver_ml": float("nan") if slices else float((label >= LIVER).sum()) * volume.voxel_ml,
         "liver_hu": float(liver.mean()) if liver.size else float("nan"),
         "liver_sd": float(liver.std()) if liver.size else float("nan"),

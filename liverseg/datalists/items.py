@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,6 +33,8 @@ class DataItem:
         slice: number of the annotated slice along the file's own slice axis, from 0; None for a whole volume.
         lesion_type: type of the slice's lesions, one of `LESION_TYPES`; None where it is not known.
         labelled: what the label map tells apart, a value of `LABELLED`; None for everything in the list's label table.
+        clipped_hu: lowest and highest HU the image can hold, where it was clipped to a range before it was stored; a
+            voxel at a limit may have had any value beyond it. None for an image that was not clipped.
     """
 
     image: str
@@ -41,6 +44,7 @@ class DataItem:
     slice: int | None = None
     lesion_type: str | None = None
     labelled: tuple[str, ...] | None = None
+    clipped_hu: tuple[float, float] | None = None
 
     @property
     def lesions_are_outlined(self) -> bool:
@@ -99,13 +103,27 @@ def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[Broken]]:
             Broken("list", f"has labelled {shown(labelled)}; {allowed} is needed, or none", raw["image"], where)
         )
         labelled = None
+    clipped = raw.get("clipped_hu")
+    if clipped is not None and not _is_range(clipped):
+        what = f"has clipped_hu {shown(clipped)}; two numbers in HU are needed, the lower first, or none"
+        broken.append(Broken("list", what, raw["image"], where))
+        clipped = None
     patient = raw.get("patient", raw["image"])
     if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
         what = f"has patient {shown(patient)}; text or a whole number is needed"
         broken.append(Broken("list", what, raw["image"], where))
         patient = raw["image"]
     labelled = None if labelled is None else tuple(labelled)
-    return DataItem(image=raw["image"], patient=str(patient), labelled=labelled, **kept), broken
+    clipped = None if clipped is None else (clipped[0], clipped[1])
+    return DataItem(image=raw["image"], patient=str(patient), labelled=labelled, clipped_hu=clipped, **kept), broken
+
+
+def _is_range(value: Any) -> bool:
+    """Whether a value of a JSON file is two finite numbers, the lower first."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in value)
+    return numbers and value[0] < value[1]
 
 
 def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iterator[Broken]:
@@ -114,10 +132,12 @@ def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iter
         yield Broken("list", "the data list is empty; it needs items under training or test")
     places: dict[str, dict[str, None]] = defaultdict(dict)
     owners: dict[str, dict[str, str]] = defaultdict(dict)
+    ranges: dict[str, dict[tuple[float, float] | None, str]] = defaultdict(dict)
     for items, part in ((training, None), (test, "test")):
         for item in items:
             places[item.patient][part or f"fold {item.fold}"] = None
             owners[os.path.normpath(item.image)].setdefault(item.patient, item.image)
+            ranges[os.path.normpath(item.image)].setdefault(item.clipped_hu, item.image)
     for patient, found in places.items():
         known = [place for place in found if place != "fold None"]  # that it lacks one is told below
         if len(known) > 1:
@@ -127,6 +147,10 @@ def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iter
         if len(patients) > 1:
             told = f"belongs to patient {' and to patient '.join(patients)}; one image is one patient's"
             yield Broken("two patients", f"{told}: find out whose it is", [*patients.values()][1])
+    for clipped in ranges.values():
+        if len(clipped) > 1:
+            told = " and ".join("none" if one is None else json.dumps(list(one)) for one in clipped)
+            yield Broken("list", f"has clipped_hu {told}; give all its items the same", [*clipped.values()][1])
     for item in (*training, *test):
         if item.lesion_type not in (None, *LESION_TYPES):
             what = f"has lesion_type {item.lesion_type!r}; allowed: {', '.join(LESION_TYPES)}"

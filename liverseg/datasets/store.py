@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +27,16 @@ from liverseg.nifti import Memory
 from liverseg.processes import processors
 from liverseg.volumes import axial_orientation, axial_spacing, grids_apart, read_volume, read_volume_header, slice_axis
 
-__all__ = ["SliceCache", "StoredVolume", "VolumeStore", "check_pair"]
+__all__ = ["ClippedHU", "SliceCache", "StoredVolume", "VolumeStore", "check_pair", "clipped_of"]
 
 _FORMAT = "4"  # part of every cache file's name: another layout or another check is another file
 _KINDS = ("image", "label")
 
 _Slices = SliceFile | NiftiSlices
 _Pair = tuple[str, str]  # image and label, as the data list names them
+
+ClippedHU = dict[str, tuple[float, float]]
+"""The range of every image whose HU were clipped, by its name in the data list."""
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,15 @@ class SliceCache:
         cache_dir: the folder, made if missing. A file in it is used again while its source's size and time are
             unchanged.
         labels: how many rows the label table has; a label map may hold 0 to labels-1.
+        clipped: what `clipped_of` gives for the items.
 
     Raises:
         LiversegError: if the folder cannot be made.
     """
 
-    def __init__(self, dataset_dir: Path, cache_dir: Path, labels: int) -> None:
+    def __init__(self, dataset_dir: Path, cache_dir: Path, labels: int, clipped: ClippedHU | None = None) -> None:
         self.dataset_dir, self.cache_dir, self.labels = dataset_dir, cache_dir, labels
+        self.clipped = clipped or {}
         self._memory = Memory()
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
@@ -124,6 +129,9 @@ class SliceCache:
         state = path.stat()
         # whatever a check of the voxels depends on is in the name too, so that a cached file has passed it
         rule = f"{_FORMAT} image" if kind == "image" else f"{_FORMAT} label {self.labels}"
+        clipped = self.clipped.get(os.path.normpath(name)) if kind == "image" else None
+        if clipped is not None:
+            rule += f" clipped {clipped[0]:g} {clipped[1]:g}"
         key = hashlib.sha256(f"{rule} {path} {state.st_size} {state.st_mtime_ns}".encode())
         return self.cache_dir / f"{key.hexdigest()[:32]}.{kind}.slices"
 
@@ -143,7 +151,7 @@ class SliceCache:
         """Write a file's slices; arguments and errors as for `slices`."""
         cached, path = self.place(kind, name), self.dataset_dir / name
         if kind == "image":
-            stack, facts = _read_image(path, self._memory), {}
+            stack, facts = _read_image(path, self.clipped.get(os.path.normpath(name)), self._memory), {}
         else:
             stack, present = _read_label(path, self.labels, self._memory)
             facts = {"present": present.astype(int).tolist()}
@@ -185,10 +193,11 @@ class VolumeStore:
             if _pair(item) not in affines:
                 affines[_pair(item)] = check_pair(item, folder)
         opened: Callable[[str, str], tuple[_Slices, np.ndarray]]
+        clipped = clipped_of(items)
         if cache_dir is None:
-            opened = _straight(folder, labels)
+            opened = _straight(folder, labels, clipped)
         else:
-            opened = _cached(SliceCache(folder, Path(cache_dir), labels))
+            opened = _cached(SliceCache(folder, Path(cache_dir), labels, clipped))
         # an image may have several label maps, so each file is read by itself
         files = list(dict.fromkeys((kind, name) for pair in affines for kind, name in zip(_KINDS, pair, strict=True)))
         # gzip decompression leaves the interpreter lock, so threads keep the cores busy
@@ -220,6 +229,11 @@ class VolumeStore:
         return len(self._volumes)
 
 
+def clipped_of(items: Iterable[DataItem]) -> ClippedHU:
+    """The range of every image whose HU were clipped; a data list gives all items of an image the same."""
+    return {os.path.normpath(item.image): item.clipped_hu for item in items if item.clipped_hu is not None}
+
+
 def _pair(item: DataItem) -> _Pair:
     return os.path.normpath(item.image), os.path.normpath(str(item.label))
 
@@ -236,22 +250,22 @@ def _cached(cache: SliceCache) -> Callable[[str, str], tuple[_Slices, np.ndarray
     return opened
 
 
-def _straight(folder: Path, labels: int) -> Callable[[str, str], tuple[_Slices, np.ndarray]]:
+def _straight(folder: Path, labels: int, clipped: ClippedHU) -> Callable[[str, str], tuple[_Slices, np.ndarray]]:
     """Files are read once for their checks, and slice by slice later."""
 
     def opened(kind: str, name: str) -> tuple[_Slices, np.ndarray]:
         if kind == "image":
-            _read_image(folder / name)
+            _read_image(folder / name, clipped.get(name))
             return NiftiSlices(folder / name, np.int16), np.array([])
         return NiftiSlices(folder / name, np.uint8), _read_label(folder / name, labels)[1]
 
     return opened
 
 
-def _read_image(path: Path, memory: Memory | None = None) -> np.ndarray:
+def _read_image(path: Path, clipped_hu: tuple[float, float] | None = None, memory: Memory | None = None) -> np.ndarray:
     """HU as int16 in axial order."""
     volume = read_volume(path, memory)
-    for warning in check_ct(volume):
+    for warning in check_ct(volume, clipped_hu):
         logging.getLogger(__name__).warning("%s: %s", path, warning)
     return as_whole_numbers(volume.axial, np.int16)
 

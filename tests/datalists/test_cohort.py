@@ -95,7 +95,7 @@ def test_a_cohort_on_the_command_line(tmp_path):
     assert main(["datalist", "cohort", str(tmp_path), *options]) == 0
     listed = read_datalist(tmp_path / "datalist.json")
     assert [item.label for item in listed.training] == ["nifti/labels/a.nii.nii.gz", "nifti/labels/b.nii.nii.gz"]
-    with pytest.raises(UsageError, match="source lits: table given; allowed for cohort only"):
+    with pytest.raises(UsageError, match="source lits: table given; allowed for cohort and slices only"):
         build_datalist("lits", tmp_path, table="mine.csv")
 
 

@@ -107,7 +107,7 @@ def test_what_an_item_cannot_be_labelled_with(item, words, tmp_path):
 def test_what_a_set_cannot_be_labelled_with(livers):
     with pytest.raises(UsageError, match="labelled 'spleen'; it must be liver"):
         build_datalist("lits", livers(1), folds=2, labelled="spleen")
-    with pytest.raises(UsageError, match="source cohort: labelled given; allowed for lits only"):
+    with pytest.raises(UsageError, match="source cohort: labelled given; allowed for lits and slices only"):
         build_datalist("cohort", livers(1), labelled="liver")
     with pytest.raises(UsageError, match="this is no LiTS; give its name, where it is from and its licence"):
         build_datalist("lits", livers(1), labelled="liver")

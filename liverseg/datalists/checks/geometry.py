@@ -37,11 +37,17 @@ def spacing_findings(name: str, grid: Grid) -> list[Finding]:
     return [Finding(name, ERROR, "spacing", f"{found}; lengths above 0 are needed: export it again")]
 
 
-def image_grid_findings(name: str, grid: Grid) -> list[Finding]:
-    """Slices that are few, thick or oblique, and an image whose header tells no orientation."""
+def image_grid_findings(name: str, grid: Grid, of_slices: bool = False) -> list[Finding]:
+    """Slices that are few, thick or oblique, and an image whose header tells no orientation.
+
+    Args:
+        name: as the data list names it.
+        grid: its own.
+        of_slices: it is known to be one of a set of slices, where few are no defect.
+    """
     findings = spacing_findings(name, grid)
     slices = grid.shape[grid.slice_axis]
-    if slices < _FEWEST_SLICES:
+    if slices < _FEWEST_SLICES and not of_slices:
         found = f"{slices} {'slice' if slices == 1 else 'slices'}: edge slices are repeated as neighbours"
         findings.append(Finding(name, WARNING, "few slices", f"{found}; give the whole series if there is one"))
     if grid.affine is None:

@@ -55,16 +55,19 @@ class ImageFacts:
     digests: tuple[str, ...]
 
 
-def check_image(name: str, file: ReadFile) -> tuple[list[Finding], ImageFacts]:
+def check_image(
+    name: str, file: ReadFile, clipped_hu: tuple[float, float] | None = None
+) -> tuple[list[Finding], ImageFacts]:
     """All checks of one CT that need no other file.
 
     Args:
         name: as the data list names it.
         file: its content.
+        clipped_hu: as its items say.
     """
     hu = _small_integers(file.array)
-    findings = image_grid_findings(name, file.grid)
-    findings += _hu_findings(name, file, hu)
+    findings = image_grid_findings(name, file.grid, of_slices=clipped_hu is not None)
+    findings += _hu_findings(name, file, hu, clipped_hu)
     findings += _gap_findings(name, hu, file.grid.slice_axis)
     digests = [_digest(hu)]
     if file.grid.affine is not None:
@@ -98,13 +101,15 @@ def _small_integers(array: np.ndarray) -> np.ndarray:
     return rounded if array.dtype.kind in "iu" or np.array_equal(rounded, array) else array
 
 
-def _hu_findings(name: str, file: ReadFile, hu: np.ndarray) -> list[Finding]:
+def _hu_findings(name: str, file: ReadFile, hu: np.ndarray, clipped_hu: tuple[float, float] | None) -> list[Finding]:
     affine = np.eye(4) if file.grid.affine is None else file.grid.affine
     path = Path(name)
     try:
-        warnings = check_ct(Volume(hu, affine, file.header, path))
+        warnings = check_ct(Volume(hu, affine, file.header, path), clipped_hu)
     except LiversegError as error:
         return [Finding(name, ERROR, "HU", str(error).removeprefix(f"{path}: "))]
+    if clipped_hu is not None:  # its histogram has no air, and fat may be gone
+        return []
     rescaled = _rescaled(name, hu, file.grid.slice_axis)
     if rescaled:  # it says what the warnings hint at
         return [rescaled]

@@ -42,10 +42,12 @@ def check_label(
         file: its content.
         allowed: values of the list's label table.
         slices: annotated slices, from 0 along the file's own slice axis; those out of range are left out.
-        training: whether it is trained on; a map without a liver is an error then, else a warning.
+        training: whether it is trained on; a map without a liver is an error then, else a warning. One of a single
+            slice may lie above or below the liver.
     """
     findings = spacing_findings(name, file.grid)
     array = file.array
+    training = training and array.shape[file.grid.slice_axis] > 1
     box = bounding_box(array)
     if box is None:
         found = "it is 0 throughout"
