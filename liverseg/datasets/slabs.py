@@ -27,8 +27,9 @@ class SlabDataset(Dataset):
 
     An element is a dictionary: `image` (slab slices, H, W) int16 HU, `label` (1, H, W) uint8 of the middle slice,
     `unit` a number for the volume or slice the element is scored with, `lesion_type` its index in `LESION_TYPES`
-    (-1: not known); then whatever the transform makes of it. Where an item's label map is partial, `label` holds
-    `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in place of lesions.
+    (-1: not known), `spacing` (3,) float32 mm between slices, rows and columns; then whatever the transform makes of
+    it. Where an item's label map is partial, `label` holds `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in
+    place of lesions.
 
     A random transform is seeded anew for every element from (seed, epoch, element), so that what a training sees
     depends neither on the number of workers nor on where it was resumed.
@@ -114,6 +115,7 @@ class SlabDataset(Dataset):
             "label": torch.from_numpy(self._target(self.data[unit], volume.label.read([middle]))),
             "unit": unit,
             "lesion_type": type_index,
+            "spacing": torch.tensor(volume.spacing_mm, dtype=torch.float32),
         }
         if self.transform is None:
             return element
