@@ -107,6 +107,7 @@ _RULES = {
     "min_lesion_ml": _number(),
     "num_workers": _whole(0),
     "patience": _whole(1, or_none=True),
+    "pixel_mm": _number(0.1, highest=10, or_none=True),
     "preview": _YES_OR_NO,
     "progress": _YES_OR_NO,
     "repeats": _whole(1),

@@ -28,9 +28,9 @@ class SlabDataset(Dataset):
 
     An element is a dictionary: `image` (slab slices, H, W) int16 HU, `label` (1, H, W) uint8 of the middle slice,
     `unit` a number for the volume or slice the element is scored with, `lesion_type` its index in `LESION_TYPES`
-    (-1: not known), `hu_range` float32 (2,), the lowest and highest HU that the image can hold: a pixel at a limit may
-    have had any HU beyond it, and an image that was not clipped has (-inf, inf); then whatever the transform makes of
-    it. Where an item's label map is partial, `label` holds `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in
+    (-1: not known), `spacing` (3,) float32 mm between slices, rows and columns, `hu_range` (2,) float32, the lowest and
+    highest HU that the image can hold: a pixel at a limit may have had any HU beyond it, and an image that was not
+    clipped has (-inf, inf); then whatever the transform makes of it. Where an item's label map is partial, `label` holds `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in
     place of lesions.
 
     A random transform is seeded anew for every element from (seed, epoch, element), so that what a training sees
@@ -117,6 +117,7 @@ class SlabDataset(Dataset):
             "label": torch.from_numpy(self._target(self.data[unit], volume.label.read([middle]))),
             "unit": unit,
             "lesion_type": type_index,
+            "spacing": torch.tensor(volume.spacing_mm, dtype=torch.float32),
             "hu_range": torch.tensor(self.data[unit].clipped_hu or (-math.inf, math.inf), dtype=torch.float32),
         }
         if self.transform is None:

@@ -24,7 +24,7 @@ from liverseg.inference.fine_pass import fine_pass
 from liverseg.inference.inferer import SlabInferer
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.stages import Stages
-from liverseg.inference.windows import Margin, windows_around
+from liverseg.inference.windows import STRIDE, Margin, Stride, windows_around
 
 __all__ = ["LiverCascade"]
 
@@ -106,8 +106,9 @@ class LiverCascade(Inferer):
                 if liver is None and self.find_liver and (reason := _as_in_a_head(inputs, slices, spacing)):
                     return _nothing(inputs.shape, reason)
             with stages("network"):
-                run = partial(self.slabs, inputs, network, *args, slice_mm=spacing[0], **kwargs)
-                return fine_pass(run, windows, self._margin(spacing), liver, stages)
+                about = {"slice_mm": spacing[0], "in_plane_mm": spacing[1:]}
+                run = partial(self.slabs, inputs, network, *args, **about, **kwargs)
+                return fine_pass(run, windows, self._margin(spacing), liver, stages, self._stride(spacing))
 
     def _windows(
         self,
@@ -120,15 +121,16 @@ class LiverCascade(Inferer):
         if liver is None and not self.find_liver:
             return [whole_box(inputs.shape)]
         depth, step, margin = inputs.shape[0], max(1, round(self.step_mm / spacing[0])), self._margin(spacing)
+        stride = self._stride(spacing)
         batch = self.slabs.batch_size
         height = max(1, round(self.window_mm / spacing[0] / batch)) * batch  # full batches
         if liver is not None:
-            return windows_around(liver, np.arange(depth), 1, height, margin, inputs.shape)
+            return windows_around(liver, np.arange(depth), 1, height, margin, inputs.shape, stride)
         slices = np.arange(min(step // 2, (depth - 1) // 2), depth, step)
         reduced = max(1, round(self.coarse_mm / min(spacing[1:])))
         for reduction in sorted({min(reduced, *inputs.shape[1:]), 1}, reverse=True):
-            seen = largest_part(self.slabs.liver(inputs, network, slices, reduction, spacing[0]))
-            windows = windows_around(seen, slices, reduction, height, margin, inputs.shape)
+            seen = largest_part(self.slabs.liver(inputs, network, slices, reduction, spacing[0], spacing[1:]))
+            windows = windows_around(seen, slices, reduction, height, margin, inputs.shape, stride)
             if windows:
                 return windows
         return []
@@ -139,6 +141,11 @@ class LiverCascade(Inferer):
             for mm, edge in zip((self.step_mm / 2, *[self.margin_mm] * 2), spacing, strict=True)
         )
         return along, rows, columns
+
+    def _stride(self, spacing: Sequence[float]) -> Stride:
+        if self.slabs.pixel_mm is None:
+            return STRIDE, STRIDE
+        return STRIDE * self.slabs.pixel_mm / spacing[1], STRIDE * self.slabs.pixel_mm / spacing[2]
 
 
 def _as_in_a_head(inputs: torch.Tensor | np.ndarray, slices: slice, spacing: Sequence[float]) -> str:

@@ -11,13 +11,18 @@ from liverseg.boxes import Box, box_shape
 from liverseg.inference.components import keep_largest_liver, within_liver
 from liverseg.inference.prediction import SlabPrediction, joined
 from liverseg.inference.stages import Stages
-from liverseg.inference.windows import Margin, beyond, grown
+from liverseg.inference.windows import STRIDE, Margin, Stride, beyond, grown
 
 __all__ = ["fine_pass"]
 
 
 def fine_pass(
-    run: Callable[..., SlabPrediction], windows: Sequence[Box], margin: Margin, liver: np.ndarray | None, stages: Stages
+    run: Callable[..., SlabPrediction],
+    windows: Sequence[Box],
+    margin: Margin,
+    liver: np.ndarray | None,
+    stages: Stages,
+    stride: Stride = (STRIDE, STRIDE),
 ) -> SlabPrediction:
     """Label the windows and what they must grow to.
 
@@ -28,6 +33,7 @@ def fine_pass(
             liver's end, and each step there costs a pass.
         liver: mask of all of the volume, where one was given.
         stages: is told how much of it is done.
+        stride: as for `windows_around`.
 
     Returns:
         One liver, or the given one, with its lesions, in the box that holds all that was labelled.
@@ -49,7 +55,7 @@ def fine_pass(
         before, after = beyond(found, parts[0].box, parts[-1].box, margin)
         pieces: list[SlabPrediction | Box] = [before] if before else []
         for part in parts:
-            pieces += _regrown(part, grown(found, part.box, margin))
+            pieces += _regrown(part, grown(found, part.box, margin, stride))
         pieces += [after] if after else []
         wanted = labelled + sum(_voxels(piece) for piece in pieces if isinstance(piece, tuple))
         if wanted == labelled:

@@ -17,7 +17,7 @@ from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
 from liverseg.networks import SlabInput
 from liverseg.precision import autocast, low_precision
-from liverseg.transforms import HUWindow, slab_indices
+from liverseg.transforms import HUWindow, back_to_slice, slab_indices, to_pixel_mm
 
 __all__ = ["SlabInferer", "slabs_at_a_time"]
 
@@ -27,9 +27,10 @@ _BEST_BATCH = {"cpu": 2, "cuda": 16}
 class SlabInferer(Inferer):
     """Runs a slab network over axial slices of a CT, whole or within a box.
 
-    Slices go through the network at their own resolution: there is no sliding window, no resampling and no worker
-    process. HU stay in the file's own number type until a batch of slices is windowed, and only the label map and the
-    lesion voxels' type probabilities leave the device.
+    There is no sliding window and no worker process. Slices go through the network at their own resolution, or with
+    `pixel_mm` at that of the training, to which they are resampled a batch at a time; labels are made on the CT's own
+    grid in either case. HU stay in the file's own number type until then, and only the label map and the lesion voxels'
+    type probabilities leave the device.
 
     Args:
         hu_window: lower and upper HU of the network's input.
@@ -37,6 +38,7 @@ class SlabInferer(Inferer):
         batch_size: slabs that go through the network at a time, see `slabs_at_a_time`; memory grows with it.
         amp: "auto" (bfloat16 where the hardware computes it), True or False.
         type_temperature: what type logits are divided by before their softmax; the weights' record has it.
+        pixel_mm: edge of the pixels the network was trained at, in mm; None for slices' own.
 
     Raises:
         UsageError: if the batch size is not a whole number of at least 1.
@@ -57,6 +59,7 @@ class SlabInferer(Inferer):
         amp: bool | str = "auto",
         slab_spacing_mm: float | None = None,
         type_temperature: float = 1.0,
+        pixel_mm: float | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
@@ -65,13 +68,14 @@ class SlabInferer(Inferer):
         self.type_temperature = type_temperature
         self.hu_window = HUWindow(*map(float, hu_window))
         self.slab_spacing_mm = slab_spacing_mm
+        self.pixel_mm = pixel_mm
         self.batch_size = batch_size
         self.amp = amp
 
     @property
     def seen(self) -> SlabInput:
         """What the network sees of a CT."""
-        return SlabInput((self.hu_window.lower, self.hu_window.upper), self.slab_spacing_mm)
+        return SlabInput((self.hu_window.lower, self.hu_window.upper), self.slab_spacing_mm, pixel_mm=self.pixel_mm)
 
     def precision(self, device: torch.device | str) -> str:
         """The number format the network is computed in on a device: "bfloat16" or "float32".
@@ -97,6 +101,7 @@ class SlabInferer(Inferer):
         network: Callable[..., Any],
         *args: Any,
         slice_mm: float | None = None,
+        in_plane_mm: Sequence[float] | None = None,
         box: Box | None = None,
         tell: Callable[[int], None] | None = None,
         **kwargs: Any,
@@ -109,12 +114,13 @@ class SlabInferer(Inferer):
             network: slabs (batch, 3, row, column) in [-1, 1] to logits (batch, label, row, column), in eval mode; it
                 runs on the device its parameters are on.
             slice_mm: distance of neighbouring slices in mm, needed where slabs have a spacing of their own.
+            in_plane_mm: distance of neighbouring rows and columns in mm, needed where the network has a pixel size.
             box: what is labelled; all of the volume by default. Slices outside it are still seen as neighbours.
             tell: is told after each batch how many voxels it had.
             args, kwargs: handed on to the network.
 
         Raises:
-            ValueError: if `inputs` is not one volume, or the distance of its slices is needed and not given.
+            ValueError: if `inputs` is not one volume, or a distance of its voxels is needed and not given.
         """
         volume = _one_volume(inputs)
         box = whole_box(volume.shape) if box is None else box
@@ -122,7 +128,8 @@ class SlabInferer(Inferer):
         probabilities = []
         slices = np.arange(box[0].start, box[0].stop)
         with self.inference(network):
-            for middles, logits in self._logits(volume, network, slices, box[1:], 1, slice_mm, *args, **kwargs):
+            maps = self._logits(volume, network, slices, box[1:], 1, slice_mm, in_plane_mm, *args, **kwargs)
+            for middles, logits in maps:
                 best = logits.argmax(dim=1)
                 labels[middles[0] - slices[0] : middles[-1] - slices[0] + 1] = best.to(torch.uint8).cpu().numpy()
                 probabilities.append(_types_given_lesion(logits, best, self.type_temperature))
@@ -138,6 +145,7 @@ class SlabInferer(Inferer):
         slices: np.ndarray,
         reduction: int = 1,
         slice_mm: float | None = None,
+        in_plane_mm: Sequence[float] | None = None,
     ) -> np.ndarray:
         """Where the network sees liver, lesions included, on some slices at a lower resolution.
 
@@ -145,8 +153,10 @@ class SlabInferer(Inferer):
             inputs: as above.
             network: as above.
             slices: numbers of the slices to look at, rising.
-            reduction: so many pixels along rows and columns are averaged into one.
+            reduction: so many pixels along rows and columns are averaged into one. A network with a pixel size looks at
+                pixels as large as these or at its own, whichever are larger; the mask is the same.
             slice_mm: as above.
+            in_plane_mm: as above.
 
         Returns:
             Mask of shape (slices looked at, rows / reduction, columns / reduction), the last pixels of a row or column
@@ -155,7 +165,7 @@ class SlabInferer(Inferer):
         volume = _one_volume(inputs)
         plane = (slice(0, volume.shape[1]), slice(0, volume.shape[2]))
         with self.inference(network):
-            maps = self._logits(volume, network, np.asarray(slices), plane, reduction, slice_mm)
+            maps = self._logits(volume, network, np.asarray(slices), plane, reduction, slice_mm, in_plane_mm)
             return np.concatenate([(logits.argmax(dim=1) >= LIVER).cpu().numpy() for _, logits in maps])
 
     def _logits(
@@ -166,15 +176,25 @@ class SlabInferer(Inferer):
         plane: tuple[slice, slice],
         reduction: int,
         slice_mm: float | None,
+        in_plane_mm: Sequence[float] | None,
         *args: Any,
         **kwargs: Any,
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Batch by batch the numbers of the middle slices and their logits, to be gone through within `inference`."""
+        """Batch by batch the numbers of the middle slices and their logits, to be gone through within `inference`.
+
+        Logits are on the grid of the plane, its last pixels that make no full one of a reduction left out.
+        """
         device = _device_of(network)
         if self.slab_spacing_mm is None:
             slice_mm = 1.0
         elif slice_mm is None:
             raise ValueError(f"slabs of slices {self.slab_spacing_mm} mm apart need the volume's slice_mm")
+        if self.pixel_mm is not None and in_plane_mm is None:
+            raise ValueError(f"pixels of {self.pixel_mm} mm need the volume's in_plane_mm")
+        lengths = [(side.stop - side.start) // reduction for side in plane]
+        if reduction > 1:
+            sides = zip(plane, lengths, strict=True)
+            plane = tuple(slice(side.start, side.start + length * reduction) for side, length in sides)
         for start in range(0, len(slices), self.batch_size):
             middles = slices[start : start + self.batch_size]
             needed = slab_indices(middles, volume.shape[0], slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm)
@@ -183,11 +203,17 @@ class SlabInferer(Inferer):
             adjacent = numbers[-1] - numbers[0] < len(numbers)  # and no copy is needed to take them out
             cut = volume[(slice(None), *plane)]
             own = cut[numbers[0] : numbers[-1] + 1] if adjacent else cut[numbers]
-            seen = self.hu_window(_as_tensor(own).to(device, non_blocking=True))
-            if reduction > 1:
-                seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
+            hu = _as_tensor(own).to(device, non_blocking=True)
+            if self.pixel_mm is None or in_plane_mm is None:
+                seen = self.hu_window(hu)
+                if reduction > 1:
+                    seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
+            else:
+                looked_at = self.pixel_mm if reduction == 1 else max(self.pixel_mm, reduction * min(in_plane_mm))
+                seen = self.hu_window(to_pixel_mm(hu, in_plane_mm, looked_at))
             slabs = seen[torch.from_numpy(places.reshape(needed.shape)).to(device)]
-            yield middles, network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+            logits = network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+            yield middles, back_to_slice(logits, lengths)
 
 
 def slabs_at_a_time(batch_size: int | str, device: torch.device | str) -> int | str:

@@ -6,6 +6,7 @@ boxes that follow each other along the slices without a gap, in the order of `Vo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -15,17 +16,27 @@ from liverseg.boxes import Box, bounding_box, enlarged, extent, to_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LIVER
 
-__all__ = ["Margin", "beyond", "grown", "windows_around"]
+__all__ = ["STRIDE", "Margin", "Stride", "beyond", "grown", "windows_around"]
 
 Margin = tuple[int, int, int]
 """Voxels along slices, rows and columns."""
 
-_STRIDE: Final = 32
+STRIDE: Final = 32
 """Pixels the network halves five times: windows of other sizes would be padded."""
+
+Stride = tuple[float, float]
+"""`STRIDE` in the volume's pixels along rows and columns: not a whole number where the network sees pixels of another
+size, so that windows are of the whole numbers next to its multiples."""
 
 
 def windows_around(
-    seen: np.ndarray, slices: np.ndarray, reduction: int, height: int, margin: Margin, shape: Sequence[int]
+    seen: np.ndarray,
+    slices: np.ndarray,
+    reduction: int,
+    height: int,
+    margin: Margin,
+    shape: Sequence[int],
+    stride: Stride = (STRIDE, STRIDE),
 ) -> list[Box]:
     """Windows around a liver known on all slices or on some; none where it is on none of them.
 
@@ -39,6 +50,7 @@ def windows_around(
         height: slices of a window; the last one may have fewer.
         margin: around the liver; along the slices below the first and above the last one with liver.
         shape: of the volume.
+        stride: rows and columns of a window are multiples of, as far as the volume goes.
     """
     known = np.flatnonzero(seen.any(axis=(1, 2)))
     if not len(known):
@@ -54,12 +66,12 @@ def windows_around(
         liver = np.any(seen[known[below : above + 1]], axis=0)
         rows, columns = (_times(extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
         _, *plane = enlarged((slice(start, stop), rows, columns), margin, shape)
-        rows, columns = (_to_stride(side, length) for side, length in zip(plane, shape[1:], strict=True))
+        rows, columns = (_to_stride(*along) for along in zip(plane, shape[1:], stride, strict=True))
         windows.append((slice(start, stop), rows, columns))
     return windows
 
 
-def grown(found: SlabPrediction, window: Box, margin: Margin) -> Box | None:
+def grown(found: SlabPrediction, window: Box, margin: Margin, stride: Stride = (STRIDE, STRIDE)) -> Box | None:
     """A window with a margin more, for those slices of another one whose liver reaches a side; None where none does.
 
     The liver on the slices before and behind counts as well: where it goes on beside the window, in rows and columns
@@ -69,6 +81,7 @@ def grown(found: SlabPrediction, window: Box, margin: Margin) -> Box | None:
         found: what was found in all windows.
         window: one of them.
         margin: how much more, as far as the volume goes.
+        stride: as for `windows_around`.
     """
     slices, whole = window[0], found.box
     near = slice(max(whole[0].start, slices.start - 1), min(whole[0].stop, slices.stop + 1))
@@ -92,7 +105,7 @@ def grown(found: SlabPrediction, window: Box, margin: Margin) -> Box | None:
         start, stop = at.start + whole[axis].start, at.stop + whole[axis].start
         start = max(0, start - margin[axis]) if start <= own.start else own.start
         stop = min(found.shape[axis], stop + margin[axis]) if stop >= own.stop else own.stop
-        plane.append(_to_stride(slice(start, stop), found.shape[axis]))
+        plane.append(_to_stride(slice(start, stop), found.shape[axis], stride[axis - 1]))
     rows, columns = plane
     return some, rows, columns
 
@@ -120,8 +133,9 @@ def _times(side: slice, factor: int) -> slice:
     return slice(side.start * factor, side.stop * factor)
 
 
-def _to_stride(side: slice, length: int) -> slice:
-    """A side made longer, to both ends alike, until it is a multiple of the network's stride or the volume ends."""
-    wanted = min(length, -(-(side.stop - side.start) // _STRIDE) * _STRIDE)
+def _to_stride(side: slice, length: int, stride: float) -> slice:
+    """A side made longer, to both ends alike, until it is next to a multiple of the stride or the volume ends."""
+    multiple = math.ceil((side.stop - side.start - 0.5) / stride)  # a side that was rounded up is one already
+    wanted = min(length, math.floor(multiple * stride + 0.5))
     start = min(max(0, (side.start + side.stop - wanted) // 2), length - wanted)
     return slice(start, start + wanted)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import monai
@@ -19,8 +19,12 @@ from liverseg.transforms import SLAB_SLICES
 
 __all__ = ["FORMAT_VERSION", "SlabInput", "WeightsRecord", "package_versions", "tensors_hash"]
 
-FORMAT_VERSION = 1
-"""Raised when a record of the new kind would mislead a reader of the old one."""
+FORMAT_VERSION = 2
+"""The newest kind of record. It is raised when a record of the new kind would mislead a reader of the old one; a record
+that would not still says 1, so that older versions go on reading it: 2 has `pixel_mm`."""
+
+_ADDED_LATER = ("type_temperature", "pixel_mm")
+"""What records made before it do not have."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class SlabInput:
         hu_window: lower and upper HU.
         slab_spacing_mm: distance of a slab's slices in mm; None for adjacent ones, whatever their distance.
         slab_slices: axial slices of a slab.
+        pixel_mm: edge of the pixels that slices are resampled to, in mm; None for their own, whatever their size.
 
     Raises:
         LiversegError: if a value is not of its kind.
@@ -39,17 +44,20 @@ class SlabInput:
     hu_window: tuple[float, float]
     slab_spacing_mm: float | None = None
     slab_slices: int = SLAB_SLICES
+    pixel_mm: float | None = None
 
     def __post_init__(self) -> None:
         for name, sound in (
             ("hu_window", len(self.hu_window) == 2 and all(map(_is_number, self.hu_window))),
             ("slab_spacing_mm", self.slab_spacing_mm is None or _is_number(self.slab_spacing_mm)),
             ("slab_slices", _is_count(self.slab_slices) and self.slab_slices > 0),
+            ("pixel_mm", self.pixel_mm is None or (_is_number(self.pixel_mm) and 0 < self.pixel_mm < math.inf)),
         ):
             _refuse_unsound(self, name, sound)
         object.__setattr__(self, "hu_window", tuple(map(float, self.hu_window)))
-        if self.slab_spacing_mm is not None:
-            object.__setattr__(self, "slab_spacing_mm", float(self.slab_spacing_mm))
+        for name in ("slab_spacing_mm", "pixel_mm"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))
 
     def differences(self, other: SlabInput) -> list[tuple[str, str, str]]:
         """Where another input differs: what, this one's and the other's, in words."""
@@ -57,6 +65,7 @@ class SlabInput:
             ("HU window", *(f"[{one.hu_window[0]:g}, {one.hu_window[1]:g}]" for one in (self, other))),
             ("slab spacing", *(_spacing_in_words(one.slab_spacing_mm) for one in (self, other))),
             ("slab slices", *(str(one.slab_slices) for one in (self, other))),
+            ("pixel size", *(_pixels_in_words(one.pixel_mm) for one in (self, other))),
         ]
         return [(what, own, theirs) for what, own, theirs in pairs if own != theirs]
 
@@ -79,7 +88,7 @@ class WeightsRecord:
         type_temperature: what type logits are divided by before their softmax, see `liverseg.training.TypeTemperature`;
             1 where none was fitted.
         tensors_sha256: `tensors_hash` of the weights; empty until they are written.
-        format_version: see `FORMAT_VERSION`.
+        format_version: see `FORMAT_VERSION`; it follows from what is recorded.
 
     Raises:
         LiversegError: if a value is not of its kind or the labels are not one an output channel.
@@ -97,7 +106,7 @@ class WeightsRecord:
     fold: int | None = None
     type_temperature: float = 1.0
     tensors_sha256: str = ""
-    format_version: int = FORMAT_VERSION
+    format_version: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
         for name, sound in (
@@ -117,6 +126,7 @@ class WeightsRecord:
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
             _refuse_unsound(self, name, sound)
+        object.__setattr__(self, "format_version", 1 if self.seen.pixel_mm is None else 2)
         if self.arguments["out_channels"] != len(self.labels):
             raise LiversegError(
                 f"record of weights: {len(self.labels)} labels for {self.arguments['out_channels']} output channels"
@@ -130,6 +140,8 @@ class WeightsRecord:
         """Plain JSON content; a score that is not defined becomes null."""
         content = asdict(self)
         content |= content.pop("seen")
+        if self.format_version == 1:
+            del content["pixel_mm"]  # unknown to versions that read such records
         content["hu_window"], content["labels"] = list(self.seen.hu_window), list(self.labels)
         content["metrics"] = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         return content
@@ -143,21 +155,23 @@ class WeightsRecord:
         """
         if not isinstance(content, Mapping) or "format_version" not in content:
             raise LiversegError("not a record of liverseg weights")
-        if content["format_version"] != FORMAT_VERSION:
+        if content["format_version"] not in range(1, FORMAT_VERSION + 1):
             raise LiversegError(
-                f"record of format {content['format_version']!r}; this liverseg reads {FORMAT_VERSION}: update liverseg"
+                f"record of format {content['format_version']!r}; "
+                f"this liverseg reads 1 to {FORMAT_VERSION}: update liverseg"
             )
-        known = [field.name for kind in (cls, SlabInput) for field in fields(kind) if field.name != "seen"]
-        needed = [name for name in known if name != "type_temperature"]  # records made before it have none
+        known = [one.name for kind in (cls, SlabInput) for one in fields(kind) if one.name != "seen"]
+        needed = [name for name in known if name not in _ADDED_LATER]
         wrong = [name for name in needed if name not in content] + [name for name in content if name not in known]
         if wrong:
             raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'not known'}")
-        values = dict(content)
+        values = {name: value for name, value in content.items() if name != "format_version"}
         for name in ("hu_window", "labels"):
             if not isinstance(values[name], list):
                 raise LiversegError(f"record of weights: {name} is {values[name]!r}; a list is needed")
             values[name] = tuple(values[name])
-        values["seen"] = SlabInput(**{field.name: values.pop(field.name) for field in fields(SlabInput)})
+        seen = {one.name: values.pop(one.name) for one in fields(SlabInput) if one.name in values}
+        values["seen"] = SlabInput(**seen)
         if isinstance(values["metrics"], dict):
             values["metrics"] = {key: math.nan if score is None else score for key, score in values["metrics"].items()}
         return cls(**values)
@@ -198,6 +212,10 @@ def _refuse_unsound(record: SlabInput | WeightsRecord, name: str, sound: bool) -
 
 def _spacing_in_words(spacing: float | None) -> str:
     return "adjacent slices" if spacing is None else f"{spacing:g} mm"
+
+
+def _pixels_in_words(pixel_mm: float | None) -> str:
+    return "each CT's own" if pixel_mm is None else f"{pixel_mm:g} mm"
 
 
 def _is_text(value: Any) -> bool:

@@ -29,6 +29,7 @@ __all__ = [
     "read_state",
     "read_weights",
     "record_if_any",
+    "recorded_pixel_mm",
     "recorded_size",
     "recorded_slab_spacing",
     "recorded_type_temperature",
@@ -164,6 +165,12 @@ def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
     """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
     record = record_if_any(weights)
     return None if record is None else record.seen.slab_spacing_mm
+
+
+def recorded_pixel_mm(weights: str | os.PathLike | None) -> float | None:
+    """The pixel size in mm a weights file was trained at; None for slices' own pixels, or as in `recorded_size`."""
+    record = record_if_any(weights)
+    return None if record is None else record.seen.pixel_mm
 
 
 def recorded_type_temperature(weights: str | os.PathLike | None) -> float:

@@ -263,7 +263,7 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
                     noise_hu=round(around.noise_hu, 1),
                 )
             )
-    if getattr(task.item, "clipped_hu", None) is not None:
+    if task.item.clipped_hu is not None:
         np.clip(hu, *task.item.clipped_hu, out=hu)
     whole = np.clip(np.rint(hu), -32768, 32767).astype(np.int16)
     return image.from_axial(whole), image.from_axial(truth), image.affine, rows

@@ -23,7 +23,7 @@ class AugmentedBatch:
     One resampling for crop, rotation, zoom, shift and flip; then HU offset, window and noise.
 
     Args:
-        crop_size: edge of the square crop in pixels.
+        crop_size: edge of the square crop in pixels, as `RandSlabViewd` has it.
         hu_window: lower and upper HU of the network's input.
         noise: as `salt_and_pepper`; where several processes train, `SharedNoise`.
     """
@@ -52,7 +52,7 @@ class AugmentedBatch:
             batch[key].to(device, non_blocking=non_blocking)
             for key in (CommonKeys.IMAGE, CommonKeys.LABEL, "view", "hu_offset")
         )
-        seen, named = resample_views(image, label, views, self.crop_size)
+        seen, named = resample_views(image, label, views, self.crop_size, batch["points"].tolist())
         windowed = self.hu_window(seen + offset[:, None, None, None])
         return self.noise(windowed, batch["noisy"]), named
 
@@ -73,7 +73,8 @@ class WholeSlices:
         image, label = (
             batch[key].to(device, non_blocking=non_blocking) for key in (CommonKeys.IMAGE, CommonKeys.LABEL)
         )
-        return image, label, (), {"sizes": batch["size"].tolist()}
+        sizes, label_sizes = batch["size"].tolist(), batch["label_size"].tolist()
+        return image, label, (), {"sizes": sizes, **({"label_sizes": label_sizes} if label_sizes != sizes else {})}
 
 
 def batches_ahead(device: torch.device) -> int:

@@ -1,8 +1,9 @@
-"""Slabs, HU window, and the views and noise of augmentation."""
+"""Slabs, HU window, pixels of one size, and the views and noise of augmentation."""
 
 from liverseg.transforms.hu_window import HUWindow, HUWindowd
 from liverseg.transforms.liver_crop import LiverCropd
 from liverseg.transforms.noise import SALT_AND_PEPPER_SHARE, salt_and_pepper
+from liverseg.transforms.pixels import ResamplePixelsd, back_to_slice, to_pixel_mm
 from liverseg.transforms.slabs import SLAB_SLICES, slab_indices
 from liverseg.transforms.synthetic_lesions import RandSyntheticLesionsd
 from liverseg.transforms.views import RandSlabViewd, resample_views
@@ -15,7 +16,10 @@ __all__ = [
     "LiverCropd",
     "RandSlabViewd",
     "RandSyntheticLesionsd",
+    "ResamplePixelsd",
+    "back_to_slice",
     "resample_views",
     "salt_and_pepper",
     "slab_indices",
+    "to_pixel_mm",
 ]

@@ -68,8 +68,8 @@ def test_the_box_grows_until_it_holds_the_liver():
     hu = body(radii=(28, 50, 30), shape=(60, 160, 160), middle=(30, 80, 80))
 
     class OnlyTheMiddle(SlabInferer):
-        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
-            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None, in_plane_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm, in_plane_mm)
             kept = np.zeros_like(mask)
             kept[3:5, 76 // reduction : 84 // reduction, 76 // reduction : 84 // reduction] = True
             return mask & kept
@@ -82,8 +82,8 @@ def test_the_box_grows_until_it_holds_the_liver():
 @pytest.mark.integration
 def test_a_liver_seen_at_full_resolution_alone_is_found():
     class FarSighted(SlabInferer):
-        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
-            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None, in_plane_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm, in_plane_mm)
             return mask if reduction == 1 else np.zeros_like(mask)
 
     hu = body()
@@ -161,8 +161,8 @@ def test_a_lobe_that_the_coarse_pass_saw_on_one_slice_alone_is_kept_whole():
     hu[24:30, 50:54, 90:100] = 180
 
     class Forgetful(SlabInferer):
-        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
-            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None, in_plane_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm, in_plane_mm)
             mask[slices < 32, :, 70:] = False
             return mask
 
@@ -187,8 +187,8 @@ def test_types_of_a_lesion_across_windows_are_in_order():
     hu[8:50, 55:66, 55:66] = random.integers(150, 200, (42, 11, 11))
 
     class UpperHalf(SlabInferer):
-        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
-            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None, in_plane_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm, in_plane_mm)
             mask[slices < 30] = False
             return mask
 
@@ -203,8 +203,8 @@ def test_types_of_a_lesion_across_windows_are_in_order():
 @pytest.mark.parametrize("missed", [0, 30])
 def test_stages_tell_how_much_is_done_to_the_end(missed):
     class Upper(SlabInferer):
-        def liver(self, inputs, network, slices, reduction=1, slice_mm=None):
-            mask = super().liver(inputs, network, slices, reduction, slice_mm)
+        def liver(self, inputs, network, slices, reduction=1, slice_mm=None, in_plane_mm=None):
+            mask = super().liver(inputs, network, slices, reduction, slice_mm, in_plane_mm)
             mask[slices < missed] = False
             return mask
 

@@ -39,7 +39,7 @@ def test_undefined_score_is_null_in_json_and_nan_again(record):
         ({"colour": "red"}, "colour is not known"),
         ({"type_temperature": 0}, "type_temperature is 0"),
         ({"type_temperature": None}, "type_temperature is None"),
-        ({"format_version": 2}, "record of format 2; this liverseg reads 1: update liverseg"),
+        ({"format_version": 3}, "record of format 3; this liverseg reads 1 to 2: update liverseg"),
     ],
 )
 def test_unsound_record_is_refused(record, change, message):
