@@ -30,8 +30,8 @@ class SlabDataset(Dataset):
     `unit` a number for the volume or slice the element is scored with, `lesion_type` its index in `LESION_TYPES`
     (-1: not known), `spacing` (3,) float32 mm between slices, rows and columns, `hu_range` (2,) float32, the lowest and
     highest HU that the image can hold: a pixel at a limit may have had any HU beyond it, and an image that was not
-    clipped has (-inf, inf); then whatever the transform makes of it. Where an item's label map is partial, `label` holds
-    `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in place of lesions.
+    clipped has (-inf, inf); then whatever the transform makes of it. Where an item's label map is partial, `label`
+    holds `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in place of lesions.
 
     A random transform is seeded anew for every element from (seed, epoch, element), so that what a training sees
     depends neither on the number of workers nor on where it was resumed.
