@@ -100,6 +100,8 @@ _RULES = {
     "hu_window": _Rule(_window, "two numbers, the lower first, in HU"),
     "learning_rate": _number(0),
     "initialisation": _word(*INITIALISATIONS),
+    # of the pre-training; the joint bundle's strategies have others, which its metric knows
+    "key_score": _word("lesion_dice", "liver_dice"),
     "keep_identifiers": _YES_OR_NO,
     "lesion_free": _number(highest=1),
     "liver_crop": _whole(1, or_none=True),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.cli.arguments import add_list_arguments, hu_range, some_path
-from liverseg.datalists import SLICE_MM, SOURCES, build_datalist
+from liverseg.datalists import SLICE_MM, SOURCES, build_datalist, join_datalists
 from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="source",
         required=True,
         metavar="source",
-        help="a folder's layout, or check: every defect of a list's files",
+        help="a folder's layout; or check, describe or join lists",
     )
     for source, help_text in SOURCES.items():
         importer = tasks.add_parser(source, help=help_text, description=f"{help_text}. {_SPLIT}", allow_abbrev=False)
@@ -80,6 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                 action="store_true",
                 help="keep only patients whose lesions are all cysts, as a list for the joint bundle",
             )
+    _add_join(tasks)
     check = _of_a_list(tasks, "check", "every defect of a list's files in one table; exit code 1 on errors")
     check.set_defaults(task=_check)
     check.add_argument("--report", type=some_path, help="also write the table as CSV")
@@ -92,6 +93,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     describe = _of_a_list(tasks, "describe", "what a list holds, in numbers and a picture")
     describe.set_defaults(task=_describe)
     describe.add_argument("-o", "--output", type=some_path, help="folder for the tables as CSV and the picture")
+
+
+def _add_join(tasks: Any) -> None:
+    """Declare `join` and its arguments."""
+    help_text = "several lists as one, with paths from one folder"
+    join = tasks.add_parser(
+        "join",
+        help=help_text,
+        description="Several lists of one label table as one. Nothing is copied, and every item keeps its fold.",
+        allow_abbrev=False,
+    )
+    join.set_defaults(task=_join)
+    join.add_argument("lists", nargs="+", type=some_path, metavar="list", help="the lists, two or more")
+    join.add_argument("-o", "--output", type=some_path, required=True, help="the list to write")
+    join.add_argument("--name", help="its name (default: those of the lists, with + between)")
+    join.add_argument(
+        "--dataset-dirs",
+        nargs="+",
+        type=some_path,
+        metavar="DIR",
+        help="folder of each list's paths, in the order of the lists (default: each list's own)",
+    )
+    join.add_argument("--root", type=some_path, help="folder the new paths are relative to (default: the new list's)")
+    join.add_argument("--folds", type=int, help="split all training items anew (default: every item keeps its fold)")
+    join.add_argument("--seed", type=int, default=0, help="seed of that split (default 0)")
+    join.add_argument(
+        "--prefix-patients",
+        action="store_true",
+        help="begin every patient's name with its list's, where lists call different people the same",
+    )
 
 
 def _add_hu(parser: argparse.ArgumentParser) -> None:
@@ -143,6 +174,23 @@ def _import(args: argparse.Namespace) -> ExitCode:
     )
     print(path)
     if args.source != "slices":
+        _tell_folder(path, args.root)
+    return ExitCode.DONE
+
+
+def _join(args: argparse.Namespace) -> ExitCode:
+    path = join_datalists(
+        args.lists,
+        args.output,
+        name=args.name,
+        dataset_dirs=args.dataset_dirs,
+        root=args.root,
+        folds=args.folds,
+        seed=args.seed,
+        prefix_patients=args.prefix_patients,
+    )
+    print(path)
+    if args.root is not None:
         _tell_folder(path, args.root)
     return ExitCode.DONE
 

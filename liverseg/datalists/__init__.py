@@ -5,6 +5,7 @@ from liverseg.datalists.cohort import cohort_items
 from liverseg.datalists.decathlon import decathlon_items
 from liverseg.datalists.ircadb import ircadb_items
 from liverseg.datalists.items import contradicts_labelled
+from liverseg.datalists.join import join_datalists
 from liverseg.datalists.lits import lits_items
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import (
@@ -35,6 +36,7 @@ __all__ = [
     "find_twins",
     "hold_out",
     "ircadb_items",
+    "join_datalists",
     "label_table",
     "lesion_loads",
     "lits_items",

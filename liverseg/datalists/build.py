@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from liverseg.datalists.items import LABELLED
 from liverseg.datalists.loads import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.slices import assumed, check_hu, slice_items
-from liverseg.datalists.spelling import alike_names
+from liverseg.datalists.spelling import warn_of_spelling
 from liverseg.datalists.splits import adopt_folds, assign_folds, check_split, hold_out
 from liverseg.errors import UsageError
 
@@ -173,7 +172,7 @@ def build_datalist(
     if another:  # another set's patients are not LiTS's of the same number
         outlined = tuple(replace(item, labelled=LABELLED[0], patient=f"{name}-{item.patient}") for item in outlined)
         unlabelled = tuple(replace(item, patient=f"{name}-{item.patient}") for item in unlabelled)
-    _warn_of_spelling(outlined + unlabelled)
+    warn_of_spelling(item.patient for item in outlined + unlabelled)
     if split_before is None:
         training, held_out = _split(outlined, folder, folds, test, seed)
     else:
@@ -193,16 +192,6 @@ def build_datalist(
         test=held_out + unlabelled,
     )
     return write_datalist(output, datalist)
-
-
-def _warn_of_spelling(items: tuple[DataItem, ...]) -> None:
-    """One line in the log if patients' names differ only in spelling: the split takes each for a patient."""
-    alike = alike_names(item.patient for item in items)
-    if alike:
-        others = f", and {len(alike) - 1} more such names" if len(alike) > 1 else ""
-        logging.getLogger(__name__).warning(
-            "patients %r and %r differ only in spelling%s; if they are one, give them one name", *alike[0][:2], others
-        )
 
 
 def _split(

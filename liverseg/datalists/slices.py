@@ -52,7 +52,10 @@ def check_hu(hu: tuple[float, float] | None) -> None:
     """
     if hu is None:
         return
-    low, high = hu
+    try:
+        low, high = map(float, hu)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"hu {hu!r}; two numbers in HU are needed, the lower first") from error
     if not (math.isfinite(low) and math.isfinite(high) and _HU_LIMITS[0] <= low < high <= _HU_LIMITS[1]):
         raise UsageError(
             f"hu {low:g}:{high:g}; LOW:HIGH is needed, the lower first, within {_HU_LIMITS[0]} to {_HU_LIMITS[1]} HU"
@@ -167,6 +170,10 @@ def slice_items(
     def convert(name: str) -> None:
         _convert(root, folder, name, runs[name], read, {"hu": hu and [*_plain(hu)], "labelled": labelled})
 
+    try:
+        (folder / "nifti").mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LiversegError(f"{folder / 'nifti'}: the folder cannot be made ({error.strerror or error})") from error
     first = {name: run.rows[0] for name, run in runs.items()}
     in_threads(convert, first, errors, "converting", "volume", os.cpu_count(), progress)
     errors.tell()

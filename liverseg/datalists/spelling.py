@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-__all__ = ["alike_names"]
+__all__ = ["alike_names", "warn_of_spelling"]
 
 _SEPARATORS = r"[\s\-_.]+"
 
@@ -31,6 +32,16 @@ def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     for name in names:
         spellings[_plain(name)].add(name)
     return sorted(tuple(sorted(alike)) for alike in spellings.values() if len(alike) > 1)
+
+
+def warn_of_spelling(patients: Iterable[str]) -> None:
+    """One line in the log if names of patients differ only in spelling: a split takes each for a patient."""
+    alike = alike_names(patients)
+    if alike:
+        others = f", and {len(alike) - 1} more such names" if len(alike) > 1 else ""
+        logging.getLogger(__name__).warning(
+            "patients %r and %r differ only in spelling%s; if they are one, give them one name", *alike[0][:2], others
+        )
 
 
 def _plain(name: str) -> str:

@@ -17,6 +17,7 @@ from liverseg.training.outputs import as_prediction
 from liverseg.training.partial_labels import MarginalDiceCELoss
 from liverseg.training.run import (
     RunData,
+    check_key_score,
     load_for_evaluation,
     load_run_data,
     run_record,
@@ -54,6 +55,7 @@ __all__ = [
     "across_processes",
     "as_prediction",
     "batches_ahead",
+    "check_key_score",
     "collate_whole_slices",
     "fill_cache_together",
     "fitted_temperature",

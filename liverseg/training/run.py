@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from liverseg.datalists import DataItem, DataList, label_table, read_datalist
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.files import file_hash, is_dir, is_file, list_folder, write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
 from liverseg.networks import (
@@ -26,6 +27,7 @@ from liverseg.processes import is_first
 
 __all__ = [
     "RunData",
+    "check_key_score",
     "load_for_evaluation",
     "load_run_data",
     "run_record",
@@ -102,6 +104,23 @@ def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: i
         theirs = ", ".join(f"{index} {name}" for index, name in listed.labels.items()) or "none"
         ours = ", ".join(f"{index} {name}" for index, name in own.items())
         raise LiversegError(f"{datalist}: its labels are {theirs}; this bundle's are {ours}: take a list of this kind")
+
+
+def check_key_score(items: Sequence[DataItem], key_score: str) -> None:
+    """Refuse a lesion score for items of which none has its lesions outlined, before anything is trained.
+
+    Args:
+        items: what is scored.
+        key_score: "lesion_dice" or "liver_dice".
+
+    Raises:
+        UsageError: if nobody could tell the score.
+    """
+    if key_score == "lesion_dice" and not any(item.lesions_are_outlined for item in items):
+        raise UsageError(
+            f"key_score is 'lesion_dice', but none of the {len(items)} items to be scored has its lesions outlined; "
+            "give --key_score liver_dice, or another fold"
+        )
 
 
 def run_record(network: SlabNetwork, seen: SlabInput, datalist: str | os.PathLike, fold: int) -> WeightsRecord:

@@ -134,7 +134,6 @@ def test_both_bundles_have_the_same_keys():
         "initialisation",
         "imagenet_weights",
         "strategy",
-        "key_score",
         "map_loss",
     }
     of_joint |= {"type_weight", "type_head_factor", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}

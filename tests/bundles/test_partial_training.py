@@ -53,6 +53,7 @@ def evaluated(bundle, tree, folder, **more):
     told = train(bundle, tree, folder, epochs=1, **more)
     assert told.code == 0, told.err
     run = {"dataset_dir": tree, "output_dir": folder, "ckpt_dir": folder / "models", **TINY}
+    run |= {key: more[key] for key in more if key == "key_score"}
     told = run_bundle(bundle, "evaluating", EVALUATE, **run)
     assert told.code == 0, told.err
     return pd.read_csv(folder / "evaluation.csv"), json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
@@ -76,6 +77,23 @@ def test_pre_training_on_volumes_of_which_some_have_the_liver_alone(lits_tree, t
     assert line.split()[-1] == str(
         sum(item.get("labelled") == ["liver"] for item in content["training"] + content["test"])
     )
+
+
+def test_the_best_epoch_of_livers_alone_is_chosen_by_liver_dice(lits_tree, tmp_path):
+    tree, content = partial_tree(lits_tree, tmp_path / "tree", {("liver",): without_lesions})
+    for item in content["training"]:  # the fold that is validated has no lesion outlined
+        item["fold"] = 0 if "labelled" in item else 1
+    content["test"] = [item for item in content["test"] if "labelled" in item]
+    (tree / "datalist.json").write_text(json.dumps(content), encoding="utf-8")
+    assert {item["fold"] for item in content["training"]} == {0, 1}
+    line = train(PRETRAIN, tree, tmp_path / "none").refusal(code=2)
+    assert "has its lesions outlined; give --key_score liver_dice, or another fold" in line
+    assert not (tmp_path / "none").exists()
+    units, scores = evaluated(PRETRAIN, tree, tmp_path / "out", key_score="liver_dice")
+    record = json.loads((tmp_path / "out" / "models" / "model.json").read_text(encoding="utf-8"))
+    metrics = record["metrics"]
+    assert metrics["val_score"] == metrics["val_liver_dice"] and "val_lesion_dice" not in metrics
+    assert units["lesion_dice"].isna().all() and scores["liver_dice"] == pytest.approx(units["liver_dice"].mean())
 
 
 def test_the_joint_network_learns_from_slices_of_unknown_types_and_livers_alone(cohort_tree, tmp_path):

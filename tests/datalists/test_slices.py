@@ -266,6 +266,7 @@ def test_a_nifti_volume_or_a_normalised_image_is_no_slice(tmp_path):
         ({"pixel_mm": None}, r"row 2: images/a5\.png tells no size; give --pixel-mm"),
         ({"hu": (255, 0)}, "hu 255:0; LOW:HIGH is needed, the lower first, within -1024 to 3071 HU"),
         ({"hu": (7, 7)}, "hu 7:7"),
+        ({"hu": "0:255"}, "hu '0:255'; two numbers in HU are needed"),
         ({"hu": (float("nan"), 7)}, "hu nan:7"),
         ({"hu": (-2000, 255)}, "hu -2000:255"),
         ({"hu": (0, 4095)}, "hu 0:4095"),
@@ -342,6 +343,13 @@ def test_rows_that_are_refused_in_one_line(row, words, pictures):
     assert "\n" not in str(caught.value)
     assert "row " in str(caught.value)
     assert not (pictures / "nifti").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(pictures, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(LiversegError, match="file/nifti: the folder cannot be made") as caught:
+        slice_items(pictures, tmp_path / "file", **PICTURES)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [0, 2, 255])

@@ -7,11 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from liverseg.datalists import read_datalist
-from liverseg.errors import LiversegError
+from liverseg.datalists import DataItem, read_datalist
+from liverseg.errors import LiversegError, UsageError
 from liverseg.files import file_hash
 from liverseg.networks import SEResUNet, SlabInput, export_weights, read_weights
-from liverseg.training import load_for_evaluation, load_run_data, run_record, start_from, write_transfer
+from liverseg.training import (
+    check_key_score,
+    load_for_evaluation,
+    load_run_data,
+    run_record,
+    start_from,
+    write_transfer,
+)
 
 SEEN = SlabInput((-200, 250))
 
@@ -96,6 +103,16 @@ def test_a_list_with_other_labels_is_refused_before_a_lesion_is_trained_as_a_cys
         load_run_data(cohort_tree / "datalist.json", cohort_tree, 0, 3)
     datalist, folder = tree(lambda content: content["labels"].update({"2": "tumour"}))
     assert load_run_data(datalist, folder, 0, 3).training  # whatever LiTS's own lists call it
+
+
+def test_lesion_dice_needs_a_lesion_that_is_outlined():
+    liver, full = DataItem("a", "b", "p", labelled=("liver",)), DataItem("c", "d", "q")
+    check_key_score([liver, full], "lesion_dice")
+    check_key_score([liver], "liver_dice")
+    with pytest.raises(
+        UsageError, match="none of the 2 items to be scored has its lesions outlined; give --key_score l"
+    ):
+        check_key_score([liver, liver], "lesion_dice")
 
 
 def test_folders_that_hold_nothing(tree, tmp_path):
