@@ -1,8 +1,11 @@
-"""Slabs, HU window, and the views and noise of augmentation."""
+"""Slabs, HU window, and the views, scanners and noise of augmentation."""
 
+from liverseg.transforms.augmentation import SlabAugmentation
 from liverseg.transforms.hu_window import HUWindow, HUWindowd
 from liverseg.transforms.liver_crop import LiverCropd
 from liverseg.transforms.noise import SALT_AND_PEPPER_SHARE, salt_and_pepper
+from liverseg.transforms.scanner import RandScannerd, ScannerParameters
+from liverseg.transforms.scanner_effects import apply_scanner
 from liverseg.transforms.slabs import SLAB_SLICES, slab_indices
 from liverseg.transforms.views import RandSlabViewd, resample_views
 
@@ -12,7 +15,11 @@ __all__ = [
     "HUWindow",
     "HUWindowd",
     "LiverCropd",
+    "RandScannerd",
     "RandSlabViewd",
+    "ScannerParameters",
+    "SlabAugmentation",
+    "apply_scanner",
     "resample_views",
     "salt_and_pepper",
     "slab_indices",
