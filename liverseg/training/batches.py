@@ -12,7 +12,7 @@ from monai.data import DataLoader, Dataset
 from monai.utils import CommonKeys
 
 from liverseg.processes import processors
-from liverseg.transforms import HUWindow, resample_views, salt_and_pepper
+from liverseg.transforms import HUWindow, apply_scanner, resample_views, salt_and_pepper
 
 __all__ = ["AheadDataLoader", "AugmentedBatch", "WholeSlices", "batches_ahead"]
 
@@ -20,12 +20,14 @@ __all__ = ["AheadDataLoader", "AugmentedBatch", "WholeSlices", "batches_ahead"]
 class AugmentedBatch:
     """A trainer's `prepare_batch`: a batch of whole slices, seen as its views say, on the training device.
 
-    One resampling for crop, rotation, zoom, shift and flip; then HU offset, window and noise.
+    One resampling for crop, rotation, zoom, shift and flip; then the scanner where one was drawn, HU offset, window and
+    noise.
 
     Args:
         crop_size: edge of the square crop in pixels, as `RandSlabViewd` has it.
         hu_window: lower and upper HU of the network's input.
         noise: as `salt_and_pepper`; where several processes train, `SharedNoise`.
+        scanner: as `apply_scanner`, for batches whose slabs `RandScannerd` has drawn a scanner for.
     """
 
     def __init__(
@@ -33,10 +35,12 @@ class AugmentedBatch:
         crop_size: int,
         hu_window: Sequence[float],
         noise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = salt_and_pepper,
+        scanner: Callable[..., torch.Tensor] = apply_scanner,
     ) -> None:
         self.crop_size = crop_size
         self.hu_window = HUWindow(*map(float, hu_window))
         self.noise = noise
+        self.scanner = scanner
 
     def __call__(
         self, batch: Mapping[str, Any], device: torch.device | str, non_blocking: bool = False, **_: Any
@@ -44,7 +48,8 @@ class AugmentedBatch:
         """Image (batch, slab slices, crop, crop) in [-1, 1] and label (batch, 1, crop, crop), on the device.
 
         Args:
-            batch: `image` (batch, slab slices, H, W) in HU, `label` (batch, 1, H, W), and what `RandSlabViewd` drew.
+            batch: `image` (batch, slab slices, H, W) in HU, `label` (batch, 1, H, W), what `RandSlabViewd` drew, and
+                if wanted what `RandScannerd` drew; `hu_range` (batch, 2) where HU were clipped before.
             device: the network's.
             non_blocking: passed on to the moves.
         """
@@ -53,8 +58,11 @@ class AugmentedBatch:
             for key in (CommonKeys.IMAGE, CommonKeys.LABEL, "view", "hu_offset")
         )
         seen, named = resample_views(image, label, views, self.crop_size, batch["points"].tolist())
-        windowed = self.hu_window(seen + offset[:, None, None, None])
-        return self.noise(windowed, batch["noisy"]), named
+        if "scanner" in batch:
+            seen = self.scanner(seen, batch["scanner"], hu_range=batch.get("hu_range"), hu_offset=offset)
+        else:
+            seen = seen + offset[:, None, None, None]
+        return self.noise(self.hu_window(seen), batch["noisy"]), named
 
 
 class WholeSlices:

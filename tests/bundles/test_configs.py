@@ -114,6 +114,7 @@ def test_run_ids(bundle):
     for names, run_id in (
         (("train",), "training"),
         (("train", "phantom"), "training"),
+        (("train", "real_ct"), "training"),
         (("train", "multi_gpu_train"), "training"),
         (("train", "evaluate"), "evaluating"),
         (("train", "phantom", "evaluate"), "evaluating"),
@@ -151,16 +152,20 @@ def test_both_bundles_have_the_same_keys():
 def test_what_both_trainings_share_is_the_same_in_both():
     pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
     shared = "hu_window slab_spacing_mm crop_size network_size datalist cache_dir weights device amp patience"
+    shared += " scanner_augmentation"
     for key in shared.split():
         assert pretrain[key] == joint[key], key
     loss, map_loss = (
         {**part, "loss": {**part["loss"], "weight": ""}} for part in (pretrain["loss"], joint["map_loss"])
     )
     assert loss == map_loss  # the joint strategies have maps of three or five channels
-    for path in ("trainer", "inferer", "sampler", "dataloader", "prepare_batch"):
+    for path in ("trainer", "inferer", "sampler", "dataloader", "prepare_batch", "augmentation"):
         assert pretrain["train"][path] == joint["train"][path], path
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
+    real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
+    assert [len(one.pop("class_weights")) for one in real] == [3, 5]
+    assert real[0] == real[1]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -205,6 +210,7 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     ("name", "more"),
     [
         ("phantom", set()),
+        ("real_ct", set()),
         ("evaluate", {"evaluating"}),
         (
             "multi_gpu_train",

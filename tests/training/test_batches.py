@@ -10,7 +10,7 @@ from torch.utils.data import default_collate
 
 from liverseg.errors import LiversegError
 from liverseg.training import AheadDataLoader, AugmentedBatch, batches_ahead
-from liverseg.transforms import RandSlabViewd
+from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
 
 
 class Numbers(Dataset):
@@ -86,3 +86,27 @@ def test_a_batch_is_cropped_offset_windowed_and_gets_noise():
     assert set(image[1].round(decimals=5).abs().unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(image[2], torch.full((3, 16, 16), 0.5))
     assert (image[1].abs() > 0.5).float().mean().item() == pytest.approx(0.005, rel=0.5)
+
+
+def test_a_batch_is_seen_by_the_scanners_that_were_drawn():
+    view = RandSlabViewd(16, [1, 1], rotation=0, zoom=0, shift=0, flip=0, hu_offset=0, noise=0)
+    element = {
+        "image": torch.arange(480, dtype=torch.int16).reshape(1, 20, 24).repeat(3, 1, 1) - 100,
+        "label": torch.ones(1, 20, 24, dtype=torch.uint8),
+        "hu_range": torch.tensor([-50.0, 350.0]),
+    }
+    prepare = AugmentedBatch(16, [-200, 250])
+
+    def seen(*scanners, offset=0.0):
+        chain = SlabAugmentation([view, *scanners]).set_random_state(seed=0)
+        one = chain(element) | {"hu_offset": torch.tensor(offset)}
+        return prepare(default_collate([one, one]), "cpu")[0]
+
+    plain = seen()
+    assert torch.equal(seen(None), plain)
+    torch.testing.assert_close(seen(RandScannerd()), plain.clamp(-75 / 225, 1))  # to hu_range
+    told = seen(RandScannerd(clip_prob=1, clip=[[0, 80]]), offset=10.0)
+    torch.testing.assert_close(told, (plain + 10 / 225).clamp(-25 / 225, 55 / 225))
+    noisy = seen(RandScannerd(noise_prob=1, noise_hu=(20, 20)))
+    assert torch.equal(noisy[0], noisy[1])  # of one seed
+    assert (noisy - plain).std().item() == pytest.approx(20 / 225, rel=0.4)

@@ -45,7 +45,7 @@ from liverseg.training import (
     collate_whole_slices,
     fill_cache_together,
 )
-from liverseg.transforms import RandSlabViewd
+from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
 
 TOGETHER = 8  # slabs of a whole batch
 NETWORKS = {
@@ -109,8 +109,9 @@ def learnt(kind, slabs, wide=True):
 def seen(tree, left, cache):
     """Image, label and unit of each slab of two epochs, step by step; the last batch of an epoch has `left` slabs."""
     items = read_datalist(tree / "datalist.json").training
-    view = RandSlabViewd(32, [0.5, 1, 1])
-    dataset = SlabDataset(items, tree, cache, 3, transform=view, seed=5, progress=False)
+    scanner = RandScannerd(noise_prob=0.7, blur_prob=0.5, contrast_prob=0.5)
+    drawn = SlabAugmentation([RandSlabViewd(32, [0.5, 1, 1]), scanner])
+    dataset = SlabDataset(items, tree, cache, 3, transform=drawn, seed=5, progress=False)
     sampler = SlabSampler(dataset, lesion_free=1, seed=5)
     sampler.free = sampler.free[: (left - len(sampler.lesion)) % TOGETHER + TOGETHER]
     sampler.kept = len(sampler.free)
