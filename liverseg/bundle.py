@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from liverseg.bundle_folders import default_weights
 from liverseg.errors import ExitCode, OutputError, UsageError, user_error
 from liverseg.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.precision import low_precision as check_precision
@@ -36,6 +37,7 @@ __all__ = [
     "check_processes",
     "check_values",
     "default_output_dir",
+    "default_weights",
     "is_first",
     "join_processes",
     "leave_processes",

@@ -9,12 +9,23 @@ from pathlib import Path
 import liverseg
 from liverseg.errors import LiversegError
 
-__all__ = ["BUNDLES_VARIABLE", "WEIGHTS_VARIABLE", "find_bundle", "inference_config", "weights_path"]
+__all__ = [
+    "BUNDLES_VARIABLE",
+    "STARTER_FOLDER",
+    "WEIGHTS_VARIABLE",
+    "default_weights",
+    "find_bundle",
+    "inference_config",
+    "starter_weights",
+    "weights_path",
+]
 
 BUNDLES_VARIABLE = "LIVERSEG_BUNDLES"
 """Environment variable that names the folder the bundles are in."""
 WEIGHTS_VARIABLE = "LIVERSEG_WEIGHTS"
 """Environment variable that names the weights to use when none are given."""
+STARTER_FOLDER = Path(liverseg.__file__).absolute().parent / "weights"
+"""Where the weights that come with the software are, with their licence and model card."""
 
 
 def find_bundle(name: str) -> Path:
@@ -58,11 +69,46 @@ def inference_config(bundle: str | os.PathLike | None = None) -> Path:
 
 
 def weights_path(config: Path, weights: str | os.PathLike | None = None) -> Path:
-    """The weights given, else those `LIVERSEG_WEIGHTS` names, else the bundle's own; absolute.
+    """The weights given, else those `LIVERSEG_WEIGHTS` names, else `default_weights`; absolute.
 
     Args:
         config: from `inference_config`.
         weights: the weights given.
+
+    Raises:
+        LiversegError: from `default_weights`.
     """
-    folder = config.parent.parent
-    return Path(weights or os.environ.get(WEIGHTS_VARIABLE) or folder / "models" / "model.pt").absolute()
+    return Path(weights or os.environ.get(WEIGHTS_VARIABLE) or default_weights(config.parent.parent)).absolute()
+
+
+def default_weights(bundle: str | os.PathLike) -> str:
+    """A bundle's own `models/model.pt` if it has been trained, else the weights that come with the software.
+
+    Args:
+        bundle: the bundle's folder.
+
+    Raises:
+        LiversegError: from `starter_weights`.
+    """
+    own = Path(bundle) / "models" / "model.pt"
+    starter = None if own.is_file() else starter_weights(Path(bundle).absolute().name)
+    return str(own if starter is None else starter)
+
+
+def starter_weights(bundle: str) -> Path | None:
+    """The weights that come with the software for a bundle; None if there are none for it.
+
+    They are published under a licence of their own, and are not used without it.
+
+    Args:
+        bundle: its name, as `liver_lesion_joint`.
+
+    Raises:
+        LiversegError: if the licence is not beside them.
+    """
+    path = STARTER_FOLDER / f"{bundle.removeprefix('liver_lesion_')}.safetensors"
+    if not path.is_file():
+        return None
+    if not (STARTER_FOLDER / "LICENSE").is_file():
+        raise LiversegError(f"{path}: its licence, LICENSE, is missing beside it; install liverseg again")
+    return path

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from liverseg import __version__
-from liverseg.bundle_folders import WEIGHTS_VARIABLE, find_bundle
+from liverseg.bundle_folders import STARTER_FOLDER, WEIGHTS_VARIABLE, default_weights, find_bundle
 from liverseg.errors import LiversegError
 from liverseg.networks import read_record
 from liverseg.precision import low_precision
@@ -98,10 +98,14 @@ def _bundle(name: str) -> str | None:
 
 
 def _weights() -> dict[str, Any]:
-    """The weights `predict` takes when it is not told others, and what they are."""
+    """The weights `predict` takes when it is not given others, and what they are."""
     given, bundle = os.environ.get(WEIGHTS_VARIABLE), _bundle("liver_lesion_joint")
-    path = Path(given) if given else None if bundle is None else Path(bundle) / "models" / "model.pt"
-    where = f"${WEIGHTS_VARIABLE}" if given else "the joint bundle"
+    try:
+        path = Path(given) if given else None if bundle is None else Path(default_weights(bundle))
+    except LiversegError as error:
+        return {"default": f"none: {error}"}
+    starter = path is not None and path.parent == STARTER_FOLDER
+    where = f"${WEIGHTS_VARIABLE}" if given else "with the software" if starter else "the joint bundle"
     if path is None or not path.is_file():
         return {"default": f"none: {where} has none; give --weights, or train some"}
     facts: dict[str, Any] = {"default": f"{path} ({where})"}

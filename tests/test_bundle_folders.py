@@ -7,8 +7,11 @@ import sysconfig
 
 import pytest
 
+import liverseg.networks.weights as weights_module
+from liverseg import bundle_folders
 from liverseg.errors import LiversegError
 from liverseg.inference import find_bundle
+from liverseg.networks import read_weights
 
 
 def test_the_checkouts_bundles_are_found(monkeypatch):
@@ -41,3 +44,39 @@ def test_bundles_a_user_installed_for_himself_are_found(tmp_path):
     code = "from liverseg.bundle_folders import find_bundle; print(find_bundle('other'))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(installed)
+
+
+def test_a_trained_bundle_uses_its_own_weights_and_others_those_of_the_software(tmp_path, monkeypatch):
+    starter = tmp_path / "weights"
+    starter.mkdir()
+    monkeypatch.setattr(bundle_folders, "STARTER_FOLDER", starter)
+    monkeypatch.delenv("LIVERSEG_WEIGHTS", raising=False)
+    bundle = tmp_path / "liver_lesion_joint"
+    config = bundle / "configs" / "inference.yaml"
+    own = bundle / "models" / "model.pt"
+    assert bundle_folders.weights_path(config) == own  # neither is there: the path that training writes
+    (starter / "joint.safetensors").touch()
+    (starter / "LICENSE").touch()
+    assert bundle_folders.weights_path(config) == starter / "joint.safetensors"
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert bundle_folders.weights_path(config) == own
+    monkeypatch.setenv("LIVERSEG_WEIGHTS", str(tmp_path / "named.pt"))
+    assert bundle_folders.weights_path(config) == tmp_path / "named.pt"
+    assert bundle_folders.weights_path(config, tmp_path / "given.pt") == tmp_path / "given.pt"
+
+
+def test_weights_without_their_licence_are_not_used(tmp_path, monkeypatch):
+    monkeypatch.setattr(bundle_folders, "STARTER_FOLDER", tmp_path)
+    (tmp_path / "joint.safetensors").touch()
+    with pytest.raises(LiversegError, match=r"joint.safetensors: its licence, LICENSE, is missing .*install liverseg"):
+        bundle_folders.default_weights(tmp_path / "liver_lesion_joint")
+    assert bundle_folders.default_weights(tmp_path / "other") == str(tmp_path / "other" / "models" / "model.pt")
+
+
+def test_damaged_weights_of_the_software_are_to_be_installed_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights_module, "STARTER_FOLDER", tmp_path)
+    path = tmp_path / "joint.safetensors"
+    path.write_bytes(b"damaged")
+    with pytest.raises(LiversegError, match=r"joint.safetensors: cannot be read .*; install liverseg again"):
+        read_weights(path)

@@ -16,6 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_list_arguments(parser)
     parser.add_argument("-o", "--output", type=some_path, required=True, help="folder for the copies and their list")
     parser.add_argument("--fold", type=int, help="the fold to take (default: all items)")
+    parser.add_argument(
+        "--untyped", action="store_true", help="label every lesion 2, as the pre-training's label table has it"
+    )
     parser.add_argument("--copies", type=int, default=1, help="copies of each volume, with other lesions (default 1)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
 
@@ -29,6 +32,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         args.dataset_dir or args.list.parent,
         args.output,
         fold=args.fold,
+        untyped=args.untyped,
         copies=args.copies,
         seed=args.seed,
         workers=args.workers,

@@ -18,9 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
+from liverseg.bundle_folders import STARTER_FOLDER
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_file, whole_file
 from liverseg.networks.record import WeightsRecord, tensors_hash
+from liverseg.transforms import HUWindow
 
 __all__ = [
     "export_trained",
@@ -29,6 +31,7 @@ __all__ = [
     "read_state",
     "read_weights",
     "record_if_any",
+    "recorded_hu_window",
     "recorded_pixel_mm",
     "recorded_size",
     "recorded_slab_spacing",
@@ -39,7 +42,6 @@ __all__ = [
 _HEADER_KEY = "liverseg"  # one key alone: safetensors writes several in random order, and files would differ
 _STATE_SUFFIXES = (".pt", ".pth")
 _CHECKPOINT_KEYS = ("network", "model")
-_EXPORT_AGAIN = "copy or export it again"
 
 
 def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Tensor], record: WeightsRecord) -> None:
@@ -127,7 +129,7 @@ def read_record(path: str | os.PathLike) -> WeightsRecord | None:
         with safe_open(path, framework="pt") as opened:
             metadata = opened.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise LiversegError(f"{path}: cannot be read as safetensors, truncated or foreign; {_EXPORT_AGAIN}") from error
+        raise LiversegError(f"{path}: cannot be read as safetensors, truncated or foreign; {_again(path)}") from error
     if _HEADER_KEY not in metadata:
         raise LiversegError(f"{path}: no record in its header, so not exported by liverseg; run a bundle's export")
     return _record_from(path, metadata[_HEADER_KEY])
@@ -148,7 +150,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     state = load_file(path) if path.suffix == ".safetensors" else read_state(path)
     if record is not None and record.tensors_sha256 != tensors_hash(state):
         where = "its record" if path.suffix == ".safetensors" else path.with_suffix(".json").name
-        raise LiversegError(f"{path}: its tensors are not those {where} tells of (SHA-256 differs); {_EXPORT_AGAIN}")
+        raise LiversegError(f"{path}: its tensors are not those {where} tells of (SHA-256 differs); {_again(path)}")
     return state
 
 
@@ -159,6 +161,12 @@ def recorded_size(weights: str | os.PathLike | None, default: str = "full") -> s
     """
     record = record_if_any(weights)
     return default if record is None else str(record.arguments["size"])
+
+
+def recorded_hu_window(weights: str | os.PathLike | None) -> list[float]:
+    """The HU window a weights file was trained with; the paper's, [-200, 250], or as in `recorded_size`."""
+    record = record_if_any(weights)
+    return [HUWindow().lower, HUWindow().upper] if record is None else [*record.seen.hu_window]
 
 
 def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
@@ -204,6 +212,11 @@ def _write_with_record(path: Path, record: WeightsRecord, write: Callable[[Path]
         raise LiversegError(f"{path}: weights cannot be written ({reason}); choose another folder") from error
 
 
+def _again(path: str | os.PathLike) -> str:
+    """What to do about a file that is damaged."""
+    return "install liverseg again" if Path(path).parent == STARTER_FOLDER else "copy or export it again"
+
+
 def _existing(path: str | os.PathLike) -> Path:
     path = Path(path)
     if path.suffix not in (".safetensors", *_STATE_SUFFIXES):
@@ -217,16 +230,16 @@ def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise LiversegError(f"{path}: the record beside the weights cannot be read; {_EXPORT_AGAIN}") from error
+        raise LiversegError(f"{path}: the record beside the weights cannot be read; {_again(path)}") from error
 
 
 def _record_from(path: Path, text: str) -> WeightsRecord:
     try:
         return WeightsRecord.from_json(json.loads(text))
     except (ValueError, RecursionError) as error:
-        raise LiversegError(f"{path}: the record of the weights is not JSON; {_EXPORT_AGAIN}") from error
+        raise LiversegError(f"{path}: the record of the weights is not JSON; {_again(path)}") from error
     except LiversegError as error:
-        raise LiversegError(f"{path}: {error}; {_EXPORT_AGAIN}") from error
+        raise LiversegError(f"{path}: {error}; {_again(path)}") from error
 
 
 def read_state(path: Path) -> dict[str, torch.Tensor]:
@@ -242,9 +255,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             raise LiversegError(
                 f"{path}: refused, it holds pickled objects besides tensors; save the network's state_dict alone"
             ) from error
-        raise LiversegError(f"{path}: not a file of torch.save; {_EXPORT_AGAIN}") from error
+        raise LiversegError(f"{path}: not a file of torch.save; {_again(path)}") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise LiversegError(f"{path}: cannot be read, truncated or foreign; {_EXPORT_AGAIN}") from error
+        raise LiversegError(f"{path}: cannot be read, truncated or foreign; {_again(path)}") from error
     for key in _CHECKPOINT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

@@ -88,6 +88,7 @@ def synthesize_datalist(
     output: str | os.PathLike,
     *,
     fold: int | None = None,
+    untyped: bool = False,
     copies: int = 1,
     seed: int = 0,
     workers: int | None = None,
@@ -105,13 +106,14 @@ def synthesize_datalist(
         dataset_dir: folder its paths are relative to.
         output: folder for `images/`, `labels/`, `lesions.csv` and `datalist.json`; made if missing.
         fold: the fold to take; all items of the list if it is not given.
+        untyped: write the label table of pre-training, in which every lesion is 2, for any list but a typed one.
         copies: copies of each volume, each with other lesions.
         seed: of everything random.
         workers: processes; one a processor if not given.
         progress: show a bar on stderr.
 
     Raises:
-        UsageError: if copies, seed or workers are out of range.
+        UsageError: if copies, seed or workers are out of range, or lesions of a typed list are to be untyped.
         LiversegError: if the list is not sound, none of its items has a liver mask, or none could be painted.
     """
     for name, value, least in (("copies", copies, 1), ("seed", seed, 0), ("workers", workers, 1)):
@@ -123,7 +125,10 @@ def synthesize_datalist(
         items = [item for item in listed.split(fold)[1] if item.label is not None]
     if not items:
         raise LiversegError(f"{path}: no item has a liver mask; lesions can only be painted into livers that are known")
-    typed = len(listed.labels) == len(JOINT_LABELS) or not any(item.lesions_are_outlined for item in items)
+    typed = len(listed.labels) == len(JOINT_LABELS)
+    if typed and untyped:
+        raise UsageError(f"{path}: has typed lesions; leave untyped out")
+    typed = typed or not (untyped or any(item.lesions_are_outlined for item in items))
     pairs = {(os.path.normpath(item.image), os.path.normpath(str(item.label))): item for item in items}
     tasks = [
         _Task(Path(dataset_dir), Path(output), item, copy, seed, typed)
