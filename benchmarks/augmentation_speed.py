@@ -89,7 +89,7 @@ def main() -> None:
             start = time.perf_counter(), time.process_time()
             run()
             seconds[name].append(((time.perf_counter() - start[0]) / times, (time.process_time() - start[1]) / times))
-    medians = {name: [statistics.median(one) for one in zip(*found[1:], strict=True)] for name, found in seconds.items()}
+    medians = {name: [*map(statistics.median, zip(*found[1:], strict=True))] for name, found in seconds.items()}
     print(
         f"{args.batch} x 3 x {args.crop} x {args.crop}, {torch.get_num_threads()} threads, "
         f"{low_precision('cpu') or torch.float32}"
