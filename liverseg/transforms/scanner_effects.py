@@ -31,9 +31,6 @@ _TABLE = (-1100, 3200)
 _BELOW, _ABOVE = 100.0, 200.0
 """How far beyond a limit, in HU, a pixel is put amid clipped ones: what lies below 0 is mostly fat, above 250 bone."""
 
-_NEIGHBOURHOOD = 5
-"""Edge in pixels of the square that says how far beyond a limit a clipped pixel may lie."""
-
 _ZERO_FREQUENCY = 0.04
 """What filtered back-projection leaves of the noise at frequency 0, as in `liverseg.phantom.acquisition`."""
 
@@ -111,11 +108,11 @@ def restore_clipped(images: torch.Tensor, hu_range: torch.Tensor) -> torch.Tenso
 
     How far depends on what lies around. Where a square of 5×5 pixels is clipped throughout, as in fat, it is 100 HU
     below the lower limit, or to -100 HU where that limit is above 0, and 200 HU above the upper one. Single clipped
-    pixels are the tail of noisy tissue near the limit, as in a cyst, and must not become black dots: with the share p of clipped
-    pixels in the square and the mean distance e of the others from the limit, the distance is e √(p / (1 - p)), and
-    no larger than above. For normally distributed HU that is what the clipped ones lie beyond the limit on average,
-    within 7 % for p from .05 to .95; at the edge of an organ, where half of the square is clipped, it mirrors the organ
-    at the limit. The rule is ours.
+    pixels are the tail of noisy tissue near the limit, as in a cyst, and must not become black dots: with the share p
+    of clipped pixels in the square and the mean distance e of the others from the limit, it is e √(p / (1 - p)), and no
+    more than above. For normally distributed HU that is what the clipped ones lie beyond the limit on average, within
+    7 % for p from .05 to .95; at the edge of an organ, where half of the square is clipped, it mirrors the organ at the
+    limit. The rule is ours.
 
     Args:
         images: (batch, channels, H, W), float HU; those not clipped may be the same tensor in the result.
@@ -128,24 +125,27 @@ def restore_clipped(images: torch.Tensor, hu_range: torch.Tensor) -> torch.Tenso
             continue
         limit = _as_images(limits[rows], images)
         rows = rows.to(images.device)
-        inside = ((images[rows] - limit) * sign).clamp_(min=0)  # HU from the limit
+        chosen = images[rows]
+        inside = ((chosen - limit) * sign).clamp_(min=0)  # HU from the limit
         # a little more than 0: crops are interpolated
         clipped = (inside < 0.01).to(inside.dtype)
         share, distance = _local_mean(clipped), _local_mean(inside)
-        others = (1 - share).clamp_(min=1e-3)
         farthest = _BELOW + limit.clamp(min=0) if side == 0 else torch.full_like(limit, _ABOVE)
-        beyond = (distance / others * (share / others).sqrt_()).minimum(farthest)
-        beyond = torch.where(share > 0.999, farthest, beyond)
-        images = images.index_copy(0, rows, images[rows] - sign * beyond * clipped)
+        others = (1 - share).clamp_(min=1e-3)
+        beyond = distance.div_(others).mul_((share / others).sqrt_())
+        beyond = torch.where(share > 0.999, farthest, beyond.minimum(farthest))
+        images = images.index_copy(0, rows, chosen.sub_(beyond.mul_(clipped), alpha=sign))
     return images
 
 
 def _local_mean(images: torch.Tensor) -> torch.Tensor:
-    """Mean over the square around each pixel, edges repeated."""
-    reach = _NEIGHBOURHOOD // 2
-    padded = functional.pad(images, (reach,) * 4, mode="replicate")
-    along_rows = functional.avg_pool2d(padded, (1, _NEIGHBOURHOOD), stride=1)
-    return functional.avg_pool2d(along_rows, (_NEIGHBOURHOOD, 1), stride=1)
+    """Mean over the square of 5×5 pixels around each, edges repeated."""
+    padded = functional.pad(images, (2,) * 4, mode="replicate")
+    # sums of two, of four and of five: several times as fast as pooling on a CPU
+    two = padded[..., :-1] + padded[..., 1:]
+    five = (two[..., :-3] + two[..., 2:-1]).add_(padded[..., 4:])
+    two = five[..., :-1, :] + five[..., 1:, :]
+    return (two[..., :-3, :] + two[..., 2:-1, :]).add_(five[..., 4:, :]).mul_(1 / 25)
 
 
 def hu_curve(hu: torch.Tensor, of: ScannerParameters) -> torch.Tensor:

@@ -44,7 +44,7 @@ def test_a_training_records_its_scanners_and_does_not_go_on_with_others(bundle, 
     [
         (
             {"scanner_augmentation::noise_hu": "[25, 0]"},
-            "scanner augmentation: noise_hu is [25, 0]; it must be two numbers, the lower first, 0 to 1e+03",
+            "scanner augmentation: noise_hu is [25, 0]; it must be two numbers, the lower first, 0 to 1000",
         ),
         (
             {"scanner_augmentation": 3},

@@ -294,14 +294,15 @@ def test_ranges_are_kept_and_reached_and_parts_happen_as_often_as_they_should():
     [
         ({"noise_prob": 1.5}, "noise_prob is 1.5; it must be a number, 0 to 1"),
         ({"blur_prob": True}, "blur_prob is True; it must be a number, 0 to 1"),
-        ({"noise_hu": 25}, "noise_hu is 25; it must be two numbers, the lower first, 0 to 1e+03"),
+        ({"noise_hu": 25}, "noise_hu is 25; it must be two numbers, the lower first, 0 to 1000"),
         ({"gamma": [1.5, 0.7]}, "gamma is [1.5, 0.7]; it must be two numbers, the lower first, 0.2 to 5"),
-        ({"thickness": [0, 0.5]}, "thickness is [0, 0.5]; it must be two numbers, the lower first, 0 to 0.333"),
+        ({"thickness": [0, 0.5]}, "thickness is [0, 0.5]; it must be two numbers, the lower first, 0 to 0.3333"),
         ({"clip": [0, 255]}, "clip is [0, 255]; it must be a list of ranges in HU, such as [[-200, 250]]"),
         ({"clip": []}, "clip is []; it must be a list of ranges in HU, such as [[-200, 250]]"),
         (
             {"noise_kinds": [1, 1]},
-            "noise_kinds is [1, 1]; it must be 3 numbers, 0 or more and not all 0, for white, back_projection, low_pass",
+            "noise_kinds is [1, 1]; it must be 3 numbers, 0 or more and not all 0, for "
+            "white, back_projection, low_pass",
         ),
         ({"blur_prob": 0.7, "sharpen_prob": 0.5}, "blur_prob and sharpen_prob add up to 1.2; they must not exceed 1"),
     ],
