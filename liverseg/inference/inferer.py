@@ -194,7 +194,8 @@ class SlabInferer(Inferer):
         lengths = [(side.stop - side.start) // reduction for side in plane]
         if reduction > 1:
             sides = zip(plane, lengths, strict=True)
-            plane = tuple(slice(side.start, side.start + length * reduction) for side, length in sides)
+            rows, columns = (slice(side.start, side.start + length * reduction) for side, length in sides)
+            plane = rows, columns
         for start in range(0, len(slices), self.batch_size):
             middles = slices[start : start + self.batch_size]
             needed = slab_indices(middles, volume.shape[0], slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm)
