@@ -170,7 +170,7 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
 
 def test_networks_with_a_pixel_size_are_trained_scored_handed_over_and_used_at_it(lits_tree, tmp_path):
     # phantoms of 64 x 64 pixels have some 5 or 6 mm
-    made = train(PRETRAIN, lits_tree, tmp_path, epochs=1, pixel_mm=8, crop_size=32)
+    made = train(PRETRAIN, lits_tree, tmp_path, epochs=1, pixel_mm=8)
     assert made.code == 0, made.err
     assert read_record(tmp_path / "models" / "model.pt").seen == SlabInput((-200, 250), pixel_mm=8)
     run = {"output_dir": tmp_path, "ckpt_dir": tmp_path / "models"}
