@@ -28,6 +28,8 @@ REFUSED = [
     ("min_lesion_ml", -1, "a number, 0 or more"),
     ("slab_spacing_mm", 0, "a number above 0, 100 at most, or null"),
     ("slab_spacing_mm", 101, "a number above 0, 100 at most, or null"),
+    ("pixel_mm", 0.1, "a number above 0.1, 10 at most, or null"),
+    ("pixel_mm", "1.5 mm", "a number above 0.1, 10 at most, or null"),
     ("hu_window", [250, -200], "two numbers, the lower first, in HU"),
     ("hu_window", [1, 2, 3], "two numbers, the lower first, in HU"),
     ("hu_window", 5, "two numbers, the lower first, in HU"),
@@ -72,7 +74,7 @@ def test_the_first_wrong_value_is_named():
         {"epochs": np.int64(3), "patience": None, "seed": 0, "fold": 0},
         {"amp": True, "progress": False, "initialisation": "LiTS"},
         {"learning_rate": 1, "lesion_free": 0, "min_lesion_ml": np.float32(0.5), "slab_spacing_mm": 100},
-        {"hu_window": (-200, 250.5), "liver_crop": None, "type_weight": 0},
+        {"hu_window": (-200, 250.5), "liver_crop": None, "pixel_mm": None, "type_weight": 0},
     ],
 )
 def test_values_that_are_allowed(values):

@@ -106,8 +106,9 @@ class LiverCascade(Inferer):
                 if liver is None and self.find_liver and (reason := _as_in_a_head(inputs, slices, spacing)):
                     return _nothing(inputs.shape, reason)
             with stages("network"):
-                about = {"slice_mm": spacing[0], "in_plane_mm": spacing[1:]}
-                run = partial(self.slabs, inputs, network, *args, **about, **kwargs)
+                run = partial(
+                    self.slabs, inputs, network, *args, slice_mm=spacing[0], in_plane_mm=spacing[1:], **kwargs
+                )
                 return fine_pass(run, windows, self._margin(spacing), liver, stages, self._stride(spacing))
 
     def _windows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -35,7 +36,8 @@ class SlabInferer(Inferer):
     Args:
         hu_window: lower and upper HU of the network's input.
         slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent ones, see `slab_indices`.
-        batch_size: slabs that go through the network at a time, see `slabs_at_a_time`; memory grows with it.
+        batch_size: slabs that go through the network at a time, see `slabs_at_a_time`; memory grows with it. With
+            `pixel_mm` as many more as the network sees fewer pixels of each, or fewer: small maps need large batches.
         amp: "auto" (bfloat16 where the hardware computes it), True or False.
         type_temperature: what type logits are divided by before their softmax; the weights' record has it.
         pixel_mm: edge of the pixels the network was trained at, in mm; None for slices' own.
@@ -192,11 +194,17 @@ class SlabInferer(Inferer):
         if self.pixel_mm is not None and in_plane_mm is None:
             raise ValueError(f"pixels of {self.pixel_mm} mm need the volume's in_plane_mm")
         lengths = [(side.stop - side.start) // reduction for side in plane]
+        looked_at, batch_size = None, self.batch_size
+        if self.pixel_mm is not None and in_plane_mm is not None:
+            looked_at = self.pixel_mm if reduction == 1 else max(self.pixel_mm, reduction * min(in_plane_mm))
+            # 0.1: what is rounded down may be a multiple
+            batch_size = max(1, int(batch_size * looked_at**2 / math.prod(in_plane_mm) + 0.1))
         if reduction > 1:
             sides = zip(plane, lengths, strict=True)
-            plane = tuple(slice(side.start, side.start + length * reduction) for side, length in sides)
-        for start in range(0, len(slices), self.batch_size):
-            middles = slices[start : start + self.batch_size]
+            rows, columns = (slice(side.start, side.start + length * reduction) for side, length in sides)
+            plane = rows, columns
+        for start in range(0, len(slices), batch_size):
+            middles = slices[start : start + batch_size]
             needed = slab_indices(middles, volume.shape[0], slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm)
             # each slice is moved and windowed once, although up to three slabs hold it
             numbers, places = np.unique(needed, return_inverse=True)
@@ -204,12 +212,11 @@ class SlabInferer(Inferer):
             cut = volume[(slice(None), *plane)]
             own = cut[numbers[0] : numbers[-1] + 1] if adjacent else cut[numbers]
             hu = _as_tensor(own).to(device, non_blocking=True)
-            if self.pixel_mm is None or in_plane_mm is None:
+            if looked_at is None or in_plane_mm is None:
                 seen = self.hu_window(hu)
                 if reduction > 1:
                     seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
             else:
-                looked_at = self.pixel_mm if reduction == 1 else max(self.pixel_mm, reduction * min(in_plane_mm))
                 seen = self.hu_window(to_pixel_mm(hu, in_plane_mm, looked_at))
             slabs = seen[torch.from_numpy(places.reshape(needed.shape)).to(device)]
             logits = network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)

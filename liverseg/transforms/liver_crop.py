@@ -19,7 +19,7 @@ _STEP = 32
 """Larger squares come in these steps of pixels: the networks halve five times, and few sizes make full batches."""
 
 
-def liver_box(label: torch.Tensor, size: int) -> tuple[int, int, int, int]:
+def liver_box(label: torch.Tensor, size: int, scales: tuple[float, float] = (1.0, 1.0)) -> tuple[int, int, int, int]:
     """First row, first column, height and width of a square of `size` pixels around a slice's liver.
 
     It is larger where liver and lesions are, in steps of 32 pixels, so that nothing is lost, and ends at the slice's
@@ -28,14 +28,17 @@ def liver_box(label: torch.Tensor, size: int) -> tuple[int, int, int, int]:
     Args:
         label: label map of one slice, (H, W).
         size: edge in pixels.
+        scales: rows and columns of the slice along one of these pixels.
     """
     if not ((label == LIVER) | (label == LIVER_OR_LESION)).any():
         return 0, 0, label.shape[0], label.shape[1]
     found = torch.nonzero(label >= LIVER)
     starts, lengths = [], []
-    for axis, whole in enumerate(label.shape):
+    for axis, (whole, scale) in enumerate(zip(label.shape, scales, strict=True)):
         low, high = int(found[:, axis].min()), int(found[:, axis].max()) + 1
-        length = min(whole, size if high - low <= size else math.ceil((high - low) / _STEP) * _STEP)
+        pixels = (high - low) / scale
+        wanted = size if pixels <= size else math.ceil(pixels / _STEP) * _STEP
+        length = min(whole, math.floor(wanted * scale + 0.5))
         starts.append(min(max((low + high - length) // 2, 0), whole - length))
         lengths.append(length)
     return starts[0], starts[1], lengths[0], lengths[1]
@@ -51,17 +54,24 @@ class LiverCropd(Transform):
     The element gets `box`: first row and column, height and width in the whole slice.
 
     Args:
-        size: edge in pixels; None leaves the slab whole, with a box that says so.
+        size: edge in pixels, of the slice or with `pixel_mm` of that size; None leaves the slab as it is, with
+            a box that says so.
+        pixel_mm: edge of these pixels in mm; the data then needs `spacing`, mm between slices, rows and columns.
     """
 
-    def __init__(self, size: int | None) -> None:
+    def __init__(self, size: int | None, pixel_mm: float | None = None) -> None:
         self.size = size
+        self.pixel_mm = pixel_mm
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Cut `image` (slices, H, W) and `label` (1, H, W)."""
         label = torch.as_tensor(data[CommonKeys.LABEL])
+        scales = (1.0, 1.0)
+        if self.pixel_mm is not None:
+            _, row_mm, column_mm = torch.as_tensor(data["spacing"]).tolist()
+            scales = self.pixel_mm / row_mm, self.pixel_mm / column_mm
         whole = (0, 0, label.shape[-2], label.shape[-1])
-        row, column, height, width = whole if self.size is None else liver_box(label[0], self.size)
+        row, column, height, width = whole if self.size is None else liver_box(label[0], self.size, scales)
         cut = (..., slice(row, row + height), slice(column, column + width))
         return {
             **data,

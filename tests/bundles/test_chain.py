@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import nibabel as nib
 import pandas as pd
 import pytest
 import torch
@@ -12,6 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from liverseg.cli.main import main
 from liverseg.datalists import build_datalist, read_datalist
 from liverseg.files import file_hash
+from liverseg.inference import find_bundle
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, read_record, read_weights
 from liverseg.results.case_folder import CASE_FILES
@@ -164,6 +166,29 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
         JOINT, "evaluating", EVALUATE, dataset_dir=cohort_tree, weights=weights, output_dir=tmp_path, **TINY
     )
     assert scored.code == 0, scored.err
+
+
+def test_networks_with_a_pixel_size_are_trained_scored_handed_over_and_used_at_it(lits_tree, tmp_path):
+    # phantoms of 64 x 64 pixels have some 5 or 6 mm
+    made = train(PRETRAIN, lits_tree, tmp_path, epochs=1, pixel_mm=8)
+    assert made.code == 0, made.err
+    assert read_record(tmp_path / "models" / "model.pt").seen == SlabInput((-200, 250), pixel_mm=8)
+    run = {"output_dir": tmp_path, "ckpt_dir": tmp_path / "models"}
+    scored = run_bundle(PRETRAIN, "evaluating", EVALUATE, dataset_dir=lits_tree, **run, **TINY)
+    assert scored.code == 0, scored.err
+    table = pd.read_csv(tmp_path / "evaluation.csv")
+    truth = nib.load(lits_tree / table["image"][0].replace("volume", "segmentation"))
+    assert run_bundle(PRETRAIN, "export", EXPORT, **run).code == 0
+    weights = tmp_path / "pretrain.safetensors"
+    case = lits_tree / table["image"][0]
+    arguments = [case, tmp_path / "out", "--weights", weights, "--bundle", find_bundle(PRETRAIN), "--device", "cpu"]
+    assert main(["predict", *map(str, arguments), "--liver", "none"]) == 0
+    (record,) = (tmp_path / "out").rglob("record.json")
+    assert json.loads(record.read_text())["settings"]["pixel_mm"] == 8.0
+    assert nib.load(record.parent / "labels.nii.gz").shape == truth.shape
+    given = {"dataset_dir": case, "weights": weights, "progress": False, "pixel_mm": "null"}
+    line = run_bundle(PRETRAIN, "inference", INFER, output_dir=tmp_path / "no", **given).refusal()
+    assert "pixel size 8 mm in the file, each CT's own in the network" in line
 
 
 @pytest.mark.slow

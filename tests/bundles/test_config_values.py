@@ -27,6 +27,7 @@ BAD_TRAINING = {
     ),
     "crop_ratios": ([0, 0, 1], "is [0, 0, 1]; it must be a list of numbers above 0, one for each label"),
     "slab_spacing_mm": (0, "is 0; it must be a number above 0, 100 at most, or null"),
+    "pixel_mm": (15, "is 15; it must be a number above 0.1, 10 at most, or null"),
     "hu_window": ([250, -200], "is [250, -200]; it must be two numbers, the lower first, in HU"),
     "crop_size": (0, "is 0; it must be a whole number, 1 or more"),
     "val_interval": (0, "is 0; it must be a whole number, 1 or more"),
@@ -54,7 +55,8 @@ def test_every_key_with_a_rule_is_checked_before_anything_else(bundle, config):
     if bundle == JOINT:
         keys -= {"key_score"}  # each strategy has its own, which the metric checks
     if config == "evaluate":  # an overlay of train, of whose keys it uses these
-        keys = {"amp", "fold", "hu_window", "num_workers", "progress", "seed", "slab_spacing_mm", "val_batch_size"}
+        keys = {"amp", "fold", "hu_window", "num_workers", "pixel_mm", "progress", "seed", "slab_spacing_mm"}
+        keys |= {"val_batch_size"}
         keys |= {"liver_crop"} if bundle == JOINT else {"key_score"}
     assert checked.keys() >= keys
     renamed = {key: name for key, name in checked.items() if key != name}

@@ -151,8 +151,8 @@ def test_both_bundles_have_the_same_keys():
 
 def test_what_both_trainings_share_is_the_same_in_both():
     pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
-    shared = "hu_window slab_spacing_mm crop_size network_size datalist cache_dir weights device amp patience"
-    shared += " scanner_augmentation"
+    shared = "hu_window slab_spacing_mm pixel_mm crop_size network_size datalist cache_dir weights device amp patience"
+    shared += " synthetic_lesions scanner_augmentation"
     for key in shared.split():
         assert pretrain[key] == joint[key], key
     loss, map_loss = (
@@ -183,6 +183,12 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     window = train["validate"]["preprocessing"]["transforms"][-1]
     assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
     assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
+    pixel = "$bundle.optional(@pixel_mm)"
+    assert train["slab_input"]["pixel_mm"] == infer["slabs"]["pixel_mm"] == infer["settings"]["pixel_mm"] == pixel
+    views, (resampling, _) = train["train"]["preprocessing"], train["validate"]["preprocessing"]["transforms"][-2:]
+    of_pixels = [part["pixel_mm"] for part in (views, resampling, train["settings"])]
+    assert of_pixels == ["$@slab_input.pixel_mm"] * 3
+    assert infer["pixel_mm"] == merged["pixel_mm"] == "$networks.recorded_pixel_mm(@weights)"
     spacing = "$bundle.optional(@slab_spacing_mm)"
     assert train["slab_input"]["slab_spacing_mm"] == infer["slabs"]["slab_spacing_mm"] == spacing
     of_slabs = [train[part]["dataset"]["slab_spacing_mm"] for part in ("train", "validate")]

@@ -50,6 +50,14 @@ def test_slabs_at_a_distance_follow_the_volumes_own_spacing(make):
     assert dataset[4]["label"].max() == 2
 
 
+def test_spacing_is_that_of_slices_rows_and_columns(tmp_path, write_nifti):
+    for name in ("ct", "seg"):
+        write_nifti(tmp_path / f"{name}.nii.gz", np.zeros((6, 5, 4), np.int16), np.diag([0.5, 0.75, 3.0, 1.0]))
+    element = SlabDataset([DataItem("ct.nii.gz", "seg.nii.gz", "p")], tmp_path, None, labels=3, progress=False)[0]
+    assert element["image"].shape == (3, 5, 6)
+    assert element["spacing"].dtype == torch.float32 and element["spacing"].tolist() == [3.0, 0.75, 0.5]
+
+
 def test_annotated_slices_only(make):
     dataset = make(5, 2)
     assert [element["image"][1, 0, 0].item() for element in (dataset[0], dataset[1])] == [5, 2]

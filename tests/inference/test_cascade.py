@@ -233,3 +233,18 @@ def test_a_window_that_grows_computes_no_more_than_the_slices_that_need_it():
     straight = Counting()
     LiverCascade(slabs())(np.where(np.arange(160) < 50, hu, -1000).astype(np.int16), straight, spacing=(3.0, 1.5, 1.5))
     assert straight.pixels < counting.pixels < straight.pixels + 20 * 128 * 160
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(("spacing", "share"), [((3.0, 0.7, 0.95), 0.55), ((3.0, 2.0, 2.0), 2.2)])
+def test_a_network_with_a_pixel_size_finds_what_it_finds_in_the_whole_ct(spacing, share):
+    hu = body(shape=(40, 224, 256), middle=(20, 110, 110), radii=(16, 44, 60))
+    sized = SlabInferer(amp=False, pixel_mm=1.5)
+    whole = keep_largest_liver(sized(hu, Counting(), in_plane_mm=spacing[1:])).labels >= 1
+    plain, counting = Counting(), Counting()
+    LiverCascade(slabs())(hu, plain, spacing=spacing)
+    found = LiverCascade(sized)(hu, counting, spacing=spacing).labels >= 1
+    # a window cuts the slice's pixels into the network's at other places than the whole slice does
+    assert (found != whole).sum() < 0.02 * whole.sum()
+    assert (found != ((hu == 110) | (hu == 180))).sum() < 0.1 * whole.sum()
+    assert counting.pixels < share * plain.pixels  # the coarse pass looks at pixels of about 1.5 mm in both

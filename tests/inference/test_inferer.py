@@ -6,7 +6,7 @@ import torch
 
 from liverseg.errors import UsageError
 from liverseg.inference import SlabInferer, SlabPrediction, slabs_at_a_time
-from liverseg.networks import SEResUNet
+from liverseg.networks import SEResUNet, SlabInput
 from liverseg.transforms import slab_indices
 
 
@@ -98,6 +98,75 @@ def test_the_liver_at_a_lower_resolution_is_that_of_averaged_pixels():
     found = SlabInferer(amp=False).liver(hu, network, np.array([1, 4, 8]), reduction=2)
     assert found.shape == (3, 6, 5)
     assert (found == expected).mean() > 0.98  # averages are rounded in another order
+
+
+class Ramp(torch.nn.Module):
+    """Two labels, liver where HU are above 0; remembers what it was given."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def forward(self, slabs):
+        self.seen.append(tuple(slabs.shape))
+        middle = slabs[:, 1:2] * 225 + 25
+        return torch.cat([-middle, middle], dim=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize(
+    ("in_plane_mm", "size"),
+    [((0.75, 0.75), (30, 40)), ((0.7, 1.0), (28, 54)), ((1.5, 1.5), (61, 81)), ((2, 2), (81, 108))],
+)
+def test_labels_of_a_network_with_a_pixel_size_are_on_the_cts_own_grid(in_plane_mm, size, batch_size):
+    rows, columns = np.meshgrid(np.arange(61), np.arange(81), indexing="ij")
+    hu = np.stack([4 * columns - 162.5 + depth for depth in range(5)] + [3 * rows - 82.0]).astype(np.float32)
+    network = Ramp()
+    inferer = SlabInferer(batch_size=batch_size, amp=False, pixel_mm=1.5)
+    found = inferer(hu, network, in_plane_mm=in_plane_mm)
+    if in_plane_mm[0] == 0.75:
+        size = (31, 41)  # half pixels are rounded up
+    assert {shape[2:] for shape in network.seen} == {size}
+    np.testing.assert_array_equal(found.labels, hu > 0)
+    box = (slice(1, 4), slice(9, 50), slice(20, 61))
+    part = inferer(hu, network, in_plane_mm=in_plane_mm, box=box)
+    np.testing.assert_array_equal(part.inside, hu[box] > 0)
+    assert inferer.seen == SlabInput((-200, 250), pixel_mm=1.5)
+    slabs_at_once = {0.75: 4, 0.7: 3, 1.5: 1, 2: 0.5625}[in_plane_mm[0]] * batch_size  # of as many pixels as without
+    assert network.seen[0][0] == min(6, max(1, int(slabs_at_once)))
+
+
+@pytest.mark.parametrize(
+    ("in_plane_mm", "reduction", "size"),
+    [((0.75, 0.75), 2, (30, 40)), ((0.9, 0.9), 2, (30, 40)), ((0.6, 0.6), 2, (24, 32)), ((0.75, 0.75), 1, (31, 41))],
+)
+def test_the_coarse_liver_has_the_same_grid_whatever_the_network_looks_at(in_plane_mm, reduction, size):
+    hu = np.broadcast_to(4 * np.arange(81, dtype=np.float32) - 163, (4, 61, 81))
+    network, slices = Ramp(), np.array([0, 2])
+    found = SlabInferer(amp=False, pixel_mm=1.5).liver(hu, network, slices, reduction, in_plane_mm=in_plane_mm)
+    np.testing.assert_array_equal(found, SlabInferer(amp=False).liver(hu, Ramp(), slices, reduction))
+    assert found.shape == (2, 61 // reduction, 81 // reduction)
+    assert network.seen == [(2, 3, *size)]
+
+
+def test_types_are_those_of_logits_between_the_networks_pixels():
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 1)
+    hu = np.random.default_rng(1).integers(-300, 300, (3, 24, 20)).astype(np.int16)
+    found = SlabInferer(amp=False, pixel_mm=1.5)(hu, network, in_plane_mm=(0.75, 0.75))
+    means = torch.from_numpy(hu.reshape(3, 12, 2, 10, 2).mean(axis=(2, 4), dtype=np.float32))
+    slabs = ((means.clamp(-200, 250) - 25) / 225)[torch.tensor([[0, 0, 1], [0, 1, 2], [1, 2, 2]])]
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(network(slabs), scale_factor=2, mode="bilinear")
+    labels = logits.argmax(1)
+    assert (found.labels == labels.numpy()).mean() > 0.99
+    rows = logits.permute(0, 2, 3, 1)[torch.from_numpy(found.labels) >= 2][:, 2:].softmax(1)
+    np.testing.assert_allclose(found.type_probabilities, rows, atol=1e-3)
+
+
+def test_a_pixel_size_needs_the_volumes_own():
+    with pytest.raises(ValueError, match=r"pixels of 1.5 mm need the volume's in_plane_mm"):
+        SlabInferer(pixel_mm=1.5)(np.zeros((2, 4, 4), np.int16), Ramp())
 
 
 def test_a_temperature_makes_types_less_sure_and_leaves_labels_alone():

@@ -77,6 +77,27 @@ def test_windows_tile_and_hold_what_was_seen_with_its_margin(shape, seed, every,
                 assert own.start <= side.start and side.stop <= own.stop
 
 
+@settings(deadline=None, max_examples=30)
+@given(mm=st.floats(0.4, 1.4), pixel_mm=st.floats(1.5, 3.0), seed=st.integers(0, 2**32 - 1))
+def test_windows_are_multiples_of_the_stride_in_the_pixels_the_network_sees(mm, pixel_mm, seed):
+    random = np.random.default_rng(seed)
+    liver = np.zeros((2, 512, 480), bool)
+    row, column = random.integers(0, 400, 2)
+    liver[:, row : row + random.integers(1, 80), column : column + random.integers(1, 80)] = True
+    stride = (32 * pixel_mm / mm,) * 2
+    plain = windows_around(liver, np.arange(2), 1, 1, MARGIN, liver.shape)
+    for window, own in zip(windows_around(liver, np.arange(2), 1, 1, MARGIN, liver.shape, stride), plain, strict=True):
+        assert window[0] == own[0]
+        assert liver[window].sum() == liver[window[0]].sum()
+        for length, side in zip(liver.shape[1:], window[1:], strict=True):
+            resampled = int(np.floor((side.stop - side.start) * mm / pixel_mm + 0.5))
+            assert side == slice(0, length) or resampled % 32 == 0
+        found = predicted(np.zeros(box_shape(window), np.uint8), window, liver.shape)
+        found.inside[:, 0, found.inside.shape[2] // 2] = 1  # reaches the first row alone
+        larger = grown(found, window, MARGIN, stride)
+        assert larger is None or larger[2] == window[2]  # a side that is not reached stays as it is
+
+
 def test_windows_between_the_slices_looked_at():
     liver = cone()
     slices = np.arange(3, 60, 10)

@@ -16,6 +16,17 @@ def test_record_survives_json(record):
     assert WeightsRecord.from_json(json.loads(spaced.dumps())) == spaced
 
 
+def test_a_pixel_size_is_recorded_so_that_no_older_version_passes_over_it(record):
+    assert record.to_json().keys() & {"pixel_mm", "format_version"} == {"format_version"}
+    assert record.to_json()["format_version"] == record.format_version == 1  # older versions read on
+    sized = replace(record, seen=SlabInput((-200, 250), pixel_mm=2))
+    assert sized.seen.differences(record.seen) == [("pixel size", "2 mm", "each CT's own")]
+    content = json.loads(sized.dumps())
+    assert (content["pixel_mm"], content["format_version"]) == (2.0, 2)
+    assert WeightsRecord.from_json(content) == sized
+    assert replace(sized, seen=record.seen) == record
+
+
 def test_undefined_score_is_null_in_json_and_nan_again(record):
     text = replace(record, metrics={"val_lesion_dice": math.nan}).dumps()
     assert json.loads(text)["metrics"] == {"val_lesion_dice": None}
@@ -31,6 +42,8 @@ def test_undefined_score_is_null_in_json_and_nan_again(record):
         ({"epoch": True}, "epoch is True"),
         ({"slab_slices": 0}, "slab_slices is 0"),
         ({"slab_spacing_mm": "wide"}, "slab_spacing_mm is 'wide'"),
+        ({"pixel_mm": 0}, "pixel_mm is 0"),
+        ({"pixel_mm": "small"}, "pixel_mm is 'small'"),
         ({"labels": ["background", "liver"]}, "2 labels for 3 output channels"),
         ({"metrics": {"dice": "good"}}, "metrics"),
         ({"versions": {"torch": 2}}, "versions"),

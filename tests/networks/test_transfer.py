@@ -132,6 +132,7 @@ def test_transfer_tells_of_aux_heads_on_either_side(tmp_path, exported, record):
             replace(SEEN, slab_slices=5),
             "in_channels 3 in the file, 5 in the network; slab slices 3 in the file, 5 in",
         ),
+        ({}, replace(SEEN, pixel_mm=1.5), "pixel size each CT's own in the file, 1.5 mm in the network; pre-"),
         ({}, replace(SEEN, slab_spacing_mm=5), "slab spacing adjacent slices in the file, 5 mm in the network; pre-"),
         ({}, SlabInput((-150, 250)), r"HU window \[-200, 250\] in the file, \[-150, 250\] in the network; pre-train"),
     ],

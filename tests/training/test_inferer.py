@@ -6,6 +6,7 @@ import torch
 from liverseg.errors import UsageError
 from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet
 from liverseg.training import SlabBatchInferer, WholeSlices, collate_whole_slices
+from liverseg.transforms import ResamplePixelsd, to_pixel_mm
 
 
 class Remember(torch.nn.Module):
@@ -52,6 +53,29 @@ def test_what_is_said_of_a_slab_does_not_depend_on_the_others(network):
             torch.testing.assert_close(together.maps[row, :, :height, :width], one.maps[0])
             assert not together.maps[row, :, height:].any()
             assert not together.maps[row, :, :, width:].any()
+
+
+def test_maps_of_another_pixel_size_are_on_the_slices_own_grids():
+    torch.manual_seed(0)
+    network = YNet("small", out_channels=3).eval()
+    resample = ResamplePixelsd("image", 1.5)
+    grids = [((64, 96), (0.75, 0.5)), ((64, 64), (0.75, 0.75)), ((40, 40), (1.5, 1.5)), ((64, 96), (0.75, 0.5))]
+    elements = [
+        {"image": torch.rand(3, *shape) * 2 - 1, "label": torch.ones(1, *shape), "spacing": torch.tensor([5.0, *mm])}
+        for shape, mm in grids
+    ]
+    batch = collate_whole_slices([resample(element) for element in elements])
+    assert batch["image"].shape == (4, 3, 40, 40) and batch["label"].shape == (4, 1, 64, 96)
+    image, label, args, kwargs = WholeSlices()(batch, torch.device("cpu"))
+    with torch.no_grad():
+        together = SlabBatchInferer(amp=False)(image, network, *args, **kwargs)
+        assert together.maps.shape == (4, 3, *label.shape[2:])
+        for row, ((height, width), mm) in enumerate(grids):
+            alone = network(to_pixel_mm(elements[row]["image"][None], mm, 1.5))
+            expected = torch.nn.functional.interpolate(alone.maps, size=(height, width), mode="bilinear")
+            torch.testing.assert_close(together.types[row], alone.types[0], atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(together.maps[row, :, :height, :width], expected[0], atol=1e-4, rtol=1e-4)
+            assert not together.maps[row, :, height:].any() and not together.maps[row, :, :, width:].any()
 
 
 @pytest.mark.parametrize("amp", ["auto", False])

@@ -44,6 +44,14 @@ def test_the_liver_is_whole_and_the_square_inside_the_slice(shape, size, corners
     assert label[row : row + height, column : column + width].sum() == label.sum()
 
 
+def test_a_square_of_larger_pixels():
+    # pixels of 1.5 mm: three rows each, two columns each, and a liver of 20 rows and 60 columns, 7 and 30 of these
+    label = slice_with_liver((100, 100), (40, 60), (10, 70))
+    data = {"image": torch.zeros(3, 100, 100), "label": label[None], "spacing": torch.tensor([5.0, 0.5, 0.75])}
+    assert LiverCropd(20, 1.5)(data)["box"].tolist() == [20, 8, 60, 64]  # 20 x 3 rows, 32 x 2 columns
+    assert LiverCropd(20, 15)(data)["box"].tolist() == [0, 0, 100, 100]
+
+
 def test_lesions_without_a_labelled_liver_do_not_tell_where_they_are():
     label = slice_with_liver((100, 100), (10, 20), (10, 20)) * 3
     assert liver_box(label, 20) == (0, 0, 100, 100)

@@ -6,6 +6,7 @@ import torch
 from scipy import ndimage
 
 from liverseg.errors import UsageError
+from liverseg.training import collate_whole_slices
 from liverseg.transforms import RandSlabViewd, resample_views
 
 STILL = {"rotation": 0, "zoom": 0, "shift": 0, "flip": 0, "hu_offset": 0, "noise": 0}
@@ -167,3 +168,61 @@ def test_an_augmentation_beyond_its_range_is_refused(name, value, most):
     with pytest.raises(UsageError) as caught:
         RandSlabViewd(32, [1, 1, 1], **{name: value})
     assert str(caught.value) == f"augmentation: {name} is {value!r}; it must be a number, 0 to {most}"
+
+
+@pytest.mark.parametrize("zoom", [[1, 0.2], [-0.95, 0.2], [0.2, -0.2], [0.1], [0.1, "x"], [-0.3, True]])
+def test_an_uneven_zoom_that_is_no_range_is_refused(zoom):
+    with pytest.raises(UsageError) as caught:
+        RandSlabViewd(32, [1, 1, 1], zoom=zoom)
+    assert str(caught.value) == f"augmentation: zoom is {zoom!r}; it must be two numbers, -0.9 to 0.9, the lower first"
+
+
+def test_an_uneven_zoom_is_kept_and_what_it_shows_is_not_cut_off():
+    view = RandSlabViewd(40, [1, 1, 1], zoom=[-0.4, 0.2], rotation=0, shift=0, flip=0)
+    assert view.arguments()["zoom"] == (-0.4, 0.2)
+    view.set_random_state(seed=0)
+    drawn = [view(element(120, 150)) for _ in range(100)]
+    sizes = np.array([1 / one["view"][0, 0] for one in drawn])
+    assert 0.6 <= sizes.min() < 0.63 and 1.17 < sizes.max() <= 1.2
+    assert {tuple(one["image"].shape) for one in drawn} == {(3, 69, 69)}  # 40 / 0.6 and a pixel
+
+
+@pytest.mark.parametrize("in_plane_mm", [(0.75, 0.75), (0.6, 0.9), (2.0, 1.7)])
+def test_crops_of_a_pixel_size_measure_the_same_in_mm(in_plane_mm):
+    view = RandSlabViewd(24, [1, 1, 1], rotation=30, zoom=0.2, shift=0.1, pixel_mm=1.5)
+    view.set_random_state(seed=0)
+    ends = np.array([[0, 0, 1], [0, 23, 1], [23, 0, 1], [23, 23, 1]])
+    sizes, beyond = [], []
+    for _ in range(100):
+        drawn = view({**element(200, 180), "spacing": torch.tensor([5.0, *in_plane_mm])})
+        corners = ends @ drawn["view"].numpy().T
+        mm = corners * in_plane_mm
+        edges = [np.linalg.norm(mm[a] - mm[b]) for a, b in ((0, 1), (0, 2), (1, 3), (2, 3))]
+        diagonals = [np.linalg.norm(mm[a] - mm[b]) for a, b in ((0, 3), (1, 2))]
+        assert edges == pytest.approx([edges[0]] * 4, rel=1e-4)
+        assert diagonals == pytest.approx([edges[0] * 2**0.5] * 2, rel=1e-4)  # a square, however it is turned
+        sizes.append(23 * 1.5 / edges[0])
+        # half a pixel of the crop is averaged beyond the middles of its outermost pixels
+        half = (corners[3] - corners[0]) / 46 if drawn["points"] > 1 else np.zeros(2)
+        outermost = np.concatenate([corners - abs(half).max() * 0.7, corners + abs(half).max() * 0.7])
+        origin, last = drawn["image"][:2, 0, 0].numpy(), np.array(drawn["image"].shape[1:]) - 1
+        in_slice = ((outermost + origin >= 0) & (outermost + origin <= [199, 179])).all(axis=1)
+        beyond.append(np.maximum(-outermost, outermost - last)[in_slice].max(initial=-9))
+    assert 0.8 <= min(sizes) < 0.82 and 1.18 < max(sizes) <= 1.2
+    assert max(beyond) <= 0.5
+
+
+def test_slices_of_several_pixel_sizes_are_resampled_as_they_are_alone():
+    view = RandSlabViewd(24, [1, 1, 1], pixel_mm=1.5)
+    view.set_random_state(seed=3)
+    drawn = [view({**element(), "spacing": torch.tensor([5.0, mm, mm])}) for mm in (0.5, 0.75, 0.75, 1.5)]
+    assert [one["points"] for one in drawn] == [3, 2, 2, 1]
+    together = collate_whole_slices(drawn)
+    image, label = resample_views(
+        *(together[key] for key in ("image", "label", "view")), 24, together["points"].tolist()
+    )
+    for number, one in enumerate(drawn):
+        batch = [one[key][None] for key in ("image", "label", "view")]
+        alone = resample_views(*batch, 24, [one["points"]])
+        torch.testing.assert_close(image[number], alone[0][0], atol=1e-3, rtol=0)
+        assert torch.equal(label[number], alone[1][0])
