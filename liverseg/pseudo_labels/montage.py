@@ -77,7 +77,12 @@ def write_montage(
         axes.imshow(seen, cmap="gray", vmin=WINDOW_HU[0], vmax=WINDOW_HU[1], aspect=spacing[1] / spacing[2])
         for outline, color in reversed(list(zip(outlines, _COLORS, strict=False))):
             draw_contour(axes, outline.on_slice(index)[rows, columns], _unit_rgb(color), 1.0)
-        axes.text(0.02, 0.97, str(index), transform=axes.transAxes, color="white", fontsize=8, va="top")
+        for x, y, text, anchor in (
+            (0.02, 0.97, str(index), "left"),
+            (0.01, 0.5, "R", "left"),
+            (0.99, 0.5, "L", "right"),
+        ):
+            axes.text(x, y, text, transform=axes.transAxes, color="white", fontsize=8, ha=anchor, va="top")
         axes.set_axis_off()
     told = f"{case}   axial slices from the lowest (0) to the highest ({len(hu) - 1})"
     # parse_math off: a file's name between dollar signs is no formula
