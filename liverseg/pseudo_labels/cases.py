@@ -274,7 +274,7 @@ class OutlinedCases:
                 hu=data["image"],
                 spacing=volume.axial_spacing,
                 outlines=[outline] if data["second"] is None else [outline, data["second"]],
-                names=[one.weights.name for one in self._networks],
+                names=[one.name for one in self._networks],
             )
         }
         if not is_nifti(image):

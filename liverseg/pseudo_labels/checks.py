@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, cut, to_volume
+from liverseg.boxes import Box, bounding_box, cut, to_volume, whole_box
 from liverseg.ct_check import body_middle
 from liverseg.errors import UsageError
 from liverseg.evaluation.scores import dice
@@ -67,8 +67,7 @@ def one_liver(found: np.ndarray) -> LiverOutline:
         return LiverOutline(np.zeros((0, 0, 0), bool), (nothing, nothing, nothing), shape, 0.0)
     part = largest_part(found[box])
     share = np.count_nonzero(part) / np.count_nonzero(found[box])
-    own = bounding_box(part)
-    assert own is not None  # the largest component of a mask that is not empty
+    own = bounding_box(part) or whole_box(part.shape)
     outside = np.pad(~part[own], 1, constant_values=True)
     seed = np.zeros_like(outside)
     seed[0, 0, 0] = True

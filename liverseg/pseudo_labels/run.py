@@ -106,7 +106,7 @@ def pseudo_label(
         raise UsageError(
             f"{second_weights}: the same weights as {weights}; two networks are needed to see if they agree"
         )
-    earlier = read_table(folder / TABLE) if is_file(folder / TABLE) else None
+    _earlier_table(folder)  # one that cannot be read is told of before hours of computing
     cases = OutlinedCases(
         items,
         folder,
@@ -124,7 +124,7 @@ def pseudo_label(
         names = [item["case"] for item in items]
         labels = {case: label_path(folder, case) for case in names}
         table = table_of(names, cases.done, cases.failures, limits, root, labels)
-        if earlier is not None:
+        if (earlier := _earlier_table(folder)) is not None:  # as it is now: a person may be at work in it
             table = with_decisions(table, earlier)
         facts = RunFacts(
             name=name,
@@ -132,7 +132,7 @@ def pseudo_label(
             licence=licence,
             dataset_dir=str(root),
             fold=fold,
-            networks=tuple(network.weights.name for network in networks),
+            networks=tuple(network.name for network in networks),
             limits=asdict(limits),
         )
         write_facts(folder, facts)
@@ -142,9 +142,7 @@ def pseudo_label(
         lock.remove()
     print(_in_words(table, len(cases.computed)))
     _tell(folder, path, facts)
-    _refuse_failures(path, folder, names, cases)
-    assert path is not None
-    return path
+    return _outcome(path, folder, names, cases)
 
 
 def rewrite_from_table(table: str | os.PathLike) -> Path:
@@ -205,6 +203,10 @@ def _dataset_dir(images: Sequence[Path], output: Path, given: str | os.PathLike 
     return root
 
 
+def _earlier_table(folder: Path) -> pd.DataFrame | None:
+    return read_table(folder / TABLE) if is_file(folder / TABLE) else None
+
+
 def _lock(folder: Path) -> FileLock:
     try:
         lock = FileLock.of(folder / ".pseudo-label.lock", needed=False)
@@ -233,8 +235,8 @@ def _tell(folder: Path, path: Path | None, facts: RunFacts) -> None:
             print(f"its paths are relative to {facts.dataset_dir}: give {option} with it", file=sys.stderr)
 
 
-def _refuse_failures(path: Path | None, folder: Path, names: Sequence[str], cases: OutlinedCases) -> None:
-    """Raise what keeps the command from ending well, if anything does."""
+def _outcome(path: Path | None, folder: Path, names: Sequence[str], cases: OutlinedCases) -> Path:
+    """The list's path; raises what keeps the command from ending well, if anything does."""
     failed = [name for name in names if name in cases.failures]
     which = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
     if len(failed) == len(names):
@@ -247,3 +249,4 @@ def _refuse_failures(path: Path | None, folder: Path, names: Sequence[str], case
         )
     if failed:
         raise SomeCasesFailed(f"{len(failed)} of {len(names)} CTs failed: {which}; the reasons are in {folder / TABLE}")
+    return path
