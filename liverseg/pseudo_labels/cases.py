@@ -210,7 +210,8 @@ class OutlinedCases:
     def _compute(self, case: tuple[str, Any], data: dict[str, Any] | Exception) -> dict[str, Any] | None:
         name = case[0]
         if isinstance(data, Exception):
-            return self._failed(name, "read", data)
+            self._failed(name, "read", data)
+            return None
         try:
             refuse_another_input(case_folder(self._output, name), data["input"])
             volume, stages = data["volume"], data["stages"]
@@ -219,7 +220,8 @@ class OutlinedCases:
                 outline, mirrored, second = self._outlines(data["image"], volume.axial_spacing, stages)
                 measures = measure(outline, data["image"], volume.axial_spacing, volume.voxel_ml, mirrored, second)
         except Exception as error:
-            return self._failed(name, "compute", error)
+            self._failed(name, "compute", error)
+            return None
         return {**data, "outline": outline, "second": second, "measures": measures}
 
     def _outlines(

@@ -93,8 +93,8 @@ def write_montage(
         handles, list(names), loc="upper left", bbox_to_anchor=(0.0, 1 - 0.2 / height), ncols=len(handles),
         frameon=False, labelcolor="white", fontsize=9,
     )  # fmt: skip
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+    for name in legend.get_texts():
+        name.set_parse_math(False)
     figure.savefig(path, format="png", facecolor="black")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -290,7 +290,7 @@ def _page(output: Path, table: pd.DataFrame, facts: RunFacts) -> list[Block]:
     return blocks
 
 
-def _table_of_all(rows: Sequence[Mapping[str, str]]) -> Table:
+def _table_of_all(rows: Sequence[Mapping[Hashable, str]]) -> Table:
     cells = [
         [row["case"] + (f"\n{row['reason']}" if row["reason"] else ""), row["status"], row["keep"]]
         + [row.get(name, "") for name in _HEADS]
@@ -299,7 +299,7 @@ def _table_of_all(rows: Sequence[Mapping[str, str]]) -> Table:
     return Table(["case", "status", "keep", *_HEADS.values()], cells)
 
 
-def _case(output: Path, row: Mapping[str, str]) -> list[Block]:
+def _case(output: Path, row: Mapping[Hashable, str]) -> list[Block]:
     decided = {"yes": " (kept by hand)", "no": " (left out by hand)"}.get(row["keep"], "")
     told = [row["reason"]] if row["reason"] else []
     told += [f"warning: {row['warnings']}"] if row.get("warnings") else []

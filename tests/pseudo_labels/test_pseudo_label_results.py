@@ -22,6 +22,7 @@ from liverseg.pseudo_labels.results import (
     write_facts,
     write_results,
 )
+from liverseg.pseudo_labels.run import FOLD
 
 SOUND = Measures(1500.0, 0.99, False, 60.0, 105.0, 0.95)
 CASES = ["good", "small", "a <b>'$x$' & `c`", "gone"]
@@ -192,3 +193,19 @@ def test_wrong_usage_is_one_line(arguments, words, capsys):
     assert main(["pseudo-label", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
+
+
+def test_help_tells_the_default_of_every_check(capsys):
+    assert main(["pseudo-label", "--help"]) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    limits = Limits()
+    for option, default in (
+        ("--min-largest-part", f"{limits.min_largest_part}"),
+        ("--min-agreement", f"{limits.min_network_agreement}"),
+        ("--min-agreement", f"{limits.min_flip_agreement}"),
+        ("--volume-ml", "{:g} {:g}".format(*limits.volume_ml)),
+        ("--median-hu", "{:g} {:g}".format(*limits.median_hu)),
+        ("--min-right-mm", f"{limits.min_right_mm:g}"),
+        ("--fold", f"{FOLD}"),
+    ):
+        assert f"(default {default})" in told.split(f"{option} ")[-1].split(" --")[0], option
