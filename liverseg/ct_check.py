@@ -11,15 +11,17 @@ import numpy as np
 from liverseg.errors import NotCTError
 from liverseg.volumes import Volume
 
-__all__ = ["bone_and_body", "check_ct"]
+__all__ = ["BODY_HU", "body_middle", "bone_and_body", "check_ct"]
 
+BODY_HU = -300
+"""What is above is body, or the table it lies on."""
 _LARGEST_HU = 30000
 """Twelve- and sixteen-bit scanners and metal stay far below; what is above is padding or no CT at all."""
 _AIR = -200
 _FAT = -50
 _SOFT_TISSUE = 50
 _SMALLEST_RANGE = 100
-_BODY, _BONE = -300, 300
+_BONE = 300
 _FEWEST_SLICES = 3
 
 
@@ -84,7 +86,7 @@ def bone_and_body(slices: np.ndarray) -> tuple[float, float]:
     Args:
         slices: HU in axial order, shape (slice, row, column).
     """
-    body = (slices > _BODY).sum(axis=(1, 2))
+    body = (slices > BODY_HU).sum(axis=(1, 2))
     bone = (slices > _BONE).sum(axis=(1, 2))
     return float(np.median(bone / np.maximum(body, 1))), float(np.median(body))
 
@@ -93,6 +95,17 @@ def _orientation_warnings(volume: Volume) -> list[str]:
     if volume.header["qform_code"] or volume.header["sform_code"]:
         return []
     return ["qform and sform code are 0: left, right, head and feet are a guess"]
+
+
+def body_middle(slices: np.ndarray) -> float:
+    """The mean column of the body, of what is above -300 HU, in some axial slices; the middle one where there is none.
+
+    Args:
+        slices: HU in axial order, shape (slice, row, column).
+    """
+    columns = np.arange(slices.shape[2])
+    body = (slices > BODY_HU).sum(axis=(0, 1))
+    return float(columns @ body / body.sum()) if body.any() else float(columns.mean())
 
 
 def _whole_numbers(volume: Volume) -> bool:

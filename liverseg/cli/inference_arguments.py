@@ -8,32 +8,38 @@ from typing import Any
 
 from liverseg.cli.arguments import some_path
 
-__all__ = ["add_inference_arguments", "inference_overrides"]
+__all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
-_KEYS = (
-    "device",
-    "batch_size",
-    "amp",
-    "min_lesion_ml",
-    "min_confidence",
-    "series",
-    "dicom",
-    "keep_identifiers",
-    "preview",
-    "report",
-)
+_NETWORK_KEYS = ("device", "batch_size", "amp", "series", "keep_identifiers")
+_KEYS = ("min_lesion_ml", "min_confidence", "dicom", "preview", "report")
 
 
-def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare what a computed CT depends on: weights, bundle, device, and keys of the bundle's config."""
-    parser.add_argument(
-        "--weights",
-        type=some_path,
-        help="trained weights, .safetensors or .pt (default: $LIVERSEG_WEIGHTS, else the bundle's models/model.pt)",
-    )
+def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None:
+    """Declare what a network's outlines depend on: weights, bundle, device, and which of a study's CTs is read.
+
+    Args:
+        parser: of the verb.
+        weights: help text of --weights.
+    """
+    parser.add_argument("--weights", type=some_path, help=weights)
+    parser.add_argument("--bundle", type=some_path, help="another folder of the bundle")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
     parser.add_argument("--batch-size", type=int, help="slices computed at a time (default: 2 on a CPU, 16 on a GPU)")
     parser.add_argument("--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: where it is quick)")
+    parser.add_argument("--series", help="which DICOM series: UID or description (default: axial CT, most slices)")
+    parser.add_argument(
+        "--keep-identifiers",
+        action="store_true",
+        default=None,
+        help="keep what DICOM headers say of patient, study and series (default: UIDs alone)",
+    )
+
+
+def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare what a computed CT depends on: the network's arguments, and further keys of the bundle's config."""
+    add_network_arguments(
+        parser, "trained weights, .safetensors or .pt (default: $LIVERSEG_WEIGHTS, else the bundle's models/model.pt)"
+    )
     parser.add_argument(
         "--liver",
         help="auto: found first (default); none: all of the CT is computed; or a mask, or a folder of masks named as "
@@ -45,26 +51,24 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="lesions whose likeliest type is less likely are indeterminate (default: the bundle's)",
     )
-    parser.add_argument("--series", help="which DICOM series: UID or description (default: axial CT, most slices)")
     parser.add_argument(
         "--dicom", action=argparse.BooleanOptionalAction, help="for DICOM a DICOM SEG and SR as well (default: yes)"
-    )
-    parser.add_argument(
-        "--keep-identifiers",
-        action="store_true",
-        default=None,
-        help="keep what DICOM headers say of patient, study and series (default: UIDs alone)",
     )
     parser.add_argument(
         "--preview", action=argparse.BooleanOptionalAction, help="a picture for each case (default: yes)"
     )
     parser.add_argument("--report", action="store_true", default=None, help="a page with a viewer for each case")
-    parser.add_argument("--bundle", type=some_path, help="another folder of the joint bundle")
+
+
+def network_overrides(args: argparse.Namespace) -> dict[str, Any]:
+    """Of what `add_network_arguments` declares, the bundles' keys; None where the config's value is to stand."""
+    return {name: getattr(args, name) for name in _NETWORK_KEYS}
 
 
 def inference_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """Of what `add_inference_arguments` declares, the bundle's keys; None where the config's value is to stand."""
-    return {**{name: getattr(args, name) for name in _KEYS}, "liver": _liver(args.liver)}
+    own = {name: getattr(args, name) for name in _KEYS}
+    return {**network_overrides(args), **own, "liver": _liver(args.liver)}
 
 
 def _liver(given: str | None) -> str | None:

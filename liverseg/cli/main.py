@@ -23,11 +23,12 @@ VERBS: dict[str, str] = {
     "train": "a bundle's training, evaluation or export, with the bundle's own keys",
     "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
     "batch": "the same for thousands of CTs, left alone: resumed, shared out, failures sorted",
+    "pseudo-label": "livers outlined by a network on unlabelled CTs, checked, and listed to train on",
     "study": "compare strategies, initialisations and fine-tuning plans over folds and seeds",
     "doctor": "what machine, backends and versions there are",
     "demo": "train both bundles on phantoms and show what came out",
 }
-"""Verb to one line of help; the verb's module is `liverseg.cli.<verb>` and is imported only when it is called."""
+"""Verb to one line of help; the verb's module in `liverseg.cli`, with _ for -, is imported only when it is called."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -63,7 +64,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="liverseg", description="Liver lesions on CT, outlined and typed. Not a medical device.")
     parser.add_argument("--version", action="version", version=f"liverseg {__version__}")
     verbs = ", ".join(VERBS)
-    epilog = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
+    epilog = "\n".join(f"  {verb:<12} {text}" for verb, text in VERBS.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"verbs:\n{epilog}\n\nliverseg VERB --help tells a verb's options."
     parser.add_argument("verb", help=f"one of: {verbs}")
@@ -76,7 +77,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if named.verb not in VERBS:
         match = difflib.get_close_matches(named.verb, VERBS, n=1)
         parser.error(f"unknown verb {named.verb!r}; {f'did you mean {match[0]}?' if match else f'there are {verbs}'}")
-    module = importlib.import_module(f"liverseg.cli.{named.verb}")
+    module = importlib.import_module(f"liverseg.cli.{named.verb.replace('-', '_')}")
     verb = _Parser(prog=f"liverseg {named.verb}", description=VERBS[named.verb], allow_abbrev=False)
     module.add_arguments(verb)
     verb.set_defaults(debug=False)

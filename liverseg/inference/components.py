@@ -16,10 +16,15 @@ __all__ = ["keep_largest_liver", "largest_part", "lesion_components", "reached_f
 
 _ANY_NEIGHBOUR: Final = 26
 _FACE_NEIGHBOUR: Final = 6
+_THIN: Final = 3
+"""Of arrays with so short an axis cc3d 4.1 counts on fewer parts by 26 neighbours than there may be, and fails."""
 
 
 def largest_part(mask: np.ndarray) -> np.ndarray:
     """The largest 3-D part of a mask, 26 neighbours; the mask itself where it is one part or none."""
+    if min(mask.shape) <= _THIN:
+        inner = slice(_THIN, -_THIN)
+        return largest_part(np.pad(mask, _THIN))[inner, inner, inner]
     parts, count = cc3d.connected_components(mask, connectivity=_ANY_NEIGHBOUR, return_N=True)
     if count <= 1:
         return mask

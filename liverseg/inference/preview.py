@@ -17,7 +17,7 @@ from liverseg.inference.measure import own_slices
 from liverseg.labels import LESION, LIVER, Label
 from liverseg.volumes import Volume
 
-__all__ = ["NOTICE", "WINDOW_HU", "key_slices", "write_preview"]
+__all__ = ["NOTICE", "WINDOW_HU", "draw_contour", "key_slices", "write_preview"]
 
 WINDOW_HU = (-160.0, 240.0)
 """The usual abdominal window: level 40, width 400."""
@@ -97,9 +97,9 @@ def write_preview(
 
 def _draw_outlines(axes: Axes, lesions: LesionMap, index: int, labels: Sequence[Label]) -> None:
     labelled, ids = lesions.on_slice(index)
-    _contour(axes, labelled >= LIVER, labels[LIVER], 0.9)
+    draw_contour(axes, labelled >= LIVER, _color(labels[LIVER]), 0.9)
     for label in labels[LESION:]:
-        _contour(axes, labelled == label.index, label, 1.3)
+        draw_contour(axes, labelled == label.index, _color(label), 1.3)
     for lesion in np.unique(ids[ids > 0])[:_ROWS_TOLD]:
         found = np.argwhere(ids == lesion)
         color = _color(labels[int(lesions.types[lesion - 1])])
@@ -109,14 +109,15 @@ def _draw_outlines(axes: Axes, lesions: LesionMap, index: int, labels: Sequence[
         )
 
 
-def _contour(axes: Axes, mask: np.ndarray, label: Label, width: float) -> None:
+def draw_contour(axes: Axes, mask: np.ndarray, color: tuple[float, float, float], width: float) -> None:
+    """Draw a mask's outline over its slice, in a color of red, green and blue, 0 to 1; nothing for an empty mask."""
     if not mask.any():
         return
     # padded, so that what touches the picture's edge is closed and a picture of one row can be drawn
     rows, columns = mask.shape
     padded = np.pad(mask, 1).astype(np.float32)
     x, y = np.arange(-1, columns + 1), np.arange(-1, rows + 1)
-    axes.contour(x, y, padded, levels=[0.5], colors=[_color(label)], linewidths=width)
+    axes.contour(x, y, padded, levels=[0.5], colors=[color], linewidths=width)
     axes.set_xlim(-0.5, columns - 0.5)
     axes.set_ylim(rows - 0.5, -0.5)
 

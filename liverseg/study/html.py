@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: pictures and style are in it, and no script."""
+"""A report as one HTML file without a script: its style is in it, and so are its pictures unless they are linked."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import html
 import re
 from collections.abc import Sequence
 from itertools import groupby
+from pathlib import Path
+from urllib.parse import quote
 
 from liverseg.study.document import Block, Heading, Items, Paragraph, Picture, Table
 
@@ -41,15 +43,20 @@ figcaption { color: var(--faint); font-size: .88rem; max-width: 52rem; }
 """
 
 
-def to_html(blocks: Sequence[Block]) -> str:
+def to_html(blocks: Sequence[Block], linked_from: Path | None = None) -> str:
     """The report as one text; the same blocks and pictures give the same text.
 
     The first block is its title; headings of the second level are listed below it.
+
+    Args:
+        blocks: of the report.
+        linked_from: folder of a report with many pictures, which lie in it or below and are linked by their paths from
+            there; by default they are in the text, which needs nothing else then.
     """
     titles = [block.text for block in blocks if isinstance(block, Heading)]
     chapters = [block.text for block in blocks if isinstance(block, Heading) and block.level == 2]
     listed = "\n".join(f'<li><a href="#{_anchor(text)}">{_inline(text)}</a></li>' for text in chapters)
-    body = [_written(block) for block in blocks]
+    body = [_written(block, linked_from) for block in blocks]
     body.insert(1, f"<nav><ul>\n{listed}\n</ul></nav>")
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -60,7 +67,7 @@ def to_html(blocks: Sequence[Block]) -> str:
     )
 
 
-def _written(block: Block) -> str:
+def _written(block: Block, linked_from: Path | None) -> str:
     match block:
         case Heading():
             anchor = f' id="{_anchor(block.text)}"' if block.level == 2 else ""
@@ -78,9 +85,12 @@ def _written(block: Block) -> str:
                 f'<div class="table"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
             )
         case Picture():
-            data = base64.b64encode(block.path.read_bytes()).decode("ascii")
+            if linked_from is None:
+                source = f"data:image/png;base64,{base64.b64encode(block.path.read_bytes()).decode('ascii')}"
+            else:
+                source = quote(block.path.relative_to(linked_from).as_posix())
             name, text = html.escape(block.name, quote=True), html.escape(block.text)
-            image = f'<img alt="{name}" src="data:image/png;base64,{data}">'
+            image = f'<img alt="{name}" src="{source}">'
             return f"<figure>{image}\n<figcaption>{text}</figcaption></figure>"
 
 

@@ -18,6 +18,7 @@ REQUIRED = {
     "phantom": ["out"],
     "predict": ["in", "out"],
     "batch": ["in", "out"],
+    "pseudo-label": ["in", "-o", "out"],
     "study": ["run", "study.yaml"],
     "doctor": [],
     "demo": ["out"],
@@ -78,6 +79,7 @@ def test_an_unknown_verb_names_the_closest(word, words, capsys):
         ("phantom", "--volume", "--volumes"),
         ("predict", "--batchsize", "--batch-size"),
         ("batch", "--case-time-out", "--case-timeout"),
+        ("pseudo-label", "--min-agreemnt", "--min-agreement"),
         ("demo", "--joint_epochs", "--joint-epochs"),
     ],
 )

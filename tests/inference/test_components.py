@@ -1,6 +1,7 @@
 """The largest liver is kept; parts of lesions touch by a face."""
 
 import numpy as np
+import pytest
 
 from liverseg.inference import SlabPrediction
 from liverseg.inference.components import keep_largest_liver, lesion_components
@@ -33,6 +34,13 @@ def test_parts_that_meet_at_a_corner_are_one_liver_and_lesions_hold_it_together(
     labels[2, 2, 2] = 2
     kept = keep_largest_liver(prediction(labels))
     np.testing.assert_array_equal(kept.labels, labels)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 5, 1), (7, 1, 1), (1, 3, 3), (5, 1, 5), (3, 3, 3)])
+def test_as_many_parts_as_there_can_be_in_a_thin_box(shape):
+    labels = (np.indices(shape) % 2 == 0).all(axis=0).astype(np.uint8)
+    kept = keep_largest_liver(prediction(labels))
+    assert kept.labels.sum() == 1 and (kept.labels <= labels).all()
 
 
 def test_nothing_stays_nothing():
