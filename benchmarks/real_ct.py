@@ -1,6 +1,6 @@
 """What weights do on patients' CTs: outlines of the liver, lesions found, false lesions, and pictures of all of it.
 
-    python benchmarks/real_ct.py cases.csv OUTPUT [--weights model.safetensors]
+    python benchmarks/real_ct.py cases.csv OUTPUT [--weights model.safetensors] [--bundle FOLDER]
 
 cases.csv has the columns `case`, `image` (CT), and, where there is a reference, `label` (label map on the CT's grid),
 `liver` and `lesion` (its values, several separated by a space; lesions are part of the liver). Paths are relative to
@@ -23,10 +23,9 @@ from PIL import Image
 from scipy import ndimage
 
 from liverseg.evaluation.lesions import compare_lesions
-from liverseg.evaluation.scores import dice
 from liverseg.inference.workflow import run_inference
 from liverseg.labels import INDETERMINATE, JOINT_LABELS, LESION, LIVER
-from liverseg.volumes import read_volume
+from liverseg.volumes import case_name, read_volume
 
 _SLICES = 12
 _COLOURS = {label.index: label.color for label in (*JOINT_LABELS, INDETERMINATE)}
@@ -38,20 +37,29 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--weights", type=Path)
+    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: the joint one)")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for case in pd.read_csv(args.cases, dtype=str, keep_default_na=False).to_dict("records"):
-        rows.append(row := measured(case, args.cases.parent, args.output, args.weights))
+        rows.append(row := measured(case, args))
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     pd.DataFrame(rows).to_csv(args.output / "real_ct.csv", index=False)
 
 
-def measured(case: dict[str, str], folder: Path, output: Path, weights: Path | None) -> dict[str, Any]:
+def measured(case: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
     """One row: what was found and, where there is a reference, how well."""
-    run_inference(folder / case["image"], output / "cases", weights=weights, preview=False)
+    folder, output = args.cases.parent, args.output
+    run_inference(
+        folder / case["image"],
+        output / "cases",
+        weights=args.weights,
+        bundle=args.bundle,
+        preview=False,
+        progress=False,
+    )
     ct = read_volume(folder / case["image"])
-    found = next((output / "cases").glob(f"{ct.path.name.split('.')[0]}*/labels.nii.gz"))
+    found = output / "cases" / case_name(folder / case["image"]) / "labels.nii.gz"
     pred = read_volume(found).axial
     record = json.loads((found.parent / "lesions.json").read_text(encoding="utf-8"))
     lesions = record["lesions"] if isinstance(record, dict) else record
@@ -64,7 +72,7 @@ def measured(case: dict[str, str], folder: Path, output: Path, weights: Path | N
     if case.get("label"):
         own = read_volume(folder / case["label"]).axial
         truth = np.isin(own, _values(case["liver"])).astype(np.uint8)
-        row["liver_dice"] = round(dice(pred >= LIVER, (truth > 0) | np.isin(own, _values(case["lesion"]))), 3)
+        row["liver_dice"] = overlap(pred >= LIVER, (truth > 0) | np.isin(own, _values(case["lesion"])))
         if case["lesion"]:
             truth[np.isin(own, _values(case["lesion"]))] = LESION
             compared = compare_lesions(
@@ -75,10 +83,15 @@ def measured(case: dict[str, str], folder: Path, output: Path, weights: Path | N
                 "true_lesions": len(true),
                 "found": int(true["hit"].sum()),
                 "false": int((~predicted["hit"]).sum()),
-                "lesion_dice": round(dice(pred >= LESION, truth == LESION), 3),
+                "lesion_dice": overlap(pred >= LESION, truth == LESION),
             }
     montage(ct.axial, pred, truth).save(output / f"{case['case']}.png")
     return row
+
+
+def overlap(pred: np.ndarray, truth: np.ndarray) -> float:
+    """Dice coefficient of two masks."""
+    return round(2 * float((pred & truth).sum()) / max(float(pred.sum() + truth.sum()), 1.0), 3)
 
 
 def _values(text: str) -> list[int]:

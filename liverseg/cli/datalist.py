@@ -123,6 +123,11 @@ def _add_join(tasks: Any) -> None:
         action="store_true",
         help="begin every patient's name with its list's, where lists call different people the same",
     )
+    join.add_argument(
+        "--same-patients",
+        action="store_true",
+        help="patients of one name are the same people, as in a list and its copies with synthetic lesions",
+    )
 
 
 def _add_hu(parser: argparse.ArgumentParser) -> None:
@@ -188,6 +193,7 @@ def _join(args: argparse.Namespace) -> ExitCode:
         folds=args.folds,
         seed=args.seed,
         prefix_patients=args.prefix_patients,
+        same_patients=args.same_patients,
     )
     print(path)
     if args.root is not None:

@@ -33,6 +33,7 @@ def join_datalists(
     folds: int | None = None,
     seed: int = 0,
     prefix_patients: bool = False,
+    same_patients: bool = False,
 ) -> Path:
     """Write the list of all items of several lists, test items apart; no file of theirs is copied.
 
@@ -48,13 +49,15 @@ def join_datalists(
         folds: number of folds to split the training items into anew; None keeps the fold of every item.
         seed: seed of that split.
         prefix_patients: begin every patient's name with that of its list, for lists whose numbers are of other people.
+        same_patients: patients of one name are the same people, as in a list and its copies with synthetic lesions;
+            they must have the same fold in all lists.
 
     Returns:
         The new list's path.
 
     Raises:
         UsageError: if there are fewer than two lists, not a folder for each, a number of folds or a seed that no split
-            can have, or the new list is one of the old.
+            can have, the new list is one of the old, or patients are to be both the same and renamed.
         LiversegError: if a list cannot be read, or none of its files is where it should be; if label tables differ,
             a patient is in two lists or may be under two names, or the list cannot be written.
     """
@@ -66,6 +69,8 @@ def join_datalists(
         raise UsageError(f"{len(folders)} dataset_dirs for {len(paths)} data lists; give one for each, in their order")
     if output.resolve() in [path.resolve() for path in paths]:
         raise UsageError(f"{output}: is one of the lists to join; give another name to the new one")
+    if prefix_patients and same_patients:
+        raise UsageError("prefix_patients and same_patients given; patients of one name are other people or the same")
     check_split(2 if folds is None else folds, seed=seed)
     parts = [(path, read_datalist(path)) for path in paths]
     for (path, listed), folder in zip(parts, folders, strict=True):
@@ -74,7 +79,8 @@ def join_datalists(
     _check_twins(parts)
     if prefix_patients:
         parts = [(path, _prefixed(listed)) for path, listed in parts]
-    _check_patients(parts)
+    if not same_patients:
+        _check_patients(parts)
     target = output.parent if root is None else Path(root)
     moved = [_moved(listed, folder, target) for (_, listed), folder in zip(parts, folders, strict=True)]
     training = tuple(item for listed in moved for item in listed.training)
@@ -155,7 +161,7 @@ def _check_patients(parts: _Parts) -> None:
             more = f" and {len(both) - 1} more" if len(both) > 1 else ""
             raise LiversegError(
                 f"{other}: patient {both[0]}{more} is in {one} as well; if they are different people, give "
-                "--prefix-patients and each list another name, else leave them out of one list"
+                "--prefix-patients and each list another name; if they are the same, --same-patients"
             )
 
 

@@ -119,6 +119,17 @@ def test_a_patient_of_two_lists_is_refused_unless_names_get_a_prefix(make, tmp_p
         join_datalists([lists[0], lists[0]], target)
 
 
+def test_the_same_patients_may_be_in_several_lists_with_one_fold(make, tmp_path):
+    lists = [make("a"), make("b")]
+    joined = read_datalist(join_datalists(lists, tmp_path / "ab.json", same_patients=True))
+    assert [(item.patient, item.fold) for item in joined.training] == [("p0", 0), ("p1", 1)] * 2
+    other = make("c", ("p1", "p0"))
+    with pytest.raises(LiversegError, match="patient p0 is in fold 0 and in fold 1; one patient may be in one fold"):
+        join_datalists([lists[0], other], tmp_path / "ac.json", same_patients=True)
+    with pytest.raises(UsageError, match="prefix_patients and same_patients given"):
+        join_datalists(lists, tmp_path / "ab.json", same_patients=True, prefix_patients=True)
+
+
 def test_public_sets_that_share_patients_are_refused_with_a_prefix_too(make, tmp_path):
     lists = [make("l", ("lits-030", "x")), make("i", ("ircadb-05", "y"))]
     with pytest.raises(LiversegError, match=r"patient ircadb-05 may be lits-030 of .*: leave those of one side out"):
