@@ -4,6 +4,9 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= runs/demo
 STUDY := runs/study
+STARTER := runs/starter
+# Folder of the published slices: images/, masks/ and slices.csv; data_lists/README.md says where they are from.
+SLICES ?= data/msd_liver_slices
 # Each of the processes that run tests takes up to 2 GB of memory.
 PYTEST ?= -n 2 --dist worksteal --durations 15
 SOAK ?= --kills 20 --inputs 100 --minutes 12
@@ -12,7 +15,7 @@ PHANTOM_LIST := --from "liverseg phantom: synthetic volumes, no patients" --lice
 # make TORCH_INDEX=https://download.pytorch.org/whl/cu130 ...
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo study soak test test-fast test-all coverage lint lock venv clean
+.PHONY: demo study starter soak test test-fast test-all coverage lint lock venv clean
 
 demo: $(VENV)/.demo
 	$(BIN)/liverseg demo $(DEMO)
@@ -30,6 +33,34 @@ study: $(VENV)/.demo
 	  --config_file configs/export.yaml --ckpt_dir ../../$(STUDY)/pretrain --output_dir ../../$(STUDY)
 	$(BIN)/liverseg study run studies/phantom.yaml || test $$? = 3 # 3: rows that cannot be had here, told in the report
 	$(BIN)/liverseg study report studies/phantom.yaml --output docs
+
+# The weights that come with the software: hours on two processors. An interrupted one goes on, and gives the same weights.
+PRETRAIN_RUN = cd bundles/liver_lesion_pretrain && ../../$(BIN)/python -m monai.bundle run
+JOINT_RUN = cd bundles/liver_lesion_joint && ../../$(BIN)/python -m monai.bundle run
+starter: $(VENV)/.demo
+	$(BIN)/liverseg datalist slices $(SLICES) --hu 0:255 --pixel-mm 1.5 --labelled liver --name msd --folds 5 \
+	  --from "Medical Segmentation Decathlon Task03 (LiTS), slices of 256 x 256" --licence "CC BY-SA 4.0" \
+	  -o $(STARTER)/slices/datalist.json
+	$(BIN)/liverseg phantom $(STARTER)/phantoms --kind lits --volumes 12 --matrix 256 --seed 1000
+	$(BIN)/liverseg phantom $(STARTER)/phantoms --kind cohort --patients 60 --slices 180 --matrix 256 --seed 1001
+	$(BIN)/liverseg datalist lits $(STARTER)/phantoms/lits $(PHANTOM_LIST)-lits
+	$(BIN)/liverseg datalist cohort $(STARTER)/phantoms/cohort $(PHANTOM_LIST)-cohort
+	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/untyped --fold 0 --seed 7 --untyped || test $$? = 3
+	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/typed --fold 0 --seed 7 || test $$? = 3
+	$(BIN)/liverseg datalist join --same-patients --name starter-pretrain -o $(STARTER)/pretrain.json \
+	  $(STARTER)/slices/datalist.json $(STARTER)/untyped/datalist.json $(STARTER)/phantoms/lits/datalist.json
+	$(BIN)/liverseg datalist join --same-patients --name starter-joint -o $(STARTER)/joint.json \
+	  $(STARTER)/slices/datalist.json $(STARTER)/typed/datalist.json $(STARTER)/phantoms/cohort/datalist.json
+	$(PRETRAIN_RUN) training --config_file "['configs/train.yaml','configs/real_ct.yaml']" \
+	  --dataset_dir ../../$(STARTER) --datalist ../../$(STARTER)/pretrain.json --cache_dir ../../$(STARTER)/cache \
+	  --output_dir ../../$(STARTER)/pretrain --ckpt_dir ../../$(STARTER)/pretrain
+	$(PRETRAIN_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/pretrain \
+	  --output_dir ../../$(STARTER)
+	$(JOINT_RUN) training --config_file "['configs/train.yaml','configs/real_ct.yaml']" \
+	  --dataset_dir ../../$(STARTER) --datalist ../../$(STARTER)/joint.json --cache_dir ../../$(STARTER)/cache \
+	  --pretrain_weights ../../$(STARTER)/pretrain.safetensors \
+	  --output_dir ../../$(STARTER)/joint --ckpt_dir ../../$(STARTER)/joint
+	$(JOINT_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/joint --output_dir ../../$(STARTER)
 
 # Kills, damaged and hostile inputs for `liverseg batch`, about a quarter of an hour. The whole campaign of
 # docs/reliability.md: make soak SOAK="--kills 200 --inputs 500 --minutes 180". An interrupted one goes on.

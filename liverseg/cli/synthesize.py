@@ -41,4 +41,4 @@ def run(args: argparse.Namespace) -> ExitCode:
         print(f"liverseg: {failure}", file=sys.stderr)
     print(result.datalist)
     print(f"{result.lesions} lesions in {result.volumes} volumes", file=sys.stderr)
-    return ExitCode.FAILED if result.failures else ExitCode.DONE
+    return ExitCode.SOME_CASES_FAILED if result.failures else ExitCode.DONE

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from liverseg.cli.main import main
 from liverseg.datalists import DataItem, DataList, read_datalist, write_datalist
 from liverseg.datalists.model import label_table
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import ExitCode, LiversegError, UsageError
 from liverseg.labels import LESION, LESION_TYPES, LIVER
 from liverseg.synthesis.writer import synthesize_datalist
 
@@ -133,6 +134,28 @@ def test_livers_that_cannot_be_painted_fail_alone(
     assert re.search(message, failure)
     with pytest.raises(LiversegError, match="no volume could be painted"):
         synthesize_datalist(write_list(tmp_path, items[1:]), tmp_path, tmp_path / "out", workers=1, progress=False)
+
+
+def test_the_command_says_what_was_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [write_volume(tmp_path, "good", 1), write_volume(tmp_path, "small", 1, radius=5.0)]
+    write_list(tmp_path, items)
+    command = [
+        "synthesize",
+        str(tmp_path / "datalist.json"),
+        "-o",
+        str(tmp_path / "out"),
+        "--workers",
+        "1",
+        "--untyped",
+    ]
+    assert main(command) == ExitCode.SOME_CASES_FAILED
+    told = capsys.readouterr()
+    assert told.out.strip() == str(tmp_path / "out" / "datalist.json")
+    assert "liverseg: " in told.err
+    assert "small_label.nii.gz" in told.err
+    assert read_datalist(tmp_path / "out" / "datalist.json").labels == label_table(3)
+    write_list(tmp_path, items[:1])
+    assert main(command) == ExitCode.DONE
 
 
 def test_a_list_without_liver_masks_is_refused(tmp_path: Path) -> None:
