@@ -8,7 +8,7 @@ import pytest
 from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, segmentation, series, table
 from tqdm import tqdm
 
-from liverseg.datalists import cohort, cohort_items
+from liverseg.datalists import cohort, cohort_errors, cohort_items
 from liverseg.datalists.cohort_images import Grid
 from liverseg.datalists.cohort_masks import read_mask
 from liverseg.errors import LiversegError
@@ -198,7 +198,7 @@ def test_dicom_images_are_converted_with_a_bar(tmp_path, monkeypatch):
         bars.append((given["desc"], given["total"]))
         return tqdm(**given)
 
-    monkeypatch.setattr(cohort, "tqdm", bar)
+    monkeypatch.setattr(cohort_errors, "tqdm", bar)
     rows = table(tmp_path, *(f"{name},{name},m.nii,2,cyst" for name in ("c", "a", "d.nii", "b")))
     items = cohort_items(rows)
     assert [item.patient for item in items] == ["c", "a", "d.nii", "b"]
