@@ -16,6 +16,7 @@ _KEYS = (
     "amp",
     "min_lesion_ml",
     "min_confidence",
+    "lesion_threshold",
     "series",
     "dicom",
     "keep_identifiers",
@@ -44,6 +45,12 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-confidence",
         type=float,
         help="lesions whose likeliest type is less likely are indeterminate (default: the bundle's)",
+    )
+    parser.add_argument(
+        "--lesion-threshold",
+        type=float,
+        help="lesions that the network is less sure of, 0 to 1, are left out (default: what the weights' record "
+        "recommends, else 0)",
     )
     parser.add_argument("--series", help="which DICOM series: UID or description (default: axial CT, most slices)")
     parser.add_argument(
