@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 from liverseg.errors import UsageError
 
-__all__ = ["INITIALISATIONS", "check_values"]
+__all__ = ["INITIALISATIONS", "are_lesion_ranges", "check_values"]
 
 INITIALISATIONS = ("scratch", "imagenet", "lits")
 """What a training of the joint bundle may start from."""
@@ -78,6 +78,21 @@ def _window(value: Any) -> bool:
     return numbers is not None and len(numbers) == 2 and numbers[0] < numbers[1]
 
 
+def are_lesion_ranges(value: Any) -> bool:
+    """True for two finite numbers, the lower first, for each measurement of each type, with at least one of either."""
+
+    def pair(bounds: Any) -> bool:
+        numbers = _numbers(bounds)
+        return numbers is not None and len(numbers) == 2 and numbers[0] <= numbers[1]
+
+    if not isinstance(value, Mapping) or not value:
+        return False
+    return all(
+        isinstance(kind, str) and isinstance(of_type, Mapping) and of_type and all(map(pair, of_type.values()))
+        for kind, of_type in value.items()
+    )
+
+
 _PER_LABEL = {
     "class_weights": _Rule(_weights, "a list of numbers, 0 or more and not all 0, one for each label"),
     # none may be 0: a slice may hold nothing but the labels that are never to be cropped
@@ -104,6 +119,10 @@ _RULES = {
     "key_score": _word("lesion_dice", "liver_dice"),
     "keep_identifiers": _YES_OR_NO,
     "lesion_free": _number(highest=1),
+    "lesion_ranges": _Rule(
+        lambda value: value is None or are_lesion_ranges(value), "null, or by type and measurement two numbers"
+    ),
+    "lesion_threshold": _number(highest=1),
     "liver_crop": _whole(1, or_none=True),
     "min_confidence": _number(highest=1),
     "min_lesion_ml": _number(),

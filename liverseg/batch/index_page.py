@@ -16,7 +16,12 @@ __all__ = ["index_page"]
 _TEMPLATE = Path(__file__).parent / "template" / "index.html"
 _FILES = ("report.html", "lesions.csv", "labels.nii.gz", "segmentation.dcm", "measurements.dcm", "record.json")
 _NUMBERS = {"liver_ml": ".0f", "lesions_ml": ".1f", "longest_diameter_mm": ".1f", "seconds": ".1f"}
-_WORDS = {"liver_ml": "liver, ml", "lesions_ml": "lesions, ml", "longest_diameter_mm": "longest, mm"}
+_WORDS = {
+    "liver_ml": "liver, ml",
+    "lesions_ml": "lesions, ml",
+    "longest_diameter_mm": "longest, mm",
+    "contrast_phase": "contrast",
+}
 _HIDDEN = ("case", "warnings", "input", "lesion_share")
 
 

@@ -10,8 +10,7 @@ from liverseg.cli.arguments import some_path
 
 __all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
-_NETWORK_KEYS = ("device", "batch_size", "amp", "series", "keep_identifiers")
-_KEYS = ("min_lesion_ml", "min_confidence", "dicom", "preview", "report")
+__all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None:
@@ -50,6 +49,12 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-confidence",
         type=float,
         help="lesions whose likeliest type is less likely are indeterminate (default: the bundle's)",
+    )
+    parser.add_argument(
+        "--lesion-threshold",
+        type=float,
+        help="lesions that the network is less sure of, 0 to 1, are left out (default: what the weights' record "
+        "recommends, else 0)",
     )
     parser.add_argument(
         "--dicom", action=argparse.BooleanOptionalAction, help="for DICOM a DICOM SEG and SR as well (default: yes)"

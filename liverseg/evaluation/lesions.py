@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.ndimage import find_objects
 
+from liverseg.evaluation.lesion_threshold import lesion_score
 from liverseg.evaluation.scores import dice
 from liverseg.evaluation.surfaces import surface_distances
 from liverseg.labels import LESION, LESION_TYPES
@@ -31,6 +32,7 @@ def compare_lesions(
     type_weights: np.ndarray | None = None,
     typed: bool = True,
     true_typed: bool = True,
+    lesion_probabilities: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """A row for each true and each predicted lesion of a slice or a volume.
 
@@ -45,13 +47,15 @@ def compare_lesions(
             takes the labels for it.
         typed: whether predicted labels name types; without, no predicted lesion has one.
         true_typed: whether true labels do; those of LiTS only say lesion.
+        lesion_probabilities: that each predicted lesion voxel is lesion, in C order, (voxels,); None gives no scores.
 
     Returns:
         Columns `side` (true, predicted), `lesion` (number from 1 within its side), `voxels`, `diameter_mm` (of the ball
         or disc of that size), `touches_border`, `iou` (highest with a lesion of the other side), `hit` (any overlap),
         `matched` (number of the lesion it matches, 0 for none), `dice`, `assd_mm`, `mssd_mm` (of a match, else NaN),
         `true_type`, `pred_type` (the other side's from the lesion of the highest IoU; empty where there is none),
-        `probability_<type>` (of the predicted lesion, NaN where there is none).
+        `probability_<type>` (of the predicted lesion, NaN where there is none), `lesion_score` (`lesion_score` of the
+        predicted lesion; of a true one the highest of those that overlap it, NaN where there is none).
 
     Raises:
         ValueError: if shapes or weights do not fit.
@@ -73,6 +77,9 @@ def compare_lesions(
     overlap = np.zeros([len(sizes["true"]) + 1, len(sizes["predicted"]) + 1], dtype=np.int64)
     np.add.at(overlap, (boxed["true"].ravel(), boxed["predicted"].ravel()), 1)
     overlap = overlap[1:, 1:]
+    scores = lesion_score(sides["predicted"][sides["predicted"] > 0], len(sizes["predicted"]), lesion_probabilities)
+    highest_hit = np.array([np.max(scores[row > 0], initial=-np.inf) for row in overlap])
+    own_scores = {"predicted": scores, "true": highest_hit}
     iou = overlap / (sizes["true"][:, None] + sizes["predicted"][None] - overlap)
     rows = []
     for side, other, shared in (("true", "predicted", iou), ("predicted", "true", iou.T)):
@@ -88,6 +95,7 @@ def compare_lesions(
                 "hit": highest > 0,
                 "matched": best + 1 if highest > _DETECTED else 0,
                 **_names(types, side, number, best if highest > 0 else -1),
+                "lesion_score": float(own_scores[side][number]) if highest > 0 or side == "predicted" else np.nan,
             }
             if row["matched"]:
                 one, two = (side, number), (other, best)
@@ -192,6 +200,7 @@ def _agreement(
 def _table(rows: list[dict[str, Any]], dimensions: int, spacing_mm: Sequence[float]) -> pd.DataFrame:
     columns = ["side", "lesion", "voxels", "diameter_mm", "touches_border", "iou", "hit", "matched", "dice"]
     columns += ["assd_mm", "mssd_mm", "true_type", "pred_type", *(f"probability_{name}" for name in LESION_TYPES)]
+    columns += ["lesion_score"]
     table = pd.DataFrame(rows, columns=columns)
     size = table["voxels"].astype(float) * float(np.prod(spacing_mm))
     # area of a disc is pi d^2 / 4, volume of a ball pi d^3 / 6

@@ -22,11 +22,13 @@ class BatchPrediction:
             lesion pixels are asked. None where there is no map, or it has no types.
         slab_types: probability of each type for the slab as a whole, (batch, lesion types); None where the types are
             read off the map.
+        lesion_probabilities: probability that a pixel is lesion, of whatever type, (batch, H, W); None without a map.
     """
 
     labels: torch.Tensor | None
     type_weights: torch.Tensor | None
     slab_types: torch.Tensor | None
+    lesion_probabilities: torch.Tensor | None = None
 
     @classmethod
     def from_logits(cls, maps: torch.Tensor | None, types: torch.Tensor | None = None) -> BatchPrediction:
@@ -44,10 +46,11 @@ class BatchPrediction:
             return cls(None, None, slab_types)
         probabilities = torch.softmax(maps.float(), dim=1)
         labels = probabilities.argmax(dim=1)
+        lesion = probabilities[:, LESION:].sum(dim=1)
         if maps.shape[1] == len(JOINT_LABELS):
-            return cls(labels, probabilities[:, LESION:], slab_types)
+            return cls(labels, probabilities[:, LESION:], slab_types, lesion)
         if slab_types is None:
-            return cls(labels, None, None)
+            return cls(labels, None, None, lesion)
         named = LESION + slab_types.argmax(dim=1)
         labels = torch.where(labels >= LESION, named[:, None, None], labels)
-        return cls(labels, slab_types[:, :, None, None].expand(-1, -1, *labels.shape[1:]), slab_types)
+        return cls(labels, slab_types[:, :, None, None].expand(-1, -1, *labels.shape[1:]), slab_types, lesion)

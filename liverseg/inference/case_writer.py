@@ -14,6 +14,7 @@ import pandas as pd
 from liverseg.errors import OutputError
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.plausibility import Plausibility
 from liverseg.inference.preview import write_preview
 from liverseg.inference.record import RunFacts, case_record, facts_in_words, lesions_by_type, series_in_words
 from liverseg.inference.report import write_report
@@ -66,8 +67,8 @@ class CaseWriter:
         Args:
             name: the case's.
             data: `volume`, `input`, `reference` for DICOM results, the `LesionMap` in `pred`, the table in `lesions`,
-                `warnings`, `seconds` by stage, which get those of writing, and where whoever runs it goes by that
-                `configuration`, the SHA-256 of the settings.
+                `plausibility`, `warnings`, `seconds` by stage, which get those of writing, and where whoever runs it
+                goes by that `configuration`, the SHA-256 of the settings.
             facts: what all cases of the run share.
             labels: label table of the results.
 
@@ -78,10 +79,11 @@ class CaseWriter:
             LiversegError: if a file cannot be written; nothing of the case is left then.
         """
         volume, lesions, table = data["volume"], data["pred"], data["lesions"]
+        plausibility: Plausibility = data["plausibility"]
         seconds, start = data["seconds"], time.perf_counter()
 
         def write_record(path: Path, hashes: dict[str, str]) -> None:
-            record = case_record(facts, name, data["input"], volume, lesions, table, labels)
+            record = case_record(facts, name, data["input"], volume, lesions, table, labels, plausibility)
             seconds["write"] = time.perf_counter() - start
             rounded = {stage: round(duration, 3) for stage, duration in seconds.items()}
             told = {"files": hashes, "seconds": rounded, "warnings": data["warnings"]}
@@ -94,6 +96,8 @@ class CaseWriter:
             files |= _dicom_files(data["reference"], volume, lesions, table, labels, facts, data["warnings"])
         if self.report:
             told = {"Liver": f"{liver_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
+            if plausibility.contrast is not None:
+                told["Contrast phase"] = plausibility.contrast.in_words()
             told |= facts_in_words(facts, data["input"], volume, seconds)
             files["report.html"] = partial(
                 write_report,

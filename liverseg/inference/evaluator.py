@@ -17,8 +17,8 @@ from liverseg.files import file_hash
 from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.failures import cause_in_words
-from liverseg.inference.lesions import seen_of_the_liver
 from liverseg.inference.pipeline import Ahead, overlapped
+from liverseg.inference.plausibility import check_plausibility
 from liverseg.inference.record import RunFacts
 from liverseg.inference.stages import Stages
 from liverseg.inference.watching import CaseWatcher, TerminalWatcher, WrittenCase
@@ -180,7 +180,9 @@ class CaseEvaluator:
         pred = self.inferer(data["image"], self.network, **about, stages=stages)
         with stages("lesions"):
             found = self.postprocessing({**data, "pred": pred})
-        return {**found, "warnings": [*data["warnings"], *pred.warnings, *seen_of_the_liver(found["pred"])]}
+            plausibility = check_plausibility(data["image"], found["pred"], about["spacing"])
+        told = [finding.sentence for finding in plausibility.findings]
+        return {**found, "plausibility": plausibility, "warnings": [*data["warnings"], *pred.warnings, *told]}
 
     def _write(self, case: Case, data: dict[str, Any]) -> None:
         name, facts = case[0], self.prepare()

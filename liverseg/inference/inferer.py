@@ -31,7 +31,7 @@ class SlabInferer(Inferer):
     There is no sliding window and no worker process. Slices go through the network at their own resolution, or with
     `pixel_mm` at that of the training, to which they are resampled a batch at a time; labels are made on the CT's own
     grid in either case. HU stay in the file's own number type until then, and only the label map and the lesion voxels'
-    type probabilities leave the device.
+    probabilities leave the device.
 
     Args:
         hu_window: lower and upper HU of the network's input.
@@ -127,18 +127,21 @@ class SlabInferer(Inferer):
         volume = _one_volume(inputs)
         box = whole_box(volume.shape) if box is None else box
         labels = np.empty(box_shape(box), np.uint8)
-        probabilities = []
+        types, lesion = [], []
         slices = np.arange(box[0].start, box[0].stop)
         with self.inference(network):
             maps = self._logits(volume, network, slices, box[1:], 1, slice_mm, in_plane_mm, *args, **kwargs)
             for middles, logits in maps:
                 best = logits.argmax(dim=1)
                 labels[middles[0] - slices[0] : middles[-1] - slices[0] + 1] = best.to(torch.uint8).cpu().numpy()
-                probabilities.append(_types_given_lesion(logits, best, self.type_temperature))
+                of_types, of_lesion = _lesion_voxels(logits, best, self.type_temperature)
+                types.append(of_types)
+                lesion.append(of_lesion)
                 if tell is not None:
                     tell(best.numel())
         depth, rows, columns = volume.shape
-        return SlabPrediction(labels, np.concatenate(probabilities), box, (depth, rows, columns))
+        shape = (depth, rows, columns)
+        return SlabPrediction(labels, np.concatenate(types), box, shape, lesion_probabilities=np.concatenate(lesion))
 
     def liver(
         self,
@@ -252,7 +255,9 @@ def _as_tensor(slices: torch.Tensor | np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.array(slices, dtype=slices.dtype.newbyteorder("="), order="C"))
 
 
-def _types_given_lesion(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> np.ndarray:
-    """Rows of type probabilities of the lesion voxels, slice by slice in C order."""
-    rows = logits.permute(0, 2, 3, 1)[best >= LESION][:, LESION:]
-    return torch.softmax(rows.float() / temperature, dim=1).cpu().numpy()
+def _lesion_voxels(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> tuple[np.ndarray, np.ndarray]:
+    """Of the lesion voxels, slice by slice in C order, probabilities of the types given lesion, and that of lesion."""
+    rows = logits.permute(0, 2, 3, 1)[best >= LESION].float()
+    types = torch.softmax(rows[:, LESION:] / temperature, dim=1)
+    lesion = torch.softmax(rows, dim=1)[:, LESION:].sum(dim=1)
+    return types.cpu().numpy(), lesion.cpu().numpy()

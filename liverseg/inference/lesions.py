@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, spread, to_volume
+from liverseg.boxes import Box, bounding_box, spread
+from liverseg.evaluation.lesion_threshold import lesion_score
 from liverseg.inference.components import lesion_components
 from liverseg.inference.prediction import SlabPrediction
-from liverseg.labels import INDETERMINATE, LESION, LIVER
+from liverseg.labels import INDETERMINATE, LESION, LESION_TYPES, LIVER
 
-__all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_ml", "seen_of_the_liver"]
+__all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_ml"]
 
 MAX_LESIONS = int(np.iinfo(np.uint16).max)
 """As many ids as lesions.nii.gz can hold."""
@@ -30,6 +32,9 @@ class LesionMap:
         types: label of each lesion, shape (n,).
         probabilities: of each type for each lesion, rows add up to 1, shape (n, lesion types).
         dropped: lesions left out, too small or beyond `MAX_LESIONS`.
+        scores: of each lesion, 0 to 1, see `lesion_score`; NaN where they are not known, shape (n,).
+        below_threshold: lesions left out because of their score.
+        reasons: why a lesion is `INDETERMINATE`, by its id.
     """
 
     inside: np.ndarray
@@ -40,6 +45,21 @@ class LesionMap:
     types: np.ndarray
     probabilities: np.ndarray
     dropped: int
+    scores: np.ndarray
+    below_threshold: int
+    reasons: Mapping[int, str]
+
+    def indeterminate(self, reasons: Mapping[int, str]) -> LesionMap:
+        """The same with some lesions made `INDETERMINATE`.
+
+        Args:
+            reasons: by lesion id.
+        """
+        numbers = np.array(sorted(reasons), np.int64)
+        types = self.types.copy()
+        types[numbers - 1] = INDETERMINATE.index
+        inside = np.where(np.isin(self.ids_inside, numbers), np.uint8(INDETERMINATE.index), self.inside)
+        return replace(self, inside=inside, types=types, reasons={**self.reasons, **reasons})
 
     @property
     def labels(self) -> np.ndarray:
@@ -62,37 +82,47 @@ class LesionMap:
 
 
 def find_lesions(
-    prediction: SlabPrediction, voxel_ml: float, min_lesion_ml: float = 0.03, min_confidence: float = 0.0
+    prediction: SlabPrediction,
+    voxel_ml: float,
+    min_lesion_ml: float = 0.03,
+    min_confidence: float = 0.0,
+    lesion_threshold: float = 0.0,
 ) -> LesionMap:
     """Join lesion voxels that touch by a face, whatever their type, and let each lesion's voxels vote for its type.
 
     The vote is the mean over the lesion's voxels of the probability of each type given lesion; the highest mean names
-    the lesion, if it is high enough. Lesions below the stated volume become liver, which they lie in; of a liver from
-    elsewhere what lies beside it becomes background.
+    the lesion, if it is high enough. A lesion's score is that of `lesion_score`. Lesions below the stated volume or
+    score become liver, which they lie in; of a liver from elsewhere what lies beside it becomes background.
 
     Args:
-        prediction: label map and type probabilities.
+        prediction: label map and probabilities.
         voxel_ml: volume of a voxel.
         min_lesion_ml: smallest lesion that is kept; 0.03 ml is a ball of 3.9 mm, below what a reader would measure.
         min_confidence: least probability of the likeliest type; a lesion below it is `INDETERMINATE`.
+        lesion_threshold: least score; 0 keeps all.
 
     Raises:
-        ValueError: if a volume is not positive, or the smallest lesion is below zero.
+        ValueError: if a volume is not positive, the smallest lesion is below zero, or there is a threshold and no
+            probability of lesion was kept.
     """
     if voxel_ml <= 0 or not min_lesion_ml >= 0:
         raise ValueError(f"voxels of {voxel_ml} ml, lesions from {min_lesion_ml} ml; neither may be negative")
+    if lesion_threshold > 0 and prediction.lesion_probabilities is None and len(prediction.type_probabilities):
+        raise ValueError(f"a lesion threshold of {lesion_threshold} needs the voxels' probabilities of lesion")
     types = prediction.type_probabilities.shape[1]
     labels, ids = prediction.inside.copy(), np.zeros(prediction.inside.shape, np.uint16)
     box = bounding_box(labels >= LESION)
     if box is None:
         nothing = np.zeros(0, np.int64)
         none = np.zeros((0, types))
-        return LesionMap(labels, ids, prediction.box, prediction.shape, nothing, nothing, none, 0)
+        return LesionMap(labels, ids, prediction.box, prediction.shape, nothing, nothing, none, 0, np.zeros(0), 0, {})
     lesion = labels[box] >= LESION
     parts, voxels = lesion_components(lesion)
     # computed in floating point: a lesion of exactly the stated size, or of the stated confidence, must not be lost
     large = np.flatnonzero(voxels * voxel_ml >= min_lesion_ml * (1 - 1e-6))
-    kept = large[np.argsort(-voxels[large], kind="stable")][:MAX_LESIONS]
+    scores = lesion_score(parts[lesion], len(voxels), prediction.lesion_probabilities)
+    likely = large[~(scores[large] < lesion_threshold - 1e-6)]
+    kept = likely[np.argsort(-voxels[likely], kind="stable")][:MAX_LESIONS]
     new_id = np.zeros(len(voxels) + 1, np.uint16)
     new_id[kept + 1] = np.arange(1, len(kept) + 1)
     ids[box] = new_id[parts]
@@ -102,29 +132,25 @@ def find_lesions(
     probabilities = np.stack(sums, axis=1) / voxels[kept, None]
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     winners = LESION + np.argmax(probabilities, axis=1)
-    winners[probabilities.max(axis=1) < min_confidence * (1 - 1e-6)] = INDETERMINATE.index
+    unsure = np.flatnonzero(probabilities.max(axis=1) < min_confidence * (1 - 1e-6))
+    reasons = {
+        int(number) + 1: f"{LESION_TYPES[winners[number] - LESION]} is the likeliest type, with a probability of "
+        f"{probabilities[number].max():.2f}; at least {min_confidence:g} is needed"
+        for number in unsure
+    }
+    winners[unsure] = INDETERMINATE.index
     label_of = np.concatenate([[LIVER], winners]).astype(np.uint8)
     labels[box][lesion] = label_of[of_voxel]
     if prediction.liver is not None:
         labels[box][lesion & (ids[box] == 0) & ~prediction.liver[box]] = 0
-    dropped = len(voxels) - len(kept)
-    return LesionMap(labels, ids, prediction.box, prediction.shape, voxels[kept], winners, probabilities, dropped)
+    below = len(large) - len(likely)
+    dropped = len(voxels) - len(kept) - below
+    return LesionMap(
+        labels, ids, prediction.box, prediction.shape, voxels[kept], winners, probabilities, dropped,
+        scores[kept], below, reasons,
+    )  # fmt: skip
 
 
 def liver_ml(lesions: LesionMap, voxel_ml: float) -> float:
     """Volume of the liver with its lesions, in ml."""
     return float(np.count_nonzero(lesions.inside)) * voxel_ml
-
-
-def seen_of_the_liver(lesions: LesionMap) -> list[str]:
-    """What a reader must know of how much of the liver was seen, one sentence each; none if all of it was."""
-    found = bounding_box(lesions.inside)
-    if found is None:
-        return ["no liver found"]
-    slices = to_volume(found, lesions.box)[0]
-    ends = [
-        name for name, at_end in (("lowest", slices.start == 0), ("highest", slices.stop == lesions.shape[0])) if at_end
-    ]
-    if not ends:
-        return []
-    return [f"the liver reaches the {' and the '.join(ends)} slice of the scan: its volume is that of the part shown"]

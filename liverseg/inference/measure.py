@@ -6,13 +6,18 @@ import cc3d
 import numpy as np
 import pandas as pd
 
+from liverseg.boxes import enlarged
 from liverseg.inference.diameters import axial_diameters
 from liverseg.inference.lesions import LesionMap
 from liverseg.inference.surface import LiverSurface, shell
 from liverseg.labels import INDETERMINATE, LESION, LIVER, Label
 from liverseg.volumes import Volume
 
-__all__ = ["lesion_columns", "lesion_table", "own_slices"]
+__all__ = ["lesion_columns", "lesion_table", "own_slices", "renamed"]
+
+_LOCAL_MM = 10.0
+_FEWEST_AROUND, _ENOUGH_AROUND = 30, 100_000
+"""Voxels of liver around a lesion that a median needs, and that are enough for one."""
 
 
 def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
@@ -36,6 +41,9 @@ def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
         "std_hu",
         "surface_distance_mm",
         "touches_surface",
+        "liver_contrast_hu",
+        "lesion_score",
+        *(["indeterminate_because"] if len(types) > 1 else []),
     ]
 
 
@@ -46,7 +54,8 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
     Slices are voxel indices along the file's own slice axis, counted from 0: first and last slice, the one the
     diameters were taken on, and on how many the lesion is. HU are those of the CT in all of the lesion's voxels, their
     spread is the standard deviation. The distance to the liver's surface is that of `LiverSurface`; it is empty where
-    the scan shows no surface.
+    the scan shows no surface. The contrast is mean HU less the median HU of the liver in the lesion's box, 10 mm
+    larger at each side; it is empty where there is too little liver.
 
     Args:
         lesions: of the volume, in axial order.
@@ -66,6 +75,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
         return pd.DataFrame(columns=columns)
     boxes = cc3d.statistics(lesions.ids_inside)["bounding_boxes"]
     surface = _surface(lesions, affine)
+    margin = [max(1, round(_LOCAL_MM / mm)) for mm in volume.axial_spacing]
     rows = []
     for number, (voxels, label, probabilities) in enumerate(
         zip(lesions.voxels, lesions.types, lesions.probabilities, strict=True), start=1
@@ -78,6 +88,9 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
         diameters = axial_diameters(mask, row_step, column_step)
         on = own_slice[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
         values, distance = hu[box][mask], surface.distance_mm(shell(mask) + own)
+        around = enlarged(box, margin, lesions.inside.shape)
+        contrast = _contrast(values, hu[around][lesions.inside[around] == LIVER])
+        score = float(lesions.scores[number - 1])
         row = {
             "id": number,
             "type": names[int(label)],
@@ -95,12 +108,36 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
             "std_hu": round(float(values.std(dtype=np.float64)), 1),
             "surface_distance_mm": round(distance, 2) if np.isfinite(distance) else float("nan"),
             "touches_surface": distance == 0,
+            "liver_contrast_hu": round(contrast, 1),
+            "lesion_score": round(score, 4),
+            "indeterminate_because": lesions.reasons.get(number),
         }
         row |= {
             f"probability_{names[LESION + index]}": round(float(share), 4) for index, share in enumerate(probabilities)
         }
         rows.append({name: row[name] for name in columns})
     return pd.DataFrame(rows, columns=columns)
+
+
+def renamed(table: pd.DataFrame, lesions: LesionMap, labels: tuple[Label, ...]) -> pd.DataFrame:
+    """A lesion table with the types that its lesions have now, and the reasons; nothing is measured again.
+
+    Args:
+        table: of the same lesions, in order of id.
+        lesions: with their types.
+        labels: label table the types are from.
+    """
+    names = {label.index: label.name for label in labels}
+    types = [names[int(label)] for label in lesions.types]
+    reasons = pd.Series([lesions.reasons.get(number) for number in table["id"]], table.index, dtype=object)
+    return table.assign(type=types, indeterminate_because=reasons)
+
+
+def _contrast(lesion: np.ndarray, liver: np.ndarray) -> float:
+    """Mean of a lesion's HU less the median of the liver's around it; NaN where that are hardly any voxels."""
+    if len(liver) < _FEWEST_AROUND:
+        return float("nan")
+    return float(lesion.mean(dtype=np.float64) - np.median(liver[:: max(1, len(liver) // _ENOUGH_AROUND)]))
 
 
 def _surface(lesions: LesionMap, affine: np.ndarray) -> LiverSurface:

@@ -25,6 +25,8 @@ class SlabPrediction:
         shape: of the volume, (slice, row, column).
         warnings: what a reader of the result should know, one sentence each.
         liver: true in the liver of a mask from elsewhere, shape of `inside`; None where the network found the liver.
+        lesion_probabilities: float32, shape (lesion voxels,): probability that the voxel is lesion, of whatever type,
+            in the order of the rows above; None where it was not kept.
 
     Raises:
         ValueError: if there is not one row of probabilities a lesion voxel, or `inside` is not of the box's shape.
@@ -36,6 +38,7 @@ class SlabPrediction:
     shape: tuple[int, int, int] = None  # type: ignore[assignment]
     warnings: tuple[str, ...] = ()
     liver: np.ndarray | None = None
+    lesion_probabilities: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.box is None:
@@ -46,6 +49,8 @@ class SlabPrediction:
         voxels = int(np.count_nonzero(self.inside >= LESION))
         if len(self.type_probabilities) != voxels:
             raise ValueError(f"{len(self.type_probabilities)} rows of probabilities for {voxels} lesion voxels")
+        if self.lesion_probabilities is not None and len(self.lesion_probabilities) != voxels:
+            raise ValueError(f"{len(self.lesion_probabilities)} probabilities of lesion for {voxels} lesion voxels")
 
     @property
     def labels(self) -> np.ndarray:
@@ -59,7 +64,12 @@ class SlabPrediction:
             inside: uint8, shape as `self.inside`.
         """
         still_lesion = inside[self.inside >= LESION] >= LESION
-        return replace(self, inside=inside, type_probabilities=self.type_probabilities[still_lesion])
+        return replace(
+            self,
+            inside=inside,
+            type_probabilities=self.type_probabilities[still_lesion],
+            lesion_probabilities=_rows(self.lesion_probabilities, still_lesion),
+        )
 
     def on_slices(self, slices: slice) -> SlabPrediction:
         """The same of some of its slices, given by their place in the volume."""
@@ -71,6 +81,7 @@ class SlabPrediction:
             self,
             inside=self.inside[start:stop],
             type_probabilities=self.type_probabilities[first : first + lesions],
+            lesion_probabilities=_rows(self.lesion_probabilities, slice(first, first + lesions)),
             box=(slices, *self.box[1:]),
             liver=None if self.liver is None else self.liver[start:stop],
         )
@@ -93,4 +104,10 @@ def joined(parts: Sequence[SlabPrediction]) -> SlabPrediction:
         inside[to_box(part.box, whole)] = part.inside
     # C order begins with the slice, so that each part's rows stay together and in their own order
     rows = np.concatenate([part.type_probabilities for part in parts])
-    return SlabPrediction(inside, rows, whole, parts[0].shape)
+    kept = [part.lesion_probabilities for part in parts if part.lesion_probabilities is not None]
+    lesion = np.concatenate(kept) if len(kept) == len(parts) else None
+    return SlabPrediction(inside, rows, whole, parts[0].shape, lesion_probabilities=lesion)
+
+
+def _rows(probabilities: np.ndarray | None, which: np.ndarray | slice) -> np.ndarray | None:
+    return None if probabilities is None else probabilities[which]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.plausibility import Plausibility
 from liverseg.labels import LESION, Label
 from liverseg.networks import WeightsRecord, package_versions
 from liverseg.volumes import Volume
@@ -74,6 +75,7 @@ def case_record(
     lesions: LesionMap,
     table: pd.DataFrame,
     labels: Sequence[Label],
+    plausibility: Plausibility,
 ) -> dict[str, Any]:
     """The record of a finished case, all but its stage seconds and warnings; `source` is that of `input_facts`.
 
@@ -107,6 +109,9 @@ def case_record(
         "lesions": len(table),
         "lesions_by_type": lesions_by_type(table, labels),
         "lesions_dropped": lesions.dropped,
+        "lesions_below_threshold": lesions.below_threshold,
+        "contrast_phase": None if plausibility.contrast is None else plausibility.contrast.to_json(),
+        "findings": [asdict(finding) for finding in plausibility.findings],
     }
 
 

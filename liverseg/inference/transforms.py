@@ -19,10 +19,11 @@ from monai.transforms import MapTransform
 
 from liverseg.ct_check import check_ct
 from liverseg.errors import LiversegError, UsageError
+from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.liver_mask import LiverSource, liver_source
-from liverseg.inference.measure import lesion_table
+from liverseg.inference.measure import lesion_table, renamed
 from liverseg.inference.priors import with_type_priors
 from liverseg.labels import result_labels
 from liverseg.results.inputs import input_facts, unchanged_while_read
@@ -145,9 +146,10 @@ class FindLesionsd(MapTransform):
         keys: entries with a `SlabPrediction`.
         min_lesion_ml: smallest lesion that is kept.
         min_confidence: least probability of the likeliest type; below it a lesion is indeterminate.
+        lesion_threshold: least score of a lesion that is kept; 0 keeps all.
 
     Raises:
-        UsageError: if one is not a number of at least 0, or the confidence above 1.
+        UsageError: if one is not a number of at least 0, or the confidence or the threshold above 1.
     """
 
     def __init__(
@@ -155,26 +157,31 @@ class FindLesionsd(MapTransform):
         keys: KeysCollection = "pred",
         min_lesion_ml: float = 0.03,
         min_confidence: float = 0.0,
+        lesion_threshold: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if isinstance(min_lesion_ml, bool) or not isinstance(min_lesion_ml, int | float) or not min_lesion_ml >= 0:
             raise UsageError(f"min_lesion_ml is {min_lesion_ml!r}; it must be a volume in ml, 0 or more")
-        if (
-            isinstance(min_confidence, bool)
-            or not isinstance(min_confidence, int | float)
-            or not 0 <= min_confidence <= 1
-        ):
-            raise UsageError(f"min_confidence is {min_confidence!r}; it must be a probability, 0 to 1")
+        for name, value in (("min_confidence", min_confidence), ("lesion_threshold", lesion_threshold)):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                raise UsageError(f"{name} is {value!r}; it must be a probability, 0 to 1")
         self.min_lesion_ml = float(min_lesion_ml)
         self.min_confidence = float(min_confidence)
+        self.lesion_threshold = float(lesion_threshold)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
             priors = out.get("type_priors")
             prediction = out[key] if priors is None else with_type_priors(out[key], priors)
-            out[key] = find_lesions(prediction, out["volume"].voxel_ml, self.min_lesion_ml, self.min_confidence)
+            out[key] = find_lesions(
+                prediction,
+                out["volume"].voxel_ml,
+                self.min_lesion_ml,
+                self.min_confidence,
+                self.lesion_threshold,
+            )
         return out
 
 
@@ -184,14 +191,26 @@ class MeasureLesionsd(MapTransform):
     Args:
         keys: the entry with a `LesionMap`.
         num_channels: channels of the network, which say what its label table is.
+        lesion_ranges: what the training's lesions measured, from the weights' record; lesions that measure like none
+            of them (`unlike_training`) are indeterminate. None judges none.
     """
 
-    def __init__(self, keys: KeysCollection = "pred", num_channels: int = 5, allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self,
+        keys: KeysCollection = "pred",
+        num_channels: int = 5,
+        lesion_ranges: LesionRanges | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
         self.labels = result_labels(num_channels)
+        self.lesion_ranges = lesion_ranges
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
             out["lesions"] = lesion_table(out[key], out["volume"], self.labels)
+            if self.lesion_ranges and (reasons := unlike_training(out["lesions"], self.lesion_ranges)):
+                out[key] = out[key].indeterminate(reasons)
+                out["lesions"] = renamed(out["lesions"], out[key], self.labels)
         return out

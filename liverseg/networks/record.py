@@ -16,6 +16,7 @@ import torch
 import liverseg
 from liverseg.errors import LiversegError
 from liverseg.transforms import SLAB_SLICES
+from liverseg.values import are_lesion_ranges
 
 __all__ = ["FORMAT_VERSION", "SlabInput", "WeightsRecord", "package_versions", "tensors_hash"]
 
@@ -25,6 +26,10 @@ that would not still says 1, so that older versions go on reading it: 2 has `pix
 
 _ADDED_LATER = ("type_temperature", "pixel_mm")
 """What records made before it do not have."""
+
+
+_WHERE_KNOWN = ("lesion_threshold", "lesion_ranges")
+"""Fields that a record has only where they are known."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,10 @@ class WeightsRecord:
         fold: validation fold of the data list that was held out; None where it is not known.
         type_temperature: what type logits are divided by before their softmax, see `liverseg.training.TypeTemperature`;
             1 where none was fitted.
+        lesion_threshold: least score of a lesion that inference keeps unless told otherwise, see
+            `liverseg.evaluation.calibrate_lesion_threshold`; None where none was chosen.
+        lesion_ranges: by type and measurement the bounds of the training's lesions, see
+            `liverseg.evaluation.lesion_ranges`; None where they were not measured.
         tensors_sha256: `tensors_hash` of the weights; empty until they are written.
         format_version: see `FORMAT_VERSION`; it follows from what is recorded.
 
@@ -105,6 +114,8 @@ class WeightsRecord:
     versions: dict[str, str]
     fold: int | None = None
     type_temperature: float = 1.0
+    lesion_threshold: float | None = None
+    lesion_ranges: dict[str, dict[str, tuple[float, float]]] | None = None
     tensors_sha256: str = ""
     format_version: int = field(init=False, default=1)
 
@@ -123,6 +134,12 @@ class WeightsRecord:
             ("versions", isinstance(self.versions, dict) and all(map(_is_text, self.versions.values()))),
             ("fold", self.fold is None or _is_count(self.fold)),
             ("type_temperature", _is_number(self.type_temperature) and 0 < self.type_temperature < math.inf),
+            (
+                "lesion_threshold",
+                self.lesion_threshold is None
+                or (_is_number(self.lesion_threshold) and 0 <= self.lesion_threshold <= 1),
+            ),
+            ("lesion_ranges", self.lesion_ranges is None or are_lesion_ranges(self.lesion_ranges)),
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
             _refuse_unsound(self, name, sound)
@@ -143,6 +160,9 @@ class WeightsRecord:
         if self.format_version == 1:
             del content["pixel_mm"]  # unknown to versions that read such records
         content["hu_window"], content["labels"] = list(self.seen.hu_window), list(self.labels)
+        for name in _WHERE_KNOWN:
+            if content[name] is None:
+                del content[name]  # a reader that does not know it would refuse the record
         content["metrics"] = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         return content
 
@@ -161,7 +181,7 @@ class WeightsRecord:
                 f"this liverseg reads 1 to {FORMAT_VERSION}: update liverseg"
             )
         known = [one.name for kind in (cls, SlabInput) for one in fields(kind) if one.name != "seen"]
-        needed = [name for name in known if name not in _ADDED_LATER]
+        needed = [name for name in known if name not in (*_ADDED_LATER, *_WHERE_KNOWN)]
         wrong = [name for name in needed if name not in content] + [name for name in content if name not in known]
         if wrong:
             raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'not known'}")
@@ -172,6 +192,12 @@ class WeightsRecord:
             values[name] = tuple(values[name])
         seen = {one.name: values.pop(one.name) for one in fields(SlabInput) if one.name in values}
         values["seen"] = SlabInput(**seen)
+        ranges = values.get("lesion_ranges")
+        if ranges is not None and are_lesion_ranges(ranges):
+            values["lesion_ranges"] = {
+                kind: {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+                for kind, bounds in ranges.items()
+            }
         if isinstance(values["metrics"], dict):
             values["metrics"] = {key: math.nan if score is None else score for key, score in values["metrics"].items()}
         return cls(**values)

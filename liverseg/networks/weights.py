@@ -32,6 +32,8 @@ __all__ = [
     "read_weights",
     "record_if_any",
     "recorded_hu_window",
+    "recorded_lesion_ranges",
+    "recorded_lesion_threshold",
     "recorded_pixel_mm",
     "recorded_size",
     "recorded_slab_spacing",
@@ -185,6 +187,18 @@ def recorded_type_temperature(weights: str | os.PathLike | None) -> float:
     """What the weights' record says type logits are to be divided by; 1 where it cannot be had or says nothing."""
     record = record_if_any(weights)
     return 1.0 if record is None else record.type_temperature
+
+
+def recorded_lesion_threshold(weights: str | os.PathLike | None) -> float:
+    """The lesion threshold the weights' record recommends; 0 where it cannot be had or recommends none."""
+    record = record_if_any(weights)
+    return 0.0 if record is None or record.lesion_threshold is None else record.lesion_threshold
+
+
+def recorded_lesion_ranges(weights: str | os.PathLike | None) -> dict[str, dict[str, tuple[float, float]]] | None:
+    """What the training's lesions measured, by the weights' record; None where it cannot be had or does not say."""
+    record = record_if_any(weights)
+    return None if record is None else record.lesion_ranges
 
 
 def record_if_any(weights: str | os.PathLike | None) -> WeightsRecord | None:

@@ -25,8 +25,9 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
 
     Returns:
         A row a case: `liver_ml` (with its lesions), `lesions`, one count a type, `lesions_ml` (all lesions together),
-        `lesion_share` of the liver, `longest_diameter_mm` (of the longest lesion, empty without one), `seconds`,
-        `warnings`, `input`; and a row a lesion: `case` and the columns of its `lesions.csv`.
+        `lesion_share` of the liver, `longest_diameter_mm` (of the longest lesion, empty without one), `contrast_phase`
+        (as estimated, empty without a liver), `seconds`, `warnings`, `input`; and a row a lesion: `case` and the
+        columns of its `lesions.csv`.
     """
     rows, tables = [], []
     for case in cases:
@@ -48,6 +49,7 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
                 "lesions_ml": round(volume, 4),
                 "lesion_share": round(volume / liver, 4) if liver else 0.0,
                 "longest_diameter_mm": lesions["longest_diameter_mm"].max(),
+                "contrast_phase": (record.get("contrast_phase") or {}).get("phase", ""),
                 "seconds": round(sum(record["seconds"].values()), 3),
                 "warnings": "; ".join(record["warnings"]),
                 "input": record["input"]["path"],

@@ -33,7 +33,7 @@ class LesionRows:
         self.slices: dict[str, np.ndarray] = {}
         self._tables: list[pd.DataFrame] = []
         self._unit = -1
-        self._planes: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
+        self._planes: list[tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]] = []
 
     def add(
         self,
@@ -64,11 +64,13 @@ class LesionRows:
             planes = np.zeros((2, *whole), np.uint8)
             for plane, seen in zip(planes, (pred[row], true[row]), strict=True):
                 plane[top : top + height, left : left + width] = seen[:height, :width]
-            weights = None
+            weights, scores = None, None
+            lesion = torch.from_numpy(pred[row, :height, :width] >= LESION)
             if prediction.type_weights is not None:
-                lesion = torch.from_numpy(pred[row, :height, :width] >= LESION)
                 weights = prediction.type_weights[row, :, :height, :width].cpu()[:, lesion].numpy()
-            self._planes.append((planes[0], planes[1], weights))
+            if prediction.lesion_probabilities is not None:
+                scores = prediction.lesion_probabilities[row, :height, :width].cpu()[lesion].numpy()
+            self._planes.append((planes[0], planes[1], weights, scores))
 
     def table(self) -> pd.DataFrame | None:
         """All rows so far, each with its `patient`, `image` and `slice` (empty for a volume); None without a map."""
@@ -95,18 +97,20 @@ class LesionRows:
         item = self.dataset.data[self._unit]
         volume = self.dataset.store[item]
         spacing: Sequence[float] = volume.spacing_mm
-        pred, true = (np.stack(planes) for planes in ([p for p, _, _ in self._planes], [t for _, t, _ in self._planes]))
-        weights = [own for _, _, own in self._planes if own is not None]
+        preds, trues, all_weights, all_scores = zip(*self._planes, strict=True)
+        pred, true = np.stack(preds), np.stack(trues)
+        weights, scores = ([own for own in kept if own is not None] for kept in (all_weights, all_scores))
         together = np.concatenate(weights, axis=1) if weights else None
         of_types = volume.present.shape[1] == len(JOINT_LABELS) and not (true == UNTYPED_LESION).any()
         types = {"typed": together is not None, "true_typed": of_types}
+        probabilities = np.concatenate(scores) if scores else None
         if item.slice is not None:
             pred, true, spacing = pred[0], true[0], spacing[1:]
             self.slices[str(self._unit)] = pred
         self._planes = []
         if (true == LIVER_OR_LESION).any():
             return  # nobody knows its lesions
-        found = compare_lesions(pred, true, spacing, together, **types)
+        found = compare_lesions(pred, true, spacing, together, **types, lesion_probabilities=probabilities)
         for column, value in (("slice", item.slice), ("image", item.image), ("patient", item.patient)):
             found.insert(0, column, "" if value is None else value)
         self._tables.append(found)

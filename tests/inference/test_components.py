@@ -10,7 +10,7 @@ from liverseg.inference.components import keep_largest_liver, lesion_components
 def prediction(labels):
     """Each lesion voxel's probabilities carry its flat index, to see which rows are kept."""
     index = np.flatnonzero(labels >= 2).astype(np.float32)
-    return SlabPrediction(labels, np.stack([index] * 3, axis=1))
+    return SlabPrediction(labels, np.stack([index] * 3, axis=1), lesion_probabilities=index)
 
 
 def test_smaller_parts_go_with_their_lesions():
@@ -26,6 +26,7 @@ def test_smaller_parts_go_with_their_lesions():
     np.testing.assert_array_equal(kept.labels, expected)
     flat = np.flatnonzero(kept.labels >= 2)
     np.testing.assert_array_equal(kept.type_probabilities[:, 0], flat)
+    np.testing.assert_array_equal(kept.lesion_probabilities, flat)
 
 
 def test_parts_that_meet_at_a_corner_are_one_liver_and_lesions_hold_it_together():

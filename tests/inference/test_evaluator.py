@@ -92,9 +92,12 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
     assert record["settings"] == {"min_lesion_ml": 0.1}
     assert record["versions"]["torch"] == torch.__version__
     assert record["precision"] in ("float32", "bfloat16")
-    assert [warning.split(" slice")[0] for warning in record["warnings"]] == [
-        "the liver reaches the lowest and the highest"  # what a random network calls liver does
-    ]
+    # what a random network calls liver reaches every side
+    assert record["warnings"][0].startswith("the liver reaches the lowest and the highest slice")
+    assert record["findings"][0] == {"code": "liver_cut_off", "sentence": record["warnings"][0]}
+    assert [finding["sentence"] for finding in record["findings"]] == record["warnings"]
+    assert (record["contrast_phase"]["phase"], record["contrast_phase"]["aorta_hu"]) == ("unknown", None)
+    assert (record["lesions_below_threshold"], table["lesion_score"].between(0.2, 1).all()) == (0, True)
     out, _ = capsys.readouterr()
     assert out.startswith("ct: liver ")
     assert out.count("\n") == 1
@@ -111,6 +114,8 @@ def test_no_liver_is_a_result_with_a_warning(ct_file, joint_weights, tmp_path, c
     folder = tmp_path / "out" / "ct"
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     assert (record["liver_ml"], record["lesions"], record["warnings"]) == (0, 0, ["no liver found"])
+    assert record["findings"] == [{"code": "no_liver", "sentence": "no liver found"}]
+    assert record["contrast_phase"] is None
     assert (folder / "lesions.csv").read_text(encoding="utf-8").strip() == ",".join(lesion_columns(JOINT_LABELS))
     assert json.loads((folder / "lesions.json").read_text(encoding="utf-8")) == []
     assert not np.asarray(nib.load(folder / "labels.nii.gz").dataobj).any()

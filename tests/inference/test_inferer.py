@@ -181,6 +181,18 @@ def test_a_temperature_makes_types_less_sure_and_leaves_labels_alone():
         SlabInferer(type_temperature=0)
 
 
+def test_the_probability_of_lesion_is_that_of_all_types_together():
+    torch.manual_seed(0)
+    network = torch.nn.Conv2d(3, 5, 1)
+    hu = np.random.default_rng(1).integers(-300, 300, (5, 12, 10)).astype(np.int16)
+    found = SlabInferer(amp=False, batch_size=2, type_temperature=3)(hu, network)
+    logits = []
+    SlabInferer(amp=False)(hu, lambda slabs: logits.append(network(slabs)) or logits[-1])
+    maps = torch.cat(logits).detach().double().numpy().transpose(0, 2, 3, 1)[found.labels >= 2]
+    powers = np.exp(maps)
+    np.testing.assert_allclose(found.lesion_probabilities, powers[:, 2:].sum(1) / powers.sum(1), rtol=1e-5)
+
+
 def test_three_classes_have_one_certain_type():
     torch.manual_seed(0)
     network = SEResUNet("small", out_channels=3).eval()
@@ -219,3 +231,5 @@ def test_two_volumes_and_lost_rows_are_refused(hu_classes):
         SlabInferer()(np.zeros((2, 3, 4, 4), np.int16), hu_classes)
     with pytest.raises(ValueError, match="0 rows of probabilities for 1 lesion voxels"):
         SlabPrediction(np.array([[[2, 1]]], np.uint8), np.zeros((0, 3), np.float32))
+    with pytest.raises(ValueError, match="2 probabilities of lesion for 1 lesion voxels"):
+        SlabPrediction(np.array([[[2, 1]]], np.uint8), np.ones((1, 3), np.float32), lesion_probabilities=np.ones(2))

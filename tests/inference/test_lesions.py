@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from liverseg.inference import SlabPrediction
-from liverseg.inference.lesions import find_lesions, liver_ml, seen_of_the_liver
+from liverseg.inference.lesions import find_lesions, liver_ml
 from liverseg.labels import INDETERMINATE
 
 
@@ -132,17 +132,36 @@ def test_beside_a_liver_from_elsewhere_small_lesions_become_background():
     assert (found.labels[2, 5, 0:4] == 4).all()
 
 
-@pytest.mark.parametrize(
-    ("slices", "said"),
-    [
-        (slice(1, 3), []),
-        (slice(0, 3), ["the liver reaches the lowest slice"]),
-        (slice(0, 4), ["the liver reaches the lowest and the highest slice"]),
-        (slice(0, 0), ["no liver found"]),
-    ],
-)
-def test_a_liver_that_is_cut_off_is_told(slices, said):
-    labels = np.zeros((4, 10, 10), np.uint8)
-    labels[slices, 2:5, 2:5] = 1
-    found = find_lesions(SlabPrediction(labels, np.zeros((0, 3), np.float32)), 1.0)
-    assert [one.split(" of the scan")[0] for one in seen_of_the_liver(found)] == said
+def test_lesions_the_network_is_not_sure_of_become_liver():
+    labels = labels_of((np.s_[1, 2, 2:5], 2), (np.s_[1, 5, 0:10], 4), shape=(3, 7, 12))
+    rows = np.full((13, 3), 1 / 3, np.float32)
+    lesion = np.array([0.5, 0.9, 0.6, *np.linspace(0.31, 0.4, 10)], np.float32)
+    prediction = SlabPrediction(labels, rows, lesion_probabilities=lesion)
+    every = find_lesions(prediction, 1.0)
+    np.testing.assert_allclose(every.scores, [0.39, 0.9], atol=1e-6)  # the 9th of 10 voxels, the 3rd of 3
+    assert (every.voxels.tolist(), every.below_threshold, every.dropped) == ([10, 3], 0, 0)
+    some = find_lesions(prediction, 1.0, lesion_threshold=0.5)
+    assert (some.voxels.tolist(), some.below_threshold, some.dropped) == ([3], 1, 0)
+    assert some.types.tolist() == [2]
+    assert (some.labels[1, 5] == 1).all() and (some.labels[1, 2, 2:5] == 2).all()
+    assert find_lesions(prediction, 1.0, lesion_threshold=0.39).below_threshold == 0  # exactly it is enough
+    small = find_lesions(prediction, 1.0, min_lesion_ml=5, lesion_threshold=0.5)
+    assert (len(small.voxels), small.below_threshold, small.dropped) == (0, 1, 1)
+
+
+def test_without_probabilities_of_lesion_there_are_no_scores_and_no_threshold():
+    prediction = SlabPrediction(labels_of((np.s_[1, 2, 2:5], 2)), np.full((3, 3), 1 / 3, np.float32))
+    assert np.isnan(find_lesions(prediction, 1.0).scores).all()
+    with pytest.raises(ValueError, match=r"threshold of 0\.5 needs"):
+        find_lesions(prediction, 1.0, lesion_threshold=0.5)
+
+
+def test_why_a_lesion_is_indeterminate():
+    labels = labels_of((np.s_[1, 2, 2:5], 2), (np.s_[1, 6, 2:4], 4))
+    rows = np.array([[0.4, 0.3, 0.3]] * 3 + [[0.1, 0.1, 0.8]] * 2, np.float32)
+    found = find_lesions(SlabPrediction(labels, rows), 1.0, min_confidence=0.5)
+    assert found.reasons == {1: "cyst is the likeliest type, with a probability of 0.40; at least 0.5 is needed"}
+    both = found.indeterminate({2: "odd"})
+    assert both.types.tolist() == [5, 5] and (both.labels[1, 6, 2:4] == 5).all()
+    assert both.reasons == {**found.reasons, 2: "odd"}
+    assert found.types.tolist() == [5, 4] and (found.labels[1, 6, 2:4] == 4).all()  # the first is as it was

@@ -49,6 +49,8 @@ def test_a_box(codes, turn, tmp_path):
     assert row["mean_hu"] == 13.0
     assert row["std_hu"] == pytest.approx(np.sqrt(71), abs=0.05)  # one voxel of 72 is 72 HU above the others
     assert (row["surface_distance_mm"], row["touches_surface"]) == (pytest.approx(np.nan, nan_ok=True), False)
+    assert row["liver_contrast_hu"] == 13 - 100
+    assert np.isnan(row["lesion_score"]) and row["indeterminate_because"] is None
     down = codes in ("LPI",)
     assert (row["first_slice"], row["last_slice"], row["slices"]) == ((4, 6, 3) if down else (2, 4, 3))
     assert row["first_slice"] <= row["diameter_slice"] <= row["last_slice"]
@@ -74,6 +76,23 @@ def test_the_distance_to_the_surface_of_a_liver_in_a_box(codes, tmp_path):
     assert table["surface_distance_mm"].tolist() == [pytest.approx(6 * 0.7, abs=0.01), 0.0]
     assert table["touches_surface"].tolist() == [False, True]
     assert table["centroid_x_mm"].tolist() == [pytest.approx(11 * 0.7, abs=0.01), pytest.approx(25 * 0.7, abs=0.01)]
+
+
+def test_the_contrast_is_to_the_liver_nearby(tmp_path):
+    hu = np.full((60, 30, 20), 100, np.int16)
+    hu[30:] = 60  # fat, in one lobe alone
+    hu[8:12, 10:14, 8:12] = 30
+    hu[48:52, 10:14, 8:12] = 30
+    nib.save(nib.Nifti1Image(hu, np.diag([1.0, 1, 2, 1])), tmp_path / "ct.nii")
+    volume = read_volume(tmp_path / "ct.nii")
+    found = np.where(volume.axial == 30, 2, 1).astype(np.uint8)
+    lesions = find_lesions(SlabPrediction(found, np.ones((128, 3), np.float32) / 3), volume.voxel_ml)
+    table = lesion_table(lesions, volume, JOINT_LABELS)
+    by_place = table.sort_values("centroid_x_mm")["liver_contrast_hu"].tolist()
+    assert by_place == [-70, -30]
+    alone = np.where(found == 2, 2, 0).astype(np.uint8)  # without liver around them there is nothing to compare
+    lesions = find_lesions(SlabPrediction(alone, np.ones((128, 3), np.float32) / 3), volume.voxel_ml)
+    assert lesion_table(lesions, volume, JOINT_LABELS)["liver_contrast_hu"].isna().all()
 
 
 def test_slices_are_the_files_own(tmp_path):

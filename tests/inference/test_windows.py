@@ -158,13 +158,15 @@ def test_parts_joined_are_the_whole(seed):
         labels[window] = random.integers(0, 5, box_shape(window))
     number = np.arange(labels.size).reshape(shape)
     parts = [
-        SlabPrediction(labels[window], number[window][labels[window] >= 2][:, None], window, shape)
-        for window in windows
+        SlabPrediction(labels[window], own[:, None], window, shape, lesion_probabilities=own)
+        for window, own in ((window, number[window][labels[window] >= 2]) for window in windows)
     ]
     whole = joined(parts)
     np.testing.assert_array_equal(whole.labels, labels)
     np.testing.assert_array_equal(whole.type_probabilities[:, 0], number[labels >= 2])
+    np.testing.assert_array_equal(whole.lesion_probabilities, number[labels >= 2])
     some = joined([part.on_slices(slice(part.box[0].stop - 1, part.box[0].stop)) for part in parts[1:]])
     labels[:5], labels[6:10] = 0, 0
     np.testing.assert_array_equal(some.labels, labels)
     np.testing.assert_array_equal(some.type_probabilities[:, 0], number[labels >= 2])
+    np.testing.assert_array_equal(some.lesion_probabilities, number[labels >= 2])

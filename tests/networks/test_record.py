@@ -52,6 +52,13 @@ def test_undefined_score_is_null_in_json_and_nan_again(record):
         ({"colour": "red"}, "colour is not known"),
         ({"type_temperature": 0}, "type_temperature is 0"),
         ({"type_temperature": None}, "type_temperature is None"),
+        ({"lesion_threshold": 1.5}, "lesion_threshold is 1.5"),
+        ({"lesion_threshold": True}, "lesion_threshold is True"),
+        ({"lesion_ranges": {}}, "lesion_ranges is {}"),
+        ({"lesion_ranges": {"cyst": {"mean_hu": [20, 0]}}}, "lesion_ranges is"),
+        ({"lesion_ranges": {"cyst": {"mean_hu": [0, 10, 20]}}}, "lesion_ranges is"),
+        ({"lesion_ranges": {"cyst": [0, 20]}}, "lesion_ranges is"),
+        ({"lesion_ranges": [1, 2]}, "lesion_ranges is"),
         ({"format_version": 3}, "record of format 3; this liverseg reads 1 to 2: update liverseg"),
     ],
 )
@@ -75,6 +82,14 @@ def test_a_record_from_before_temperatures_has_that_of_plain_probabilities(recor
     assert WeightsRecord.from_json(content).type_temperature == 1.7
     del content["type_temperature"]
     assert WeightsRecord.from_json(content).type_temperature == 1.0
+
+
+def test_a_threshold_and_ranges_are_kept_where_there_are_any(record):
+    assert not {"lesion_threshold", "lesion_ranges"} & set(record.to_json())  # older readers take it as well
+    ranges = {"cyst": {"mean_hu": (-3.0, 22.5), "std_hu": (5.0, 14.0)}, "metastasis": {"mean_hu": (20.0, 95.0)}}
+    full = replace(record, lesion_threshold=0.55, lesion_ranges=ranges)
+    assert WeightsRecord.from_json(json.loads(full.dumps())) == full
+    assert json.loads(full.dumps())["lesion_ranges"]["cyst"]["mean_hu"] == [-3.0, 22.5]
 
 
 def test_tensors_hash_sees_names_types_shapes_and_values_and_nothing_else():

@@ -1,0 +1,188 @@
+"""Is the result that of a portal venous CT of an abdomen? What speaks against it is told with the result.
+
+Nothing is refused here, and no label is changed: a finding says what was measured and what is plausible.
+docs/evaluation.md has the limits with their sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from liverseg.boxes import Box, bounding_box, enlarged, to_box, to_volume
+from liverseg.inference.contrast_phase import ContrastPhase, LiverHU, contrast_phase, liver_hu
+from liverseg.inference.lesions import LesionMap
+from liverseg.labels import LESION, LIVER
+
+__all__ = ["FINDING_CODES", "Finding", "Plausibility", "check_plausibility"]
+
+FINDING_CODES: Final = (
+    "no_liver",
+    "liver_cut_off",
+    "liver_at_image_edge",
+    "liver_volume",
+    "liver_hu",
+    "contrast_phase",
+    "lesion_count",
+    "lesion_share",
+)
+"""What a finding can be about, in the order they are told."""
+
+_EDGE_CM2: Final = 5.0
+"""A cap of a ball of the liver's curvature (radius 7 cm) with this base is 1 mm high, less than a slice."""
+_LIVER_ML: Final = (600.0, 4000.0)
+_LIVER_HU: Final = (80.0, 140.0)
+_FAT_HU: Final = 40.0
+_MOST_LESIONS: Final = 75
+_LARGEST_SHARE: Final = 0.6
+_PADDING_HU: Final = -1024
+"""What scanners fill the corners beyond the round field of view with, or less; air in a lung is brighter."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a result that is not as in a portal venous CT of an abdomen.
+
+    Attributes:
+        code: one of `FINDING_CODES`, for programs.
+        sentence: what was found and what is plausible, for a reader.
+    """
+
+    code: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Plausibility:
+    """What the checks of a case say.
+
+    Attributes:
+        findings: in order of `FINDING_CODES`; none where all is plausible.
+        contrast: the estimated contrast phase; None without a liver.
+    """
+
+    findings: tuple[Finding, ...]
+    contrast: ContrastPhase | None
+
+
+def check_plausibility(hu: np.ndarray, lesions: LesionMap, spacing: Sequence[float]) -> Plausibility:
+    """Check a result against what is known of livers in portal venous CT.
+
+    Args:
+        hu: of the CT in axial order, shape (slice, row, column), any number type.
+        lesions: found in it.
+        spacing: mm between slices, rows and columns.
+    """
+    found = bounding_box(lesions.inside)
+    if found is None:
+        return Plausibility((Finding("no_liver", "no liver found"),), None)
+    box, labels = to_volume(found, lesions.box), lesions.inside[found]
+    liver = liver_hu(hu[box], labels, spacing)
+    contrast = contrast_phase(hu, liver, box[0], spacing)
+    cut_off = _cut_off(labels, box, lesions.shape, spacing)
+    findings = [
+        *cut_off,
+        *_at_image_edge(hu, labels, box, spacing),
+        *_volume(labels, spacing, bool(cut_off)),
+        *_parenchyma(liver, contrast),
+        *_phase(contrast),
+        *_lesions(labels, len(lesions.voxels)),
+    ]
+    return Plausibility(tuple(findings), contrast)
+
+
+def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequence[float]) -> list[Finding]:
+    """The scan ends within the liver."""
+    ends = []
+    for name, at_end, plane in (
+        ("lowest", box[0].start == 0, labels[0]),
+        ("highest", box[0].stop == shape[0], labels[-1]),
+    ):
+        area = np.count_nonzero(plane) * spacing[1] * spacing[2] / 100
+        if at_end and area > _EDGE_CM2:
+            ends.append((name, area))
+    if not ends:
+        return []
+    names, areas = " and the ".join(name for name, _ in ends), " and ".join(f"{area:.0f}" for _, area in ends)
+    return [
+        Finding(
+            "liver_cut_off",
+            f"the liver reaches the {names} slice of the scan ({areas} cm² there, more than {_EDGE_CM2:g}): its volume "
+            "is that of the part shown",
+        )
+    ]
+
+
+def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequence[float]) -> Iterator[Finding]:
+    """The liver reaches a side of the picture, or the padding around a round field of view."""
+    voxels = 0.0
+    for axis in (1, 2):
+        across = spacing[0] * spacing[3 - axis]
+        for at_edge, place in ((box[axis].start == 0, 0), (box[axis].stop == hu.shape[axis], -1)):
+            voxels += across * np.count_nonzero(labels.take(place, axis=axis)) if at_edge else 0.0
+    around = enlarged(box, (0, 1, 1), hu.shape)
+    padding = hu[around] <= _PADDING_HU
+    if padding.any():
+        inner = to_box(box, around)
+        liver = np.zeros(padding.shape, bool)
+        liver[inner] = labels >= LIVER
+        for axis in (1, 2):
+            ahead, behind = [slice(None)] * 3, [slice(None)] * 3
+            ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
+            for one, other in ((tuple(ahead), tuple(behind)), (tuple(behind), tuple(ahead))):
+                voxels += spacing[0] * spacing[3 - axis] * np.count_nonzero(liver[one] & padding[other])
+    if voxels / 100 > _EDGE_CM2:
+        yield Finding(
+            "liver_at_image_edge",
+            f"{voxels / 100:.0f} cm² of the liver's surface lie at the edge of the field of view, more than "
+            f"{_EDGE_CM2:g}: part of the liver may be missing",
+        )
+
+
+def _volume(labels: np.ndarray, spacing: Sequence[float], cut_off: bool) -> Iterator[Finding]:
+    least, most = _LIVER_ML
+    found = np.count_nonzero(labels) * spacing[0] * spacing[1] * spacing[2] / 1000
+    if found > most or (found < least and not cut_off):  # of a part of a liver nothing is too small
+        yield Finding(
+            "liver_volume",
+            f"the liver has {found:.0f} ml; {least:.0f} to {most:.0f} ml are plausible in an adult "
+            "(1205 ± 258 ml, Feng 2017; 1162 to 2530 ml with tumours, LiTS)",
+        )
+
+
+def _parenchyma(liver: LiverHU | None, contrast: ContrastPhase) -> Iterator[Finding]:
+    if liver is None:
+        return
+    least, most = _LIVER_HU
+    found = f"the liver's parenchyma has {liver.median:.0f} HU"
+    expected = f"{least:.0f} to {most:.0f} HU are expected in the portal venous phase (Goshima 2006)"
+    if liver.median < _FAT_HU:
+        without = f"even without contrast medium {_FAT_HU:.0f} HU or more are (59 ± 11 HU, Boyce 2010)"
+        yield Finding("liver_hu", f"{found}; {expected}, and {without}: it is fatty, or not liver")
+    elif liver.median < least and contrast.phase in ("portal venous", "unknown"):
+        yield Finding("liver_hu", f"{found}; {expected}: it is fatty, or hardly enhanced")
+    elif liver.median > most:
+        yield Finding("liver_hu", f"{found}; {expected}: it holds iron, the tube voltage was low, or it is not liver")
+
+
+def _phase(contrast: ContrastPhase) -> Iterator[Finding]:
+    if contrast.phase not in ("portal venous", "unknown"):
+        yield Finding(
+            "contrast_phase",
+            f"the contrast phase looks {contrast.in_words()}; in the portal venous phase, which the network has learnt "
+            "from, the aorta has 120 to 240 HU and the liver 80 to 140 HU (Goshima 2006)",
+        )
+
+
+def _lesions(labels: np.ndarray, count: int) -> Iterator[Finding]:
+    if count > _MOST_LESIONS:
+        yield Finding("lesion_count", f"{count} lesions; {_MOST_LESIONS} are the most in a scan of LiTS (Bilic 2023)")
+    share = np.count_nonzero(labels >= LESION) / np.count_nonzero(labels)
+    if share > _LARGEST_SHARE:
+        yield Finding(
+            "lesion_share",
+            f"lesions fill {share:.0%} of the liver; more than {_LARGEST_SHARE:.0%} is implausible (ours)",
+        )
