@@ -10,6 +10,9 @@ from liverseg.cli.arguments import some_path
 
 __all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
+_NETWORK_KEYS = ("device", "batch_size", "amp", "series", "keep_identifiers")
+_KEYS = ("min_lesion_ml", "min_confidence", "lesion_threshold", "dicom", "preview", "report")
+
 __all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
 

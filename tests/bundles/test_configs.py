@@ -140,7 +140,7 @@ def test_both_bundles_have_the_same_keys():
     of_joint |= {"type_weight", "type_head_factor", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}
     of_joint |= {"liver_crop"}
     assert set(joint) - set(pretrain) == of_joint
-    of_joint |= {"network_class", "min_confidence", "type_temperature"}
+    of_joint |= {"network_class", "min_confidence", "type_temperature", "lesion_ranges"}
     assert set(pretrain) <= set(joint)
     assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(pretrain)
     for names in (("inference",), ("export",), ("train", "evaluate")):
@@ -164,8 +164,12 @@ def test_what_both_trainings_share_is_the_same_in_both():
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
     real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
-    assert [len(one.pop("class_weights")) for one in real] == [3, 5]
-    assert real[0] == real[1]
+    own = ("class_weights", "crop_ratios", "epochs", "head_factor", "learning_rate", "liver_crop", "synthetic_lesions")
+    assert [len(one["class_weights"]) for one in real] == [3, 5]
+    assert [one["synthetic_lesions"].pop("labels") for one in real] == [3, 5]
+    assert real[0]["synthetic_lesions"] == real[1]["synthetic_lesions"]
+    shared = [{key: value for key, value in one.items() if key not in own} for one in real]
+    assert shared[0] == shared[1]
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -179,7 +183,8 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     assert network == infer["network_def"]
     assert merged["network_size"] == infer["network_size"]
     assert merged["deep_supervision"] is False
-    assert train["hu_window"] == infer["hu_window"] == [HUWindow().lower, HUWindow().upper]
+    assert train["hu_window"] == [HUWindow().lower, HUWindow().upper]
+    assert infer["hu_window"] == merged["hu_window"] == "$networks.recorded_hu_window(@weights)"
     window = train["validate"]["preprocessing"]["transforms"][-1]
     assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
     assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
