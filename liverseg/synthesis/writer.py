@@ -252,7 +252,7 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
     rows = []
     for placed in add_lesions(rng, scan, kinds, diameters, depth, own >= LESION, section):
         value = LESION + LESION_TYPES.index(placed.kind) if task.typed else LESION
-        filled = (placed.share >= 0.5) & (own[placed.box] >= LIVER)
+        filled = (placed.share >= 0.5) & (own[placed.box] == LIVER)
         own[placed.box][filled] = value
         if filled.any():
             rows.append(

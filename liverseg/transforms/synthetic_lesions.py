@@ -122,7 +122,7 @@ class RandSyntheticLesionsd(RandomizableTransform):
         placed = add_lesions(self.R, scan, kinds, diameters, depth, taken, middle)
         for lesion in placed:
             value = LESION if self.labels == len(PRETRAIN_LABELS) else LESION + LESION_TYPES.index(lesion.kind)
-            _write(label, lesion, middle, value, 0.5, among=None)
+            _write(label, lesion, middle, value, 0.5, among=(LIVER, LIVER_OR_LESION))
         if had_none and len({lesion.kind for lesion in placed}) == 1 and "lesion_type" in out:
             out["lesion_type"] = LESION_TYPES.index(placed[0].kind)
 
@@ -133,14 +133,11 @@ def _positions(image: np.ndarray, slice_mm: float) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def _write(
-    label: np.ndarray, placed: Placed, middle: int, value: int, least: float, among: Sequence[int] | None
-) -> None:
-    """Write a label where what was placed fills at least a share of a pixel of the middle slice's liver."""
+def _write(label: np.ndarray, placed: Placed, middle: int, value: int, least: float, among: Sequence[int]) -> None:
+    """Write a label where what was placed fills at least a share of a pixel of the middle slice, and it is one of some."""
     slices, rows, columns = placed.box
     if not slices.start <= middle < slices.stop:
         return
     here = label[rows, columns]
     filled = placed.share[middle - slices.start] >= least
-    allowed = here >= LIVER if among is None else np.isin(here, among)
-    here[filled & allowed] = value
+    here[filled & np.isin(here, among)] = value
