@@ -134,7 +134,7 @@ def _positions(image: np.ndarray, slice_mm: float) -> np.ndarray:
 
 
 def _write(label: np.ndarray, placed: Placed, middle: int, value: int, least: float, among: Sequence[int]) -> None:
-    """Write a label where what was placed fills at least a share of a pixel of the middle slice, and it is one of some."""
+    """Write a label where what was placed fills a share of a pixel of the middle slice whose label is one of some."""
     slices, rows, columns = placed.box
     if not slices.start <= middle < slices.stop:
         return
