@@ -93,7 +93,8 @@ def test_the_best_epoch_of_livers_alone_is_chosen_by_liver_dice(lits_tree, tmp_p
     record = json.loads((tmp_path / "out" / "models" / "model.json").read_text(encoding="utf-8"))
     metrics = record["metrics"]
     assert metrics["val_score"] == metrics["val_liver_dice"] and "val_lesion_dice" not in metrics
-    assert units["lesion_dice"].isna().all() and scores["liver_dice"] == pytest.approx(units["liver_dice"].mean())
+    assert units["lesion_dice"].isna().all()
+    assert scores["liver_dice"] == pytest.approx(units["liver_dice"].mean(), abs=1e-5)  # the table is rounded
 
 
 def test_the_joint_network_learns_from_slices_of_unknown_types_and_livers_alone(cohort_tree, tmp_path):
