@@ -126,15 +126,16 @@ def restore_clipped(images: torch.Tensor, hu_range: torch.Tensor) -> torch.Tenso
         limit = _as_images(limits[rows], images)
         rows = rows.to(images.device)
         chosen = images[rows]
-        inside = ((chosen - limit) * sign).clamp_(min=0)  # HU from the limit
+        inside = (chosen - limit if side == 0 else limit - chosen).clamp_(min=0)  # HU from the limit
         # a little more than 0: crops are interpolated
         clipped = (inside < 0.01).to(inside.dtype)
         share, distance = _local_mean(clipped), _local_mean(inside)
         farthest = _BELOW + limit.clamp(min=0) if side == 0 else torch.full_like(limit, _ABOVE)
-        others = (1 - share).clamp_(min=1e-3)
-        beyond = distance.div_(others).mul_((share / others).sqrt_())
-        beyond = torch.where(share > 0.999, farthest, beyond.minimum(farthest))
-        images = images.index_copy(0, rows, chosen.sub_(beyond.mul_(clipped), alpha=sign))
+        # the small numbers put what has clipped pixels alone around it farthest
+        others = (1 - share).clamp_(min=1e-4)
+        beyond = distance.add_(0.01).div_(others).mul_(share.div_(others).sqrt_()).minimum(farthest)
+        chosen.sub_(beyond.mul_(clipped), alpha=sign)
+        images = chosen if len(rows) == len(images) else images.index_copy(0, rows, chosen)
     return images
 
 
