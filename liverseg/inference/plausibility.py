@@ -110,7 +110,7 @@ def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequen
     return [
         Finding(
             "liver_cut_off",
-            f"the liver reaches the {names} slice of the scan ({areas} cm² there, more than {_EDGE_CM2:g}): its volume "
+            f"the liver reaches the {names} slice of the scan ({areas} cm2 there, more than {_EDGE_CM2:g}): its volume "
             "is that of the part shown",
         )
     ]
@@ -137,7 +137,7 @@ def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequen
     if voxels / 100 > _EDGE_CM2:
         yield Finding(
             "liver_at_image_edge",
-            f"{voxels / 100:.0f} cm² of the liver's surface lie at the edge of the field of view, more than "
+            f"{voxels / 100:.0f} cm2 of the liver's surface lie at the edge of the field of view, more than "
             f"{_EDGE_CM2:g}: part of the liver may be missing",
         )
 
@@ -149,7 +149,7 @@ def _volume(labels: np.ndarray, spacing: Sequence[float], cut_off: bool) -> Iter
         yield Finding(
             "liver_volume",
             f"the liver has {found:.0f} ml; {least:.0f} to {most:.0f} ml are plausible in an adult "
-            "(1205 ± 258 ml, Feng 2017; 1162 to 2530 ml with tumours, LiTS)",
+            "(mean 1205 ml, SD 258, Feng 2017; 1162 to 2530 ml with tumours, LiTS)",
         )
 
 
@@ -160,7 +160,7 @@ def _parenchyma(liver: LiverHU | None, contrast: ContrastPhase) -> Iterator[Find
     found = f"the liver's parenchyma has {liver.median:.0f} HU"
     expected = f"{least:.0f} to {most:.0f} HU are expected in the portal venous phase (Goshima 2006)"
     if liver.median < _FAT_HU:
-        without = f"even without contrast medium {_FAT_HU:.0f} HU or more are (59 ± 11 HU, Boyce 2010)"
+        without = f"even without contrast medium {_FAT_HU:.0f} HU or more are (mean 59 HU, SD 11, Boyce 2010)"
         yield Finding("liver_hu", f"{found}; {expected}, and {without}: it is fatty, or not liver")
     elif liver.median < least and contrast.phase in ("portal venous", "unknown"):
         yield Finding("liver_hu", f"{found}; {expected}: it is fatty, or hardly enhanced")

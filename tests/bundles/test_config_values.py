@@ -90,7 +90,7 @@ def test_a_number_is_wanted_for_each_label(bundle, labels, key, tmp_path):
 )
 @pytest.mark.integration
 def test_an_augmentation_is_refused(key, value, most, tmp_path):
-    given = {f"train::preprocessing::{key}": value}
+    given = {f"train::view::{key}": value}
     line = train(JOINT, tmp_path / "none", tmp_path / "out", **given).refusal(code=2)
     assert line == f"liverseg: augmentation: {key} is {value!r}; it must be a number, 0 to {most}"
     assert not (tmp_path / "out").exists()

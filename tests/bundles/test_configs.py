@@ -159,7 +159,7 @@ def test_what_both_trainings_share_is_the_same_in_both():
         {**part, "loss": {**part["loss"], "weight": ""}} for part in (pretrain["loss"], joint["map_loss"])
     )
     assert loss == map_loss  # the joint strategies have maps of three or five channels
-    for path in ("trainer", "inferer", "sampler", "dataloader", "prepare_batch", "augmentation"):
+    for path in ("trainer", "inferer", "sampler", "dataloader", "prepare_batch", "preprocessing", "view"):
         assert pretrain["train"][path] == joint["train"][path], path
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
@@ -190,7 +190,7 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
     pixel = "$bundle.optional(@pixel_mm)"
     assert train["slab_input"]["pixel_mm"] == infer["slabs"]["pixel_mm"] == infer["settings"]["pixel_mm"] == pixel
-    views, (resampling, _) = train["train"]["preprocessing"], train["validate"]["preprocessing"]["transforms"][-2:]
+    views, (resampling, _) = train["train"]["view"], train["validate"]["preprocessing"]["transforms"][-2:]
     of_pixels = [part["pixel_mm"] for part in (views, resampling, train["settings"])]
     assert of_pixels == ["$@slab_input.pixel_mm"] * 3
     assert infer["pixel_mm"] == merged["pixel_mm"] == "$networks.recorded_pixel_mm(@weights)"

@@ -63,7 +63,7 @@ def test_a_nested_override_no_config_knows_is_refused_with_the_closest(bundle, g
     [
         {"train::trainer::max_epochs": 2},
         {"train::handlers::0::seed": 2},
-        {"train::preprocessing::keys": ["image", "label"]},  # not there, yet an argument
+        {"train::view::keys": ["image", "label"]},  # not there, yet an argument
         {"train::dataloader::persistent_workers": False},  # an argument of what takes **kwargs
         {"optimizer::weight_decay": 0.1, "lr_scheduler::_disabled_": False},
         {"optimizer::_target_": "torch.optim.SGD", "optimizer::momentum": 0.9},

@@ -16,6 +16,7 @@ REQUIRED = {
     "datalist": ["lits", "root"],
     "prepare": ["list.json", "-o", "out"],
     "phantom": ["out"],
+    "synthesize": ["list.json", "-o", "out"],
     "predict": ["in", "out"],
     "batch": ["in", "out"],
     "pseudo-label": ["in", "-o", "out"],

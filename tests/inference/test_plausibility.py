@@ -135,7 +135,7 @@ def test_a_liver_that_the_scan_cuts_off(slices, ends):
     assert codes(found) == ["liver_cut_off"]
     areas = [f"{labels[{'lowest': 0, 'highest': -1}[end]].sum() * 0.09:.0f}" for end in ends]
     assert found.findings[0].sentence.startswith(
-        f"the liver reaches the {' and the '.join(ends)} slice of the scan ({' and '.join(areas)} cm² there"
+        f"the liver reaches the {' and the '.join(ends)} slice of the scan ({' and '.join(areas)} cm2 there"
     )
 
 
@@ -154,7 +154,7 @@ def test_a_liver_at_the_side_of_the_picture():
     found = checked(one.hu[:, :, 20:], np.ascontiguousarray(one.labels[:, :, 20:]))
     assert codes(found) == ["liver_at_image_edge"]
     area = int(one.labels[:, :, 20].sum()) * 5 * 3 / 100
-    assert found.findings[0].sentence.startswith(f"{area:.0f} cm²")
+    assert found.findings[0].sentence.startswith(f"{area:.0f} cm2")
 
 
 def test_a_liver_at_the_edge_of_a_round_field_of_view():

@@ -54,8 +54,9 @@ def test_a_real_ct_runs_through(name, joint_weights, tmp_path):
         np.testing.assert_array_equal(written.affine, expected.affine)
         for code in ("qform_code", "sform_code", "xyzt_units"):
             assert int(written.header[code]) == int(expected.header[code])
-    for warning in record_of(folder)["warnings"]:
-        assert "slice of the scan" in warning or warning == "no liver found"
+    # of a few slices, by a network that has seen phantoms for an epoch: whatever is implausible, and nothing else
+    record = record_of(folder)
+    assert record["warnings"] == [finding["sentence"] for finding in record["findings"]]
 
 
 @pytest.mark.slow
