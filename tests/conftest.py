@@ -83,7 +83,7 @@ def cohort_tree(made_once):
     from liverseg.phantom import write_cohort
 
     def fill(root):
-        write_cohort(root, patients=12, slices=24, matrix=64, seed=7, workers=1, progress=False)
+        write_cohort(root, patients=12, slices=24, matrix=64, seed=17, workers=1, progress=False)
         build_datalist("cohort", root, folds=3, test=0.25)
 
     return made_once("cohort", fill)
