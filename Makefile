@@ -34,7 +34,7 @@ study: $(VENV)/.demo
 	$(BIN)/liverseg study run studies/phantom.yaml || test $$? = 3 # 3: rows that cannot be had here, told in the report
 	$(BIN)/liverseg study report studies/phantom.yaml --output docs
 
-# The weights that come with the software: hours on two processors. An interrupted one goes on, and gives the same weights.
+# A pre-training and a joint network on published slices of patients, hours on two processors; an interrupted run goes on.
 PRETRAIN_RUN = cd bundles/liver_lesion_pretrain && ../../$(BIN)/python -m monai.bundle run
 JOINT_RUN = cd bundles/liver_lesion_joint && ../../$(BIN)/python -m monai.bundle run
 starter: $(VENV)/.demo
