@@ -13,7 +13,10 @@ import pytest
 
 from liverseg.dicom import find_series, read_series
 from liverseg.errors import LiversegError
-from liverseg.inference import LiverCascade, SlabInferer
+from liverseg.inference import LiverCascade, SlabInferer, SlabPrediction
+from liverseg.inference.contrast_phase import aorta_hu
+from liverseg.inference.lesions import find_lesions
+from liverseg.inference.plausibility import check_plausibility
 from liverseg.inference.workflow import run_inference
 from liverseg.volumes import read_volume
 
@@ -105,6 +108,27 @@ def test_the_liver_of_totalsegmentator(ct, mask, joint_weights, tmp_path):
     if "dicom" in ct:  # its UIDs were emptied
         assert warnings[0].startswith("no DICOM results: ")
     assert not (folder / "segmentation.dcm").exists()
+
+
+@pytest.mark.parametrize(
+    ("ct", "mask"),
+    [("example_ct_sm.nii.gz", "example_seg.nii.gz"), ("example_ct.nii.gz", "example_seg_fast_force_split.nii.gz")],
+)
+def test_an_unenhanced_ct_is_told(ct, mask):
+    volume = read_volume(real(f"totalsegmentator_3mm/{ct}"))
+    labels = (read_volume(real(f"totalsegmentator_3mm/{mask}")).axial == 5).astype(np.uint8)
+    lesions = find_lesions(SlabPrediction(labels, np.zeros((0, 3), np.float32)), volume.voxel_ml)
+    found = check_plausibility(volume.axial, lesions, volume.axial_spacing)
+    assert [finding.code for finding in found.findings] == ["liver_cut_off", "contrast_phase"]
+    assert (found.contrast.phase, found.contrast.confidence) == ("unenhanced", "high")
+    assert 30 < found.contrast.aorta_hu < 60
+
+
+def test_the_blood_of_a_portal_venous_ct():
+    volume = read_volume(real("hcc_048/hcc_048_portal.nii.gz"))
+    hu, length = aorta_hu(volume.axial, slice(0, volume.axial.shape[0]), volume.axial_spacing)
+    assert 150 < hu < 220  # in the picture it rises from 170 at the kidneys to 230 in the chest
+    assert length > 150
 
 
 @pytest.mark.slow

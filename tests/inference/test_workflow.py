@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -11,6 +12,9 @@ from monai.bundle import ConfigWorkflow
 from liverseg.errors import LiversegError
 from liverseg.inference import find_bundle
 from liverseg.inference.workflow import run_inference
+from liverseg.labels import LESION_TYPES
+from liverseg.networks import export_weights, read_record, read_weights
+from liverseg.volumes import read_volume
 
 
 @pytest.fixture
@@ -41,6 +45,40 @@ def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tm
     run_inference(ct_file, tmp_path / "out", weights=pretrain_weights, bundle=bundle, progress=False)
     assert set(pd.read_csv(tmp_path / "out" / "ct" / "lesions.csv")["type"]) == {"lesion"}
     assert json.loads((tmp_path / "out" / "ct" / "record.json").read_text(encoding="utf-8"))["labels"]["2"] == "lesion"
+
+
+@pytest.mark.integration
+def test_threshold_and_ranges_are_those_of_the_weights_record_unless_told_otherwise(joint_weights, ct_file, tmp_path):
+    ranges = {kind: {"mean_hu": (2000.0, 2100.0)} for kind in LESION_TYPES}  # as no lesion of the CT
+    plain = run(ct_file, tmp_path / "plain", joint_weights, min_confidence=0.0)
+    scores = plain[1]["lesion_score"]
+    assert plain[1]["indeterminate_because"].isna().all()
+    threshold = float(scores.sort_values().iloc[-2:].mean()) if len(scores) > 1 else float(scores[0])
+    guarded = tmp_path / "guarded.safetensors"
+    record = replace(read_record(joint_weights), lesion_threshold=threshold, lesion_ranges=ranges)
+    export_weights(guarded, read_weights(joint_weights), record)
+    told, table = run(ct_file, tmp_path / "guarded", guarded, min_confidence=0.0)
+    assert told["settings"]["lesion_threshold"] == threshold
+    assert told["lesions"] == len(table) == (scores >= threshold - 1e-4).sum()
+    assert told["lesions"] + told["lesions_below_threshold"] == len(scores)
+    assert set(table["type"]) == {"indeterminate"}
+    assert table["indeterminate_because"].str.contains("like no lesion of the training: a mean of").all()
+    labels = read_volume(tmp_path / "guarded" / "ct" / "labels.nii.gz").array
+    assert set(labels[labels >= 2]) == {5}
+    off = run(ct_file, tmp_path / "off", guarded, min_confidence=0.0, lesion_threshold=0.0, lesion_ranges="null")
+    assert off[1].equals(plain[1])
+    assert off[0]["settings"]["lesion_ranges"] is None
+    with pytest.raises(LiversegError, match="lesion_threshold is 2; it must be a number, 0 to 1"):
+        run_inference(ct_file, tmp_path / "no", weights=joint_weights, lesion_threshold=2)
+    with pytest.raises(LiversegError, match="lesion_ranges is 'wide'; it must be null"):
+        run_inference(ct_file, tmp_path / "no", weights=joint_weights, lesion_ranges="wide")
+
+
+def run(ct, output, weights, **keys):
+    """Record and lesion table of a case."""
+    run_inference(ct, output, weights=weights, progress=False, preview=False, **keys)
+    record = json.loads((output / "ct" / "record.json").read_text(encoding="utf-8"))
+    return record, pd.read_csv(output / "ct" / "lesions.csv")
 
 
 @pytest.mark.integration
