@@ -332,6 +332,7 @@ def _outline(
 ) -> LiverOutline:
     """What a network outlines on a CT in axial order, of which columns run towards the patient's left."""
     slabs = evaluator.inferer.slabs
-    prediction = slabs(hu[:, :, ::-1] if mirrored else hu, evaluator.network, slice_mm=float(spacing[0]), tell=tell)
+    seen = hu[:, :, ::-1] if mirrored else hu
+    prediction = slabs(seen, evaluator.network, slice_mm=float(spacing[0]), in_plane_mm=spacing[1:], tell=tell)
     found = prediction.inside >= LIVER
     return one_liver(found[:, :, ::-1] if mirrored else found)

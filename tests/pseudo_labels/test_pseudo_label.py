@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from liverseg.datalists import read_datalist
 from liverseg.datalists.check import check_datalist
 from liverseg.datasets.slabs import SlabDataset
 from liverseg.labels import LIVER_OR_LESION
+from liverseg.networks import export_weights, read_record, read_weights
 from liverseg.pseudo_labels.checks import LiverOutline
 from liverseg.pseudo_labels.montage import shown_slices
 
@@ -188,3 +190,16 @@ def test_slices_are_shown_from_below_the_liver_to_above_it(boxes, expected):
     ]
     nothing = LiverOutline(np.zeros((0, 0, 0), bool), (slice(0, 0),) * 3, (50, 4, 4), 0.0)
     assert shown_slices([*outlines, nothing]) == expected
+
+
+@pytest.mark.integration
+def test_weights_with_a_pixel_size_of_their_own(cts, liver_weights, tmp_path):
+    given = liver_weights / "a.safetensors"
+    record = read_record(given)
+    weights = tmp_path / "coarse.safetensors"
+    seen = replace(record.seen, pixel_mm=1.1 * SPACING[1])
+    export_weights(weights, read_weights(given), replace(record, seen=seen))
+    label(cts / "good.nii.gz", "-o", tmp_path / "out", "--weights", weights, *NAMED)
+    table = pd.read_csv(tmp_path / "out" / "pseudo_labels.csv").set_index("case")
+    assert table["status"]["good"] in ("accepted", "refused")  # measured either way
+    assert table["volume_ml"]["good"] > 0
