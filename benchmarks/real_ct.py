@@ -23,6 +23,7 @@ from PIL import Image
 from scipy import ndimage
 
 from liverseg.evaluation.lesions import compare_lesions
+from liverseg.evaluation.scores import dice
 from liverseg.inference.workflow import run_inference
 from liverseg.labels import INDETERMINATE, JOINT_LABELS, LESION, LIVER
 from liverseg.volumes import case_name, read_volume
@@ -91,7 +92,7 @@ def measured(case: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
 
 def overlap(pred: np.ndarray, truth: np.ndarray) -> float:
     """Dice coefficient of two masks."""
-    return round(2 * float((pred & truth).sum()) / max(float(pred.sum() + truth.sum()), 1.0), 3)
+    return round(float(dice((pred & truth).sum(), pred.sum(), truth.sum())), 3)
 
 
 def _values(text: str) -> list[int]:

@@ -286,3 +286,12 @@ def _header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
     if header.get_data_dtype().kind not in "iuf":
         raise ValueError(f"voxels of type {header.get_data_dtype()}; one number a voxel is needed")
     return header, pixdim
+
+
+def as_whole_numbers(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+    """An array rounded to a type of whole numbers, values beyond its range cut off; itself where it is of that type."""
+    dtype = np.dtype(dtype)
+    if array.dtype == dtype:
+        return array
+    limits = np.iinfo(dtype)
+    return np.clip(np.rint(array), limits.min, limits.max).astype(dtype)

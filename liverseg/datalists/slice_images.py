@@ -19,6 +19,7 @@ from liverseg.datalists.cohort_masks import grey_of, is_png, open_picture, read_
 from liverseg.dicom import DicomSeries, read_series
 from liverseg.errors import LiversegError
 from liverseg.files import is_dir
+from liverseg.nifti import as_whole_numbers
 from liverseg.volumes import axial_orientation, is_nifti, read_volume
 
 __all__ = ["SliceImage", "is_jpeg", "is_picture", "read_slice_image", "read_slice_mask"]
@@ -68,7 +69,7 @@ def read_slice_image(path: Path, hu: tuple[float, float] | None) -> SliceImage:
         if hu is None:
             raise LiversegError(f"{path}: a picture without a range of HU")
         pixels, highest = _read_grey(path)
-        values = _whole(hu[0] + pixels.astype(np.float64) * ((hu[1] - hu[0]) / highest))
+        values = as_whole_numbers(hu[0] + pixels.astype(np.float64) * ((hu[1] - hu[0]) / highest), np.int16)
         rows, columns = values.shape
         return SliceImage(values, None, Grid((columns, rows, 1), _AS_DISPLAYED, dicom=False))
     if is_nifti(path):
@@ -87,7 +88,7 @@ def read_slice_image(path: Path, hu: tuple[float, float] | None) -> SliceImage:
     if grid.depth != 1:
         raise LiversegError(f"{path}: a volume of {grid.depth} slices; images of one slice are needed here")
     to_own = inv_ornt_aff(axial_orientation(grid.affine), grid.shape)
-    return SliceImage(_whole(_axial(array, grid)), (grid.affine @ to_own)[:, [2, 1, 0, 3]], grid)
+    return SliceImage(as_whole_numbers(_axial(array, grid), np.int16), (grid.affine @ to_own)[:, [2, 1, 0, 3]], grid)
 
 
 def read_slice_mask(path: Path, image: SliceImage) -> np.ndarray:
@@ -123,14 +124,6 @@ def _axial(array: np.ndarray, grid: Grid) -> np.ndarray:
     """The one slice of an array in the file's own order, as (row, column)."""
     slice_: np.ndarray = apply_orientation(array, axial_orientation(grid.affine))[0]
     return slice_
-
-
-def _whole(hu: np.ndarray) -> np.ndarray:
-    """HU as int16."""
-    if hu.dtype == np.int16:
-        return hu
-    limits = np.iinfo(np.int16)
-    return np.clip(np.rint(hu), limits.min, limits.max).astype(np.int16)
 
 
 def _read_grey(path: Path) -> tuple[np.ndarray, int]:

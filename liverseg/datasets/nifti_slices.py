@@ -16,7 +16,7 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 
 from liverseg.errors import LiversegError
-from liverseg.nifti import READ_ERRORS
+from liverseg.nifti import READ_ERRORS, as_whole_numbers
 from liverseg.volumes import axial_orientation, read_volume_header, slice_axis
 
 __all__ = ["NiftiSlices"]
@@ -65,12 +65,3 @@ class NiftiSlices:
             raise LiversegError(f"{self.path}: slice {own} cannot be read ({error}); is the file truncated?") from error
         slice_ = apply_orientation(part, self._orientation)[0]
         return as_whole_numbers(slice_, self.dtype)
-
-
-def as_whole_numbers(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """An array rounded to a type of whole numbers, values beyond its range cut off; itself where it is of that type."""
-    dtype = np.dtype(dtype)
-    if array.dtype == dtype:
-        return array
-    limits = np.iinfo(dtype)
-    return np.clip(np.rint(array), limits.min, limits.max).astype(dtype)

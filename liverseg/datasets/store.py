@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from liverseg.ct_check import check_ct
 from liverseg.datalists import DataItem
-from liverseg.datasets.nifti_slices import NiftiSlices, as_whole_numbers
+from liverseg.datasets.nifti_slices import NiftiSlices
 from liverseg.datasets.slice_files import SliceFile, write_slices
 from liverseg.errors import LiversegError
-from liverseg.nifti import Memory
+from liverseg.nifti import Memory, as_whole_numbers
 from liverseg.processes import processors
 from liverseg.volumes import axial_orientation, axial_spacing, grids_apart, read_volume, read_volume_header, slice_axis
 

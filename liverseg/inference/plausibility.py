@@ -17,7 +17,7 @@ from liverseg.inference.contrast_phase import ContrastPhase, LiverHU, contrast_p
 from liverseg.inference.lesions import LesionMap
 from liverseg.labels import LESION, LIVER
 
-__all__ = ["FINDING_CODES", "Finding", "Plausibility", "check_plausibility"]
+__all__ = ["FINDING_CODES", "PLAUSIBLE_LIVER_ML", "Finding", "Plausibility", "check_plausibility"]
 
 FINDING_CODES: Final = (
     "no_liver",
@@ -33,7 +33,8 @@ FINDING_CODES: Final = (
 
 _EDGE_CM2: Final = 5.0
 """A cap of a ball of the liver's curvature (radius 7 cm) with this base is 1 mm high, less than a slice."""
-_LIVER_ML: Final = (600.0, 4000.0)
+PLAUSIBLE_LIVER_ML: Final = (600.0, 4000.0)
+"""Of adults; docs/evaluation.md has the sources."""
 _LIVER_HU: Final = (80.0, 140.0)
 _FAT_HU: Final = 40.0
 _MOST_LESIONS: Final = 75
@@ -143,7 +144,7 @@ def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequen
 
 
 def _volume(labels: np.ndarray, spacing: Sequence[float], cut_off: bool) -> Iterator[Finding]:
-    least, most = _LIVER_ML
+    least, most = PLAUSIBLE_LIVER_ML
     found = np.count_nonzero(labels) * spacing[0] * spacing[1] * spacing[2] / 1000
     if found > most or (found < least and not cut_off):  # of a part of a liver nothing is too small
         yield Finding(

@@ -12,12 +12,10 @@ from liverseg.synthesis import (
     Appearance,
     Lesion,
     Surroundings,
-    alike,
-    draw_appearance,
     draw_count,
     draw_diameter,
+    draw_lesion,
     draw_patient,
-    draw_shape,
 )
 
 __all__ = ["draw_diameters", "place_lesions"]
@@ -85,12 +83,8 @@ def place_lesions(
                 lattice.origin[k] + lattice.step * (row[k] + liver.start[k] + rng.uniform(-0.4, 0.4)) for k in range(3)
             )
             if not_liver.at(z, y, x) >= _CLEAR_SHARE * radius and _is_apart((z, y, x), radius, lesions):
-                shape = draw_shape(rng, diameter)
-                look = draw_appearance(rng, kind, shape, around)
-                if kind == "metastasis":
-                    first = first or look
-                    look = alike(rng, look, first, around)
-                lesions.append(Lesion(kind, (float(z), float(y), float(x)), shape, look))
+                lesion, first = draw_lesion(rng, kind, (float(z), float(y), float(x)), diameter, around, first)
+                lesions.append(lesion)
                 break
             diameter = max(0.97 * diameter, wanted / 3)
     return lesions

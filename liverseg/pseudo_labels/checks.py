@@ -16,6 +16,7 @@ from liverseg.ct_check import body_middle
 from liverseg.errors import UsageError
 from liverseg.evaluation.scores import dice
 from liverseg.inference.components import largest_part, reached_from
+from liverseg.inference.plausibility import PLAUSIBLE_LIVER_ML
 
 __all__ = ["Limits", "LiverOutline", "Measures", "agreement", "measure", "one_liver"]
 
@@ -173,7 +174,7 @@ class Limits:
     """
 
     min_largest_part: float = 0.98
-    volume_ml: tuple[float, float] = (600.0, 4000.0)
+    volume_ml: tuple[float, float] = PLAUSIBLE_LIVER_ML
     allow_cut_off: bool = False
     min_right_mm: float = 0.0
     median_hu: tuple[float, float] = (40.0, 160.0)

@@ -2,7 +2,7 @@
 
 from liverseg.synthesis.appearance import Appearance, Surroundings, alike, draw_appearance
 from liverseg.synthesis.distributions import draw_count, draw_diameter, draw_patient, draw_section, draw_types
-from liverseg.synthesis.lesion import Lesion
+from liverseg.synthesis.lesion import Lesion, draw_lesion
 from liverseg.synthesis.shape import Shape, draw_shape, smooth_min
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "draw_appearance",
     "draw_count",
     "draw_diameter",
+    "draw_lesion",
     "draw_patient",
     "draw_section",
     "draw_shape",

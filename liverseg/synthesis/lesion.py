@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from liverseg.synthesis.appearance import Appearance
-from liverseg.synthesis.shape import Shape
+from liverseg.synthesis.appearance import Appearance, Surroundings, alike, draw_appearance
+from liverseg.synthesis.shape import Shape, draw_shape
 
-__all__ = ["Lesion"]
+__all__ = ["Lesion", "draw_lesion"]
 
 _GRAIN: Final = np.float32(2 * np.pi / 9.0)  # slow variation repeats after about 9 mm
 _WAVE_SD: Final = 1.22  # of the sum of three sines
@@ -72,3 +72,32 @@ class Lesion:
             edge = np.float32(max(pixel, _LEAST_NODULE_EDGE_MM))
             hu += (outer - inner) * np.clip(0.5 - (nearest + np.float32(0.5) * wave) / edge, 0, 1)
         return hu
+
+
+def draw_lesion(
+    rng: np.random.Generator | np.random.RandomState,
+    kind: str,
+    centre: tuple[float, float, float],
+    diameter: float,
+    around: Surroundings,
+    first: Appearance | None,
+) -> tuple[Lesion, Appearance | None]:
+    """Draw a lesion at a place.
+
+    Args:
+        rng: source of random numbers.
+        kind: one of `liverseg.labels.LESION_TYPES`.
+        centre: mm along slices, rows and columns.
+        diameter: mm.
+        around: of the same scan.
+        first: appearance of the patient's first metastasis, which the others resemble; None before it.
+
+    Returns:
+        The lesion, and the first metastasis's appearance from now on.
+    """
+    shape = draw_shape(rng, diameter)
+    look = draw_appearance(rng, kind, shape, around)
+    if kind == "metastasis":
+        first = first or look
+        look = alike(rng, look, first, around)
+    return Lesion(kind, centre, shape, look), first

@@ -10,11 +10,9 @@ import numpy as np
 from scipy import ndimage
 
 from liverseg.boxes import Box
-from liverseg.synthesis.appearance import alike, draw_appearance
 from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
-from liverseg.synthesis.lesion import Lesion
+from liverseg.synthesis.lesion import Lesion, draw_lesion
 from liverseg.synthesis.painting import Scan
-from liverseg.synthesis.shape import draw_shape
 
 __all__ = ["Placed", "add_distractors", "add_lesions", "depth_mm"]
 
@@ -87,12 +85,7 @@ def add_lesions(
             least = min(rng.uniform(0.1, 1.1) * diameter / 2, 0.8 * deepest)
             deep = candidates[depths >= least]
             centre = _position(rng, scan, int(deep[rng.choice(len(deep))]), depth.shape, diameter, section)
-            shape = draw_shape(rng, diameter)
-            look = draw_appearance(rng, kind, shape, scan.around)
-            if kind == "metastasis":
-                first = first or look
-                look = alike(rng, look, first, scan.around)
-            lesion = Lesion(kind, centre, shape, look)
+            lesion, first = draw_lesion(rng, kind, centre, diameter, scan.around, first)
             if _is_free(lesion, scan, taken):
                 painted = scan.paint(lesion)
                 if painted is not None:

@@ -23,6 +23,7 @@ from liverseg.datalists.model import DataItem, DataList, label_table, read_datal
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import write_text
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_LABELS
+from liverseg.nifti import as_whole_numbers
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
 from liverseg.synthesis.painting import Scan, measure_surroundings
 from liverseg.synthesis.placement import add_lesions, depth_mm
@@ -270,8 +271,7 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
             )
     if task.item.clipped_hu is not None:
         np.clip(hu, *task.item.clipped_hu, out=hu)
-    whole = np.clip(np.rint(hu), -32768, 32767).astype(np.int16)
-    return image.from_axial(whole), image.from_axial(truth), image.affine, rows
+    return image.from_axial(as_whole_numbers(hu, np.int16)), image.from_axial(truth), image.affine, rows
 
 
 def _items(task: _Task, label_path: Path) -> tuple[DataItem, ...]:

@@ -115,15 +115,15 @@ class RandSyntheticLesionsd(RandomizableTransform):
     def _add_lesions(
         self, out: dict[Hashable, Any], scan: Scan, label: np.ndarray, depth: np.ndarray, middle: int
     ) -> None:
-        had_none = not is_lesion(torch.from_numpy(label)).any()
-        taken = np.repeat(((label >= LESION) & (label != LIVER_OR_LESION))[None], len(scan.hu), axis=0)
+        there = is_lesion(torch.from_numpy(label)).numpy()
+        taken = np.repeat(there[None], len(scan.hu), axis=0)
         diameters = draw_section(self.R)
         kinds = draw_types(self.R, len(diameters))
         placed = add_lesions(self.R, scan, kinds, diameters, depth, taken, middle)
         for lesion in placed:
             value = LESION if self.labels == len(PRETRAIN_LABELS) else LESION + LESION_TYPES.index(lesion.kind)
             _write(label, lesion, middle, value, 0.5, among=(LIVER, LIVER_OR_LESION))
-        if had_none and len({lesion.kind for lesion in placed}) == 1 and "lesion_type" in out:
+        if not there.any() and len({lesion.kind for lesion in placed}) == 1 and "lesion_type" in out:
             out["lesion_type"] = LESION_TYPES.index(placed[0].kind)
 
 
