@@ -7,6 +7,8 @@ STUDY := runs/study
 STARTER := runs/starter
 # Folder of the published slices: images/, masks/ and slices.csv; data_lists/README.md says where they are from.
 SLICES ?= data/msd_liver_slices
+# Folder of two whole CTs, hcc_006.nii.gz and hcc_007.nii.gz, whose livers the pre-trained network outlines.
+CTS ?= data/tcia
 # Each of the processes that run tests takes up to 2 GB of memory.
 PYTEST ?= -n 2 --dist worksteal --durations 15
 SOAK ?= --kills 20 --inputs 100 --minutes 12
@@ -45,17 +47,25 @@ starter: $(VENV)/.demo
 	$(BIN)/liverseg phantom $(STARTER)/phantoms --kind cohort --patients 60 --slices 180 --matrix 256 --seed 1001
 	$(BIN)/liverseg datalist lits $(STARTER)/phantoms/lits $(PHANTOM_LIST)-lits
 	$(BIN)/liverseg datalist cohort $(STARTER)/phantoms/cohort $(PHANTOM_LIST)-cohort
-	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/untyped --fold 0 --seed 7 --untyped || test $$? = 3
-	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/typed --fold 0 --seed 7 || test $$? = 3
+	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/untyped --fold 0 --seed 7 --outline-margin-mm 2 \
+	  --untyped || test $$? = 3
+	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/typed --fold 0 --seed 7 --outline-margin-mm 2 \
+	  || test $$? = 3
 	$(BIN)/liverseg datalist join --same-patients --name starter-pretrain -o $(STARTER)/pretrain.json \
 	  $(STARTER)/slices/datalist.json $(STARTER)/untyped/datalist.json $(STARTER)/phantoms/lits/datalist.json
-	$(BIN)/liverseg datalist join --same-patients --name starter-joint -o $(STARTER)/joint.json \
-	  $(STARTER)/slices/datalist.json $(STARTER)/typed/datalist.json $(STARTER)/phantoms/cohort/datalist.json
 	$(PRETRAIN_RUN) training --config_file "['configs/train.yaml','configs/real_ct.yaml']" \
 	  --dataset_dir ../../$(STARTER) --datalist ../../$(STARTER)/pretrain.json --cache_dir ../../$(STARTER)/cache \
 	  --output_dir ../../$(STARTER)/pretrain --ckpt_dir ../../$(STARTER)/pretrain
 	$(PRETRAIN_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/pretrain \
 	  --output_dir ../../$(STARTER)
+	mkdir -p $(STARTER)/cts
+	cp $(CTS)/hcc_006.nii.gz $(CTS)/hcc_007.nii.gz $(STARTER)/cts
+	$(BIN)/liverseg pseudo-label $(STARTER)/cts/hcc_006.nii.gz $(STARTER)/cts/hcc_007.nii.gz -o $(STARTER)/cts \
+	  --weights $(STARTER)/pretrain.safetensors --bundle bundles/liver_lesion_pretrain --min-largest-part 0.85 \
+	  --name tcia --from "TCIA HCC-TACE-Seg" --licence "CC BY 4.0"
+	$(BIN)/liverseg datalist join --same-patients --name starter-joint -o $(STARTER)/joint.json \
+	  $(STARTER)/slices/datalist.json $(STARTER)/typed/datalist.json $(STARTER)/phantoms/cohort/datalist.json \
+	  $(STARTER)/cts/datalist.json
 	$(JOINT_RUN) training --config_file "['configs/train.yaml','configs/real_ct.yaml']" \
 	  --dataset_dir ../../$(STARTER) --datalist ../../$(STARTER)/joint.json --cache_dir ../../$(STARTER)/cache \
 	  --pretrain_weights ../../$(STARTER)/pretrain.safetensors \

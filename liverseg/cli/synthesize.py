@@ -20,6 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--untyped", action="store_true", help="label every lesion 2, as the pre-training's label table has it"
     )
     parser.add_argument("--copies", type=int, default=1, help="copies of each volume, with other lesions (default 1)")
+    parser.add_argument(
+        "--outline-margin-mm",
+        type=float,
+        default=0.0,
+        metavar="MM",
+        help="how far outside the contour of half contrast lesions are outlined, as readers do it (default 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
 
 
@@ -35,6 +42,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         untyped=args.untyped,
         copies=args.copies,
         seed=args.seed,
+        outline_margin_mm=args.outline_margin_mm,
         workers=args.workers,
     )
     for failure in result.failures:

@@ -26,12 +26,12 @@ from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_
 from liverseg.nifti import as_whole_numbers
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import add_lesions, depth_mm
+from liverseg.synthesis.placement import MOST_MARGIN_MM, add_lesions, depth_mm, outlined
 from liverseg.volumes import Volume, axial_orientation, case_name, grids_apart, read_volume, slice_axis
 
 __all__ = ["LesionRow", "SynthesisResult", "synthesize_datalist"]
 
-RECIPE: Final = 1
+RECIPE: Final = 2
 """Raised whenever the same seed gives other voxels, so that old files are never taken for new."""
 
 _LEAST_LIVER_ML: Final = 0.5
@@ -92,6 +92,7 @@ def synthesize_datalist(
     untyped: bool = False,
     copies: int = 1,
     seed: int = 0,
+    outline_margin_mm: float = 0.0,
     workers: int | None = None,
     progress: bool = True,
 ) -> SynthesisResult:
@@ -110,16 +111,19 @@ def synthesize_datalist(
         untyped: write the label table of pre-training, in which every lesion is 2, for any list but a typed one.
         copies: copies of each volume, each with other lesions.
         seed: of everything random.
+        outline_margin_mm: how far outside the contour of half contrast lesions are outlined, see `outlined`.
         workers: processes; one a processor if not given.
         progress: show a bar on stderr.
 
     Raises:
-        UsageError: if copies, seed or workers are out of range, or lesions of a typed list are to be untyped.
+        UsageError: if copies, seed, margin or workers are out of range, or lesions of a typed list are to be untyped.
         LiversegError: if the list is not sound, none of its items has a liver mask, or none could be painted.
     """
     for name, value, least in (("copies", copies, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if value is not None and value < least:
             raise UsageError(f"{name} {value}: at least {least} is needed")
+    if not 0 <= outline_margin_mm <= MOST_MARGIN_MM:
+        raise UsageError(f"outline margin {outline_margin_mm:g} mm: 0 to {MOST_MARGIN_MM:g} are allowed")
     listed = read_datalist(path)
     items = [item for item in (*listed.training, *listed.test) if item.label is not None]
     if fold is not None:
@@ -132,7 +136,7 @@ def synthesize_datalist(
     typed = typed or not (untyped or any(item.lesions_are_outlined for item in items))
     pairs = {(os.path.normpath(item.image), os.path.normpath(str(item.label))): item for item in items}
     tasks = [
-        _Task(Path(dataset_dir), Path(output), item, copy, seed, typed)
+        _Task(Path(dataset_dir), Path(output), item, copy, seed, typed, float(outline_margin_mm))
         for item in pairs.values()
         for copy in range(copies)
     ]
@@ -174,6 +178,7 @@ class _Task:
     copy: int
     seed: int
     typed: bool
+    outline_margin_mm: float
 
     @property
     def name(self) -> str:
@@ -208,7 +213,14 @@ def _written(task: _Task) -> _Outcome:
     sources = [task.dataset_dir / item.image, task.dataset_dir / str(item.label)]
     image_path, label_path = (task.output / kind / f"{task.name}.nii.gz" for kind in ("images", "labels"))
     rows_path, record = (task.output / "records" / f"{task.name}{end}.json" for end in (".lesions", ""))
-    recipe = {"recipe": RECIPE, "seed": task.seed, "copy": task.copy, "typed": task.typed, "patient": item.patient}
+    recipe = {
+        "recipe": RECIPE,
+        "seed": task.seed,
+        "copy": task.copy,
+        "typed": task.typed,
+        "outline_margin_mm": task.outline_margin_mm,
+        "patient": item.patient,
+    }
     state = state_of(task.output, sources)
     made = [image_path, label_path, rows_path]
     if not is_current(record, task.output, state, made, recipe):
@@ -253,8 +265,9 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
     rows = []
     for placed in add_lesions(rng, scan, kinds, diameters, depth, own >= LESION, section):
         value = LESION + LESION_TYPES.index(placed.kind) if task.typed else LESION
-        filled = (placed.share >= 0.5) & (own[placed.box] == LIVER)
-        own[placed.box][filled] = value
+        where, inside = outlined(placed, own.shape, spacing[1:], task.outline_margin_mm)
+        filled = inside & (own[where] == LIVER)
+        own[where][filled] = value
         if filled.any():
             rows.append(
                 LesionRow(
@@ -263,7 +276,7 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
                     lesion_type=placed.kind,
                     slices=int(filled.any(axis=(1, 2)).sum()),
                     volume_ml=round(float(filled.sum()) * image.voxel_ml, 4),
-                    mean_hu=round(float(cut[placed.box][filled].mean()), 1),
+                    mean_hu=round(float(cut[where][filled].mean()), 1),
                     liver_hu=round(around.liver_hu, 1),
                     vessel_hu=round(around.vessel_hu, 1),
                     noise_hu=round(around.noise_hu, 1),

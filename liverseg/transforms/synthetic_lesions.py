@@ -12,12 +12,13 @@ from monai.transforms import RandomizableTransform
 from monai.utils import CommonKeys
 from scipy import ndimage
 
+from liverseg.boxes import Box
 from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS, is_lesion
 from liverseg.synthesis import draw_section, draw_types
 from liverseg.synthesis.normal_liver import label_normal_liver
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import Placed, add_distractors, add_lesions, depth_mm
+from liverseg.synthesis.placement import MOST_MARGIN_MM, add_distractors, add_lesions, depth_mm, outlined
 
 __all__ = ["RandSyntheticLesionsd"]
 
@@ -40,21 +41,37 @@ class RandSyntheticLesionsd(RandomizableTransform):
         prob: how often a slab gets lesions. Slabs of less than 6 cm² of liver get none.
         distractor_prob: how often it gets distractors, one to four.
         normal_liver: whether to label what looks like normal liver where lesions are not told apart.
+        outline_margin_mm: how far outside the contour of half contrast a slab's lesions are outlined, drawn between
+            two limits: readers do so, each differently. See `liverseg.synthesis.placement.outlined`.
 
     Raises:
         UsageError: if an argument is not of its kind or out of range.
     """
 
-    def __init__(self, labels: int, prob: float = 0.5, distractor_prob: float = 0.5, normal_liver: bool = True) -> None:
+    def __init__(
+        self,
+        labels: int,
+        prob: float = 0.5,
+        distractor_prob: float = 0.5,
+        normal_liver: bool = True,
+        outline_margin_mm: Sequence[float] = (0.0, 0.0),
+    ) -> None:
         super().__init__(prob=1.0)
         if labels not in (len(PRETRAIN_LABELS), len(JOINT_LABELS)):
             raise UsageError(f"synthetic lesions: labels is {labels!r}; it must be 3 or 5")
         for name, value in (("prob", prob), ("distractor_prob", distractor_prob)):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise UsageError(f"synthetic lesions: {name} is {value!r}; it must be a number, 0 to 1")
+        margin = tuple(outline_margin_mm)
+        if len(margin) != 2 or not 0 <= margin[0] <= margin[1] <= MOST_MARGIN_MM:
+            raise UsageError(
+                f"synthetic lesions: outline_margin_mm is {list(margin)}; it must be two numbers, the lower first, "
+                f"0 to {MOST_MARGIN_MM:g} mm"
+            )
         self.labels = labels
         self.lesion_prob, self.distractor_prob = prob, distractor_prob
         self.normal_liver = normal_liver
+        self.outline_margin_mm = margin
 
     def arguments(self) -> dict[str, Any]:
         """What it draws from, as JSON holds it: a resumed training must see the same."""
@@ -62,6 +79,7 @@ class RandSyntheticLesionsd(RandomizableTransform):
             "lesion_prob": self.lesion_prob,
             "distractor_prob": self.distractor_prob,
             "normal_liver": self.normal_liver,
+            "outline_margin_mm": list(self.outline_margin_mm),
         }
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -69,6 +87,7 @@ class RandSyntheticLesionsd(RandomizableTransform):
         out = dict(data)
         # drawn before anything else: the same draws whatever the slab shows
         with_lesions, with_distractors = self.R.uniform() < self.lesion_prob, self.R.uniform() < self.distractor_prob
+        margin = self.R.uniform(*self.outline_margin_mm)
         label = torch.as_tensor(out[CommonKeys.LABEL])[0].numpy().copy()
         liver = label >= LIVER
         found = ndimage.find_objects(liver.astype(np.uint8))
@@ -105,15 +124,15 @@ class RandSyntheticLesionsd(RandomizableTransform):
                 repeated = bool((scan.positions_mm == scan.positions_mm[middle]).sum() > 1)
                 count = int(self.R.choice([1, 2, 3, 4]))
                 for placed in add_distractors(self.R, scan, count, depth, middle, repeated):
-                    _write(own, placed, middle, LIVER, 0.25, among=(LIVER_OR_LESION,))
+                    _write(own, placed.box, placed.share >= 0.25, middle, LIVER, among=(LIVER_OR_LESION,))
             if with_lesions:
-                self._add_lesions(out, scan, own, depth, middle)
+                self._add_lesions(out, scan, own, depth, middle, margin)
             out[CommonKeys.IMAGE] = torch.from_numpy(np.rint(image).astype(np.int16))
         out[CommonKeys.LABEL] = torch.from_numpy(label[None])
         return out
 
     def _add_lesions(
-        self, out: dict[Hashable, Any], scan: Scan, label: np.ndarray, depth: np.ndarray, middle: int
+        self, out: dict[Hashable, Any], scan: Scan, label: np.ndarray, depth: np.ndarray, middle: int, margin: float
     ) -> None:
         there = is_lesion(torch.from_numpy(label)).numpy()
         taken = np.repeat(there[None], len(scan.hu), axis=0)
@@ -122,7 +141,8 @@ class RandSyntheticLesionsd(RandomizableTransform):
         placed = add_lesions(self.R, scan, kinds, diameters, depth, taken, middle)
         for lesion in placed:
             value = LESION if self.labels == len(PRETRAIN_LABELS) else LESION + LESION_TYPES.index(lesion.kind)
-            _write(label, lesion, middle, value, 0.5, among=(LIVER, LIVER_OR_LESION))
+            box, inside = outlined(lesion, scan.hu.shape, scan.pixel_mm, margin)
+            _write(label, box, inside, middle, value, among=(LIVER, LIVER_OR_LESION))
         if not there.any() and len({lesion.kind for lesion in placed}) == 1 and "lesion_type" in out:
             out["lesion_type"] = LESION_TYPES.index(placed[0].kind)
 
@@ -133,11 +153,9 @@ def _positions(image: np.ndarray, slice_mm: float) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(steps)])
 
 
-def _write(label: np.ndarray, placed: Placed, middle: int, value: int, least: float, among: Sequence[int]) -> None:
-    """Write a label where what was placed fills a share of a pixel of the middle slice whose label is one of some."""
-    slices, rows, columns = placed.box
-    if not slices.start <= middle < slices.stop:
-        return
-    here = label[rows, columns]
-    filled = placed.share[middle - slices.start] >= least
-    here[filled & np.isin(here, among)] = value
+def _write(label: np.ndarray, box: Box, inside: np.ndarray, middle: int, value: int, among: Sequence[int]) -> None:
+    """Write a label inside of what lies in a box, on the middle slice, where the label is one of some."""
+    slices, rows, columns = box
+    if slices.start <= middle < slices.stop:
+        here = label[rows, columns]
+        here[inside[middle - slices.start] & np.isin(here, among)] = value
