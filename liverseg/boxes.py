@@ -62,6 +62,15 @@ def enlarged(box: Box, by: Sequence[int], shape: Sequence[int]) -> Box:
     return first, second, third
 
 
+def widened(box: Box, margin: int, shape: Sequence[int]) -> Box:
+    """A box with a margin of so many voxels on every side, within a volume of a shape."""
+    first, second, third = (
+        slice(max(0, side.start - margin), min(length, side.stop + margin))
+        for side, length in zip(box, shape, strict=True)
+    )
+    return first, second, third
+
+
 def spread(inside: np.ndarray, box: Box, shape: Sequence[int]) -> np.ndarray:
     """A volume of a shape that holds an array in its box, and 0 elsewhere."""
     return cut(inside, box, whole_box(shape))

@@ -126,6 +126,7 @@ _RULES = {
     "liver_crop": _whole(1, or_none=True),
     "min_confidence": _number(highest=1),
     "min_lesion_ml": _number(),
+    "min_liver_contact": _number(highest=1),
     "num_workers": _whole(0),
     "patience": _whole(1, or_none=True),
     "pixel_mm": _number(0.1, highest=10, or_none=True),

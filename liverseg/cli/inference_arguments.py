@@ -11,7 +11,7 @@ from liverseg.cli.arguments import some_path
 __all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
 _NETWORK_KEYS = ("device", "batch_size", "amp", "series", "keep_identifiers")
-_KEYS = ("min_lesion_ml", "min_confidence", "lesion_threshold", "dicom", "preview", "report")
+_KEYS = ("min_lesion_ml", "min_liver_contact", "min_confidence", "lesion_threshold", "dicom", "preview", "report")
 
 __all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
@@ -48,6 +48,11 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         "the cases; MASK:5 takes label 5",
     )
     parser.add_argument("--min-lesion-ml", type=float, help="smaller lesions are left out (default: the bundle's)")
+    parser.add_argument(
+        "--min-liver-contact",
+        type=float,
+        help="lesions with a smaller share of liver around them, 0 to 1, are left out (default: the bundle's)",
+    )
     parser.add_argument(
         "--min-confidence",
         type=float,

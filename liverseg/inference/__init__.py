@@ -10,6 +10,7 @@ from liverseg.inference.inferer import SlabInferer, slabs_at_a_time
 from liverseg.inference.liver_mask import liver_source
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
+from liverseg.inference.typed_lesions import ranges_of_typed_lesions
 
 __all__ = [
     "CaseEvaluator",
@@ -25,5 +26,6 @@ __all__ = [
     "find_bundle",
     "find_cases",
     "liver_source",
+    "ranges_of_typed_lesions",
     "slabs_at_a_time",
 ]

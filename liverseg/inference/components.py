@@ -7,15 +7,26 @@ from typing import Final
 
 import cc3d
 import numpy as np
+from scipy import ndimage
 
 from liverseg.boxes import bounding_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
 
-__all__ = ["keep_largest_liver", "largest_part", "lesion_components", "reached_from", "within_liver"]
+__all__ = [
+    "AROUND",
+    "keep_largest_liver",
+    "largest_part",
+    "lesion_components",
+    "liver_contact",
+    "reached_from",
+    "within_liver",
+]
 
 _ANY_NEIGHBOUR: Final = 26
 _FACE_NEIGHBOUR: Final = 6
+AROUND: Final = 2
+"""Steps over faces that a lesion's surroundings reach."""
 _THIN: Final = 3
 """Of arrays with so short an axis cc3d 4.1 counts on fewer parts by 26 neighbours than there may be, and fails."""
 
@@ -88,3 +99,26 @@ def lesion_components(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     parts = cc3d.connected_components(lesion, connectivity=_FACE_NEIGHBOUR)
     return parts, np.asarray(cc3d.statistics(parts)["voxel_counts"])[1:].astype(np.int64)
+
+
+def liver_contact(parts: np.ndarray, organ: np.ndarray) -> np.ndarray:
+    """How much of each lesion's surroundings is liver or another lesion: 1 deep in the liver, less at its surface.
+
+    Surroundings are the voxels that two steps over faces lead to from the lesion; those outside the arrays are unknown
+    and do not count. What lies mostly outside the liver is gallbladder, stomach wall or fat of the hilum.
+
+    Args:
+        parts: lesions numbered 1 ... n, 0 elsewhere, 3-D.
+        organ: true in liver and lesions, same shape.
+
+    Returns:
+        0 to 1, shape (n,); 1 for a lesion that fills the arrays.
+    """
+    faces = ndimage.generate_binary_structure(3, 1)
+    contact = []
+    for number, found in enumerate(ndimage.find_objects(parts), 1):
+        box = tuple(slice(max(0, side.start - AROUND), side.stop + AROUND) for side in found)
+        own = parts[box] == number
+        around = ndimage.binary_dilation(own, faces, iterations=AROUND) & ~own
+        contact.append(organ[box][around].mean() if around.any() else 1.0)
+    return np.array(contact, np.float64)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, spread
+from liverseg.boxes import Box, bounding_box, cut, spread, widened
 from liverseg.evaluation.lesion_threshold import lesion_score
-from liverseg.inference.components import lesion_components
+from liverseg.inference.components import AROUND, lesion_components, liver_contact
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import INDETERMINATE, LESION, LESION_TYPES, LIVER
 
@@ -34,6 +34,7 @@ class LesionMap:
         dropped: lesions left out, too small or beyond `MAX_LESIONS`.
         scores: of each lesion, 0 to 1, see `lesion_score`; NaN where they are not known, shape (n,).
         below_threshold: lesions left out because of their score.
+        outside_liver: lesions left out because they lie mostly outside the liver.
         reasons: why a lesion is `INDETERMINATE`, by its id.
     """
 
@@ -47,6 +48,7 @@ class LesionMap:
     dropped: int
     scores: np.ndarray
     below_threshold: int
+    outside_liver: int
     reasons: Mapping[int, str]
 
     def indeterminate(self, reasons: Mapping[int, str]) -> LesionMap:
@@ -87,12 +89,14 @@ def find_lesions(
     min_lesion_ml: float = 0.03,
     min_confidence: float = 0.0,
     lesion_threshold: float = 0.0,
+    min_liver_contact: float = 0.0,
 ) -> LesionMap:
     """Join lesion voxels that touch by a face, whatever their type, and let each lesion's voxels vote for its type.
 
     The vote is the mean over the lesion's voxels of the probability of each type given lesion; the highest mean names
     the lesion, if it is high enough. A lesion's score is that of `lesion_score`. Lesions below the stated volume or
-    score become liver, which they lie in; of a liver from elsewhere what lies beside it becomes background.
+    score become liver, which they lie in; of a liver from elsewhere what lies beside it becomes background. So do
+    lesions around which there is less liver than stated, if the network outlined the liver.
 
     Args:
         prediction: label map and probabilities.
@@ -100,6 +104,8 @@ def find_lesions(
         min_lesion_ml: smallest lesion that is kept; 0.03 ml is a ball of 3.9 mm, below what a reader would measure.
         min_confidence: least probability of the likeliest type; a lesion below it is `INDETERMINATE`.
         lesion_threshold: least score; 0 keeps all.
+        min_liver_contact: least share of liver around a lesion, see `liver_contact`; 0 keeps all. A liver from
+            elsewhere may leave out lesions at its surface, so there none is judged.
 
     Raises:
         ValueError: if a volume is not positive, the smallest lesion is below zero, or there is a threshold and no
@@ -115,12 +121,20 @@ def find_lesions(
     if box is None:
         nothing = np.zeros(0, np.int64)
         none = np.zeros((0, types))
-        return LesionMap(labels, ids, prediction.box, prediction.shape, nothing, nothing, none, 0, np.zeros(0), 0, {})
+        return LesionMap(
+            labels, ids, prediction.box, prediction.shape, nothing, nothing, none, 0, np.zeros(0), 0, 0, {}
+        )
     lesion = labels[box] >= LESION
     parts, voxels = lesion_components(lesion)
     # computed in floating point: a lesion of exactly the stated size, or of the stated confidence, must not be lost
     large = np.flatnonzero(voxels * voxel_ml >= min_lesion_ml * (1 - 1e-6))
     scores = lesion_score(parts[lesion], len(voxels), prediction.lesion_probabilities)
+    outside = np.zeros(0, np.int64)
+    if min_liver_contact > 0 and prediction.liver is None:
+        wide = widened(box, AROUND, labels.shape)
+        contact = liver_contact(cut(parts, box, wide), labels[wide] >= LIVER)
+        outside = large[contact[large] < min_liver_contact - 1e-6]
+        large = np.setdiff1d(large, outside)
     likely = large[~(scores[large] < lesion_threshold - 1e-6)]
     kept = likely[np.argsort(-voxels[likely], kind="stable")][:MAX_LESIONS]
     new_id = np.zeros(len(voxels) + 1, np.uint16)
@@ -143,11 +157,13 @@ def find_lesions(
     labels[box][lesion] = label_of[of_voxel]
     if prediction.liver is not None:
         labels[box][lesion & (ids[box] == 0) & ~prediction.liver[box]] = 0
+    if len(outside):
+        labels[box][np.isin(parts, outside + 1)] = 0
     below = len(large) - len(likely)
-    dropped = len(voxels) - len(kept) - below
+    dropped = len(voxels) - len(kept) - below - len(outside)
     return LesionMap(
         labels, ids, prediction.box, prediction.shape, voxels[kept], winners, probabilities, dropped,
-        scores[kept], below, reasons,
+        scores[kept], below, len(outside), reasons,
     )  # fmt: skip
 
 

@@ -110,6 +110,7 @@ def case_record(
         "lesions_by_type": lesions_by_type(table, labels),
         "lesions_dropped": lesions.dropped,
         "lesions_below_threshold": lesions.below_threshold,
+        "lesions_outside_liver": lesions.outside_liver,
         "contrast_phase": None if plausibility.contrast is None else plausibility.contrast.to_json(),
         "findings": [asdict(finding) for finding in plausibility.findings],
     }

@@ -147,9 +147,10 @@ class FindLesionsd(MapTransform):
         min_lesion_ml: smallest lesion that is kept.
         min_confidence: least probability of the likeliest type; below it a lesion is indeterminate.
         lesion_threshold: least score of a lesion that is kept; 0 keeps all.
+        min_liver_contact: least share of liver around a lesion that is kept, see `liver_contact`; 0 keeps all.
 
     Raises:
-        UsageError: if one is not a number of at least 0, or the confidence or the threshold above 1.
+        UsageError: if one is not a number of at least 0, or confidence, threshold or contact above 1.
     """
 
     def __init__(
@@ -158,17 +159,23 @@ class FindLesionsd(MapTransform):
         min_lesion_ml: float = 0.03,
         min_confidence: float = 0.0,
         lesion_threshold: float = 0.0,
+        min_liver_contact: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
         if isinstance(min_lesion_ml, bool) or not isinstance(min_lesion_ml, int | float) or not min_lesion_ml >= 0:
             raise UsageError(f"min_lesion_ml is {min_lesion_ml!r}; it must be a volume in ml, 0 or more")
-        for name, value in (("min_confidence", min_confidence), ("lesion_threshold", lesion_threshold)):
+        for name, value, what in (
+            ("min_confidence", min_confidence, "a probability"),
+            ("lesion_threshold", lesion_threshold, "a probability"),
+            ("min_liver_contact", min_liver_contact, "a share"),
+        ):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise UsageError(f"{name} is {value!r}; it must be a probability, 0 to 1")
+                raise UsageError(f"{name} is {value!r}; it must be {what}, 0 to 1")
         self.min_lesion_ml = float(min_lesion_ml)
         self.min_confidence = float(min_confidence)
         self.lesion_threshold = float(lesion_threshold)
+        self.min_liver_contact = float(min_liver_contact)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
@@ -181,6 +188,7 @@ class FindLesionsd(MapTransform):
                 self.min_lesion_ml,
                 self.min_confidence,
                 self.lesion_threshold,
+                self.min_liver_contact,
             )
         return out
 

@@ -10,6 +10,7 @@ import logging
 import os
 import pickle
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,19 @@ def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Te
     _write_with_record(path, record, lambda unfinished: unfinished.write_bytes(content))
 
 
-def export_trained(weights: str | os.PathLike, exported: str | os.PathLike) -> Path:
+def export_trained(
+    weights: str | os.PathLike,
+    exported: str | os.PathLike,
+    lesion_threshold: float | None = None,
+    lesion_ranges: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+) -> Path:
     """Export what a training left, a state_dict with its record beside it, as one safetensors file to hand over.
 
     Args:
         weights: the training's .pt file; a .safetensors file is exported again as it is.
         exported: target, ending in .safetensors.
+        lesion_threshold: least score of a lesion that inference is to keep, written into the record.
+        lesion_ranges: what lesions of each type measured, written into the record.
 
     Returns:
         The target's absolute path.
@@ -89,6 +97,8 @@ def export_trained(weights: str | os.PathLike, exported: str | os.PathLike) -> P
         raise LiversegError(
             f"{weights}: no {beside} beside it says what these weights are; train with the bundle first"
         )
+    advice = {"lesion_threshold": lesion_threshold, "lesion_ranges": lesion_ranges}
+    record = replace(record, **{name: value for name, value in advice.items() if value is not None})
     export_weights(exported, read_weights(weights), record)
     logging.getLogger(__name__).info("exported %s: epoch %d of %s", exported, record.epoch, record.datalist_name)
     return Path(exported).absolute()

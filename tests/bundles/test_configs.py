@@ -140,7 +140,7 @@ def test_both_bundles_have_the_same_keys():
     of_joint |= {"type_weight", "type_head_factor", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}
     of_joint |= {"liver_crop"}
     assert set(joint) - set(pretrain) == of_joint
-    of_joint |= {"network_class", "min_confidence", "type_temperature", "lesion_ranges"}
+    of_joint |= {"network_class", "min_confidence", "type_temperature", "lesion_ranges", "lesion_ranges_from"}
     assert set(pretrain) <= set(joint)
     assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(pretrain)
     for names in (("inference",), ("export",), ("train", "evaluate")):
@@ -164,7 +164,8 @@ def test_what_both_trainings_share_is_the_same_in_both():
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
     real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
-    own = ("class_weights", "crop_ratios", "epochs", "head_factor", "learning_rate", "liver_crop", "synthetic_lesions")
+    own = ("class_weights", "crop_ratios", "epochs", "head_factor", "learning_rate", "lesion_free", "liver_crop")
+    own += ("synthetic_lesions",)
     assert [len(one["class_weights"]) for one in real] == [3, 5]
     assert [one["synthetic_lesions"].pop("labels") for one in real] == [3, 5]
     assert real[0]["synthetic_lesions"] == real[1]["synthetic_lesions"]

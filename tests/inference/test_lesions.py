@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from liverseg.inference import SlabPrediction
+from liverseg.inference.components import liver_contact
 from liverseg.inference.lesions import find_lesions, liver_ml
 from liverseg.labels import INDETERMINATE
 
@@ -147,6 +148,44 @@ def test_lesions_the_network_is_not_sure_of_become_liver():
     assert find_lesions(prediction, 1.0, lesion_threshold=0.39).below_threshold == 0  # exactly it is enough
     small = find_lesions(prediction, 1.0, min_lesion_ml=5, lesion_threshold=0.5)
     assert (len(small.voxels), small.below_threshold, small.dropped) == (0, 1, 1)
+
+
+def contacts_by_hand(labels, parts, count):
+    """The share of liver among voxels at most two steps over faces away, voxel by voxel."""
+    shares = []
+    for number in range(1, count + 1):
+        own = np.argwhere(parts == number)
+        near = [
+            labels[place] >= 1
+            for place in np.ndindex(labels.shape)
+            if parts[place] != number and np.abs(own - place).sum(axis=1).min() <= 2
+        ]
+        shares.append(np.mean(near))
+    return shares
+
+
+def test_how_much_of_what_surrounds_a_lesion_is_liver():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (6, 9, 9)).astype(np.uint8)
+    parts = np.zeros(labels.shape, np.uint32)
+    for number, box in enumerate((np.s_[2:4, 3:6, 3:6], np.s_[0, 0, 0:2], np.s_[5, 8, 4], np.s_[2, 3:5, 7]), 1):
+        parts[box], labels[box] = number, 2
+    np.testing.assert_allclose(liver_contact(parts, labels >= 1), contacts_by_hand(labels, parts, 4))
+    assert liver_contact(np.ones((2, 2, 2), np.uint32), np.ones((2, 2, 2), bool)).tolist() == [1]
+
+
+def test_lesions_mostly_outside_the_liver_become_background():
+    labels = np.zeros((5, 12, 12), np.uint8)
+    labels[:, :6] = 1
+    labels[2, 2:4, 2:4], labels[2, 5:8, 8:10] = 2, 4  # one deep inside, one that hangs on the surface
+    rows = np.eye(3, dtype=np.float32)[labels[labels >= 2] - 2]
+    prediction = SlabPrediction(labels, rows, lesion_probabilities=np.ones(len(rows), np.float32))
+    assert len(find_lesions(prediction, 1.0).voxels) == 2
+    found = find_lesions(prediction, 1.0, min_liver_contact=0.5)
+    assert (found.types.tolist(), found.outside_liver, found.dropped, found.below_threshold) == ([2], 1, 0, 0)
+    assert not found.labels[2, 5:8, 8:10].any() and (found.labels[2, 2:4, 2:4] == 2).all()
+    elsewhere = SlabPrediction(labels, rows, liver=labels > 0, lesion_probabilities=np.ones(len(rows), np.float32))
+    assert find_lesions(elsewhere, 1.0, min_liver_contact=0.5).outside_liver == 0
 
 
 def test_without_probabilities_of_lesion_there_are_no_scores_and_no_threshold():

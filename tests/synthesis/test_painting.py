@@ -8,7 +8,7 @@ import pytest
 from liverseg.synthesis import Lesion, Surroundings, draw_appearance, draw_shape
 from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import add_distractors, add_lesions, depth_mm
+from liverseg.synthesis.placement import Placed, add_distractors, add_lesions, depth_mm, outlined
 
 NOISE = 12.0
 
@@ -117,6 +117,21 @@ def test_lesions_cross_their_section_and_keep_apart(seed: int) -> None:
         assert slices.start <= 1 < slices.stop
     assert covered.max() == 1
     assert (covered[~scan.liver] == 0).all()
+
+
+@pytest.mark.parametrize("margin", [0.0, 2.0, 4.5])
+def test_outlines_run_at_their_margin_outside_the_lesion(margin: float) -> None:
+    shape, pixel_mm, centre = (3, 40, 30), (1.5, 1.0), (20, 25)  # near the last column, which cuts the outline off
+    y, x = np.ogrid[:40, :30]
+    distance = np.hypot((y - centre[0]) * pixel_mm[0], (x - centre[1]) * pixel_mm[1])
+    box = (slice(1, 2), slice(15, 26), slice(18, 30))
+    share = np.clip(0.5 - (distance - 5.0) / 3.0, 0, 1)[None, box[1], box[2]]
+    where, inside = outlined(Placed("cyst", box, share), shape, pixel_mm, margin)
+    found = np.zeros(shape, bool)
+    found[where] = inside
+    assert not found[[0, 2]].any()
+    assert found[1][distance < 5 + margin - 1.5].all()
+    assert not found[1][distance > 5 + margin + 0.01].any()
 
 
 def test_lesions_find_no_room_where_all_is_taken() -> None:

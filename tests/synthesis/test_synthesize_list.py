@@ -84,6 +84,18 @@ def test_sections_always_have_a_lesion(folder: Path, tmp_path: Path) -> None:
     assert min(found) >= LESION
 
 
+def test_generous_outlines_hold_the_exact_ones(folder: Path, tmp_path: Path) -> None:
+    exact, generous = (run(folder, tmp_path / str(mm), fold=1, outline_margin_mm=mm) for mm in (0.0, 3.0))
+    for one, other in zip(exact.training, generous.training, strict=True):
+        for kind, same in (("image", True), ("label", False)):
+            first, second = (
+                np.asarray(nib.load(tmp_path / mm / str(getattr(item, kind))).dataobj)
+                for mm, item in (("0.0", one), ("3.0", other))
+            )
+            assert np.array_equal(first, second) == same
+        assert (second[first >= LESION] >= LESION).all()
+
+
 def test_a_seed_decides_the_voxels_however_many_work(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "one", seed=3)
     two = synthesize_datalist(
@@ -166,6 +178,8 @@ def test_a_list_without_liver_masks_is_refused(tmp_path: Path) -> None:
 
 
 def test_arguments_out_of_range_are_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="outline margin 6 mm: 0 to 5 are allowed"):
+        synthesize_datalist(folder / "datalist.json", folder, tmp_path, outline_margin_mm=6)
     with pytest.raises(UsageError, match="copies 0: at least 1 is needed"):
         synthesize_datalist(folder / "datalist.json", folder, tmp_path, copies=0)
     with pytest.raises(LiversegError, match="no fold 7; it has 0, 1"):

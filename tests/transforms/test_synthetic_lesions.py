@@ -128,6 +128,18 @@ def test_slabs_without_liver_or_with_too_little_are_left_alone() -> None:
     assert torch.equal(apply(slab)["label"], slab["label"])
 
 
+def test_outlines_may_be_generous_while_the_image_stays() -> None:
+    slab = make_slab()
+    exact, generous = (apply(slab, outline_margin_mm=[mm, mm]) for mm in (0.0, 3.0))
+    assert torch.equal(exact["image"], generous["image"])
+    inner, outer = ((seen["label"][0] >= LESION).numpy() for seen in (exact, generous))
+    assert outer[inner].all()
+    away = ndimage.distance_transform_edt(~inner, sampling=1.5)
+    assert 2.0 < away[outer].max() <= 3.0
+    liver = slab["label"][0].numpy() == LIVER
+    assert np.array_equal(outer, (away <= 3.0) & liver)
+
+
 def test_nothing_is_painted_at_probability_zero() -> None:
     slab = make_slab()
     seen = apply(slab, prob=0.0)
@@ -140,6 +152,7 @@ def test_nothing_is_painted_at_probability_zero() -> None:
     [
         ({"labels": 4}, "labels is 4; it must be 3 or 5"),
         ({"labels": 5, "prob": 1.5}, "prob is 1.5; it must be a number, 0 to 1"),
+        ({"labels": 5, "outline_margin_mm": [2, 9]}, r"outline_margin_mm is \[2, 9\]; .* 0 to 5 mm"),
         ({"labels": 5, "distractor_prob": True}, "distractor_prob is True; it must be a number, 0 to 1"),
     ],
 )

@@ -1,0 +1,61 @@
+"""What lesions of known types measure, the way inference measures those that it finds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from liverseg.datalists import read_datalist
+from liverseg.datasets.store import check_pair
+from liverseg.errors import LiversegError
+from liverseg.evaluation.lesion_ranges import LesionRanges, lesion_ranges
+from liverseg.inference.lesions import find_lesions
+from liverseg.inference.measure import lesion_table
+from liverseg.inference.prediction import SlabPrediction
+from liverseg.labels import INDETERMINATE, JOINT_LABELS, LESION, LESION_TYPES
+from liverseg.volumes import read_volume
+
+__all__ = ["ranges_of_typed_lesions"]
+
+
+def ranges_of_typed_lesions(
+    datalist: str | os.PathLike | None, dataset_dir: str | os.PathLike | None = None
+) -> LesionRanges | None:
+    """The field `lesion_ranges` of a weights' record, from the outlines of a list of typed lesions.
+
+    Args:
+        datalist: a list with the joint label table; items whose lesions were not all outlined and typed are left out.
+            None gives None.
+        dataset_dir: folder its paths are relative to; by default the list's own.
+
+    Raises:
+        LiversegError: if the list or a file of it cannot be used, its lesions have no types, or a type has too few.
+    """
+    if datalist is None:
+        return None
+    listed = read_datalist(datalist)
+    if len(listed.labels) != len(JOINT_LABELS):
+        raise LiversegError(f"{datalist}: its lesions have no types; a list with the joint label table is needed")
+    folder = Path(datalist).parent if dataset_dir is None else Path(dataset_dir)
+    items = {
+        (item.image, item.label): item
+        for item in (*listed.training, *listed.test)
+        if item.label is not None and item.labelled is None
+    }
+    if not items:
+        raise LiversegError(f"{datalist}: no item's lesions are outlined and typed")
+    tables = []
+    for item in items.values():
+        check_pair(item, folder)
+        labels = np.ascontiguousarray(read_volume(folder / str(item.label)).axial).astype(np.uint8)
+        of_type = np.eye(len(LESION_TYPES), dtype=np.float32)[labels[labels >= LESION] - LESION]
+        volume = read_volume(folder / item.image)
+        found = find_lesions(SlabPrediction(labels, of_type), volume.voxel_ml)
+        tables.append(lesion_table(found, volume, (*JOINT_LABELS, INDETERMINATE)))
+    try:
+        return lesion_ranges(pd.concat([table for table in tables if len(table)] or tables[:1]))
+    except ValueError as error:
+        raise LiversegError(f"{datalist}: {error}") from error
