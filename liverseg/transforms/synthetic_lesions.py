@@ -43,6 +43,8 @@ class RandSyntheticLesionsd(RandomizableTransform):
         normal_liver: whether to label what looks like normal liver where lesions are not told apart.
         outline_margin_mm: how far outside the contour of half contrast a slab's lesions are outlined, drawn between
             two limits: readers do so, each differently. See `liverseg.synthesis.placement.outlined`.
+        min_detectability: lesions that would be seen less well in the scan's noise are drawn again, see
+            `liverseg.synthesis.placement.detectability`; 0 paints all.
 
     Raises:
         UsageError: if an argument is not of its kind or out of range.
@@ -55,6 +57,7 @@ class RandSyntheticLesionsd(RandomizableTransform):
         distractor_prob: float = 0.5,
         normal_liver: bool = True,
         outline_margin_mm: Sequence[float] = (0.0, 0.0),
+        min_detectability: float = 0.0,
     ) -> None:
         super().__init__(prob=1.0)
         if labels not in (len(PRETRAIN_LABELS), len(JOINT_LABELS)):
@@ -68,19 +71,24 @@ class RandSyntheticLesionsd(RandomizableTransform):
                 f"synthetic lesions: outline_margin_mm is {list(margin)}; it must be two numbers, the lower first, "
                 f"0 to {MOST_MARGIN_MM:g} mm"
             )
+        if isinstance(min_detectability, bool) or not isinstance(min_detectability, int | float):
+            raise UsageError(f"synthetic lesions: min_detectability is {min_detectability!r}; it must be a number")
         self.labels = labels
         self.lesion_prob, self.distractor_prob = prob, distractor_prob
         self.normal_liver = normal_liver
         self.outline_margin_mm = margin
+        self.min_detectability = min_detectability
 
     def arguments(self) -> dict[str, Any]:
         """What it draws from, as JSON holds it: a resumed training must see the same."""
-        return {
+        arguments = {
             "lesion_prob": self.lesion_prob,
             "distractor_prob": self.distractor_prob,
             "normal_liver": self.normal_liver,
             "outline_margin_mm": list(self.outline_margin_mm),
         }
+        # left out at 0, which is what trainings had before it could be set: their checkpoints stay valid
+        return arguments | ({"min_detectability": self.min_detectability} if self.min_detectability else {})
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Paint into `image` (slab slices, H, W) in HU and `label` (1, H, W); needs `spacing`, mm (3,)."""
@@ -138,7 +146,7 @@ class RandSyntheticLesionsd(RandomizableTransform):
         taken = np.repeat(there[None], len(scan.hu), axis=0)
         diameters = draw_section(self.R)
         kinds = draw_types(self.R, len(diameters))
-        placed = add_lesions(self.R, scan, kinds, diameters, depth, taken, middle)
+        placed = add_lesions(self.R, scan, kinds, diameters, depth, taken, middle, self.min_detectability)
         for lesion in placed:
             value = LESION if self.labels == len(PRETRAIN_LABELS) else LESION + LESION_TYPES.index(lesion.kind)
             box, inside = outlined(lesion, scan.hu.shape, scan.pixel_mm, margin)

@@ -8,7 +8,7 @@ import pytest
 from liverseg.synthesis import Lesion, Surroundings, draw_appearance, draw_shape
 from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import Placed, add_distractors, add_lesions, depth_mm, outlined
+from liverseg.synthesis.placement import Placed, add_distractors, add_lesions, depth_mm, detectability, outlined
 
 NOISE = 12.0
 
@@ -132,6 +132,29 @@ def test_outlines_run_at_their_margin_outside_the_lesion(margin: float) -> None:
     assert not found[[0, 2]].any()
     assert found[1][distance < 5 + margin - 1.5].all()
     assert not found[1][distance > 5 + margin + 0.01].any()
+
+
+def test_what_nobody_would_see_is_drawn_again_or_left_out() -> None:
+    around = Surroundings(110.0, 165.0, NOISE)
+    lesion = make_lesion("metastasis", 8.0, (2.5, 60.0, 72.0))
+    look = lesion.appearance
+    contrast = max(110 - look.centre_hu, abs(110 - look.outer_hu))
+    seen = contrast * np.sqrt(np.pi * (lesion.shape.radius**2 - 2.0**2)) / (2 * NOISE)
+    assert detectability(lesion, around, beside_mm=2.0) == pytest.approx(seen)
+    assert detectability(lesion, around, beside_mm=9.0) == 0
+    large = make_lesion("cyst", 60.0, (2.5, 60.0, 72.0))
+    seen = (110 - large.appearance.centre_hu) * np.sqrt(np.pi) * 5 / (2 * NOISE)
+    assert detectability(large, around) == pytest.approx(seen)
+
+    for least in (0.0, 12.0, 1000.0):
+        scan = make_scan()
+        depth, taken = depth_mm(scan.liver[1], scan.pixel_mm), np.zeros(scan.hu.shape, bool)
+        before, rng = scan.hu.copy(), np.random.RandomState(3)
+        placed = add_lesions(rng, scan, ["metastasis"] * 6, [9.0] * 6, depth, taken, 1, least)
+        changes = [np.abs(scan.hu - before)[one.box][one.share > 0.9] for one in placed]
+        assert (len(placed) > 2) == (least < 1000)
+        if least == 12:  # at 9 mm: 36 HU against a noise of 12
+            assert min(np.median(change) for change in changes if len(change)) > 15
 
 
 def test_lesions_find_no_room_where_all_is_taken() -> None:

@@ -1,0 +1,90 @@
+"""What parts of the training on patients bring: short pre-trainings, each without one part, scored alike.
+
+    python -m benchmarks.ablation runs/starter cases.csv OUTPUT [--epochs 12] [--only NAME ...]
+
+The first folder is that of `make starter`, of which the lists and the cache are taken; cases.csv is that of
+`benchmarks.real_ct`. Each training is the starter's pre-training with fewer epochs, on which its learning rate falls to
+zero, and all have one seed. It is scored on the held-out patients of the starter's list, liver and synthetic lesions,
+and on the cases. A training that is complete is not run again. Prints a row each and writes `ablation.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from liverseg.networks import read_record
+
+_BUNDLE = Path(__file__).absolute().parent.parent / "bundles" / "liver_lesion_pretrain"
+_VARIANTS: dict[str, dict[str, str]] = {
+    "all": {},
+    "no lesions": {"synthetic_lesions#prob": "0"},
+    "no distractors": {"synthetic_lesions#distractor_prob": "0"},
+    "no normal liver": {"synthetic_lesions#normal_liver": "false"},
+    "exact outlines": {"synthetic_lesions#outline_margin_mm": "[0, 0]"},
+    "no scanner augmentation": {"scanner_augmentation": "null"},
+}
+
+
+def main() -> None:
+    """Train, score and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("starter", type=Path)
+    parser.add_argument("cases", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--only", nargs="+", choices=_VARIANTS, default=list(_VARIANTS))
+    args = parser.parse_args()
+    rows = []
+    for name in args.only:
+        folder = (args.output / name.replace(" ", "_")).absolute()
+        train(args.starter.absolute(), folder, args.epochs, _VARIANTS[name])
+        rows.append(row := {"training": name, **scores(folder, args.cases.absolute())})
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    pd.DataFrame(rows).to_csv(args.output / "ablation.csv", index=False)
+
+
+def train(starter: Path, folder: Path, epochs: int, overrides: dict[str, str]) -> None:
+    """One pre-training and its export, unless they are there."""
+    if (folder / "pretrain.safetensors").is_file():
+        return
+    settings = {
+        "dataset_dir": starter, "datalist": starter / "pretrain.json", "cache_dir": starter / "cache",
+        "output_dir": folder, "ckpt_dir": folder, "epochs": epochs, "val_interval": epochs, "progress": "false",
+        **overrides,
+    }  # fmt: skip
+    for step, config, keys in (
+        ("training", "['configs/train.yaml','configs/real_ct.yaml']", list(settings)),
+        ("export", "configs/export.yaml", ["output_dir", "ckpt_dir"]),
+    ):
+        given = [word for key in keys for word in (f"--{key}", str(settings[key]))]
+        command = [sys.executable, "-m", "monai.bundle", "run", step, "--config_file", config, *given]
+        subprocess.run(command, cwd=_BUNDLE, check=True)
+
+
+def scores(folder: Path, cases: Path) -> dict[str, Any]:
+    """Dice on the held-out patients, and `benchmarks.real_ct` on the cases."""
+    weights = folder / "pretrain.safetensors"
+    record = read_record(weights)
+    command = [sys.executable, "-m", "benchmarks.real_ct", str(cases), str(folder / "real"), "--weights", str(weights)]
+    subprocess.run([*command, "--bundle", str(_BUNDLE)], check=True, stdout=subprocess.DEVNULL)
+    real = pd.read_csv(folder / "real" / "real_ct.csv")
+    row: dict[str, Any] = {}
+    if record is not None:
+        row |= {name: round(value, 3) for name, value in record.metrics.items()}
+    for case in real.to_dict("records"):
+        values = {key: value for key, value in case.items() if key in _SHOWN and value == value}
+        row[case["case"]] = json.dumps(values)
+    return row
+
+
+_SHOWN = ("liver_dice", "found", "false", "lesion_dice", "lesions")
+
+if __name__ == "__main__":
+    main()
