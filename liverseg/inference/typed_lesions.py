@@ -11,7 +11,7 @@ import pandas as pd
 from liverseg.datalists import read_datalist
 from liverseg.datasets.store import check_pair
 from liverseg.errors import LiversegError
-from liverseg.evaluation.lesion_ranges import LesionRanges, lesion_ranges
+from liverseg.evaluation.lesion_ranges import lesion_ranges
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table
 from liverseg.inference.prediction import SlabPrediction
@@ -23,7 +23,7 @@ __all__ = ["ranges_of_typed_lesions"]
 
 def ranges_of_typed_lesions(
     datalist: str | os.PathLike | None, dataset_dir: str | os.PathLike | None = None
-) -> LesionRanges | None:
+) -> dict[str, dict[str, tuple[float, float]]] | None:
     """The field `lesion_ranges` of a weights' record, from the outlines of a list of typed lesions.
 
     Args:

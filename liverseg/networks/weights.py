@@ -75,7 +75,7 @@ def export_trained(
     weights: str | os.PathLike,
     exported: str | os.PathLike,
     lesion_threshold: float | None = None,
-    lesion_ranges: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    lesion_ranges: dict[str, dict[str, tuple[float, float]]] | None = None,
 ) -> Path:
     """Export what a training left, a state_dict with its record beside it, as one safetensors file to hand over.
 
@@ -97,8 +97,10 @@ def export_trained(
         raise LiversegError(
             f"{weights}: no {beside} beside it says what these weights are; train with the bundle first"
         )
-    advice = {"lesion_threshold": lesion_threshold, "lesion_ranges": lesion_ranges}
-    record = replace(record, **{name: value for name, value in advice.items() if value is not None})
+    if lesion_threshold is not None:
+        record = replace(record, lesion_threshold=lesion_threshold)
+    if lesion_ranges is not None:
+        record = replace(record, lesion_ranges=lesion_ranges)
     export_weights(exported, read_weights(weights), record)
     logging.getLogger(__name__).info("exported %s: epoch %d of %s", exported, record.epoch, record.datalist_name)
     return Path(exported).absolute()
