@@ -7,8 +7,9 @@ STUDY := runs/study
 STARTER := runs/starter
 # Folder of the published slices: images/, masks/ and slices.csv; data_lists/README.md says where they are from.
 SLICES ?= data/msd_liver_slices
-# Folder of two whole CTs, hcc_006.nii.gz and hcc_007.nii.gz, whose livers the pre-trained network outlines.
-CTS ?= data/tcia
+# HCC_007 of TCIA's HCC-TACE-Seg as NIfTI, portal venous phase. The pre-trained network outlines its liver, on every slice
+# as a reader would; of HCC_006, HCC_009, CRLM-CT-1004 and 1006 it takes bowel or stomach for liver on some.
+CT ?= data/hcc_007.nii.gz
 # Each of the processes that run tests takes up to 2 GB of memory.
 PYTEST ?= -n 2 --dist worksteal --durations 15
 SOAK ?= --kills 20 --inputs 100 --minutes 12
@@ -59,8 +60,8 @@ starter: $(VENV)/.demo
 	$(PRETRAIN_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/pretrain \
 	  --output_dir ../../$(STARTER)
 	mkdir -p $(STARTER)/cts
-	cp $(CTS)/hcc_006.nii.gz $(CTS)/hcc_007.nii.gz $(STARTER)/cts
-	$(BIN)/liverseg pseudo-label $(STARTER)/cts/hcc_006.nii.gz $(STARTER)/cts/hcc_007.nii.gz -o $(STARTER)/cts \
+	cp $(CT) $(STARTER)/cts/hcc_007.nii.gz
+	$(BIN)/liverseg pseudo-label $(STARTER)/cts/hcc_007.nii.gz -o $(STARTER)/cts \
 	  --weights $(STARTER)/pretrain.safetensors --bundle bundles/liver_lesion_pretrain --min-largest-part 0.85 \
 	  --name tcia --from "TCIA HCC-TACE-Seg" --licence "CC BY 4.0"
 	$(BIN)/liverseg datalist join --same-patients --name starter-joint -o $(STARTER)/joint.json \
