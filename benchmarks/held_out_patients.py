@@ -1,0 +1,59 @@
+"""Of an evaluation of the starter weights: liver Dice patient by patient, and how well types are named.
+
+    python -m benchmarks.held_out_patients EVALUATION
+
+EVALUATION is the folder that `python -m monai.bundle run evaluating` wrote for the held-out fold of `make starter`'s
+list. Slices without typed lesions are patients' own, with the liver outlined; the others are copies with synthetic
+lesions. The liver's Dice is of all pixels of a patient's own slices. The balanced accuracy is of the synthetic lesions
+that a predicted one overlaps (any overlap), by the type of the one that overlaps it best; its 95 % interval is the
+bootstrap's over patients.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from liverseg.evaluation.intervals import bootstrap, patient_weights
+from liverseg.labels import LESION_TYPES
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("evaluation", type=Path)
+    folder = parser.parse_args().evaluation
+    units = pd.read_csv(folder / "evaluation.csv", dtype={"patient": str})
+    own = units[units["true_type"].isna() & units["lesion_true"].isna()]
+    counts = own.groupby("patient")[["liver_hit", "liver_pred", "liver_true"]].sum()
+    dice = 2 * counts["liver_hit"] / (counts["liver_pred"] + counts["liver_true"])
+    print(f"liver Dice of {len(dice)} patients, {len(own)} slices: mean {dice.mean():.3f}, median {dice.median():.3f}")
+    for patient, value in dice.sort_values().items():
+        print(f"  {patient} {value:.3f}")
+    lesions = pd.read_csv(folder / "lesions.csv", dtype={"patient": str})
+    true = lesions[(lesions["side"] == "true") & lesions["true_type"].notna()]
+    found = true[true["hit"].astype(bool) & true["pred_type"].notna()]
+    print(f"synthetic lesions: {len(true)}, overlapped {int(true['hit'].sum())}, named {len(found)}")
+    print(pd.crosstab(found["true_type"], found["pred_type"]))
+    right = found["true_type"] == found["pred_type"]
+    parts = pd.DataFrame({"patient": found["patient"]})
+    for kind in LESION_TYPES:
+        parts[f"{kind} right"] = right & (found["true_type"] == kind)
+        parts[f"{kind} all"] = found["true_type"] == kind
+    sums = parts.groupby("patient").sum().to_numpy(np.float64)
+    result = bootstrap(balanced, sums, patient_weights(len(sums)))
+    print(f"balanced accuracy given detection: {result.value:.3f} ({result.lower:.3f} to {result.upper:.3f})")
+
+
+def balanced(sums: np.ndarray) -> np.ndarray:
+    """Mean over types of right by all; columns are those two for each type in turn."""
+    with np.errstate(invalid="ignore"):
+        shares = sums[..., ::2] / sums[..., 1::2]
+    return np.asarray(shares.mean(axis=-1))
+
+
+if __name__ == "__main__":
+    main()
