@@ -24,7 +24,8 @@ from liverseg.batch.tables import write_tables
 from liverseg.batch.telling import BatchTeller, say
 from liverseg.bundle_folders import inference_config, weights_path
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
-from liverseg.files import is_dir, is_file
+from liverseg.files import is_file
+from liverseg.inference.liver_mask import liver_source
 from liverseg.signals import ToldToEnd, handlers_kept
 
 __all__ = ["ENGINES", "run_batch"]
@@ -88,7 +89,7 @@ def run_batch(
     with ToldToEnd() as told:
         with state.kept_alive(make=True):
             everything = find_batch(source, output, dataset_dir)
-            _check_liver(overrides.get("liver"), len(everything))
+            liver_source(overrides.get("liver") or "auto", len(everything))  # what is wrong with it is said at once
             cases = shard_of(everything, *shard)
             given = {name: value for name, value in overrides.items() if value is not None}
             job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given), retry_failed)
@@ -176,10 +177,3 @@ def _environment(workers: int, cpus: float | None) -> Mapping[str, str]:
         return {}
     threads = len(os.sched_getaffinity(0)) // workers if cpus is None else int(cpus)
     return {"OMP_NUM_THREADS": str(max(1, threads))}
-
-
-def _check_liver(liver: str | None, cases: int) -> None:
-    """One mask is not that of several CTs; what else is wrong with it the worker says."""
-    if liver is None or liver.strip().lower() in ("auto", "none") or cases == 1 or is_dir(liver):
-        return
-    raise UsageError(f"liver {liver}: one mask for {cases} cases; give a folder with a mask for each, or a manifest")

@@ -35,6 +35,39 @@ class LiverSource:
     path: Path | None = None
     label: int | None = None
 
+    @classmethod
+    def parse(cls, liver: str | os.PathLike | None) -> LiverSource:
+        """What the value of the key `liver` means, whether or not there is such a mask.
+
+        Args:
+            liver: "auto", "none", or the path of a mask or of a folder of masks, with `:5` behind it for label 5.
+
+        Raises:
+            UsageError: if it is empty.
+        """
+        text = str(liver).strip()
+        if text.lower() in ("auto", "none"):
+            return cls(find=text.lower() == "auto")
+        if not text:
+            raise UsageError("liver is empty; it must be auto, none or the path of a mask")
+        labelled = _WITH_LABEL.fullmatch(text)
+        if labelled and not _exists(Path(text)):
+            return cls(False, Path(labelled["path"]).absolute(), int(labelled["label"]))
+        return cls(False, Path(text).absolute())
+
+    def candidates(self, case: str) -> list[Path]:
+        """Where the mask of a case may be, in the order in which they are looked for; none where no masks are given."""
+        if self.path is None:
+            return []
+        try:
+            folder = self.path.is_dir()
+        except OSError:  # too long a name, or a folder that may not be looked into: no mask there
+            folder = False
+        if not folder:
+            return [self.path]
+        # the latter is how TotalSegmentator leaves them
+        return [self.path / f"{name}{suffix}" for name in (case, f"{case}/liver") for suffix in NIFTI_SUFFIXES]
+
     def mask_of(self, case: str) -> Path | None:
         """The mask of a case; None where no masks are given.
 
@@ -43,10 +76,9 @@ class LiverSource:
         """
         if self.path is None or not is_dir(self.path):
             return self.path
-        for name in (case, f"{case}/liver"):  # the latter is how TotalSegmentator leaves them
-            for suffix in NIFTI_SUFFIXES:
-                if is_file(self.path / f"{name}{suffix}"):
-                    return self.path / f"{name}{suffix}"
+        for path in self.candidates(case):
+            if is_file(path):
+                return path
         raise UnreadableError(
             f"liver {self.path}: no {case}.nii.gz, {case}.nii or {case}/liver.nii.gz in it; masks are named as their "
             "cases"
@@ -95,22 +127,21 @@ def liver_source(liver: str | os.PathLike | None, cases: int = 1) -> LiverSource
         LiversegError: if the path is not there.
         UsageError: if it is empty, or one mask is given for several cases.
     """
-    text = str(liver).strip()
-    if text.lower() in ("auto", "none"):
-        return LiverSource(find=text.lower() == "auto")
-    if not text:
-        raise UsageError("liver is empty; it must be auto, none or the path of a mask")
-    path, label = Path(text).absolute(), None
-    labelled = _WITH_LABEL.fullmatch(text)
-    if labelled and not path.exists():
-        path, label = Path(labelled["path"]).absolute(), int(labelled["label"])
-    if is_dir(path):
-        return LiverSource(False, path, label)
-    if not is_file(path):
-        raise UnreadableError(f"liver {text}: no such mask or folder; take auto, none or a mask's path")
+    source = LiverSource.parse(liver)
+    if source.path is None or is_dir(source.path):
+        return source
+    if not is_file(source.path):
+        raise UnreadableError(f"liver {liver}: no such mask or folder; take auto, none or a mask's path")
     if cases > 1:
-        raise UsageError(f"liver {text}: one mask for {cases} cases; give a folder with a mask for each")
-    return LiverSource(False, path, label)
+        raise UsageError(f"liver {liver}: one mask for {cases} cases; give a folder with a mask for each")
+    return source
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # too long a name for a path
+        return False
 
 
 def _on_grid(liver: np.ndarray, affine: np.ndarray, volume: Volume) -> np.ndarray:

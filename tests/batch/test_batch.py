@@ -154,6 +154,24 @@ def test_anything_but_a_complete_case_is_done_again(change, run, worker_threads,
     assert results(tmp_path / "out", "a__scan") == results(output, "a__scan")
 
 
+def test_a_folder_of_masks_with_a_label_serves_several_cases(worker_threads, weights, tmp_path, capsys):
+    mask = np.zeros((32, 40, 4), np.uint8)
+    mask[8:24, 10:30], mask[2:5, 2:5] = 5, 1  # a liver and a spleen, as TotalSegmentator numbers them
+    for number, name in enumerate(("one", "two")):
+        write_ct(tmp_path / "in" / f"{name}.nii.gz", number)
+        (tmp_path / "masks" / name).mkdir(parents=True)
+        nib.save(nib.Nifti1Image(mask, np.diag([-2.0, -2.0, 4.0, 1.0])), tmp_path / "masks" / name / "liver.nii.gz")
+    command = ["batch", str(tmp_path / "in"), str(tmp_path / "out"), "--weights", str(weights), "--liver"]
+    assert main([*command, f"{tmp_path / 'masks'}:5"]) == 0, capsys.readouterr().err
+    for name in ("one", "two"):
+        record = json.loads((tmp_path / "out" / name / "record.json").read_text(encoding="utf-8"))
+        assert record["input"]["liver"]["path"] == str(tmp_path / "masks" / name / "liver.nii.gz")
+        labels = np.asarray(nib.load(tmp_path / "out" / name / "labels.nii.gz").dataobj)
+        assert not (labels[mask != 5] == 1).any() and (labels[mask == 5] > 0).all()
+    assert main([*command, f"{tmp_path / 'masks' / 'one' / 'liver.nii.gz'}:5"]) == 2
+    assert "one mask for 2 cases; give a folder" in capsys.readouterr().err
+
+
 def test_a_manifest_with_masks_priors_and_names_that_lead_elsewhere(source, worker_threads, weights, tmp_path):
     mask = np.zeros((32, 40, 4), np.uint8)
     mask[8:24, 10:30] = 1
