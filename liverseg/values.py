@@ -123,6 +123,9 @@ _RULES = {
         lambda value: value is None or are_lesion_ranges(value), "null, or by type and measurement two numbers"
     ),
     "lesion_threshold": _number(highest=1),
+    "voxel_threshold": _Rule(
+        lambda value: value is None or (_number(0).holds(value) and value < 1), "null or a number between 0 and 1"
+    ),
     "liver_crop": _whole(1, or_none=True),
     "min_confidence": _number(highest=1),
     "min_lesion_ml": _number(),

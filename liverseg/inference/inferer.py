@@ -41,10 +41,12 @@ class SlabInferer(Inferer):
         amp: "auto" (bfloat16 where the hardware computes it), True or False.
         type_temperature: what type logits are divided by before their softmax; the weights' record has it.
         pixel_mm: edge of the pixels the network was trained at, in mm; None for slices' own.
+        voxel_threshold: how likely lesion, of whatever type, must be given liver or lesion for a voxel of the liver to
+            be called lesion; None takes the likeliest label, with which types that are in doubt lose to the liver.
 
     Raises:
         UsageError: if the batch size is not a whole number of at least 1.
-        ValueError: if the HU window is empty or the temperature not above 0.
+        ValueError: if the HU window is empty, the temperature not above 0, or the threshold not between 0 and 1.
 
     Example:
         >>> from liverseg.networks import SEResUNet
@@ -62,12 +64,16 @@ class SlabInferer(Inferer):
         slab_spacing_mm: float | None = None,
         type_temperature: float = 1.0,
         pixel_mm: float | None = None,
+        voxel_threshold: float | None = None,
     ) -> None:
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise UsageError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
         if not type_temperature > 0:
             raise ValueError(f"type_temperature is {type_temperature!r}; it must be above 0")
+        if voxel_threshold is not None and not 0 < voxel_threshold < 1:
+            raise ValueError(f"voxel_threshold is {voxel_threshold!r}; it must be between 0 and 1")
         self.type_temperature = type_temperature
+        self.voxel_threshold = voxel_threshold
         self.hu_window = HUWindow(*map(float, hu_window))
         self.slab_spacing_mm = slab_spacing_mm
         self.pixel_mm = pixel_mm
@@ -132,7 +138,7 @@ class SlabInferer(Inferer):
         with self.inference(network):
             maps = self._logits(volume, network, slices, box[1:], 1, slice_mm, in_plane_mm, *args, **kwargs)
             for middles, logits in maps:
-                best = logits.argmax(dim=1)
+                best = _labels(logits, self.voxel_threshold)
                 labels[middles[0] - slices[0] : middles[-1] - slices[0] + 1] = best.to(torch.uint8).cpu().numpy()
                 of_types, of_lesion = _lesion_voxels(logits, best, self.type_temperature)
                 types.append(of_types)
@@ -253,6 +259,17 @@ def _as_tensor(slices: torch.Tensor | np.ndarray) -> torch.Tensor:
         return slices
     # always copied, a few slices at most: torch knows no negative strides, big-endian numbers or read-only memory
     return torch.from_numpy(np.array(slices, dtype=slices.dtype.newbyteorder("="), order="C"))
+
+
+def _labels(logits: torch.Tensor, voxel_threshold: float | None) -> torch.Tensor:
+    """The likeliest label of each voxel; with a threshold, what is not background is liver or the likeliest lesion."""
+    best = logits.argmax(dim=1)
+    if voxel_threshold is None:
+        return best
+    lesion = logits[:, LESION:].float()
+    odds = torch.logsumexp(lesion, dim=1) - logits[:, LIVER].float()
+    is_lesion = odds >= math.log(voxel_threshold / (1 - voxel_threshold))
+    return torch.where(best < LIVER, best, torch.where(is_lesion, lesion.argmax(dim=1) + LESION, LIVER))
 
 
 def _lesion_voxels(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -27,6 +27,7 @@ from liverseg.networks.weights import (
     recorded_size,
     recorded_slab_spacing,
     recorded_type_temperature,
+    recorded_voxel_threshold,
     save_state,
 )
 
@@ -58,6 +59,7 @@ __all__ = [
     "recorded_size",
     "recorded_slab_spacing",
     "recorded_type_temperature",
+    "recorded_voxel_threshold",
     "save_state",
     "tensors_hash",
     "transfer_imagenet",

@@ -28,7 +28,7 @@ _ADDED_LATER = ("type_temperature", "pixel_mm")
 """What records made before it do not have."""
 
 
-_WHERE_KNOWN = ("lesion_threshold", "lesion_ranges")
+_WHERE_KNOWN = ("voxel_threshold", "lesion_threshold", "lesion_ranges")
 """Fields that a record has only where they are known."""
 
 
@@ -92,6 +92,8 @@ class WeightsRecord:
         fold: validation fold of the data list that was held out; None where it is not known.
         type_temperature: what type logits are divided by before their softmax, see `liverseg.training.TypeTemperature`;
             1 where none was fitted.
+        voxel_threshold: how likely lesion must be, given liver or lesion, for inference to call a voxel of the liver
+            lesion; None where the likeliest label is taken.
         lesion_threshold: least score of a lesion that inference keeps unless told otherwise, see
             `liverseg.evaluation.calibrate_lesion_threshold`; None where none was chosen.
         lesion_ranges: by type and measurement the bounds of the training's lesions, see
@@ -114,6 +116,7 @@ class WeightsRecord:
     versions: dict[str, str]
     fold: int | None = None
     type_temperature: float = 1.0
+    voxel_threshold: float | None = None
     lesion_threshold: float | None = None
     lesion_ranges: dict[str, dict[str, tuple[float, float]]] | None = None
     tensors_sha256: str = ""
@@ -134,6 +137,10 @@ class WeightsRecord:
             ("versions", isinstance(self.versions, dict) and all(map(_is_text, self.versions.values()))),
             ("fold", self.fold is None or _is_count(self.fold)),
             ("type_temperature", _is_number(self.type_temperature) and 0 < self.type_temperature < math.inf),
+            (
+                "voxel_threshold",
+                self.voxel_threshold is None or (_is_number(self.voxel_threshold) and 0 < self.voxel_threshold < 1),
+            ),
             (
                 "lesion_threshold",
                 self.lesion_threshold is None

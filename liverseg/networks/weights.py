@@ -39,6 +39,7 @@ __all__ = [
     "recorded_size",
     "recorded_slab_spacing",
     "recorded_type_temperature",
+    "recorded_voxel_threshold",
     "save_state",
 ]
 
@@ -74,6 +75,7 @@ def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Te
 def export_trained(
     weights: str | os.PathLike,
     exported: str | os.PathLike,
+    voxel_threshold: float | None = None,
     lesion_threshold: float | None = None,
     lesion_ranges: dict[str, dict[str, tuple[float, float]]] | None = None,
 ) -> Path:
@@ -82,6 +84,8 @@ def export_trained(
     Args:
         weights: the training's .pt file; a .safetensors file is exported again as it is.
         exported: target, ending in .safetensors.
+        voxel_threshold: from which probability on inference is to call a voxel of the liver lesion, written into the
+            record.
         lesion_threshold: least score of a lesion that inference is to keep, written into the record.
         lesion_ranges: what lesions of each type measured, written into the record.
 
@@ -97,6 +101,8 @@ def export_trained(
         raise LiversegError(
             f"{weights}: no {beside} beside it says what these weights are; train with the bundle first"
         )
+    if voxel_threshold is not None:
+        record = replace(record, voxel_threshold=voxel_threshold)
     if lesion_threshold is not None:
         record = replace(record, lesion_threshold=lesion_threshold)
     if lesion_ranges is not None:
@@ -199,6 +205,12 @@ def recorded_type_temperature(weights: str | os.PathLike | None) -> float:
     """What the weights' record says type logits are to be divided by; 1 where it cannot be had or says nothing."""
     record = record_if_any(weights)
     return 1.0 if record is None else record.type_temperature
+
+
+def recorded_voxel_threshold(weights: str | os.PathLike | None) -> float | None:
+    """The voxel threshold the weights' record recommends; None where it cannot be had or recommends none."""
+    record = record_if_any(weights)
+    return None if record is None else record.voxel_threshold
 
 
 def recorded_lesion_threshold(weights: str | os.PathLike | None) -> float:

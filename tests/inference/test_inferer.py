@@ -233,3 +233,27 @@ def test_two_volumes_and_lost_rows_are_refused(hu_classes):
         SlabPrediction(np.array([[[2, 1]]], np.uint8), np.zeros((0, 3), np.float32))
     with pytest.raises(ValueError, match="2 probabilities of lesion for 1 lesion voxels"):
         SlabPrediction(np.array([[[2, 1]]], np.uint8), np.ones((1, 3), np.float32), lesion_probabilities=np.ones(2))
+
+
+def test_a_voxel_threshold_weighs_all_lesion_types_together_against_the_liver():
+    # background, liver, and three types: at .4 the liver is likelier than each type, and less likely than all of them
+    columns = np.array(
+        [[0.1, 0.4, 0.1, 0.25, 0.15], [0.6, 0.1, 0.1, 0.1, 0.1], [0.05, 0.7, 0.05, 0.05, 0.15]], np.float32
+    )
+    logits = torch.from_numpy(np.log(columns)).T[None, :, None].repeat(1, 1, 2, 1) + 3
+    given_lesion = columns[:, 2:].sum(1) / columns[:, 1:].sum(1)  # 0.56, 0.75, 0.26
+
+    def network(slabs):
+        return logits.expand(len(slabs), -1, -1, -1)
+
+    hu = np.zeros((2, 2, 3), np.int16)
+    assert SlabInferer(amp=False)(hu, network).labels[0, 0].tolist() == [1, 0, 1]
+    for threshold in (0.2, 0.3, 0.55, 0.57):
+        found = SlabInferer(amp=False, voxel_threshold=threshold)(hu, network)
+        expected = np.where(given_lesion >= threshold, [3, 0, 4], 1)
+        assert found.labels[0, 0].tolist() == [expected[0], 0, expected[2]]
+        lesion = columns[:, 2:].sum(1)[found.labels[0, 0] >= 2]
+        np.testing.assert_allclose(found.lesion_probabilities, np.tile(lesion, 4), atol=1e-5)
+    for wrong in (0, 1, -0.5):
+        with pytest.raises(ValueError, match="must be between 0 and 1"):
+            SlabInferer(voxel_threshold=wrong)

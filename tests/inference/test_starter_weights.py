@@ -21,8 +21,8 @@ def test_they_are_what_their_records_say(name, labels):
     path = STARTER_FOLDER / f"{name}.safetensors"
     record = read_record(path)
     assert record.tensors_sha256 == tensors_hash(read_weights(path))
-    assert (record.arguments["size"], len(record.labels), record.pixel_mm) == ("small", labels, 1.5)
-    assert tuple(record.hu_window) == (0, 250)
+    assert (record.arguments["size"], len(record.labels), record.seen.pixel_mm) == ("small", labels, 1.5)
+    assert record.seen.hu_window == (0, 250)
     assert record.datalist_name == f"starter-{name}"
     assert record.lesion_threshold > 0
     if labels == 5:

@@ -54,6 +54,7 @@ def test_undefined_score_is_null_in_json_and_nan_again(record):
         ({"type_temperature": None}, "type_temperature is None"),
         ({"lesion_threshold": 1.5}, "lesion_threshold is 1.5"),
         ({"lesion_threshold": True}, "lesion_threshold is True"),
+        ({"voxel_threshold": 1}, "voxel_threshold is 1"),
         ({"lesion_ranges": {}}, "lesion_ranges is {}"),
         ({"lesion_ranges": {"cyst": {"mean_hu": [20, 0]}}}, "lesion_ranges is"),
         ({"lesion_ranges": {"cyst": {"mean_hu": [0, 10, 20]}}}, "lesion_ranges is"),

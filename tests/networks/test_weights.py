@@ -66,10 +66,11 @@ def test_what_a_training_left_is_exported_with_its_record(saved, tmp_path, pretr
 def test_what_inference_is_to_do_with_lesions_is_exported_too(saved, tmp_path):
     bounds = {"mean_hu": (0, 20), "std_hu": (5, 30), "liver_contrast_hu": (-100, -60), "longest_diameter_mm": (4, 80)}
     ranges = dict.fromkeys(("cyst", "hemangioma", "metastasis"), bounds)
-    target = export_trained(saved, tmp_path / "joint.safetensors", 0.7, ranges)
-    assert read_record(target) == replace(read_record(saved), lesion_threshold=0.7, lesion_ranges=ranges)
+    target = export_trained(saved, tmp_path / "joint.safetensors", 0.3, 0.7, ranges)
+    advice = {"voxel_threshold": 0.3, "lesion_threshold": 0.7, "lesion_ranges": ranges}
+    assert read_record(target) == replace(read_record(saved), **advice)
     with pytest.raises(LiversegError, match="lesion_threshold is 2"):
-        export_trained(saved, tmp_path / "other.safetensors", 2)
+        export_trained(saved, tmp_path / "other.safetensors", lesion_threshold=2)
 
 
 def test_weights_without_a_record_are_not_exported(saved, tmp_path):
