@@ -55,7 +55,7 @@ def train(starter: Path, folder: Path, epochs: int, overrides: dict[str, str]) -
     if (folder / "pretrain.safetensors").is_file():
         return
     settings = {
-        "dataset_dir": starter, "datalist": starter / "pretrain.json", "cache_dir": starter / "cache",
+        "dataset_dir": starter, "datalist": starter / "pretrain-list.json", "cache_dir": starter / "cache",
         "output_dir": folder, "ckpt_dir": folder, "epochs": epochs, "val_interval": epochs, "progress": "false",
         **overrides,
     }  # fmt: skip

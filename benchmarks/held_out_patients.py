@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from liverseg.evaluation.intervals import bootstrap, patient_weights
-from liverseg.labels import LESION_TYPES
+from liverseg.evaluation.types import balanced_accuracy_of, confusions
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
     folder = parser.parse_args().evaluation
     units = pd.read_csv(folder / "evaluation.csv", dtype={"patient": str})
     own = units[units["true_type"].isna() & units["lesion_true"].isna()]
-    counts = own.groupby("patient")[["liver_hit", "liver_pred", "liver_true"]].sum()
-    dice = 2 * counts["liver_hit"] / (counts["liver_pred"] + counts["liver_true"])
+    pixels = own.groupby("patient")[["liver_hit", "liver_pred", "liver_true"]].sum()
+    dice = 2 * pixels["liver_hit"] / (pixels["liver_pred"] + pixels["liver_true"])
     print(f"liver Dice of {len(dice)} patients, {len(own)} slices: mean {dice.mean():.3f}, median {dice.median():.3f}")
     for patient, value in dice.sort_values().items():
         print(f"  {patient} {value:.3f}")
@@ -38,21 +38,10 @@ def main() -> None:
     found = true[true["hit"].astype(bool) & true["pred_type"].notna()]
     print(f"synthetic lesions: {len(true)}, overlapped {int(true['hit'].sum())}, named {len(found)}")
     print(pd.crosstab(found["true_type"], found["pred_type"]))
-    right = found["true_type"] == found["pred_type"]
-    parts = pd.DataFrame({"patient": found["patient"]})
-    for kind in LESION_TYPES:
-        parts[f"{kind} right"] = right & (found["true_type"] == kind)
-        parts[f"{kind} all"] = found["true_type"] == kind
-    sums = parts.groupby("patient").sum().to_numpy(np.float64)
-    result = bootstrap(balanced, sums, patient_weights(len(sums)))
+    counts = pd.DataFrame(confusions(found["true_type"].tolist(), found["pred_type"].tolist()))
+    sums = counts.groupby(found["patient"].to_numpy()).sum().to_numpy(np.float64)
+    result = bootstrap(balanced_accuracy_of, sums, patient_weights(len(sums)))
     print(f"balanced accuracy given detection: {result.value:.3f} ({result.lower:.3f} to {result.upper:.3f})")
-
-
-def balanced(sums: np.ndarray) -> np.ndarray:
-    """Mean over types of right by all; columns are those two for each type in turn."""
-    with np.errstate(invalid="ignore"):
-        shares = sums[..., ::2] / sums[..., 1::2]
-    return np.asarray(shares.mean(axis=-1))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from liverseg.batch.telling import BatchTeller, say
 from liverseg.bundle_folders import inference_config, weights_path
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.files import is_file
-from liverseg.inference.liver_mask import liver_source
+from liverseg.liver_mask import liver_source
 from liverseg.signals import ToldToEnd, handlers_kept
 
 __all__ = ["ENGINES", "run_batch"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from liverseg.batch.cases import BatchCase
 from liverseg.files import text_hash
-from liverseg.inference.liver_mask import LiverSource
+from liverseg.liver_mask import LiverSource
 from liverseg.results.inputs import input_stamp
 
 __all__ = ["case_stamp"]

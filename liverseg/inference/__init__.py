@@ -7,10 +7,9 @@ from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.cases import find_cases
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.inferer import SlabInferer, slabs_at_a_time
-from liverseg.inference.liver_mask import liver_source
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
-from liverseg.inference.typed_lesions import ranges_of_typed_lesions
+from liverseg.liver_mask import liver_source
 
 __all__ = [
     "CaseEvaluator",
@@ -26,6 +25,5 @@ __all__ = [
     "find_bundle",
     "find_cases",
     "liver_source",
-    "ranges_of_typed_lesions",
     "slabs_at_a_time",
 ]

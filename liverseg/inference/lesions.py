@@ -133,8 +133,8 @@ def find_lesions(
     if min_liver_contact > 0 and prediction.liver is None:
         wide = widened(box, AROUND, labels.shape)
         contact = liver_contact(cut(parts, box, wide), labels[wide] >= LIVER)
-        outside = large[contact[large] < min_liver_contact - 1e-6]
-        large = np.setdiff1d(large, outside)
+        inside = contact[large] >= min_liver_contact - 1e-6
+        large, outside = large[inside], large[~inside]
     likely = large[~(scores[large] < lesion_threshold - 1e-6)]
     kept = likely[np.argsort(-voxels[likely], kind="stable")][:MAX_LESIONS]
     new_id = np.zeros(len(voxels) + 1, np.uint16)

@@ -22,10 +22,10 @@ from liverseg.errors import LiversegError, UsageError
 from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.liver_mask import LiverSource, liver_source
 from liverseg.inference.measure import lesion_table, renamed
 from liverseg.inference.priors import with_type_priors
 from liverseg.labels import result_labels
+from liverseg.liver_mask import LiverSource, liver_source
 from liverseg.results.inputs import input_facts, unchanged_while_read
 from liverseg.volumes import is_nifti, read_volume
 from liverseg.zips import unpacked

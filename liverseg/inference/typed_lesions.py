@@ -15,7 +15,7 @@ from liverseg.evaluation.lesion_ranges import lesion_ranges
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table
 from liverseg.inference.prediction import SlabPrediction
-from liverseg.labels import INDETERMINATE, JOINT_LABELS, LESION, LESION_TYPES
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, result_labels
 from liverseg.volumes import read_volume
 
 __all__ = ["ranges_of_typed_lesions"]
@@ -54,7 +54,7 @@ def ranges_of_typed_lesions(
         of_type = np.eye(len(LESION_TYPES), dtype=np.float32)[labels[labels >= LESION] - LESION]
         volume = read_volume(folder / item.image)
         found = find_lesions(SlabPrediction(labels, of_type), volume.voxel_ml)
-        tables.append(lesion_table(found, volume, (*JOINT_LABELS, INDETERMINATE)))
+        tables.append(lesion_table(found, volume, result_labels(len(JOINT_LABELS))))
     try:
         return lesion_ranges(pd.concat([table for table in tables if len(table)] or tables[:1]))
     except ValueError as error:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from urllib.parse import unquote
 
@@ -152,6 +154,11 @@ def test_anything_but_a_complete_case_is_done_again(change, run, worker_threads,
     assert main(["batch", str(source), str(tmp_path / "out"), "--weights", str(weights), "--liver", "none"]) == 3
     assert [line["case"] for line in log(tmp_path / "out")[before:] if line["event"] == "begun"] == ["a__scan"]
     assert results(tmp_path / "out", "a__scan") == results(output, "a__scan")
+
+
+def test_what_gives_cases_out_does_without_torch():
+    code = "import sys, liverseg.batch.run; print('torch' in sys.modules)"  # it and MONAI are the workers'
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_folder_of_masks_with_a_label_serves_several_cases(worker_threads, weights, tmp_path, capsys):

@@ -16,7 +16,7 @@ from liverseg.errors import LiversegError, OutputError, UnreadableError, user_er
 from liverseg.files import write_text
 from liverseg.inference import ReadCTd
 from liverseg.inference.failures import FAILURE_CATEGORIES, cause_in_words, failure_category
-from liverseg.inference.liver_mask import liver_source
+from liverseg.liver_mask import liver_source
 from liverseg.results.case_folder import RECORD, refuse_another_input, write_case_files, write_json
 from liverseg.volumes import read_volume
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liverseg.errors import LiversegError
-from liverseg.inference import ranges_of_typed_lesions
+from liverseg.inference.typed_lesions import ranges_of_typed_lesions
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 
 
