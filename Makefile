@@ -53,9 +53,9 @@ starter: $(VENV)/.demo
 	$(BIN)/liverseg datalist lits $(STARTER)/phantoms/lits $(PHANTOM_LIST)-lits
 	$(BIN)/liverseg datalist cohort $(STARTER)/phantoms/cohort $(PHANTOM_LIST)-cohort
 	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/untyped --fold 0 --seed 7 \
-	  --outline-margin-mm 2 --untyped || test $$? = 3
+	  --outline-margin-mm 2 --min-detectability 6 --untyped || test $$? = 3
 	$(BIN)/liverseg synthesize $(STARTER)/slices/datalist.json -o $(STARTER)/typed --fold 0 --seed 7 \
-	  --outline-margin-mm 2 || test $$? = 3
+	  --outline-margin-mm 2 --min-detectability 6 || test $$? = 3
 	$(BIN)/liverseg datalist join --same-patients --name starter-pretrain -o $(STARTER)/pretrain-list.json \
 	  $(STARTER)/slices/datalist.json $(STARTER)/untyped/datalist.json $(STARTER)/phantoms/lits/datalist.json
 	$(PRETRAIN_RUN) training --config_file "['configs/train.yaml','configs/real_ct.yaml']" \
@@ -71,13 +71,8 @@ starter: $(VENV)/.demo
 	$(BIN)/liverseg datalist join --same-patients --name starter-joint -o $(STARTER)/joint-list.json \
 	  $(STARTER)/slices/datalist.json $(STARTER)/typed/datalist.json $(STARTER)/phantoms/cohort/datalist.json \
 	  $(STARTER)/cts/datalist.json
-	$(JOINT_RUN) training --config_file "['configs/train.yaml','configs/real_ct.yaml']" $(STARTER_JOINT) \
-	  --pretrain_weights ../../$(STARTER)/pretrain.safetensors \
-	  --output_dir ../../$(STARTER)/outlines --ckpt_dir ../../$(STARTER)/outlines
-	$(JOINT_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/outlines \
-	  --output_dir ../../$(STARTER)/outlines
 	$(JOINT_RUN) training --config_file "['configs/train.yaml','configs/strategies/ours.yaml','configs/real_ct.yaml']" \
-	  $(STARTER_JOINT) --pretrain_weights ../../$(STARTER)/outlines/joint.safetensors --epochs 24 --val_interval 4 \
+	  $(STARTER_JOINT) --pretrain_weights ../../$(STARTER)/pretrain.safetensors \
 	  --output_dir ../../$(STARTER)/joint --ckpt_dir ../../$(STARTER)/joint
 	$(JOINT_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/joint --output_dir ../../$(STARTER) \
 	  --voxel_threshold $(VOXEL_THRESHOLD) --lesion_threshold $(LESION_THRESHOLD) \

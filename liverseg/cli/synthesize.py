@@ -27,6 +27,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MM",
         help="how far outside the contour of half contrast lesions are outlined, as readers do it (default 0)",
     )
+    parser.add_argument(
+        "--min-detectability",
+        type=float,
+        default=0.0,
+        metavar="D",
+        help="draw again lesions whose contrast is less than D times the noise of the mean over them; readers see an "
+        "even disc from about 4 on (default 0)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
 
 
@@ -43,6 +51,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         copies=args.copies,
         seed=args.seed,
         outline_margin_mm=args.outline_margin_mm,
+        min_detectability=args.min_detectability,
         workers=args.workers,
     )
     for failure in result.failures:

@@ -7,7 +7,7 @@ Ranges are (low, high) of a uniform draw unless said otherwise; HU and mm.
 
 from __future__ import annotations
 
-RECIPE = 7
+RECIPE = 8
 """Number of the recipe: raised whenever the same seed gives other bytes, so old files are never taken for new."""
 
 # --- liver and scanner -----------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ _THICK_CYST_SHARE: Final = 0.2  # protein or old blood, or a mean raised by part
 _THICK_CYST_HU: Final = (20.0, 45.0)
 
 _HYPODENSE_HU: Final = (15.0, 60.0)  # below the liver
-_NECROTIC_SHARE: Final = 0.35
+_NECROTIC_SHARE: Final = 0.35  # of all, each of them with a rim
 _NECROTIC_HU: Final = (10.0, 30.0)
 _RIM_SHARE: Final = 0.60
 _RIM_ABOVE_CENTRE_HU: Final = (10.0, 30.0)
@@ -30,8 +30,8 @@ _LEAST_BELOW_LIVER_HU: Final = 12.0
 
 _POOL_BELOW_LIVER_HU: Final = (20.0, 60.0)
 _NODULE_LEVEL: Final = (0.80, 1.05)  # share of the way from liver to vessel
-_NODULES: Final = (4, 10)
-_NODULE_RADIUS: Final = (0.22, 0.42)  # share of the lesion's radius
+_NODULES: Final = (7, 15)
+_NODULE_RADIUS: Final = (0.25, 0.50)  # share of the lesion's radius
 _FILLED_BELOW_MM: Final = 15.0
 _FILLED_SHARE: Final = 0.75
 
@@ -128,14 +128,19 @@ def _cyst(rng: np.random.Generator | np.random.RandomState, shape: Shape, around
 
 
 def _metastasis(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:
-    """Darker than the liver, most with a rim brighter than the centre, some with a necrotic centre."""
-    centre = around.liver_hu - rng.uniform(*_HYPODENSE_HU)
-    if rng.uniform() < _NECROTIC_SHARE:
-        centre = min(rng.uniform(*_NECROTIC_HU), around.liver_hu - _LEAST_BELOW_LIVER_HU)
+    """Darker than the liver, most with a rim brighter than the centre, some with a necrotic centre.
+
+    Necrosis leaves a rim of viable tumour, which enhances as other metastases do: without it nothing could tell a
+    necrotic metastasis from a cyst.
+    """
+    viable = around.liver_hu - rng.uniform(*_HYPODENSE_HU)
     if rng.uniform() >= _RIM_SHARE:
-        return centre, centre, 0.0, _NO_NODULES
-    rim = min(rng.uniform(*_RIM_MM), 0.6 * shape.radius)
-    return centre, centre + rng.uniform(*_RIM_ABOVE_CENTRE_HU), rim, _NO_NODULES
+        return viable, viable, 0.0, _NO_NODULES
+    rim, above = min(rng.uniform(*_RIM_MM), 0.6 * shape.radius), rng.uniform(*_RIM_ABOVE_CENTRE_HU)
+    if rng.uniform() >= _NECROTIC_SHARE / _RIM_SHARE:
+        return viable, viable + above, rim, _NO_NODULES
+    centre = min(rng.uniform(*_NECROTIC_HU), around.liver_hu - _LEAST_BELOW_LIVER_HU)
+    return centre, max(centre + above, viable), rim, _NO_NODULES
 
 
 def _hemangioma(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:

@@ -16,9 +16,10 @@ from liverseg.synthesis.shape import draw_shape
 
 __all__ = ["DISTRACTORS", "Distractor", "draw_distractor"]
 
-DISTRACTORS: Final = {"vein": 0.35, "vessel": 0.20, "wedge": 0.12, "focal fat": 0.05, "fissure": 0.28}
+DISTRACTORS: Final = {"vein": 0.40, "vessel": 0.08, "wedge": 0.12, "focal fat": 0.05, "fissure": 0.35}
 """How often each is drawn. Wedges and focal fat look much like faint lesions at the liver's surface: where every other
-distractor was one of them, a network missed the latter."""
+distractor was one of them, a network missed the latter. Bright vessels are in the scans anyway, and on one slice a
+vessel that crosses it looks like a small hemangioma: with 20 % of them a network outlined one hemangioma in six."""
 
 _Rng = np.random.Generator | np.random.RandomState
 

@@ -21,7 +21,7 @@ _GRAIN_MM: Final = 4.0
 _MOST_NOISE: Final = 3.0
 """Standard deviations of noise that are kept: vessels under a lesion are not noise."""
 _THIN_MM: Final = 1.5
-_LEAST_VESSEL_CONTRAST_HU: Final = 30.0
+_LEAST_VESSEL_CONTRAST_HU: Final = 40.0
 _MOST_VESSEL_CONTRAST_HU: Final = 100.0
 _VESSEL_QUANTILE: Final = 0.99
 _LEAST_PIXELS: Final = 200
@@ -31,7 +31,7 @@ def measure_surroundings(hu: np.ndarray, liver: np.ndarray) -> Surroundings | No
     """Attenuation of a scan's parenchyma and of its vessels, and its noise; None if there is too little liver for it.
 
     The parenchyma is the most frequent value of the slightly smoothed liver, which outlines that include tumours do not
-    move; vessels are its brightest 1 %, at least 30 HU and at most 100 HU above the parenchyma: a slice may show none.
+    move; vessels are its brightest 1 %, at least 40 HU and at most 100 HU above the parenchyma: a slice may show none.
 
     Args:
         hu: (slice, row, column).

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import multiprocessing
 import os
 import zlib
@@ -31,7 +32,7 @@ from liverseg.volumes import Volume, axial_orientation, case_name, grids_apart, 
 
 __all__ = ["LesionRow", "SynthesisResult", "synthesize_datalist"]
 
-RECIPE: Final = 2
+RECIPE: Final = 3
 """Raised whenever the same seed gives other voxels, so that old files are never taken for new."""
 
 _LEAST_LIVER_ML: Final = 0.5
@@ -93,6 +94,7 @@ def synthesize_datalist(
     copies: int = 1,
     seed: int = 0,
     outline_margin_mm: float = 0.0,
+    min_detectability: float = 0.0,
     workers: int | None = None,
     progress: bool = True,
 ) -> SynthesisResult:
@@ -112,16 +114,19 @@ def synthesize_datalist(
         copies: copies of each volume, each with other lesions.
         seed: of everything random.
         outline_margin_mm: how far outside the contour of half contrast lesions are outlined, see `outlined`.
+        min_detectability: lesions that would be seen less well are drawn again, see `detectability`; 0 paints all.
         workers: processes; one a processor if not given.
         progress: show a bar on stderr.
 
     Raises:
-        UsageError: if copies, seed, margin or workers are out of range, or lesions of a typed list are to be untyped.
+        UsageError: if copies, seed, margin, detectability or workers are out of range, or lesions of a typed list are to be untyped.
         LiversegError: if the list is not sound, none of its items has a liver mask, or none could be painted.
     """
     for name, value, least in (("copies", copies, 1), ("seed", seed, 0), ("workers", workers, 1)):
         if value is not None and value < least:
             raise UsageError(f"{name} {value}: at least {least} is needed")
+    if not 0 <= min_detectability < math.inf:
+        raise UsageError(f"min detectability {min_detectability:g}: it must be a number, 0 or more")
     if not 0 <= outline_margin_mm <= MOST_MARGIN_MM:
         raise UsageError(f"outline margin {outline_margin_mm:g} mm: 0 to {MOST_MARGIN_MM:g} are allowed")
     listed = read_datalist(path)
@@ -136,7 +141,9 @@ def synthesize_datalist(
     typed = typed or not (untyped or any(item.lesions_are_outlined for item in items))
     pairs = {(os.path.normpath(item.image), os.path.normpath(str(item.label))): item for item in items}
     tasks = [
-        _Task(Path(dataset_dir), Path(output), item, copy, seed, typed, float(outline_margin_mm))
+        _Task(
+            Path(dataset_dir), Path(output), item, copy, seed, typed, float(outline_margin_mm), float(min_detectability)
+        )
         for item in pairs.values()
         for copy in range(copies)
     ]
@@ -179,6 +186,7 @@ class _Task:
     seed: int
     typed: bool
     outline_margin_mm: float
+    min_detectability: float
 
     @property
     def name(self) -> str:
@@ -219,6 +227,7 @@ def _written(task: _Task) -> _Outcome:
         "copy": task.copy,
         "typed": task.typed,
         "outline_margin_mm": task.outline_margin_mm,
+        "min_detectability": task.min_detectability,
         "patient": item.patient,
     }
     state = state_of(task.output, sources)
@@ -263,7 +272,8 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
     depth = depth_mm(scan.liver, spacing) if section is None else depth_mm(scan.liver[section], spacing[1:])
     kinds = draw_types(rng, len(diameters)) if diameters else []
     rows = []
-    for placed in add_lesions(rng, scan, kinds, diameters, depth, own >= LESION, section):
+    taken = own >= LESION
+    for placed in add_lesions(rng, scan, kinds, diameters, depth, taken, section, task.min_detectability):
         value = LESION + LESION_TYPES.index(placed.kind) if task.typed else LESION
         where, inside = outlined(placed, own.shape, spacing[1:], task.outline_margin_mm)
         filled = inside & (own[where] == LIVER)
