@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -26,8 +27,8 @@ _RIM = 2
 """Pixels of the rims inside and outside an outline, where types differ: the enhancing rim of a metastasis, the nodules
 of a hemangioma, the sharp margin of a cyst."""
 
-_WINDOW = 15
-"""Edge of the averaging window at stride 4, so 60 pixels: most lesions fit in."""
+WINDOWS = (15,)
+"""Edges of the averaging windows at stride 4, so 60 pixels: most lesions fit in."""
 
 # what brings measurements of lesions near zero mean and unit spread, in the units of the windowed slab
 _USUAL_MEAN, _SPREAD_OF_MEANS = 0.3, 0.25
@@ -40,30 +41,41 @@ _NOTHING = 1e-6
 class LesionTypeHead(nn.Module):
     """Type logits from what is measured on the lesion around each pixel.
 
-    The lesion is the network's own outline, as soft as it is. Within a window are measured: mean and spread of each
+    The lesion is the network's own outline, as soft as it is. Within windows are measured: mean and spread of each
     slice's HU in the lesion's core, in the rim inside its outline and in the rim outside, and its area. That is what a
     radiologist goes by, and few enough numbers to learn from a few hundred lesions. Every pixel of a lesion that fits
-    into the window sees nearly the same numbers, so a lesion gets one type without being cut out; it takes only pooling
-    and 1×1 convolutions.
+    into a window sees nearly the same numbers there, so a lesion gets one type without being cut out; a small window
+    keeps neighbours of other types apart. It takes only pooling and 1×1 convolutions.
 
     Args:
         in_channels: slices of a slab.
         features: channels of the decoder's features at stride 4.
         evidence: one of `EVIDENCE`.
+        windows: edges of the averaging windows at stride 4, odd.
         hidden: channels of the hidden layer.
 
     Raises:
-        UsageError: if the evidence is not known.
+        UsageError: if the evidence is not known, or windows are not odd numbers.
     """
 
-    def __init__(self, in_channels: int, features: int, evidence: str = "measurements", hidden: int = 64) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        features: int,
+        evidence: str = "measurements",
+        windows: Sequence[int] = WINDOWS,
+        hidden: int = 64,
+    ) -> None:
         super().__init__()
         if evidence not in EVIDENCE:
             raise UsageError(f"evidence {evidence!r} is not known; there are {', '.join(EVIDENCE)}")
-        self.evidence = evidence
+        if not windows or not all(type(edge) is int and edge > 0 and edge % 2 for edge in windows):
+            raise UsageError(f"windows {windows!r}: odd numbers of pixels at stride {_STRIDE} are needed, as [5, 11]")
+        self.evidence, self.windows = evidence, tuple(windows)
         channels = {"measurements": 3 * 2 * in_channels + 1, "features": features}
+        each = channels.get(evidence) or sum(channels.values())
         self.layers = nn.Sequential(
-            nn.Conv2d(channels.get(evidence) or sum(channels.values()), hidden, kernel_size=1),
+            nn.Conv2d(each * len(self.windows), hidden, kernel_size=1),
             nn.ReLU(inplace=True),
             nn.Conv2d(hidden, len(LESION_TYPES), kernel_size=1),
         )
@@ -81,7 +93,8 @@ class LesionTypeHead(nn.Module):
             seen += self._measured(slab, lesion)
         if self.evidence != "measurements":
             weight = functional.avg_pool2d(lesion, _STRIDE)
-            seen.append(_window(features * weight) / (_window(weight) + _NOTHING))
+            weighted = features * weight
+            seen += [_window(weighted, edge) / (_window(weight, edge) + _NOTHING) for edge in self.windows]
         return self.layers(torch.cat(seen, dim=1))
 
     def _measured(self, slab: torch.Tensor, lesion: torch.Tensor) -> list[torch.Tensor]:
@@ -89,24 +102,25 @@ class LesionTypeHead(nn.Module):
         grown = functional.max_pool2d(lesion, wide, stride=1, padding=_RIM)
         core = -functional.max_pool2d(-lesion, wide, stride=1, padding=_RIM)
         values = torch.cat([slab, slab * slab], dim=1)
+        sums = [
+            (functional.avg_pool2d(values * part, _STRIDE), functional.avg_pool2d(part, _STRIDE))
+            for part in (core, lesion - core, grown - lesion)
+        ]
+        filled = functional.avg_pool2d(lesion, _STRIDE)
         measured = []
-        for part in (core, lesion - core, grown - lesion):
-            mean, square = (_around(values * part) / (_around(part) + _NOTHING)).chunk(2, dim=1)
-            spread = (square - mean * mean).clamp(min=_NOTHING).sqrt()
-            measured += [(mean - _USUAL_MEAN) / _SPREAD_OF_MEANS, spread / _SPREAD_OF_SPREADS]
-        area = (_around(lesion) + _NOTHING).log()
-        measured.append((area - _USUAL_LOG_AREA) / _SPREAD_OF_LOG_AREAS)
+        for edge in self.windows:
+            for of_values, of_part in sums:
+                mean, square = (_window(of_values, edge) / (_window(of_part, edge) + _NOTHING)).chunk(2, dim=1)
+                spread = (square - mean * mean).clamp(min=_NOTHING).sqrt()
+                measured += [(mean - _USUAL_MEAN) / _SPREAD_OF_MEANS, spread / _SPREAD_OF_SPREADS]
+            area = (_window(filled, edge) + _NOTHING).log()
+            measured.append((area - _USUAL_LOG_AREA) / _SPREAD_OF_LOG_AREAS)
         return measured
 
 
-def _window(values: torch.Tensor) -> torch.Tensor:
+def _window(values: torch.Tensor, edge: int) -> torch.Tensor:
     """Averages over the window around each place, at stride 4."""
-    return functional.avg_pool2d(values, _WINDOW, stride=1, padding=_WINDOW // 2)
-
-
-def _around(values: torch.Tensor) -> torch.Tensor:
-    """The same of values at full resolution."""
-    return _window(functional.avg_pool2d(values, _STRIDE))
+    return functional.avg_pool2d(values, edge, stride=1, padding=edge // 2)
 
 
 class MeasuringUNet(SEResUNet):
@@ -120,9 +134,10 @@ class MeasuringUNet(SEResUNet):
         out_channels: 5, the joint label table; the argument stands beside those of the other networks.
         deep_supervision: also learn from maps made at strides 2, 4 and 8.
         evidence: one of `EVIDENCE`.
+        windows: of the `LesionTypeHead`.
 
     Raises:
-        UsageError: if size or evidence are not known.
+        UsageError: if size or evidence are not known, or windows are not odd numbers.
     """
 
     def __init__(
@@ -132,15 +147,19 @@ class MeasuringUNet(SEResUNet):
         out_channels: int = 5,
         deep_supervision: bool = False,
         evidence: str = "measurements",
+        windows: Sequence[int] = WINDOWS,
     ) -> None:
         super().__init__(size, in_channels, LESION + 1, deep_supervision)
         self.out_channels = len(JOINT_LABELS)
-        self.type_head = LesionTypeHead(in_channels, numbers_of(size).decoder[2], evidence)
+        self.type_head = LesionTypeHead(in_channels, numbers_of(size).decoder[2], evidence, windows)
         self.type_head.apply(initialise)
 
     def arguments(self) -> dict[str, Any]:
         """What the network was built with."""
-        return {**super().arguments(), "out_channels": self.out_channels, "evidence": self.type_head.evidence}
+        own = {"out_channels": self.out_channels, "evidence": self.type_head.evidence}
+        # left out where it is what all networks had before it could be set: their checkpoints stay valid
+        windows = {} if self.type_head.windows == WINDOWS else {"windows": list(self.type_head.windows)}
+        return {**super().arguments(), **own, **windows}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | SlabOutput:  # type: ignore[override]
         """Logits (batch, 5, H, W); in training the map of three channels and the types of its pixels apart.

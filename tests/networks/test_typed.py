@@ -6,8 +6,20 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.labels import LESION_TYPES
-from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet, transfer_weights
+from liverseg.labels import JOINT_LABELS, LESION_TYPES, label_names
+from liverseg.networks import (
+    MeasuringUNet,
+    SEResUNet,
+    SlabClassifier,
+    SlabInput,
+    SlabOutput,
+    WeightsRecord,
+    YNet,
+    export_weights,
+    load_weights,
+    recorded_network,
+    transfer_weights,
+)
 from liverseg.networks.measuring import LesionTypeHead
 
 SLABS = torch.rand(2, 3, 50, 70) * 2 - 1
@@ -119,6 +131,46 @@ def test_other_evidence_learns_features_but_no_outline(evidence):
 def test_unknown_evidence_is_refused():
     with pytest.raises(UsageError, match="evidence 'size' is not known; there are measurements, features, both"):
         MeasuringUNet("small", evidence="size")
+
+
+@pytest.mark.parametrize("windows", [[4], [0], [-3], [], [2.5], [True, "9"]])
+def test_windows_that_are_not_odd_are_refused(windows):
+    with pytest.raises(UsageError, match=r"windows .*: odd numbers of pixels at stride 4 are needed"):
+        MeasuringUNet("small", windows=windows)
+
+
+def test_each_window_measures_what_a_head_of_that_window_alone_does():
+    torch.manual_seed(0)
+    slab, lesion, features = torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64), torch.rand(1, 4, 16, 16)
+
+    def seen(*windows):
+        head = LesionTypeHead(in_channels=3, features=4, windows=windows)
+        head.layers = torch.nn.Identity()
+        return head(slab, lesion, features)
+
+    assert torch.equal(seen(5, 11), torch.cat([seen(5), seen(11)], dim=1))
+    assert not torch.equal(seen(5), seen(11))
+
+
+def test_a_weights_file_builds_the_network_it_was_made_with(tmp_path):
+    network = MeasuringUNet("small", evidence="both", windows=[5, 11]).eval()
+    path = tmp_path / "joint.safetensors"
+    record = WeightsRecord(
+        network="MeasuringUNet",
+        arguments=network.arguments(),
+        seen=SlabInput((-200, 250)),
+        labels=label_names(JOINT_LABELS),
+        datalist_name="x",
+        datalist_sha256="0" * 64,
+        epoch=1,
+        metrics={},
+        versions={},
+    )
+    export_weights(path, network.state_dict(), record)
+    again = recorded_network(path)("small", in_channels=3, out_channels=5)
+    load_weights(again, path)
+    assert again.arguments() == network.arguments()
+    assert torch.equal(again.eval()(SLABS), network(SLABS))
 
 
 def test_measurements_are_what_they_say():

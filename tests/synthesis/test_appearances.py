@@ -69,6 +69,13 @@ def test_metastases_are_darker_than_the_liver_and_most_have_a_rim() -> None:
     assert 24 <= rims <= 48  # 60 %
 
 
+def test_necrotic_metastases_have_a_rim_that_cysts_lack() -> None:
+    looks = [lesion.appearance for lesion in draw("metastasis", 400)]
+    necrotic = [look for look in looks if look.centre_hu <= 30]
+    assert len(necrotic) / len(looks) == pytest.approx(0.35, abs=0.07)
+    assert all(look.rim_mm > 0 and look.outer_hu >= look.centre_hu + 10 for look in necrotic)
+
+
 def test_metastases_of_a_patient_resemble_each_other() -> None:
     rng = np.random.default_rng(0)
     first = draw("metastasis", 1)[0].appearance

@@ -96,6 +96,16 @@ def test_generous_outlines_hold_the_exact_ones(folder: Path, tmp_path: Path) -> 
         assert (second[first >= LESION] >= LESION).all()
 
 
+def test_lesions_that_are_hardly_seen_are_drawn_again(folder: Path, tmp_path: Path) -> None:
+    for least in (0.0, 25.0):
+        run(folder, tmp_path / str(least), fold=1, copies=30, min_detectability=least)
+    rows = {least: pd.read_csv(tmp_path / str(least) / "lesions.csv") for least in (0.0, 25.0)}
+    # a cyst is 100 HU below these livers; metastases and hemangiomas are nearer to them
+    contrast = {least: (table["mean_hu"] - table["liver_hu"]).abs() for least, table in rows.items()}
+    assert contrast[25.0].median() > contrast[0.0].median()
+    assert rows[25.0]["volume_ml"].min() > rows[0.0]["volume_ml"].min()
+
+
 def test_a_seed_decides_the_voxels_however_many_work(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "one", seed=3)
     two = synthesize_datalist(
@@ -180,6 +190,8 @@ def test_a_list_without_liver_masks_is_refused(tmp_path: Path) -> None:
 def test_arguments_out_of_range_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="outline margin 6 mm: 0 to 5 are allowed"):
         synthesize_datalist(folder / "datalist.json", folder, tmp_path, outline_margin_mm=6)
+    with pytest.raises(UsageError, match="min detectability nan: it must be a number, 0 or more"):
+        synthesize_datalist(folder / "datalist.json", folder, tmp_path, min_detectability=float("nan"))
     with pytest.raises(UsageError, match="copies 0: at least 1 is needed"):
         synthesize_datalist(folder / "datalist.json", folder, tmp_path, copies=0)
     with pytest.raises(LiversegError, match="no fold 7; it has 0, 1"):
