@@ -1,12 +1,12 @@
 """Of an evaluation of the starter weights: liver Dice patient by patient, and how well types are named.
 
-    python -m benchmarks.held_out_patients EVALUATION
+    python -m benchmarks.held_out_patients EVALUATION [--synthetic typed/]
 
 EVALUATION is the folder that `python -m monai.bundle run evaluating` wrote for the held-out fold of `make starter`'s
-list. Slices without typed lesions are patients' own, with the liver outlined; the others are copies with synthetic
-lesions. The liver's Dice is of all pixels of a patient's own slices. The balanced accuracy is of the synthetic lesions
-that a predicted one overlaps (any overlap), by the type of the one that overlaps it best; its 95 % interval is the
-bootstrap's over patients.
+list. Slices without typed lesions are patients' own, with the liver outlined; those whose path begins with
+`--synthetic` are copies with synthetic lesions; phantoms are left out. The liver's Dice is of all pixels of a patient's
+own slices. The balanced accuracy is of the synthetic lesions that a predicted one overlaps (any overlap), by the type
+of the one that overlaps it best; its 95 % interval is the bootstrap's over patients.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def main() -> None:
     """Print both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluation", type=Path)
-    folder = parser.parse_args().evaluation
+    parser.add_argument("--synthetic", default="typed/", help="how the paths of the copies begin")
+    args = parser.parse_args()
+    folder = args.evaluation
     units = pd.read_csv(folder / "evaluation.csv", dtype={"patient": str})
     own = units[units["true_type"].isna() & units["lesion_true"].isna()]
     pixels = own.groupby("patient")[["liver_hit", "liver_pred", "liver_true"]].sum()
@@ -34,7 +36,7 @@ def main() -> None:
     for patient, value in dice.sort_values().items():
         print(f"  {patient} {value:.3f}")
     lesions = pd.read_csv(folder / "lesions.csv", dtype={"patient": str})
-    true = lesions[(lesions["side"] == "true") & lesions["true_type"].notna()]
+    true = lesions[(lesions["side"] == "true") & lesions["image"].str.startswith(args.synthetic)]
     found = true[true["hit"].astype(bool) & true["pred_type"].notna()]
     print(f"synthetic lesions: {len(true)}, overlapped {int(true['hit'].sum())}, named {len(found)}")
     print(pd.crosstab(found["true_type"], found["pred_type"]))

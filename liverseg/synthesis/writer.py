@@ -119,7 +119,8 @@ def synthesize_datalist(
         progress: show a bar on stderr.
 
     Raises:
-        UsageError: if copies, seed, margin, detectability or workers are out of range, or lesions of a typed list are to be untyped.
+        UsageError: if copies, seed, margin, detectability or workers are out of range, or lesions of a typed list are
+            to be untyped.
         LiversegError: if the list is not sound, none of its items has a liver mask, or none could be painted.
     """
     for name, value, least in (("copies", copies, 1), ("seed", seed, 0), ("workers", workers, 1)):
