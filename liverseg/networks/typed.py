@@ -10,7 +10,7 @@ from torch import nn
 from liverseg.errors import UsageError
 from liverseg.labels import LESION_TYPES
 from liverseg.networks.blocks import SEResidualBlock
-from liverseg.networks.se_resunet import SEResUNet, SEResUNetEncoder, initialise, numbers_of, padded
+from liverseg.networks.se_resunet import SEResUNet, initialise, make_encoder, numbers_of, padded
 from liverseg.networks.slab_network import SlabNetwork
 
 __all__ = ["BRANCHES", "SlabClassifier", "SlabOutput", "YNet"]
@@ -111,7 +111,7 @@ class SlabClassifier(SlabNetwork):
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision=False)
         numbers = numbers_of(size)
-        self.encoder = SEResUNetEncoder(numbers, in_channels)
+        self.encoder = make_encoder(numbers, in_channels)
         self.type_head = _type_head(numbers.encoder[-1], "plain")
         self.apply(initialise)
 

