@@ -106,6 +106,7 @@ _RULES = {
     "amp": _word("auto", "true", "false"),
     "batch_size": _whole(1),
     "crop_size": _whole(1),
+    "balanced_types": _YES_OR_NO,
     "deep_supervision": _YES_OR_NO,
     "dice_weight": _number(),
     "dicom": _YES_OR_NO,

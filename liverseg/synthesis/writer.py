@@ -23,16 +23,18 @@ from liverseg.datalists.converted import is_current, state_of, write_nifti, writ
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.errors import LiversegError, UsageError
 from liverseg.files import write_text
-from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_LABELS
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS
 from liverseg.nifti import as_whole_numbers
+from liverseg.synthesis.appearance import Surroundings
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
+from liverseg.synthesis.normal_liver import label_normal_liver
 from liverseg.synthesis.painting import Scan, measure_surroundings
 from liverseg.synthesis.placement import MOST_MARGIN_MM, add_lesions, depth_mm, outlined
 from liverseg.volumes import Volume, axial_orientation, case_name, grids_apart, read_volume, slice_axis
 
 __all__ = ["LesionRow", "SynthesisResult", "synthesize_datalist"]
 
-RECIPE: Final = 3
+RECIPE: Final = 4
 """Raised whenever the same seed gives other voxels, so that old files are never taken for new."""
 
 _LEAST_LIVER_ML: Final = 0.5
@@ -101,7 +103,8 @@ def synthesize_datalist(
     """Write copies of a list's volumes with synthetic lesions in their livers, and a data list of them.
 
     The copies keep their patient and fold, so that one list may be joined with the other. Lesions that were outlined
-    stay; those that nobody outlined are counted as liver, which the new list says in its source. The same seed gives
+    stay; those that nobody outlined are counted as liver, which the new list says in its source, and nothing is painted
+    where `label_normal_liver` suspects one. The same seed gives
     the same voxels whatever the number of workers, and what is complete is not written again.
 
     Args:
@@ -274,6 +277,8 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
     kinds = draw_types(rng, len(diameters)) if diameters else []
     rows = []
     taken = own >= LESION
+    if not task.item.lesions_are_outlined:
+        taken |= _suspicious(cut, own, around, spacing[1:])
     for placed in add_lesions(rng, scan, kinds, diameters, depth, taken, section, task.min_detectability):
         value = LESION + LESION_TYPES.index(placed.kind) if task.typed else LESION
         where, inside = outlined(placed, own.shape, spacing[1:], task.outline_margin_mm)
@@ -296,6 +301,13 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
     if task.item.clipped_hu is not None:
         np.clip(hu, *task.item.clipped_hu, out=hu)
     return image.from_axial(as_whole_numbers(hu, np.int16)), image.from_axial(truth), image.affine, rows
+
+
+def _suspicious(hu: np.ndarray, label: np.ndarray, around: Surroundings, pixel_mm: tuple[float, float]) -> np.ndarray:
+    """What in a liver may be a lesion that nobody outlined; one painted over it would be half of another."""
+    unknown = np.where(label == LIVER, np.uint8(LIVER_OR_LESION), label)
+    slices = [label_normal_liver(hu[z], unknown[z], around.liver_hu, around.noise_hu, pixel_mm) for z in range(len(hu))]
+    return np.stack(slices) == LIVER_OR_LESION
 
 
 def _items(task: _Task, label_path: Path) -> tuple[DataItem, ...]:

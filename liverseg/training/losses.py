@@ -41,18 +41,23 @@ class SlabLoss(nn.Module):
         map_loss: of logits (batch, [maps,] channels, H, W) and labels (batch, 1, H, W).
         type_weight: of the cross entropy of the type vector beside the map's loss. The paper does not print
             its weights.
+        balanced_types: where types are told pixel by pixel, whether each type of a batch weighs the same.
     """
 
-    def __init__(self, map_loss: nn.Module, type_weight: float = 1.0) -> None:
+    def __init__(self, map_loss: nn.Module, type_weight: float = 1.0, balanced_types: bool = False) -> None:
         super().__init__()
         self.map_loss = map_loss
         self.type_weight = type_weight
+        self.balanced_types = balanced_types
 
     def forward(self, output: torch.Tensor | SlabOutput, labels: torch.Tensor) -> torch.Tensor:
         """Loss of a network's output against label maps (batch, 1, H, W) of the joint table."""
         if not isinstance(output, SlabOutput):
             return self._of_maps(output, labels)
-        of_types = _of_pixels(output, labels) if output.types.ndim == 4 else _of_slabs(output.types, labels)
+        if output.types.ndim == 4:
+            of_types = _of_pixels(output, labels, self.balanced_types)
+        else:
+            of_types = _of_slabs(output.types, labels)
         if output.maps is None:
             return of_types
         return self._of_maps(output.maps, labels) + self.type_weight * of_types
@@ -90,11 +95,12 @@ def _of_slabs(types: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return named / (true != _NO_TYPE).sum().clamp(min=1)
 
 
-def _of_pixels(output: SlabOutput, labels: torch.Tensor) -> torch.Tensor:
+def _of_pixels(output: SlabOutput, labels: torch.Tensor, balanced: bool) -> torch.Tensor:
     """Cross entropy of the types of the lesion's pixels that are found: a mean over each slab's, then over slabs.
 
     A pixel weighs as much as the map holds it for lesion: what is not outlined will not be named either. Slabs where
-    next to nothing is found count for as little.
+    next to nothing is found count for as little. Balanced, each type that a batch shows weighs the same, however much
+    of it is found; a slab then has a mean for each type.
     """
     assert output.maps is not None
     final = output.maps[:, 0] if output.maps.ndim == 5 else output.maps
@@ -102,10 +108,16 @@ def _of_pixels(output: SlabOutput, labels: torch.Tensor) -> torch.Tensor:
     typed = is_lesion(labels[:, 0]) & (labels[:, 0] != UNTYPED_LESION)
     true = torch.where(typed, labels[:, 0].long() - LESION, _NO_TYPE)
     pixels = functional.cross_entropy(output.types, true, ignore_index=_NO_TYPE, reduction="none")
-    weight = torch.where(true != _NO_TYPE, found, 0.0)
-    areas = weight.flatten(1).sum(1)
-    of_slabs = (pixels * weight).flatten(1).sum(1) / areas.clamp(min=1)
-    return of_slabs.sum() / (areas > 1).sum().clamp(min=1)
+    groups = [true == index for index in range(len(LESION_TYPES))] if balanced else [true != _NO_TYPE]
+    losses, present = [], []
+    for group in groups:
+        weight = torch.where(group, found, 0.0)
+        areas = weight.flatten(1).sum(1)
+        of_slabs = (pixels * weight).flatten(1).sum(1) / areas.clamp(min=1)
+        seen = (areas > 1).sum()
+        losses.append(of_slabs.sum() / seen.clamp(min=1))
+        present.append(seen > 0)
+    return torch.stack(losses).sum() / torch.stack(present).sum().clamp(min=1)
 
 
 def types_of_slabs(labels: torch.Tensor) -> torch.Tensor:

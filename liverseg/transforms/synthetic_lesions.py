@@ -143,7 +143,9 @@ class RandSyntheticLesionsd(RandomizableTransform):
         self, out: dict[Hashable, Any], scan: Scan, label: np.ndarray, depth: np.ndarray, middle: int, margin: float
     ) -> None:
         there = is_lesion(torch.from_numpy(label)).numpy()
-        taken = np.repeat(there[None], len(scan.hu), axis=0)
+        # nor where a lesion may be that nobody outlined: one painted over its edge would teach neither's look
+        unknown = (label == LIVER_OR_LESION) if self.normal_liver else np.zeros_like(there)
+        taken = np.repeat((there | unknown)[None], len(scan.hu), axis=0)
         diameters = draw_section(self.R)
         kinds = draw_types(self.R, len(diameters))
         placed = add_lesions(self.R, scan, kinds, diameters, depth, taken, middle, self.min_detectability)

@@ -134,7 +134,16 @@ def test_both_bundles_have_the_same_keys():
         "strategy",
         "map_loss",
     }
-    of_joint |= {"type_weight", "type_head_factor", "fine_tuning", "stage_epochs", "plans", "plan", "fine_tuner"}
+    of_joint |= {
+        "type_weight",
+        "balanced_types",
+        "type_head_factor",
+        "fine_tuning",
+        "stage_epochs",
+        "plans",
+        "plan",
+        "fine_tuner",
+    }
     of_joint |= {"liver_crop"}
     assert set(joint) - set(pretrain) == of_joint
     of_joint |= {"network_class", "min_confidence", "type_temperature", "lesion_ranges", "lesion_ranges_from"}
@@ -162,7 +171,9 @@ def test_what_both_trainings_share_is_the_same_in_both():
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
     real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
     own = ("class_weights", "crop_ratios", "epochs", "head_factor", "learning_rate", "lesion_free", "liver_crop")
-    own += ("synthetic_lesions",)
+    own += ("synthetic_lesions", "balanced_types", "type_head_factor", "train::view::hu_offset")
+    for key in ("gamma_prob", "contrast_prob"):  # types are told by HU
+        assert real[0]["scanner_augmentation"].pop(key) > real[1]["scanner_augmentation"].pop(key) == 0
     assert [len(one["class_weights"]) for one in real] == [3, 5]
     assert [one["synthetic_lesions"].pop("labels") for one in real] == [3, 5]
     assert real[0]["synthetic_lesions"] == real[1]["synthetic_lesions"]
