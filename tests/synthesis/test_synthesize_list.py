@@ -106,6 +106,22 @@ def test_lesions_that_are_hardly_seen_are_drawn_again(folder: Path, tmp_path: Pa
     assert rows[25.0]["volume_ml"].min() > rows[0.0]["volume_ml"].min()
 
 
+def test_nothing_is_painted_over_what_may_be_a_lesion_that_nobody_outlined(tmp_path: Path) -> None:
+    item = write_volume(tmp_path, "a", 1)
+    image = nib.load(tmp_path / item.image)
+    hu = np.asarray(image.dataobj).copy()
+    x, y, _ = np.mgrid[:96, :96, :1]
+    spot = np.hypot(x - 40, y - 50) < 12
+    hu[spot] -= 50
+    nib.save(nib.Nifti1Image(hu, AFFINE), tmp_path / item.image)
+    write_list(tmp_path, [item])
+    listed = run(tmp_path, tmp_path / "out", copies=20)
+    assert len(listed.training) == 20
+    inner = np.hypot(x - 40, y - 50) < 10
+    for new in listed.training:
+        assert (np.asarray(nib.load(tmp_path / "out" / str(new.label)).dataobj)[inner] == LIVER).all()
+
+
 def test_a_seed_decides_the_voxels_however_many_work(folder: Path, tmp_path: Path) -> None:
     run(folder, tmp_path / "one", seed=3)
     two = synthesize_datalist(

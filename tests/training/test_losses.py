@@ -83,6 +83,18 @@ def test_types_of_pixels_weigh_each_slab_alike():
     assert of_types(maps, types, labels) == pytest.approx((first + math.log(3)) / 2, rel=1e-5)
 
 
+def test_balanced_types_weigh_the_same_however_much_is_found():
+    types = torch.zeros(3, 3, 1, 4)
+    types[:, 0] = 5  # all called cyst
+    labels = torch.tensor([[[[2, 2, 2, 2]]], [[[2, 2, 2, 2]]], [[[3, 3, 2, 2]]]])
+    maps = torch.zeros(3, 3, 1, 4)
+    maps[:, 2] = 40
+    right, wrong = -math.log(math.exp(5) / (math.exp(5) + 2)), -math.log(1 / (math.exp(5) + 2))
+    assert of_types(maps, types, labels, balanced_types=True) == pytest.approx((right + wrong) / 2, rel=1e-5)
+    assert of_types(maps, types, labels) == pytest.approx((2 * right + (right + wrong) / 2) / 3, rel=1e-5)
+    assert of_types(maps, types, labels.clamp(max=1), balanced_types=True) == pytest.approx(0, abs=1e-6)
+
+
 def test_a_pixel_that_is_not_found_teaches_no_type():
     types = torch.zeros(1, 3, 1, 4)
     types[0, 0] = 5
@@ -94,10 +106,10 @@ def test_a_pixel_that_is_not_found_teaches_no_type():
     assert of_types(maps, types, labels) == pytest.approx(0, abs=1e-6)
 
 
-def of_types(maps, types, labels):
+def of_types(maps, types, labels, **arguments):
     """The share of the loss that is of types: the whole less that of the map alone."""
     map_loss = StackedDeepSupervisionLoss(make_loss())
-    whole = SlabLoss(map_loss)(SlabOutput(maps, types), labels)
+    whole = SlabLoss(map_loss, **arguments)(SlabOutput(maps, types), labels)
     return (whole - SlabLoss(map_loss, type_weight=0)(SlabOutput(maps, types), labels)).item()
 
 

@@ -107,6 +107,19 @@ def test_partial_livers_know_what_is_painted_and_what_is_normal() -> None:
     assert (unknown == LIVER).sum() == 0
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_nothing_is_painted_over_what_may_be_a_lesion_that_nobody_outlined(seed: int) -> None:
+    slab = make_slab(LIVER_OR_LESION)
+    y, x = np.mgrid[:128, :128]
+    spot = (y - 62) ** 2 + (x - 45) ** 2 < 14**2
+    slab["image"][:, spot] -= 50
+    before = slab["image"][1].clone()
+    seen = apply(slab, seed)
+    inner = ndimage.binary_erosion(spot, iterations=2)
+    assert (seen["label"][0].numpy()[inner] == LIVER_OR_LESION).all()
+    assert torch.equal(seen["image"][1][torch.from_numpy(inner)], before[torch.from_numpy(inner)])
+
+
 def test_distractors_are_painted_as_liver() -> None:
     slab = make_slab(LIVER_OR_LESION)
     seen = apply(slab, 2, prob=0.0, distractor_prob=1.0, normal_liver=False)
