@@ -79,7 +79,12 @@ class Appearance:
 
 
 def draw_appearance(
-    rng: np.random.Generator | np.random.RandomState, kind: str, shape: Shape, around: Surroundings
+    rng: np.random.Generator | np.random.RandomState,
+    kind: str,
+    shape: Shape,
+    around: Surroundings,
+    *,
+    flat: bool = False,
 ) -> Appearance:
     """Draw what a lesion looks like.
 
@@ -88,6 +93,8 @@ def draw_appearance(
         kind: one of `LESION_TYPES`.
         shape: the lesion's.
         around: of the same scan.
+        flat: the scan is one slice. No hemangioma is bright throughout there: nothing could tell it from a vessel that
+            crosses the slice.
 
     Raises:
         ValueError: if the type is not known.
@@ -97,8 +104,10 @@ def draw_appearance(
     edge = float(np.exp(rng.uniform(*np.log(_EDGE_MM))))
     # an edge wider than the lesion would leave nothing of it
     common = {"edge_mm": min(edge, 0.8 * shape.radius), "texture_hu": float(rng.uniform(*_TEXTURE_HU))}
-    draw = {"cyst": _cyst, "hemangioma": _hemangioma, "metastasis": _metastasis}[kind]
-    centre, outer, rim, nodules = draw(rng, shape, around)
+    if kind == "hemangioma":
+        centre, outer, rim, nodules = _hemangioma(rng, shape, around, flat)
+    else:
+        centre, outer, rim, nodules = (_cyst if kind == "cyst" else _metastasis)(rng, shape, around)
     return Appearance(centre, outer, rim, nodules, **common)
 
 
@@ -143,10 +152,12 @@ def _metastasis(rng: np.random.Generator | np.random.RandomState, shape: Shape, 
     return centre, max(centre + above, viable), rim, _NO_NODULES
 
 
-def _hemangioma(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:
+def _hemangioma(
+    rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings, flat: bool
+) -> _Drawn:
     """Nodules at the edge as bright as vessels around a dark centre; small ones are bright throughout."""
     bright = around.liver_hu + rng.uniform(*_NODULE_LEVEL) * (around.vessel_hu - around.liver_hu)
-    if 2 * shape.radius < _FILLED_BELOW_MM and rng.uniform() < _FILLED_SHARE:
+    if not flat and 2 * shape.radius < _FILLED_BELOW_MM and rng.uniform() < _FILLED_SHARE:
         return bright, bright, 0.0, _NO_NODULES
     centre = max(around.liver_hu - rng.uniform(*_POOL_BELOW_LIVER_HU), 20.0)
     nodules = []

@@ -16,10 +16,13 @@ from liverseg.synthesis.shape import draw_shape
 
 __all__ = ["DISTRACTORS", "Distractor", "draw_distractor"]
 
-DISTRACTORS: Final = {"vein": 0.40, "vessel": 0.08, "wedge": 0.12, "focal fat": 0.05, "fissure": 0.35}
+DISTRACTORS: Final = {"vein": 0.30, "vessel": 0.22, "wedge": 0.12, "focal fat": 0.06, "fissure": 0.30}
 """How often each is drawn. Wedges and focal fat look much like faint lesions at the liver's surface: where every other
-distractor was one of them, a network missed the latter. Bright vessels are in the scans anyway, and on one slice a
-vessel that crosses it looks like a small hemangioma: with 20 % of them a network outlined one hemangioma in six."""
+distractor was one of them, a network missed the latter. With few bright vessels a network outlined those of a patient
+whose hepatic veins were wider and brighter than most."""
+
+_RADIUS_MM: Final = {"vein": (1.2, 5.0), "vessel": (1.2, 8.0)}
+"""Logarithm uniform. Hepatic veins are up to some 15 mm wide where they join."""
 
 _Rng = np.random.Generator | np.random.RandomState
 
@@ -80,7 +83,7 @@ def draw_distractor(
 
 def _tube(rng: _Rng, kind: str, centre: tuple[float, float, float], in_plane: bool) -> Distractor:
     """A bent, tapered piece of a vessel or bile duct; "vein" is darker than the liver, "vessel" brighter."""
-    length, radius = rng.uniform(20, 60), float(np.exp(rng.uniform(np.log(1.2), np.log(5.0))))
+    length, radius = rng.uniform(20, 60), float(np.exp(rng.uniform(*np.log(_RADIUS_MM[kind]))))
     direction = rng.standard_normal(3)
     if in_plane:
         direction[0] = rng.uniform(-0.1, 0.1) * np.linalg.norm(direction[1:])

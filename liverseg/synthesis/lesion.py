@@ -81,6 +81,8 @@ def draw_lesion(
     diameter: float,
     around: Surroundings,
     first: Appearance | None,
+    *,
+    flat: bool = False,
 ) -> tuple[Lesion, Appearance | None]:
     """Draw a lesion at a place.
 
@@ -91,12 +93,13 @@ def draw_lesion(
         diameter: mm.
         around: of the same scan.
         first: appearance of the patient's first metastasis, which the others resemble; None before it.
+        flat: the scan is one slice, see `draw_appearance`.
 
     Returns:
         The lesion, and the first metastasis's appearance from now on.
     """
     shape = draw_shape(rng, diameter)
-    look = draw_appearance(rng, kind, shape, around)
+    look = draw_appearance(rng, kind, shape, around, flat=flat)
     if kind == "metastasis":
         first = first or look
         look = alike(rng, look, first, around)

@@ -77,6 +77,11 @@ class Scan:
     pixel_mm: tuple[float, float]
     around: Surroundings
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether all its slices are in one place."""
+        return bool((self.positions_mm == self.positions_mm[0]).all())
+
     def paint(self, lesion: Lesion) -> tuple[Box, np.ndarray] | None:
         """Paint a lesion.
 

@@ -98,7 +98,7 @@ def add_lesions(
             least = min(rng.uniform(0.1, 1.1) * diameter / 2, 0.8 * deepest)
             deep = candidates[depths >= least]
             centre = _position(rng, scan, int(deep[rng.choice(len(deep))]), depth.shape, diameter, section)
-            lesion, as_first = draw_lesion(rng, kind, centre, diameter, scan.around, first)
+            lesion, as_first = draw_lesion(rng, kind, centre, diameter, scan.around, first, flat=scan.is_flat)
             beside_mm = 0.0 if section is None else centre[0] - float(scan.positions_mm[section])
             if detectability(lesion, scan.around, beside_mm) < min_detectability:
                 continue

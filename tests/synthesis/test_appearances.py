@@ -56,6 +56,12 @@ def test_small_hemangiomas_are_mostly_bright_throughout() -> None:
     assert np.mean(filled) == pytest.approx(0.75, abs=0.1)
 
 
+def test_hemangiomas_on_one_slice_have_nodules_whatever_their_size() -> None:
+    rng = np.random.default_rng(0)
+    shape = draw_shape(rng, 9.0)
+    assert all(len(draw_appearance(rng, "hemangioma", shape, AROUND, flat=True).nodules) for _ in range(50))
+
+
 def test_metastases_are_darker_than_the_liver_and_most_have_a_rim() -> None:
     rims = 0
     for lesion in draw("metastasis"):
