@@ -16,7 +16,7 @@ def study(tmp_path, cohort_tree):
             "configs": ["train", "phantom"],
             "dataset_dir": str(cohort_tree),
             "output_dir": "out",
-            "validation_share": 0.4,
+            "validation_share": 0.45,
             "folds": [0, 1],
             "rows": [{"strategy": ["joint", "ynet"], "initialisation": "scratch"}],
         }

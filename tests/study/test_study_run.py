@@ -35,7 +35,7 @@ def write_in(cohort_tree, pretrain_run):
             "dataset_dir": str(cohort_tree),
             "output_dir": name,
             "lits_weights": str(pretrain_run / "pretrain.safetensors"),
-            "validation_share": 0.4,
+            "validation_share": 0.45,
             "folds": [0],
             "overrides": TINY,
             "rows": [{"strategy": ["classification", "ynet"], "initialisation": "lits"}],
@@ -199,7 +199,7 @@ def test_what_cannot_be_had_is_recorded_and_the_rest_goes_on(write, in_process, 
         run_study(read_study(write(rows=rows, overrides={**TINY, "epochs": 1})), workers=1)
     cells = tmp_path / "study" / "cells"
     failed = json.loads((cells / "classification-imagenet-none" / "fold0-seed0" / "failed.json").read_text())
-    assert failed["reason"].startswith("initialisation imagenet: there are ImageNet weights of SE-ResNet-50 alone")
+    assert failed["reason"].startswith("initialisation imagenet: there are ImageNet weights of SE-ResNet-50 and Effi")
     assert (cells / "classification-scratch-none" / "fold0-seed0" / "cell.json").exists()
     assert failed["reason"] in capsys.readouterr().err
 
