@@ -72,7 +72,8 @@ starter: $(VENV)/.demo
 	  $(STARTER)/slices/datalist.json $(STARTER)/typed/datalist.json $(STARTER)/phantoms/cohort/datalist.json \
 	  $(STARTER)/cts/datalist.json
 	$(JOINT_RUN) training --config_file "['configs/train.yaml','configs/strategies/ours.yaml','configs/real_ct.yaml']" \
-	  $(STARTER_JOINT) --pretrain_weights ../../$(STARTER)/pretrain.safetensors --network_def::windows "[5, 11]" --network_def::evidence both \
+	  $(STARTER_JOINT) --pretrain_weights ../../$(STARTER)/pretrain.safetensors \
+	  --network_def::windows "[5, 11]" --network_def::evidence both \
 	  --output_dir ../../$(STARTER)/joint --ckpt_dir ../../$(STARTER)/joint
 	$(JOINT_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/joint --output_dir ../../$(STARTER) \
 	  --voxel_threshold $(VOXEL_THRESHOLD) --lesion_threshold $(LESION_THRESHOLD) \

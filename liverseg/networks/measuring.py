@@ -27,7 +27,7 @@ _RIM = 2
 """Pixels of the rims inside and outside an outline, where types differ: the enhancing rim of a metastasis, the nodules
 of a hemangioma, the sharp margin of a cyst."""
 
-WINDOWS = (15,)
+_WINDOWS = (15,)
 """Edges of the averaging windows at stride 4, so 60 pixels: most lesions fit in."""
 
 # what brings measurements of lesions near zero mean and unit spread, in the units of the windowed slab
@@ -63,7 +63,7 @@ class LesionTypeHead(nn.Module):
         in_channels: int,
         features: int,
         evidence: str = "measurements",
-        windows: Sequence[int] = WINDOWS,
+        windows: Sequence[int] = _WINDOWS,
         hidden: int = 64,
     ) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class MeasuringUNet(SEResUNet):
         out_channels: int = 5,
         deep_supervision: bool = False,
         evidence: str = "measurements",
-        windows: Sequence[int] = WINDOWS,
+        windows: Sequence[int] = _WINDOWS,
     ) -> None:
         super().__init__(size, in_channels, LESION + 1, deep_supervision)
         self.out_channels = len(JOINT_LABELS)
@@ -158,7 +158,7 @@ class MeasuringUNet(SEResUNet):
         """What the network was built with."""
         own = {"out_channels": self.out_channels, "evidence": self.type_head.evidence}
         # left out where it is what all networks had before it could be set: their checkpoints stay valid
-        windows = {} if self.type_head.windows == WINDOWS else {"windows": list(self.type_head.windows)}
+        windows = {} if self.type_head.windows == _WINDOWS else {"windows": list(self.type_head.windows)}
         return {**super().arguments(), **own, **windows}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor | SlabOutput:  # type: ignore[override]

@@ -1,6 +1,7 @@
 """The networks joint learning is compared with: what they give, what they share, what they take over."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,9 +12,7 @@ from liverseg.networks import (
     MeasuringUNet,
     SEResUNet,
     SlabClassifier,
-    SlabInput,
     SlabOutput,
-    WeightsRecord,
     YNet,
     export_weights,
     load_weights,
@@ -152,21 +151,11 @@ def test_each_window_measures_what_a_head_of_that_window_alone_does():
     assert not torch.equal(seen(5), seen(11))
 
 
-def test_a_weights_file_builds_the_network_it_was_made_with(tmp_path):
+def test_a_weights_file_builds_the_network_it_was_made_with(record, tmp_path):
     network = MeasuringUNet("small", evidence="both", windows=[5, 11]).eval()
     path = tmp_path / "joint.safetensors"
-    record = WeightsRecord(
-        network="MeasuringUNet",
-        arguments=network.arguments(),
-        seen=SlabInput((-200, 250)),
-        labels=label_names(JOINT_LABELS),
-        datalist_name="x",
-        datalist_sha256="0" * 64,
-        epoch=1,
-        metrics={},
-        versions={},
-    )
-    export_weights(path, network.state_dict(), record)
+    own = {"network": "MeasuringUNet", "arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
+    export_weights(path, network.state_dict(), replace(record, **own))
     again = recorded_network(path)("small", in_channels=3, out_channels=5)
     load_weights(again, path)
     assert again.arguments() == network.arguments()
