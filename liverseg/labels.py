@@ -68,7 +68,7 @@ PRETRAIN_LABELS: tuple[Label, ...] = (
 )
 """Contract of the pre-training network and of LiTS: 0 background, 1 liver, 2 lesion."""
 
-INDETERMINATE = Label(len(JOINT_LABELS), "indeterminate", (170, 170, 170), "300331000", "Lesion of liver")
+INDETERMINATE = Label(len(JOINT_LABELS), "indeterminate", (204, 121, 167), "300331000", "Lesion of liver")
 """A lesion whose likeliest type is not likely enough. No network says it and no data list has it: it is in results
 alone, behind the labels of the joint network."""
 

@@ -40,7 +40,9 @@ def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None
 def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what a computed CT depends on: the network's arguments, and further keys of the bundle's config."""
     add_network_arguments(
-        parser, "trained weights, .safetensors or .pt (default: $LIVERSEG_WEIGHTS, else the bundle's models/model.pt)"
+        parser,
+        "trained weights, .safetensors or .pt (default: $LIVERSEG_WEIGHTS, else the bundle's models/model.pt if it has "
+        "been trained, else those that come with the software)",
     )
     parser.add_argument(
         "--liver",

@@ -9,6 +9,7 @@ from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.strategies import recorded_network
 from liverseg.networks.transfer import (
     TransferReport,
+    average_weights,
     load_weights,
     record_differences,
     transfer_weights,
@@ -44,6 +45,7 @@ __all__ = [
     "TransferReport",
     "WeightsRecord",
     "YNet",
+    "average_weights",
     "export_trained",
     "export_weights",
     "load_weights",

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import label_names, labels_for
 from liverseg.networks.record import SlabInput, WeightsRecord
 from liverseg.networks.slab_network import SlabNetwork
-from liverseg.networks.weights import read_record, read_weights
+from liverseg.networks.weights import export_weights, read_record, read_weights
 
-__all__ = ["TransferReport", "load_weights", "record_differences", "transfer_weights", "without_aux_heads"]
+__all__ = [
+    "TransferReport",
+    "average_weights",
+    "load_weights",
+    "record_differences",
+    "transfer_weights",
+    "without_aux_heads",
+]
 
 _CARRIED = ("encoder.", "decoder.")
 # their encoder and decoder, which are handed over, are the same; only the heads differ
@@ -111,7 +119,9 @@ def load_weights(
     return record
 
 
-def transfer_weights(network: SlabNetwork, path: str | os.PathLike, *, seen: SlabInput) -> TransferReport:
+def transfer_weights(
+    network: SlabNetwork, path: str | os.PathLike, *, seen: SlabInput, heads: bool = False
+) -> TransferReport:
     """Carry encoder and decoder from pre-training into a network, in place; its heads stay as they are.
 
     A classifier has no decoder and takes the encoder alone.
@@ -120,10 +130,11 @@ def transfer_weights(network: SlabNetwork, path: str | os.PathLike, *, seen: Sla
         network: of any strategy, changed only if everything fits.
         path: exported weights with their record.
         seen: the network's input.
+        heads: also carry the heads, of weights of the same network and labels; auxiliary heads stay as they are.
 
     Raises:
-        LiversegError: if the file cannot be used or has no record, or anything but the head differs: the first three
-            differences are named.
+        LiversegError: if the file cannot be used or has no record, or anything that is to be carried differs: the first
+            three differences are named.
     """
     record = read_record(path)
     if record is None:
@@ -131,14 +142,76 @@ def transfer_weights(network: SlabNetwork, path: str | os.PathLike, *, seen: Sla
             f"{path}: no record says what these weights are; run the pretrain bundle's export, give its file"
         )
     state, own = read_weights(path), network.state_dict()
-    wanted = {name: tensor for name, tensor in own.items() if name.startswith(_CARRIED)}
-    parts = tuple(part for part in _CARRIED if any(name.startswith(part) for name in wanted))
-    carried = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
-    differences = record_differences(record, network, seen, head=False)
+    if heads:
+        wanted, carried = without_aux_heads(own), without_aux_heads(state)
+    else:
+        wanted = {name: tensor for name, tensor in own.items() if name.startswith(_CARRIED)}
+        parts = tuple(part for part in _CARRIED if any(name.startswith(part) for name in wanted))
+        carried = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
+    differences = record_differences(record, network, seen, head=heads)
     _refuse(path, [*differences, *_tensor_differences(carried, wanted)], "pre-train with this network, window and slab")
     network.load_state_dict(carried, strict=False)
     left = {name: _why_left(name, state.get(name), own.get(name)) for name in {**own, **state} if name not in carried}
     return TransferReport(loaded=tuple(carried), left=left)
+
+
+def average_weights(
+    weights: str | os.PathLike, pretrain_weights: str | os.PathLike, averaged: str | os.PathLike, share: float = 0.5
+) -> Path:
+    """Average a fine-tuned network with what the fine-tuning started from, and export the result.
+
+    What fine-tuning brought is largely kept, and what it lost on other data largely returns (Wortsman et al., Robust
+    fine-tuning of zero-shot models, CVPR 2022). Encoder and decoder are averaged, and the head if it has the same shape
+    in both. A head that only the fine-tuned network has was trained on other features: train it on with these.
+    Validation scores and thresholds were the fine-tuned network's and are left out of the record.
+
+    Args:
+        weights: what the fine-tuning left, with its record.
+        pretrain_weights: what it started from, with its record.
+        averaged: target, ending in .safetensors.
+        share: of `pretrain_weights` in the average, 0 to 1.
+
+    Returns:
+        The target's absolute path.
+
+    Raises:
+        UsageError: if the share is not between 0 and 1.
+        LiversegError: if a file cannot be used or has no record, or the two are not of one design, size and input.
+    """
+    if not 0 <= share <= 1:
+        raise UsageError(f"share is {share!r}; it must be a number, 0 to 1")
+    tuned, origin = (_known_record(path) for path in (weights, pretrain_weights))
+    pairs = [(name, origin.arguments[name], tuned.arguments[name]) for name in ("size", "in_channels")]
+    if not {origin.network, tuned.network} <= {*_OF_ONE_DESIGN}:
+        pairs.insert(0, ("network", origin.network, tuned.network))
+    state, started = read_weights(weights), read_weights(pretrain_weights)
+    own, theirs = (
+        {name: tensor for name, tensor in one.items() if name.startswith(_CARRIED)} for one in (state, started)
+    )
+    differences = [
+        f"{name} {other} here, {mine} in {weights}"
+        for name, other, mine in [*pairs, *origin.seen.differences(tuned.seen)]
+        if other != mine
+    ]
+    _refuse(
+        pretrain_weights, [*differences, *_tensor_differences(theirs, own)], "take what the fine-tuning started from"
+    )
+    for name, tensor in state.items():
+        other = started.get(name)
+        if (
+            other is not None and other.shape == tensor.shape and tensor.is_floating_point()
+        ):  # batch norm counts batches
+            state[name] = torch.lerp(tensor, other, share)
+    cleared = {"metrics": {}, "type_temperature": 1.0, "voxel_threshold": None, "lesion_threshold": None}
+    export_weights(averaged, state, replace(tuned, **cleared))
+    return Path(averaged).absolute()
+
+
+def _known_record(path: str | os.PathLike) -> WeightsRecord:
+    record = read_record(path)
+    if record is None:
+        raise LiversegError(f"{path}: no record says what these weights are; take weights that a bundle trained")
+    return record
 
 
 def _why_left(name: str, theirs: torch.Tensor | None, ours: torch.Tensor | None) -> str:

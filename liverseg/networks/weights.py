@@ -78,6 +78,7 @@ def export_trained(
     voxel_threshold: float | None = None,
     lesion_threshold: float | None = None,
     lesion_ranges: dict[str, dict[str, tuple[float, float]]] | None = None,
+    half: bool = False,
 ) -> Path:
     """Export what a training left, a state_dict with its record beside it, as one safetensors file to hand over.
 
@@ -88,12 +89,14 @@ def export_trained(
             record.
         lesion_threshold: least score of a lesion that inference is to keep, written into the record.
         lesion_ranges: what lesions of each type measured, written into the record.
+        half: store float16, half the size; `read_weights` gives float32 again.
 
     Returns:
         The target's absolute path.
 
     Raises:
-        LiversegError: if the weights cannot be used, have no record beside them, or the target cannot be written.
+        LiversegError: if the weights cannot be used, have no record beside them, are beyond what float16 holds, or the
+            target cannot be written.
     """
     record = read_record(weights)
     if record is None:
@@ -107,9 +110,18 @@ def export_trained(
         record = replace(record, lesion_threshold=lesion_threshold)
     if lesion_ranges is not None:
         record = replace(record, lesion_ranges=lesion_ranges)
-    export_weights(exported, read_weights(weights), record)
+    state = read_weights(weights)
+    export_weights(exported, _halved(weights, state) if half else state, record)
     logging.getLogger(__name__).info("exported %s: epoch %d of %s", exported, record.epoch, record.datalist_name)
     return Path(exported).absolute()
+
+
+def _halved(path: str | os.PathLike, state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in state.items()}
+    for name, tensor in halved.items():
+        if not torch.isfinite(tensor).all():
+            raise LiversegError(f"{path}: {name} is beyond what float16 holds; export with half False")
+    return halved
 
 
 def save_state(path: str | os.PathLike, network_state: Mapping[str, torch.Tensor], record: WeightsRecord) -> None:
@@ -156,7 +168,7 @@ def read_record(path: str | os.PathLike) -> WeightsRecord | None:
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
-    """The tensors of a weights file, on the CPU.
+    """The tensors of a weights file, on the CPU, float32 where the file has float16.
 
     Args:
         path: .safetensors with a record, or .pt / .pth with a state_dict, alone or under "network" or "model".
@@ -171,7 +183,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     if record is not None and record.tensors_sha256 != tensors_hash(state):
         where = "its record" if path.suffix == ".safetensors" else path.with_suffix(".json").name
         raise LiversegError(f"{path}: its tensors are not those {where} tells of (SHA-256 differs); {_again(path)}")
-    return state
+    return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
 
 
 def recorded_size(weights: str | os.PathLike | None, default: str = "full") -> str:

@@ -194,6 +194,7 @@ def start_from(
     seen: SlabInput,
     pretrain_weights: str | None = None,
     imagenet_weights: str | None = None,
+    carry_heads: bool = False,
 ) -> TransferReport | None:
     """Carry weights into a network, or say that it starts from scratch.
 
@@ -203,6 +204,7 @@ def start_from(
         seen: the run's input, which the weights must have been trained with.
         pretrain_weights: exported weights, for `lits`.
         imagenet_weights: local file, for `imagenet`; None as in `liverseg.networks.transfer_imagenet`.
+        carry_heads: for `lits`, carry the heads too, of weights of the same network and labels.
 
     Returns:
         What was loaded and what was left; None for a start from scratch.
@@ -225,7 +227,7 @@ def start_from(
             "or say --pretrain_weights null to train from scratch"
         )
     else:
-        report = transfer_weights(network, pretrain_weights, seen=seen)
+        report = transfer_weights(network, pretrain_weights, seen=seen, heads=carry_heads)
     log.info("%s", report.summary())
     return report
 

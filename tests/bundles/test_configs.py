@@ -137,6 +137,7 @@ def test_both_bundles_have_the_same_keys():
     of_joint |= {
         "type_weight",
         "balanced_types",
+        "carry_heads",
         "type_head_factor",
         "fine_tuning",
         "stage_epochs",
@@ -172,6 +173,7 @@ def test_what_both_trainings_share_is_the_same_in_both():
     real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
     own = ("class_weights", "crop_ratios", "epochs", "head_factor", "learning_rate", "lesion_free", "liver_crop")
     own += ("synthetic_lesions", "balanced_types", "type_head_factor", "train::view::hu_offset")
+    own += ("initialisation", "val_interval")  # from ImageNet, and then from there
     for key in ("gamma_prob", "contrast_prob"):  # types are told by HU
         assert real[0]["scanner_augmentation"].pop(key) > real[1]["scanner_augmentation"].pop(key) == 0
     for key in ("liver_enhancement", "vessel_enhancement"):  # and by contrast medium

@@ -3,8 +3,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from liverseg.errors import LiversegError
-from liverseg.networks import SEResUNet, SlabInput, export_weights, load_weights, save_state, transfer_weights
+from liverseg.errors import LiversegError, UsageError
+from liverseg.networks import (
+    MeasuringUNet,
+    SEResUNet,
+    SlabInput,
+    average_weights,
+    export_weights,
+    load_weights,
+    read_record,
+    read_weights,
+    save_state,
+    transfer_weights,
+)
 
 SEEN = SlabInput((-200, 250))
 
@@ -157,3 +168,84 @@ def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
         LiversegError, match=r"model.pt: no record says what these weights are; run the pretrain bundle's"
     ):
         transfer_weights(SEResUNet("small"), tmp_path / "model.pt", seen=SEEN)
+
+
+def _tuned(pretrained, record, **changed):
+    network = MeasuringUNet("small", out_channels=5)
+    network.load_state_dict(
+        {
+            name: tensor + 1
+            for name, tensor in pretrained.state_dict().items()
+            if name.startswith(("encoder.", "decoder."))
+        },
+        strict=False,
+    )
+    labels = ("background", "liver", "cyst", "hemangioma", "metastasis")
+    known = {"network": "MeasuringUNet", "arguments": network.arguments(), "labels": labels, "lesion_threshold": 0.8}
+    return network.state_dict(), replace(record, **{**known, **changed})
+
+
+def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(tmp_path, exported, pretrained, record):
+    state, own = _tuned(pretrained, record)
+    export_weights(tmp_path / "joint.safetensors", state, own)
+    target = average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "out" / "averaged.safetensors", 0.25)
+    averaged = read_weights(target)
+    shared = [name for name, tensor in pretrained.state_dict().items() if state[name].shape == tensor.shape]
+    assert {name.split(".")[0] for name in shared} == {"encoder", "decoder", "head"}
+    for name in shared:
+        started = pretrained.state_dict()[name]
+        expected = 0.75 * state[name] + 0.25 * started if started.is_floating_point() else state[name]
+        torch.testing.assert_close(averaged[name], expected)
+    own_heads = [name for name in state if name not in shared]
+    assert own_heads and all(torch.equal(averaged[name], state[name]) for name in own_heads)
+    record_of_average = read_record(target)
+    assert record_of_average.network == "MeasuringUNet"
+    assert (record_of_average.metrics, record_of_average.lesion_threshold) == ({}, None)
+    network = MeasuringUNet("small", out_channels=5)
+    transfer_weights(network, target, seen=own.seen)
+    own_name = next(name for name in averaged if name.startswith("decoder."))
+    assert torch.equal(network.state_dict()[own_name], averaged[own_name])
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_is_between_0_and_1(tmp_path, exported, share):
+    with pytest.raises(UsageError, match="it must be a number, 0 to 1"):
+        average_weights(exported, exported, tmp_path / "averaged.safetensors", share)
+    assert not (tmp_path / "averaged.safetensors").exists()
+
+
+def test_an_average_is_of_one_design_and_input(tmp_path, exported, pretrained, record):
+    state, own = _tuned(pretrained, record, seen=SlabInput((0, 250)))
+    export_weights(tmp_path / "joint.safetensors", state, own)
+    with pytest.raises(
+        LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*what the fine-tuning started"
+    ):
+        average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "averaged.safetensors")
+    assert not (tmp_path / "averaged.safetensors").exists()
+
+
+def test_an_average_needs_records(tmp_path, exported, pretrained):
+    torch.save(pretrained.state_dict(), tmp_path / "model.pt")
+    with pytest.raises(LiversegError, match="no record says what these weights are"):
+        average_weights(tmp_path / "model.pt", exported, tmp_path / "averaged.safetensors")
+
+
+def test_heads_are_carried_where_they_are_asked_for(tmp_path, pretrained, record):
+    state, own = _tuned(pretrained, record)
+    export_weights(tmp_path / "joint.safetensors", state, own)
+    network = MeasuringUNet("small", out_channels=5, deep_supervision=True)
+    before = _copy(network)
+    report = transfer_weights(network, tmp_path / "joint.safetensors", seen=own.seen, heads=True)
+    after = network.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
+    aux = [name for name in after if name not in state]
+    assert aux and all(torch.equal(after[name], before[name]) for name in aux)
+    assert set(report.left) == set(aux)
+
+
+def test_heads_of_other_labels_are_not_carried(exported):
+    network = SEResUNet("small", out_channels=5)
+    before = _copy(network)
+    with pytest.raises(LiversegError, match="out_channels 3 in the file, 5 in the network"):
+        transfer_weights(network, exported, seen=SEEN, heads=True)
+    assert _unchanged(network, before)

@@ -8,8 +8,10 @@ from safetensors.torch import load_file, save_file
 
 from liverseg.errors import LiversegError
 from liverseg.networks import (
+    SEResUNet,
     export_trained,
     export_weights,
+    load_weights,
     read_record,
     read_weights,
     recorded_size,
@@ -71,6 +73,28 @@ def test_what_inference_is_to_do_with_lesions_is_exported_too(saved, tmp_path):
     assert read_record(target) == replace(read_record(saved), **advice)
     with pytest.raises(LiversegError, match="lesion_threshold is 2"):
         export_trained(saved, tmp_path / "other.safetensors", lesion_threshold=2)
+
+
+def test_half_the_size_is_read_as_float32_again(saved, tmp_path, pretrained):
+    whole = export_trained(saved, tmp_path / "whole.safetensors")
+    half = export_trained(saved, tmp_path / "half.safetensors", half=True)
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    state = read_weights(half)
+    for name, tensor in pretrained.state_dict().items():
+        assert state[name].dtype == tensor.dtype
+        torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-6)
+    load_weights(SEResUNet("small", out_channels=3), half)
+
+
+def test_what_float16_cannot_hold_is_not_halved(saved, tmp_path, pretrained, record):
+    state = pretrained.state_dict()
+    state["head.bias"] = torch.full_like(state["head.bias"], 1e6)
+    save_state(saved, state, record)
+    with pytest.raises(
+        LiversegError, match=r"model\.pt: head\.bias is beyond what float16 holds; export with half False"
+    ):
+        export_trained(saved, tmp_path / "half.safetensors", half=True)
+    assert not (tmp_path / "half.safetensors").exists()
 
 
 def test_weights_without_a_record_are_not_exported(saved, tmp_path):
