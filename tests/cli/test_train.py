@@ -65,7 +65,7 @@ def test_a_misspelt_key_is_refused_as_the_bundle_refuses_it(train_here, capsys):
     [
         (["jont"], "did you mean joint?"),
         (["joint", "--run", "inference"], "invalid choice: 'inference'"),
-        (["joint", "--config", "strategies/ynet_stronger"], "configs has evaluate, export, inference, "),
+        (["joint", "--config", "strategies/ynet_stronger"], "configs has average, evaluate, export, inference, "),
         (["joint", "--processes", "0"], "0 processes; at least 1 is needed"),
     ],
 )

@@ -5,6 +5,8 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from liverseg.bundle_folders import STARTER_FOLDER, find_bundle
 from liverseg.evaluation.scores import dice
@@ -20,7 +22,8 @@ from liverseg.phantom.patient import Coverage, make_phantom
 def test_they_are_what_their_records_say(name, labels):
     path = STARTER_FOLDER / f"{name}.safetensors"
     record = read_record(path)
-    assert record.tensors_sha256 == tensors_hash(read_weights(path))
+    assert record.tensors_sha256 == tensors_hash(load_file(path))
+    assert all(tensor.dtype != torch.float16 for tensor in read_weights(path).values())
     assert (record.arguments["size"], len(record.labels), record.seen.pixel_mm) == ("lite", labels, 1.5)
     assert record.seen.hu_window == (0, 250)
     assert record.datalist_name == f"starter-{name}"

@@ -97,9 +97,9 @@ def test_load_of_a_bare_state_of_another_network_names_tensors(tmp_path):
 
 
 def test_load_refuses_other_number_types(tmp_path, pretrained):
-    torch.save(pretrained.half().state_dict(), tmp_path / "half.pt")
-    with pytest.raises(LiversegError, match=r"encoder.layer0.conv1.weight torch.float16 in the file, torch.float32 in"):
-        load_weights(SEResUNet("small", out_channels=3), tmp_path / "half.pt")
+    torch.save(pretrained.double().state_dict(), tmp_path / "double.pt")
+    with pytest.raises(LiversegError, match=r"encoder.layer0.conv1.weight torch.float64 in the file, torch.float32 in"):
+        load_weights(SEResUNet("small", out_channels=3), tmp_path / "double.pt")
 
 
 def test_transfer_loads_all_but_the_head(exported, pretrained):
