@@ -3,9 +3,10 @@
     python -m benchmarks.ablation runs/starter cases.csv OUTPUT [--epochs 12] [--only NAME ...]
 
 The first folder is that of `make starter`, of which the lists and the cache are taken; cases.csv is that of
-`benchmarks.real_ct`. Each training is the starter's pre-training with fewer epochs, on which its learning rate falls to
-zero, and all have one seed. It is scored on the held-out patients of the starter's list, liver and synthetic lesions,
-and on the cases. A training that is complete is not run again. Prints a row each and writes `ablation.csv`.
+`benchmarks.real_ct`. Each training is the starter's pre-training, but of the small network from scratch, in smaller
+batches and fewer epochs, on which its learning rate falls to zero; all have one seed. It is scored on the held-out
+patients of the starter's list, liver and synthetic lesions, and on the cases. A training that is complete is not run
+again. Prints a row each and writes `ablation.csv`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,17 @@ import pandas as pd
 from liverseg.networks import read_record
 
 _BUNDLE = Path(__file__).absolute().parent.parent / "bundles" / "liver_lesion_pretrain"
+_SMALL = {
+    "network_size": "small", "initialisation": "scratch", "learning_rate": "0.003", "batch_size": "16", "repeats": "1",
+    "lesion_free": "0.1",
+}  # fmt: skip
+"""It trains in a fifth of the time of the starter's network."""
+_EXPORT = {"voxel_threshold": "0.3", "lesion_threshold": "0.8"}
 _VARIANTS: dict[str, dict[str, str]] = {
     "all": {},
     "no lesions": {"synthetic_lesions#prob": "0"},
     "no distractors": {"synthetic_lesions#distractor_prob": "0"},
-    "no normal liver": {"synthetic_lesions#normal_liver": "false"},
+    "no normal liver": {"synthetic_lesions#normal_liver": "False"},
     "exact outlines": {"synthetic_lesions#outline_margin_mm": "[0, 0]"},
     "no scanner augmentation": {"scanner_augmentation": "null"},
 }
@@ -56,14 +63,14 @@ def train(starter: Path, folder: Path, epochs: int, overrides: dict[str, str]) -
         return
     settings = {
         "dataset_dir": starter, "datalist": starter / "pretrain-list.json", "cache_dir": starter / "cache",
-        "output_dir": folder, "ckpt_dir": folder, "epochs": epochs, "val_interval": epochs, "progress": "false",
-        **overrides,
+        "output_dir": folder, "ckpt_dir": folder, "epochs": epochs, "val_interval": epochs, "progress": "False",
+        **_SMALL, **overrides,
     }  # fmt: skip
     for step, config, keys in (
-        ("training", "['configs/train.yaml','configs/real_ct.yaml']", list(settings)),
-        ("export", "configs/export.yaml", ["output_dir", "ckpt_dir"]),
+        ("training", "['configs/train.yaml','configs/real_ct.yaml']", settings),
+        ("export", "configs/export.yaml", {"output_dir": folder, "ckpt_dir": folder, **_EXPORT}),
     ):
-        given = [word for key in keys for word in (f"--{key}", str(settings[key]))]
+        given = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
         command = [sys.executable, "-m", "monai.bundle", "run", step, "--config_file", config, *given]
         subprocess.run(command, cwd=_BUNDLE, check=True)
 
