@@ -202,8 +202,8 @@ def average_weights(
             other is not None and other.shape == tensor.shape and tensor.is_floating_point()
         ):  # batch norm counts batches
             state[name] = torch.lerp(tensor, other, share)
-    cleared = {"metrics": {}, "type_temperature": 1.0, "voxel_threshold": None, "lesion_threshold": None}
-    export_weights(averaged, state, replace(tuned, **cleared))
+    record = replace(tuned, metrics={}, type_temperature=1.0, voxel_threshold=None, lesion_threshold=None)
+    export_weights(averaged, state, record)
     return Path(averaged).absolute()
 
 
