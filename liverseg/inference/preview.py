@@ -129,7 +129,7 @@ def _lines(table: pd.DataFrame) -> list[str]:
     for _, row in table.head(_ROWS_TOLD).iterrows():
         shares = ", ".join(f"{name.removeprefix('probability_')} {row[name]:.2f}" for name in names)
         size = f"{row['longest_diameter_mm']:.0f} × {row['perpendicular_diameter_mm']:.0f} mm"
-        told = f"{row['id']:>3}  {row['type']:<10} {size:>12} {row['volume_ml']:>8.1f} ml {row['mean_hu']:>6.0f} HU"
+        told = f"{row['id']:>3}  {row['type']:<13} {size:>12} {row['volume_ml']:>8.1f} ml {row['mean_hu']:>6.0f} HU"
         lines.append(f"{told}  {shares}")
     if len(table) > _ROWS_TOLD:
         lines.append(f"     and {len(table) - _ROWS_TOLD} smaller")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -176,14 +177,23 @@ def average_weights(
 
     Raises:
         UsageError: if the share is not between 0 and 1.
-        LiversegError: if a file cannot be used or has no record, or the two are not of one design, size and input.
+        LiversegError: if a file cannot be used or has no record, or the two are the same, swapped, or not of one
+            design, size and input.
     """
-    if not 0 <= share <= 1:
+    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise UsageError(f"share is {share!r}; it must be a number, 0 to 1")
     tuned, origin = (_known_record(path) for path in (weights, pretrain_weights))
     pairs = [(name, origin.arguments[name], tuned.arguments[name]) for name in ("size", "in_channels")]
     if not {origin.network, tuned.network} <= {*_OF_ONE_DESIGN}:
         pairs.insert(0, ("network", origin.network, tuned.network))
+    if origin.tensors_sha256 == tuned.tensors_sha256:
+        raise LiversegError(
+            f"{pretrain_weights}: the same tensors as {weights}; take what the fine-tuning started from"
+        )
+    if len(origin.labels) > len(tuned.labels):
+        raise LiversegError(
+            f"{pretrain_weights}: it has the labels {', '.join(origin.labels)}, {weights} fewer; are they swapped?"
+        )
     state, started = read_weights(weights), read_weights(pretrain_weights)
     own, theirs = (
         {name: tensor for name, tensor in one.items() if name.startswith(_CARRIED)} for one in (state, started)
@@ -204,6 +214,9 @@ def average_weights(
             state[name] = torch.lerp(tensor, other, share)
     record = replace(tuned, metrics={}, type_temperature=1.0, voxel_threshold=None, lesion_threshold=None)
     export_weights(averaged, state, record)
+    logging.getLogger(__name__).info(
+        "averaged %s: %g of %s, the rest of %s", averaged, share, pretrain_weights, weights
+    )
     return Path(averaged).absolute()
 
 

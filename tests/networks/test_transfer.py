@@ -207,7 +207,7 @@ def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(tmp_p
     assert torch.equal(network.state_dict()[own_name], averaged[own_name])
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.5])
+@pytest.mark.parametrize("share", [-0.1, 1.5, "x", True, float("nan")])
 def test_a_share_is_between_0_and_1(tmp_path, exported, share):
     with pytest.raises(UsageError, match="it must be a number, 0 to 1"):
         average_weights(exported, exported, tmp_path / "averaged.safetensors", share)
@@ -222,6 +222,17 @@ def test_an_average_is_of_one_design_and_input(tmp_path, exported, pretrained, r
     ):
         average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "averaged.safetensors")
     assert not (tmp_path / "averaged.safetensors").exists()
+
+
+def test_an_average_is_of_two_files_in_their_order(tmp_path, exported, pretrained, record):
+    state, own = _tuned(pretrained, record)
+    export_weights(tmp_path / "joint.safetensors", state, own)
+    target = tmp_path / "averaged.safetensors"
+    with pytest.raises(LiversegError, match="are they swapped"):
+        average_weights(exported, tmp_path / "joint.safetensors", target)
+    with pytest.raises(LiversegError, match="the same tensors"):
+        average_weights(exported, exported, target)
+    assert not target.exists()
 
 
 def test_an_average_needs_records(tmp_path, exported, pretrained):

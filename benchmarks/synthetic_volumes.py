@@ -1,0 +1,72 @@
+"""Which synthetic lesions in whole CTs are found and how they are named, by type and size.
+
+    python -m benchmarks.synthetic_volumes LIST OUTPUT [--weights model.safetensors]
+
+LIST is the data list that `liverseg synthesize` wrote of CTs whose livers are outlined, without --untyped. Each copy
+goes through `liverseg predict` with its defaults; a case that is in OUTPUT already is not computed again. A lesion is
+found if any outlined lesion overlaps it, and has the name that most of the overlap has. Prints a table and writes
+`lesions.csv`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cc3d
+import numpy as np
+import pandas as pd
+
+from liverseg.inference.workflow import run_inference
+from liverseg.labels import INDETERMINATE, JOINT_LABELS, LESION
+from liverseg.volumes import case_name, read_volume
+
+_NAMES = {label.index: label.name for label in (*JOINT_LABELS, INDETERMINATE)}
+_SIZES_ML = (0, 1, 4, np.inf)
+
+
+def main() -> None:
+    """Compute what is missing, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("list", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--weights", type=Path)
+    args = parser.parse_args()
+    rows = []
+    for item in json.loads(args.list.read_text(encoding="utf-8"))["training"]:
+        image = args.list.parent / item["image"]
+        found = args.output / "cases" / case_name(image) / "labels.nii.gz"
+        if not found.exists():
+            run_inference(image, args.output / "cases", weights=args.weights, preview=False, progress=False)
+        truth = read_volume(args.list.parent / item["label"])
+        rows += lesions(truth.axial, read_volume(found).axial, truth.voxel_ml, item["patient"])
+    table = pd.DataFrame(rows)
+    table.to_csv(args.output / "lesions.csv", index=False)
+    table["ml"] = pd.cut(table["volume_ml"], _SIZES_ML, right=False)
+    print(pd.crosstab([table["type"], table["ml"]], table["named"], margins=True))
+
+
+def lesions(truth: np.ndarray, pred: np.ndarray, voxel_ml: float, patient: str) -> list[dict[str, object]]:
+    """A row for each true lesion: type, volume in ml, and how what overlaps it is named.
+
+    Args:
+        truth: label map with types (Z, Y, X).
+        pred: label map of the results, on the same grid.
+        voxel_ml: volume of a voxel in ml.
+        patient: whose it is.
+    """
+    rows: list[dict[str, object]] = []
+    for index in np.unique(truth[truth >= LESION]):
+        numbers = cc3d.connected_components(truth == index)
+        for number in range(1, int(numbers.max()) + 1):
+            own = numbers == number
+            over = pred[own & (pred >= LESION)]
+            named = _NAMES[int(np.bincount(over).argmax())] if over.size else "missed"
+            volume = float(own.sum()) * voxel_ml
+            rows.append({"patient": patient, "type": _NAMES[int(index)], "volume_ml": volume, "named": named})
+    return rows
+
+
+if __name__ == "__main__":
+    main()
