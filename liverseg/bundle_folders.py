@@ -109,6 +109,7 @@ def starter_weights(bundle: str) -> Path | None:
     path = STARTER_FOLDER / f"{bundle.removeprefix('liver_lesion_')}.safetensors"
     if not path.is_file():
         return None
-    if not (STARTER_FOLDER / "LICENSE").is_file():
-        raise LiversegError(f"{path}: its licence, LICENSE, is missing beside it; install liverseg again")
+    licence = STARTER_FOLDER / "LICENSE"
+    if not licence.is_file() or not licence.stat().st_size:
+        raise LiversegError(f"{path}: its licence, LICENSE, is missing or empty beside it; install liverseg again")
     return path

@@ -56,7 +56,7 @@ def test_a_trained_bundle_uses_its_own_weights_and_others_those_of_the_software(
     own = bundle / "models" / "model.pt"
     assert bundle_folders.weights_path(config) == own  # neither is there: the path that training writes
     (starter / "joint.safetensors").touch()
-    (starter / "LICENSE").touch()
+    (starter / "LICENSE").write_text("CC BY-SA 4.0")
     assert bundle_folders.weights_path(config) == starter / "joint.safetensors"
     own.parent.mkdir(parents=True)
     own.touch()
@@ -66,9 +66,12 @@ def test_a_trained_bundle_uses_its_own_weights_and_others_those_of_the_software(
     assert bundle_folders.weights_path(config, tmp_path / "given.pt") == tmp_path / "given.pt"
 
 
-def test_weights_without_their_licence_are_not_used(tmp_path, monkeypatch):
+@pytest.mark.parametrize("empty", [False, True])
+def test_weights_without_their_licence_are_not_used(tmp_path, monkeypatch, empty):
     monkeypatch.setattr(bundle_folders, "STARTER_FOLDER", tmp_path)
     (tmp_path / "joint.safetensors").touch()
+    if empty:
+        (tmp_path / "LICENSE").touch()
     with pytest.raises(LiversegError, match=r"joint.safetensors: its licence, LICENSE, is missing .*install liverseg"):
         bundle_folders.default_weights(tmp_path / "liver_lesion_joint")
     assert bundle_folders.default_weights(tmp_path / "other") == str(tmp_path / "other" / "models" / "model.pt")
