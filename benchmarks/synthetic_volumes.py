@@ -58,7 +58,7 @@ def lesions(truth: np.ndarray, pred: np.ndarray, voxel_ml: float, patient: str) 
     """
     rows: list[dict[str, object]] = []
     for index in np.unique(truth[truth >= LESION]):
-        numbers = cc3d.connected_components(truth == index)
+        numbers = cc3d.connected_components(truth == index, connectivity=6)
         for number in range(1, int(numbers.max()) + 1):
             own = numbers == number
             over = pred[own & (pred >= LESION)]

@@ -137,11 +137,7 @@ def transfer_weights(
         LiversegError: if the file cannot be used or has no record, or anything that is to be carried differs: the first
             three differences are named.
     """
-    record = read_record(path)
-    if record is None:
-        raise LiversegError(
-            f"{path}: no record says what these weights are; run the pretrain bundle's export, give its file"
-        )
+    record = _known_record(path, "run the pretrain bundle's export, give its file")
     state, own = read_weights(path), network.state_dict()
     if heads:
         wanted, carried = without_aux_heads(own), without_aux_heads(state)
@@ -182,7 +178,7 @@ def average_weights(
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
         raise UsageError(f"share is {share!r}; it must be a number, 0 to 1")
-    tuned, origin = (_known_record(path) for path in (weights, pretrain_weights))
+    tuned, origin = (_known_record(path, "take weights that a bundle trained") for path in (weights, pretrain_weights))
     pairs = [(name, origin.arguments[name], tuned.arguments[name]) for name in ("size", "in_channels")]
     if not {origin.network, tuned.network} <= {*_OF_ONE_DESIGN}:
         pairs.insert(0, ("network", origin.network, tuned.network))
@@ -220,10 +216,10 @@ def average_weights(
     return Path(averaged).absolute()
 
 
-def _known_record(path: str | os.PathLike) -> WeightsRecord:
+def _known_record(path: str | os.PathLike, what_to_do: str) -> WeightsRecord:
     record = read_record(path)
     if record is None:
-        raise LiversegError(f"{path}: no record says what these weights are; take weights that a bundle trained")
+        raise LiversegError(f"{path}: no record says what these weights are; {what_to_do}")
     return record
 
 
