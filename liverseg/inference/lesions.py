@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -149,7 +150,7 @@ def find_lesions(
     unsure = np.flatnonzero(probabilities.max(axis=1) < min_confidence * (1 - 1e-6))
     reasons = {
         int(number) + 1: f"{LESION_TYPES[winners[number] - LESION]} is the likeliest type, with a probability of "
-        f"{probabilities[number].max():.2f}; at least {min_confidence:g} is needed"
+        f"{math.floor(100 * probabilities[number].max() + 1e-4) / 100:.2f}; at least {min_confidence:g} is needed"
         for number in unsure
     }
     winners[unsure] = INDETERMINATE.index

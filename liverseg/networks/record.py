@@ -28,7 +28,7 @@ _ADDED_LATER = ("type_temperature", "pixel_mm")
 """What records made before it do not have."""
 
 
-_WHERE_KNOWN = ("voxel_threshold", "lesion_threshold", "lesion_ranges")
+_WHERE_KNOWN = ("voxel_threshold", "lesion_threshold", "lesion_ranges", "averaged_share")
 """Fields that a record has only where they are known."""
 
 
@@ -98,6 +98,8 @@ class WeightsRecord:
             `liverseg.evaluation.calibrate_lesion_threshold`; None where none was chosen.
         lesion_ranges: by type and measurement the bounds of the training's lesions, see
             `liverseg.evaluation.lesion_ranges`; None where they were not measured.
+        averaged_share: share of the pre-training in encoder and decoder, see `liverseg.networks.average_weights`, where
+            the heads have not been trained on with them; None otherwise.
         tensors_sha256: `tensors_hash` of the weights; empty until they are written.
         format_version: see `FORMAT_VERSION`; it follows from what is recorded.
 
@@ -119,6 +121,7 @@ class WeightsRecord:
     voxel_threshold: float | None = None
     lesion_threshold: float | None = None
     lesion_ranges: dict[str, dict[str, tuple[float, float]]] | None = None
+    averaged_share: float | None = None
     tensors_sha256: str = ""
     format_version: int = field(init=False, default=1)
 
@@ -147,6 +150,10 @@ class WeightsRecord:
                 or (_is_number(self.lesion_threshold) and 0 <= self.lesion_threshold <= 1),
             ),
             ("lesion_ranges", self.lesion_ranges is None or are_lesion_ranges(self.lesion_ranges)),
+            (
+                "averaged_share",
+                self.averaged_share is None or (_is_number(self.averaged_share) and 0 <= self.averaged_share <= 1),
+            ),
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
             _refuse_unsound(self, name, sound)

@@ -103,6 +103,8 @@ def load_weights(
         path: .safetensors, .pt or .pth.
         seen: the network's input, to be compared; None compares no more than its channels.
 
+    Warns, by its logger, of averaged weights with a head that has not been trained on.
+
     Returns:
         The record of the weights; None where they have none.
 
@@ -117,6 +119,12 @@ def load_weights(
     differences = [] if record is None else record_differences(record, network, seen)
     _refuse(path, [*differences, *_tensor_differences(state, own)], "take the weights of this very network")
     network.load_state_dict(state)
+    if record is not None and record.averaged_share is not None:
+        logging.getLogger(__name__).warning(
+            "%s: averaged with their pre-training, and their heads have not been trained on since; train on with "
+            "--pretrain_weights %s --carry_heads True --fine_tuning heads",
+            path, path,
+        )  # fmt: skip
     return record
 
 
@@ -208,7 +216,11 @@ def average_weights(
             other is not None and other.shape == tensor.shape and tensor.is_floating_point()
         ):  # batch norm counts batches
             state[name] = torch.lerp(tensor, other, share)
-    record = replace(tuned, metrics={}, type_temperature=1.0, voxel_threshold=None, lesion_threshold=None)
+    trained_apart = any(started.get(name) is None or started[name].shape != state[name].shape for name in state)
+    record = replace(
+        tuned, metrics={}, type_temperature=1.0, voxel_threshold=None, lesion_threshold=None,
+        averaged_share=share if trained_apart else None,
+    )  # fmt: skip
     export_weights(averaged, state, record)
     logging.getLogger(__name__).info(
         "averaged %s: %g of %s, the rest of %s", averaged, share, pretrain_weights, weights

@@ -272,7 +272,8 @@ def _existing(path: str | os.PathLike) -> Path:
     if path.suffix not in (".safetensors", *_STATE_SUFFIXES):
         raise LiversegError(f"{path}: not the name of a weights file; .safetensors, .pt and .pth are read")
     if not is_file(path):
-        raise LiversegError(f"{path}: no such weights file; train and export first, or give another path")
+        missing = "install liverseg again" if path.parent == STARTER_FOLDER else "train and export first"
+        raise LiversegError(f"{path}: no such weights file; {missing}, or give another path")
     return path
 
 

@@ -185,7 +185,9 @@ def _tuned(pretrained, record, **changed):
     return network.state_dict(), replace(record, **{**known, **changed})
 
 
-def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(tmp_path, exported, pretrained, record):
+def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(
+    tmp_path, exported, pretrained, record, caplog
+):
     state, own = _tuned(pretrained, record)
     export_weights(tmp_path / "joint.safetensors", state, own)
     target = average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "out" / "averaged.safetensors", 0.25)
@@ -201,10 +203,23 @@ def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(tmp_p
     record_of_average = read_record(target)
     assert record_of_average.network == "MeasuringUNet"
     assert (record_of_average.metrics, record_of_average.lesion_threshold) == ({}, None)
+    assert record_of_average.averaged_share == 0.25
     network = MeasuringUNet("small", out_channels=5)
     transfer_weights(network, target, seen=own.seen)
     own_name = next(name for name in averaged if name.startswith("decoder."))
     assert torch.equal(network.state_dict()[own_name], averaged[own_name])
+    with caplog.at_level("WARNING"):
+        load_weights(network, target)
+    assert "their heads have not been trained on since" in caplog.text
+
+
+def test_an_average_of_networks_with_the_same_heads_is_whole(tmp_path, exported, pretrained, record):
+    state = {
+        name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in read_weights(exported).items()
+    }
+    export_weights(tmp_path / "tuned.safetensors", state, record)
+    target = average_weights(tmp_path / "tuned.safetensors", exported, tmp_path / "averaged.safetensors")
+    assert read_record(target).averaged_share is None
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5, "x", True, float("nan")])
