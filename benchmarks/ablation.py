@@ -1,10 +1,10 @@
 """What parts of the training on patients bring: short pre-trainings, each without one part, scored alike.
 
-    python -m benchmarks.ablation runs/starter cases.csv OUTPUT [--epochs 12] [--only NAME ...]
+    python -m benchmarks.ablation runs/starter cases.csv OUTPUT [--epochs 15] [--only NAME ...]
 
 The first folder is that of `make starter`, of which the lists and the cache are taken; cases.csv is that of
-`benchmarks.real_ct`. Each training is the starter's pre-training, but of the small network from scratch, in smaller
-batches and fewer epochs, on which its learning rate falls to zero; all have one seed. It is scored on the held-out
+`benchmarks.real_ct`. Each training is the starter's pre-training, but of the small network from scratch, on the
+patients' slices without the phantoms, in smaller crops and batches; all have one seed. It is scored on the held-out
 patients of the starter's list, liver and synthetic lesions, and on the cases. A training that is complete is not run
 again. Prints a row each and writes `ablation.csv`.
 """
@@ -25,9 +25,9 @@ from liverseg.networks import read_record
 _BUNDLE = Path(__file__).absolute().parent.parent / "bundles" / "liver_lesion_pretrain"
 _SMALL = {
     "network_size": "small", "initialisation": "scratch", "learning_rate": "0.003", "batch_size": "16", "repeats": "1",
-    "lesion_free": "0.1",
+    "lesion_free": "0.1", "crop_size": "128",
 }  # fmt: skip
-"""It trains in a fifth of the time of the starter's network."""
+"""With smaller crops, it trains in a tenth of the time of the starter's network."""
 _EXPORT = {"voxel_threshold": "0.3", "lesion_threshold": "0.8"}
 _VARIANTS: dict[str, dict[str, str]] = {
     "all": {},
@@ -45,24 +45,35 @@ def main() -> None:
     parser.add_argument("starter", type=Path)
     parser.add_argument("cases", type=Path)
     parser.add_argument("output", type=Path)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--only", nargs="+", choices=_VARIANTS, default=list(_VARIANTS))
     args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    datalist = args.output.absolute() / "patients.json"
+    write_patients(args.starter / "pretrain-list.json", datalist)
     rows = []
     for name in args.only:
         folder = (args.output / name.replace(" ", "_")).absolute()
-        train(args.starter.absolute(), folder, args.epochs, _VARIANTS[name])
+        train(args.starter.absolute(), datalist, folder, args.epochs, _VARIANTS[name])
         rows.append(row := {"training": name, **scores(folder, args.cases.absolute())})
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     pd.DataFrame(rows).to_csv(args.output / "ablation.csv", index=False)
 
 
-def train(starter: Path, folder: Path, epochs: int, overrides: dict[str, str]) -> None:
+def write_patients(joined: Path, datalist: Path) -> None:
+    """The data list without its phantoms."""
+    content = json.loads(joined.read_text(encoding="utf-8"))
+    content["training"] = [item for item in content["training"] if not item["image"].startswith("phantoms/")]
+    content["numTraining"] = len(content["training"])
+    datalist.write_text(json.dumps(content), encoding="utf-8")
+
+
+def train(starter: Path, datalist: Path, folder: Path, epochs: int, overrides: dict[str, str]) -> None:
     """One pre-training and its export, unless they are there."""
     if (folder / "pretrain.safetensors").is_file():
         return
     settings = {
-        "dataset_dir": starter, "datalist": starter / "pretrain-list.json", "cache_dir": starter / "cache",
+        "dataset_dir": starter, "datalist": datalist, "cache_dir": starter / "cache",
         "output_dir": folder, "ckpt_dir": folder, "epochs": epochs, "val_interval": epochs, "progress": "False",
         **_SMALL, **overrides,
     }  # fmt: skip
