@@ -20,11 +20,11 @@ from collections.abc import Callable
 import torch
 from monai.bundle import ConfigParser
 
-from liverseg.bundle_folders import find_bundle
+from liverseg.bundle.paths import find_bundle
 from liverseg.networks import SEResUNet
-from liverseg.precision import low_precision
 from liverseg.training import MarginalDiceCELoss, SlabBatchInferer, StackedDeepSupervisionLoss
 from liverseg.transforms import RandScannerd, apply_scanner
+from liverseg.utils.precision import low_precision
 
 BATCHES = 10
 

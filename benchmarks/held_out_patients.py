@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from liverseg.evaluation.intervals import bootstrap, patient_weights
-from liverseg.evaluation.types import balanced_accuracy_of, confusions
+from liverseg.evaluation.lesion_types import balanced_accuracy_of, confusions
 
 
 def main() -> None:

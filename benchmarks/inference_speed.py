@@ -32,14 +32,14 @@ import torch
 from isal import igzip
 from torch.utils.flop_counter import FlopCounterMode
 
-from liverseg.boxes import bounding_box, box_shape
-from liverseg.bundle_commands import bundle_command
+from liverseg.bundle.commands import bundle_command
 from liverseg.cli.main import main as liverseg
 from liverseg.doctor import examine, in_words
+from liverseg.imageio.boxes import bounding_box, box_shape
 from liverseg.inference import find_bundle
 from liverseg.networks import SEResUNet
 from liverseg.phantom.patient import Coverage, make_phantom
-from liverseg.precision import low_precision
+from liverseg.utils.precision import low_precision
 
 HERE = Path(__file__).parent
 SPACING, SLICES, MATRIX = (0.75, 0.75, 1.5), 200, 512

@@ -23,7 +23,7 @@ import torch
 
 from liverseg.networks import SEResUNet
 from liverseg.networks.folding import fold_batch_norm
-from liverseg.precision import autocast, low_precision
+from liverseg.utils.precision import autocast, low_precision
 
 BATCH = 2
 

@@ -21,8 +21,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from liverseg.imageio.volume import read_volume
 from liverseg.labels import LESION, LESION_TYPES, LIVER
-from liverseg.volumes import read_volume
 
 SHUFFLES = 10
 FOLDS = 5

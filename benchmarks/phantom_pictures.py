@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from scipy import ndimage
 
+from liverseg.imageio.volume import read_volume
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, PRETRAIN_LABELS, Label
 from liverseg.phantom.acquisition import Scanner, noise_transfer, scan_noise
-from liverseg.volumes import read_volume
 
 ABDOMEN_HU = (-160, 240)
 """The usual abdominal window: level 40, width 400."""

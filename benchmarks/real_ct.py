@@ -24,9 +24,9 @@ from scipy import ndimage
 
 from liverseg.evaluation.lesions import compare_lesions
 from liverseg.evaluation.scores import dice
-from liverseg.inference.workflow import run_inference
+from liverseg.imageio.volume import case_name, read_volume
+from liverseg.inference.predict import run_inference
 from liverseg.labels import INDETERMINATE, JOINT_LABELS, LESION, LIVER
-from liverseg.volumes import case_name, read_volume
 
 _SLICES = 12
 _COLOURS = {label.index: label.color for label in (*JOINT_LABELS, INDETERMINATE)}

@@ -26,7 +26,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
 from liverseg.datasets.slice_files import SliceFile, write_slices
-from liverseg.volumes import read_volume
+from liverseg.imageio.volume import read_volume
 
 ROUNDS, READS = 5, 200
 Read = Callable[[int, int], np.ndarray]

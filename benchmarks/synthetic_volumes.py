@@ -18,9 +18,9 @@ import cc3d
 import numpy as np
 import pandas as pd
 
-from liverseg.inference.workflow import run_inference
+from liverseg.imageio.volume import case_name, read_volume
+from liverseg.inference.predict import run_inference
 from liverseg.labels import INDETERMINATE, JOINT_LABELS, LESION
-from liverseg.volumes import case_name, read_volume
 
 _NAMES = {label.index: label.name for label in (*JOINT_LABELS, INDETERMINATE)}
 _SIZES_ML = (0, 1, 4, np.inf)

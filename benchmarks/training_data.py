@@ -41,9 +41,9 @@ from liverseg.datalists import build_datalist, read_datalist
 from liverseg.datasets import SlabDataset
 from liverseg.datasets.prepare import prepare_datalist
 from liverseg.datasets.slice_files import SliceFile
+from liverseg.imageio.volume import read_volume
 from liverseg.inference import find_bundle
 from liverseg.transforms import HUWindow
-from liverseg.volumes import read_volume
 
 VOLUMES, SLICES, ROUNDS, READS, CROP, STEPS = 20, 200, 5, 400, 320, 30
 

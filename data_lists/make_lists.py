@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 from liverseg.datalists import DataItem, DataList, assign_folds, label_table, write_datalist
-from liverseg.datalists.decathlon import LICENCE as DECATHLON_LICENCE
-from liverseg.datalists.decathlon import SOURCE as DECATHLON_SOURCE
-from liverseg.datalists.ircadb import LICENCE as IRCADB_LICENCE
-from liverseg.datalists.ircadb import SOURCE as IRCADB_SOURCE
-from liverseg.datalists.lits import LICENCE as LITS_LICENCE
-from liverseg.datalists.lits import SOURCE as LITS_SOURCE
+from liverseg.datalists.importers.decathlon import LICENCE as DECATHLON_LICENCE
+from liverseg.datalists.importers.decathlon import SOURCE as DECATHLON_SOURCE
+from liverseg.datalists.importers.ircadb import LICENCE as IRCADB_LICENCE
+from liverseg.datalists.importers.ircadb import SOURCE as IRCADB_SOURCE
+from liverseg.datalists.importers.lits import LICENCE as LITS_LICENCE
+from liverseg.datalists.importers.lits import SOURCE as LITS_SOURCE
 
 FOLDS, SEED = 5, 0
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from liverseg import __version__
-from liverseg.bundle_folders import STARTER_FOLDER, WEIGHTS_VARIABLE, default_weights, find_bundle
+from liverseg.bundle.paths import STARTER_FOLDER, WEIGHTS_VARIABLE, default_weights, find_bundle
 from liverseg.errors import LiversegError
 from liverseg.networks import read_record
-from liverseg.precision import low_precision
+from liverseg.utils.precision import low_precision
 
 __all__ = ["examine", "in_words"]
 

@@ -77,7 +77,7 @@ def run_bundle(bundle, run_id, configs, **overrides):
 
 
 def run_logged_in_process(command, folder, log, environment=None, errors_too=False, started=None, kept_open=()):
-    """Replacement of `liverseg.bundle_commands.run_logged` that runs the command in this process, one at a time."""
+    """Replacement of `liverseg.bundle.commands.run_logged` that runs the command in this process, one at a time."""
     assert command[:3] == [sys.executable, "-m", "monai.bundle"]
     with _ONE_AT_A_TIME, pytest.MonkeyPatch.context() as patch, log.open("a", encoding="utf-8") as out:
         for name, value in (environment or {}).items():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from liverseg.errors import LiversegError, UsageError
-from liverseg.liver_mask import liver_source
-from liverseg.volumes import read_volume
+from liverseg.imageio.liver_mask import liver_source
+from liverseg.imageio.volume import read_volume
 
 AFFINE = np.array([[0.0, -1.4, 0.1, 40], [1.2, 0.0, 0.3, -90], [0.0, 0.2, 3.0, 200], [0, 0, 0, 1]])
 

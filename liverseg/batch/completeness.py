@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from liverseg.batch.cases import BatchCase
+from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, one_line
-from liverseg.files import file_hash, is_file, text_hash
 from liverseg.results.case_folder import read_case_record
 from liverseg.results.inputs import input_is
+from liverseg.utils.files import file_hash, is_file, text_hash
 
 __all__ = ["Wanted", "wanted"]
 

@@ -10,10 +10,10 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.hands import Given, Hand, Limits, Start, ended_in_words
 from liverseg.batch.listener import BatchListener
 from liverseg.batch.memory import oom_kills
+from liverseg.cases.case import BatchCase
 from liverseg.errors import ExitCode, LiversegError, one_line
 
 __all__ = ["Dispatcher"]

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.clocks import CaseClock
+from liverseg.cases.case import BatchCase
 
 __all__ = ["Given", "Hand", "Limits", "Start", "Tell", "Worker", "ended_in_words"]
 

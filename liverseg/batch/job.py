@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import Wanted
+from liverseg.cases.case import BatchCase
 
 __all__ = ["Job", "case_from_json", "case_to_json"]
 

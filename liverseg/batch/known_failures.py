@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.job import Job
 from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState
+from liverseg.cases.case import BatchCase
 
 __all__ = ["known_failure"]
 

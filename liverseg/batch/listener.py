@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from liverseg.batch.cases import BatchCase
+from liverseg.cases.case import BatchCase
 
 __all__ = ["BatchListener"]
 

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.job import Job, case_to_json
 from liverseg.batch.worker_process import DRAIN, END
+from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, OutputError, one_line
 
 __all__ = ["LocalWorker"]

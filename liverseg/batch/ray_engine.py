@@ -12,9 +12,9 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.hands import Start, Tell
 from liverseg.batch.job import Job, case_from_json, case_to_json
+from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, UsageError, one_line
 
 try:

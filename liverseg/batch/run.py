@@ -11,22 +11,22 @@ from pathlib import Path
 from typing import Any
 
 from liverseg import __version__
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import wanted
 from liverseg.batch.dispatch import Dispatcher
 from liverseg.batch.hands import Limits, Start
 from liverseg.batch.job import Job
 from liverseg.batch.known_failures import known_failure
 from liverseg.batch.local import LocalWorker
-from liverseg.batch.sources import find_batch, shard_of
 from liverseg.batch.state import BatchState
 from liverseg.batch.tables import write_tables
 from liverseg.batch.telling import BatchTeller, say
-from liverseg.bundle_folders import inference_config, weights_path
+from liverseg.bundle.paths import inference_config, weights_path
+from liverseg.cases.case import BatchCase
+from liverseg.cases.sources import find_batch, shard_of
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
-from liverseg.files import is_file
-from liverseg.liver_mask import liver_source
-from liverseg.signals import ToldToEnd, handlers_kept
+from liverseg.imageio.liver_mask import liver_source
+from liverseg.utils.files import is_file
+from liverseg.utils.shutdown import ToldToEnd, handlers_kept
 
 __all__ = ["ENGINES", "run_batch"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from liverseg.batch.cases import BatchCase
-from liverseg.files import text_hash
-from liverseg.liver_mask import LiverSource
+from liverseg.cases.case import BatchCase
+from liverseg.imageio.liver_mask import LiverSource
 from liverseg.results.inputs import input_stamp
+from liverseg.utils.files import text_hash
 
 __all__ = ["case_stamp"]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import OutputError
-from liverseg.file_lock import NO_LOCKS, FileLock
-from liverseg.files import UNFINISHED, write_text
+from liverseg.utils.files import UNFINISHED, write_text
+from liverseg.utils.locks import NO_LOCKS, FileLock
 
 __all__ = ["ALIVE_SECONDS", "BatchState"]
 

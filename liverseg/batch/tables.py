@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import Wanted
 from liverseg.batch.index_page import index_page
 from liverseg.batch.state import BatchState
-from liverseg.files import write_text
+from liverseg.cases.case import BatchCase
 from liverseg.results.tables import summary_of
+from liverseg.utils.files import write_text
 
 __all__ = ["FAILED", "write_tables"]
 

@@ -9,11 +9,11 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import Wanted
 from liverseg.batch.listener import BatchListener
 from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import ALIVE_SECONDS, BatchState
+from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
 from liverseg.results.case_folder import discard_unfinished, read_case_record
 

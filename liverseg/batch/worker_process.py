@@ -18,9 +18,9 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.job import Job, case_from_json
-from liverseg.signals import ENDING_SIGNALS
+from liverseg.cases.case import BatchCase
+from liverseg.utils.shutdown import ENDING_SIGNALS
 
 __all__ = ["DRAIN", "END", "main"]
 

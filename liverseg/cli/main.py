@@ -11,7 +11,7 @@ from typing import Any
 
 from liverseg import __version__
 from liverseg.errors import ExitCode, LiversegError
-from liverseg.signals import ToldToEnd
+from liverseg.utils.shutdown import ToldToEnd
 
 __all__ = ["VERBS", "main"]
 

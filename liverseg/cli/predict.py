@@ -8,7 +8,7 @@ import os
 from liverseg.cli.arguments import some_path
 from liverseg.cli.inference_arguments import add_inference_arguments, inference_overrides
 from liverseg.errors import ExitCode
-from liverseg.inference.workflow import run_inference
+from liverseg.inference.predict import run_inference
 
 __all__ = ["add_arguments", "run"]
 

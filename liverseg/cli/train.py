@@ -7,8 +7,8 @@ import os
 import sys
 from pathlib import Path
 
-from liverseg.bundle_commands import OWN_CONFIGS, bundle_words
-from liverseg.bundle_folders import find_bundle
+from liverseg.bundle.commands import OWN_CONFIGS, bundle_words
+from liverseg.bundle.paths import find_bundle
 from liverseg.errors import ExitCode, UsageError
 
 __all__ = ["add_arguments", "run"]

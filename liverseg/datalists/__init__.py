@@ -1,13 +1,15 @@
 """Data lists: model, importers, splits by patient."""
 
 from liverseg.datalists.build import SOURCES, build_datalist
-from liverseg.datalists.cohort import cohort_items
-from liverseg.datalists.decathlon import decathlon_items
-from liverseg.datalists.ircadb import ircadb_items
+from liverseg.datalists.duplicate_patients import Twins, find_twins
+from liverseg.datalists.importers.cohort import cohort_items
+from liverseg.datalists.importers.decathlon import decathlon_items
+from liverseg.datalists.importers.ircadb import ircadb_items
+from liverseg.datalists.importers.lits import lits_items
+from liverseg.datalists.importers.slices import SLICE_MM, slice_items
 from liverseg.datalists.items import contradicts_labelled
 from liverseg.datalists.join import join_datalists
-from liverseg.datalists.lits import lits_items
-from liverseg.datalists.loads import lesion_loads
+from liverseg.datalists.lesion_load import lesion_loads
 from liverseg.datalists.model import (
     DataItem,
     DataList,
@@ -16,9 +18,7 @@ from liverseg.datalists.model import (
     read_datalist,
     write_datalist,
 )
-from liverseg.datalists.slices import SLICE_MM, slice_items
 from liverseg.datalists.splits import adopt_folds, assign_folds, hold_out
-from liverseg.datalists.twins import Twins, find_twins
 
 __all__ = [
     "SLICE_MM",

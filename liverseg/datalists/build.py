@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from liverseg.datalists import decathlon, ircadb, lits
-from liverseg.datalists.cohort import cohort_items
-from liverseg.datalists.cohort_table import Types
+from liverseg.datalists.importers import decathlon, ircadb, lits
+from liverseg.datalists.importers.cohort import cohort_items
+from liverseg.datalists.importers.cohort_table import Types
+from liverseg.datalists.importers.slices import assumed, check_hu, slice_items
 from liverseg.datalists.items import LABELLED
-from liverseg.datalists.loads import lesion_loads
+from liverseg.datalists.lesion_load import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
-from liverseg.datalists.slices import assumed, check_hu, slice_items
-from liverseg.datalists.spelling import warn_of_spelling
+from liverseg.datalists.similar_names import warn_of_spelling
 from liverseg.datalists.splits import adopt_folds, assign_folds, check_split, hold_out
 from liverseg.errors import UsageError
 

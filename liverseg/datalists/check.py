@@ -38,9 +38,9 @@ from liverseg.datalists.checks.reading import read_whole
 from liverseg.datalists.items import contradicts_labelled
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import is_dir, is_file, size_or_zero
+from liverseg.imageio.nifti import Memory
 from liverseg.labels import LESION, LESION_TYPES
-from liverseg.nifti import Memory
+from liverseg.utils.files import is_dir, is_file, size_or_zero
 
 __all__ = ["check_datalist", "check_report", "findings_in_words", "write_findings"]
 

@@ -17,9 +17,9 @@ from tqdm import tqdm
 from liverseg.datalists.items import LABELLED
 from liverseg.datalists.model import DataItem, read_datalist
 from liverseg.errors import LiversegError
-from liverseg.files import write_text
+from liverseg.imageio.volume import Volume, read_volume
 from liverseg.labels import LESION, LIVER
-from liverseg.volumes import Volume, read_volume
+from liverseg.utils.files import write_text
 
 __all__ = ["Description", "describe_datalist"]
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from liverseg.datalists.loads import lesion_loads
+from liverseg.datalists.duplicate_patients import find_twins
+from liverseg.datalists.lesion_load import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
-from liverseg.datalists.spelling import warn_of_spelling
+from liverseg.datalists.similar_names import warn_of_spelling
 from liverseg.datalists.splits import assign_folds, check_split
-from liverseg.datalists.twins import find_twins
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import is_dir, is_file
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
+from liverseg.utils.files import is_dir, is_file
 
 __all__ = ["join_datalists"]
 

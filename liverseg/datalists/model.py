@@ -15,8 +15,8 @@ from typing import Any
 
 from liverseg.datalists.items import Broken, DataItem, broken_rules, read_item, shown
 from liverseg.errors import LiversegError
-from liverseg.files import whole_file
 from liverseg.labels import labels_for
+from liverseg.utils.files import whole_file
 
 __all__ = [
     "DataItem",

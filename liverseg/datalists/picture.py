@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from liverseg.datalists.items import LABELLED
 from liverseg.errors import LiversegError
-from liverseg.files import whole_file
 from liverseg.labels import JOINT_LABELS, LIVER, PRETRAIN_LABELS
+from liverseg.utils.files import whole_file
 
 __all__ = ["write_picture"]
 

@@ -18,9 +18,9 @@ from liverseg.datalists.checks.geometry import FLIPPED, RESET, turned_axes
 from liverseg.datalists.checks.reading import ReadFile, read_whole
 from liverseg.datalists.model import DataItem, read_datalist, write_datalist
 from liverseg.errors import LiversegError
-from liverseg.files import whole_file, write_text
+from liverseg.imageio.nifti import pieces
 from liverseg.labels import LIVER
-from liverseg.nifti import pieces
+from liverseg.utils.files import whole_file, write_text
 
 __all__ = ["RECORD", "check_repair_folder", "repair_copies"]
 

@@ -16,8 +16,8 @@ import numpy as np
 from nibabel.orientations import apply_orientation
 
 from liverseg.errors import LiversegError
-from liverseg.nifti import READ_ERRORS, as_whole_numbers
-from liverseg.volumes import axial_orientation, read_volume_header, slice_axis
+from liverseg.imageio.nifti import READ_ERRORS, as_whole_numbers
+from liverseg.imageio.volume import axial_orientation, read_volume_header, slice_axis
 
 __all__ = ["NiftiSlices"]
 

@@ -14,7 +14,7 @@ from liverseg.datalists import DataItem, read_datalist
 from liverseg.datasets.slice_files import SliceFile
 from liverseg.datasets.store import SliceCache, check_pair, clipped_of
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import size_or_zero
+from liverseg.utils.files import size_or_zero
 
 __all__ = ["Prepared", "prepare_datalist"]
 

@@ -20,7 +20,7 @@ from isal import isal_zlib
 from numcodecs import Blosc, blosc
 
 from liverseg.errors import LiversegError
-from liverseg.files import whole_file
+from liverseg.utils.files import whole_file
 
 __all__ = ["SliceFile", "write_slices"]
 

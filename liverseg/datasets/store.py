@@ -18,14 +18,21 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from liverseg.ct_check import check_ct
 from liverseg.datalists import DataItem
 from liverseg.datasets.nifti_slices import NiftiSlices
 from liverseg.datasets.slice_files import SliceFile, write_slices
 from liverseg.errors import LiversegError
-from liverseg.nifti import Memory, as_whole_numbers
-from liverseg.processes import processors
-from liverseg.volumes import axial_orientation, axial_spacing, grids_apart, read_volume, read_volume_header, slice_axis
+from liverseg.imageio.ct_check import check_ct
+from liverseg.imageio.nifti import Memory, as_whole_numbers
+from liverseg.imageio.volume import (
+    axial_orientation,
+    axial_spacing,
+    grids_apart,
+    read_volume,
+    read_volume_header,
+    slice_axis,
+)
+from liverseg.utils.distributed import processors
 
 __all__ = ["ClippedHU", "SliceCache", "StoredVolume", "VolumeStore", "check_pair", "clipped_of"]
 

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from liverseg.bundle_commands import RunningCommands, bundle_command, run_logged
+from liverseg.bundle.commands import RunningCommands, bundle_command, run_logged
 from liverseg.errors import LiversegError
-from liverseg.files import write_text
 from liverseg.inference import find_bundle
+from liverseg.utils.files import write_text
 
 __all__ = ["Stages", "run_bundle", "run_side_by_side"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from liverseg.files import write_text
-from liverseg.volumes import case_name
+from liverseg.imageio.volume import case_name
+from liverseg.utils.files import write_text
 
 __all__ = ["write_summary"]
 

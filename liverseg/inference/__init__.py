@@ -1,15 +1,15 @@
 """From a CT on disk to its label map, lesion table, preview and record."""
 
-from liverseg.bundle_folders import find_bundle
+from liverseg.bundle.paths import find_bundle
+from liverseg.cases.discover import find_cases
 from liverseg.errors import SomeCasesFailed
+from liverseg.imageio.liver_mask import liver_source
 from liverseg.inference.cascade import LiverCascade
-from liverseg.inference.case_writer import CaseWriter
-from liverseg.inference.cases import find_cases
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.inferer import SlabInferer, slabs_at_a_time
+from liverseg.inference.output.case_writer import CaseWriter
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
-from liverseg.liver_mask import liver_source
 
 __all__ = [
     "CaseEvaluator",

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
-from liverseg.boxes import Box, whole_box
-from liverseg.ct_check import bone_and_body
+from liverseg.imageio.boxes import Box, whole_box
+from liverseg.imageio.ct_check import bone_and_body
 from liverseg.inference.components import largest_part
 from liverseg.inference.fine_pass import fine_pass
 from liverseg.inference.inferer import SlabInferer

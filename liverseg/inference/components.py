@@ -9,7 +9,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
-from liverseg.boxes import bounding_box
+from liverseg.imageio.boxes import bounding_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
 

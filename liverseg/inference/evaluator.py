@@ -13,19 +13,19 @@ import torch
 from monai.data import Dataset
 
 from liverseg.errors import LiversegError, SomeCasesFailed, user_error
-from liverseg.files import file_hash
 from liverseg.inference.cascade import LiverCascade
-from liverseg.inference.case_writer import CaseWriter
 from liverseg.inference.failures import cause_in_words
+from liverseg.inference.output.case_writer import CaseWriter
+from liverseg.inference.output.record import RunFacts
 from liverseg.inference.pipeline import Ahead, overlapped
 from liverseg.inference.plausibility import check_plausibility
-from liverseg.inference.record import RunFacts
 from liverseg.inference.stages import Stages
 from liverseg.inference.watching import CaseWatcher, TerminalWatcher, WrittenCase
 from liverseg.labels import result_labels
 from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.folding import fold_batch_norm
 from liverseg.results.tables import write_statistics
+from liverseg.utils.files import file_hash
 
 __all__ = ["CaseEvaluator"]
 

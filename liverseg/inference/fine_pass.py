@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from liverseg.boxes import Box, box_shape
+from liverseg.imageio.boxes import Box, box_shape
 from liverseg.inference.components import keep_largest_liver, within_liver
 from liverseg.inference.prediction import SlabPrediction, joined
 from liverseg.inference.stages import Stages

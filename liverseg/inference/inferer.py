@@ -12,13 +12,13 @@ import torch
 from monai.inferers import Inferer
 from torch.nn import functional
 
-from liverseg.boxes import Box, box_shape, whole_box
 from liverseg.errors import UsageError
+from liverseg.imageio.boxes import Box, box_shape, whole_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
 from liverseg.networks import SlabInput
-from liverseg.precision import autocast, low_precision
 from liverseg.transforms import HUWindow, back_to_slice, slab_indices, to_pixel_mm
+from liverseg.utils.precision import autocast, low_precision
 
 __all__ = ["SlabInferer", "slabs_at_a_time"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, cut, spread, widened
 from liverseg.evaluation.lesion_threshold import lesion_score
+from liverseg.imageio.boxes import Box, bounding_box, cut, spread, widened
 from liverseg.inference.components import AROUND, lesion_components, liver_contact
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import INDETERMINATE, LESION, LESION_TYPES, LIVER

@@ -6,12 +6,12 @@ import cc3d
 import numpy as np
 import pandas as pd
 
-from liverseg.boxes import enlarged
+from liverseg.imageio.boxes import enlarged
+from liverseg.imageio.volume import Volume
 from liverseg.inference.diameters import axial_diameters
 from liverseg.inference.lesions import LesionMap
 from liverseg.inference.surface import LiverSurface, shell
 from liverseg.labels import INDETERMINATE, LESION, LIVER, Label
-from liverseg.volumes import Volume
 
 __all__ = ["lesion_columns", "lesion_table", "own_slices", "renamed"]
 

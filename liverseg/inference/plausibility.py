@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, enlarged, to_box, to_volume
+from liverseg.imageio.boxes import Box, bounding_box, enlarged, to_box, to_volume
 from liverseg.inference.contrast_phase import ContrastPhase, LiverHU, contrast_phase, liver_hu
 from liverseg.inference.lesions import LesionMap
 from liverseg.labels import LESION, LIVER

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from liverseg.boxes import Box, box_shape, spread, to_box, whole_box
+from liverseg.imageio.boxes import Box, box_shape, spread, to_box, whole_box
 from liverseg.labels import LESION
 
 __all__ = ["SlabPrediction", "joined"]

@@ -17,18 +17,18 @@ from typing import Any
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from liverseg.ct_check import check_ct
 from liverseg.errors import LiversegError, UsageError
 from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
+from liverseg.imageio.archives import unpacked
+from liverseg.imageio.ct_check import check_ct
+from liverseg.imageio.liver_mask import LiverSource, liver_source
+from liverseg.imageio.volume import is_nifti, read_volume
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table, renamed
-from liverseg.inference.priors import with_type_priors
+from liverseg.inference.type_priors import with_type_priors
 from liverseg.labels import result_labels
-from liverseg.liver_mask import LiverSource, liver_source
 from liverseg.results.inputs import input_facts, unchanged_while_read
-from liverseg.volumes import is_nifti, read_volume
-from liverseg.zips import unpacked
 
 __all__ = ["FindLesionsd", "MeasureLesionsd", "ReadCTd", "ReadLiverd"]
 
@@ -82,8 +82,8 @@ class ReadCTd(MapTransform):
 
     def _read_dicom(self, path: Path, named: str | None, study: str | None) -> dict[str, Any]:
         # here, not above: pydicom takes a while to import, and a run over NIfTI files does not need it
-        from liverseg.dicom_sources import choose_series, read_dicom_volume
-        from liverseg.inference.dicom_references import series_reference
+        from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
+        from liverseg.inference.output.dicom_common import series_reference
 
         with unpacked(path) as folder, _told_of(path, folder):
             series = choose_series(folder, named, study, self.keep_identifiers)

@@ -12,11 +12,11 @@ from liverseg.datalists import read_datalist
 from liverseg.datasets.store import check_pair
 from liverseg.errors import LiversegError
 from liverseg.evaluation.lesion_ranges import lesion_ranges
+from liverseg.imageio.volume import read_volume
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, result_labels
-from liverseg.volumes import read_volume
 
 __all__ = ["ranges_of_typed_lesions"]
 

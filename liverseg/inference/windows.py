@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, enlarged, extent, to_box
+from liverseg.imageio.boxes import Box, bounding_box, enlarged, extent, to_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LIVER
 

@@ -2,11 +2,11 @@
 
 from liverseg.networks.freezing import Freezable
 from liverseg.networks.imagenet import transfer_imagenet
-from liverseg.networks.measuring import MeasuringUNet
+from liverseg.networks.lesion_type_unet import MeasuringUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
+from liverseg.networks.registry import recorded_network
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.slab_network import SlabNetwork
-from liverseg.networks.strategies import recorded_network
 from liverseg.networks.transfer import (
     TransferReport,
     average_weights,
@@ -15,7 +15,6 @@ from liverseg.networks.transfer import (
     transfer_weights,
     without_aux_heads,
 )
-from liverseg.networks.typed import SlabClassifier, SlabOutput, YNet
 from liverseg.networks.weights import (
     export_trained,
     export_weights,
@@ -31,6 +30,7 @@ from liverseg.networks.weights import (
     recorded_voxel_threshold,
     save_state,
 )
+from liverseg.networks.ynet import SlabClassifier, SlabOutput, YNet
 
 __all__ = [
     "SIZES",

@@ -16,11 +16,11 @@ from monai.networks.nets.senet import SE_NET_MODELS
 from torch.hub import load_state_dict_from_url
 
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import is_file
 from liverseg.networks.efficientnet_lite import EfficientNetLiteEncoder, InvertedResidual
 from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.transfer import TransferReport
 from liverseg.networks.weights import read_state
+from liverseg.utils.files import is_file
 
 __all__ = ["IMAGENET_URL", "LITE_PACKAGE", "imagenet_encoder", "lite_encoder", "transfer_imagenet"]
 

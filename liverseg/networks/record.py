@@ -14,9 +14,9 @@ import numpy
 import torch
 
 import liverseg
+from liverseg.bundle.validation import are_lesion_ranges
 from liverseg.errors import LiversegError
 from liverseg.transforms import SLAB_SLICES
-from liverseg.values import are_lesion_ranges
 
 __all__ = ["FORMAT_VERSION", "SlabInput", "WeightsRecord", "package_versions", "tensors_hash"]
 

@@ -19,11 +19,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
-from liverseg.bundle_folders import STARTER_FOLDER
+from liverseg.bundle.paths import STARTER_FOLDER
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import is_file, whole_file
 from liverseg.networks.record import WeightsRecord, tensors_hash
 from liverseg.transforms import HUWindow
+from liverseg.utils.files import is_file, whole_file
 
 __all__ = [
     "export_trained",

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from liverseg.errors import LiversegError
-from liverseg.files import whole_file
 from liverseg.labels import LESION_TYPES
 from liverseg.phantom.cases import Case
+from liverseg.utils.files import whole_file
 
 __all__ = ["choose_slices", "write_cohort_tables"]
 

@@ -20,12 +20,12 @@ import numpy as np
 from tqdm import tqdm
 
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import whole_file
 from liverseg.labels import LESION
 from liverseg.phantom import difficulty as d
 from liverseg.phantom.cases import Case, cohort_cases, lits_cases
 from liverseg.phantom.patient import Phantom, make_phantom
 from liverseg.phantom.tables import write_cohort_tables
+from liverseg.utils.files import whole_file
 
 __all__ = ["SETTINGS", "check_cohort_arguments", "check_lits_arguments", "write_cohort", "write_lits_tree"]
 

@@ -18,23 +18,23 @@ from typing import Any
 import numpy as np
 
 from liverseg.batch.completeness import Wanted, wanted
-from liverseg.bundle_folders import find_bundle, inference_config
-from liverseg.datalists.converted import write_nifti
+from liverseg.bundle.paths import find_bundle, inference_config
+from liverseg.datalists.importers.conversion import write_nifti
 from liverseg.errors import LiversegError, OutputError
-from liverseg.files import bring_to_disk, file_hash, text_hash, whole_file
+from liverseg.imageio.volume import is_nifti, write_box_like
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.pipeline import Ahead, overlapped
+from liverseg.inference.predict import case_evaluator
 from liverseg.inference.stages import Stages
 from liverseg.inference.watching import CaseWatcher, TerminalWatcher, WrittenCase
-from liverseg.inference.workflow import case_evaluator
 from liverseg.labels import LIVER
 from liverseg.networks import package_versions, read_record
 from liverseg.pseudo_labels.checks import Limits, LiverOutline, Measures, measure, one_liver
 from liverseg.pseudo_labels.montage import write_montage
 from liverseg.results.case_folder import read_case_record, refuse_another_input, write_case_files, write_json
 from liverseg.results.inputs import input_is
-from liverseg.volumes import is_nifti, write_box_like
+from liverseg.utils.files import bring_to_disk, file_hash, text_hash, whole_file
 
 __all__ = ["Network", "Outlined", "OutlinedCases", "case_folder", "label_path", "picture_path", "read_network"]
 

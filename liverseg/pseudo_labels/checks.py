@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from liverseg.boxes import Box, bounding_box, cut, to_volume, whole_box
-from liverseg.ct_check import body_middle
 from liverseg.errors import UsageError
 from liverseg.evaluation.scores import dice
+from liverseg.imageio.boxes import Box, bounding_box, cut, to_volume, whole_box
+from liverseg.imageio.ct_check import body_middle
 from liverseg.inference.components import largest_part, reached_from
 from liverseg.inference.plausibility import PLAUSIBLE_LIVER_ML
 

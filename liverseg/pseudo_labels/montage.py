@@ -10,9 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from liverseg.boxes import bounding_box
-from liverseg.ct_check import BODY_HU
-from liverseg.inference.preview import NOTICE, WINDOW_HU, draw_contour
+from liverseg.imageio.boxes import bounding_box
+from liverseg.imageio.ct_check import BODY_HU
+from liverseg.inference.output.preview import NOTICE, WINDOW_HU, draw_contour
 from liverseg.labels import JOINT_LABELS, LIVER
 from liverseg.pseudo_labels.checks import LiverOutline
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import pandas as pd
 
-from liverseg.csv_table import read_csv
 from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.datalists.items import LABELLED
 from liverseg.errors import LiversegError, OutputError, UnreadableError, one_line
-from liverseg.files import is_file, whole_file, write_text
 from liverseg.pseudo_labels.cases import Outlined, picture_path
 from liverseg.pseudo_labels.checks import Limits, Measures
 from liverseg.results.case_folder import write_json
 from liverseg.study.document import Block, Heading, Items, Paragraph, Picture, Table
 from liverseg.study.html import to_html
+from liverseg.utils.csv_table import read_csv
+from liverseg.utils.files import is_file, whole_file, write_text
 
 __all__ = [
     "ACCEPTED",

@@ -12,10 +12,8 @@ from typing import Any
 
 import pandas as pd
 
-from liverseg.bundle import writable_dir
+from liverseg.bundle.setup import writable_dir
 from liverseg.errors import LiversegError, OutputError, SomeCasesFailed, UnreadableError, UsageError, user_error
-from liverseg.file_lock import FileLock
-from liverseg.files import is_file, write_text
 from liverseg.inference import find_cases
 from liverseg.pseudo_labels.cases import OutlinedCases, label_path, read_network
 from liverseg.pseudo_labels.checks import Limits
@@ -35,6 +33,8 @@ from liverseg.pseudo_labels.results import (
     write_facts,
     write_results,
 )
+from liverseg.utils.files import is_file, write_text
+from liverseg.utils.locks import FileLock
 
 __all__ = ["FOLD", "pseudo_label", "rewrite_from_table"]
 

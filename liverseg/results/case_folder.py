@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from liverseg.errors import ConflictError, OutputError
-from liverseg.file_lock import FileLock
-from liverseg.files import UNFINISHED, bring_to_disk, file_hash
+from liverseg.utils.files import UNFINISHED, bring_to_disk, file_hash
+from liverseg.utils.locks import FileLock
 
 __all__ = [
     "CASE_FILES",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError, UnreadableError
-from liverseg.files import file_hash, text_hash
+from liverseg.utils.files import file_hash, text_hash
 
 __all__ = ["input_facts", "input_is", "input_stamp", "unchanged_while_read"]
 

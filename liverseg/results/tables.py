@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from liverseg.files import is_file, write_text
 from liverseg.results.case_folder import RECORD
+from liverseg.utils.files import is_file, write_text
 
 __all__ = ["SUMMARY", "summary_of", "write_statistics"]
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError
-from liverseg.file_lock import FileLock
-from liverseg.files import write_text
-from liverseg.study.definition import Row, StudyDefinition
+from liverseg.study.config import Row, StudyDefinition
+from liverseg.utils.files import write_text
+from liverseg.utils.locks import FileLock
 
 __all__ = ["Cell", "study_cells"]
 

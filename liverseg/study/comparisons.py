@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from liverseg.evaluation.intervals import Difference, holm, paired_difference
-from liverseg.study.figures import cell_sums, weights_for
+from liverseg.study.estimates import cell_sums, weights_for
 from liverseg.study.measures import MEASURES
 from liverseg.study.results import RowResults, StudyResults
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from liverseg.datalists import DataItem, DataList, datalist_text, hold_out, read_datalist, write_datalist
 from liverseg.errors import LiversegError
-from liverseg.files import text_hash
 from liverseg.labels import LESION_TYPES
-from liverseg.study.definition import StudyDefinition
+from liverseg.study.config import StudyDefinition
+from liverseg.utils.files import text_hash
 
 __all__ = ["VALIDATION_FOLD", "check_fold_lists", "fold_list_path", "fold_lists", "list_hash", "write_fold_lists"]
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from liverseg.evaluation import types
+from liverseg.evaluation import lesion_types as types
 from liverseg.evaluation.lesions import SIZES
 from liverseg.labels import LESION_TYPES
 

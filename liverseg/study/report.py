@@ -8,8 +8,17 @@ from functools import partial
 from pathlib import Path
 
 from liverseg.errors import LiversegError
-from liverseg.files import write_text
-from liverseg.study.chapters import (
+from liverseg.study.comparisons import compare
+from liverseg.study.config import StudyDefinition
+from liverseg.study.document import Block, Heading, Paragraph, Picture
+from liverseg.study.estimates import row_figures
+from liverseg.study.html import to_html
+from liverseg.study.hypotheses import check_expectations, ours_against_joint
+from liverseg.study.markdown import to_markdown
+from liverseg.study.overview import first_page
+from liverseg.study.plots import confusion_picture, reliability_picture, training_picture
+from liverseg.study.results import StudyResults, read_results
+from liverseg.study.sections import (
     beyond_the_papers,
     differences,
     expectations,
@@ -17,18 +26,9 @@ from liverseg.study.chapters import (
     ours,
     strategies,
 )
-from liverseg.study.comparisons import compare
-from liverseg.study.definition import StudyDefinition
-from liverseg.study.document import Block, Heading, Paragraph, Picture
-from liverseg.study.expectations import check_expectations, ours_against_joint
-from liverseg.study.facts import first_page
-from liverseg.study.figures import row_figures
-from liverseg.study.html import to_html
-from liverseg.study.markdown import to_markdown
-from liverseg.study.pictures import confusion_picture, reliability_picture, training_picture
-from liverseg.study.qualitative import qualitative_picture
-from liverseg.study.results import StudyResults, read_results
+from liverseg.study.slice_plots import qualitative_picture
 from liverseg.study.tables import figures_table
+from liverseg.utils.files import write_text
 
 __all__ = ["write_report"]
 

@@ -11,11 +11,11 @@ import pandas as pd
 
 from liverseg.datalists import DataList, read_datalist
 from liverseg.errors import LiversegError
-from liverseg.files import is_file
 from liverseg.study.cells import Cell, study_cells
-from liverseg.study.definition import Row, StudyDefinition
+from liverseg.study.config import Row, StudyDefinition
+from liverseg.study.fingerprint import Ingredients
 from liverseg.study.folds import fold_lists
-from liverseg.study.ingredients import Ingredients
+from liverseg.utils.files import is_file
 
 __all__ = ["CELL_KEYS", "RowResults", "StudyResults", "read_results"]
 

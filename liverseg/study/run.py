@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from liverseg.bundle import the_device
-from liverseg.bundle_commands import RunningCommands, run_logged
+from liverseg.bundle.commands import RunningCommands, run_logged
+from liverseg.bundle.setup import the_device
 from liverseg.errors import UsageError
 from liverseg.inference import SomeCasesFailed
 from liverseg.networks import package_versions
-from liverseg.signals import ToldToEnd
 from liverseg.study.cells import Cell, study_cells
-from liverseg.study.definition import StudyDefinition
+from liverseg.study.config import StudyDefinition
+from liverseg.study.fingerprint import Ingredients, code_state
 from liverseg.study.folds import check_fold_lists, fold_lists, write_fold_lists
-from liverseg.study.ingredients import Ingredients, code_state
 from liverseg.study.weights import check_lits_weights
+from liverseg.utils.shutdown import ToldToEnd
 
 __all__ = ["run_study"]
 

@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.evaluation.intervals import Estimate
 from liverseg.study.comparisons import Comparison
 from liverseg.study.document import Table
-from liverseg.study.figures import Figure, Figures
+from liverseg.study.estimates import Figure, Figures
 from liverseg.study.measures import LESION_MEASURES, MEASURES
-from liverseg.study.printed import EMBC, MIDL, printed
+from liverseg.study.published import EMBC, MIDL, printed
 from liverseg.study.results import RowResults, StudyResults
-from liverseg.values import INITIALISATIONS
 
 __all__ = [
     "comparison_table",

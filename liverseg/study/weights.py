@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from liverseg.errors import LiversegError
-from liverseg.files import is_file
 from liverseg.labels import PRETRAIN_LABELS, label_names
 from liverseg.networks import read_record
-from liverseg.study.definition import StudyDefinition
+from liverseg.study.config import StudyDefinition
+from liverseg.utils.files import is_file
 
 __all__ = ["check_lits_weights"]
 

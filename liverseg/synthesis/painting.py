@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from liverseg.boxes import Box
+from liverseg.imageio.boxes import Box
 from liverseg.synthesis.appearance import Surroundings
 from liverseg.synthesis.distractors import Distractor
 from liverseg.synthesis.lesion import Lesion

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from scipy import ndimage
 
-from liverseg.boxes import Box
+from liverseg.imageio.boxes import Box
 from liverseg.synthesis.appearance import Surroundings
 from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
 from liverseg.synthesis.lesion import Lesion, draw_lesion

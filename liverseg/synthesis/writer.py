@@ -18,19 +18,19 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from liverseg.boxes import bounding_box
-from liverseg.datalists.converted import is_current, state_of, write_nifti, write_record
+from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import write_text
+from liverseg.imageio.boxes import bounding_box
+from liverseg.imageio.nifti import as_whole_numbers
+from liverseg.imageio.volume import Volume, axial_orientation, case_name, grids_apart, read_volume, slice_axis
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS
-from liverseg.nifti import as_whole_numbers
 from liverseg.synthesis.appearance import Surroundings
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
 from liverseg.synthesis.normal_liver import label_normal_liver
 from liverseg.synthesis.painting import Scan, measure_surroundings
 from liverseg.synthesis.placement import MOST_MARGIN_MM, add_lesions, depth_mm, outlined
-from liverseg.volumes import Volume, axial_orientation, case_name, grids_apart, read_volume, slice_axis
+from liverseg.utils.files import write_text
 
 __all__ = ["LesionRow", "SynthesisResult", "synthesize_datalist"]
 

@@ -11,8 +11,8 @@ import torch
 from monai.data import DataLoader, Dataset
 from monai.utils import CommonKeys
 
-from liverseg.processes import processors
 from liverseg.transforms import HUWindow, apply_scanner, resample_views, salt_and_pepper
+from liverseg.utils.distributed import processors
 
 __all__ = ["AheadDataLoader", "AugmentedBatch", "WholeSlices", "batches_ahead"]
 

@@ -22,7 +22,7 @@ from scipy.optimize import minimize_scalar
 
 from liverseg.labels import JOINT_LABELS, LESION
 from liverseg.networks import SlabNetwork, read_record, read_weights, save_state
-from liverseg.processes import gathered, is_first
+from liverseg.utils.distributed import gathered, is_first
 
 __all__ = ["TypeTemperature", "fitted_temperature"]
 

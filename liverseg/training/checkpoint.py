@@ -13,8 +13,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from liverseg.errors import LiversegError
-from liverseg.files import whole_file
-from liverseg.processes import gathered, is_first
+from liverseg.utils.distributed import gathered, is_first
+from liverseg.utils.files import whole_file
 
 __all__ = ["RunCheckpoint"]
 

@@ -9,8 +9,8 @@ import torch
 from monai.inferers import Inferer
 
 from liverseg.networks import SlabOutput
-from liverseg.precision import autocast
 from liverseg.transforms import back_to_slice
+from liverseg.utils.precision import autocast
 
 __all__ = ["SlabBatchInferer"]
 
@@ -19,7 +19,7 @@ class SlabBatchInferer(Inferer):
     """Runs a network on a batch of slabs in mixed precision and channels-last memory.
 
     Args:
-        amp: "auto", True or False: see `liverseg.precision.low_precision`.
+        amp: "auto", True or False: see `liverseg.utils.precision.low_precision`.
     """
 
     def __init__(self, amp: bool | str = "auto") -> None:

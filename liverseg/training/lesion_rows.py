@@ -12,8 +12,8 @@ import torch
 from liverseg.datasets import SlabDataset
 from liverseg.errors import LiversegError
 from liverseg.evaluation import BatchPrediction, compare_lesions
-from liverseg.files import whole_file
 from liverseg.labels import JOINT_LABELS, LESION, LIVER_OR_LESION, UNTYPED_LESION
+from liverseg.utils.files import whole_file
 
 __all__ = ["LesionRows"]
 

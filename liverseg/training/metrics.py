@@ -13,9 +13,9 @@ from monai.utils import CommonKeys
 
 from liverseg.errors import UsageError
 from liverseg.evaluation import SCORES, UnitScores
-from liverseg.files import write_text
-from liverseg.processes import gathered
 from liverseg.training.outputs import as_prediction
+from liverseg.utils.distributed import gathered
+from liverseg.utils.files import write_text
 
 __all__ = ["SlabScores"]
 

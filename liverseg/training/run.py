@@ -11,7 +11,6 @@ from pathlib import Path
 
 from liverseg.datalists import DataItem, DataList, label_table, read_datalist
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import file_hash, is_dir, is_file, list_folder, write_text
 from liverseg.labels import JOINT_LABELS, label_names, labels_for
 from liverseg.networks import (
     SlabInput,
@@ -23,7 +22,8 @@ from liverseg.networks import (
     transfer_imagenet,
     transfer_weights,
 )
-from liverseg.processes import is_first
+from liverseg.utils.distributed import is_first
+from liverseg.utils.files import file_hash, is_dir, is_file, list_folder, write_text
 
 __all__ = [
     "RunData",
@@ -200,7 +200,7 @@ def start_from(
 
     Args:
         network: of any strategy, changed in place.
-        initialisation: one of `liverseg.values.INITIALISATIONS`.
+        initialisation: one of `liverseg.bundle.validation.INITIALISATIONS`.
         seen: the run's input, which the weights must have been trained with.
         pretrain_weights: exported weights, for `lits`.
         imagenet_weights: local file, for `imagenet`; None as in `liverseg.networks.transfer_imagenet`.

@@ -1,7 +1,7 @@
 """The slab convention, once for training and inference: which slices a 2.5-D network sees as channels.
 
 Slices are those across the axis that runs closest to feet-head by the file's affine, in axial order from feet to head
-(`liverseg.volumes`), whatever axis of the file that is. The network labels the middle one.
+(`liverseg.imageio.volume`), whatever axis of the file that is. The network labels the middle one.
 """
 
 from __future__ import annotations

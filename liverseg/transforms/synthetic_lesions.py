@@ -12,8 +12,8 @@ from monai.transforms import RandomizableTransform
 from monai.utils import CommonKeys
 from scipy import ndimage
 
-from liverseg.boxes import Box
 from liverseg.errors import UsageError
+from liverseg.imageio.boxes import Box
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS, is_lesion
 from liverseg.synthesis import draw_section, draw_types
 from liverseg.synthesis.normal_liver import label_normal_liver

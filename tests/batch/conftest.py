@@ -5,7 +5,7 @@ from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
 from liverseg.batch.run import run_batch
 from liverseg.batch.state import BatchState
-from liverseg.bundle_folders import inference_config
+from liverseg.bundle.paths import inference_config
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,6 @@ from batch_runs import happened, log, write_ct
 
 from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
 from liverseg.batch.run import run_batch
@@ -22,7 +21,8 @@ from liverseg.batch.stamps import case_stamp
 from liverseg.batch.state import BatchState
 from liverseg.batch.telling import BatchTeller, say
 from liverseg.batch.worker import CaseWorker
-from liverseg.bundle_folders import inference_config
+from liverseg.bundle.paths import inference_config
+from liverseg.cases.case import BatchCase
 from liverseg.cli.main import main
 from liverseg.errors import ExitCode, LiversegError, SomeCasesFailed
 
@@ -143,7 +143,7 @@ def test_a_file_system_without_locks_ends_the_batch_and_no_case(job, source, mon
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr("liverseg.file_lock.fcntl.flock", no_locks)
+    monkeypatch.setattr("liverseg.utils.locks.fcntl.flock", no_locks)
     told = told_by_worker(job, BatchCase("ct", source / "ct.nii.gz"))
     assert told[-1]["event"] == "unwritable"
     assert "does its file system know no locks?" in told[-1]["reason"]

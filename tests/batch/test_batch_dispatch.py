@@ -8,10 +8,10 @@ import pytest
 from batch_runs import ThreadWorker, write_ct
 
 from liverseg.batch import dispatch as dispatch_module
-from liverseg.batch.cases import BatchCase
 from liverseg.batch.dispatch import Dispatcher
 from liverseg.batch.hands import Limits
 from liverseg.batch.listener import BatchListener
+from liverseg.cases.case import BatchCase
 from liverseg.errors import ExitCode, LiversegError
 
 

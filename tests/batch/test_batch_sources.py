@@ -8,8 +8,8 @@ from batch_runs import write_ct, write_study
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liverseg.batch.cases import BatchCase, name_in_tree, named_apart, safe_name
-from liverseg.batch.sources import find_batch, shard_of
+from liverseg.cases.case import BatchCase, name_in_tree, named_apart, safe_name
+from liverseg.cases.sources import find_batch, shard_of
 from liverseg.errors import LiversegError
 from liverseg.labels import LESION_TYPES
 

@@ -12,12 +12,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from liverseg.cli.main import main
 from liverseg.datalists import build_datalist, read_datalist
-from liverseg.files import file_hash
+from liverseg.imageio.volume import case_name
 from liverseg.inference import find_bundle
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, read_record, read_weights
 from liverseg.results.case_folder import CASE_FILES
-from liverseg.volumes import case_name
+from liverseg.utils.files import file_hash
 
 pytestmark = pytest.mark.integration
 

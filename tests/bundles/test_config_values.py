@@ -10,8 +10,8 @@ import pytest
 import yaml
 from commands import EVALUATE, INFER, JOINT, PRETRAIN, run_bundle, train
 
+from liverseg.bundle.validation import _RULES
 from liverseg.inference import find_bundle
-from liverseg.values import _RULES
 
 BAD_TRAINING = {
     "epochs": ("three", "is 'three'; it must be a whole number, 1 or more"),

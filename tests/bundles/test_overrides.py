@@ -6,7 +6,7 @@ import re
 import pytest
 from commands import EVALUATE, EXPORT, INFER, JOINT, PRETRAIN, TRAIN, run_bundle, train
 
-from liverseg.bundle import refuse_unknown_overrides
+from liverseg.bundle.setup import refuse_unknown_overrides
 from liverseg.errors import UsageError
 from liverseg.inference import find_bundle
 

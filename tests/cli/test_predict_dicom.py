@@ -13,9 +13,9 @@ import pytest
 from dicom_files import write_slice
 
 from liverseg.cli.main import main
-from liverseg.dicom_sources import choose_series, read_dicom_volume
+from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
+from liverseg.imageio.volume import write_like
 from liverseg.results.case_folder import CASE_FILES
-from liverseg.volumes import write_like
 
 DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}
 

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from liverseg.cli.main import main
 from liverseg.datalists import build_datalist, cohort_items, read_datalist
-from liverseg.datalists.cohort_images import Grid
+from liverseg.datalists.importers.cohort_images import Grid
 from liverseg.errors import LiversegError, UsageError
+from liverseg.imageio.volume import Volume
 from liverseg.labels import LESION, LESION_TYPES
-from liverseg.volumes import Volume
 
 VALUES = {kind: LESION + index for index, kind in enumerate(LESION_TYPES)}
 

@@ -13,8 +13,8 @@ from cohort_tree import label, mask, nifti, png, table
 
 from liverseg.cli.main import main
 from liverseg.datalists import cohort_items, read_datalist
-from liverseg.dicom import read_series
 from liverseg.errors import LiversegError
+from liverseg.imageio.dicom_series import read_series
 
 REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
 HEADER = "patient,image,mask,slice,lesion_type"

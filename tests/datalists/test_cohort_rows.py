@@ -14,9 +14,9 @@ from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, png, table
 from PIL import Image
 
 from liverseg.datalists import cohort_facts, cohort_items, cohort_masks
-from liverseg.datalists.cohort_facts import mask_facts
+from liverseg.datalists.importers.cohort_facts import mask_facts
 from liverseg.errors import LiversegError
-from liverseg.volumes import read_volume
+from liverseg.imageio.volume import read_volume
 
 REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
 HEADER = "patient,image,mask,slice,lesion_type"

@@ -8,9 +8,10 @@ import pytest
 from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, segmentation, series, table
 from tqdm import tqdm
 
-from liverseg.datalists import cohort, cohort_errors, cohort_items
-from liverseg.datalists.cohort_images import Grid
-from liverseg.datalists.cohort_masks import read_mask
+from liverseg.datalists import cohort_items
+from liverseg.datalists.importers import cohort, cohort_errors
+from liverseg.datalists.importers.cohort_images import Grid
+from liverseg.datalists.importers.cohort_masks import read_mask
 from liverseg.errors import LiversegError
 
 HEADER = "patient,image,mask,slice,lesion_type"

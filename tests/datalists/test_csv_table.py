@@ -5,10 +5,10 @@ from cohort_tree import image, mask, nifti
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liverseg.csv_table import read_csv
 from liverseg.datalists import cohort_items
-from liverseg.datalists.cohort_table import COLUMNS
+from liverseg.datalists.importers.cohort_table import COLUMNS
 from liverseg.errors import LiversegError
+from liverseg.utils.csv_table import read_csv
 
 ROWS = [
     ["Nr", "patient", "image", "mask", "slice", "lesion_type", "remark"],

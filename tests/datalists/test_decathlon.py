@@ -5,7 +5,7 @@ import json
 import pytest
 
 from liverseg.datalists import DataItem, build_datalist, read_datalist
-from liverseg.datalists.decathlon import LICENCE, SOURCE, decathlon_items
+from liverseg.datalists.importers.decathlon import LICENCE, SOURCE, decathlon_items
 from liverseg.errors import LiversegError
 
 

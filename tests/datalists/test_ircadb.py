@@ -11,13 +11,13 @@ from ircadb_tree import CYST, SHAPE, TUMOUR, WHERE, image, patient, structure, w
 
 from liverseg.cli.main import main
 from liverseg.datalists import DataItem, build_datalist, read_datalist
-from liverseg.datalists.ircadb import LICENCE, SOURCE, ircadb_items
+from liverseg.datalists.importers.ircadb import LICENCE, SOURCE, ircadb_items
 from liverseg.errors import LiversegError, UsageError
 
 
 @pytest.fixture(autouse=True)
 def _warnings(caplog):
-    caplog.set_level(logging.WARNING, logger="liverseg.datalists.ircadb")
+    caplog.set_level(logging.WARNING, logger="liverseg.datalists.importers.ircadb")
 
 
 def import_(root, **settings):

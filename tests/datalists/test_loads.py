@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liverseg.datalists import DataItem, assign_folds, build_datalist, hold_out, lesion_loads, read_datalist
-from liverseg.datalists import loads as loads_module
+from liverseg.datalists import lesion_load as loads_module
 from liverseg.datalists.strata import imbalance, load_classes
 from liverseg.errors import LiversegError
 

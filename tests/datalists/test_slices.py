@@ -16,8 +16,8 @@ from liverseg.datalists.check import check_datalist
 from liverseg.datalists.describe import describe_datalist
 from liverseg.datasets import SlabDataset
 from liverseg.errors import LiversegError, UsageError
+from liverseg.imageio.volume import read_volume
 from liverseg.training import collate_whole_slices
-from liverseg.volumes import read_volume
 
 ROWS, COLUMNS = 12, 10
 HEADER = "patient,image,mask,slice"

@@ -8,7 +8,7 @@ from ct_tree import check, write_list, write_tree
 
 from liverseg.datalists import build_datalist
 from liverseg.datalists.check import check_datalist
-from liverseg.datalists.spelling import alike_names
+from liverseg.datalists.similar_names import alike_names
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from liverseg.datalists.twins import find_twins
+from liverseg.datalists.duplicate_patients import find_twins
 
 
 @pytest.mark.parametrize(

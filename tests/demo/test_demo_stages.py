@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from liverseg.bundle_commands import RunningCommands
+from liverseg.bundle.commands import RunningCommands
 from liverseg.demo import stages as stages_module
 from liverseg.demo.stages import Stages, run_bundle, run_side_by_side
-from liverseg.signals import ToldToEnd
+from liverseg.utils.shutdown import ToldToEnd
 
 
 @pytest.mark.parametrize("how", [run_bundle, run_side_by_side])

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from liverseg.bundle.validation import are_lesion_ranges
 from liverseg.evaluation import lesion_ranges
 from liverseg.evaluation.lesion_ranges import MEASURES, unlike_training
 from liverseg.labels import LESION_TYPES
-from liverseg.values import are_lesion_ranges
 
 OF = {  # mean HU, its standard deviation, contrast to the liver, diameter
     "cyst": (8, 10, -100, 15),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liverseg.evaluation import bootstrap, patient_weights
-from liverseg.evaluation.types import (
+from liverseg.evaluation.lesion_types import (
     accuracy_of,
     balanced_accuracy_of,
     calibration_error,

@@ -6,10 +6,10 @@ from monai.data import Dataset
 from monai.transforms import Compose
 from torch import nn
 
+from liverseg.imageio.volume import write_box_like
 from liverseg.inference import FindLesionsd, LiverCascade, MeasureLesionsd, ReadCTd, SlabInferer, find_cases
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
-from liverseg.volumes import write_box_like
 
 
 @pytest.fixture(scope="session")

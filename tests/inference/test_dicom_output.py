@@ -12,15 +12,15 @@ import pytest
 from dicom_files import write_slice
 from matplotlib.path import Path as Polygon
 
-from liverseg.boxes import whole_box
-from liverseg.dicom_sources import choose_series, read_dicom_volume
 from liverseg.errors import LiversegError
+from liverseg.imageio.boxes import whole_box
+from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
 from liverseg.inference import SlabPrediction
-from liverseg.inference.dicom_references import series_reference
-from liverseg.inference.dicom_report import write_measurement_report
-from liverseg.inference.dicom_seg import write_dicom_seg
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table
+from liverseg.inference.output.dicom_common import series_reference
+from liverseg.inference.output.dicom_seg import write_dicom_seg
+from liverseg.inference.output.dicom_sr import write_measurement_report
 from liverseg.labels import INDETERMINATE, JOINT_LABELS, result_labels
 
 LABELS = result_labels(5)

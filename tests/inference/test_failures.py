@@ -13,12 +13,12 @@ from dicom_files import write_slice
 from monai.transforms import Compose, Lambda
 
 from liverseg.errors import LiversegError, OutputError, UnreadableError, user_error
-from liverseg.files import write_text
+from liverseg.imageio.liver_mask import liver_source
+from liverseg.imageio.volume import read_volume
 from liverseg.inference import ReadCTd
 from liverseg.inference.failures import FAILURE_CATEGORIES, cause_in_words, failure_category
-from liverseg.liver_mask import liver_source
 from liverseg.results.case_folder import RECORD, refuse_another_input, write_case_files, write_json
-from liverseg.volumes import read_volume
+from liverseg.utils.files import write_text
 
 HU = np.random.default_rng(0).integers(-900, 900, (6, 5, 4)).astype(np.int16)
 
@@ -163,7 +163,7 @@ def test_a_ct_for_which_there_is_no_memory(tmp_path):
     program = (
         "import resource, sys\n"
         "from liverseg.inference.failures import failure_category\n"
-        "from liverseg.volumes import read_volume\n"
+        "from liverseg.imageio.volume import read_volume\n"
         "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20),) * 2)\n"
         "try:\n    read_volume(sys.argv[1])\nexcept Exception as error:\n    print(failure_category(error, 'read'))\n"

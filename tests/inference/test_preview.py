@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from liverseg.imageio.volume import read_volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table
-from liverseg.inference.preview import key_slices, write_preview
+from liverseg.inference.output.preview import key_slices, write_preview
 from liverseg.labels import JOINT_LABELS
-from liverseg.volumes import read_volume
 
 
 def found_in(labels, voxel_ml=1.0):

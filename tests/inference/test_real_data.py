@@ -11,14 +11,14 @@ import numpy as np
 import pydicom
 import pytest
 
-from liverseg.dicom import find_series, read_series
 from liverseg.errors import LiversegError
+from liverseg.imageio.dicom_series import find_series, read_series
+from liverseg.imageio.volume import read_volume
 from liverseg.inference import LiverCascade, SlabInferer, SlabPrediction
 from liverseg.inference.contrast_phase import aorta_hu
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.plausibility import check_plausibility
-from liverseg.inference.workflow import run_inference
-from liverseg.volumes import read_volume
+from liverseg.inference.predict import run_inference
 
 ROOT = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from liverseg.bundle_folders import STARTER_FOLDER, find_bundle
+from liverseg.bundle.paths import STARTER_FOLDER, find_bundle
 from liverseg.evaluation.scores import dice
-from liverseg.files import file_hash
-from liverseg.inference.workflow import run_inference
+from liverseg.inference.predict import run_inference
 from liverseg.labels import LESION_TYPES
 from liverseg.networks import read_record, read_weights
 from liverseg.networks.record import tensors_hash
 from liverseg.phantom.patient import Coverage, make_phantom
+from liverseg.utils.files import file_hash
 
 
 @pytest.mark.parametrize(("name", "labels"), [("joint", 5), ("pretrain", 3)])

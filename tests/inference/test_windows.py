@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liverseg.boxes import box_shape, enlarged
+from liverseg.imageio.boxes import box_shape, enlarged
 from liverseg.inference.prediction import SlabPrediction, joined
 from liverseg.inference.windows import beyond, grown, windows_around
 

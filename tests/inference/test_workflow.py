@@ -10,11 +10,11 @@ import pytest
 from monai.bundle import ConfigWorkflow
 
 from liverseg.errors import LiversegError
+from liverseg.imageio.volume import read_volume
 from liverseg.inference import find_bundle
-from liverseg.inference.workflow import run_inference
+from liverseg.inference.predict import run_inference
 from liverseg.labels import LESION_TYPES
 from liverseg.networks import export_weights, read_record, read_weights
-from liverseg.volumes import read_volume
 
 
 @pytest.fixture

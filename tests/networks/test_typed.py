@@ -19,7 +19,7 @@ from liverseg.networks import (
     recorded_network,
     transfer_weights,
 )
-from liverseg.networks.measuring import LesionTypeHead
+from liverseg.networks.lesion_type_unet import LesionTypeHead
 
 SLABS = torch.rand(2, 3, 50, 70) * 2 - 1
 NETWORKS = {

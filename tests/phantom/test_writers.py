@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 
 from liverseg.cli.main import main
-from liverseg.datalists.cohort import cohort_items
-from liverseg.datalists.lits import lits_items
+from liverseg.datalists.importers.cohort import cohort_items
+from liverseg.datalists.importers.lits import lits_items
 from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.phantom import write_cohort, write_lits_tree

@@ -11,8 +11,8 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
 from liverseg.errors import UsageError
+from liverseg.imageio.volume import read_volume
 from liverseg.pseudo_labels.checks import Limits, Measures, agreement, measure, one_liver
-from liverseg.volumes import read_volume
 
 SOUND = Measures(1500.0, 0.99, False, 60.0, 105.0, 0.95, 0.94)
 ANY_NEIGHBOUR = np.ones((3, 3, 3), int)

@@ -71,7 +71,7 @@ def test_a_case_is_written_where_the_file_system_knows_no_locks(tmp_path, monkey
     def no_locks(*_):
         raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr("liverseg.file_lock.fcntl.flock", no_locks)
+    monkeypatch.setattr("liverseg.utils.locks.fcntl.flock", no_locks)
     write_case_files(tmp_path / "case", {"a.txt": text("a")}, record)
     assert sorted(path.name for path in (tmp_path / "case").iterdir()) == ["a.txt", "record.json"]
 

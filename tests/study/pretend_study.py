@@ -13,8 +13,8 @@ from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.labels import LESION_TYPES
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
+from liverseg.study.fingerprint import Ingredients
 from liverseg.study.folds import fold_lists
-from liverseg.study.ingredients import Ingredients
 
 SLICES = [
     ("p1", 1, "cyst"),

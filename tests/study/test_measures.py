@@ -5,7 +5,7 @@ import json
 import pytest
 
 from liverseg.study.cells import Cell
-from liverseg.study.definition import Row
+from liverseg.study.config import Row
 from liverseg.study.measures import LESION_MEASURES, MEASURES
 from liverseg.study.results import _read_table
 

@@ -11,9 +11,9 @@ from ignite.handlers.tensorboard_logger import TensorboardLogger
 from PIL import Image
 from pretend_study import FOLD, cell_folder, fill_cell, fill_study, write_study
 
-from liverseg.study.qualitative import choose_slices, shown_rows
 from liverseg.study.report import write_report
 from liverseg.study.results import read_results
+from liverseg.study.slice_plots import choose_slices, shown_rows
 
 
 @pytest.fixture

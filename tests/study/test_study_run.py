@@ -18,8 +18,8 @@ from liverseg.errors import ExitCode, LiversegError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
+from liverseg.study.fingerprint import Ingredients, code_state
 from liverseg.study.folds import fold_lists
-from liverseg.study.ingredients import Ingredients, code_state
 from liverseg.study.run import run_study
 
 TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver_crop": None}

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from pretend_study import cell_folder, fill_cell, fill_study, write_study
 
-from liverseg.study.chapters import ours
 from liverseg.study.comparisons import compare, find
-from liverseg.study.expectations import check_expectations, ours_against_joint
-from liverseg.study.figures import patient_means, row_figures
+from liverseg.study.estimates import patient_means, row_figures
+from liverseg.study.hypotheses import check_expectations, ours_against_joint
 from liverseg.study.measures import LESION_CONFUSION
 from liverseg.study.results import read_results
+from liverseg.study.sections import ours
 from liverseg.study.tables import (
     comparison_table,
     figures_table,

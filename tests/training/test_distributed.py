@@ -11,11 +11,11 @@ import torch
 import two_processes
 from two_processes import TOGETHER
 
-from liverseg.bundle import check_processes, join_processes, one_process
+from liverseg.bundle.setup import check_processes, join_processes, one_process
 from liverseg.errors import UsageError
 from liverseg.networks import read_record
-from liverseg.processes import gathered, processors
 from liverseg.training import BatchShares, ShareOfFold
+from liverseg.utils.distributed import gathered, processors
 
 
 @pytest.fixture(scope="session")

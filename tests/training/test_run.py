@@ -9,7 +9,6 @@ import torch
 
 from liverseg.datalists import DataItem, read_datalist
 from liverseg.errors import LiversegError, UsageError
-from liverseg.files import file_hash
 from liverseg.networks import SEResUNet, SlabInput, export_weights, read_weights
 from liverseg.training import (
     check_key_score,
@@ -19,6 +18,7 @@ from liverseg.training import (
     start_from,
     write_transfer,
 )
+from liverseg.utils.files import file_hash
 
 SEEN = SlabInput((-200, 250))
 

@@ -13,7 +13,7 @@ from monai.losses import DiceCELoss
 from torch import nn
 from torch.utils.data import DataLoader
 
-import liverseg.bundle as bundle
+import liverseg.bundle.setup as bundle
 from liverseg.datalists import read_datalist
 from liverseg.datasets import SlabDataset, SlabSampler
 from liverseg.errors import LiversegError
@@ -27,7 +27,6 @@ from liverseg.networks import (
     package_versions,
     save_state,
 )
-from liverseg.processes import join_processes, process_count, process_number, tells_first, wait_for_all
 from liverseg.training import (
     AheadDataLoader,
     AugmentedBatch,
@@ -46,6 +45,7 @@ from liverseg.training import (
     fill_cache_together,
 )
 from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
+from liverseg.utils.distributed import join_processes, process_count, process_number, tells_first, wait_for_all
 
 TOGETHER = 8  # slabs of a whole batch
 NETWORKS = {

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from liverseg.errors import LiversegError
-from liverseg.files import write_text
+from liverseg.utils.files import write_text
 
 __all__ = [
     "COLUMNS",

@@ -10,7 +10,7 @@ from nibabel.orientations import io_orientation
 
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.reading import Grid
-from liverseg.volumes import grids_apart
+from liverseg.imageio.volume import grids_apart
 
 __all__ = ["FLIPPED", "RESET", "axis_codes", "grid_findings", "image_grid_findings", "spacing_findings", "turned_axes"]
 

@@ -9,12 +9,12 @@ import numpy as np
 from isal import isal_zlib
 from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation, ornt_transform
 
-from liverseg.ct_check import check_ct
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import image_grid_findings
 from liverseg.datalists.checks.reading import Grid, ReadFile
 from liverseg.errors import LiversegError
-from liverseg.volumes import Volume
+from liverseg.imageio.ct_check import check_ct
+from liverseg.imageio.volume import Volume
 
 __all__ = ["ImageFacts", "check_image"]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import cc3d
 import numpy as np
 
-from liverseg.boxes import bounding_box
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import spacing_findings
 from liverseg.datalists.checks.reading import Grid, ReadFile
+from liverseg.imageio.boxes import bounding_box
 from liverseg.labels import LESION, LIVER
 
 __all__ = ["LabelFacts", "check_label"]

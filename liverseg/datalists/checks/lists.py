@@ -12,9 +12,9 @@ from pathlib import Path
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import axis_codes
 from liverseg.datalists.checks.images import ImageFacts
+from liverseg.datalists.duplicate_patients import find_twins
 from liverseg.datalists.model import DataItem, inspect_datalist
-from liverseg.datalists.spelling import alike_names
-from liverseg.datalists.twins import find_twins
+from liverseg.datalists.similar_names import alike_names
 from liverseg.labels import JOINT_LABELS, LESION_TYPES
 
 __all__ = ["ListContent", "against_findings", "read_list", "together_findings", "twin_findings"]

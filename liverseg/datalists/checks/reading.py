@@ -12,9 +12,9 @@ from nibabel.orientations import io_orientation
 
 from liverseg.datalists.checks.findings import Defect
 from liverseg.errors import LiversegError
-from liverseg.files import is_file
-from liverseg.nifti import READ_ERRORS, Memory, read_voxels
-from liverseg.volumes import is_nifti, slice_axis
+from liverseg.imageio.nifti import READ_ERRORS, Memory, read_voxels
+from liverseg.imageio.volume import is_nifti, slice_axis
+from liverseg.utils.files import is_file
 
 __all__ = ["Grid", "ReadFile", "read_whole"]
 

@@ -5,11 +5,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from liverseg.imageio.volume import Volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measure import lesion_table
 from liverseg.labels import JOINT_LABELS
-from liverseg.volumes import Volume
 
 
 def _turned(degrees, axis):

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from liverseg.errors import LiversegError
-from liverseg.inference.report import write_report
-from liverseg.inference.report.lesion_rows import lesion_rows
-from liverseg.inference.report.page import NOTICE, report_html
+from liverseg.inference.output.report import write_report
+from liverseg.inference.output.report.lesion_rows import lesion_rows
+from liverseg.inference.output.report.page import NOTICE, report_html
 from liverseg.labels import PRETRAIN_LABELS
 
 HOSTILE = """</script><script>alert(1)</script> "double" 'single' & <img src=x onerror=alert(2)> $case"""

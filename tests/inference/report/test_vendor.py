@@ -6,8 +6,8 @@ import tarfile
 import pytest
 
 from liverseg.errors import LiversegError
-from liverseg.files import file_hash
-from liverseg.inference.report import vendor
+from liverseg.inference.output.report import vendor
+from liverseg.utils.files import file_hash
 
 
 def test_the_file_in_the_package_is_the_published_one():

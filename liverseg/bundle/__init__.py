@@ -1,0 +1,1 @@
+"""What the MONAI bundles' configs call before and around a workflow."""

@@ -1,0 +1,138 @@
+"""What the bundles' configs call at the front door: clear errors, known overrides, folders, devices.
+
+`python -m monai.bundle run` reads a config, evaluates its `initialize` list in order, then the run id. Everything a
+user can get wrong is checked from there, before a network is built or a file is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+
+from liverseg.bundle.overrides import is_monai_command, refuse_unknown_overrides
+from liverseg.bundle.paths import default_weights
+from liverseg.bundle.validation import check_values
+from liverseg.errors import ExitCode, OutputError, UsageError, user_error
+from liverseg.utils.distributed import (
+    check_processes,
+    is_first,
+    join_processes,
+    leave_processes,
+    one_process,
+    process_count,
+    tells_first,
+)
+from liverseg.utils.precision import low_precision as check_precision
+
+__all__ = [
+    "check_precision",
+    "check_processes",
+    "check_values",
+    "default_output_dir",
+    "default_weights",
+    "is_first",
+    "join_processes",
+    "leave_processes",
+    "one_process",
+    "optional",
+    "optional_path",
+    "plain_errors",
+    "process_count",
+    "refuse_unknown_overrides",
+    "the_device",
+    "writable_dir",
+]
+
+
+def plain_errors() -> None:
+    """Let an uncaught LiversegError end the program with its one line and its exit code instead of a traceback.
+
+    MONAI wraps what a config raises in errors of its own, so the whole chain is searched. Other errors keep their
+    traceback; so does every error when the environment sets LIVERSEG_DEBUG. Where a config is used from Python, the
+    process is not the bundle's: its hook and its loggers stay as they are.
+    """
+    if not is_monai_command(sys.argv):
+        return
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it would log the same error once more, engine by engine
+    sys.excepthook = _one_line_hook
+
+
+def _one_line_hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    cause = user_error(error)
+    if cause is None or os.environ.get("LIVERSEG_DEBUG"):
+        traceback.print_exception(kind, error, trace)
+        raise SystemExit(ExitCode.FAILED)
+    if tells_first(str(cause)):
+        print(f"liverseg: {cause}", file=sys.stderr, flush=True)
+    raise SystemExit(int(cause.exit_code))
+
+
+def optional(value: Any) -> Any:
+    """A value, or None for None and for the words a command line has for it: null, none and nothing at all."""
+    return None if value is None or str(value).strip().lower() in ("", "null", "none") else value
+
+
+def optional_path(value: str | os.PathLike | None) -> str | None:
+    """A path, or None as from `optional`."""
+    return None if optional(value) is None else str(value)
+
+
+def default_output_dir(bundle: str) -> str:
+    """Where a run writes when it is not told: `runs/<bundle>` in the current folder, absolute.
+
+    Outside the bundle, which may be read-only; from inside a bundle's folder, as MONAI's commands are often called, it
+    is the `runs` folder two levels up, beside `bundles`.
+    """
+    here = Path.cwd()
+    if (here / "configs").is_dir() and here.parent.name == "bundles":
+        here = here.parent.parent
+    return str(here / "runs" / bundle)
+
+
+def writable_dir(path: str | os.PathLike) -> str:
+    """Make a folder if it is missing and prove that a file can be written in it; returns its absolute path.
+
+    Raises:
+        LiversegError: if it cannot be made or written to.
+    """
+    folder = Path(path).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: output cannot be written there ({reason}); choose another output_dir") from error
+    return str(folder)
+
+
+def the_device(name: Any = None) -> torch.device:
+    """A device by name; without one, the first GPU where there is one and the CPU where not.
+
+    Raises:
+        UsageError: if the name is not a CPU or CUDA device, or of a GPU that is not there.
+    """
+    if name is None or str(name) == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    unknown = f"device {name!r} is not known; take auto, cpu, cuda or cuda:N"
+    try:
+        device = torch.device(str(name))
+    except RuntimeError as error:
+        raise UsageError(unknown) from error
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(unknown)
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if count == 0:
+            raise UsageError(f"device {name!r}: this machine has no usable CUDA GPU; take cpu")
+        if (device.index or 0) >= count:
+            raise UsageError(f"device {name!r}: this machine has cuda:0 to cuda:{count - 1}; take one of them")
+    return device

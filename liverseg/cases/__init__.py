@@ -1,0 +1,1 @@
+"""Which CTs there are to compute, and what a case is."""

@@ -1,0 +1,1 @@
+"""One importer for each form that data sets come in."""

@@ -1,0 +1,1 @@
+"""What a case folder holds, and how it is written."""

@@ -1,0 +1,128 @@
+"""The label map as a DICOM Segmentation that refers to the CT series it was found on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import highdicom as hd
+import numpy as np
+from highdicom.color import CIELabColor
+from highdicom.seg import SegmentAlgorithmTypeValues, Segmentation, SegmentationTypeValues, SegmentDescription
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+from pydicom.uid import ExplicitVRLittleEndian
+
+from liverseg import __version__
+from liverseg.imageio.volume import Volume
+from liverseg.inference.lesions import LesionMap
+from liverseg.inference.output.dicom_common import (
+    LIVER_CODE,
+    SOFTWARE,
+    SeriesReference,
+    coded,
+    derived_uid,
+    in_series_order,
+    made_by,
+    map_sha256,
+    save_object,
+)
+from liverseg.labels import LIVER, Label
+
+__all__ = ["write_dicom_seg"]
+
+_ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
+_LESION = Code("49755003", "SCT", "Morphologically Altered Structure")
+_SERIES_NUMBER = 9001
+"""Our choice: above the numbers scanners count to, so that it stands behind the study's own series."""
+
+
+def write_dicom_seg(
+    path: str | os.PathLike,
+    series: SeriesReference,
+    volume: Volume,
+    lesions: LesionMap,
+    labels: Sequence[Label],
+    weights_sha256: str,
+) -> bool:
+    """Write liver and lesion types as one binary DICOM SEG on the slices of the series.
+
+    The first segment is the liver with the lesions in it: an organ is whole, and segments of one SEG may overlap. Then
+    follows one segment for each lesion type that is present, in the order of the label table. Slices without liver or
+    lesion have no frame. Patient and study are those of the reference, in UTF-8: empty, or those of the CT, of which
+    dates, times and sexes that DICOM does not know are left empty.
+
+    Args:
+        path: of the file, which appears whole; its folder must exist.
+        series: that the volume was read from.
+        volume: (column, row, slice).
+        lesions: of the volume, in axial order.
+        labels: label table of the lesion map.
+        weights_sha256: of the network's weights, hexadecimal.
+
+    Returns:
+        False, and no file, where there is neither liver nor lesion: a SEG without a segment is not valid.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if volume and series do not match, or a label that is present has no code or is not in the table.
+    """
+    types = set(map(int, lesions.types))
+    if unknown := types - {label.index for label in labels}:
+        raise ValueError(f"lesions of labels {sorted(unknown)}, which the label table does not have")
+    series.check_shape(volume)
+    found, (slices, rows, columns) = in_series_order(volume, lesions.inside, lesions.box)
+    kept = np.flatnonzero(found.any(axis=(1, 2)))
+    if not len(kept):
+        return False
+    found = found[kept]
+    present = [label for label in labels if label.index in types]
+    # frames are whole planes, as the slices they refer to
+    masks = np.zeros((len(kept), *volume.array.shape[1::-1], 1 + len(present)), np.uint8)
+    masks[:, rows, columns, 0] = found > 0
+    for number, label in enumerate(present, start=1):
+        masks[:, rows, columns, number] = found == label.index
+    about = series.about(weights_sha256)
+    uid = derived_uid("SEG", *about, map_sha256(lesions.inside, lesions.box), repr(tuple(labels)))
+    liver = next(label for label in labels if label.index == LIVER)
+    seg = Segmentation(
+        source_images=[series.slices[slices.start + number] for number in kept],
+        pixel_array=masks,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _segment(number, label, weights_sha256) for number, label in enumerate([liver, *present], start=1)
+        ],
+        series_instance_uid=derived_uid("SEG series", *about),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=1,
+        **made_by(weights_sha256),
+        content_label="LIVER_LESIONS",
+        content_description="Research result, not verified",
+        series_description="liverseg: liver and lesions",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+    )
+    dimensions = derived_uid("dimensions", uid)
+    for item in (*seg.DimensionOrganizationSequence, *seg.DimensionIndexSequence):
+        item.DimensionOrganizationUID = dimensions
+    save_object(path, seg, series.patient)
+    return True
+
+
+def _segment(number: int, label: Label, weights_sha256: str) -> SegmentDescription:
+    is_liver = label.index == LIVER
+    return SegmentDescription(
+        segment_number=number,
+        segment_label=label.name,
+        segmented_property_category=_ANATOMY if is_liver else _LESION,
+        segmented_property_type=coded(label),
+        algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=hd.AlgorithmIdentificationSequence(
+            name=SOFTWARE,
+            family=codes.DCM.ArtificialIntelligence,
+            version=__version__,
+            parameters={"weights_sha256": weights_sha256},
+        ),
+        anatomic_regions=None if is_liver else [LIVER_CODE],  # the liver's type is its anatomy already
+        display_color=CIELabColor.from_rgb(*label.color),
+    )

@@ -1,0 +1,246 @@
+"""The lesion table as a DICOM Structured Report by template TID 1500, Measurement Report.
+
+A lesion's region is given as polygons on the CT's slices, not as a segment of the SEG: the SEG has one segment a type,
+so that two cysts share one, while a measurement is of one lesion. Polygons stand by themselves where the SEG was not
+kept, and two-dimensional ones need no more than Comprehensive SR, which most archives and viewers read. A polygon is
+the outline between lesion and no lesion, half a voxel beyond the outermost voxel centres, along which the diameters are
+measured too; it cannot leave out a hole, for which the SEG is to be asked. Measurements are those of the table, of the
+voxels themselves.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import cc3d
+import highdicom as hd
+import numpy as np
+import pandas as pd
+from contourpy import FillType, contour_generator
+from highdicom import sr
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
+
+from liverseg import __version__
+from liverseg.imageio.boxes import Box, to_volume
+from liverseg.imageio.volume import Volume
+from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.output.dicom_common import (
+    LIVER_CODE,
+    SOFTWARE,
+    SeriesReference,
+    coded,
+    derived_uid,
+    in_series_order,
+    made_by,
+    map_sha256,
+    save_object,
+)
+from liverseg.labels import Label
+
+__all__ = ["write_measurement_report"]
+
+_SERIES_NUMBER = 9002
+"""Our choice: behind the SEG's."""
+
+_LESION_OF_LIVER = Code("300331000", "SCT", "Lesion of liver")
+_EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
+_ML = Code("ml", "UCUM", "milliliter")
+_COUNT = Code("1", "UCUM", "no units")
+_RESEARCH = (
+    "Research result of software that is not a medical device, computed without a human reader. Not verified. "
+    "Not for diagnosis or treatment."
+)
+
+
+def write_measurement_report(
+    path: str | os.PathLike,
+    series: SeriesReference,
+    volume: Volume,
+    lesions: LesionMap,
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+    weights_sha256: str,
+) -> None:
+    """Write the lesions' measurements and outlines as one Comprehensive SR, complete, preliminary and not verified.
+
+    The observer is the software, no person. A group of the liver holds its volume with its lesions and their number;
+    then follows one group for each lesion: finding, volume in ml, longest axial diameter and the one at a right angle
+    to it in mm, both with the slice they were taken on, mean and standard deviation of HU, the probability of its type
+    in percent as the certainty of the finding, and its outline slice by slice. Without a lesion the report says so.
+    UIDs follow from what it holds, as those of the SEG.
+
+    Args:
+        path: of the file, which appears whole; its folder must exist.
+        series: that the volume was read from.
+        volume: (column, row, slice).
+        lesions: of the volume, in axial order.
+        table: `lesion_table` of them.
+        labels: label table of the lesion map.
+        weights_sha256: of the network's weights, hexadecimal.
+
+    Raises:
+        OSError: if the file cannot be written.
+        ValueError: if volume, series, lesions and table do not match, or a lesion's label has no code.
+    """
+    if list(table["id"]) != list(range(1, len(lesions.voxels) + 1)):
+        raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
+    series.check_shape(volume)
+    about = series.about(weights_sha256)
+    total_ml = liver_ml(lesions, volume.voxel_ml)
+    # the map's types are in the table, its outlines are the ids', and of the liver the report has the volume alone
+    held = (map_sha256(lesions.ids_inside, lesions.box), table.to_json(), repr(tuple(labels)), f"{total_ml:.6f}")
+    uid = derived_uid("SR", *about, *held)
+    groups: list[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations]
+    groups = [_liver(uid, total_ml, len(table)), *_groups(uid, series.slices, volume, lesions, table, labels)]
+    content = sr.MeasurementReport(
+        observation_context=_observer(weights_sha256),
+        procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
+        imaging_measurements=groups,
+    )
+    content[0].ContentSequence.append(_remarks(total_ml, len(table)))
+    report = sr.ComprehensiveSR(
+        evidence=series.slices,
+        content=content,
+        series_instance_uid=derived_uid("SR series", *about),
+        series_number=_SERIES_NUMBER,
+        sop_instance_uid=uid,
+        instance_number=1,
+        **made_by(weights_sha256),
+        series_description="liverseg: measurements, research",
+        is_complete=True,
+        is_final=False,
+        is_verified=False,
+    )
+    save_object(path, report, series.patient)
+
+
+def _observer(weights_sha256: str) -> sr.ObservationContext:
+    device = sr.DeviceObserverIdentifyingAttributes(
+        uid=derived_uid("device", __version__, weights_sha256),
+        name=SOFTWARE,
+        manufacturer_name=SOFTWARE,
+        model_name=f"{SOFTWARE} {__version__}",
+        serial_number=weights_sha256,
+    )
+    context = sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=device)
+    return sr.ObservationContext(observer_device_context=context)
+
+
+def _liver(uid: str, total_ml: float, count: int) -> sr.MeasurementsAndQualitativeEvaluations:
+    measurements = [
+        sr.Measurement(name=codes.SCT.Volume, value=round(total_ml, 4), unit=_ML),
+        sr.Measurement(name=Code("246206008", "SCT", "Number of lesions"), value=count, unit=_COUNT),
+    ]
+    # where no liver was found nothing can be said of lesions in it
+    presence = codes.SCT.Present if count else codes.SCT.Absent
+    evaluations = [sr.QualitativeEvaluation(name=_LESION_OF_LIVER, value=presence)] if total_ml > 0 else None
+    return sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(derived_uid("liver", uid), "liver"),
+        finding_type=LIVER_CODE,
+        finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
+        measurements=measurements,
+        qualitative_evaluations=evaluations,
+    )
+
+
+def _groups(
+    uid: str,
+    headers: Sequence[Dataset],
+    volume: Volume,
+    lesions: LesionMap,
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+) -> Iterator[sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
+    """One measurement group a lesion, in order of id."""
+    if not len(table):
+        return
+    found, where = in_series_order(volume, lesions.ids_inside, lesions.box)
+    ids = np.ascontiguousarray(found)
+    boxes = cc3d.statistics(ids)["bounding_boxes"]
+    by_index = {label.index: label for label in labels}
+    for number, (row, kind) in enumerate(zip(table.to_dict("records"), lesions.types, strict=True), start=1):
+        on = headers[row["diameter_slice"]]
+        taken_on = [sr.SourceImageForMeasurement(on.SOPClassUID, on.SOPInstanceUID)]
+        yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(derived_uid(f"lesion {number}", uid), f"lesion {number}"),
+            referenced_regions=list(_regions(ids[boxes[number]] == number, to_volume(boxes[number], where), headers)),
+            finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
+            finding_type=coded(by_index[int(kind)]),
+            finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
+            measurements=_measurements(row, taken_on),
+        )
+
+
+def _measurements(
+    row: Mapping[Hashable, Any], taken_on: Sequence[sr.SourceImageForMeasurement]
+) -> list[sr.Measurement]:
+    """What the table's row holds, and how sure the type is where it is one of several."""
+    mm, hu = codes.UCUM.Millimeter, codes.UCUM.HounsfieldUnit
+    longest, across = row["longest_diameter_mm"], row["perpendicular_diameter_mm"]
+    measurements = [
+        sr.Measurement(name=codes.SCT.Volume, value=row["volume_ml"], unit=_ML),
+        sr.Measurement(name=codes.SCT.LongAxis, value=longest, unit=mm, referenced_images=taken_on),
+        sr.Measurement(name=codes.SCT.ShortAxis, value=across, unit=mm, referenced_images=taken_on),
+    ]
+    for value, derivation in ((row["mean_hu"], codes.SCT.Mean), (row["std_hu"], codes.SCT.StandardDeviation)):
+        name = codes.DCM.AttenuationCoefficient
+        measurements.append(sr.Measurement(name=name, value=value, unit=hu, derivation=derivation))
+    sure = row.get(f"probability_{row['type']}")
+    if sure is not None:
+        percent = round(100 * sure, 2)
+        measurements.append(sr.Measurement(name=codes.DCM.CertaintyOfFinding, value=percent, unit=codes.UCUM.Percent))
+    return measurements
+
+
+def _regions(mask: np.ndarray, box: Box, headers: Sequence[Dataset]) -> Iterator[sr.ImageRegion]:
+    """A lesion's outlines, each a closed polyline on its slice; its mask lies in a box of the series."""
+    corner = np.array([box[2].start, box[1].start])
+    for plane, header in zip(mask, headers[box[0]], strict=True):
+        for outline in _outlines(plane):
+            yield sr.ImageRegion(
+                graphic_type=sr.GraphicTypeValues.POLYLINE,
+                graphic_data=outline + corner,
+                source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID),
+            )
+
+
+def _outlines(mask: np.ndarray) -> list[np.ndarray]:
+    """Outer outlines of a slice's mask (row, column), each (points, 2) of column and row, the last point the first.
+
+    Coordinates are DICOM's (PS3.3 C.18.6): whole numbers are the pixels' edges, a pixel's centre is half a pixel on.
+    """
+    padded = np.pad(mask.astype(np.float64), 1)
+    generator = contour_generator(z=padded, name="serial", fill_type=FillType.OuterOffset)
+    polygons, offsets = cast(tuple[list[np.ndarray], list[np.ndarray]], generator.filled(0.5, 2.0))
+    outlines = []
+    for points, ends in zip(polygons, offsets, strict=True):
+        outer = points[: ends[1]] - 0.5  # less the padding, plus half a pixel; what follows are the holes
+        before, after = np.roll(outer[:-1], 1, axis=0), np.roll(outer[:-1], -1, axis=0)
+        one, other = outer[:-1] - before, after - outer[:-1]
+        turns = one[:, 0] * other[:, 1] != one[:, 1] * other[:, 0]
+        corners = outer[:-1][turns]  # points on a straight line say nothing
+        outlines.append(np.concatenate([corners, corners[:1]]))
+    return outlines
+
+
+def _remarks(total_ml: float, count: int) -> sr.ContainerContentItem:
+    """What TID 1500 keeps for statements on the whole."""
+    if total_ml == 0:
+        found = "No liver was found."
+    elif count == 0:
+        found = "No lesion was found in the liver."
+    else:
+        found = f"{count} lesion{'s' if count > 1 else ''} found in the liver."
+    within = hd.sr.RelationshipTypeValues.CONTAINS
+    container = sr.ContainerContentItem(name=_EVALUATIONS, relationship_type=within)
+    container.ContentSequence = sr.ContentSequence(
+        [
+            sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=within)
+            for text in (found, _RESEARCH)
+        ]
+    )
+    return container

@@ -1,0 +1,136 @@
+"""record.json: what was computed from what, with what, and how it went."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import pandas as pd
+import torch
+
+from liverseg.imageio.volume import Volume
+from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.plausibility import Plausibility
+from liverseg.labels import LESION, Label
+from liverseg.networks import WeightsRecord, package_versions
+
+__all__ = [
+    "FORMAT_VERSION",
+    "RunFacts",
+    "case_record",
+    "facts_in_words",
+    "lesions_by_type",
+    "series_in_words",
+]
+
+FORMAT_VERSION = 1
+"""Raised when a record of the new kind would mislead a reader of the old one."""
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What all cases of a run share in their records.
+
+    Attributes:
+        weights: the weights file.
+        weights_sha256: SHA-256 of its bytes.
+        weights_record: what the weights are; None for a plain state_dict without a record.
+        device: the network ran on.
+        precision: number format it was computed in.
+        settings: the run's settings by name, JSON-able.
+    """
+
+    weights: Path
+    weights_sha256: str
+    weights_record: WeightsRecord | None
+    device: torch.device
+    precision: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+def lesions_by_type(table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, int]:
+    """Number of lesions of each type of the label table, in its order, zeros included."""
+    counts = table["type"].value_counts()
+    return {label.name: int(counts.get(label.name, 0)) for label in labels[LESION:]}
+
+
+def series_in_words(source: Mapping[str, Any]) -> str:
+    """Which series a case was read from, by what `input_facts` tells; empty where it did not come as DICOM."""
+    series = source.get("series")
+    if series is None:
+        return ""
+    return f"series {series['description'] or series['uid'] or 'without a name'} of {series['slices']} slices"
+
+
+def case_record(
+    run: RunFacts,
+    case: str,
+    source: Mapping[str, Any],
+    volume: Volume,
+    lesions: LesionMap,
+    table: pd.DataFrame,
+    labels: Sequence[Label],
+    plausibility: Plausibility,
+) -> dict[str, Any]:
+    """The record of a finished case, all but its stage seconds and warnings; `source` is that of `input_facts`.
+
+    Lengths are in mm, volumes in ml, the affine is from voxel index to RAS+ mm.
+    """
+    weights = None
+    if run.weights_record is not None:
+        known = run.weights_record.to_json()
+        names = ("network", "arguments", "labels", "datalist_name", "datalist_sha256", "epoch", "metrics")
+        weights = {name: known[name] for name in names}
+    return {
+        "schema": "liverseg case record",
+        "format_version": FORMAT_VERSION,
+        "status": "done",
+        "case": case,
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "input": dict(source),
+        "weights": {"path": str(run.weights), "sha256": run.weights_sha256, "record": weights},
+        "settings": dict(run.settings),
+        "versions": {**package_versions(), "nibabel": nib.__version__, "python": platform.python_version()},
+        "device": _device_name(run.device),
+        "threads": torch.get_num_threads(),
+        "precision": run.precision,
+        "grid": {
+            "shape": list(volume.array.shape),
+            "spacing_mm": [round(length, 6) for length in volume.spacing],
+            "affine": volume.affine.tolist(),
+        },
+        "labels": {str(label.index): label.name for label in labels},
+        "liver_ml": round(liver_ml(lesions, volume.voxel_ml), 3),
+        "lesions": len(table),
+        "lesions_by_type": lesions_by_type(table, labels),
+        "lesions_dropped": lesions.dropped,
+        "lesions_below_threshold": lesions.below_threshold,
+        "lesions_outside_liver": lesions.outside_liver,
+        "contrast_phase": None if plausibility.contrast is None else plausibility.contrast.to_json(),
+        "findings": [asdict(finding) for finding in plausibility.findings],
+    }
+
+
+def facts_in_words(
+    run: RunFacts, source: Mapping[str, Any], volume: Volume, seconds: Mapping[str, float]
+) -> dict[str, str]:
+    """What a reader of a report wants to know of the run besides the lesions, by name."""
+    record = run.weights_record
+    trained = "without a record" if record is None else f"{record.datalist_name}, epoch {record.epoch}"
+    shape, spacing = " × ".join(map(str, volume.array.shape)), " × ".join(f"{mm:.3g}" for mm in volume.spacing)
+    return {
+        "Input": ", ".join(filter(None, (str(source["path"]), series_in_words(source)))),
+        "Grid": f"{shape} voxels of {spacing} mm",
+        "Weights": f"{run.weights.name} ({trained}), SHA-256 {run.weights_sha256[:12]}",
+        "Computed": f"liverseg {package_versions()['liverseg']} on {_device_name(run.device)}, {run.precision}",
+        "Seconds": ", ".join(f"{stage} {duration:.1f}" for stage, duration in seconds.items()),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    return f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

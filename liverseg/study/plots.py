@@ -1,0 +1,207 @@
+"""The report's diagrams: confusion matrices, reliability curves, training curves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from liverseg.bundle.validation import INITIALISATIONS
+from liverseg.errors import LiversegError
+from liverseg.evaluation.lesion_types import FALSE_POSITIVE, confusion_table, reliability
+from liverseg.labels import LESION_TYPES
+from liverseg.study.estimates import named, patient_means
+from liverseg.study.measures import CONFUSION, LESION_CONFUSION
+from liverseg.study.results import RowResults, StudyResults
+from liverseg.utils.files import whole_file
+
+__all__ = ["confusion_picture", "reliability_picture", "save_picture", "training_picture"]
+
+_DOTS_PER_INCH = 110
+_COLORS = {"scratch": "#7f7f7f", "imagenet": "#0072b2", "lits": "#d55e00"}
+"""From the Okabe-Ito palette, and grey."""
+_CURVES = {"val_lesion_dice": "lesion Dice", "val_type_accuracy": "type accuracy"}
+_SIDE = len(LESION_TYPES) + 1
+
+
+def confusion_picture(results: StudyResults, path: Path, of_lesions: bool) -> bool:
+    """Confusion matrices of the rows without a plan, as shares of each true type, counts averaged over seeds.
+
+    Args:
+        results: of the study.
+        path: the PNG to write.
+        of_lesions: count lesions, with the predicted ones that hit none; otherwise annotated slices.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    measure = LESION_CONFUSION if of_lesions else CONFUSION
+    counted = {}
+    for row in _main_rows(results):
+        counts = patient_means(row, measure)
+        if counts is not None:
+            counted[row.name] = confusion_table(counts.sum().to_numpy().reshape(_SIDE, _SIDE))
+    rows = [row for row in _main_rows(results) if row.name in counted]
+    if not rows:
+        return False
+
+    def draw(axes: Axes, row: RowResults) -> None:
+        table = counted[row.name] if of_lesions else counted[row.name].drop(index=FALSE_POSITIVE)
+        counts = table.to_numpy()
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (line, column), count in np.ndenumerate(counts):
+            if line == column == _SIDE - 1:
+                continue
+            text = f"{count:.0f}" if line == _SIDE - 1 else f"{count:.0f}\n{100 * shares[line, column]:.0f} %"
+            color = "white" if shares[line, column] > 0.6 else "black"
+            axes.text(column, line, text, ha="center", va="center", fontsize=8, color=color)
+        axes.set_xticks(range(_SIDE), table.columns, fontsize=8, rotation=30, ha="right")
+        axes.set_yticks(range(len(table)), table.index, fontsize=8)
+
+    _grid_of_rows(rows, draw, path, width=3.0, height=2.7 if of_lesions else 2.4, xlabel="named", ylabel="true")
+    return True
+
+
+def reliability_picture(results: StudyResults, path: Path) -> bool:
+    """How often names are right by how sure the network was, pooled over folds and seeds; areas tell how many slices.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    rows = [row for row in _main_rows(results) if "pred_type" in row.units and len(named(row.units))]
+    if not rows:
+        return False
+
+    def draw(axes: Axes, row: RowResults) -> None:
+        kept = named(row.units)
+        bins = reliability(kept["true_type"].tolist(), kept["pred_type"].tolist(), kept["confidence"].tolist())
+        axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+        color = _COLORS[row.row.initialisation]
+        axes.plot(bins["confidence"], bins["accuracy"], color=color, linewidth=1.4)
+        areas = 220 * bins["count"] / bins["count"].sum()
+        axes.scatter(bins["confidence"], bins["accuracy"], s=areas + 6, color=color, alpha=0.6, linewidths=0)
+        axes.set_xlim(0.25, 1.02)
+        axes.set_ylim(-0.02, 1.02)
+        axes.tick_params(labelsize=8)
+        axes.grid(color="#eeeeee")
+
+    _grid_of_rows(rows, draw, path, width=2.6, height=2.3, xlabel="probability of the name", ylabel="share right")
+    return True
+
+
+def training_picture(results: StudyResults, path: Path) -> bool:
+    """Validation scores against the epoch, a line a cell, from the cells' TensorBoard events.
+
+    Returns:
+        Whether there was anything to draw.
+    """
+    curves = {
+        row.name: [(cell, _scalars(cell.folder / "tensorboard")) for cell in row.complete] for row in results.rows
+    }
+    rows = [row for row in _main_rows(results) if any(found for _, found in curves[row.name])]
+    if not rows:
+        return False
+    strategies = list(dict.fromkeys(_title(row) for row in rows))
+    figure, grid = _figure(len(_CURVES), len(strategies), width=2.7, height=2.2)
+    for line, (name, title) in enumerate(_CURVES.items()):
+        for column, strategy in enumerate(strategies):
+            axes = grid[line][column]
+            for row in (row for row in rows if _title(row) == strategy):
+                for _, found in curves[row.name]:
+                    if name in found:
+                        color = _COLORS[row.row.initialisation]
+                        axes.plot(*zip(*found[name], strict=True), color=color, linewidth=0.9, alpha=0.7)
+            axes.set_ylim(-0.02, 1.02)
+            axes.tick_params(labelsize=8)
+            axes.grid(color="#eeeeee")
+            if not axes.lines:
+                axes.set_axis_off()
+            if line == 0:
+                axes.set_title(strategy, fontsize=10)
+            if column == 0 or not grid[line][column - 1].axison:
+                axes.set_ylabel(title, fontsize=9)
+            axes.set_xlabel("epoch", fontsize=8)
+    shown = [name for name in INITIALISATIONS if any(row.row.initialisation == name for row in rows)]
+    lines = [Line2D([], [], color=_COLORS[name], label=name) for name in shown]
+    figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=9, frameon=False)
+    save_picture(figure, path)
+    return True
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG of 256 colours, a third of the size; the same figure gives the same bytes.
+
+    Raises:
+        LiversegError: if it cannot be written.
+    """
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(_DOTS_PER_INCH)
+    canvas.draw()
+    colors = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
+    image = colors.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    try:
+        with whole_file(path) as unfinished:
+            image.save(unfinished, optimize=True)
+    except OSError as error:
+        raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+
+
+def _main_rows(results: StudyResults) -> list[RowResults]:
+    return [row for row in results.with_results if row.row.plan == "none"]
+
+
+def _title(row: RowResults) -> str:
+    return f"{row.row.strategy}, {row.row.label}" if row.row.label else row.row.strategy
+
+
+def _figure(lines: int, columns: int, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
+    figure = Figure(figsize=(width * columns + 0.4, height * lines + 0.6), layout="constrained", facecolor="white")
+    return figure, [list(axes) for axes in figure.subplots(lines, columns, squeeze=False)]
+
+
+def _grid_of_rows(
+    rows: Sequence[RowResults],
+    draw: Callable[[Axes, RowResults], None],
+    path: Path,
+    *,
+    width: float,
+    height: float,
+    xlabel: str,
+    ylabel: str,
+) -> None:
+    """One panel a row of the study: strategies side by side, initialisations below each other."""
+    strategies = list(dict.fromkeys(_title(row) for row in rows))
+    initialisations = [name for name in INITIALISATIONS if any(row.row.initialisation == name for row in rows)]
+    panels = {(row.row.initialisation, _title(row)): row for row in rows}
+    figure, grid = _figure(len(initialisations), len(strategies), width, height)
+    for line, initialisation in enumerate(initialisations):
+        for column, strategy in enumerate(strategies):
+            axes, row = grid[line][column], panels.get((initialisation, strategy))
+            if row is None:
+                axes.set_axis_off()
+                continue
+            draw(axes, row)
+            axes.set_title(f"{strategy}, {initialisation}", fontsize=10)
+    figure.supxlabel(xlabel, fontsize=9)
+    figure.supylabel(ylabel, fontsize=9)
+    save_picture(figure, path)
+
+
+def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """The curves in a folder of TensorBoard events: name to (epoch, value); empty where there are none."""
+    if not folder.is_dir():
+        return {}
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    wanted = [name for name in _CURVES if name in events.Tags()["scalars"]]
+    # an interrupted training writes an epoch twice: the later value is the one it went on from
+    by_epoch = {name: {event.step: event.value for event in events.Scalars(name)} for name in wanted}
+    return {name: sorted(found.items()) for name, found in by_epoch.items()}

@@ -1,0 +1,1 @@
+"""Files, locks, signals, processes and number formats: nothing of the liver in them."""

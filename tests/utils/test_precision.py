@@ -1,0 +1,23 @@
+"""The number format a network is computed in."""
+
+import pytest
+import torch
+
+from liverseg.bundle.setup import check_precision
+from liverseg.errors import UsageError
+from liverseg.utils.precision import autocast, low_precision
+
+
+@pytest.mark.parametrize(("able", "auto"), [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_what_the_processor_has(able, auto, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
+    assert low_precision("cpu", "auto") is auto
+    assert low_precision("cpu", False) is None
+    with autocast("cpu", "auto"):
+        assert torch.is_autocast_enabled("cpu") is able
+
+
+def test_what_the_processor_lacks_is_refused_before_a_run(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with pytest.raises(UsageError, match="amp is true, but cpu has no bfloat16 here; take auto or false"):
+        check_precision(torch.device("cpu"), True)
