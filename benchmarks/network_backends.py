@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from liverseg.networks import SEResUNet
-from liverseg.networks.folding import fold_batch_norm
+from liverseg.networks.blocks import fold_batch_norm
 from liverseg.utils.precision import autocast, low_precision
 
 BATCH = 2

@@ -25,7 +25,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec
 
-from liverseg.datasets.slice_files import SliceFile, write_slices
+from liverseg.datasets.slice_readers import SliceFile, write_slices
 from liverseg.imageio.volume import read_volume
 
 ROUNDS, READS = 5, 200

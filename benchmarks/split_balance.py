@@ -24,7 +24,7 @@ from itertools import islice
 import numpy as np
 
 from liverseg.datalists import DataItem, assign_folds
-from liverseg.datalists.strata import imbalance, load_classes, spread_splits
+from liverseg.datalists.splits import imbalance, load_classes, spread_splits
 from liverseg.labels import LESION_TYPES
 
 FOLDS, TRIES, TYPES_FIRST = 5, 32, 4

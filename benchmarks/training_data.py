@@ -40,7 +40,7 @@ from numcodecs import blosc
 from liverseg.datalists import build_datalist, read_datalist
 from liverseg.datasets import SlabDataset
 from liverseg.datasets.prepare import prepare_datalist
-from liverseg.datasets.slice_files import SliceFile
+from liverseg.datasets.slice_readers import SliceFile
 from liverseg.imageio.volume import read_volume
 from liverseg.inference import find_bundle
 from liverseg.transforms import HUWindow

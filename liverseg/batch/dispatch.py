@@ -10,9 +10,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from liverseg.batch.hands import Given, Hand, Limits, Start, ended_in_words
-from liverseg.batch.listener import BatchListener
-from liverseg.batch.memory import oom_kills
+from liverseg.batch.reporter import BatchListener
+from liverseg.batch.workers import Given, Hand, Limits, Start, ended_in_words, oom_kills
 from liverseg.cases.case import BatchCase
 from liverseg.errors import ExitCode, LiversegError, one_line
 

@@ -12,8 +12,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from liverseg.batch.hands import Start, Tell
 from liverseg.batch.job import Job, case_from_json, case_to_json
+from liverseg.batch.workers import Start, Tell
 from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, UsageError, one_line
 

@@ -13,13 +13,11 @@ from typing import Any
 from liverseg import __version__
 from liverseg.batch.completeness import wanted
 from liverseg.batch.dispatch import Dispatcher
-from liverseg.batch.hands import Limits, Start
 from liverseg.batch.job import Job
-from liverseg.batch.known_failures import known_failure
-from liverseg.batch.local import LocalWorker
-from liverseg.batch.state import BatchState
-from liverseg.batch.tables import write_tables
-from liverseg.batch.telling import BatchTeller, say
+from liverseg.batch.reporter import BatchTeller, say
+from liverseg.batch.state import BatchState, known_failure
+from liverseg.batch.summary import write_tables
+from liverseg.batch.workers import Limits, LocalWorker, Start
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.cases.case import BatchCase
 from liverseg.cases.sources import find_batch, shard_of

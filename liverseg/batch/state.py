@@ -14,11 +14,49 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from liverseg.batch.job import Job
+from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
-from liverseg.utils.files import UNFINISHED, write_text
+from liverseg.imageio.liver_mask import LiverSource
+from liverseg.results.inputs import input_stamp
+from liverseg.utils.files import UNFINISHED, text_hash, write_text
 from liverseg.utils.locks import NO_LOCKS, FileLock
 
-__all__ = ["ALIVE_SECONDS", "BatchState"]
+__all__ = [
+    "ALIVE_SECONDS",
+    "BatchState",
+    "case_stamp",
+    "known_failure",
+]
+
+
+def case_stamp(case: BatchCase, liver: str | None) -> str:
+    """SHA-256 of names, sizes and times of a case's CT and of its liver mask, be they there or not.
+
+    Args:
+        case: the case.
+        liver: the run's, as `--liver` takes it; a mask of the case's own goes before it.
+    """
+    masks = LiverSource.parse(case.liver or liver or "none").candidates(case.name)
+    return text_hash(" ".join(input_stamp(path) for path in (case.image, *masks)))
+
+
+def known_failure(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any] | None:
+    """What is known of a case's failure with the same input, weights and settings.
+
+    None where there is none, or where the batch is to try again what failed.
+
+    Args:
+        case: the case.
+        job: of the batch.
+        state: of the output folder.
+    """
+    known = None if job.retry_failed else state.failure(case.name)
+    if known is None or known.get("weights_sha256") != job.wanted.weights_sha256:
+        return None
+    same = known.get("configuration_sha256") == job.wanted.configuration(case)
+    return known if same and known.get("input") == case_stamp(case, job.overrides.get("liver")) else None
+
 
 RUN_LOG = "run.jsonl"
 _FOLDER = ".liverseg"

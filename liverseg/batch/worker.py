@@ -18,14 +18,12 @@ import torch
 
 from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
-from liverseg.batch.known_failures import known_failure
-from liverseg.batch.stamps import case_stamp
-from liverseg.batch.state import BatchState
+from liverseg.batch.state import BatchState, case_stamp, known_failure
 from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, OutputError, causes
 from liverseg.inference.failures import cause_in_words, failure_category
 from liverseg.inference.predict import case_evaluator
-from liverseg.inference.watching import CaseWatcher, WrittenCase
+from liverseg.inference.progress import CaseWatcher, WrittenCase
 from liverseg.results.case_folder import discard_unfinished
 from liverseg.utils.locks import FileLock
 

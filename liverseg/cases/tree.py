@@ -86,7 +86,7 @@ def _studies(folder: Path, slices: Sequence[Path]) -> set[Study]:
 def _study(file: Path) -> Study | None:
     import pydicom  # here, not above: a tree without DICOM does not need it
 
-    from liverseg.imageio.dicom_validation import without_validation
+    from liverseg.imageio.dicom_header import without_validation
 
     tags = ["PatientID", "StudyInstanceUID"]
     with without_validation():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
-from liverseg.batch.hands import Limits
 from liverseg.batch.run import ENGINES, run_batch
+from liverseg.batch.workers import Limits
 from liverseg.cli.arguments import read_shard, seconds, some_path
 from liverseg.cli.inference_arguments import add_inference_arguments, inference_overrides
 from liverseg.errors import ExitCode

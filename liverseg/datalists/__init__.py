@@ -7,12 +7,12 @@ from liverseg.datalists.importers.decathlon import decathlon_items
 from liverseg.datalists.importers.ircadb import ircadb_items
 from liverseg.datalists.importers.lits import lits_items
 from liverseg.datalists.importers.slices import SLICE_MM, slice_items
-from liverseg.datalists.items import contradicts_labelled
 from liverseg.datalists.join import join_datalists
 from liverseg.datalists.lesion_load import lesion_loads
 from liverseg.datalists.model import (
     DataItem,
     DataList,
+    contradicts_labelled,
     datalist_text,
     label_table,
     read_datalist,

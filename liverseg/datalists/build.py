@@ -10,9 +10,8 @@ from liverseg.datalists.importers import decathlon, ircadb, lits
 from liverseg.datalists.importers.cohort import cohort_items
 from liverseg.datalists.importers.cohort_table import Types
 from liverseg.datalists.importers.slices import assumed, check_hu, slice_items
-from liverseg.datalists.items import LABELLED
 from liverseg.datalists.lesion_load import lesion_loads
-from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
+from liverseg.datalists.model import LABELLED, DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.similar_names import warn_of_spelling
 from liverseg.datalists.splits import adopt_folds, assign_folds, check_split, hold_out
 from liverseg.errors import UsageError

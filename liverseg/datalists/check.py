@@ -35,8 +35,7 @@ from liverseg.datalists.checks.lists import (
     twin_findings,
 )
 from liverseg.datalists.checks.reading import read_whole
-from liverseg.datalists.items import contradicts_labelled
-from liverseg.datalists.model import DataItem
+from liverseg.datalists.model import DataItem, contradicts_labelled
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.nifti import Memory
 from liverseg.labels import LESION, LESION_TYPES

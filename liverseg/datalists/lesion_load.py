@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from liverseg.datalists.checks.findings import Defect
 from liverseg.datalists.checks.reading import read_whole
-from liverseg.datalists.items import DataItem
+from liverseg.datalists.model import DataItem
 from liverseg.labels import LESION
 
 __all__ = ["lesion_loads"]

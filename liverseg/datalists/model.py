@@ -7,26 +7,204 @@ A JSON file in the Medical Segmentation Decathlon's layout, which `monai.data.lo
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from liverseg.datalists.items import Broken, DataItem, broken_rules, read_item, shown
 from liverseg.errors import LiversegError
-from liverseg.labels import labels_for
+from liverseg.labels import LESION, LESION_TYPES, LIVER, labels_for
 from liverseg.utils.files import whole_file
 
 __all__ = [
+    "LABELLED",
+    "Broken",
     "DataItem",
     "DataList",
+    "broken_rules",
+    "contradicts_labelled",
     "datalist_text",
     "inspect_datalist",
     "label_table",
     "read_datalist",
+    "read_item",
+    "shown",
     "write_datalist",
 ]
+
+LABELLED = (("liver",), ("liver", "lesion"))
+"""What a partial label map may tell apart. In the first kind lesions are part of the liver's outline; in the second
+every lesion has value 2, whatever its type, as in LiTS."""
+
+_WHOLE = "a whole number from 0"
+
+
+@dataclass(frozen=True)
+class DataItem:
+    """One labelled volume, or one annotated slice of it.
+
+    Attributes:
+        image: CT, a path relative to `dataset_dir`.
+        label: label map on the image's grid, relative too; None for a test image without one.
+        patient: whose it is; nothing of one patient may lie in two folds.
+        fold: validation fold, from 0; None in the test list.
+        slice: number of the annotated slice along the file's own slice axis, from 0; None for a whole volume.
+        lesion_type: type of the slice's lesions, one of `LESION_TYPES`; None where it is not known.
+        labelled: what the label map tells apart, a value of `LABELLED`; None for everything in the list's label table.
+        clipped_hu: lowest and highest HU the image can hold, where it was clipped to a range before it was stored; a
+            voxel at a limit may have had any value beyond it. None for an image that was not clipped.
+    """
+
+    image: str
+    label: str | None
+    patient: str
+    fold: int | None = None
+    slice: int | None = None
+    lesion_type: str | None = None
+    labelled: tuple[str, ...] | None = None
+    clipped_hu: tuple[float, float] | None = None
+
+    @property
+    def lesions_are_outlined(self) -> bool:
+        """Whether the label map tells lesions from liver."""
+        return self.labelled != LABELLED[0]
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A rule that a data list breaks.
+
+    Attributes:
+        defect: a short fixed word.
+        what: what is wrong and what to do; begins with a verb where it is of an image.
+        image: the image it is of; None where it is of the list.
+        item: who does `what`, to a reader who sees the image's name above.
+    """
+
+    defect: str
+    what: str
+    image: str | None = None
+    item: str = "it"
+
+    def __str__(self) -> str:
+        return self.what if self.image is None else f"{self.image} {self.what}"
+
+
+def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[Broken]]:
+    """One item of a list's JSON, with whatever is of the wrong kind left out; none without an image.
+
+    Args:
+        where: which item it is, for messages.
+        raw: an object; the Decathlon's test lists are bare paths.
+    """
+    if isinstance(raw, str):
+        raw = {"image": raw}
+    if not isinstance(raw, dict) or not isinstance(raw.get("image"), str):
+        return None, [Broken("list", f"{where}, {shown(raw)}, has no image, or not as text")]
+    broken = []
+    kept: dict[str, Any] = {}
+    for key, kind, needed in (
+        ("fold", int, _WHOLE),
+        ("slice", int, _WHOLE),
+        ("label", str, "text"),
+        ("lesion_type", str, "text"),
+    ):
+        value = raw.get(key)
+        right = isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
+        kept[key] = value if right else None
+        if value is not None and not right:
+            broken.append(Broken("list", f"has {key} {shown(value)}; {needed} is needed", raw["image"], where))
+    labelled = raw.get("labelled")
+    if labelled is not None and (not isinstance(labelled, list) or tuple(labelled) not in LABELLED):
+        allowed = " or ".join(json.dumps(list(names)) for names in LABELLED)
+        broken.append(
+            Broken("list", f"has labelled {shown(labelled)}; {allowed} is needed, or none", raw["image"], where)
+        )
+        labelled = None
+    clipped = raw.get("clipped_hu")
+    if clipped is not None and not _is_range(clipped):
+        what = f"has clipped_hu {shown(clipped)}; two numbers in HU are needed, the lower first, or none"
+        broken.append(Broken("list", what, raw["image"], where))
+        clipped = None
+    patient = raw.get("patient", raw["image"])
+    if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
+        what = f"has patient {shown(patient)}; text or a whole number is needed"
+        broken.append(Broken("list", what, raw["image"], where))
+        patient = raw["image"]
+    labelled = None if labelled is None else tuple(labelled)
+    clipped = None if clipped is None else (clipped[0], clipped[1])
+    return DataItem(image=raw["image"], patient=str(patient), labelled=labelled, clipped_hu=clipped, **kept), broken
+
+
+def _is_range(value: Any) -> bool:
+    """Whether a value of a JSON file is two finite numbers, the lower first."""
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    numbers = all(isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one) for one in value)
+    return numbers and value[0] < value[1]
+
+
+def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iterator[Broken]:
+    """What items are not to each other, what training items lack, and types that do not exist."""
+    if not training and not test:
+        yield Broken("list", "the data list is empty; it needs items under training or test")
+    places: dict[str, dict[str, None]] = defaultdict(dict)
+    owners: dict[str, dict[str, str]] = defaultdict(dict)
+    ranges: dict[str, dict[tuple[float, float] | None, str]] = defaultdict(dict)
+    for items, part in ((training, None), (test, "test")):
+        for item in items:
+            places[item.patient][part or f"fold {item.fold}"] = None
+            owners[os.path.normpath(item.image)].setdefault(item.patient, item.image)
+            ranges[os.path.normpath(item.image)].setdefault(item.clipped_hu, item.image)
+    for patient, found in places.items():
+        known = [place for place in found if place != "fold None"]  # that it lacks one is told below
+        if len(known) > 1:
+            told = f"patient {patient} is in {' and in '.join(known)}; one patient may be in one fold only"
+            yield Broken("two folds", f"{told}: split the list again")
+    for patients in owners.values():
+        if len(patients) > 1:
+            told = f"belongs to patient {' and to patient '.join(patients)}; one image is one patient's"
+            yield Broken("two patients", f"{told}: find out whose it is", [*patients.values()][1])
+    for clipped in ranges.values():
+        if len(clipped) > 1:
+            told = " and ".join("none" if one is None else json.dumps(list(one)) for one in clipped)
+            yield Broken("list", f"has clipped_hu {told}; give all its items the same", [*clipped.values()][1])
+    for item in (*training, *test):
+        if item.lesion_type not in (None, *LESION_TYPES):
+            what = f"has lesion_type {item.lesion_type!r}; allowed: {', '.join(LESION_TYPES)}"
+            yield Broken("list", what, item.image)
+        if item.labelled is not None and item.lesion_type is not None:
+            both = f"lesion_type {item.lesion_type} and labelled {json.dumps(list(item.labelled))}"
+            yield Broken("list", f"has {both}; give one of the two", item.image)
+    for item in training:
+        if item.label is None:
+            what = "has no label; training images need one: add it, or list it under test"
+            yield Broken("missing", what, item.image)
+        if item.fold is None:
+            yield Broken("no fold", "has no fold; training images need one: split the list first", item.image)
+
+
+def contradicts_labelled(item: DataItem, values: Iterable[int]) -> str | None:
+    """Why the values of an item's label map cannot be what its `labelled` says; None where they can."""
+    if item.labelled is None:
+        return None
+    highest = LESION if item.lesions_are_outlined else LIVER
+    others = sorted(value for value in values if value > highest)
+    if not others:
+        return None
+    return (
+        f"it holds {', '.join(map(str, others))}, but its item is labelled {json.dumps(list(item.labelled))}, "
+        f"whose label maps hold 0 to {highest}; correct labelled or the label map"
+    )
+
+
+def shown(value: Any) -> str:
+    """A value of a JSON file as it stands there, cut to 80 characters, for messages."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from liverseg.datalists import DataItem, read_datalist
-from liverseg.datasets.slice_files import SliceFile
+from liverseg.datasets.slice_readers import SliceFile
 from liverseg.datasets.store import SliceCache, check_pair, clipped_of
 from liverseg.errors import LiversegError, UsageError
 from liverseg.utils.files import size_or_zero

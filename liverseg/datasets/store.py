@@ -19,8 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from liverseg.datalists import DataItem
-from liverseg.datasets.nifti_slices import NiftiSlices
-from liverseg.datasets.slice_files import SliceFile, write_slices
+from liverseg.datasets.slice_readers import NiftiSlices, SliceFile, write_slices
 from liverseg.errors import LiversegError
 from liverseg.imageio.ct_check import check_ct
 from liverseg.imageio.nifti import Memory, as_whole_numbers

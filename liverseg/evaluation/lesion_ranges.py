@@ -39,7 +39,7 @@ def lesion_ranges(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]
     """The field `lesion_ranges` of a weights' record, from lesions of known types.
 
     Args:
-        rows: a row a lesion: `type`, and the columns of `MEASURES` as `liverseg.inference.measure.lesion_table` gives
+        rows: a row a lesion: `type`, and the columns of `MEASURES` as `liverseg.inference.measurements.lesion_table` gives
             them; mm and HU. An empty measurement is left out. Measure lesions as they are found in inference: the
             network's outlines of lesions whose types are known, or the true ones where there is no better.
 
@@ -76,7 +76,7 @@ def unlike_training(table: pd.DataFrame, ranges: LesionRanges) -> dict[int, str]
     most a quarter of their distance. An empty measurement is not judged.
 
     Args:
-        table: a row a lesion, of `liverseg.inference.measure.lesion_table`.
+        table: a row a lesion, of `liverseg.inference.measurements.lesion_table`.
         ranges: of `lesion_ranges`.
 
     Returns:

@@ -6,16 +6,36 @@ DICOM's frame is LPS+, in mm.
 from __future__ import annotations
 
 import math
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from pydicom.config import disable_value_validation
 
 from liverseg.errors import UnreadableError
 from liverseg.imageio.formats import DICOM_ENDINGS
 
-__all__ = ["Slice", "read_slice", "slice_reader"]
+__all__ = [
+    "Slice",
+    "read_slice",
+    "slice_reader",
+    "without_validation",
+]
+
+_one_at_a_time = threading.RLock()
+"""The switch is of the whole process: of two threads, the first to leave would switch it on again for the other."""
+
+
+@contextmanager
+def without_validation() -> Iterator[None]:
+    """No validation in the block; another thread's block waits for its end."""
+    with _one_at_a_time, disable_value_validation():
+        yield
+
 
 _UID, _MODALITY, _DESCRIPTION, _INSTANCE = "0020|000e", "0008|0060", "0008|103e", "0008|0018"
 _POSITION, _ORIENTATION, _PIXEL_SPACING = "0020|0032", "0020|0037", "0028|0030"

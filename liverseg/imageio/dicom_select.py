@@ -16,10 +16,9 @@ import pydicom
 
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.imageio import dicom_series as dicom
+from liverseg.imageio.dicom_header import without_validation
 from liverseg.imageio.dicom_series import DicomSeries, find_series, read_series
-from liverseg.imageio.dicom_validation import without_validation
-from liverseg.imageio.spacing import check_spacing
-from liverseg.imageio.volume import Volume
+from liverseg.imageio.volume import Volume, check_spacing
 from liverseg.utils.files import is_dir
 
 __all__ = ["choose_series", "read_dicom_volume"]

@@ -18,7 +18,6 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 from liverseg.errors import GeometryError, NotCTError, UnreadableError, one_line
 from liverseg.imageio.boxes import Box
 from liverseg.imageio.nifti import READ_ERRORS, Memory, label_header, read_header, read_voxels, write_planes
-from liverseg.imageio.spacing import check_spacing
 from liverseg.utils.files import is_file
 
 __all__ = [
@@ -27,6 +26,7 @@ __all__ = [
     "axial_orientation",
     "axial_spacing",
     "case_name",
+    "check_spacing",
     "grids_apart",
     "is_nifti",
     "read_volume",
@@ -36,6 +36,26 @@ __all__ = [
     "write_box_like",
     "write_like",
 ]
+
+_SHORTEST_MM, _LONGEST_MM = 1e-3, 1e3
+"""Our choice: far beyond every scanner, and near enough to each other that what is computed from them are numbers."""
+
+
+def check_spacing(path: Path, affine: np.ndarray) -> None:
+    """Refuse voxels no scanner makes.
+
+    Args:
+        path: where they came from.
+        affine: 4×4, to RAS+ mm.
+
+    Raises:
+        GeometryError: if an edge is shorter than a thousandth of a millimetre or longer than a metre.
+    """
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if not (edges.min() >= _SHORTEST_MM and edges.max() <= _LONGEST_MM):
+        told = " × ".join(f"{edge:.3g}" for edge in edges)
+        raise GeometryError(f"{path}: voxels of {told} mm; 0.001 to 1000 mm are allowed: export it with its spacing")
+
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _LENGTHS = ("mm", "unknown")

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
@@ -25,12 +26,46 @@ from liverseg.imageio.liver_mask import LiverSource, liver_source
 from liverseg.imageio.volume import is_nifti, read_volume
 from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measure import lesion_table, renamed
-from liverseg.inference.type_priors import with_type_priors
-from liverseg.labels import result_labels
+from liverseg.inference.measurements import lesion_table, renamed
+from liverseg.inference.prediction import SlabPrediction
+from liverseg.labels import LESION_TYPES, result_labels
 from liverseg.results.inputs import input_facts, unchanged_while_read
 
-__all__ = ["FindLesionsd", "MeasureLesionsd", "ReadCTd", "ReadLiverd"]
+__all__ = [
+    "FindLesionsd",
+    "MeasureLesionsd",
+    "ReadCTd",
+    "ReadLiverd",
+    "with_type_priors",
+]
+
+
+def with_type_priors(prediction: SlabPrediction, priors: Mapping[str, float]) -> SlabPrediction:
+    """A prediction whose type probabilities are those of a patient with these odds of each type.
+
+    Bayes' rule for a network that has learnt from other proportions (Saerens, Latinne and Decaestecker, Neural
+    Computation 14, 2002): each probability is multiplied by the prior of its type over that of the training, and all
+    are scaled to sum to 1. That of the training is taken to be the same for every type; this is ours, since records of
+    weights do not tell it.
+
+    Args:
+        prediction: of a network that names types.
+        priors: by type, above 0; only their proportions matter.
+
+    Raises:
+        LiversegError: if they are not of the network's types.
+    """
+    if not len(prediction.type_probabilities):
+        return prediction
+    if prediction.type_probabilities.shape[1] != len(LESION_TYPES) or set(priors) != set(LESION_TYPES):
+        raise LiversegError(
+            f"type priors of {', '.join(priors)}; they are for a network that names {', '.join(LESION_TYPES)}"
+        )
+    weighted = prediction.type_probabilities * np.array([priors[name] for name in LESION_TYPES], np.float32)
+    # float32 can lose all of a row whose likely types have a prior near 0: nothing is known of such a voxel then
+    sums = weighted.sum(axis=1, keepdims=True)
+    rows = np.where(sums > 0, weighted / np.maximum(sums, np.finfo(np.float32).tiny), prediction.type_probabilities)
+    return replace(prediction, type_probabilities=rows)
 
 
 class ReadCTd(MapTransform):

@@ -14,7 +14,7 @@ from liverseg.errors import LiversegError
 from liverseg.evaluation.lesion_ranges import lesion_ranges
 from liverseg.imageio.volume import read_volume
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measure import lesion_table
+from liverseg.inference.measurements import lesion_table
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, result_labels
 

@@ -1,12 +1,11 @@
 """SE-ResNet U-Net in two sizes, and the hand-over of its weights from training to training."""
 
-from liverseg.networks.freezing import Freezable
+from liverseg.networks.base import Freezable, SlabNetwork
 from liverseg.networks.imagenet import transfer_imagenet
 from liverseg.networks.lesion_type_unet import MeasuringUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.registry import recorded_network
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
-from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.transfer import (
     TransferReport,
     average_weights,

@@ -16,8 +16,8 @@ from monai.networks.nets.senet import SE_NET_MODELS
 from torch.hub import load_state_dict_from_url
 
 from liverseg.errors import LiversegError, UsageError
+from liverseg.networks.base import SlabNetwork
 from liverseg.networks.efficientnet_lite import EfficientNetLiteEncoder, InvertedResidual
-from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.transfer import TransferReport
 from liverseg.networks.weights import read_state
 from liverseg.utils.files import is_file

@@ -12,9 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from liverseg.errors import UsageError
+from liverseg.networks.base import SlabNetwork
 from liverseg.networks.blocks import SE_REDUCTION, DecoderStage, LastStage, SEResidualBlock
 from liverseg.networks.efficientnet_lite import EfficientNetLiteEncoder
-from liverseg.networks.slab_network import SlabNetwork
 
 __all__ = [
     "SIZES",

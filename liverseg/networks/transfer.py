@@ -13,8 +13,8 @@ import torch
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import label_names, labels_for
+from liverseg.networks.base import SlabNetwork
 from liverseg.networks.record import SlabInput, WeightsRecord
-from liverseg.networks.slab_network import SlabNetwork
 from liverseg.networks.weights import export_weights, read_record, read_weights
 
 __all__ = [

@@ -9,9 +9,9 @@ from torch import nn
 
 from liverseg.errors import UsageError
 from liverseg.labels import LESION_TYPES
+from liverseg.networks.base import SlabNetwork
 from liverseg.networks.blocks import SEResidualBlock
 from liverseg.networks.se_resunet import SEResUNet, initialise, make_encoder, numbers_of, padded
-from liverseg.networks.slab_network import SlabNetwork
 
 __all__ = ["BRANCHES", "SlabClassifier", "SlabOutput", "YNet"]
 

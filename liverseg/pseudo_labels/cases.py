@@ -22,12 +22,10 @@ from liverseg.bundle.paths import find_bundle, inference_config
 from liverseg.datalists.importers.conversion import write_nifti
 from liverseg.errors import LiversegError, OutputError
 from liverseg.imageio.volume import is_nifti, write_box_like
-from liverseg.inference.evaluator import CaseEvaluator
+from liverseg.inference.evaluator import Ahead, CaseEvaluator, overlapped
 from liverseg.inference.failures import cause_in_words
-from liverseg.inference.pipeline import Ahead, overlapped
 from liverseg.inference.predict import case_evaluator
-from liverseg.inference.stages import Stages
-from liverseg.inference.watching import CaseWatcher, TerminalWatcher, WrittenCase
+from liverseg.inference.progress import CaseWatcher, Stages, TerminalWatcher, WrittenCase
 from liverseg.labels import LIVER
 from liverseg.networks import package_versions, read_record
 from liverseg.pseudo_labels.checks import Limits, LiverOutline, Measures, measure, one_liver

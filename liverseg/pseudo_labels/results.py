@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from liverseg.datalists import DataItem, DataList, label_table, write_datalist
-from liverseg.datalists.items import LABELLED
+from liverseg.datalists.model import LABELLED
 from liverseg.errors import LiversegError, OutputError, UnreadableError, one_line
 from liverseg.pseudo_labels.cases import Outlined, picture_path
 from liverseg.pseudo_labels.checks import Limits, Measures

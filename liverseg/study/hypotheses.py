@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liverseg.bundle.validation import INITIALISATIONS
-from liverseg.study.comparisons import COMPARED, Comparison, find
-from liverseg.study.estimates import Figures
+from liverseg.study.estimates import COMPARED, Comparison, Figures, find
 from liverseg.study.measures import MEASURES
 from liverseg.study.published import MIDL, printed
 from liverseg.study.results import StudyResults

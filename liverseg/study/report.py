@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from liverseg.errors import LiversegError
-from liverseg.study.comparisons import compare
 from liverseg.study.config import StudyDefinition
 from liverseg.study.document import Block, Heading, Paragraph, Picture
-from liverseg.study.estimates import row_figures
+from liverseg.study.estimates import compare, row_figures
 from liverseg.study.html import to_html
 from liverseg.study.hypotheses import check_expectations, ours_against_joint
 from liverseg.study.markdown import to_markdown

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from liverseg.study import tables
-from liverseg.study.comparisons import QUESTIONS, Comparison
 from liverseg.study.document import Block, Heading, Items, Paragraph
-from liverseg.study.estimates import Figures
+from liverseg.study.estimates import QUESTIONS, Comparison, Figures
 from liverseg.study.hypotheses import EQUIVALENT, HOLDS, NOT, POINTS, Expectation
 from liverseg.study.published import EMBC, MIDL
 from liverseg.study.results import StudyResults

@@ -9,9 +9,8 @@ import pandas as pd
 
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.evaluation.intervals import Estimate
-from liverseg.study.comparisons import Comparison
 from liverseg.study.document import Table
-from liverseg.study.estimates import Figure, Figures
+from liverseg.study.estimates import Comparison, Figure, Figures
 from liverseg.study.measures import LESION_MEASURES, MEASURES
 from liverseg.study.published import EMBC, MIDL, printed
 from liverseg.study.results import RowResults, StudyResults

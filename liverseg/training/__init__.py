@@ -1,10 +1,9 @@
 """Training and evaluation glue: losses, scores, handlers."""
 
-from liverseg.training.batches import AheadDataLoader, AugmentedBatch, WholeSlices, batches_ahead
+from liverseg.training.batches import AheadDataLoader, AugmentedBatch, WholeSlices, batches_ahead, collate_whole_slices
 from liverseg.training.best_weights import BestWeights
 from liverseg.training.calibration import TypeTemperature, fitted_temperature
 from liverseg.training.checkpoint import RunCheckpoint
-from liverseg.training.collate import collate_whole_slices
 from liverseg.training.distributed_batch_norm import SharedBatchNorm
 from liverseg.training.distributed_batches import BatchShares, SharedNoise, ShareOfFold, fill_cache_together
 from liverseg.training.distributed_loss import WholeBatchLoss, across_processes
@@ -12,11 +11,10 @@ from liverseg.training.evaluation import EvaluationWriter
 from liverseg.training.fine_tuning import FineTuning, PlanStage, last_stage_begins, read_plan
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_weights
-from liverseg.training.metrics import SlabScores
+from liverseg.training.metrics import SlabScores, as_prediction
 from liverseg.training.optimisation import optimizer_in_words, parameter_groups, schedule_in_words
-from liverseg.training.outputs import as_prediction
 from liverseg.training.partial_labels import MarginalDiceCELoss
-from liverseg.training.progress import EpochSeed, Progress
+from liverseg.training.progress import EpochSeed, Progress, ValidationScalars
 from liverseg.training.run import (
     RunData,
     check_key_score,
@@ -26,7 +24,6 @@ from liverseg.training.run import (
     start_from,
     write_transfer,
 )
-from liverseg.training.scalars import ValidationScalars
 
 __all__ = [
     "AheadDataLoader",

@@ -15,8 +15,7 @@ from monai.utils import CommonKeys
 from liverseg.datasets import SlabDataset
 from liverseg.evaluation import lesion_scores
 from liverseg.training.lesion_rows import LesionRows
-from liverseg.training.metrics import SlabScores
-from liverseg.training.outputs import as_prediction
+from liverseg.training.metrics import SlabScores, as_prediction
 from liverseg.utils.files import write_text
 
 __all__ = ["EvaluationWriter"]

@@ -12,12 +12,23 @@ from ignite.metrics import Metric
 from monai.utils import CommonKeys
 
 from liverseg.errors import UsageError
-from liverseg.evaluation import SCORES, UnitScores
-from liverseg.training.outputs import as_prediction
+from liverseg.evaluation import SCORES, BatchPrediction, UnitScores
+from liverseg.networks import SlabOutput
 from liverseg.utils.distributed import gathered
 from liverseg.utils.files import write_text
 
-__all__ = ["SlabScores"]
+__all__ = [
+    "SlabScores",
+    "as_prediction",
+]
+
+
+def as_prediction(output: torch.Tensor | SlabOutput) -> BatchPrediction:
+    """A network's output in evaluation mode, whatever the strategy, as outlines and names."""
+    if isinstance(output, SlabOutput):
+        maps = None if output.maps is None else output.maps.detach()
+        return BatchPrediction.from_logits(maps, output.types.detach())
+    return BatchPrediction.from_logits(output.detach())
 
 
 class SlabScores(Metric):

@@ -16,10 +16,9 @@ from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
 from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
+from liverseg.batch.reporter import BatchTeller, say
 from liverseg.batch.run import run_batch
-from liverseg.batch.stamps import case_stamp
-from liverseg.batch.state import BatchState
-from liverseg.batch.telling import BatchTeller, say
+from liverseg.batch.state import BatchState, case_stamp
 from liverseg.batch.worker import CaseWorker
 from liverseg.bundle.paths import inference_config
 from liverseg.cases.case import BatchCase

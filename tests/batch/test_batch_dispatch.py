@@ -9,8 +9,8 @@ from batch_runs import ThreadWorker, write_ct
 
 from liverseg.batch import dispatch as dispatch_module
 from liverseg.batch.dispatch import Dispatcher
-from liverseg.batch.hands import Limits
-from liverseg.batch.listener import BatchListener
+from liverseg.batch.reporter import BatchListener
+from liverseg.batch.workers import Limits
 from liverseg.cases.case import BatchCase
 from liverseg.errors import ExitCode, LiversegError
 

@@ -5,7 +5,7 @@ from cohort_tree import image, mask, nifti, png, series, table
 
 from liverseg.cli.main import main
 from liverseg.datalists import cohort_items
-from liverseg.datalists.importers.cohort_errors import RowErrors
+from liverseg.datalists.importers.cohort_table import RowErrors
 from liverseg.errors import LiversegError
 
 

@@ -14,7 +14,7 @@ from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, png, table
 from PIL import Image
 
 from liverseg.datalists import cohort_facts, cohort_items, cohort_masks
-from liverseg.datalists.importers.cohort_facts import mask_facts
+from liverseg.datalists.importers.cohort_masks import mask_facts
 from liverseg.errors import LiversegError
 from liverseg.imageio.volume import read_volume
 

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from liverseg.datalists.importers.cohort_errors import RowErrors
 from liverseg.datalists.importers.cohort_masks import read_picture
-from liverseg.datalists.importers.cohort_table import COLUMNS, read_rows
+from liverseg.datalists.importers.cohort_table import COLUMNS, RowErrors, read_rows
 from liverseg.datalists.model import read_datalist
 from liverseg.errors import LiversegError
 from liverseg.networks import read_record

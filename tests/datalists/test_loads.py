@@ -8,7 +8,7 @@ import pytest
 
 from liverseg.datalists import DataItem, assign_folds, build_datalist, hold_out, lesion_loads, read_datalist
 from liverseg.datalists import lesion_load as loads_module
-from liverseg.datalists.strata import imbalance, load_classes
+from liverseg.datalists.splits import imbalance, load_classes
 from liverseg.errors import LiversegError
 
 UPRIGHT = np.diag([-0.5, -2.0, 4.0, 1.0])

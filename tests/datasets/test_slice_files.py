@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numcodecs import Blosc
 
-from liverseg.datasets.slice_files import SliceFile, write_slices
+from liverseg.datasets.slice_readers import SliceFile, write_slices
 from liverseg.errors import LiversegError
 
 

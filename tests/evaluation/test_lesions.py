@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from liverseg.evaluation import compare_lesions, lesion_scores
-from liverseg.evaluation.surfaces import surface_distances
+from liverseg.evaluation.lesions import surface_distances
 
 C, H, M = 2, 3, 4
 

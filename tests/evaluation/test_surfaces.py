@@ -5,7 +5,7 @@ import pytest
 from scipy.ndimage import binary_erosion, gaussian_filter
 from scipy.spatial.distance import cdist
 
-from liverseg.evaluation.surfaces import surface_distances
+from liverseg.evaluation.lesions import surface_distances
 
 
 def cube(first, last, size=12):

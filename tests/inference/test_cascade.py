@@ -6,7 +6,7 @@ import torch
 
 from liverseg.inference import LiverCascade, SlabInferer
 from liverseg.inference.components import keep_largest_liver
-from liverseg.inference.stages import Stages
+from liverseg.inference.progress import Stages
 
 
 class Counting(torch.nn.Module):

@@ -17,7 +17,7 @@ from liverseg.imageio.boxes import whole_box
 from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measure import lesion_table
+from liverseg.inference.measurements import lesion_table
 from liverseg.inference.output.dicom_common import series_reference
 from liverseg.inference.output.dicom_seg import write_dicom_seg
 from liverseg.inference.output.dicom_sr import write_measurement_report

@@ -28,7 +28,7 @@ from liverseg.inference import (
     SomeCasesFailed,
     find_cases,
 )
-from liverseg.inference.measure import lesion_columns
+from liverseg.inference.measurements import lesion_columns
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 from liverseg.networks import SEResUNet, export_weights, read_record
 from liverseg.results.case_folder import CASE_FILES

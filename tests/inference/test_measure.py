@@ -8,7 +8,7 @@ from liverseg.imageio.boxes import bounding_box
 from liverseg.imageio.volume import read_volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measure import lesion_columns, lesion_table, own_slices
+from liverseg.inference.measurements import lesion_columns, lesion_table, own_slices
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 
 TURN = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from liverseg.imageio.volume import read_volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measure import lesion_table
+from liverseg.inference.measurements import lesion_table
 from liverseg.inference.output.preview import key_slices, write_preview
 from liverseg.labels import JOINT_LABELS
 

@@ -6,7 +6,7 @@ import pytest
 from liverseg.errors import LiversegError
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.prediction import SlabPrediction
-from liverseg.inference.type_priors import with_type_priors
+from liverseg.inference.transforms import with_type_priors
 from liverseg.labels import LESION_TYPES
 
 ROWS = np.array([[0.6, 0.3, 0.1], [0.2, 0.5, 0.3]], np.float32)

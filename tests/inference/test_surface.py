@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liverseg.inference.surface import LiverSurface, shell
+from liverseg.inference.measurements import LiverSurface, shell
 
 STEPS = np.array([[0.3, 0.0, 2.5], [0.0, 0.8, 0.1], [0.7, 0.05, 0.0]])
 INSIDE = np.zeros((3, 2), bool)

@@ -4,7 +4,7 @@ from monai.networks.blocks import Convolution
 from torch import nn
 
 from liverseg.networks import MeasuringUNet, SEResUNet
-from liverseg.networks.folding import fold_batch_norm
+from liverseg.networks.blocks import fold_batch_norm
 
 
 def learnt(network):

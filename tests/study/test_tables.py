@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 from pretend_study import cell_folder, fill_cell, fill_study, write_study
 
-from liverseg.study.comparisons import compare, find
-from liverseg.study.estimates import patient_means, row_figures
+from liverseg.study.estimates import compare, find, patient_means, row_figures
 from liverseg.study.hypotheses import check_expectations, ours_against_joint
 from liverseg.study.measures import LESION_CONFUSION
 from liverseg.study.results import read_results

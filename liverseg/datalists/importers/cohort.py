@@ -7,12 +7,10 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from liverseg.datalists.importers.cohort_errors import RowErrors, in_threads
-from liverseg.datalists.importers.cohort_facts import MaskFacts, mask_facts
 from liverseg.datalists.importers.cohort_images import Grid, convert_image, mirrored, read_grid
 from liverseg.datalists.importers.cohort_labels import check_as_it_is, check_slice, has_types, reading, write_label
-from liverseg.datalists.importers.cohort_masks import is_png
-from liverseg.datalists.importers.cohort_table import COLUMNS, CohortRow, Types, read_rows
+from liverseg.datalists.importers.cohort_masks import MaskFacts, is_png, mask_facts
+from liverseg.datalists.importers.cohort_table import COLUMNS, CohortRow, RowErrors, Types, in_threads, read_rows
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
 from liverseg.imageio.volume import is_nifti, read_volume

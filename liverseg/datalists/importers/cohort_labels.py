@@ -7,11 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from liverseg.datalists.importers.cohort_errors import RowErrors, named
-from liverseg.datalists.importers.cohort_facts import MaskFacts
 from liverseg.datalists.importers.cohort_images import Grid, mirrored, read_grid
-from liverseg.datalists.importers.cohort_masks import Piece, is_png, read_mask
-from liverseg.datalists.importers.cohort_table import CohortRow
+from liverseg.datalists.importers.cohort_masks import MaskFacts, Piece, is_png, read_mask
+from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, named
 from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
 from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER

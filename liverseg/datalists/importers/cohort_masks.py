@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,75 @@ from PIL import Image, UnidentifiedImageError
 
 from liverseg.datalists.importers.cohort_images import Grid, is_dicom
 from liverseg.errors import LiversegError
-from liverseg.imageio.volume import is_nifti, read_volume, rounding_mm
+from liverseg.imageio.volume import grids_apart, is_nifti, read_volume, rounding_mm
 from liverseg.labels import JOINT_LABELS, LIVER
 
-__all__ = ["Piece", "grey_of", "is_png", "onto_grid", "open_picture", "read_mask", "read_picture"]
+__all__ = [
+    "MaskFacts",
+    "Piece",
+    "grey_of",
+    "is_png",
+    "mask_facts",
+    "onto_grid",
+    "open_picture",
+    "read_mask",
+    "read_picture",
+]
+
+
+@dataclass(frozen=True)
+class MaskFacts:
+    """What one mask holds, and where.
+
+    Attributes:
+        values: what it holds, 0 always among them; None for a DICOM SEG, whose segments have names.
+        grid: its own; None where it is no NIfTI.
+        on_slice: of a NIfTI what it holds on each slice asked for, as `values`.
+    """
+
+    values: set[int] | None
+    grid: Grid | None = None
+    on_slice: dict[int, set[int]] = field(default_factory=dict)
+
+    def lies_on(self, image: Grid) -> bool:
+        """Whether its voxels are the image's, in the same order."""
+        if self.grid is None or self.grid.shape != image.shape:
+            return False
+        return not grids_apart(image.affine, self.grid.affine, image.shape)
+
+
+def mask_facts(path: Path, slices: Collection[int] = ()) -> MaskFacts:
+    """Read a NIfTI or PNG mask to its end; a DICOM SEG is read later, when something is made of it.
+
+    Args:
+        path: the mask.
+        slices: those to tell the values of, from 0 along the file's own slice axis; those it lacks are left out.
+
+    Raises:
+        LiversegError: if it cannot be read, is of another kind or holds values that are not whole or below 0.
+    """
+    if is_png(path.name):
+        return MaskFacts(_held(path, read_picture(path)))
+    if not is_nifti(path):
+        return MaskFacts(None)
+    volume = read_volume(path)
+    values = _held(path, volume.array)
+    grid = Grid(volume.array.shape, volume.affine, dicom=False)
+    there = [number for number in slices if number < grid.depth]
+    return MaskFacts(values, grid, {number: _held(path, volume.array[grid.plane(number)]) for number in there})
+
+
+def _held(path: Path, array: np.ndarray) -> set[int]:
+    voxels = array.ravel(order="K")
+    # a mask is a few long runs: one voxel of each is sorted instead of all, and threads do not wait for each other
+    others = voxels[1:][voxels[1:] != voxels[:-1]]
+    found = np.unique(np.append(voxels[:1], others))
+    found = found[found != 0]
+    if (found < 0).any() or (found != np.round(found)).any():
+        shown = ", ".join(f"{value:g}" for value in found[:5])
+        raise LiversegError(f"{path}: mask values {shown}; whole numbers from 0 are needed")
+    return {0, *(int(value) for value in found)}
+
 
 _UNEVEN = 0.1
 """How far a SEG's frame may lie beside its slice, in voxels: as uneven as slices of a series may be."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from liverseg.datalists.items import DataItem, shown
+from liverseg.datalists.model import DataItem, shown
 from liverseg.errors import LiversegError
 from liverseg.utils.files import is_dir, is_file
 

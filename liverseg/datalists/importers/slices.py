@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from liverseg.datalists.importers.cohort_errors import RowErrors, in_threads
-from liverseg.datalists.importers.cohort_table import CohortRow, Types, read_rows
+from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, Types, in_threads, read_rows
 from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
 from liverseg.datalists.importers.slice_images import SliceImage, is_jpeg, is_picture, read_slice_image, read_slice_mask
-from liverseg.datalists.items import LABELLED
-from liverseg.datalists.model import DataItem
+from liverseg.datalists.model import LABELLED, DataItem
 from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_LABELS
 

@@ -19,7 +19,7 @@ from liverseg.inference.output.preview import write_preview
 from liverseg.inference.output.record import RunFacts, case_record, facts_in_words, lesions_by_type, series_in_words
 from liverseg.inference.output.report import write_report
 from liverseg.inference.plausibility import Plausibility
-from liverseg.inference.watching import WrittenCase
+from liverseg.inference.progress import WrittenCase
 from liverseg.labels import Label
 from liverseg.results.case_folder import (
     refuse_another_input,

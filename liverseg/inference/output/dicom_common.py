@@ -25,8 +25,8 @@ from pydicom.valuerep import DSfloat
 from liverseg import __version__
 from liverseg.errors import UnreadableError
 from liverseg.imageio.boxes import Box, bounding_box, to_volume
+from liverseg.imageio.dicom_header import without_validation
 from liverseg.imageio.dicom_series import DicomSeries
-from liverseg.imageio.dicom_validation import without_validation
 from liverseg.imageio.volume import Volume
 from liverseg.labels import Label
 from liverseg.utils.files import whole_file

@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from liverseg.imageio.volume import Volume
 from liverseg.inference.lesions import LesionMap, liver_ml
-from liverseg.inference.measure import own_slices
+from liverseg.inference.measurements import own_slices
 from liverseg.labels import LESION, LIVER, Label
 
 __all__ = ["NOTICE", "WINDOW_HU", "draw_contour", "key_slices", "write_preview"]

@@ -8,7 +8,7 @@ import pytest
 from liverseg.imageio.volume import Volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measure import lesion_table
+from liverseg.inference.measurements import lesion_table
 from liverseg.labels import JOINT_LABELS
 
 

@@ -45,7 +45,7 @@ def lesion_rows(table: pd.DataFrame, labels: Sequence[Label]) -> str:
     table.
 
     Args:
-        table: as `liverseg.inference.measure.lesion_table` gives it: ml, mm, HU, centroids in RAS+ mm.
+        table: as `liverseg.inference.measurements.lesion_table` gives it: ml, mm, HU, centroids in RAS+ mm.
         labels: label table with the types' colours.
     """
     if table.empty:

@@ -1,4 +1,4 @@
-"""What is told of a batch: to the terminal or the container's log, to run.jsonl, and to later runs."""
+"""What becomes of a batch's cases, reported to its log, its tables and the terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,45 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from liverseg.batch.completeness import Wanted
-from liverseg.batch.listener import BatchListener
-from liverseg.batch.stamps import case_stamp
-from liverseg.batch.state import ALIVE_SECONDS, BatchState
+from liverseg.batch.state import ALIVE_SECONDS, BatchState, case_stamp
 from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
 from liverseg.results.case_folder import discard_unfinished, read_case_record
 
-__all__ = ["BatchTeller", "say"]
+__all__ = [
+    "BatchListener",
+    "BatchTeller",
+    "say",
+]
+
+
+class BatchListener:
+    """Is told what becomes of each case."""
+
+    def begun(self, case: BatchCase, stamp: str) -> None:
+        """A worker has it in hand; its input was then as the stamp says."""
+
+    def done(self, case: BatchCase, about: dict[str, Any]) -> None:
+        """Its results are there; `about` as `CaseWorker` tells."""
+
+    def already(self, case: BatchCase) -> None:
+        """Its results were there."""
+
+    def failed(self, case: BatchCase, category: str, reason: str) -> None:
+        """It has failed."""
+
+    def failed_before(self, case: BatchCase, known: dict[str, Any]) -> None:
+        """It failed in an earlier run, and is not tried again."""
+
+    def abandoned(self, case: BatchCase) -> None:
+        """A worker had been given it, and it is left for the next run."""
+
+    def note(self, what: str) -> None:
+        """Something a reader of the run's log wants to know."""
+
+    def tick(self) -> None:
+        """Twice a second or so."""
+
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n}/{total} {unit}s [{elapsed}{postfix}]"
 

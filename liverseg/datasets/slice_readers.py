@@ -1,9 +1,13 @@
-"""Slices on disk, compressed one by one, so that any of them is read without the others, and each with a check sum.
+"""Slices of a volume, read one by one: from a file of compressed slices, or straight from NIfTI.
 
-A file is a Blosc chunk for each slice, one behind the other, then their places and check sums as JSON. LZ4 behind a
-byte shuffle was the fastest to read of what was tried (`benchmarks/slab_access.py`): half the size of the voxels, and
-several times as fast as zarr or a stronger codec. Memory does not grow with the number of files, as it seems to when
-they are mapped, and no file is held open.
+A file of slices is a Blosc chunk for each slice, one behind the other, then their places and check sums as JSON. LZ4
+behind a byte shuffle was the fastest to read of what was tried (`benchmarks/slab_access.py`): half the size of the
+voxels, and several times as fast as zarr or a stronger codec. Memory does not grow with the number of files, as it seems
+to when they are mapped, and no file is held open.
+
+Of a NIfTI file nibabel reads only what is asked for. In a .nii.gz it gets there by an index of places where
+decompression can start, which `indexed_gzip` makes on the way; a slice then costs a few megabytes of decompression
+instead of all before it.
 """
 
 from __future__ import annotations
@@ -15,14 +19,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import indexed_gzip  # noqa: F401  # nibabel uses it for .nii.gz where it is installed; without it this would be slow
+import nibabel as nib
 import numpy as np
 from isal import isal_zlib
+from nibabel.orientations import apply_orientation
 from numcodecs import Blosc, blosc
 
 from liverseg.errors import LiversegError
+from liverseg.imageio.nifti import READ_ERRORS, as_whole_numbers
+from liverseg.imageio.volume import axial_orientation, read_volume_header, slice_axis
 from liverseg.utils.files import whole_file
 
-__all__ = ["SliceFile", "write_slices"]
+__all__ = [
+    "NiftiSlices",
+    "SliceFile",
+    "write_slices",
+]
 
 _MAGIC = b"LSSLICES"
 _TAIL = 8 + len(_MAGIC)  # length of the JSON before it, little-endian, and the word that says what this is
@@ -130,3 +143,48 @@ def _read_head(path: Path) -> dict[str, Any]:
         file.seek(size - _TAIL - length)
         head: dict[str, Any] = json.loads(file.read(length))
         return head
+
+
+class NiftiSlices:
+    """Axial slices of a NIfTI file, read by their numbers as from a `SliceFile`.
+
+    Args:
+        path: .nii or .nii.gz, 3-D.
+        dtype: whole numbers to round to; values beyond its range become its limits.
+
+    Raises:
+        LiversegError: from `read_volume_header`.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype | type) -> None:
+        self.path = path
+        self.dtype = np.dtype(dtype)
+        self._own_shape, affine = read_volume_header(path)
+        self._orientation = axial_orientation(affine)
+        self._axis = slice_axis(affine)
+        order = np.argsort(self._orientation[:, 0])
+        self.shape = tuple(self._own_shape[int(axis)] for axis in order)
+        image: Any = nib.load(path)
+        self._voxels = image.dataobj
+
+    def read(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Slices by their numbers, in any order and as often as asked for, shape (numbers, row, column).
+
+        Raises:
+            LiversegError: if they cannot be read.
+        """
+        once = {int(number): self._read_one(int(number)) for number in dict.fromkeys(map(int, numbers))}
+        return np.stack([once[int(number)] for number in numbers])
+
+    def _read_one(self, number: int) -> np.ndarray:
+        flipped = self._orientation[self._axis, 1] < 0
+        own = self.shape[0] - 1 - number if flipped else number
+        try:
+            if len(self._voxels.shape) == 3:
+                part = self._voxels[(slice(None),) * self._axis + (slice(own, own + 1),)]
+            else:  # a 2-D file, or axes of length one behind the third
+                part = np.asanyarray(self._voxels).reshape(self._own_shape, order="F").take([own], self._axis)
+        except READ_ERRORS as error:
+            raise LiversegError(f"{self.path}: slice {own} cannot be read ({error}); is the file truncated?") from error
+        slice_ = apply_orientation(part, self._orientation)[0]
+        return as_whole_numbers(slice_, self.dtype)

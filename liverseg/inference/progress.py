@@ -1,18 +1,63 @@
-"""Who is told how a run over cases goes: a terminal, or whatever runs a batch."""
+"""Progress of a run over cases: callbacks, the terminal, and seconds by stage."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
+import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tqdm import tqdm
 
 from liverseg.inference.failures import cause_in_words
 
-__all__ = ["CaseWatcher", "TerminalWatcher", "WrittenCase"]
+__all__ = [
+    "CaseWatcher",
+    "Stages",
+    "TerminalWatcher",
+    "WrittenCase",
+]
+
+
+class Stages:
+    """Seconds of a case by stage.
+
+    Args:
+        tell: is told the stage and how much of it is done, 0 to 1, whenever that changes.
+
+    Attributes:
+        seconds: by stage, in the order the stages ended.
+
+    Example:
+        >>> stages = Stages()
+        >>> with stages("read"):
+        ...     pass
+        >>> list(stages.seconds)
+        ['read']
+    """
+
+    def __init__(self, tell: Callable[[str, float], None] | None = None) -> None:
+        self.seconds: dict[str, float] = {}
+        self.tell = tell
+        self._stage = ""
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Time what is done within; a stage that fails has no seconds."""
+        start, self._stage = time.perf_counter(), stage
+        self.done(0.0)
+        yield
+        self.seconds[stage] = time.perf_counter() - start
+
+    def done(self, part: float) -> None:
+        """So much of the stage, 0 to 1, is done."""
+        if self.tell is not None:
+            self.tell(self._stage, part)
+
 
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.1f}/{total} {unit} [{elapsed}<{remaining}]"
 
