@@ -24,7 +24,6 @@ from liverseg.bundle.paths import find_bundle
 from liverseg.networks import SEResUNet
 from liverseg.training import MarginalDiceCELoss, SlabBatchInferer, StackedDeepSupervisionLoss
 from liverseg.transforms import RandScannerd, apply_scanner
-from liverseg.utils.precision import low_precision
 
 BATCHES = 10
 

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from liverseg.evaluation.intervals import bootstrap, patient_weights
-from liverseg.evaluation.lesion_types import balanced_accuracy_of, confusions
+from liverseg.evaluation.lesion_types import balanced_accuracy, confusions
 
 
 def main() -> None:
@@ -42,7 +42,7 @@ def main() -> None:
     print(pd.crosstab(found["true_type"], found["pred_type"]))
     counts = pd.DataFrame(confusions(found["true_type"].tolist(), found["pred_type"].tolist()))
     sums = counts.groupby(found["patient"].to_numpy()).sum().to_numpy(np.float64)
-    result = bootstrap(balanced_accuracy_of, sums, patient_weights(len(sums)))
+    result = bootstrap(balanced_accuracy, sums, patient_weights(len(sums)))
     print(f"balanced accuracy given detection: {result.value:.3f} ({result.lower:.3f} to {result.upper:.3f})")
 
 

@@ -39,7 +39,7 @@ from liverseg.imageio.boxes import bounding_box, box_shape
 from liverseg.inference import find_bundle
 from liverseg.networks import SEResUNet
 from liverseg.phantom.patient import Coverage, make_phantom
-from liverseg.utils.precision import low_precision
+from liverseg.utils.precision import autocast_dtype
 
 HERE = Path(__file__).parent
 SPACING, SLICES, MATRIX = (0.75, 0.75, 1.5), 200, 512
@@ -151,7 +151,7 @@ def floor(folder: Path) -> dict[str, float]:
 
 def best_rate() -> float:
     """Operations a second of this machine's best matrix product, in the format inference would take."""
-    best, dtype = 0.0, low_precision("cpu") or torch.float32
+    best, dtype = 0.0, autocast_dtype("cpu") or torch.float32
     with torch.inference_mode():
         for size in (1024, 2048, 4096):
             one, other = (torch.randn(size, size).to(dtype) for _ in range(2))
@@ -189,7 +189,7 @@ def measure(folder: Path, rounds: int) -> None:
         "liverseg predict, 3 slices of 64 x 64": predict(folder, "short.nii.gz"),
         "import torch, monai": [sys.executable, "-c", "import torch, monai"],
     }
-    if low_precision("cpu") is not None:
+    if autocast_dtype("cpu") is not None:
         lines[IN_FLOAT32] = predict(folder, "ct.nii.gz", "--amp", "false", output="float32")
     if torch.cuda.is_available():
         lines["liverseg predict, GPU"] = predict(folder, device="cuda", output="gpu")

@@ -23,7 +23,7 @@ import torch
 
 from liverseg.networks import SEResUNet
 from liverseg.networks.blocks import fold_batch_norm
-from liverseg.utils.precision import autocast, low_precision
+from liverseg.utils.precision import autocast, autocast_dtype
 
 BATCH = 2
 
@@ -66,7 +66,7 @@ def by_openvino(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
     import openvino
 
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32" if low_precision("cpu") is None else "bf16",
+        "INFERENCE_PRECISION_HINT": "f32" if autocast_dtype("cpu") is None else "bf16",
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         "PERFORMANCE_HINT": "LATENCY",
     }

@@ -15,7 +15,7 @@ from liverseg import __version__
 from liverseg.bundle.paths import STARTER_FOLDER, WEIGHTS_VARIABLE, default_weights, find_bundle
 from liverseg.errors import LiversegError
 from liverseg.networks import read_record
-from liverseg.utils.precision import low_precision
+from liverseg.utils.precision import autocast_dtype
 
 __all__ = ["examine", "in_words"]
 
@@ -64,7 +64,7 @@ def _processor() -> dict[str, Any]:
         "cores usable": f"{count}, {quota:.1f} in this container" if quota and count and quota < count else count,
         "threads of torch": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "precision": "bfloat16" if low_precision("cpu") else "float32, for want of bfloat16 instructions",
+        "precision": "bfloat16" if autocast_dtype("cpu") else "float32, for want of bfloat16 instructions",
         "memory": _memory(),
     }
 
@@ -76,7 +76,7 @@ def _graphics() -> dict[str, Any]:
     facts: dict[str, Any] = {}
     for number in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(number)
-        precision = "bfloat16" if low_precision(f"cuda:{number}") else "float32"
+        precision = "bfloat16" if autocast_dtype(f"cuda:{number}") else "float32"
         facts[f"cuda:{number}"] = f"{device.name}, {device.total_memory / _GIB:.0f} GiB, {precision}"
     return facts
 

@@ -13,17 +13,17 @@ import yaml
 from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, one_line
 from liverseg.results.case_folder import read_case_record
-from liverseg.results.inputs import input_is
-from liverseg.utils.files import file_hash, is_file, text_hash
+from liverseg.results.inputs import matches_input
+from liverseg.utils.files import is_file, sha256_file, sha256_text
 
-__all__ = ["Wanted", "wanted"]
+__all__ = ["RunSpec", "wanted"]
 
 _NOT_OF_RESULTS = ("device", "batch_size", "progress", "statistics")
 """Settings that change how a case is computed and not what comes out, rounding aside."""
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RunSpec:
     """What a batch's results are to be made with.
 
     Attributes:
@@ -34,7 +34,7 @@ class Wanted:
     weights_sha256: str
     settings: Mapping[str, Any]
 
-    def same_as(self, other: Wanted) -> bool:
+    def same_as(self, other: RunSpec) -> bool:
         """Whether results made with the one are those made with the other; either may have been through JSON."""
         one, another = (json.dumps(asdict(each), sort_keys=True, default=str) for each in (self, other))
         return one == another
@@ -42,7 +42,7 @@ class Wanted:
     def configuration(self, case: BatchCase) -> str:
         """SHA-256 of the settings of a case."""
         own = {**self.settings, "case": case.own_settings()}
-        return text_hash(json.dumps(own, sort_keys=True, default=str))
+        return sha256_text(json.dumps(own, sort_keys=True, default=str))
 
     def was_made(self, case: BatchCase, output: Path) -> bool:
         """Whether a case's record says it was made from this path with these weights and settings.
@@ -62,11 +62,11 @@ class Wanted:
         if record is None or not self._is_of(case, record):
             return False
         try:
-            if any(file_hash(folder / name) != sha256 for name, sha256 in record["files"].items()):
+            if any(sha256_file(folder / name) != sha256 for name, sha256 in record["files"].items()):
                 return False
             source = record["input"]
             liver = source.get("liver")
-            return input_is(case.image, source) and (liver is None or input_is(Path(liver["path"]), liver))
+            return matches_input(case.image, source) and (liver is None or matches_input(Path(liver["path"]), liver))
         except (LiversegError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
 
@@ -82,7 +82,7 @@ class Wanted:
             return False
 
 
-def wanted(config: Path, weights: Path, overrides: Mapping[str, Any]) -> Wanted:
+def wanted(config: Path, weights: Path, overrides: Mapping[str, Any]) -> RunSpec:
     """What the results of a bundle's inference with these overrides are to be made with.
 
     Args:
@@ -99,5 +99,5 @@ def wanted(config: Path, weights: Path, overrides: Mapping[str, Any]) -> Wanted:
         raise LiversegError(f"{config}: cannot be read ({one_line(error)})") from error
     given = {name: value for name, value in overrides.items() if value is not None and name not in _NOT_OF_RESULTS}
     beside = weights.with_suffix(".json")  # what a state_dict cannot say of itself, such as a fitted temperature
-    record = file_hash(beside) if weights.suffix != ".safetensors" and is_file(beside) else None
-    return Wanted(file_hash(weights), {"config": content, "overrides": given, "weights_record": record})
+    record = sha256_file(beside) if weights.suffix != ".safetensors" and is_file(beside) else None
+    return RunSpec(sha256_file(weights), {"config": content, "overrides": given, "weights_record": record})

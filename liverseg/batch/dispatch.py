@@ -10,8 +10,8 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from liverseg.batch.reporter import BatchListener
-from liverseg.batch.workers import Given, Hand, Limits, Start, ended_in_words, oom_kills
+from liverseg.batch.reporter import BatchCallback
+from liverseg.batch.workers import AssignedCase, Limits, Start, WorkerSlot, describe_exit, oom_kills
 from liverseg.cases.case import BatchCase
 from liverseg.errors import ExitCode, LiversegError, one_line
 
@@ -47,10 +47,10 @@ class Dispatcher:
             with what is `known` of it, and `planned` after the last; or `unplanned` with the `error` that kept from it.
     """
 
-    def __init__(self, start: Start, workers: int, limits: Limits, listener: BatchListener) -> None:
-        self.events: SimpleQueue[tuple[Hand | None, dict[str, Any]]] = SimpleQueue()
+    def __init__(self, start: Start, workers: int, limits: Limits, listener: BatchCallback) -> None:
+        self.events: SimpleQueue[tuple[WorkerSlot | None, dict[str, Any]]] = SimpleQueue()
         self._start, self._limits, self._listener = start, limits, listener
-        self._hands = [Hand() for _ in range(workers)]
+        self._hands = [WorkerSlot() for _ in range(workers)]
         self._waiting: deque[BatchCase] = deque()
         self._suspects: deque[BatchCase] = deque()
         self._elsewhere: dict[str, tuple[BatchCase, float]] = {}
@@ -110,7 +110,7 @@ class Dispatcher:
         while (found := self._next()) is not None:
             hand, case = found
             assert hand.worker is not None
-            hand.given[case.name] = Given(case)
+            hand.given[case.name] = AssignedCase(case)
             hand.worker.send(case)
         self._begin_workers(now)
 
@@ -131,10 +131,10 @@ class Dispatcher:
                 else:
                     beginning += 1
 
-    def _put(self, hand: Hand, event: dict[str, Any]) -> None:
+    def _put(self, hand: WorkerSlot, event: dict[str, Any]) -> None:
         self.events.put((hand, event))
 
-    def _next(self) -> tuple[Hand, BatchCase] | None:
+    def _next(self) -> tuple[WorkerSlot, BatchCase] | None:
         """Who gets which case now."""
         there = [hand for hand in self._hands if hand.ready and hand.worker is not None]
         idle = [hand for hand in there if not hand.given]
@@ -146,7 +146,7 @@ class Dispatcher:
             return min(open_, key=lambda one: one.in_front), self._waiting.popleft()
         return None
 
-    def _heard(self, hand: Hand | None, event: dict[str, Any]) -> None:
+    def _heard(self, hand: WorkerSlot | None, event: dict[str, Any]) -> None:
         kind = event["event"]
         if hand is None:
             if kind == "todo":
@@ -172,7 +172,7 @@ class Dispatcher:
         elif event["case"] in hand.given:
             self._heard_of_case(hand, hand.given[event["case"]], event)
 
-    def _heard_of_case(self, hand: Hand, given: Given, event: dict[str, Any]) -> None:
+    def _heard_of_case(self, hand: WorkerSlot, given: AssignedCase, event: dict[str, Any]) -> None:
         kind, case = event["event"], given.case
         if kind == "begun":
             given.begun = True
@@ -201,7 +201,7 @@ class Dispatcher:
                 self._listener.note(f"{case.name} is in the hands of another run, which is waited for at the end")
             self._elsewhere[case.name] = case, time.monotonic() + _PATIENCE
 
-    def _gone(self, hand: Hand, code: int, how: str | None) -> None:
+    def _gone(self, hand: WorkerSlot, code: int, how: str | None) -> None:
         """A worker has ended, though nobody said there were no more cases."""
         given, alone, ready = list(hand.given.values()), hand.on_its_own, hand.ready
         any_begun = any(one.begun for one in given)
@@ -213,7 +213,7 @@ class Dispatcher:
         if not ready:
             self._starts += not self._go_on_without(hand, any(other.ready for other in self._hands))
             if self._starts >= _STARTS:
-                how = ended_in_words(code)
+                how = describe_exit(code)
                 self._end = LiversegError(f"a worker {how} {self._starts} times before it was ready; see what it says")
             return
         if code == -signal.SIGKILL and oom_kills() > hand.oom_kills:
@@ -236,7 +236,7 @@ class Dispatcher:
                 f"a worker {ended_in_words(code)} ({how}); what it had begun is tried again, one at a time"
             )
 
-    def _go_on_without(self, hand: Hand, others: bool) -> bool:
+    def _go_on_without(self, hand: WorkerSlot, others: bool) -> bool:
         """Leave a place in which no worker could be begun alone for a while, if there are others."""
         if not others:
             return False

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from liverseg.batch.completeness import Wanted
+from liverseg.batch.completeness import RunSpec
 from liverseg.cases.case import BatchCase
 
 __all__ = ["Job", "case_from_json", "case_to_json"]
@@ -31,7 +31,7 @@ class Job:
     bundle: Path
     weights: Path
     overrides: Mapping[str, Any]
-    wanted: Wanted
+    wanted: RunSpec
     retry_failed: bool = False
 
     def to_json(self) -> str:
@@ -46,7 +46,7 @@ class Job:
         return cls(
             **paths,
             overrides=content["overrides"],
-            wanted=Wanted(**content["wanted"]),
+            wanted=RunSpec(**content["wanted"]),
             retry_failed=content["retry_failed"],
         )
 

@@ -9,20 +9,20 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from liverseg.batch.completeness import Wanted
-from liverseg.batch.state import ALIVE_SECONDS, BatchState, case_stamp
+from liverseg.batch.completeness import RunSpec
+from liverseg.batch.state import ALIVE_SECONDS, BatchState, case_fingerprint
 from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
 from liverseg.results.case_folder import discard_unfinished, read_case_record
 
 __all__ = [
-    "BatchListener",
-    "BatchTeller",
-    "say",
+    "BatchCallback",
+    "BatchReporter",
+    "write_line",
 ]
 
 
-class BatchListener:
+class BatchCallback:
     """Is told what becomes of each case."""
 
     def begun(self, case: BatchCase, stamp: str) -> None:
@@ -53,7 +53,7 @@ class BatchListener:
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n}/{total} {unit}s [{elapsed}{postfix}]"
 
 
-class BatchTeller(BatchListener):
+class BatchReporter(BatchCallback):
     """Keeps count, and tells.
 
     Args:
@@ -69,7 +69,7 @@ class BatchTeller(BatchListener):
         unfinished: how many a worker had been given that are left for the next run.
     """
 
-    def __init__(self, name: str, cases: int, state: BatchState, wanted: Wanted, liver: str | None) -> None:
+    def __init__(self, name: str, cases: int, state: BatchState, wanted: RunSpec, liver: str | None) -> None:
         self.made: set[str] = set()
         self.failures: set[str] = set()
         self.unfinished = 0
@@ -98,9 +98,9 @@ class BatchTeller(BatchListener):
         self._state.log("done", case=case.name, **{name: about[name] for name in ("found", "seconds", "warnings")})
         self._settle()
         told = f"{case.name}: {about['found']}, {sum(about['seconds'].values()):.1f} s"
-        say(f"{self._so_far()} {told}; {self._rate()}", sys.stdout)
+        write_line(f"{self._so_far()} {told}; {self._rate()}", sys.stdout)
         for warning in about["warnings"]:
-            say(f"{case.name}: warning: {warning}")
+            write_line(f"{case.name}: warning: {warning}")
 
     def already(self, case: BatchCase) -> None:
         """Counted, no more."""
@@ -116,7 +116,7 @@ class BatchTeller(BatchListener):
         self._state.discard_lock(case.name)
         self._settle()
         reason = f"{known.get('category')}: {known.get('reason')}"
-        say(f"{self._so_far()} {case.name}: failed before: {reason}")
+        write_line(f"{self._so_far()} {case.name}: failed before: {reason}")
 
     def failed(self, case: BatchCase, category: str, reason: str) -> None:
         """A line on stderr, and kept."""
@@ -127,14 +127,14 @@ class BatchTeller(BatchListener):
         about = {"image": str(case.image), "category": category, "reason": reason}
         self._state.log("failed", case=case.name, **about)
         tries = int((self._state.failure(case.name) or {}).get("tries", 0)) + 1
-        stamp = self._stamps.pop(case.name, None) or case_stamp(case, self._liver)
+        stamp = self._stamps.pop(case.name, None) or case_fingerprint(case, self._liver)
         made_of = {"input": stamp, "weights_sha256": self._wanted.weights_sha256}
         configuration = self._wanted.configuration(case)
         with suppress(OutputError):  # it is in the log, and would be tried again
             self._state.keep_failure(case.name, **about, **made_of, configuration_sha256=configuration, tries=tries)
         self._tidy(case)
         self._settle()
-        say(f"{self._so_far()} {case.name}: failed: {category}: {reason}")
+        write_line(f"{self._so_far()} {case.name}: failed: {category}: {reason}")
 
     def abandoned(self, case: BatchCase) -> None:
         """For the log; nothing half-written stays."""
@@ -145,7 +145,7 @@ class BatchTeller(BatchListener):
     def note(self, what: str) -> None:
         """For both."""
         self._state.log("note", what=what)
-        say(what)
+        write_line(what)
 
     def tick(self) -> None:
         """Say that the batch is alive."""
@@ -194,7 +194,7 @@ class BatchTeller(BatchListener):
         return f"{rate * 3600:.0f} an hour, {_duration(left)} left"
 
 
-def say(line: str, file: TextIO | None = None) -> None:
+def write_line(line: str, file: TextIO | None = None) -> None:
     """A line above the bar, by default on stderr; what a terminal would act on, or cannot show, is escaped."""
     file = file or sys.stderr
     shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in line)

@@ -14,8 +14,8 @@ from liverseg import __version__
 from liverseg.batch.completeness import wanted
 from liverseg.batch.dispatch import Dispatcher
 from liverseg.batch.job import Job
-from liverseg.batch.reporter import BatchTeller, say
-from liverseg.batch.state import BatchState, known_failure
+from liverseg.batch.reporter import BatchReporter, write_line
+from liverseg.batch.state import BatchState, find_failure
 from liverseg.batch.summary import write_tables
 from liverseg.batch.workers import Limits, LocalWorker, Start
 from liverseg.bundle.paths import inference_config, weights_path
@@ -24,7 +24,7 @@ from liverseg.cases.sources import find_batch, shard_of
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.imageio.liver_mask import liver_source
 from liverseg.utils.files import is_file
-from liverseg.utils.shutdown import ToldToEnd, handlers_kept
+from liverseg.utils.shutdown import GracefulShutdown, preserve_signal_handlers
 
 __all__ = ["ENGINES", "run_batch"]
 
@@ -84,7 +84,7 @@ def run_batch(
         raise LiversegError(f"{weights}: no such weights file; give --weights")
     output = output.absolute()
     state = BatchState(output, shard)
-    with ToldToEnd() as told:
+    with GracefulShutdown() as told:
         with state.kept_alive(make=True):
             everything = find_batch(source, output, dataset_dir)
             liver_source(overrides.get("liver") or "auto", len(everything))  # what is wrong with it is said at once
@@ -92,7 +92,7 @@ def run_batch(
             given = {name: value for name, value in overrides.items() if value is not None}
             job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given), retry_failed)
         about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
-        teller = BatchTeller(source.name, len(cases), state, job.wanted, overrides.get("liver"))
+        teller = BatchReporter(source.name, len(cases), state, job.wanted, overrides.get("liver"))
         how = "failed"
         state.begin()
         try:
@@ -118,7 +118,7 @@ def run_batch(
             state.log("run ended", how=f"ended by {told.by.name}" if told.by else how, **counts)
             state.ended()
     left = len(cases) - len(teller.made) - len(teller.failures)
-    say(f"{output}: {len(teller.made)} done, {len(teller.failures)} failed, {left} left")
+    write_line(f"{output}: {len(teller.made)} done, {len(teller.failures)} failed, {left} left")
     if told.by:
         raise SystemExit(128 + told.by)
     if teller.failures:
@@ -150,7 +150,7 @@ def _plan(cases: Sequence[BatchCase], dispatcher: Dispatcher, job: Job, state: B
 
 
 def _to_do(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any]:
-    known = known_failure(case, job, state)
+    known = find_failure(case, job, state)
     if known is None:
         return {"event": "todo", "case": case}
     return {"event": "failed before", "case": case, "known": known}
@@ -161,7 +161,7 @@ def _engine(engine: str, job: Job, workers: int | None, cpus: float | None, gpus
     if engine == "ray":
         from liverseg.batch.ray_engine import ray_engine  # an extra
 
-        with handlers_kept():  # Ray sets one of its own for SIGTERM
+        with preserve_signal_handlers():  # Ray sets one of its own for SIGTERM
             return ray_engine(job, workers, 1.0 if cpus is None else cpus, gpus)
     if gpus:
         raise UsageError("--gpus is for --engine ray; here --device says which GPU")

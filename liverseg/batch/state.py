@@ -18,19 +18,19 @@ from liverseg.batch.job import Job
 from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
 from liverseg.imageio.liver_mask import LiverSource
-from liverseg.results.inputs import input_stamp
-from liverseg.utils.files import UNFINISHED, text_hash, write_text
+from liverseg.results.inputs import file_fingerprint
+from liverseg.utils.files import TEMPORARY_PREFIX, sha256_text, write_text
 from liverseg.utils.locks import NO_LOCKS, FileLock
 
 __all__ = [
     "ALIVE_SECONDS",
     "BatchState",
-    "case_stamp",
-    "known_failure",
+    "case_fingerprint",
+    "find_failure",
 ]
 
 
-def case_stamp(case: BatchCase, liver: str | None) -> str:
+def case_fingerprint(case: BatchCase, liver: str | None) -> str:
     """SHA-256 of names, sizes and times of a case's CT and of its liver mask, be they there or not.
 
     Args:
@@ -38,10 +38,10 @@ def case_stamp(case: BatchCase, liver: str | None) -> str:
         liver: the run's, as `--liver` takes it; a mask of the case's own goes before it.
     """
     masks = LiverSource.parse(case.liver or liver or "none").candidates(case.name)
-    return text_hash(" ".join(input_stamp(path) for path in (case.image, *masks)))
+    return sha256_text(" ".join(file_fingerprint(path) for path in (case.image, *masks)))
 
 
-def known_failure(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any] | None:
+def find_failure(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any] | None:
     """What is known of a case's failure with the same input, weights and settings.
 
     None where there is none, or where the batch is to try again what failed.
@@ -55,7 +55,7 @@ def known_failure(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any
     if known is None or known.get("weights_sha256") != job.wanted.weights_sha256:
         return None
     same = known.get("configuration_sha256") == job.wanted.configuration(case)
-    return known if same and known.get("input") == case_stamp(case, job.overrides.get("liver")) else None
+    return known if same and known.get("input") == case_fingerprint(case, job.overrides.get("liver")) else None
 
 
 RUN_LOG = "run.jsonl"
@@ -130,7 +130,7 @@ class BatchState:
             with (self.folder / "tables.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 for folder in (self.output, self.folder / "failed"):
-                    for left in folder.glob(UNFINISHED + "*"):
+                    for left in folder.glob(TEMPORARY_PREFIX + "*"):
                         left.unlink(missing_ok=True)
                 yield
         except OSError as error:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from liverseg import __version__
-from liverseg.batch.completeness import Wanted
+from liverseg.batch.completeness import RunSpec
 from liverseg.batch.state import BatchState
 from liverseg.cases.case import BatchCase
 from liverseg.results.tables import summary_of
@@ -27,7 +27,7 @@ FAILED = ("case", "category", "reason", "input", "tries", "time")
 """Columns of failed.csv."""
 
 
-def write_tables(cases: Sequence[BatchCase], state: BatchState, wanted: Wanted) -> None:
+def write_tables(cases: Sequence[BatchCase], state: BatchState, wanted: RunSpec) -> None:
     """Write `summary.csv`, `lesions.csv`, `failed.csv` and `index.html` over all of a batch's cases.
 
     Of several runs on one folder, such as shards, each writes what is there, and the last has all.

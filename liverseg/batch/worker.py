@@ -18,12 +18,12 @@ import torch
 
 from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
-from liverseg.batch.state import BatchState, case_stamp, known_failure
+from liverseg.batch.state import BatchState, case_fingerprint, find_failure
 from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, OutputError, causes
-from liverseg.inference.failures import cause_in_words, failure_category
+from liverseg.inference.failures import categorise_failure, describe_cause
 from liverseg.inference.predict import case_evaluator
-from liverseg.inference.progress import CaseWatcher, WrittenCase
+from liverseg.inference.progress import CaseCallback, WrittenCase
 from liverseg.results.case_folder import discard_unfinished
 from liverseg.utils.locks import FileLock
 
@@ -36,7 +36,7 @@ _NO_DEVICE = 71
 """Exit code of a worker whose GPU has failed."""
 
 
-class CaseWorker(CaseWatcher):
+class CaseWorker(CaseCallback):
     """Computes the cases it is given.
 
     What it tells, by event: `ready`, the weights are loaded; `refused`, they cannot be, with `reason` and `exit_code`;
@@ -98,7 +98,7 @@ class CaseWorker(CaseWatcher):
             try:
                 lock = self._state.lock(case.name)
             except OutputError as error:  # nor could those after it be held
-                self._tell(event="unwritable", reason=cause_in_words(error), case=case.name)
+                self._tell(event="unwritable", reason=describe_cause(error), case=case.name)
                 return
             if lock is None:
                 self._tell(event="elsewhere", case=case.name)
@@ -122,13 +122,13 @@ class CaseWorker(CaseWatcher):
             self._release(case.name)
             self._tell(event="already", case=case.name)
             return None
-        known = known_failure(case, self._job, self._state)
+        known = find_failure(case, self._job, self._state)
         if known is not None:
             self._release(case.name)
             self._tell(event="failed before", case=case.name, known=known)
             return None
         discard_unfinished(self._job.output / case.name)
-        return case_stamp(case, self._job.overrides.get("liver"))
+        return case_fingerprint(case, self._job.overrides.get("liver"))
 
     def wanted(self, case: str) -> bool:
         """Not any more, when the worker is to end."""
@@ -156,7 +156,7 @@ class CaseWorker(CaseWatcher):
     def failed(self, case: str, stage: str, error: Exception) -> None:
         """Given back and told on; if it is for want of an output folder, that and not the case is told of."""
         self._release(case)
-        category, reason = failure_category(error, stage), cause_in_words(error)
+        category, reason = categorise_failure(error, stage), describe_cause(error)
         if os.environ.get("LIVERSEG_DEBUG"):
             traceback.print_exception(error)
         if category == "internal" and _device_is_lost(error):

@@ -20,7 +20,7 @@ from typing import Any
 
 from liverseg.batch.job import Job, case_from_json
 from liverseg.cases.case import BatchCase
-from liverseg.utils.shutdown import ENDING_SIGNALS
+from liverseg.utils.shutdown import SHUTDOWN_SIGNALS
 
 __all__ = ["DRAIN", "END", "main"]
 
@@ -32,7 +32,7 @@ _LOST = 70
 
 def main(descriptor: int) -> None:
     """Work until the batch has no more cases."""
-    for number in ENDING_SIGNALS:
+    for number in SHUTDOWN_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # sent to all processes of a job; the batch decides
     with suppress(OSError):  # where memory is short, this one is to go and not the batch
         Path("/proc/self/oom_score_adj").write_text("500", encoding="ascii")

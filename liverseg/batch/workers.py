@@ -23,20 +23,20 @@ from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError, OutputError, one_line
 
 __all__ = [
-    "CaseClock",
-    "Given",
-    "Hand",
+    "AssignedCase",
     "Limits",
     "LocalWorker",
     "Start",
+    "Stopwatch",
     "Tell",
     "Worker",
-    "ended_in_words",
+    "WorkerSlot",
+    "describe_exit",
     "oom_kills",
 ]
 
 
-class CaseClock:
+class Stopwatch:
     """Seconds a case has been in one of its stages."""
 
     def __init__(self) -> None:
@@ -115,7 +115,7 @@ class Limits:
 
 
 @dataclass
-class Given:
+class AssignedCase:
     """A case a worker has been given.
 
     Attributes:
@@ -126,13 +126,13 @@ class Given:
     """
 
     case: BatchCase
-    clock: CaseClock = field(default_factory=CaseClock)
+    clock: Stopwatch = field(default_factory=Stopwatch)
     begun: bool = False
     writing: bool = False
 
 
 @dataclass
-class Hand:
+class WorkerSlot:
     """A place for a worker.
 
     Attributes:
@@ -147,7 +147,7 @@ class Hand:
     """
 
     worker: Worker | None = None
-    given: dict[str, Given] = field(default_factory=dict)
+    given: dict[str, AssignedCase] = field(default_factory=dict)
     ready: bool = False
     since: float = 0.0
     oom_kills: int = 0
@@ -167,7 +167,7 @@ class Hand:
             self.on_its_own = False
 
 
-def ended_in_words(code: int) -> str:
+def describe_exit(code: int) -> str:
     """How a process ended, by its exit code, below 0 for a signal."""
     if code < 0:
         try:

@@ -13,7 +13,7 @@ from typing import Any
 
 from liverseg.errors import LiversegError
 
-__all__ = ["OWN_CONFIGS", "RunningCommands", "bundle_command", "bundle_words", "run_logged"]
+__all__ = ["OWN_CONFIGS", "RunningCommands", "bundle_arguments", "bundle_command", "run_logged"]
 
 OWN_CONFIGS = "ignore:parsing config_file"
 """MONAI warns that a config is code and must be trusted; these are the project's own."""
@@ -27,13 +27,13 @@ def bundle_command(run_id: str, configs: Sequence[str], overrides: Mapping[str, 
         configs: names of its config files, without folder and ending.
         overrides: of the configs' keys; None is told as null, which the bundles take for nothing.
     """
-    command = [sys.executable, *bundle_words(run_id, configs)]
+    command = [sys.executable, *bundle_arguments(run_id, configs)]
     for key, value in overrides.items():
         command += [f"--{key}", "null" if value is None else str(value)]
     return command
 
 
-def bundle_words(run_id: str, configs: Sequence[str], folder: Path = Path()) -> list[str]:
+def bundle_arguments(run_id: str, configs: Sequence[str], folder: Path = Path()) -> list[str]:
     """What follows Python in a bundle command, without overrides.
 
     Args:

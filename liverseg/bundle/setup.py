@@ -22,37 +22,37 @@ from liverseg.bundle.paths import default_weights
 from liverseg.bundle.validation import check_values
 from liverseg.errors import ExitCode, OutputError, UsageError, user_error
 from liverseg.utils.distributed import (
-    check_processes,
-    is_first,
-    join_processes,
-    leave_processes,
-    one_process,
-    process_count,
-    tells_first,
+    check_torchrun,
+    destroy_process_group,
+    init_process_group,
+    is_rank_zero,
+    report_once,
+    require_single_process,
+    world_size,
 )
-from liverseg.utils.precision import low_precision as check_precision
+from liverseg.utils.precision import autocast_dtype as check_precision
 
 __all__ = [
     "check_precision",
-    "check_processes",
+    "check_torchrun",
     "check_values",
     "default_output_dir",
     "default_weights",
-    "is_first",
-    "join_processes",
-    "leave_processes",
-    "one_process",
-    "optional",
-    "optional_path",
-    "plain_errors",
-    "process_count",
+    "destroy_process_group",
+    "ensure_writable",
+    "get_device",
+    "init_process_group",
+    "install_excepthook",
+    "is_rank_zero",
+    "none_if_null",
+    "path_or_none",
     "refuse_unknown_overrides",
-    "the_device",
-    "writable_dir",
+    "require_single_process",
+    "world_size",
 ]
 
 
-def plain_errors() -> None:
+def install_excepthook() -> None:
     """Let an uncaught LiversegError end the program with its one line and its exit code instead of a traceback.
 
     MONAI wraps what a config raises in errors of its own, so the whole chain is searched. Other errors keep their
@@ -70,19 +70,19 @@ def _one_line_hook(kind: type[BaseException], error: BaseException, trace: Trace
     if cause is None or os.environ.get("LIVERSEG_DEBUG"):
         traceback.print_exception(kind, error, trace)
         raise SystemExit(ExitCode.FAILED)
-    if tells_first(str(cause)):
+    if report_once(str(cause)):
         print(f"liverseg: {cause}", file=sys.stderr, flush=True)
     raise SystemExit(int(cause.exit_code))
 
 
-def optional(value: Any) -> Any:
+def none_if_null(value: Any) -> Any:
     """A value, or None for None and for the words a command line has for it: null, none and nothing at all."""
     return None if value is None or str(value).strip().lower() in ("", "null", "none") else value
 
 
-def optional_path(value: str | os.PathLike | None) -> str | None:
-    """A path, or None as from `optional`."""
-    return None if optional(value) is None else str(value)
+def path_or_none(value: str | os.PathLike | None) -> str | None:
+    """A path, or None as from `none_if_null`."""
+    return None if none_if_null(value) is None else str(value)
 
 
 def default_output_dir(bundle: str) -> str:
@@ -97,7 +97,7 @@ def default_output_dir(bundle: str) -> str:
     return str(here / "runs" / bundle)
 
 
-def writable_dir(path: str | os.PathLike) -> str:
+def ensure_writable(path: str | os.PathLike) -> str:
     """Make a folder if it is missing and prove that a file can be written in it; returns its absolute path.
 
     Raises:
@@ -114,7 +114,7 @@ def writable_dir(path: str | os.PathLike) -> str:
     return str(folder)
 
 
-def the_device(name: Any = None) -> torch.device:
+def get_device(name: Any = None) -> torch.device:
     """A device by name; without one, the first GPU where there is one and the CPU where not.
 
     Raises:

@@ -86,10 +86,10 @@ def _studies(folder: Path, slices: Sequence[Path]) -> set[Study]:
 def _study(file: Path) -> Study | None:
     import pydicom  # here, not above: a tree without DICOM does not need it
 
-    from liverseg.imageio.dicom_header import without_validation
+    from liverseg.imageio.dicom_header import skip_validation
 
     tags = ["PatientID", "StudyInstanceUID"]
-    with without_validation():
+    with skip_validation():
         try:
             found = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=tags)
             patient, study = (str(found.get(tag) or "") for tag in tags)

@@ -11,7 +11,7 @@ from typing import Any
 
 from liverseg import __version__
 from liverseg.errors import ExitCode, LiversegError
-from liverseg.utils.shutdown import ToldToEnd
+from liverseg.utils.shutdown import GracefulShutdown
 
 __all__ = ["VERBS", "main"]
 
@@ -98,11 +98,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with 128 and the signal's number, if it was told to end.
     """
-    with ToldToEnd() as told:
+    with GracefulShutdown() as told:
         return _main(sys.argv[1:] if argv is None else argv, told)
 
 
-def _main(argv: Sequence[str], told: ToldToEnd) -> int:
+def _main(argv: Sequence[str], told: GracefulShutdown) -> int:
     try:
         arguments = _parse(argv)  # imports the verb's module, which may take seconds
     except SystemExit as stop:

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from liverseg.bundle.commands import OWN_CONFIGS, bundle_words
+from liverseg.bundle.commands import OWN_CONFIGS, bundle_arguments
 from liverseg.bundle.paths import find_bundle
 from liverseg.errors import ExitCode, UsageError
 
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     configs = [_config(folder / "configs", given) for given in own.config]
     asked_for = _SEVERAL in [Path(name).name for name in configs]
     several = [_SEVERAL] if own.processes > 1 and not asked_for else []
-    words = bundle_words(own.run, [*before, *configs, *several, *after], folder)
+    words = bundle_arguments(own.run, [*before, *configs, *several, *after], folder)
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={own.processes}"]
     command = [sys.executable, *(torchrun if own.processes > 1 else []), *words, "--bundle_root", str(folder), *keys]
     environment = {**os.environ, "PYTHONWARNINGS": OWN_CONFIGS}

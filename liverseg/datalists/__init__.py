@@ -1,7 +1,7 @@
 """Data lists: model, importers, splits by patient."""
 
 from liverseg.datalists.build import SOURCES, build_datalist
-from liverseg.datalists.duplicate_patients import Twins, find_twins
+from liverseg.datalists.duplicate_patients import SharedPatients, find_shared_patients
 from liverseg.datalists.importers.cohort import cohort_items
 from liverseg.datalists.importers.decathlon import decathlon_items
 from liverseg.datalists.importers.ircadb import ircadb_items
@@ -25,7 +25,7 @@ __all__ = [
     "SOURCES",
     "DataItem",
     "DataList",
-    "Twins",
+    "SharedPatients",
     "adopt_folds",
     "assign_folds",
     "build_datalist",
@@ -33,7 +33,7 @@ __all__ = [
     "contradicts_labelled",
     "datalist_text",
     "decathlon_items",
-    "find_twins",
+    "find_shared_patients",
     "hold_out",
     "ircadb_items",
     "join_datalists",

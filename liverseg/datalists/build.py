@@ -12,7 +12,7 @@ from liverseg.datalists.importers.cohort_table import Types
 from liverseg.datalists.importers.slices import assumed, check_hu, slice_items
 from liverseg.datalists.lesion_load import lesion_loads
 from liverseg.datalists.model import LABELLED, DataItem, DataList, label_table, read_datalist, write_datalist
-from liverseg.datalists.similar_names import warn_of_spelling
+from liverseg.datalists.similar_names import warn_about_similar_names
 from liverseg.datalists.splits import adopt_folds, assign_folds, check_split, hold_out
 from liverseg.errors import UsageError
 
@@ -171,7 +171,7 @@ def build_datalist(
     if another:  # another set's patients are not LiTS's of the same number
         outlined = tuple(replace(item, labelled=LABELLED[0], patient=f"{name}-{item.patient}") for item in outlined)
         unlabelled = tuple(replace(item, patient=f"{name}-{item.patient}") for item in unlabelled)
-    warn_of_spelling(item.patient for item in outlined + unlabelled)
+    warn_about_similar_names(item.patient for item in outlined + unlabelled)
     if split_before is None:
         training, held_out = _split(outlined, folder, folds, test, seed)
     else:

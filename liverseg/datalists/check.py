@@ -37,7 +37,7 @@ from liverseg.datalists.checks.lists import (
 from liverseg.datalists.checks.reading import read_whole
 from liverseg.datalists.model import DataItem, contradicts_labelled
 from liverseg.errors import LiversegError, UsageError
-from liverseg.imageio.nifti import Memory
+from liverseg.imageio.nifti import ReusableBuffer
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.utils.files import is_dir, is_file, size_or_zero
 
@@ -149,7 +149,7 @@ def _read_all(
     """The tasks' results in their order; large files are read first, so that no processor waits at the end."""
     order = sorted(range(len(tasks)), key=lambda number: size_or_zero(dataset_dir / tasks[number].name), reverse=True)
     results: dict[int, _Result] = {}
-    memory = Memory()
+    memory = ReusableBuffer()
     # decompression, hashing and numpy leave the interpreter's lock, so threads keep the processors busy
     with ThreadPoolExecutor(workers) as pool:
         done = pool.map(lambda number: _checked(tasks[number], content, dataset_dir, memory), order)
@@ -160,7 +160,7 @@ def _read_all(
     return [results[number] for number in range(len(tasks))]
 
 
-def _checked(task: _Task, content: ListContent, dataset_dir: Path, memory: Memory) -> _Result:
+def _checked(task: _Task, content: ListContent, dataset_dir: Path, memory: ReusableBuffer) -> _Result:
     try:
         with np.errstate(all="ignore"):  # numbers of a damaged header overflow; what comes of it is a finding
             file = read_whole(dataset_dir / task.name, memory)

@@ -21,7 +21,7 @@ from liverseg.datalists.model import LABELLED, DataItem, read_datalist
 from liverseg.errors import LiversegError
 from liverseg.imageio.volume import Volume, read_volume
 from liverseg.labels import JOINT_LABELS, LESION, LIVER, PRETRAIN_LABELS
-from liverseg.utils.files import whole_file, write_text
+from liverseg.utils.files import atomic_write, write_text
 
 __all__ = [
     "Description",
@@ -69,7 +69,7 @@ def write_picture(lesions: pd.DataFrame, images: pd.DataFrame, name: str, noun: 
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
     try:
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             figure.savefig(unfinished, dpi=110, format="png")
     except OSError as error:
         raise LiversegError(f"{path}: the picture cannot be written ({error.strerror or error})") from error

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-__all__ = ["Twins", "find_twins"]
+__all__ = ["SharedPatients", "find_shared_patients"]
 
 
 @dataclass(frozen=True)
-class Twins:
+class SharedPatients:
     """A possible same patient on two sides.
 
     Attributes:
@@ -53,7 +53,7 @@ def _overlaps() -> tuple[tuple[_Set, _Set, str], ...]:
     return tuple((_Set(**row["sets"][0]), _Set(**row["sets"][1]), row["source"]) for row in json.loads(text))
 
 
-def find_twins(one: Iterable[str], other: Iterable[str]) -> list[Twins]:
+def find_shared_patients(one: Iterable[str], other: Iterable[str]) -> list[SharedPatients]:
     """Who of one side may be the same person as somebody of the other under another name.
 
     Args:
@@ -74,5 +74,5 @@ def find_twins(one: Iterable[str], other: Iterable[str]) -> list[Twins]:
             members, twins = left.members(sides[0]), right.members(sides[1])
             if members and twins:
                 reason = f"{left.what} and {right.what} share patients: {source}"
-                found.append(Twins(members[0], twins[0], len(members), reason))
+                found.append(SharedPatients(members[0], twins[0], len(members), reason))
     return found

@@ -9,10 +9,10 @@ from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
-from liverseg.datalists.duplicate_patients import find_twins
+from liverseg.datalists.duplicate_patients import find_shared_patients
 from liverseg.datalists.lesion_load import lesion_loads
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
-from liverseg.datalists.similar_names import warn_of_spelling
+from liverseg.datalists.similar_names import warn_about_similar_names
 from liverseg.datalists.splits import assign_folds, check_split
 from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
@@ -95,7 +95,7 @@ def join_datalists(
         training=training,
         test=tuple(item for listed in moved for item in listed.test),
     )
-    warn_of_spelling(item.patient for item in (*joined.training, *joined.test))
+    warn_about_similar_names(item.patient for item in (*joined.training, *joined.test))
     if folds is None:
         _tell_folds(output, parts)
     _tell_partial_folds(output, joined, rows)
@@ -147,7 +147,7 @@ def _patients(listed: DataList) -> set[str]:
 def _check_twins(parts: _Parts) -> None:
     """Refuse public sets that share patients, by the names that importers give."""
     for (one, first), (other, second) in combinations(parts, 2):
-        for twins in find_twins(_patients(first), _patients(second)):
+        for twins in find_shared_patients(_patients(first), _patients(second)):
             raise LiversegError(
                 f"{other}: patient {twins.second} may be {twins.first} of {one}; {twins.reason}: "
                 "leave those of one side out"

@@ -17,20 +17,20 @@ from typing import Any
 
 from liverseg.errors import LiversegError
 from liverseg.labels import LESION, LESION_TYPES, LIVER, labels_for
-from liverseg.utils.files import whole_file
+from liverseg.utils.files import atomic_write
 
 __all__ = [
     "LABELLED",
-    "Broken",
     "DataItem",
     "DataList",
-    "broken_rules",
+    "RuleViolation",
     "contradicts_labelled",
     "datalist_text",
     "inspect_datalist",
     "label_table",
     "read_datalist",
     "read_item",
+    "rule_violations",
     "shown",
     "write_datalist",
 ]
@@ -74,7 +74,7 @@ class DataItem:
 
 
 @dataclass(frozen=True)
-class Broken:
+class RuleViolation:
     """A rule that a data list breaks.
 
     Attributes:
@@ -93,7 +93,7 @@ class Broken:
         return self.what if self.image is None else f"{self.image} {self.what}"
 
 
-def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[Broken]]:
+def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[RuleViolation]]:
     """One item of a list's JSON, with whatever is of the wrong kind left out; none without an image.
 
     Args:
@@ -103,7 +103,7 @@ def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[Broken]]:
     if isinstance(raw, str):
         raw = {"image": raw}
     if not isinstance(raw, dict) or not isinstance(raw.get("image"), str):
-        return None, [Broken("list", f"{where}, {shown(raw)}, has no image, or not as text")]
+        return None, [RuleViolation("list", f"{where}, {shown(raw)}, has no image, or not as text")]
     broken = []
     kept: dict[str, Any] = {}
     for key, kind, needed in (
@@ -116,23 +116,23 @@ def read_item(where: str, raw: Any) -> tuple[DataItem | None, list[Broken]]:
         right = isinstance(value, kind) and not isinstance(value, bool) and not (isinstance(value, int) and value < 0)
         kept[key] = value if right else None
         if value is not None and not right:
-            broken.append(Broken("list", f"has {key} {shown(value)}; {needed} is needed", raw["image"], where))
+            broken.append(RuleViolation("list", f"has {key} {shown(value)}; {needed} is needed", raw["image"], where))
     labelled = raw.get("labelled")
     if labelled is not None and (not isinstance(labelled, list) or tuple(labelled) not in LABELLED):
         allowed = " or ".join(json.dumps(list(names)) for names in LABELLED)
         broken.append(
-            Broken("list", f"has labelled {shown(labelled)}; {allowed} is needed, or none", raw["image"], where)
+            RuleViolation("list", f"has labelled {shown(labelled)}; {allowed} is needed, or none", raw["image"], where)
         )
         labelled = None
     clipped = raw.get("clipped_hu")
     if clipped is not None and not _is_range(clipped):
         what = f"has clipped_hu {shown(clipped)}; two numbers in HU are needed, the lower first, or none"
-        broken.append(Broken("list", what, raw["image"], where))
+        broken.append(RuleViolation("list", what, raw["image"], where))
         clipped = None
     patient = raw.get("patient", raw["image"])
     if isinstance(patient, bool) or not isinstance(patient, str | int) or patient == "":
         what = f"has patient {shown(patient)}; text or a whole number is needed"
-        broken.append(Broken("list", what, raw["image"], where))
+        broken.append(RuleViolation("list", what, raw["image"], where))
         patient = raw["image"]
     labelled = None if labelled is None else tuple(labelled)
     clipped = None if clipped is None else (clipped[0], clipped[1])
@@ -147,10 +147,10 @@ def _is_range(value: Any) -> bool:
     return numbers and value[0] < value[1]
 
 
-def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iterator[Broken]:
+def rule_violations(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iterator[RuleViolation]:
     """What items are not to each other, what training items lack, and types that do not exist."""
     if not training and not test:
-        yield Broken("list", "the data list is empty; it needs items under training or test")
+        yield RuleViolation("list", "the data list is empty; it needs items under training or test")
     places: dict[str, dict[str, None]] = defaultdict(dict)
     owners: dict[str, dict[str, str]] = defaultdict(dict)
     ranges: dict[str, dict[tuple[float, float] | None, str]] = defaultdict(dict)
@@ -163,28 +163,28 @@ def broken_rules(training: Sequence[DataItem], test: Sequence[DataItem]) -> Iter
         known = [place for place in found if place != "fold None"]  # that it lacks one is told below
         if len(known) > 1:
             told = f"patient {patient} is in {' and in '.join(known)}; one patient may be in one fold only"
-            yield Broken("two folds", f"{told}: split the list again")
+            yield RuleViolation("two folds", f"{told}: split the list again")
     for patients in owners.values():
         if len(patients) > 1:
             told = f"belongs to patient {' and to patient '.join(patients)}; one image is one patient's"
-            yield Broken("two patients", f"{told}: find out whose it is", [*patients.values()][1])
+            yield RuleViolation("two patients", f"{told}: find out whose it is", [*patients.values()][1])
     for clipped in ranges.values():
         if len(clipped) > 1:
             told = " and ".join("none" if one is None else json.dumps(list(one)) for one in clipped)
-            yield Broken("list", f"has clipped_hu {told}; give all its items the same", [*clipped.values()][1])
+            yield RuleViolation("list", f"has clipped_hu {told}; give all its items the same", [*clipped.values()][1])
     for item in (*training, *test):
         if item.lesion_type not in (None, *LESION_TYPES):
             what = f"has lesion_type {item.lesion_type!r}; allowed: {', '.join(LESION_TYPES)}"
-            yield Broken("list", what, item.image)
+            yield RuleViolation("list", what, item.image)
         if item.labelled is not None and item.lesion_type is not None:
             both = f"lesion_type {item.lesion_type} and labelled {json.dumps(list(item.labelled))}"
-            yield Broken("list", f"has {both}; give one of the two", item.image)
+            yield RuleViolation("list", f"has {both}; give one of the two", item.image)
     for item in training:
         if item.label is None:
             what = "has no label; training images need one: add it, or list it under test"
-            yield Broken("missing", what, item.image)
+            yield RuleViolation("missing", what, item.image)
         if item.fold is None:
-            yield Broken("no fold", "has no fold; training images need one: split the list first", item.image)
+            yield RuleViolation("no fold", "has no fold; training images need one: split the list first", item.image)
 
 
 def contradicts_labelled(item: DataItem, values: Iterable[int]) -> str | None:
@@ -241,7 +241,7 @@ class DataList:
 
     def check(self, where: str) -> None:
         """Refuse a list that would leak a patient or names what does not exist; `where` begins the message."""
-        for broken in broken_rules(self.training, self.test):
+        for broken in rule_violations(self.training, self.test):
             raise LiversegError(f"{where}: {broken}")
 
 
@@ -264,7 +264,7 @@ def write_datalist(path: str | os.PathLike, datalist: DataList) -> Path:
     datalist.check(str(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(datalist_text(datalist), encoding="utf-8")
     except OSError as error:
         raise LiversegError(f"{path}: the data list cannot be written ({error.strerror})") from error
@@ -301,7 +301,7 @@ def read_datalist(path: str | os.PathLike) -> DataList:
     return datalist
 
 
-def inspect_datalist(path: Path) -> tuple[DataList, list[Broken]]:
+def inspect_datalist(path: Path) -> tuple[DataList, list[RuleViolation]]:
     """A data list as far as it can be read, and all that is wrong with it.
 
     Items without an image and values of the wrong kind are left out.
@@ -311,20 +311,20 @@ def inspect_datalist(path: Path) -> tuple[DataList, list[Broken]]:
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        broken.append(Broken("missing", "no such data list; `liverseg datalist` writes one for a folder"))
+        broken.append(RuleViolation("missing", "no such data list; `liverseg datalist` writes one for a folder"))
     except (OSError, ValueError, RecursionError) as error:
         what = f"not a readable JSON data list ({' '.join(str(error).split())}); write it again"
-        broken.append(Broken("unreadable", what))
+        broken.append(RuleViolation("unreadable", what))
     else:
         if isinstance(read, dict) and {"training", "test"} & {*read}:
             content = read
         else:
-            broken.append(Broken("list", "not a data list; it needs the lists training and test"))
+            broken.append(RuleViolation("list", "not a data list; it needs the lists training and test"))
     parts: dict[str, list[DataItem]] = {"training": [], "test": []}
     for part, items in parts.items():
         rows = content.get(part, [])
         if not isinstance(rows, list):
-            broken.append(Broken("list", f"{part} is {shown(rows)}; a list is needed"))
+            broken.append(RuleViolation("list", f"{part} is {shown(rows)}; a list is needed"))
             continue
         for number, row in enumerate(rows):
             item, found = read_item(f"item {number} of {part}", row)
@@ -332,7 +332,7 @@ def inspect_datalist(path: Path) -> tuple[DataList, list[Broken]]:
             items += [item] if item else []
     labels = content.get("labels", {})
     if not isinstance(labels, dict) or not all(index.isdecimal() for index in labels):
-        broken.append(Broken("list", f'labels is {shown(labels)}; an object such as {{"1": "liver"}} is needed'))
+        broken.append(RuleViolation("list", f'labels is {shown(labels)}; an object such as {{"1": "liver"}} is needed'))
         labels = {}
     datalist = DataList(
         name=str(content.get("name", path.stem)),
@@ -344,5 +344,5 @@ def inspect_datalist(path: Path) -> tuple[DataList, list[Broken]]:
         test=tuple(parts["test"]),
     )
     if datalist.training or datalist.test or not broken:
-        broken += broken_rules(datalist.training, datalist.test)
+        broken += rule_violations(datalist.training, datalist.test)
     return datalist, broken

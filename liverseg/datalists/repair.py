@@ -18,9 +18,9 @@ from liverseg.datalists.checks.geometry import FLIPPED, RESET, turned_axes
 from liverseg.datalists.checks.reading import ReadFile, read_whole
 from liverseg.datalists.model import DataItem, read_datalist, write_datalist
 from liverseg.errors import LiversegError
-from liverseg.imageio.nifti import pieces
+from liverseg.imageio.nifti import iter_chunks
 from liverseg.labels import LIVER
-from liverseg.utils.files import whole_file, write_text
+from liverseg.utils.files import atomic_write, write_text
 
 __all__ = ["RECORD", "check_repair_folder", "repair_copies"]
 
@@ -137,7 +137,7 @@ def _repair(label_name: str, image_name: str, dataset_dir: Path, output_dir: Pat
     try:
         copy.parent.mkdir(parents=True, exist_ok=True)
         content = _with_grid(dataset_dir / label_name, label, image, chosen.turned)
-        with whole_file(copy) as unfinished:
+        with atomic_write(copy) as unfinished:
             unfinished.write_bytes(content)
     except OSError as error:
         raise LiversegError(f"{copy}: the repaired copy cannot be written ({error.strerror})") from error
@@ -173,7 +173,7 @@ def _chosen(ways: Sequence[_Way]) -> _Way | None:
 
 def _with_grid(path: Path, label: ReadFile, image: ReadFile, turned: tuple[int, ...]) -> bytes:
     """The file's own bytes with the image's place in its header; voxels as they are stored, turned if asked for."""
-    content = b"".join(pieces(path))
+    content = b"".join(iter_chunks(path))
     header = label.header.copy()
     for name in (*_QFORM, *_SFORM, "xyzt_units"):
         header[name] = image.header[name]

@@ -8,12 +8,12 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable
 
-__all__ = ["alike_names", "warn_of_spelling"]
+__all__ = ["similar_names", "warn_about_similar_names"]
 
 _SEPARATORS = r"[\s\-_.]+"
 
 
-def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
+def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Names that are equal but for case, white space, the separators - _ . and leading zeros of numbers.
 
     A separator between two numbers counts: 1-12 and 11-2 are two patients.
@@ -34,9 +34,9 @@ def alike_names(names: Iterable[str]) -> list[tuple[str, ...]]:
     return sorted(tuple(sorted(alike)) for alike in spellings.values() if len(alike) > 1)
 
 
-def warn_of_spelling(patients: Iterable[str]) -> None:
+def warn_about_similar_names(patients: Iterable[str]) -> None:
     """One line in the log if names of patients differ only in spelling: a split takes each for a patient."""
-    alike = alike_names(patients)
+    alike = similar_names(patients)
     if alike:
         others = f", and {len(alike) - 1} more such names" if len(alike) > 1 else ""
         logging.getLogger(__name__).warning(

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from liverseg.datalists import DataItem, read_datalist
 from liverseg.datasets.slice_readers import SliceFile
-from liverseg.datasets.store import SliceCache, check_pair, clipped_of
+from liverseg.datasets.store import SliceCache, check_pair, clipped_ranges
 from liverseg.errors import LiversegError, UsageError
 from liverseg.utils.files import size_or_zero
 
@@ -81,7 +81,7 @@ def prepare_datalist(
     if not items:
         raise LiversegError(f"{path}: no item has a label; there is nothing to train on")
     folder = Path(dataset_dir)
-    cache = SliceCache(folder, Path(cache_dir), max(map(int, listed.labels), default=0) + 1, clipped_of(items))
+    cache = SliceCache(folder, Path(cache_dir), max(map(int, listed.labels), default=0) + 1, clipped_ranges(items))
     files, failures = _files(items, folder)
     counts = {"written": 0, "verified": 0}
     voxel_bytes = cache_bytes = 0

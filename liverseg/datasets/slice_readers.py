@@ -27,9 +27,9 @@ from nibabel.orientations import apply_orientation
 from numcodecs import Blosc, blosc
 
 from liverseg.errors import LiversegError
-from liverseg.imageio.nifti import READ_ERRORS, as_whole_numbers
+from liverseg.imageio.nifti import READ_ERRORS, as_integers
 from liverseg.imageio.volume import axial_orientation, read_volume_header, slice_axis
-from liverseg.utils.files import whole_file
+from liverseg.utils.files import atomic_write
 
 __all__ = [
     "NiftiSlices",
@@ -117,7 +117,7 @@ def write_slices(path: str | os.PathLike, stack: np.ndarray, facts: Mapping[str,
     """
     starts, sums = [0], []
     codec = Blosc("lz4", clevel=1, shuffle=Blosc.SHUFFLE if stack.dtype.itemsize > 1 else Blosc.NOSHUFFLE)
-    with whole_file(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         for view in stack:
             chunk = codec.encode(np.ascontiguousarray(view))
             sums.append(isal_zlib.crc32(chunk))
@@ -187,4 +187,4 @@ class NiftiSlices:
         except READ_ERRORS as error:
             raise LiversegError(f"{self.path}: slice {own} cannot be read ({error}); is the file truncated?") from error
         slice_ = apply_orientation(part, self._orientation)[0]
-        return as_whole_numbers(slice_, self.dtype)
+        return as_integers(slice_, self.dtype)

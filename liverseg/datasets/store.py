@@ -22,18 +22,18 @@ from liverseg.datalists import DataItem
 from liverseg.datasets.slice_readers import NiftiSlices, SliceFile, write_slices
 from liverseg.errors import LiversegError
 from liverseg.imageio.ct_check import check_ct
-from liverseg.imageio.nifti import Memory, as_whole_numbers
+from liverseg.imageio.nifti import ReusableBuffer, as_integers
 from liverseg.imageio.volume import (
+    affine_distance_mm,
     axial_orientation,
     axial_spacing,
-    grids_apart,
     read_volume,
     read_volume_header,
     slice_axis,
 )
-from liverseg.utils.distributed import processors
+from liverseg.utils.distributed import available_cpus
 
-__all__ = ["ClippedHU", "SliceCache", "StoredVolume", "VolumeStore", "check_pair", "clipped_of"]
+__all__ = ["ClippedHU", "SliceCache", "StoredVolume", "VolumeStore", "check_pair", "clipped_ranges"]
 
 _FORMAT = "4"  # part of every cache file's name: another layout or another check is another file
 _KINDS = ("image", "label")
@@ -88,7 +88,7 @@ def check_pair(item: DataItem, dataset_dir: Path) -> np.ndarray:
         raise LiversegError(
             f"{label}: shape {_times(label_shape)}, but its image {image} has {_times(shape)}; both must share one grid"
         )
-    apart = grids_apart(affine, label_affine, shape)
+    apart = affine_distance_mm(affine, label_affine, shape)
     if apart:
         raise LiversegError(
             f"{label}: its affine places voxels up to {apart:.3g} mm from those of its image {image}; "
@@ -109,7 +109,7 @@ class SliceCache:
         cache_dir: the folder, made if missing. A file in it is used again while its source's size and time are
             unchanged.
         labels: how many rows the label table has; a label map may hold 0 to labels-1.
-        clipped: what `clipped_of` gives for the items.
+        clipped: what `clipped_ranges` gives for the items.
 
     Raises:
         LiversegError: if the folder cannot be made.
@@ -118,7 +118,7 @@ class SliceCache:
     def __init__(self, dataset_dir: Path, cache_dir: Path, labels: int, clipped: ClippedHU | None = None) -> None:
         self.dataset_dir, self.cache_dir, self.labels = dataset_dir, cache_dir, labels
         self.clipped = clipped or {}
-        self._memory = Memory()
+        self._memory = ReusableBuffer()
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -199,7 +199,7 @@ class VolumeStore:
             if _pair(item) not in affines:
                 affines[_pair(item)] = check_pair(item, folder)
         opened: Callable[[str, str], tuple[_Slices, np.ndarray]]
-        clipped = clipped_of(items)
+        clipped = clipped_ranges(items)
         if cache_dir is None:
             opened = _straight(folder, labels, clipped)
         else:
@@ -207,7 +207,7 @@ class VolumeStore:
         # an image may have several label maps, so each file is read by itself
         files = list(dict.fromkeys((kind, name) for pair in affines for kind, name in zip(_KINDS, pair, strict=True)))
         # gzip decompression leaves the interpreter lock, so threads keep the cores busy
-        with ThreadPoolExecutor(processors()) as pool:
+        with ThreadPoolExecutor(available_cpus()) as pool:
             bar = tqdm(
                 pool.map(opened, *zip(*files, strict=True)),
                 total=len(files),
@@ -235,7 +235,7 @@ class VolumeStore:
         return len(self._volumes)
 
 
-def clipped_of(items: Iterable[DataItem]) -> ClippedHU:
+def clipped_ranges(items: Iterable[DataItem]) -> ClippedHU:
     """The range of every image whose HU were clipped; a data list gives all items of an image the same."""
     return {os.path.normpath(item.image): item.clipped_hu for item in items if item.clipped_hu is not None}
 
@@ -268,15 +268,17 @@ def _straight(folder: Path, labels: int, clipped: ClippedHU) -> Callable[[str, s
     return opened
 
 
-def _read_image(path: Path, clipped_hu: tuple[float, float] | None = None, memory: Memory | None = None) -> np.ndarray:
+def _read_image(
+    path: Path, clipped_hu: tuple[float, float] | None = None, memory: ReusableBuffer | None = None
+) -> np.ndarray:
     """HU as int16 in axial order."""
     volume = read_volume(path, memory)
     for warning in check_ct(volume, clipped_hu):
         logging.getLogger(__name__).warning("%s: %s", path, warning)
-    return as_whole_numbers(volume.axial, np.int16)
+    return as_integers(volume.axial, np.int16)
 
 
-def _read_label(path: Path, labels: int, memory: Memory | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _read_label(path: Path, labels: int, memory: ReusableBuffer | None = None) -> tuple[np.ndarray, np.ndarray]:
     """A label map as uint8 in axial order, and which labels each slice holds, boolean (slice, label)."""
     truth = read_volume(path, memory).axial
     lowest, highest = truth.min(), truth.max()
@@ -284,7 +286,7 @@ def _read_label(path: Path, labels: int, memory: Memory | None = None) -> tuple[
         values = np.unique(truth)
         bad = values[(values < 0) | (values >= labels) | (values != np.rint(values))][0]
         raise LiversegError(f"{path}: label value {bad:g}; this label table allows 0 to {labels - 1} in whole numbers")
-    truth = as_whole_numbers(truth, np.uint8)
+    truth = as_integers(truth, np.uint8)
     present = np.zeros((len(truth), labels), bool)
     for slice_, held in zip(truth, present, strict=True):
         held[: int(slice_.max()) + 1] = [bool((slice_ == value).any()) for value in range(int(slice_.max()) + 1)]

@@ -18,17 +18,17 @@ from liverseg.labels import LESION_TYPES
 __all__ = [
     "FALSE_POSITIVE",
     "MISSED",
-    "accuracy_of",
-    "balanced_accuracy_of",
+    "accuracy",
+    "balanced_accuracy",
     "calibration_error",
     "confusion",
     "confusion_table",
     "confusions",
-    "macro_f1_of",
+    "macro_f1",
     "mean_auc",
     "reliability",
-    "sensitivity_of",
-    "specificity_of",
+    "sensitivity",
+    "specificity",
 ]
 
 MISSED, FALSE_POSITIVE = "missed", "false positive"
@@ -67,19 +67,19 @@ def confusion_table(counts: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(counts, index=[*LESION_TYPES, FALSE_POSITIVE], columns=[*LESION_TYPES, MISSED])
 
 
-def accuracy_of(flat: np.ndarray) -> np.ndarray:
+def accuracy(flat: np.ndarray) -> np.ndarray:
     """Share of the true lesions that are rightly named, the missed ones among the wrong; flat (..., 16) to (...)."""
     counts = _square(flat)[..., :_TYPES, :]
     return _share(_diagonal(counts).sum(-1), counts.sum((-2, -1)))
 
 
-def sensitivity_of(flat: np.ndarray) -> np.ndarray:
+def sensitivity(flat: np.ndarray) -> np.ndarray:
     """Share of each true type that is named so, (..., 16) to (..., types); missed lesions count as wrong."""
     counts = _square(flat)[..., :_TYPES, :]
     return _share(_diagonal(counts), counts.sum(-1))
 
 
-def specificity_of(flat: np.ndarray) -> np.ndarray:
+def specificity(flat: np.ndarray) -> np.ndarray:
     """Share of what is not of a type that is not named so, (..., 16) to (..., types); missed lesions are not."""
     counts = _square(flat)
     named, of_type = counts[..., :, :_TYPES].sum(-2), counts[..., :_TYPES, :].sum(-1)
@@ -87,12 +87,12 @@ def specificity_of(flat: np.ndarray) -> np.ndarray:
     return 1 - _share(named - _diagonal(counts), others)
 
 
-def balanced_accuracy_of(flat: np.ndarray) -> np.ndarray:
+def balanced_accuracy(flat: np.ndarray) -> np.ndarray:
     """Mean sensitivity over the types that occur, (..., 16) to (...)."""
-    return _mean_of_defined(sensitivity_of(flat))
+    return _mean_of_defined(sensitivity(flat))
 
 
-def macro_f1_of(flat: np.ndarray) -> np.ndarray:
+def macro_f1(flat: np.ndarray) -> np.ndarray:
     """Mean over the types that occur or are named of F1 = 2 hits / (true + named), (..., 16) to (...)."""
     counts = _square(flat)
     total = counts[..., :_TYPES, :].sum(-1) + counts[..., :, :_TYPES].sum(-2)

@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from liverseg.errors import OutputError, UnreadableError, one_line
 from liverseg.utils.files import is_dir, is_file
 
-__all__ = ["unpacked"]
+__all__ = ["extracted"]
 
 MAX_FILES = 20_000
 """As many members as a zip may have: several times the slices of a study of many phases."""
@@ -49,7 +49,7 @@ _DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedE
 
 
 @contextmanager
-def unpacked(source: str | os.PathLike) -> Iterator[Path]:
+def extracted(source: str | os.PathLike) -> Iterator[Path]:
     """The folder a study is in: a folder as it is, a .zip as a temporary folder that goes away with the block.
 
     The temporary folder is where the system keeps such (TMPDIR moves it). Nothing is written outside it, and nothing

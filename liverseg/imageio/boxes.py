@@ -10,13 +10,13 @@ __all__ = [
     "Box",
     "bounding_box",
     "box_shape",
-    "cut",
-    "enlarged",
+    "crop_to_box",
+    "embed",
     "extent",
-    "spread",
-    "to_box",
-    "to_volume",
-    "whole_box",
+    "full_box",
+    "pad_box",
+    "to_global",
+    "to_local",
 ]
 
 Box = tuple[slice, slice, slice]
@@ -41,7 +41,7 @@ def bounding_box(array: np.ndarray) -> Box | None:
     return first, second, third
 
 
-def whole_box(shape: Sequence[int]) -> Box:
+def full_box(shape: Sequence[int]) -> Box:
     """The box that holds all of a volume."""
     first, second, third = (slice(0, int(length)) for length in shape)
     return first, second, third
@@ -53,7 +53,7 @@ def box_shape(box: Box) -> tuple[int, int, int]:
     return first, second, third
 
 
-def enlarged(box: Box, by: Sequence[int], shape: Sequence[int]) -> Box:
+def pad_box(box: Box, by: Sequence[int], shape: Sequence[int]) -> Box:
     """A box with so many voxels more at either side of each axis, as far as the volume goes."""
     first, second, third = (
         slice(max(0, side.start - more), min(int(length), side.stop + more))
@@ -62,7 +62,7 @@ def enlarged(box: Box, by: Sequence[int], shape: Sequence[int]) -> Box:
     return first, second, third
 
 
-def widened(box: Box, margin: int, shape: Sequence[int]) -> Box:
+def pad_box_evenly(box: Box, margin: int, shape: Sequence[int]) -> Box:
     """A box with a margin of so many voxels on every side, within a volume of a shape."""
     first, second, third = (
         slice(max(0, side.start - margin), min(length, side.stop + margin))
@@ -71,12 +71,12 @@ def widened(box: Box, margin: int, shape: Sequence[int]) -> Box:
     return first, second, third
 
 
-def spread(inside: np.ndarray, box: Box, shape: Sequence[int]) -> np.ndarray:
+def embed(inside: np.ndarray, box: Box, shape: Sequence[int]) -> np.ndarray:
     """A volume of a shape that holds an array in its box, and 0 elsewhere."""
-    return cut(inside, box, whole_box(shape))
+    return crop_to_box(inside, box, full_box(shape))
 
 
-def cut(inside: np.ndarray, box: Box, wanted: Box) -> np.ndarray:
+def crop_to_box(inside: np.ndarray, box: Box, wanted: Box) -> np.ndarray:
     """What an array in its box has of another box of the volume, a new array; 0 where it does not reach."""
     part = np.zeros(box_shape(wanted), inside.dtype)
     first, second, third = (
@@ -84,16 +84,16 @@ def cut(inside: np.ndarray, box: Box, wanted: Box) -> np.ndarray:
         for own, other in zip(box, wanted, strict=True)
     )
     common = (first, second, third)
-    part[to_box(common, wanted)] = inside[to_box(common, box)]
+    part[to_local(common, wanted)] = inside[to_local(common, box)]
     return part
 
 
-def to_volume(inner: Box, box: Box) -> Box:
+def to_global(inner: Box, box: Box) -> Box:
     """A box given by its place in another one, by its place in the volume."""
     return _shifted(inner, [side.start for side in box])
 
 
-def to_box(inner: Box, box: Box) -> Box:
+def to_local(inner: Box, box: Box) -> Box:
     """A box given by its place in the volume, by its place in another one around it."""
     return _shifted(inner, [-side.start for side in box])
 

@@ -22,8 +22,8 @@ from liverseg.imageio.formats import DICOM_ENDINGS
 __all__ = [
     "Slice",
     "read_slice",
+    "skip_validation",
     "slice_reader",
-    "without_validation",
 ]
 
 _one_at_a_time = threading.RLock()
@@ -31,7 +31,7 @@ _one_at_a_time = threading.RLock()
 
 
 @contextmanager
-def without_validation() -> Iterator[None]:
+def skip_validation() -> Iterator[None]:
     """No validation in the block; another thread's block waits for its end."""
     with _one_at_a_time, disable_value_validation():
         yield

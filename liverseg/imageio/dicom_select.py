@@ -16,7 +16,7 @@ import pydicom
 
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.imageio import dicom_series as dicom
-from liverseg.imageio.dicom_header import without_validation
+from liverseg.imageio.dicom_header import skip_validation
 from liverseg.imageio.dicom_series import DicomSeries, find_series, read_series
 from liverseg.imageio.volume import Volume, check_spacing
 from liverseg.utils.files import is_dir
@@ -185,7 +185,7 @@ def _joined(found: Sequence[DicomSeries]) -> list[DicomSeries]:
 
 def _tags(one: DicomSeries) -> pydicom.Dataset:
     """What a series' first file says of itself; empty where it cannot be read so."""
-    with without_validation():  # what is odd is told by file where it matters
+    with skip_validation():  # what is odd is told by file where it matters
         try:
             return pydicom.dcmread(
                 one.files[0],
@@ -205,7 +205,7 @@ def _tags(one: DicomSeries) -> pydicom.Dataset:
 
 def _fault(tags: pydicom.Dataset) -> str:
     """Why a CT series is not to be read, empty where nothing is against it."""
-    with without_validation():
+    with skip_validation():
         try:
             kinds = tags.get("ImageType") or []
             orientation = np.array(tags.get("ImageOrientationPatient") or [], np.float64)

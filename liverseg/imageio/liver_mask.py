@@ -12,7 +12,7 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from liverseg.errors import GeometryError, UnreadableError, UsageError
-from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, grids_apart, read_volume
+from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, affine_distance_mm, read_volume
 from liverseg.utils.files import is_dir, is_file
 
 __all__ = ["LiverSource", "liver_source"]
@@ -97,7 +97,7 @@ class LiverSource:
         liver = self._liver(mask, found.array)
         if not liver.any():
             raise UnreadableError(f"{mask}: no voxel of it is liver; give the mask of this CT's liver")
-        same = liver.shape == volume.array.shape and not grids_apart(volume.affine, found.affine, liver.shape)
+        same = liver.shape == volume.array.shape and not affine_distance_mm(volume.affine, found.affine, liver.shape)
         own = liver if same else _on_grid(liver, found.affine, volume)
         if not own.any():
             raise GeometryError(f"{mask}: lies outside {volume.path}; is it the mask of this CT?")

@@ -30,13 +30,13 @@ from liverseg.errors import UnreadableError
 __all__ = [
     "MAX_BYTES",
     "MAX_RATIO",
-    "MAX_SURPLUS",
+    "MAX_TRAILING_BYTES",
     "READ_ERRORS",
     "SMALL_BYTES",
-    "Memory",
+    "ReusableBuffer",
     "StoredVoxels",
+    "iter_chunks",
     "label_header",
-    "pieces",
     "read_header",
     "read_voxels",
     "write_planes",
@@ -60,7 +60,7 @@ MAX_RATIO = 100
 SMALL_BYTES = 2 << 30
 """Voxels of no more than this may have any ratio: a mask packs to a thousandth. LiTS has 987 slices at most, which are
 1.93 GiB where a mask of them is kept in 64 bits."""
-MAX_SURPLUS = 64 << 20
+MAX_TRAILING_BYTES = 64 << 20
 """What may follow the voxels: padding, which some programs leave. All of it is read, for the check sum behind it."""
 
 _PIECE = 1 << 16  # bytes read at a time ...
@@ -112,7 +112,7 @@ class StoredVoxels:
         return array.astype(np.float32) if array.dtype == np.float64 else array
 
 
-class Memory(threading.local):
+class ReusableBuffer(threading.local):
     """Memory that one file's voxels are read into after another's, for each thread its own.
 
     Asking the system for new memory takes a good part of the time of reading. What was read into it is overwritten by
@@ -135,10 +135,10 @@ def read_header(path: Path) -> nib.Nifti1Header:
     Raises:
         Those of `READ_ERRORS`, as from `read_voxels`.
     """
-    return _header(_first_bytes(pieces(path)))[0]
+    return _header(_first_bytes(iter_chunks(path)))[0]
 
 
-def read_voxels(path: Path, memory: Memory | None = None) -> StoredVoxels:
+def read_voxels(path: Path, memory: ReusableBuffer | None = None) -> StoredVoxels:
     """Read a .nii or .nii.gz to its end.
 
     Args:
@@ -150,7 +150,7 @@ def read_voxels(path: Path, memory: Memory | None = None) -> StoredVoxels:
         EOFError: if the gzip stream or the voxels end early.
         Others of `READ_ERRORS`: if it cannot be read, is damaged, its check sum included, or is no NIfTI of numbers.
     """
-    source = pieces(path)
+    source = iter_chunks(path)
     ahead = _first_bytes(source)
     header, pixdim = _header(ahead)
     dtype = header.get_data_dtype()
@@ -163,7 +163,7 @@ def read_voxels(path: Path, memory: Memory | None = None) -> StoredVoxels:
         part = memoryview(piece)[max(0, -place) :][: max(0, size - begin)]
         voxels[begin : begin + len(part)] = part
         place += len(piece)
-        if place > size + MAX_SURPLUS:
+        if place > size + MAX_TRAILING_BYTES:
             raise UnreadableError(
                 f"{path}: goes on for more than {MAX_SURPLUS >> 20} MiB after the {size} bytes of voxels its header "
                 "tells of; is it a NIfTI file? export it again"
@@ -244,7 +244,7 @@ def _first_bytes(source: Iterator[bytes]) -> bytes:
     return start
 
 
-def pieces(path: Path) -> Iterator[bytes]:
+def iter_chunks(path: Path) -> Iterator[bytes]:
     """A file's bytes in pieces, decompressed if its name ends in .gz.
 
     Raises:
@@ -288,7 +288,7 @@ def _header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
     return header, pixdim
 
 
-def as_whole_numbers(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
+def as_integers(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
     """An array rounded to a type of whole numbers, values beyond its range cut off; itself where it is of that type."""
     dtype = np.dtype(dtype)
     if array.dtype == dtype:

@@ -17,21 +17,21 @@ from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from liverseg.errors import GeometryError, NotCTError, UnreadableError, one_line
 from liverseg.imageio.boxes import Box
-from liverseg.imageio.nifti import READ_ERRORS, Memory, label_header, read_header, read_voxels, write_planes
+from liverseg.imageio.nifti import READ_ERRORS, ReusableBuffer, label_header, read_header, read_voxels, write_planes
 from liverseg.utils.files import is_file
 
 __all__ = [
     "NIFTI_SUFFIXES",
     "Volume",
+    "affine_distance_mm",
+    "affine_tolerance_mm",
     "axial_orientation",
     "axial_spacing",
     "case_name",
     "check_spacing",
-    "grids_apart",
     "is_nifti",
     "read_volume",
     "read_volume_header",
-    "rounding_mm",
     "slice_axis",
     "write_box_like",
     "write_like",
@@ -155,8 +155,8 @@ def slice_axis(affine: np.ndarray) -> int:
     return int(np.argmax(io_orientation(affine)[:, 0] == 2))
 
 
-def grids_apart(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """How far, in mm, another affine places a volume's voxels from its own; 0 where that is rounding, `rounding_mm`.
+def affine_distance_mm(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far, in mm, another affine places a volume's voxels from its own; 0 where that is rounding, `affine_tolerance_mm`.
 
     Args:
         affine: 4×4, to RAS+ mm.
@@ -164,10 +164,10 @@ def grids_apart(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -
         shape: (I, J, K).
     """
     apart = float(np.abs((affine - other) * np.array([*shape, 1.0])).max())
-    return 0.0 if apart <= rounding_mm(affine, shape) else apart
+    return 0.0 if apart <= affine_tolerance_mm(affine, shape) else apart
 
 
-def rounding_mm(affine: np.ndarray, shape: tuple[int, ...]) -> float:
+def affine_tolerance_mm(affine: np.ndarray, shape: tuple[int, ...]) -> float:
     """How far, in mm, voxels of one grid may lie apart: affines are kept as float32, which rounds far ones more.
 
     Args:
@@ -247,7 +247,7 @@ def read_volume_header(path: str | os.PathLike) -> tuple[tuple[int, int, int], n
     return _checked_shape(Path(path), header.get_data_shape()), _checked_affine(Path(path), header)
 
 
-def read_volume(path: str | os.PathLike, memory: Memory | None = None) -> Volume:
+def read_volume(path: str | os.PathLike, memory: ReusableBuffer | None = None) -> Volume:
     """Read a NIfTI volume in its own data type and axis order, with the header's scaling applied.
 
     Not by ITK: of a truncated file ITK 5.4 returns zeros for the missing part.

@@ -6,7 +6,7 @@ from liverseg.errors import SomeCasesFailed
 from liverseg.imageio.liver_mask import liver_source
 from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.evaluator import CaseEvaluator
-from liverseg.inference.inferer import SlabInferer, slabs_at_a_time
+from liverseg.inference.inferer import SlabInferer, resolve_batch_size
 from liverseg.inference.output.case_writer import CaseWriter
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
@@ -25,5 +25,5 @@ __all__ = [
     "find_bundle",
     "find_cases",
     "liver_source",
-    "slabs_at_a_time",
+    "resolve_batch_size",
 ]

@@ -18,26 +18,26 @@ import numpy as np
 import torch
 from monai.inferers import Inferer
 
-from liverseg.imageio.boxes import Box, box_shape, whole_box
+from liverseg.imageio.boxes import Box, box_shape, full_box
 from liverseg.imageio.ct_check import bone_and_body
-from liverseg.inference.components import keep_largest_liver, largest_part, within_liver
+from liverseg.inference.components import keep_largest_liver, largest_part, restrict_to_liver
 from liverseg.inference.inferer import SlabInferer
-from liverseg.inference.prediction import SlabPrediction, joined
-from liverseg.inference.progress import Stages
-from liverseg.inference.windows import STRIDE, Margin, Stride, beyond, grown, windows_around
+from liverseg.inference.prediction import SlabPrediction, join_predictions
+from liverseg.inference.progress import StageTimer
+from liverseg.inference.windows import STRIDE, Margin, Stride, grow_window, windows_around, windows_beyond
 
 __all__ = [
     "LiverCascade",
-    "fine_pass",
+    "run_fine_pass",
 ]
 
 
-def fine_pass(
+def run_fine_pass(
     run: Callable[..., SlabPrediction],
     windows: Sequence[Box],
     margin: Margin,
     liver: np.ndarray | None,
-    stages: Stages,
+    stages: StageTimer,
     stride: Stride = (STRIDE, STRIDE),
 ) -> SlabPrediction:
     """Label the windows and what they must grow to.
@@ -66,12 +66,14 @@ def fine_pass(
 
     parts = [label(window) for window in windows]
     while True:
-        found = joined(parts)
-        found = keep_largest_liver(found) if liver is None else within_liver(found, np.asarray(liver[found.box], bool))
-        before, after = beyond(found, parts[0].box, parts[-1].box, margin)
+        found = join_predictions(parts)
+        found = (
+            keep_largest_liver(found) if liver is None else restrict_to_liver(found, np.asarray(liver[found.box], bool))
+        )
+        before, after = windows_beyond(found, parts[0].box, parts[-1].box, margin)
         pieces: list[SlabPrediction | Box] = [before] if before else []
         for part in parts:
-            pieces += _regrown(part, grown(found, part.box, margin, stride))
+            pieces += _regrown(part, grow_window(found, part.box, margin, stride))
         pieces += [after] if after else []
         wanted = labelled + sum(_voxels(piece) for piece in pieces if isinstance(piece, tuple))
         if wanted == labelled:
@@ -148,7 +150,7 @@ class LiverCascade(Inferer):
         *args: Any,
         spacing: Sequence[float] = (1.0, 1.0, 1.0),
         liver: np.ndarray | None = None,
-        stages: Stages | None = None,
+        stages: StageTimer | None = None,
         **kwargs: Any,
     ) -> SlabPrediction:
         """Label a CT.
@@ -165,7 +167,7 @@ class LiverCascade(Inferer):
         Returns:
             One liver with its lesions, in the box that holds all windows; an empty box where none was found.
         """
-        stages = Stages() if stages is None else stages
+        stages = StageTimer() if stages is None else stages
         with self.slabs.inference(network):
             with stages("liver"):
                 windows = self._windows(inputs, network, spacing, liver)
@@ -178,7 +180,7 @@ class LiverCascade(Inferer):
                 run = partial(
                     self.slabs, inputs, network, *args, slice_mm=spacing[0], in_plane_mm=spacing[1:], **kwargs
                 )
-                return fine_pass(run, windows, self._margin(spacing), liver, stages, self._stride(spacing))
+                return run_fine_pass(run, windows, self._margin(spacing), liver, stages, self._stride(spacing))
 
     def _windows(
         self,
@@ -189,7 +191,7 @@ class LiverCascade(Inferer):
     ) -> list[Box]:
         """Where the fine pass looks; nowhere without a liver."""
         if liver is None and not self.find_liver:
-            return [whole_box(inputs.shape)]
+            return [full_box(inputs.shape)]
         depth, step, margin = inputs.shape[0], max(1, round(self.step_mm / spacing[0])), self._margin(spacing)
         stride = self._stride(spacing)
         batch = self.slabs.batch_size

@@ -15,12 +15,12 @@ from liverseg.labels import LESION, LIVER
 
 __all__ = [
     "AROUND",
+    "components_touching",
     "keep_largest_liver",
     "largest_part",
     "lesion_components",
     "liver_contact",
-    "reached_from",
-    "within_liver",
+    "restrict_to_liver",
 ]
 
 _ANY_NEIGHBOUR: Final = 26
@@ -42,7 +42,7 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
     return np.asarray(parts == 1 + int(np.argmax(cc3d.statistics(parts)["voxel_counts"][1:])))
 
 
-def reached_from(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+def components_touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Those parts of a 3-D mask, joined by faces, that hold at least one of the seeds; both of one shape."""
     parts = cc3d.connected_components(mask, connectivity=_FACE_NEIGHBOUR)
     reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
@@ -71,7 +71,7 @@ def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:
     return prediction.relabelled(inside)
 
 
-def within_liver(prediction: SlabPrediction, liver: np.ndarray) -> SlabPrediction:
+def restrict_to_liver(prediction: SlabPrediction, liver: np.ndarray) -> SlabPrediction:
     """Take the liver from a mask: what the network calls liver goes, lesions stay where they touch the mask.
 
     Masks of the liver often leave large lesions out, so a lesion that touches the mask by a face or lies in it is kept
@@ -83,7 +83,7 @@ def within_liver(prediction: SlabPrediction, liver: np.ndarray) -> SlabPredictio
     """
     lesion = prediction.inside >= LESION
     # a path of faces from the mask through lesion reaches all that touches it
-    touching = lesion & reached_from(lesion | liver, liver)
+    touching = lesion & components_touching(lesion | liver, liver)
     inside = np.where(touching, prediction.inside, liver.astype(np.uint8) * LIVER)
     return replace(prediction.relabelled(inside), liver=liver)
 

@@ -20,27 +20,26 @@ from monai.data import Dataset
 
 from liverseg.errors import LiversegError, SomeCasesFailed, user_error
 from liverseg.inference.cascade import LiverCascade
-from liverseg.inference.failures import cause_in_words
 from liverseg.inference.output.case_writer import CaseWriter
-from liverseg.inference.output.record import RunFacts
+from liverseg.inference.output.record import RunMetadata
 from liverseg.inference.plausibility import check_plausibility
-from liverseg.inference.progress import CaseWatcher, Stages, TerminalWatcher, WrittenCase
+from liverseg.inference.progress import CaseCallback, ConsoleReporter, StageTimer, WrittenCase
 from liverseg.labels import result_labels
 from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.blocks import fold_batch_norm
 from liverseg.results.tables import write_statistics
-from liverseg.utils.files import file_hash
+from liverseg.utils.files import sha256_file
 
 __all__ = [
-    "Ahead",
     "CaseEvaluator",
-    "overlapped",
+    "Prefetcher",
+    "run_pipeline",
 ]
 
 _NO_MORE = object()
 
 
-class Ahead:
+class Prefetcher:
     """The next case, being read in a thread.
 
     Args:
@@ -70,7 +69,7 @@ class Ahead:
         return (item, None) if item is _NO_MORE else (item, self._read(item))
 
 
-def overlapped(ahead: Ahead, compute: Callable[[Any, Any], Any], write: Callable[[Any, Any], Any]) -> None:
+def run_pipeline(ahead: Prefetcher, compute: Callable[[Any, Any], Any], write: Callable[[Any, Any], Any]) -> None:
     """Take every case through its stages; no more than three are in memory.
 
     Args:
@@ -143,11 +142,11 @@ class CaseEvaluator:
         self.statistics = statistics
         self.progress = progress
         self.labels = result_labels(network.out_channels)
-        self._facts: RunFacts | None = None
-        self._ahead: Ahead | None = None
-        self._watcher = CaseWatcher()
+        self._facts: RunMetadata | None = None
+        self._ahead: Prefetcher | None = None
+        self._watcher = CaseCallback()
 
-    def prepare(self) -> RunFacts:
+    def prepare(self) -> RunMetadata:
         """Load the weights strictly, once, and meanwhile read the first case.
 
         A config's `initialize` does so before anything is written. The network is for inference alone from then on: its
@@ -160,10 +159,10 @@ class CaseEvaluator:
         if self._facts is None:
             precision = self.inferer.slabs.precision(self.device)
             read_record(self.weights)  # a wrong path need not wait until the CT is read
-            self._ahead = Ahead(self._cases(), self._read)
+            self._ahead = Prefetcher(self._cases(), self._read)
             aside = ThreadPoolExecutor(1, "hash")
             try:
-                digest = aside.submit(file_hash, self.weights)
+                digest = aside.submit(sha256_file, self.weights)
                 record = load_weights(self.network, self.weights, seen=self.inferer.slabs.seen)
                 sha256 = digest.result()
             except BaseException:
@@ -172,7 +171,7 @@ class CaseEvaluator:
             finally:
                 aside.shutdown(wait=False)
             fold_batch_norm(self.network.eval())
-            self._facts = RunFacts(self.weights, sha256, record, self.device, precision, self.settings)
+            self._facts = RunMetadata(self.weights, sha256, record, self.device, precision, self.settings)
         return self._facts
 
     def run(self) -> None:
@@ -183,9 +182,9 @@ class CaseEvaluator:
             SomeCasesFailed: if part of them failed.
         """
         self.prepare()
-        ahead, self._ahead = self._ahead or Ahead(self._cases(), self._read), None
+        ahead, self._ahead = self._ahead or Prefetcher(self._cases(), self._read), None
         names = [name for name, _ in self._cases()]
-        with TerminalWatcher(names, self.progress) as watcher:
+        with ConsoleReporter(names, self.progress) as watcher:
             self._go_through(ahead, watcher)
         failed = [name for name in names if name in watcher.failures]
         if error := watcher.error:
@@ -197,7 +196,7 @@ class CaseEvaluator:
             which = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
             raise kind(f"{len(failed)} of {len(names)} cases failed: {which}; the reasons are told above")
 
-    def work(self, items: Iterator[Mapping[str, Any]], watcher: CaseWatcher) -> None:
+    def work(self, items: Iterator[Mapping[str, Any]], watcher: CaseCallback) -> None:
         """Compute and write cases as they come, whatever the data set holds.
 
         Args:
@@ -206,21 +205,21 @@ class CaseEvaluator:
         """
         self.prepare()
         cases = ((item["case"], partial(self.dataset.transform, item)) for item in items)
-        self._go_through(Ahead(cases, self._read), watcher)
+        self._go_through(Prefetcher(cases, self._read), watcher)
 
     def _cases(self) -> Iterator[Case]:
         """Those of the data set."""
         for number, item in enumerate(self.dataset.data):
             yield item["case"], partial(self.dataset.__getitem__, number)
 
-    def _go_through(self, ahead: Ahead, watcher: CaseWatcher) -> None:
+    def _go_through(self, ahead: Prefetcher, watcher: CaseCallback) -> None:
         self._watcher = watcher
-        overlapped(ahead, self._compute, self._write)
+        run_pipeline(ahead, self._compute, self._write)
 
     def _read(self, case: Case) -> dict[str, Any] | Exception:
         """What is read of a case, or why it is not: told by whoever computes it, for the first is read before a run."""
         name, read = case
-        stages = Stages()
+        stages = StageTimer()
         self._watcher.begun(name, "read")
         try:
             with stages("read"):

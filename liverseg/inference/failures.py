@@ -17,10 +17,10 @@ from liverseg.errors import (
     user_error,
 )
 
-__all__ = ["FAILURE_CATEGORIES", "cause_in_words", "failure_category"]
+__all__ = ["FAILURE_CATEGORIES", "categorise_failure", "describe_cause"]
 
 FAILURE_CATEGORIES = ("unreadable", "geometry", "not CT", "out of memory", "output", "conflict", "internal")
-"""What `failure_category` may say."""
+"""What `categorise_failure` may say."""
 
 _CATEGORIES: dict[type[LiversegError], str] = {
     UnreadableError: "unreadable",
@@ -35,7 +35,7 @@ _NO_MEMORY = ("can't allocate memory", "defaultcpuallocator", "out of memory", "
 """How torch's CPU allocator, CUDA, cuBLAS or cuDNN, and ITK say so, all in a RuntimeError, in lower case."""
 
 
-def cause_in_words(error: BaseException) -> str:
+def describe_cause(error: BaseException) -> str:
     """One line that says why a case failed."""
     known = user_error(error)
     if known is not None:
@@ -47,7 +47,7 @@ def cause_in_words(error: BaseException) -> str:
     return f"{type(first).__name__}: {words}" if words else type(first).__name__
 
 
-def failure_category(error: BaseException, stage: str) -> str:
+def categorise_failure(error: BaseException, stage: str) -> str:
     """Of what kind a case's failure is, one of `FAILURE_CATEGORIES`, for whoever has many to look through.
 
     What an error was caused by counts as well. Too little memory comes before all else: a CT whose voxels found none

@@ -13,14 +13,14 @@ from monai.inferers import Inferer
 from torch.nn import functional
 
 from liverseg.errors import UsageError
-from liverseg.imageio.boxes import Box, box_shape, whole_box
+from liverseg.imageio.boxes import Box, box_shape, full_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
 from liverseg.networks import SlabInput
 from liverseg.transforms import HUWindow, back_to_slice, slab_indices, to_pixel_mm
-from liverseg.utils.precision import autocast, low_precision
+from liverseg.utils.precision import autocast, autocast_dtype
 
-__all__ = ["SlabInferer", "slabs_at_a_time"]
+__all__ = ["SlabInferer", "resolve_batch_size"]
 
 _BEST_BATCH = {"cpu": 2, "cuda": 16}
 
@@ -36,7 +36,7 @@ class SlabInferer(Inferer):
     Args:
         hu_window: lower and upper HU of the network's input.
         slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent ones, see `slab_indices`.
-        batch_size: slabs that go through the network at a time, see `slabs_at_a_time`; memory grows with it. With
+        batch_size: slabs that go through the network at a time, see `resolve_batch_size`; memory grows with it. With
             `pixel_mm` as many more as the network sees fewer pixels of each, or fewer: small maps need large batches.
         amp: "auto" (bfloat16 where the hardware computes it), True or False.
         type_temperature: what type logits are divided by before their softmax; the weights' record has it.
@@ -91,7 +91,7 @@ class SlabInferer(Inferer):
         Raises:
             UsageError: if `amp` is no known word, or True where the device has no bfloat16.
         """
-        dtype = low_precision(device, self.amp)
+        dtype = autocast_dtype(device, self.amp)
         return "float32" if dtype is None else str(dtype).removeprefix("torch.")
 
     @contextmanager
@@ -131,7 +131,7 @@ class SlabInferer(Inferer):
             ValueError: if `inputs` is not one volume, or a distance of its voxels is needed and not given.
         """
         volume = _one_volume(inputs)
-        box = whole_box(volume.shape) if box is None else box
+        box = full_box(volume.shape) if box is None else box
         labels = np.empty(box_shape(box), np.uint8)
         types, lesion = [], []
         slices = np.arange(box[0].start, box[0].stop)
@@ -232,7 +232,7 @@ class SlabInferer(Inferer):
             yield middles, back_to_slice(logits, lengths)
 
 
-def slabs_at_a_time(batch_size: int | str, device: torch.device | str) -> int | str:
+def resolve_batch_size(batch_size: int | str, device: torch.device | str) -> int | str:
     """The batch size for a device: of "auto" 2 on a CPU, where more gain nothing, and 16 on a GPU; else what is given.
 
     Example:

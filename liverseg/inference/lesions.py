@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from liverseg.evaluation.lesion_threshold import lesion_score
-from liverseg.imageio.boxes import Box, bounding_box, cut, spread, widened
+from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, embed, pad_box_evenly
 from liverseg.inference.components import AROUND, lesion_components, liver_contact
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import INDETERMINATE, LESION, LESION_TYPES, LIVER
 
-__all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_ml"]
+__all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_volume_ml"]
 
 MAX_LESIONS = int(np.iinfo(np.uint16).max)
 """As many ids as lesions.nii.gz can hold."""
@@ -67,12 +67,12 @@ class LesionMap:
     @property
     def labels(self) -> np.ndarray:
         """The label map of the whole volume, a new array each time."""
-        return spread(self.inside, self.box, self.shape)
+        return embed(self.inside, self.box, self.shape)
 
     @property
     def ids(self) -> np.ndarray:
         """The lesion ids of the whole volume, a new array each time."""
-        return spread(self.ids_inside, self.box, self.shape)
+        return embed(self.ids_inside, self.box, self.shape)
 
     def on_slice(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Labels and ids of one axial slice of the volume, each of shape (row, column)."""
@@ -132,8 +132,8 @@ def find_lesions(
     scores = lesion_score(parts[lesion], len(voxels), prediction.lesion_probabilities)
     outside = np.zeros(0, np.int64)
     if min_liver_contact > 0 and prediction.liver is None:
-        wide = widened(box, AROUND, labels.shape)
-        contact = liver_contact(cut(parts, box, wide), labels[wide] >= LIVER)
+        wide = pad_box_evenly(box, AROUND, labels.shape)
+        contact = liver_contact(crop_to_box(parts, box, wide), labels[wide] >= LIVER)
         inside = contact[large] >= min_liver_contact - 1e-6
         large, outside = large[inside], large[~inside]
     likely = large[~(scores[large] < lesion_threshold - 1e-6)]
@@ -168,6 +168,6 @@ def find_lesions(
     )  # fmt: skip
 
 
-def liver_ml(lesions: LesionMap, voxel_ml: float) -> float:
+def liver_volume_ml(lesions: LesionMap, voxel_ml: float) -> float:
     """Volume of the liver with its lesions, in ml."""
     return float(np.count_nonzero(lesions.inside)) * voxel_ml

@@ -8,20 +8,20 @@ import pandas as pd
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
-from liverseg.imageio.boxes import enlarged
+from liverseg.imageio.boxes import pad_box
 from liverseg.imageio.volume import Volume
-from liverseg.inference.components import reached_from
+from liverseg.inference.components import components_touching
 from liverseg.inference.diameters import axial_diameters
 from liverseg.inference.lesions import LesionMap
 from liverseg.labels import INDETERMINATE, LESION, LIVER, Label
 
 __all__ = [
     "LiverSurface",
+    "boundary_voxels",
+    "file_slice_indices",
     "lesion_columns",
     "lesion_table",
-    "own_slices",
-    "renamed",
-    "shell",
+    "with_types",
 ]
 
 _FIRST = 64
@@ -54,7 +54,7 @@ class LiverSurface:
                 if cut[axis][end]:
                     around[_plane(axis, place)] = True
                     rim[_plane(axis, inner)] |= axis > 0
-        outside = reached_from(~around, rim)
+        outside = components_touching(~around, rim)
         near = np.zeros_like(liver)
         for axis in range(3):
             for shift in (slice(None, -2), slice(2, None)):
@@ -70,7 +70,7 @@ class LiverSurface:
         0 where the lesion itself reaches the surface; infinite where the scan shows no surface.
 
         Args:
-            voxels: (slice, row, column) in the box, shape (n, 3), n at least 1; the lesion's `shell` is enough.
+            voxels: (slice, row, column) in the box, shape (n, 3), n at least 1; the lesion's `boundary_voxels` is enough.
         """
         if self._tree is None:
             return float("inf")
@@ -82,7 +82,7 @@ class LiverSurface:
         return least if least > _SAME_MM else 0.0
 
 
-def shell(mask: np.ndarray) -> np.ndarray:
+def boundary_voxels(mask: np.ndarray) -> np.ndarray:
     """Voxels of a mask that not all 26 neighbours are of, shape (n, 3).
 
     From each other voxel of it a neighbour is nearer to any point outside (of grids whose axes are not far from at
@@ -152,7 +152,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
     hu, affine = volume.axial[lesions.box], volume.axial_affine
     corner = np.array([side.start for side in lesions.box])
     row_step, column_step = affine[:3, 1], affine[:3, 2]
-    own_slice = own_slices(volume)
+    own_slice = file_slice_indices(volume)
     if not len(lesions.voxels):
         return pd.DataFrame(columns=columns)
     boxes = cc3d.statistics(lesions.ids_inside)["bounding_boxes"]
@@ -169,8 +169,8 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
         middle = affine @ np.append(np.argwhere(mask).mean(axis=0) + start, 1.0)
         diameters = axial_diameters(mask, row_step, column_step)
         on = own_slice[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
-        values, distance = hu[box][mask], surface.distance_mm(shell(mask) + own)
-        around = enlarged(box, margin, lesions.inside.shape)
+        values, distance = hu[box][mask], surface.distance_mm(boundary_voxels(mask) + own)
+        around = pad_box(box, margin, lesions.inside.shape)
         contrast = _contrast(values, hu[around][lesions.inside[around] == LIVER])
         score = float(lesions.scores[number - 1])
         row = {
@@ -201,7 +201,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
     return pd.DataFrame(rows, columns=columns)
 
 
-def renamed(table: pd.DataFrame, lesions: LesionMap, labels: tuple[Label, ...]) -> pd.DataFrame:
+def with_types(table: pd.DataFrame, lesions: LesionMap, labels: tuple[Label, ...]) -> pd.DataFrame:
     """A lesion table with the types that its lesions have now, and the reasons; nothing is measured again.
 
     Args:
@@ -228,7 +228,7 @@ def _surface(lesions: LesionMap, affine: np.ndarray) -> LiverSurface:
     return LiverSurface(lesions.inside >= LIVER, affine[:3, :3].T, cut)
 
 
-def own_slices(volume: Volume) -> np.ndarray:
+def file_slice_indices(volume: Volume) -> np.ndarray:
     """For each slice of `volume.axial` its voxel index, from 0, along the file's own slice axis."""
     depth = volume.array.shape[volume.slice_axis]
     ends = np.array([[0, 0, 0, 1], [depth - 1, 0, 0, 1]]).T

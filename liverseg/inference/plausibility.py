@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from liverseg.imageio.boxes import Box, bounding_box, enlarged, to_box, to_volume
+from liverseg.imageio.boxes import Box, bounding_box, pad_box, to_global, to_local
 from liverseg.inference.contrast_phase import ContrastPhase, LiverHU, contrast_phase, liver_hu
 from liverseg.inference.lesions import LesionMap
 from liverseg.labels import LESION, LIVER
@@ -80,7 +80,7 @@ def check_plausibility(hu: np.ndarray, lesions: LesionMap, spacing: Sequence[flo
     found = bounding_box(lesions.inside)
     if found is None:
         return Plausibility((Finding("no_liver", "no liver found"),), None)
-    box, labels = to_volume(found, lesions.box), lesions.inside[found]
+    box, labels = to_global(found, lesions.box), lesions.inside[found]
     liver = liver_hu(hu[box], labels, spacing)
     contrast = contrast_phase(hu, liver, box[0], spacing)
     cut_off = _cut_off(labels, box, lesions.shape, spacing)
@@ -124,10 +124,10 @@ def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequen
         across = spacing[0] * spacing[3 - axis]
         for at_edge, place in ((box[axis].start == 0, 0), (box[axis].stop == hu.shape[axis], -1)):
             voxels += across * np.count_nonzero(labels.take(place, axis=axis)) if at_edge else 0.0
-    around = enlarged(box, (0, 1, 1), hu.shape)
+    around = pad_box(box, (0, 1, 1), hu.shape)
     padding = hu[around] <= _PADDING_HU
     if padding.any():
-        inner = to_box(box, around)
+        inner = to_local(box, around)
         liver = np.zeros(padding.shape, bool)
         liver[inner] = labels >= LIVER
         for axis in (1, 2):

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from liverseg.imageio.boxes import Box, box_shape, spread, to_box, whole_box
+from liverseg.imageio.boxes import Box, box_shape, embed, full_box, to_local
 from liverseg.labels import LESION
 
-__all__ = ["SlabPrediction", "joined"]
+__all__ = ["SlabPrediction", "join_predictions"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class SlabPrediction:
 
     def __post_init__(self) -> None:
         if self.box is None:
-            object.__setattr__(self, "box", whole_box(self.inside.shape))
+            object.__setattr__(self, "box", full_box(self.inside.shape))
             object.__setattr__(self, "shape", tuple(self.inside.shape))
         if box_shape(self.box) != self.inside.shape:
             raise ValueError(f"labels of shape {self.inside.shape} for a box of {box_shape(self.box)}")
@@ -55,7 +55,7 @@ class SlabPrediction:
     @property
     def labels(self) -> np.ndarray:
         """The label map of the whole volume, a new array each time."""
-        return spread(self.inside, self.box, self.shape)
+        return embed(self.inside, self.box, self.shape)
 
     def relabelled(self, inside: np.ndarray) -> SlabPrediction:
         """The same with another label map of the box, in which no voxel has become lesion; rows go with their voxels.
@@ -87,7 +87,7 @@ class SlabPrediction:
         )
 
 
-def joined(parts: Sequence[SlabPrediction]) -> SlabPrediction:
+def join_predictions(parts: Sequence[SlabPrediction]) -> SlabPrediction:
     """Predictions of boxes that follow each other along the slices, as one of the box that holds them all.
 
     Boxes may differ in rows and columns; what is in none of them is background.
@@ -101,7 +101,7 @@ def joined(parts: Sequence[SlabPrediction]) -> SlabPrediction:
     whole = (first, second, third)
     inside = np.zeros(box_shape(whole), np.uint8)
     for part in parts:
-        inside[to_box(part.box, whole)] = part.inside
+        inside[to_local(part.box, whole)] = part.inside
     # C order begins with the slice, so that each part's rows stay together and in their own order
     rows = np.concatenate([part.type_probabilities for part in parts])
     kept = [part.lesion_probabilities for part in parts if part.lesion_probabilities is not None]

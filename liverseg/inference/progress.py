@@ -13,17 +13,15 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
-from liverseg.inference.failures import cause_in_words
-
 __all__ = [
-    "CaseWatcher",
-    "Stages",
-    "TerminalWatcher",
+    "CaseCallback",
+    "ConsoleReporter",
+    "StageTimer",
     "WrittenCase",
 ]
 
 
-class Stages:
+class StageTimer:
     """Seconds of a case by stage.
 
     Args:
@@ -77,7 +75,7 @@ class WrittenCase:
     warnings: tuple[str, ...]
 
 
-class CaseWatcher:
+class CaseCallback:
     """Is told of every case and stage; the methods are called in several threads, and this class does nothing.
 
     Stages are read, compute and write. Between two stages of a case others may be at work.
@@ -94,7 +92,7 @@ class CaseWatcher:
         return True
 
     def moved(self, case: str, part: str, share: float) -> None:
-        """So much, 0 to 1, of a part of a stage (`Stages`) is done."""
+        """So much, 0 to 1, of a part of a stage (`StageTimer`) is done."""
 
     def done(self, case: str, written: WrittenCase) -> None:
         """The case's files are there."""
@@ -103,7 +101,7 @@ class CaseWatcher:
         """The case has failed in a stage, and nothing of it is left."""
 
 
-class TerminalWatcher(CaseWatcher):
+class ConsoleReporter(CaseCallback):
     """Tells finished cases on stdout, failed ones and warnings on stderr, and shows a bar there if it is a terminal.
 
     Args:
@@ -124,7 +122,7 @@ class TerminalWatcher(CaseWatcher):
         self._lock = threading.Lock()
         self._bar = tqdm(total=len(cases), unit="case", bar_format=_BAR, file=sys.stderr, disable=None if bar else True)
 
-    def __enter__(self) -> TerminalWatcher:
+    def __enter__(self) -> ConsoleReporter:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -20,16 +20,15 @@ from monai.transforms import MapTransform
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
-from liverseg.imageio.archives import unpacked
+from liverseg.imageio.archives import extracted
 from liverseg.imageio.ct_check import check_ct
 from liverseg.imageio.liver_mask import LiverSource, liver_source
 from liverseg.imageio.volume import is_nifti, read_volume
-from liverseg.inference.failures import cause_in_words
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measurements import lesion_table, renamed
+from liverseg.inference.measurements import lesion_table, with_types
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION_TYPES, result_labels
-from liverseg.results.inputs import input_facts, unchanged_while_read
+from liverseg.results.inputs import describe_input, unchanged_while_read
 
 __all__ = [
     "FindLesionsd",
@@ -107,7 +106,7 @@ class ReadCTd(MapTransform):
             read: dict[str, Any]
             with unchanged_while_read(path):
                 if is_nifti(path):
-                    read = {"volume": read_volume(path), "input": input_facts(path, [path]), "warnings": []}
+                    read = {"volume": read_volume(path), "input": describe_input(path, [path]), "warnings": []}
                 else:
                     read = self._read_dicom(path, out.get("series") or self.series, out.get("study"))
             out.update(read)
@@ -120,12 +119,12 @@ class ReadCTd(MapTransform):
         from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
         from liverseg.inference.output.dicom_common import series_reference
 
-        with unpacked(path) as folder, _told_of(path, folder):
+        with extracted(path) as folder, _told_of(path, folder):
             series = choose_series(folder, named, study, self.keep_identifiers)
             volume = replace(read_dicom_volume(series), path=path)
             description = series.description if self.keep_identifiers else None  # free text, where names may stand
             about = {"uid": series.uid, "description": description, "slices": len(series.files)}
-            facts = input_facts(path, series.files if path.is_dir() else [path], about)
+            facts = describe_input(path, series.files if path.is_dir() else [path], about)
             read: dict[str, Any] = {"volume": volume, "input": facts, "warnings": []}
             if self.dicom_results:
                 try:
@@ -170,7 +169,7 @@ class ReadLiverd(MapTransform):
         if mask is not None:
             with unchanged_while_read(mask):
                 out["liver"] = source.read(mask, out["volume"])
-                out["input"] = {**out["input"], "liver": input_facts(mask, [mask])}
+                out["input"] = {**out["input"], "liver": describe_input(mask, [mask])}
         return out
 
 
@@ -255,5 +254,5 @@ class MeasureLesionsd(MapTransform):
             out["lesions"] = lesion_table(out[key], out["volume"], self.labels)
             if self.lesion_ranges and (reasons := unlike_training(out["lesions"], self.lesion_ranges)):
                 out[key] = out[key].indeterminate(reasons)
-                out["lesions"] = renamed(out["lesions"], out[key], self.labels)
+                out["lesions"] = with_types(out["lesions"], out[key], self.labels)
         return out

@@ -18,10 +18,10 @@ from liverseg.inference.measurements import lesion_table
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, result_labels
 
-__all__ = ["ranges_of_typed_lesions"]
+__all__ = ["measure_typed_lesions"]
 
 
-def ranges_of_typed_lesions(
+def measure_typed_lesions(
     datalist: str | os.PathLike | None, dataset_dir: str | os.PathLike | None = None
 ) -> dict[str, dict[str, tuple[float, float]]] | None:
     """The field `lesion_ranges` of a weights' record, from the outlines of a list of typed lesions.

@@ -12,11 +12,11 @@ from typing import Final
 
 import numpy as np
 
-from liverseg.imageio.boxes import Box, bounding_box, enlarged, extent, to_box
+from liverseg.imageio.boxes import Box, bounding_box, extent, pad_box, to_local
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LIVER
 
-__all__ = ["STRIDE", "Margin", "Stride", "beyond", "grown", "windows_around"]
+__all__ = ["STRIDE", "Margin", "Stride", "grow_window", "windows_around", "windows_beyond"]
 
 Margin = tuple[int, int, int]
 """Voxels along slices, rows and columns."""
@@ -65,13 +65,13 @@ def windows_around(
         above = min(len(numbers) - 1, int(np.searchsorted(numbers, stop - 1, "left")))
         liver = np.any(seen[known[below : above + 1]], axis=0)
         rows, columns = (_times(extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
-        _, *plane = enlarged((slice(start, stop), rows, columns), margin, shape)
+        _, *plane = pad_box((slice(start, stop), rows, columns), margin, shape)
         rows, columns = (_to_stride(*along) for along in zip(plane, shape[1:], stride, strict=True))
         windows.append((slice(start, stop), rows, columns))
     return windows
 
 
-def grown(found: SlabPrediction, window: Box, margin: Margin, stride: Stride = (STRIDE, STRIDE)) -> Box | None:
+def grow_window(found: SlabPrediction, window: Box, margin: Margin, stride: Stride = (STRIDE, STRIDE)) -> Box | None:
     """A window with a margin more, for those slices of another one whose liver reaches a side; None where none does.
 
     The liver on the slices before and behind counts as well: where it goes on beside the window, in rows and columns
@@ -85,7 +85,7 @@ def grown(found: SlabPrediction, window: Box, margin: Margin, stride: Stride = (
     """
     slices, whole = window[0], found.box
     near = slice(max(whole[0].start, slices.start - 1), min(whole[0].stop, slices.stop + 1))
-    liver = found.inside[to_box((near, *whole[1:]), whole)] >= LIVER
+    liver = found.inside[to_local((near, *whole[1:]), whole)] >= LIVER
     reached = np.zeros(len(liver), bool)
     for axis in (1, 2):
         own, first = window[axis], whole[axis].start
@@ -110,7 +110,7 @@ def grown(found: SlabPrediction, window: Box, margin: Margin, stride: Stride = (
     return some, rows, columns
 
 
-def beyond(found: SlabPrediction, first: Box, last: Box, margin: Margin) -> tuple[Box | None, Box | None]:
+def windows_beyond(found: SlabPrediction, first: Box, last: Box, margin: Margin) -> tuple[Box | None, Box | None]:
     """Windows for the slices before the first and behind the last one, where the liver reaches those.
 
     Args:

@@ -2,9 +2,9 @@
 
 from liverseg.networks.base import Freezable, SlabNetwork
 from liverseg.networks.imagenet import transfer_imagenet
-from liverseg.networks.lesion_type_unet import MeasuringUNet
+from liverseg.networks.lesion_type_unet import LesionTypeUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
-from liverseg.networks.registry import recorded_network
+from liverseg.networks.registry import network_from_weights
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
     TransferReport,
@@ -34,7 +34,7 @@ from liverseg.networks.ynet import SlabClassifier, SlabOutput, YNet
 __all__ = [
     "SIZES",
     "Freezable",
-    "MeasuringUNet",
+    "LesionTypeUNet",
     "NetworkSize",
     "SEResUNet",
     "SlabClassifier",
@@ -48,6 +48,7 @@ __all__ = [
     "export_trained",
     "export_weights",
     "load_weights",
+    "network_from_weights",
     "package_versions",
     "read_record",
     "read_weights",
@@ -55,7 +56,6 @@ __all__ = [
     "recorded_hu_window",
     "recorded_lesion_ranges",
     "recorded_lesion_threshold",
-    "recorded_network",
     "recorded_pixel_mm",
     "recorded_size",
     "recorded_slab_spacing",

@@ -11,10 +11,10 @@ from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES
-from liverseg.networks.se_resunet import SEResUNet, initialise, numbers_of, padded
+from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
 
-__all__ = ["EVIDENCE", "LesionTypeHead", "MeasuringUNet"]
+__all__ = ["EVIDENCE", "LesionTypeHead", "LesionTypeUNet"]
 
 EVIDENCE = ("measurements", "features", "both")
 """What types are decided from. Measurements are ours; the decoder's features, averaged over the lesion in the same way,
@@ -123,7 +123,7 @@ def _window(values: torch.Tensor, edge: int) -> torch.Tensor:
     return functional.avg_pool2d(values, edge, stride=1, padding=edge // 2)
 
 
-class MeasuringUNet(SEResUNet):
+class LesionTypeUNet(SEResUNet):
     """A SEResUNet that outlines lesions of any type and names them by a `LesionTypeHead`, in one pass.
 
     In evaluation mode it gives what the joint network gives, five channels, so all that reads those reads these.
@@ -151,7 +151,7 @@ class MeasuringUNet(SEResUNet):
     ) -> None:
         super().__init__(size, in_channels, LESION + 1, deep_supervision)
         self.out_channels = len(JOINT_LABELS)
-        self.type_head = LesionTypeHead(in_channels, numbers_of(size).decoder[2], evidence, windows)
+        self.type_head = LesionTypeHead(in_channels, get_size(size).decoder[2], evidence, windows)
         self.type_head.apply(initialise)
 
     def arguments(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class MeasuringUNet(SEResUNet):
         A pixel is a lesion where lesion of any type is likelier than liver and background; the likeliest type keeps the
         lesion's logit, so that doubt between types never makes an outline smaller.
         """
-        slab = padded(x)
+        slab = pad_to_stride(x)
         height, width = x.shape[2], x.shape[3]
         features = self.decoder(slab, self.encoder(slab))
         whole = self.head(features[0])

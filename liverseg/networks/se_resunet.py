@@ -22,10 +22,10 @@ __all__ = [
     "SEResUNet",
     "SEResUNetDecoder",
     "SEResUNetEncoder",
+    "get_size",
     "initialise",
     "make_encoder",
-    "numbers_of",
-    "padded",
+    "pad_to_stride",
 ]
 
 
@@ -167,7 +167,7 @@ class SEResUNet(SlabNetwork):
         self, size: str = "full", in_channels: int = 3, out_channels: int = 5, deep_supervision: bool = False
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision)
-        numbers = numbers_of(size)
+        numbers = get_size(size)
         self.stride = _STRIDE
         self.encoder = make_encoder(numbers, in_channels)
         self.decoder = SEResUNetDecoder(numbers, in_channels)
@@ -188,7 +188,7 @@ class SEResUNet(SlabNetwork):
             (batch, out_channels, H, W). In training mode with deep supervision (batch, 4, out_channels, H, W): the
             final map, then the maps made at strides 2, 4 and 8, enlarged to full size.
         """
-        slab = padded(x)
+        slab = pad_to_stride(x)
         features = self.decoder(slab, self.encoder(slab))
         return self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
 
@@ -214,7 +214,7 @@ def make_encoder(numbers: NetworkSize, in_channels: int) -> nn.Module:
     return SEResUNetEncoder(numbers, in_channels)
 
 
-def numbers_of(size: str) -> NetworkSize:
+def get_size(size: str) -> NetworkSize:
     """The numbers of a size by its name.
 
     Raises:
@@ -225,7 +225,7 @@ def numbers_of(size: str) -> NetworkSize:
     return SIZES[size]
 
 
-def padded(x: torch.Tensor, stride: int = _STRIDE) -> torch.Tensor:
+def pad_to_stride(x: torch.Tensor, stride: int = _STRIDE) -> torch.Tensor:
     """Slabs (batch, channels, H, W), enlarged below and on the right to multiples of the deepest stride.
 
     Edge voxels are repeated: a rim of zeros would look like a body of soft tissue.

@@ -28,7 +28,7 @@ __all__ = [
 
 _CARRIED = ("encoder.", "decoder.")
 # their encoder and decoder, which are handed over, are the same; only the heads differ
-_OF_ONE_DESIGN = ("SEResUNet", "YNet", "MeasuringUNet", "SlabClassifier")
+_SHARED_ENCODER_DECODER = ("SEResUNet", "YNet", "MeasuringUNet", "SlabClassifier")
 _AUX_HEADS = "aux_heads."
 _NAMED = 3
 
@@ -71,7 +71,7 @@ def record_differences(
     """
     own = network.arguments()
     name = type(network).__name__
-    if not head and record.network in _OF_ONE_DESIGN:
+    if not head and record.network in _SHARED_ENCODER_DECODER:
         name = record.network
     pairs: list[tuple[str, Any, Any]] = [("network", record.network, name)]
     for name in ("size", "in_channels", *(["out_channels"] if head else [])):
@@ -188,7 +188,7 @@ def average_weights(
         raise UsageError(f"share is {share!r}; it must be a number, 0 to 1")
     tuned, origin = (_known_record(path, "take weights that a bundle trained") for path in (weights, pretrain_weights))
     pairs = [(name, origin.arguments[name], tuned.arguments[name]) for name in ("size", "in_channels")]
-    if not {origin.network, tuned.network} <= {*_OF_ONE_DESIGN}:
+    if not {origin.network, tuned.network} <= {*_SHARED_ENCODER_DECODER}:
         pairs.insert(0, ("network", origin.network, tuned.network))
     if origin.tensors_sha256 == tuned.tensors_sha256:
         raise LiversegError(

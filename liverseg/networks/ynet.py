@@ -11,7 +11,7 @@ from liverseg.errors import UsageError
 from liverseg.labels import LESION_TYPES
 from liverseg.networks.base import SlabNetwork
 from liverseg.networks.blocks import SEResidualBlock
-from liverseg.networks.se_resunet import SEResUNet, initialise, make_encoder, numbers_of, padded
+from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, make_encoder, pad_to_stride
 
 __all__ = ["BRANCHES", "SlabClassifier", "SlabOutput", "YNet"]
 
@@ -77,7 +77,7 @@ class YNet(SEResUNet):
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision)
         self.branch = branch
-        self.type_head = _type_head(numbers_of(size).encoder[-1], branch)
+        self.type_head = _type_head(get_size(size).encoder[-1], branch)
         self.type_head.apply(initialise)
 
     def arguments(self) -> dict[str, Any]:
@@ -86,7 +86,7 @@ class YNet(SEResUNet):
 
     def forward(self, x: torch.Tensor) -> SlabOutput:  # type: ignore[override]
         """Maps as `SEResUNet` gives them, and the slab's type logits (batch, lesion types)."""
-        slab = padded(x)
+        slab = pad_to_stride(x)
         bottleneck = self.encoder(slab)
         features = self.decoder(slab, bottleneck)
         maps = self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
@@ -110,11 +110,11 @@ class SlabClassifier(SlabNetwork):
         self, size: str = "full", in_channels: int = 3, out_channels: int = 0, deep_supervision: bool = False
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision=False)
-        numbers = numbers_of(size)
+        numbers = get_size(size)
         self.encoder = make_encoder(numbers, in_channels)
         self.type_head = _type_head(numbers.encoder[-1], "plain")
         self.apply(initialise)
 
     def forward(self, x: torch.Tensor) -> SlabOutput:
         """Type logits (batch, lesion types) of slabs (batch, in_channels, H, W), HU windowed to [-1, 1]."""
-        return SlabOutput(None, self.type_head(self.encoder(padded(x))[-1]))
+        return SlabOutput(None, self.type_head(self.encoder(pad_to_stride(x))[-1]))

@@ -13,7 +13,7 @@ import pandas as pd
 from liverseg.errors import LiversegError
 from liverseg.labels import LESION_TYPES
 from liverseg.phantom.cases import Case
-from liverseg.utils.files import whole_file
+from liverseg.utils.files import atomic_write
 
 __all__ = ["choose_slices", "write_cohort_tables"]
 
@@ -132,5 +132,5 @@ def _offers(record: dict[str, Any], rng: np.random.Generator) -> list[tuple[int,
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         frame.to_csv(unfinished, index=False, lineterminator="\n")

@@ -25,7 +25,7 @@ from liverseg.phantom import difficulty as d
 from liverseg.phantom.cases import Case, cohort_cases, lits_cases
 from liverseg.phantom.patient import Phantom, make_phantom
 from liverseg.phantom.tables import write_cohort_tables
-from liverseg.utils.files import whole_file
+from liverseg.utils.files import atomic_write
 
 __all__ = ["SETTINGS", "check_cohort_arguments", "check_lits_arguments", "write_cohort", "write_lits_tree"]
 
@@ -232,5 +232,5 @@ def _record(case: Case, phantom: Phantom) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         unfinished.write_bytes(content)

@@ -17,22 +17,22 @@ from typing import Any
 
 import numpy as np
 
-from liverseg.batch.completeness import Wanted, wanted
+from liverseg.batch.completeness import RunSpec, wanted
 from liverseg.bundle.paths import find_bundle, inference_config
 from liverseg.datalists.importers.conversion import write_nifti
 from liverseg.errors import LiversegError, OutputError
 from liverseg.imageio.volume import is_nifti, write_box_like
-from liverseg.inference.evaluator import Ahead, CaseEvaluator, overlapped
-from liverseg.inference.failures import cause_in_words
+from liverseg.inference.evaluator import CaseEvaluator, Prefetcher, run_pipeline
+from liverseg.inference.failures import describe_cause
 from liverseg.inference.predict import case_evaluator
-from liverseg.inference.progress import CaseWatcher, Stages, TerminalWatcher, WrittenCase
+from liverseg.inference.progress import CaseCallback, ConsoleReporter, StageTimer, WrittenCase
 from liverseg.labels import LIVER
 from liverseg.networks import package_versions, read_record
 from liverseg.pseudo_labels.checks import Limits, LiverOutline, Measures, measure, one_liver
 from liverseg.pseudo_labels.montage import write_montage
 from liverseg.results.case_folder import read_case_record, refuse_another_input, write_case_files, write_json
-from liverseg.results.inputs import input_is
-from liverseg.utils.files import bring_to_disk, file_hash, text_hash, whole_file
+from liverseg.results.inputs import matches_input
+from liverseg.utils.files import atomic_write, fsync_paths, sha256_file, sha256_text
 
 __all__ = ["Network", "Outlined", "OutlinedCases", "case_folder", "label_path", "picture_path", "read_network"]
 
@@ -55,7 +55,7 @@ class Network:
 
     weights: Path
     bundle: Path
-    wanted: Wanted
+    wanted: RunSpec
 
     @property
     def name(self) -> str:
@@ -140,10 +140,10 @@ class OutlinedCases:
         self._items, self._output, self._networks = items, output, networks
         self._mirrored, self._limits, self._overrides, self._progress = mirrored, limits, overrides, progress
         told = {"format": _FORMAT, "mirrored": mirrored, "networks": [asdict(one.wanted) for one in networks]}
-        self._configuration = text_hash(json.dumps(told, sort_keys=True, default=str))
+        self._configuration = sha256_text(json.dumps(told, sort_keys=True, default=str))
         self._left: list[Mapping[str, str]] = []
         self._evaluators: list[CaseEvaluator] = []
-        self._watcher: CaseWatcher = CaseWatcher()
+        self._watcher: CaseCallback = CaseCallback()
 
     def prepare(self) -> None:
         """See which cases are left, and load the networks if there are any.
@@ -170,9 +170,9 @@ class OutlinedCases:
         if not self._left:
             return
         names = [item["case"] for item in self._left]
-        with TerminalWatcher(names, self._progress) as watcher:
+        with ConsoleReporter(names, self._progress) as watcher:
             self._watcher = watcher
-            overlapped(Ahead(zip(names, self._left, strict=True), self._read), self._compute, self._write)
+            run_pipeline(Prefetcher(zip(names, self._left, strict=True), self._read), self._compute, self._write)
         self.error = watcher.error
         if self.error is not None and len(self._items) > 1:
             print(f"{names[0]}: failed: {cause_in_words(self.error)}", file=sys.stderr)
@@ -187,9 +187,9 @@ class OutlinedCases:
                 record is None
                 or record["configuration_sha256"] != self._configuration
                 or record["input"]["path"] != item["image"]
-                or file_hash(label_path(self._output, case)) != record["label_sha256"]
-                or any(file_hash(folder / name) != sha256 for name, sha256 in record["files"].items())
-                or not input_is(Path(item["image"]), record["input"])
+                or sha256_file(label_path(self._output, case)) != record["label_sha256"]
+                or any(sha256_file(folder / name) != sha256 for name, sha256 in record["files"].items())
+                or not matches_input(Path(item["image"]), record["input"])
             ):
                 return None
             return _outlined(case, record)
@@ -197,7 +197,7 @@ class OutlinedCases:
             return None
 
     def _read(self, case: tuple[str, Mapping[str, str]]) -> dict[str, Any] | Exception:
-        stages = Stages()
+        stages = StageTimer()
         try:
             with stages("read"):
                 data = dict(self._evaluators[0].dataset.transform(case[1]))
@@ -223,7 +223,7 @@ class OutlinedCases:
         return {**data, "outline": outline, "second": second, "measures": measures}
 
     def _outlines(
-        self, hu: np.ndarray, spacing: Sequence[float], stages: Stages
+        self, hu: np.ndarray, spacing: Sequence[float], stages: StageTimer
     ) -> tuple[LiverOutline, LiverOutline | None, LiverOutline | None]:
         """Of the CT, of the mirrored one and by the second network."""
         passes = [(self._evaluators[0], False)]
@@ -261,9 +261,9 @@ class OutlinedCases:
         try:
             for place in (folder.parent, label.parent):
                 place.mkdir(exist_ok=True)
-            with whole_file(label) as unfinished:
+            with atomic_write(label) as unfinished:
                 write_box_like(unfinished, outline.inside.astype(np.uint8), outline.box, volume)
-                bring_to_disk(unfinished)
+                fsync_paths(unfinished)
         except OSError as error:
             raise OutputError(f"{label}: cannot be written ({error.strerror or error}); is the disk full?") from error
         image = Path(data["input"]["path"])
@@ -288,7 +288,7 @@ class OutlinedCases:
             "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "input": data["input"],
             "image": str(image),
-            "label_sha256": file_hash(label),
+            "label_sha256": sha256_file(label),
             "configuration_sha256": self._configuration,
             "networks": [{"path": str(one.weights), "sha256": one.wanted.weights_sha256} for one in self._networks],
             "measures": asdict(data["measures"]),
@@ -300,7 +300,7 @@ class OutlinedCases:
         return record
 
     def _failed(self, name: str, stage: str, error: Exception) -> None:
-        self.failures[name] = cause_in_words(error)
+        self.failures[name] = describe_cause(error)
         self._watcher.failed(name, stage, error)
 
 

@@ -13,9 +13,9 @@ import numpy as np
 
 from liverseg.errors import UsageError
 from liverseg.evaluation.scores import dice
-from liverseg.imageio.boxes import Box, bounding_box, cut, to_volume, whole_box
+from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, full_box, to_global
 from liverseg.imageio.ct_check import body_middle
-from liverseg.inference.components import largest_part, reached_from
+from liverseg.inference.components import components_touching, largest_part
 from liverseg.inference.plausibility import PLAUSIBLE_LIVER_ML
 
 __all__ = ["Limits", "LiverOutline", "Measures", "agreement", "measure", "one_liver"]
@@ -68,17 +68,17 @@ def one_liver(found: np.ndarray) -> LiverOutline:
         return LiverOutline(np.zeros((0, 0, 0), bool), (nothing, nothing, nothing), shape, 0.0)
     part = largest_part(found[box])
     share = np.count_nonzero(part) / np.count_nonzero(found[box])
-    own = bounding_box(part) or whole_box(part.shape)
+    own = bounding_box(part) or full_box(part.shape)
     outside = np.pad(~part[own], 1, constant_values=True)
     seed = np.zeros_like(outside)
     seed[0, 0, 0] = True
-    filled = ~reached_from(outside, seed)[1:-1, 1:-1, 1:-1]
-    return LiverOutline(filled, to_volume(own, box), shape, share)
+    filled = ~components_touching(outside, seed)[1:-1, 1:-1, 1:-1]
+    return LiverOutline(filled, to_global(own, box), shape, share)
 
 
 def agreement(one: LiverOutline, other: LiverOutline) -> float:
     """Dice of two outlines of one volume: 1 where both are empty, 0 where one is."""
-    hit = np.count_nonzero(one.inside & cut(other.inside, other.box, one.box))
+    hit = np.count_nonzero(one.inside & crop_to_box(other.inside, other.box, one.box))
     return float(dice(hit, one.voxels, other.voxels))
 
 

@@ -21,7 +21,7 @@ from liverseg.results.case_folder import write_json
 from liverseg.study.document import Block, Heading, Items, Paragraph, Picture, Table
 from liverseg.study.html import to_html
 from liverseg.utils.csv_table import read_csv
-from liverseg.utils.files import is_file, whole_file, write_text
+from liverseg.utils.files import atomic_write, is_file, write_text
 
 __all__ = [
     "ACCEPTED",
@@ -93,7 +93,7 @@ def write_facts(output: Path, facts: RunFacts) -> None:
         LiversegError: if it cannot be written.
     """
     try:
-        with whole_file(output / _FACTS) as unfinished:
+        with atomic_write(output / _FACTS) as unfinished:
             write_json(unfinished, asdict(facts))
     except OSError as error:
         raise OutputError(f"{output / _FACTS}: cannot be written ({error.strerror or error})") from error

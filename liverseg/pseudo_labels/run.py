@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from liverseg.bundle.setup import writable_dir
+from liverseg.bundle.setup import ensure_writable
 from liverseg.errors import LiversegError, OutputError, SomeCasesFailed, UnreadableError, UsageError, user_error
 from liverseg.inference import find_cases
 from liverseg.pseudo_labels.cases import OutlinedCases, label_path, read_network
@@ -117,7 +117,7 @@ def pseudo_label(
         progress=progress,
     )
     cases.prepare()
-    writable_dir(folder)
+    ensure_writable(folder)
     lock = _lock(folder)
     try:
         cases.run()

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from liverseg.errors import ConflictError, OutputError
-from liverseg.utils.files import UNFINISHED, bring_to_disk, file_hash
+from liverseg.utils.files import fsync_paths, sha256_file
 from liverseg.utils.locks import FileLock
 
 __all__ = [
@@ -72,15 +72,15 @@ def write_case_files(
             if write(unfinished) is False:
                 (folder / name).unlink(missing_ok=True)
                 continue
-            bring_to_disk(unfinished)
-            hashes[name] = file_hash(unfinished)
+            fsync_paths(unfinished)
+            hashes[name] = sha256_file(unfinished)
             unfinished.replace(folder / name)
             written.append(folder / name)
         record(record_unfinished, hashes)
-        bring_to_disk(record_unfinished, folder)  # a machine that loses power now must not keep the record alone
+        fsync_paths(record_unfinished, folder)  # a machine that loses power now must not keep the record alone
         record_unfinished.replace(folder / RECORD)
         written.append(folder / RECORD)
-        bring_to_disk(folder)
+        fsync_paths(folder)
     except BaseException as error:
         for path in reversed(written):  # the mark is last to go
             with suppress(OSError):
@@ -141,7 +141,7 @@ def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
 
     Args:
         folder: the case's.
-        source: `input_facts` of the CT that is to be written there.
+        source: `describe_input` of the CT that is to be written there.
 
     Raises:
         LiversegError: if they are of another one: many folders of DICOM files are called CT.

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError, UnreadableError
-from liverseg.utils.files import file_hash, text_hash
+from liverseg.utils.files import sha256_file, sha256_text
 
-__all__ = ["input_facts", "input_is", "input_stamp", "unchanged_while_read"]
+__all__ = ["describe_input", "file_fingerprint", "matches_input", "unchanged_while_read"]
 
 Listing = tuple[tuple[str, int, int], ...]
 
 
-def input_facts(path: Path, files: Sequence[Path], series: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def describe_input(path: Path, files: Sequence[Path], series: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What a record tells of its input.
 
     Args:
@@ -30,10 +30,10 @@ def input_facts(path: Path, files: Sequence[Path], series: Mapping[str, Any] | N
         `path`, `sha256`, `bytes`, and where it was a folder `files`, their paths in it, and `listing_sha256`, of the
         names and sizes of all that is in the folder: a slice that comes later makes it another input.
     """
-    hashes = [file_hash(file) for file in files]
+    hashes = [sha256_file(file) for file in files]
     facts: dict[str, Any] = {
         "path": str(path),
-        "sha256": hashes[0] if len(hashes) == 1 else text_hash("".join(hashes)),
+        "sha256": hashes[0] if len(hashes) == 1 else sha256_text("".join(hashes)),
         "bytes": sum(file.stat().st_size for file in files),
     }
     if path.is_dir():
@@ -41,22 +41,22 @@ def input_facts(path: Path, files: Sequence[Path], series: Mapping[str, Any] | N
     return facts if series is None else {**facts, "series": dict(series)}
 
 
-def input_is(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether what lies at a path is what a record's `input_facts` were of; false for facts that are not whole."""
+def matches_input(path: Path, facts: Mapping[str, Any]) -> bool:
+    """Whether what lies at a path is what a record's `describe_input` were of; false for facts that are not whole."""
     try:
         if not path.is_dir():
-            return file_hash(path) == facts["sha256"]
+            return sha256_file(path) == facts["sha256"]
         if _listing_hash(path) != facts["listing_sha256"]:
             return False
         files = [path / name for name in facts["files"]]
-        return input_facts(path, files)["sha256"] == facts["sha256"]
+        return describe_input(path, files)["sha256"] == facts["sha256"]
     except (LiversegError, OSError, KeyError, TypeError, ValueError):
         return False
 
 
-def input_stamp(path: Path) -> str:
+def file_fingerprint(path: Path) -> str:
     """What tells, without reading it, whether a file or folder has changed: SHA-256 of names, sizes and times."""
-    return text_hash("\n".join(f"{name!a} {size} {time}" for name, size, time in _listing(path)))
+    return sha256_text("\n".join(f"{name!a} {size} {time}" for name, size, time in _listing(path)))
 
 
 @contextmanager
@@ -94,4 +94,4 @@ def _listing(path: Path) -> Listing:
 
 def _listing_hash(path: Path) -> str:
     names = "\n".join(f"{name!a} {size}" for name, size, _ in _listing(path))
-    return text_hash(names)
+    return sha256_text(names)

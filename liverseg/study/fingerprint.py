@@ -17,7 +17,7 @@ from liverseg.inference import find_bundle
 from liverseg.study.cells import Cell
 from liverseg.study.config import Row, StudyDefinition
 from liverseg.study.folds import VALIDATION_FOLD, fold_list_path, list_hash
-from liverseg.utils.files import file_hash, is_file, size_or_zero, text_hash
+from liverseg.utils.files import is_file, sha256_file, sha256_text, size_or_zero
 
 __all__ = ["Ingredients", "code_state"]
 
@@ -38,7 +38,7 @@ class Ingredients:
         told: dict[str, str | None] = {}
         self._data = {fold: _hash_of_files(study.dataset_dir, made, told) for fold, made in lists.items()}
         self._weights = {
-            name: file_hash(path)
+            name: sha256_file(path)
             for name, path in (("lits", study.lits_weights), ("imagenet", study.imagenet_weights))
             if path is not None and is_file(path)
         }
@@ -153,9 +153,9 @@ def _hash_of_files(dataset_dir: Path, made: DataList, told: dict[str, str | None
         told: by path, what was told of it for other lists.
     """
     for item in (*made.training, *made.test):
-        for name, tell in ((item.image, size_or_zero), (item.label, file_hash)):
+        for name, tell in ((item.image, size_or_zero), (item.label, sha256_file)):
             if name is not None and name not in told:
                 path = dataset_dir / name
                 told[name] = f"{name} {tell(path)}" if is_file(path) else None
     own = {told[name] for item in (*made.training, *made.test) for name in (item.image, item.label) if name is not None}
-    return None if None in own else text_hash("\n".join(sorted(filter(None, own))))
+    return None if None in own else sha256_text("\n".join(sorted(filter(None, own))))

@@ -10,7 +10,7 @@ from liverseg.datalists import DataItem, DataList, datalist_text, hold_out, read
 from liverseg.errors import LiversegError
 from liverseg.labels import LESION_TYPES
 from liverseg.study.config import StudyDefinition
-from liverseg.utils.files import text_hash
+from liverseg.utils.files import sha256_text
 
 __all__ = ["VALIDATION_FOLD", "check_fold_lists", "fold_list_path", "fold_lists", "list_hash", "write_fold_lists"]
 
@@ -75,7 +75,7 @@ def check_fold_lists(study: StudyDefinition, lists: Mapping[int, DataList]) -> N
 
 def list_hash(datalist: DataList) -> str:
     """SHA-256 of the file `write_datalist` makes of a list, hexadecimal."""
-    return text_hash(datalist_text(datalist))
+    return sha256_text(datalist_text(datalist))
 
 
 def fold_list_path(study: StudyDefinition, fold: int, made: DataList) -> Path:

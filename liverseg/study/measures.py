@@ -187,17 +187,17 @@ MEASURES: dict[str, Measure] = {
             _mean(lambda f: _right(f) & _hit(f), _known, *_TYPED, "lesion_hit"),
             _ratio,
         ),
-        Measure("balanced_accuracy", "balanced accuracy", _end_to_end, types.balanced_accuracy_of, typed=True),
-        Measure("macro_f1", "macro F1", _end_to_end, types.macro_f1_of, typed=True),
-        *_per_type("sensitivity", "sensitivity", types.sensitivity_of),
-        *_per_type("specificity", "specificity", types.specificity_of),
+        Measure("balanced_accuracy", "balanced accuracy", _end_to_end, types.balanced_accuracy, typed=True),
+        Measure("macro_f1", "macro F1", _end_to_end, types.macro_f1, typed=True),
+        *_per_type("sensitivity", "sensitivity", types.sensitivity),
+        *_per_type("specificity", "specificity", types.specificity),
     )
 }
 """From the slices of `evaluation.csv`; docs/evaluation.md has the definitions."""
 
-CONFUSION = Measure("confusion", "confusion", _confusions, types.accuracy_of, typed=True)
+CONFUSION = Measure("confusion", "confusion", _confusions, types.accuracy, typed=True)
 LESION_CONFUSION = Measure(
-    "lesion_confusion", "confusion", _lesion_confusions, types.accuracy_of, of_lesions=True, typed=True
+    "lesion_confusion", "confusion", _lesion_confusions, types.accuracy, of_lesions=True, typed=True
 )
 """Whose sums are confusion matrices, flattened; that of lesions takes any overlap for a find."""
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from monai.bundle import ConfigParser
 
 from liverseg.inference import find_bundle
-from liverseg.networks.weights import record_if_any
+from liverseg.networks.weights import try_read_record
 from liverseg.study.document import Block, Heading, Items, Paragraph
 from liverseg.study.results import RowResults, StudyResults
 
@@ -122,7 +122,7 @@ def _lits_weights(results: StudyResults) -> list[str]:
     """What the rows from LiTS weights start from, if there are any."""
     if not any(row.row.initialisation == "lits" for row in results.rows):
         return []
-    record = record_if_any(results.study.lits_weights)
+    record = try_read_record(results.study.lits_weights)
     if record is None:
         return ["`lits` weights: not at hand where this was written, so not told here"]
     known = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"

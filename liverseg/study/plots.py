@@ -20,7 +20,7 @@ from liverseg.labels import LESION_TYPES
 from liverseg.study.estimates import named, patient_means
 from liverseg.study.measures import CONFUSION, LESION_CONFUSION
 from liverseg.study.results import RowResults, StudyResults
-from liverseg.utils.files import whole_file
+from liverseg.utils.files import atomic_write
 
 __all__ = ["confusion_picture", "reliability_picture", "save_picture", "training_picture"]
 
@@ -148,7 +148,7 @@ def save_picture(figure: Figure, path: Path) -> None:
     colors = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     image = colors.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     try:
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             image.save(unfinished, optimize=True)
     except OSError as error:
         raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error

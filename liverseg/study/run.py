@@ -15,7 +15,7 @@ import torch
 from tqdm import tqdm
 
 from liverseg.bundle.commands import RunningCommands, run_logged
-from liverseg.bundle.setup import the_device
+from liverseg.bundle.setup import get_device
 from liverseg.errors import UsageError
 from liverseg.inference import SomeCasesFailed
 from liverseg.networks import package_versions
@@ -24,7 +24,7 @@ from liverseg.study.config import StudyDefinition
 from liverseg.study.fingerprint import Ingredients, code_state
 from liverseg.study.folds import check_fold_lists, fold_lists, write_fold_lists
 from liverseg.study.weights import check_lits_weights
-from liverseg.utils.shutdown import ToldToEnd
+from liverseg.utils.shutdown import GracefulShutdown
 
 __all__ = ["run_study"]
 
@@ -97,7 +97,7 @@ def run_study(
         raise UsageError(f"{slots} workers; at least 1 is needed")
     runner = _Runner(ingredients, slots, devices)
     failed: dict[str, str] = {}
-    with ToldToEnd() as ending, tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar:
+    with GracefulShutdown() as ending, tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar:
         ending.then(runner.commands.stop)  # cells go on from their checkpoints next time
         elsewhere = _run_all(runner, waiting, False, bar, failed)
         if elsewhere and not runner.commands.stopped:
@@ -222,7 +222,7 @@ class _Runner:
             "versions": package_versions(),
             "best_epoch": (cell.read("model.json") or {}).get("epoch"),
             "seconds": seconds,
-            "device": str(the_device(device or made_of["overrides"].get("device"))),
+            "device": str(get_device(device or made_of["overrides"].get("device"))),
             "threads": int(self._threads),
         }
         cell.write("cell.json", record)

@@ -18,12 +18,12 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
+from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.boxes import bounding_box
-from liverseg.imageio.nifti import as_whole_numbers
-from liverseg.imageio.volume import Volume, axial_orientation, case_name, grids_apart, read_volume, slice_axis
+from liverseg.imageio.nifti import as_integers
+from liverseg.imageio.volume import Volume, affine_distance_mm, axial_orientation, case_name, read_volume, slice_axis
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS
 from liverseg.synthesis.appearance import Surroundings
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
@@ -234,7 +234,7 @@ def _written(task: _Task) -> _Outcome:
         "min_detectability": task.min_detectability,
         "patient": item.patient,
     }
-    state = state_of(task.output, sources)
+    state = file_states(task.output, sources)
     made = [image_path, label_path, rows_path]
     if not is_current(record, task.output, state, made, recipe):
         hu, label, affine, rows = _painted(task, read_volume(sources[0]), read_volume(sources[1]))
@@ -249,7 +249,7 @@ def _written(task: _Task) -> _Outcome:
 
 def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[LesionRow]]:
     """HU (int16) and labels (uint8) in the image's own axis order, its affine, and the lesions."""
-    apart = grids_apart(image.affine, label.affine, image.array.shape)
+    apart = affine_distance_mm(image.affine, label.affine, image.array.shape)
     if image.array.shape != label.array.shape or apart:
         raise LiversegError(f"{label.path}: not on the grid of its image {image.path}")
     spacing = image.axial_spacing
@@ -300,7 +300,7 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
             )
     if task.item.clipped_hu is not None:
         np.clip(hu, *task.item.clipped_hu, out=hu)
-    return image.from_axial(as_whole_numbers(hu, np.int16)), image.from_axial(truth), image.affine, rows
+    return image.from_axial(as_integers(hu, np.int16)), image.from_axial(truth), image.affine, rows
 
 
 def _suspicious(hu: np.ndarray, label: np.ndarray, around: Surroundings, pixel_mm: tuple[float, float]) -> np.ndarray:

@@ -1,70 +1,75 @@
 """Training and evaluation glue: losses, scores, handlers."""
 
-from liverseg.training.batches import AheadDataLoader, AugmentedBatch, WholeSlices, batches_ahead, collate_whole_slices
+from liverseg.training.batches import AugmentedBatch, PrefetchDataLoader, UncroppedBatch, pad_collate, prefetch_factor
 from liverseg.training.best_weights import BestWeights
 from liverseg.training.calibration import TypeTemperature, fitted_temperature
 from liverseg.training.checkpoint import RunCheckpoint
-from liverseg.training.distributed_batch_norm import SharedBatchNorm
-from liverseg.training.distributed_batches import BatchShares, SharedNoise, ShareOfFold, fill_cache_together
-from liverseg.training.distributed_loss import WholeBatchLoss, across_processes
+from liverseg.training.distributed_batch_norm import CPUSyncBatchNorm
+from liverseg.training.distributed_batches import (
+    DistributedBatchSampler,
+    DistributedFoldSampler,
+    GloballySeededNoise,
+    fill_cache_once,
+)
+from liverseg.training.distributed_loss import GlobalBatchLoss, sum_over_ranks
 from liverseg.training.evaluation import EvaluationWriter
 from liverseg.training.fine_tuning import FineTuning, PlanStage, last_stage_begins, read_plan
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_weights
 from liverseg.training.metrics import SlabScores, as_prediction
-from liverseg.training.optimisation import optimizer_in_words, parameter_groups, schedule_in_words
+from liverseg.training.optimisation import describe_optimizer, describe_schedule, parameter_groups
 from liverseg.training.partial_labels import MarginalDiceCELoss
 from liverseg.training.progress import EpochSeed, Progress, ValidationScalars
 from liverseg.training.run import (
     RunData,
     check_key_score,
+    initialise_weights,
     load_for_evaluation,
     load_run_data,
     run_record,
-    start_from,
     write_transfer,
 )
 
 __all__ = [
-    "AheadDataLoader",
     "AugmentedBatch",
-    "BatchShares",
     "BestWeights",
+    "CPUSyncBatchNorm",
+    "DistributedBatchSampler",
+    "DistributedFoldSampler",
     "EpochSeed",
     "EvaluationWriter",
     "FineTuning",
+    "GlobalBatchLoss",
+    "GloballySeededNoise",
     "MarginalDiceCELoss",
     "PlanStage",
+    "PrefetchDataLoader",
     "Progress",
     "RunCheckpoint",
     "RunData",
-    "ShareOfFold",
-    "SharedBatchNorm",
-    "SharedNoise",
     "SlabBatchInferer",
     "SlabLoss",
     "SlabScores",
     "StackedDeepSupervisionLoss",
     "TypeTemperature",
+    "UncroppedBatch",
     "ValidationScalars",
-    "WholeBatchLoss",
-    "WholeSlices",
-    "across_processes",
     "as_prediction",
-    "batches_ahead",
     "check_key_score",
-    "collate_whole_slices",
-    "fill_cache_together",
+    "describe_optimizer",
+    "describe_schedule",
+    "fill_cache_once",
     "fitted_temperature",
+    "initialise_weights",
     "last_stage_begins",
     "load_for_evaluation",
     "load_run_data",
     "map_weights",
-    "optimizer_in_words",
+    "pad_collate",
     "parameter_groups",
+    "prefetch_factor",
     "read_plan",
     "run_record",
-    "schedule_in_words",
-    "start_from",
+    "sum_over_ranks",
     "write_transfer",
 ]

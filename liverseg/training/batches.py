@@ -14,24 +14,24 @@ from torch.nn import functional
 from torch.utils.data import default_collate
 
 from liverseg.transforms import HUWindow, apply_scanner, resample_views, salt_and_pepper
-from liverseg.utils.distributed import processors
+from liverseg.utils.distributed import available_cpus
 
 __all__ = [
-    "AheadDataLoader",
     "AugmentedBatch",
-    "WholeSlices",
-    "batches_ahead",
-    "collate_whole_slices",
+    "PrefetchDataLoader",
+    "UncroppedBatch",
+    "pad_collate",
+    "prefetch_factor",
 ]
 
 
-def collate_whole_slices(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def pad_collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Batch elements of `SlabDataset` whose slices differ in size, enlarged to the largest below and on the right.
 
     Images repeat their edge, since zeros would be a rim of soft tissue; labels get background there. Each element also
     gets `size` and `label_size`, the height and width that are its image's and its label map's own; they differ where
     images have been brought to another pixel size. A network sees the rim where it is given whole batches: it takes
-    averages over everything. `WholeSlices` has each slice scored at its own size.
+    averages over everything. `UncroppedBatch` has each slice scored at its own size.
 
     Args:
         batch: elements with `image` (slab slices, H, W) and `label` (1, H, W) of any height, width and number type.
@@ -69,7 +69,7 @@ class AugmentedBatch:
     Args:
         crop_size: edge of the square crop in pixels, as `RandSlabViewd` has it.
         hu_window: lower and upper HU of the network's input.
-        noise: as `salt_and_pepper`; where several processes train, `SharedNoise`.
+        noise: as `salt_and_pepper`; where several processes train, `GloballySeededNoise`.
         scanner: as `apply_scanner`, for batches whose slabs `RandScannerd` has drawn a scanner for.
     """
 
@@ -108,7 +108,7 @@ class AugmentedBatch:
         return self.noise(self.hu_window(seen), batch["noisy"]), named
 
 
-class WholeSlices:
+class UncroppedBatch:
     """An evaluator's `prepare_batch`: slices on the network's device, with their own sizes for `SlabBatchInferer`."""
 
     def __call__(
@@ -117,7 +117,7 @@ class WholeSlices:
         """Image, label, and the inferer's further arguments.
 
         Args:
-            batch: what `collate_whole_slices` gives.
+            batch: what `pad_collate` gives.
             device: the network's.
             non_blocking: passed on to the moves.
         """
@@ -128,17 +128,17 @@ class WholeSlices:
         return image, label, (), {"sizes": sizes, **({"label_sizes": label_sizes} if label_sizes != sizes else {})}
 
 
-def batches_ahead(device: torch.device) -> int:
+def prefetch_factor(device: torch.device) -> int:
     """How many batches to load beside the network: 2 where a processor is free for that, else 0.
 
     A network on the CPU that has all of them would wait for the one thread that shares its processor, and lose more
     than it wins.
     """
-    free = device.type != "cpu" or torch.get_num_threads() < processors()
+    free = device.type != "cpu" or torch.get_num_threads() < available_cpus()
     return 2 if free else 0
 
 
-class AheadDataLoader(DataLoader):
+class PrefetchDataLoader(DataLoader):
     """A data loader that loads the next batches while the network works on this one, with or without worker processes.
 
     Without them one thread does so, in order: what comes out is what `DataLoader` gives, and an error in it is raised
@@ -147,7 +147,7 @@ class AheadDataLoader(DataLoader):
 
     Args:
         dataset: as for `DataLoader`.
-        ahead: batches that are loaded ahead; 0 loads each when it is asked for, see `batches_ahead`. Worker processes
+        ahead: batches that are loaded ahead; 0 loads each when it is asked for, see `prefetch_factor`. Worker processes
             load ahead by themselves.
         kwargs: as for `DataLoader`.
     """

@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
 from liverseg.networks import WeightsRecord, save_state, without_aux_heads
-from liverseg.utils.distributed import is_first, wait_for_all
+from liverseg.utils.distributed import barrier, is_rank_zero
 
 __all__ = ["BestWeights"]
 
@@ -80,11 +80,11 @@ class BestWeights:
         if self.best is None or score > self.best:
             self.best, self.best_epoch, self.waited = score, epoch, 0
             scores = {name: float(value) for name, value in metrics.items()}
-            if is_first():
+            if is_rank_zero():
                 # MONAI's export loads strictly, into the network that inference builds
                 state = without_aux_heads(self.network.state_dict())
                 save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
-            wait_for_all()  # whoever reads the weights at the end finds these
+            barrier()  # whoever reads the weights at the end finds these
         elif epoch >= self.patience_from:
             self.waited += 1
         self.stop_if_due(engine)

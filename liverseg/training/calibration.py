@@ -22,7 +22,7 @@ from scipy.optimize import minimize_scalar
 
 from liverseg.labels import JOINT_LABELS, LESION
 from liverseg.networks import SlabNetwork, read_record, read_weights, save_state
-from liverseg.utils.distributed import gathered, is_first
+from liverseg.utils.distributed import all_gather, is_rank_zero
 
 __all__ = ["TypeTemperature", "fitted_temperature"]
 
@@ -77,11 +77,11 @@ class TypeTemperature:
         finally:
             looking.remove()
             self.network.load_state_dict(last)
-        parts = gathered((self._logits, self._types))
+        parts = all_gather((self._logits, self._types))
         self._logits = [lesion for logits, _ in parts for lesion in logits]
         self._types = [name for _, types in parts for name in types]
         temperature = fitted_temperature(self._logits, self._types)
-        if is_first() and temperature != record.type_temperature:
+        if is_rank_zero() and temperature != record.type_temperature:
             save_state(self.path, best, replace(record, type_temperature=temperature))
         logging.getLogger(__name__).info("type temperature %.3f from %d lesions", temperature, len(self._types))
 

@@ -13,8 +13,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from liverseg.errors import LiversegError
-from liverseg.utils.distributed import gathered, is_first
-from liverseg.utils.files import whole_file
+from liverseg.utils.distributed import all_gather, is_rank_zero
+from liverseg.utils.files import atomic_write
 
 __all__ = ["RunCheckpoint"]
 
@@ -57,7 +57,7 @@ class RunCheckpoint:
             LiversegError: if it cannot be read or belongs to a run with other settings.
         """
         found = self.resume and self.path.exists()
-        if len({*gathered(found)}) > 1:
+        if len({*all_gather(found)}) > 1:
             raise LiversegError(
                 f"{self.path}: not every process sees this checkpoint; output_dir must be one folder for all"
             )
@@ -90,7 +90,7 @@ class RunCheckpoint:
         Raises:
             LiversegError: if the file cannot be written.
         """
-        if not is_first():
+        if not is_rank_zero():
             return
         content = {
             "epoch": engine.state.epoch,
@@ -98,7 +98,7 @@ class RunCheckpoint:
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }
         try:
-            with whole_file(self.path) as unfinished:
+            with atomic_write(self.path) as unfinished:
                 torch.save(content, unfinished)
         except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
             raise LiversegError(f"{self.path}: the checkpoint cannot be written ({error})") from error

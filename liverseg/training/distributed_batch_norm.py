@@ -8,12 +8,12 @@ import torch
 from torch import distributed, nn
 from torch.nn import functional
 
-from liverseg.training.distributed_batches import BatchShares
+from liverseg.training.distributed_batches import DistributedBatchSampler
 
-__all__ = ["SharedBatchNorm", "share_batch_norm"]
+__all__ = ["CPUSyncBatchNorm", "synchronise_batch_norm"]
 
 
-class SharedBatchNorm(nn.BatchNorm2d):
+class CPUSyncBatchNorm(nn.BatchNorm2d):
     """Batch norm of images whose statistics are those of the whole batch, whichever process has its rows.
 
     Args:
@@ -21,7 +21,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         shares: how the batch in work is shared.
     """
 
-    def __init__(self, layer: nn.BatchNorm2d, shares: BatchShares) -> None:
+    def __init__(self, layer: nn.BatchNorm2d, shares: DistributedBatchSampler) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
         _take_over(self, layer)
         self.shares = shares
@@ -39,16 +39,16 @@ class SharedBatchNorm(nn.BatchNorm2d):
         return normalised
 
 
-class SharedGPUBatchNorm(nn.SyncBatchNorm):
-    """The same on GPUs: torch's own, but for batches that are not shared; arguments as for `SharedBatchNorm`."""
+class GPUSyncBatchNorm(nn.SyncBatchNorm):
+    """The same on GPUs: torch's own, but for batches that are not shared; arguments as for `CPUSyncBatchNorm`."""
 
-    def __init__(self, layer: nn.BatchNorm2d, shares: BatchShares) -> None:
+    def __init__(self, layer: nn.BatchNorm2d, shares: DistributedBatchSampler) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
         _take_over(self, layer)
         self.shares = shares
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As `SharedBatchNorm`."""
+        """As `CPUSyncBatchNorm`."""
         return super().forward(input) if self.shares.shared else super(nn.SyncBatchNorm, self).forward(input)
 
 
@@ -98,7 +98,7 @@ def _wide(numbers: torch.Tensor) -> torch.Tensor:
     return numbers if numbers.dtype == torch.float64 else numbers.float()
 
 
-def share_batch_norm(network: nn.Module, shares: BatchShares) -> None:
+def synchronise_batch_norm(network: nn.Module, shares: DistributedBatchSampler) -> None:
     """Replace every batch norm of a network, whose names, parameters and statistics stay as they are.
 
     Args:
@@ -109,4 +109,4 @@ def share_batch_norm(network: nn.Module, shares: BatchShares) -> None:
         for name, layer in [*module.named_children()]:
             if isinstance(layer, nn.BatchNorm2d):
                 on_gpu = next(network.parameters()).device.type == "cuda"
-                setattr(module, name, (SharedGPUBatchNorm if on_gpu else SharedBatchNorm)(layer, shares))
+                setattr(module, name, (GPUSyncBatchNorm if on_gpu else CPUSyncBatchNorm)(layer, shares))

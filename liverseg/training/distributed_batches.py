@@ -21,12 +21,12 @@ from liverseg.datalists import DataItem
 from liverseg.datasets import SlabSampler, VolumeStore
 from liverseg.errors import UsageError
 from liverseg.transforms import salt_and_pepper
-from liverseg.utils.distributed import is_first, process_count, process_number, wait_for_all
+from liverseg.utils.distributed import barrier, is_rank_zero, rank, world_size
 
-__all__ = ["BatchShares", "ShareOfFold", "SharedNoise", "fill_cache_together"]
+__all__ = ["DistributedBatchSampler", "DistributedFoldSampler", "GloballySeededNoise", "fill_cache_once"]
 
 
-class BatchShares(Sampler[list[tuple[int, int]]]):
+class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
     """Batches of all processes together, of which each takes its rows: a loader's `batch_sampler`.
 
     A last batch that is smaller is shared out as evenly as can be. One of fewer slabs than there are processes is
@@ -50,7 +50,7 @@ class BatchShares(Sampler[list[tuple[int, int]]]):
     @property
     def together(self) -> int:
         """Slabs of a full batch in all processes."""
-        return self.batch_size * process_count()
+        return self.batch_size * world_size()
 
     def __len__(self) -> int:
         return -(-len(self.sampler) // self.together)
@@ -59,8 +59,8 @@ class BatchShares(Sampler[list[tuple[int, int]]]):
         order = iter(self.sampler)
         while batch := list(islice(order, self.together)):
             sizes, shared = _shared_out(len(batch))
-            first = sum(sizes[: process_number()]) if shared else 0
-            yield batch[first : first + sizes[process_number()]]
+            first = sum(sizes[: rank()]) if shared else 0
+            yield batch[first : first + sizes[rank()]]
 
     def attach(self, engine: Engine) -> None:
         """Say before each step how its batch is shared."""
@@ -89,20 +89,20 @@ class BatchShares(Sampler[list[tuple[int, int]]]):
 
 def _shared_out(rows: int) -> tuple[list[int], bool]:
     """How many of a batch's rows each process has, and whether it is shared."""
-    count = process_count()
+    count = world_size()
     if rows < count:
         return [rows] * count, False
     return [(number + 1) * rows // count - number * rows // count for number in range(count)], True
 
 
-class SharedNoise:
+class GloballySeededNoise:
     """Salt and pepper as a single process would draw it for the whole batch, of which this one takes its rows.
 
     Args:
         shares: how the batch in work is shared.
     """
 
-    def __init__(self, shares: BatchShares) -> None:
+    def __init__(self, shares: DistributedBatchSampler) -> None:
         self.shares = shares
 
     def __call__(self, images: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
@@ -113,10 +113,10 @@ class SharedNoise:
         counts = [torch.zeros_like(own) for _ in self.shares.sizes]
         distributed.all_gather(counts, own)
         drawn = [int(count) for count in counts]
-        return salt_and_pepper(images, noisy, before=sum(drawn[: process_number()]), among=sum(drawn))
+        return salt_and_pepper(images, noisy, before=sum(drawn[: rank()]), among=sum(drawn))
 
 
-class ShareOfFold(Sampler[int]):
+class DistributedFoldSampler(Sampler[int]):
     """Every n-th element of a data set for the n-th process, to validate on; `SlabScores` puts the counts together.
 
     Args:
@@ -127,8 +127,8 @@ class ShareOfFold(Sampler[int]):
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        self.own = range(process_number(), len(dataset), process_count())
-        if len(dataset) < process_count():
+        self.own = range(rank(), len(dataset), world_size())
+        if len(dataset) < world_size():
             raise UsageError(
                 f"{process_count()} processes to validate on {len(dataset)} slabs; say --nproc_per_node="
                 f"{max(1, len(dataset))} or fewer"
@@ -141,7 +141,7 @@ class ShareOfFold(Sampler[int]):
         return iter(self.own)
 
 
-def fill_cache_together(
+def fill_cache_once(
     items: Sequence[DataItem],
     dataset_dir: str | os.PathLike,
     cache_dir: str | os.PathLike | None,
@@ -164,8 +164,8 @@ def fill_cache_together(
         return
     # by image, since one may have several label maps
     images = list(dict.fromkeys(os.path.normpath(item.image) for item in items))
-    own = {*images[process_number() :: process_count()]}
+    own = {*images[rank() :: world_size()]}
     share: list[Any] = [item for item in items if os.path.normpath(item.image) in own]
     if share:
-        VolumeStore(share, dataset_dir, cache_dir, labels, progress and is_first())
-    wait_for_all()
+        VolumeStore(share, dataset_dir, cache_dir, labels, progress and is_rank_zero())
+    barrier()

@@ -7,15 +7,15 @@ from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from liverseg.networks import SlabNetwork, SlabOutput
-from liverseg.training.distributed_batch_norm import share_batch_norm
-from liverseg.training.distributed_batches import BatchShares
-from liverseg.utils.distributed import process_count, process_number
+from liverseg.training.distributed_batch_norm import synchronise_batch_norm
+from liverseg.training.distributed_batches import DistributedBatchSampler
+from liverseg.utils.distributed import rank, world_size
 
-__all__ = ["WholeBatchLoss", "across_processes"]
+__all__ = ["GlobalBatchLoss", "sum_over_ranks"]
 
 
-def across_processes(
-    network: SlabNetwork, device: torch.device, shares: BatchShares, some_frozen: bool = False
+def sum_over_ranks(
+    network: SlabNetwork, device: torch.device, shares: DistributedBatchSampler, some_frozen: bool = False
 ) -> DistributedDataParallel:
     """A network as the trainer of one of several processes runs it.
 
@@ -27,7 +27,7 @@ def across_processes(
         shares: how the batch in work is shared.
         some_frozen: whether parts of it will not learn in some epochs, which takes a search at every step.
     """
-    share_batch_norm(network, shares)
+    synchronise_batch_norm(network, shares)
     wrapped = DistributedDataParallel(
         network, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=some_frozen
     )
@@ -36,7 +36,7 @@ def across_processes(
     return wrapped
 
 
-class WholeBatchLoss(nn.Module):
+class GlobalBatchLoss(nn.Module):
     """A loss of the whole batch, of which this process has its rows.
 
     Weighted cross entropy and Dice are quotients of sums over a batch, so the mean of each process's loss would be
@@ -49,7 +49,7 @@ class WholeBatchLoss(nn.Module):
         shares: how the batch in work is shared.
     """
 
-    def __init__(self, loss: nn.Module, shares: BatchShares) -> None:
+    def __init__(self, loss: nn.Module, shares: DistributedBatchSampler) -> None:
         super().__init__()
         self.loss = loss
         self.shares = shares
@@ -72,6 +72,6 @@ class WholeBatchLoss(nn.Module):
         distributed.all_gather(rows, sent)
         rows = [part[:size] for part, size in zip(rows, sizes, strict=True)]
         if own.requires_grad:
-            own.register_hook(lambda gradient: gradient * process_count())
-        rows[process_number()] = own
+            own.register_hook(lambda gradient: gradient * world_size())
+        rows[rank()] = own
         return torch.cat(rows)

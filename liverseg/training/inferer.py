@@ -19,7 +19,7 @@ class SlabBatchInferer(Inferer):
     """Runs a network on a batch of slabs in mixed precision and channels-last memory.
 
     Args:
-        amp: "auto", True or False: see `liverseg.utils.precision.low_precision`.
+        amp: "auto", True or False: see `liverseg.utils.precision.autocast_dtype`.
     """
 
     def __init__(self, amp: bool | str = "auto") -> None:

@@ -13,7 +13,7 @@ from liverseg.datasets import SlabDataset
 from liverseg.errors import LiversegError
 from liverseg.evaluation import BatchPrediction, compare_lesions
 from liverseg.labels import JOINT_LABELS, LESION, LIVER_OR_LESION, UNTYPED_LESION
-from liverseg.utils.files import whole_file
+from liverseg.utils.files import atomic_write
 
 __all__ = ["LesionRows"]
 
@@ -86,7 +86,7 @@ class LesionRows:
         if not self.slices:
             return
         try:
-            with whole_file(path) as unfinished, unfinished.open("wb") as file:
+            with atomic_write(path) as unfinished, unfinished.open("wb") as file:
                 np.savez_compressed(file, allow_pickle=False, **self.slices)
         except OSError as error:
             raise LiversegError(f"{path}: cannot be written ({error.strerror}); is the disk full?") from error

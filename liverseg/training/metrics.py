@@ -14,7 +14,7 @@ from monai.utils import CommonKeys
 from liverseg.errors import UsageError
 from liverseg.evaluation import SCORES, BatchPrediction, UnitScores
 from liverseg.networks import SlabOutput
-from liverseg.utils.distributed import gathered
+from liverseg.utils.distributed import all_gather
 from liverseg.utils.files import write_text
 
 __all__ = [
@@ -88,7 +88,7 @@ class SlabScores(Metric):
 
     def completed(self, engine: Engine, name: str) -> None:
         """Store the key score under `name` and every score under its own name."""
-        parts, self.counted = gathered(self.counted), UnitScores()
+        parts, self.counted = all_gather(self.counted), UnitScores()
         for part in parts:
             self.counted.merge(part)
         engine.state.metrics[name] = self.compute()

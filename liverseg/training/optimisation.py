@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["optimizer_in_words", "parameter_groups", "schedule_in_words"]
+__all__ = ["describe_optimizer", "describe_schedule", "parameter_groups"]
 
 _MAP_HEADS = ("head.", "aux_heads.")
 _TYPE_HEAD = ("type_head.",)
@@ -39,7 +39,7 @@ def parameter_groups(
     )
 
 
-def optimizer_in_words(optimizer: Optimizer) -> str:
+def describe_optimizer(optimizer: Optimizer) -> str:
     """An optimizer's class and arguments, the learning rates left out, to tell one run's from another's.
 
     Example:
@@ -51,7 +51,7 @@ def optimizer_in_words(optimizer: Optimizer) -> str:
     return _in_words(optimizer, {name: value for name, value in group.items() if name not in ("lr", "initial_lr")})
 
 
-def schedule_in_words(lr_scheduler: LRScheduler) -> str:
+def describe_schedule(lr_scheduler: LRScheduler) -> str:
     """A schedule's class and arguments, as `StepLR(step_size=20, gamma=0.1)`.
 
     A checkpoint's own arguments would replace those of the schedule that takes it up.

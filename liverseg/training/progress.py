@@ -10,7 +10,7 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from liverseg.datasets import SlabSampler
-from liverseg.utils.distributed import is_first
+from liverseg.utils.distributed import is_rank_zero
 
 __all__ = [
     "EpochSeed",
@@ -97,7 +97,7 @@ class Progress:
                 desc=self.name,
                 unit="batch",
                 file=sys.stderr,
-                disable=not (self.enabled and is_first()),
+                disable=not (self.enabled and is_rank_zero()),
             )
 
     def _advance(self, engine: Engine) -> None:

@@ -22,16 +22,16 @@ from liverseg.networks import (
     transfer_imagenet,
     transfer_weights,
 )
-from liverseg.utils.distributed import is_first
-from liverseg.utils.files import file_hash, is_dir, is_file, list_folder, write_text
+from liverseg.utils.distributed import is_rank_zero
+from liverseg.utils.files import is_dir, is_file, list_folder, sha256_file, write_text
 
 __all__ = [
     "RunData",
     "check_key_score",
+    "initialise_weights",
     "load_for_evaluation",
     "load_run_data",
     "run_record",
-    "start_from",
     "write_transfer",
 ]
 
@@ -135,7 +135,7 @@ def run_record(network: SlabNetwork, seen: SlabInput, datalist: str | os.PathLik
         seen=seen,
         labels=label_names(labels_for(channels)) if (channels := arguments["out_channels"]) else (),
         datalist_name=read_datalist(datalist).name,
-        datalist_sha256=file_hash(datalist),
+        datalist_sha256=sha256_file(datalist),
         epoch=0,
         metrics={},
         versions=package_versions(),
@@ -171,7 +171,7 @@ def load_for_evaluation(
     log = logging.getLogger(__name__)
     if record is None:
         log.warning("%s: no record beside it, so nobody can tell which patients it was trained on", weights)
-    elif record.datalist_sha256 != file_hash(datalist):
+    elif record.datalist_sha256 != sha256_file(datalist):
         log.warning(
             "%s: trained on data list %s, not on this %s; see to it that no patient is in both",
             weights,
@@ -188,7 +188,7 @@ def load_for_evaluation(
     return record
 
 
-def start_from(
+def initialise_weights(
     network: SlabNetwork,
     initialisation: str,
     seen: SlabInput,
@@ -233,7 +233,7 @@ def start_from(
 
 
 def write_transfer(report: TransferReport | None, output_dir: str | os.PathLike) -> None:
-    """Write what `start_from` did to `transfer.json` in an existing folder."""
+    """Write what `initialise_weights` did to `transfer.json` in an existing folder."""
     content = {"loaded": [], "left": {}} if report is None else report.to_json()
-    if is_first():
+    if is_rank_zero():
         write_text(Path(output_dir) / "transfer.json", json.dumps(content, indent=1) + "\n")

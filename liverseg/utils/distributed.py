@@ -18,27 +18,26 @@ from torch import distributed
 
 from liverseg.bundle.validation import check_values
 from liverseg.errors import UsageError
-from liverseg.utils.files import text_hash
 
 __all__ = [
-    "check_processes",
-    "gathered",
-    "is_first",
-    "join_processes",
-    "leave_processes",
-    "one_process",
-    "process_count",
-    "process_number",
-    "processors",
-    "tells_first",
-    "wait_for_all",
+    "all_gather",
+    "available_cpus",
+    "barrier",
+    "check_torchrun",
+    "destroy_process_group",
+    "init_process_group",
+    "is_rank_zero",
+    "rank",
+    "report_once",
+    "require_single_process",
+    "world_size",
 ]
 
 _OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _OVERLAY = "configs/multi_gpu_train.yaml"
 
 
-def join_processes(device: torch.device | str, wait_minutes: float) -> torch.device:
+def init_process_group(device: torch.device | str, wait_minutes: float) -> torch.device:
     """Meet the other processes of this training, and take the device of this one's number.
 
     On GPUs they talk by NCCL and each has its own; on the CPU by gloo, and the processors are shared out. Processes but
@@ -72,7 +71,7 @@ def join_processes(device: torch.device | str, wait_minutes: float) -> torch.dev
         device = torch.device("cuda", number)
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(processors())  # torchrun allows each process one alone
+        torch.set_num_threads(available_cpus())  # torchrun allows each process one alone
     if not distributed.is_initialized():
         hook = sys.excepthook
         distributed.init_process_group(
@@ -81,18 +80,18 @@ def join_processes(device: torch.device | str, wait_minutes: float) -> torch.dev
             device_id=device if device.type == "cuda" else None,
         )
         sys.excepthook = hook  # torch puts one of its own in front, which loses the words of one that ends the program
-    if not is_first():
+    if not is_rank_zero():
         logging.getLogger().setLevel(logging.WARNING)
     return device
 
 
-def leave_processes() -> None:
+def destroy_process_group() -> None:
     """Part from the other processes, when all is done."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
-def check_processes() -> None:
+def check_torchrun() -> None:
     """Refuse to be one of several processes that torchrun has started and that have not met.
 
     Raises:
@@ -106,7 +105,7 @@ def check_processes() -> None:
         )
 
 
-def one_process() -> None:
+def require_single_process() -> None:
     """Refuse to be one of several processes that torchrun has started.
 
     Raises:
@@ -124,48 +123,48 @@ def _started() -> int:
     return int(os.environ["WORLD_SIZE"]) if {"TORCHELASTIC_RUN_ID", "WORLD_SIZE"} <= {*os.environ} else 1
 
 
-def process_count() -> int:
+def world_size() -> int:
     """How many processes train together."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def process_number() -> int:
+def rank() -> int:
     """This one's number, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
-def is_first() -> bool:
+def is_rank_zero() -> bool:
     """Whether this is the process that writes and tells."""
-    return process_number() == 0
+    return rank() == 0
 
 
-def wait_for_all() -> None:
+def barrier() -> None:
     """Go on when every process has come here."""
-    if process_count() > 1:
+    if world_size() > 1:
         distributed.barrier()
 
 
-def gathered(own: Any) -> list[Any]:
+def all_gather(own: Any) -> list[Any]:
     """What every process gives, by their numbers; all of them must ask.
 
     Args:
         own: anything that can be pickled.
     """
-    if process_count() == 1:
+    if world_size() == 1:
         return [own]
-    given: list[Any] = [None] * process_count()
+    given: list[Any] = [None] * world_size()
     distributed.all_gather_object(given, own)
     return given
 
 
-def processors() -> int:
+def available_cpus() -> int:
     """Processors for this process: those it may run on, shared out where torchrun has started several here."""
     there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     beside = os.environ.get("LOCAL_WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
     return max(1, there // int(beside))
 
 
-def tells_first(line: str) -> bool:
+def report_once(line: str) -> bool:
     """Whether no other process of torchrun's has told this line: what is wrong for all is told once.
 
     Asked of torchrun's own store, since the processes may not have met yet; where it cannot be asked the line is told.

@@ -12,25 +12,25 @@ from pathlib import Path
 from liverseg.errors import LiversegError, OutputError, UnreadableError
 
 __all__ = [
-    "UNFINISHED",
-    "bring_to_disk",
-    "file_hash",
+    "TEMPORARY_PREFIX",
+    "atomic_write",
+    "fsync_paths",
     "is_dir",
     "is_file",
     "list_folder",
+    "sha256_file",
+    "sha256_text",
     "size_or_zero",
-    "text_hash",
     "visible_files",
-    "whole_file",
     "write_text",
 ]
 
-UNFINISHED = ".unfinished-"
+TEMPORARY_PREFIX = ".unfinished-"
 """What the temporary names of files begin with while they are written."""
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """A path to write to beside `path`: renamed to it when the block ends, removed when the block fails.
 
     The folder must exist. The name begins with `.unfinished-` and ends as that of `path`, for writers that go by the
@@ -55,13 +55,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         LiversegError: if it cannot be written.
     """
     try:
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
 
 
-def bring_to_disk(*paths: str | os.PathLike) -> None:
+def fsync_paths(*paths: str | os.PathLike) -> None:
     """Have the system write files and folders to the disk now; a rename that survives a loss of power needs it before.
 
     Raises:
@@ -75,7 +75,7 @@ def bring_to_disk(*paths: str | os.PathLike) -> None:
             os.close(descriptor)
 
 
-def file_hash(path: str | os.PathLike) -> str:
+def sha256_file(path: str | os.PathLike) -> str:
     """SHA-256 of a file, hexadecimal.
 
     Raises:
@@ -93,7 +93,7 @@ def file_hash(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
-def text_hash(text: str) -> str:
+def sha256_text(text: str) -> str:
     """SHA-256 of a text's UTF-8 bytes, hexadecimal: that of the file `write_text` makes of it."""
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 

@@ -8,10 +8,10 @@ import torch
 
 from liverseg.errors import UsageError
 
-__all__ = ["autocast", "low_precision"]
+__all__ = ["autocast", "autocast_dtype"]
 
 
-def low_precision(device: torch.device | str, amp: bool | str = "auto") -> torch.dtype | None:
+def autocast_dtype(device: torch.device | str, amp: bool | str = "auto") -> torch.dtype | None:
     """The format mixed precision would use on a device.
 
     bfloat16 is taken for its range, that of float32: no loss scaling is needed, so one code path serves every device.
@@ -43,6 +43,6 @@ def low_precision(device: torch.device | str, amp: bool | str = "auto") -> torch
 
 
 def autocast(device: torch.device | str, amp: bool | str = "auto") -> AbstractContextManager:
-    """The context a forward pass runs in: autocast to `low_precision`, or nothing."""
-    dtype = low_precision(device, amp)
+    """The context a forward pass runs in: autocast to `autocast_dtype`, or nothing."""
+    dtype = autocast_dtype(device, amp)
     return torch.autocast(torch.device(device).type, dtype=dtype) if dtype is not None else nullcontext()

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
-__all__ = ["ENDING_SIGNALS", "ToldToEnd", "handlers_kept"]
+__all__ = ["SHUTDOWN_SIGNALS", "GracefulShutdown", "preserve_signal_handlers"]
 
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _SECONDS = 5.0
 """So long what the first signal has begun to bring in order is not broken off by another; what hangs longer is."""
 
 
-class ToldToEnd:
+class GracefulShutdown:
     """While it is entered, SIGINT, SIGTERM and SIGHUP raise `SystemExit` with 128 and the signal's number.
 
     So whatever is being written is taken away on the way out, and process 1 of a container, from which the kernel keeps
@@ -46,9 +46,9 @@ class ToldToEnd:
         for number in self._before:
             signal.signal(number, self._told)
 
-    def __enter__(self) -> ToldToEnd:
+    def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
-            for number in ENDING_SIGNALS:
+            for number in SHUTDOWN_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._told)
         return self
@@ -75,7 +75,7 @@ class ToldToEnd:
 
 
 @contextmanager
-def handlers_kept() -> Iterator[None]:
+def preserve_signal_handlers() -> Iterator[None]:
     """Whatever a library does meanwhile, the handlers of signals stay what they are."""
     own = signal.signal
     signal.signal = lambda signalnum, handler: signal.getsignal(signalnum)

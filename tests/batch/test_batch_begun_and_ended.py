@@ -16,9 +16,9 @@ from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
 from liverseg.batch.completeness import wanted
 from liverseg.batch.job import Job
-from liverseg.batch.reporter import BatchTeller, say
+from liverseg.batch.reporter import BatchReporter, write_line
 from liverseg.batch.run import run_batch
-from liverseg.batch.state import BatchState, case_stamp
+from liverseg.batch.state import BatchState, case_fingerprint
 from liverseg.batch.worker import CaseWorker
 from liverseg.bundle.paths import inference_config
 from liverseg.cases.case import BatchCase
@@ -89,7 +89,7 @@ def test_a_worker_that_cannot_be_begun_is_told_of(source, weights, tmp_path, mon
 def test_a_worker_leaves_alone_what_another_run_has_seen_fail(job, source):
     case = BatchCase("ct", source / "ct.nii.gz")
     known = {"category": "unreadable", "weights_sha256": job.wanted.weights_sha256}
-    known |= {"configuration_sha256": job.wanted.configuration(case), "input": case_stamp(case, None)}
+    known |= {"configuration_sha256": job.wanted.configuration(case), "input": case_fingerprint(case, None)}
     BatchState(job.output).keep_failure("ct", **known)
     told = told_by_worker(job, case)[-1]
     assert told["event"] == "failed before"
@@ -157,7 +157,7 @@ def test_a_complete_case_is_not_told_as_failed(source, worker_threads, weights, 
     case = BatchCase("ct", source / "ct.nii.gz")
     # as if its worker had been killed between its last file and telling of it
     known = {"category": "internal", "weights_sha256": made.weights_sha256}
-    state.keep_failure("ct", **known, configuration_sha256=made.configuration(case), input=case_stamp(case, None))
+    state.keep_failure("ct", **known, configuration_sha256=made.configuration(case), input=case_fingerprint(case, None))
     run_batch(source, tmp_path / "out", weights=weights)
     assert happened(tmp_path / "out", "done") == ["ct"]
     assert state.failure("ct") is None
@@ -167,7 +167,7 @@ def test_a_complete_case_is_not_told_as_failed(source, worker_threads, weights, 
 def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     state, case = BatchState(tmp_path / "out"), BatchCase("ct", source / "ct.nii.gz")
-    teller = BatchTeller("in", 1, state, wanted(inference_config(None), weights, {}), None)
+    teller = BatchReporter("in", 1, state, wanted(inference_config(None), weights, {}), None)
     record = tmp_path / "out" / "ct" / "record.json"
     whole = record.read_text(encoding="utf-8")
     older = whole.replace('"finished": "2', '"finished": "1')
@@ -211,5 +211,5 @@ def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, worker_thr
 
 def test_what_is_told_can_be_written_to_any_terminal(tmp_path):
     with (tmp_path / "log").open("w", encoding="ascii") as file:
-        say("Leber \u00fc\u0394\x1b[2J", file)
+        write_line("Leber \u00fc\u0394\x1b[2J", file)
     assert (tmp_path / "log").read_text(encoding="ascii").strip() == r"Leber \xfc\u0394\x1b[2J"

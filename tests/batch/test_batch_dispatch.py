@@ -9,13 +9,13 @@ from batch_runs import ThreadWorker, write_ct
 
 from liverseg.batch import dispatch as dispatch_module
 from liverseg.batch.dispatch import Dispatcher
-from liverseg.batch.reporter import BatchListener
+from liverseg.batch.reporter import BatchCallback
 from liverseg.batch.workers import Limits
 from liverseg.cases.case import BatchCase
 from liverseg.errors import ExitCode, LiversegError
 
 
-class Heard(BatchListener):
+class Heard(BatchCallback):
     """Keeps what it is told."""
 
     def __init__(self):

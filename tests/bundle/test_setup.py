@@ -47,7 +47,7 @@ def test_errors_are_made_plain_in_monais_command_only(argv, is_command, monkeypa
     monkeypatch.setattr(sys, "argv", argv)
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     try:
-        bundle.plain_errors()
+        bundle.install_excepthook()
         assert ((sys.excepthook, logger.level) != before) is is_command
     finally:
         logger.setLevel(before[1])
@@ -78,7 +78,7 @@ def test_a_value_is_checked_against_its_keys_rule(key, allowed, refused, words):
 @pytest.mark.parametrize("name", ["mps", "xpu:0", "meta", "gpu"])
 def test_a_device_that_is_neither_cpu_nor_cuda_is_refused(name):
     with pytest.raises(UsageError, match=f"device '{name}' is not known; take auto, cpu, cuda or cuda:N"):
-        bundle.the_device(name)
+        bundle.get_device(name)
 
 
 @pytest.mark.parametrize(
@@ -89,4 +89,4 @@ def test_a_gpu_that_is_not_there_is_refused(name, count, words, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: count > 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: count)
     with pytest.raises(UsageError, match=words):
-        bundle.the_device(name)
+        bundle.get_device(name)

@@ -17,7 +17,7 @@ from liverseg.inference import find_bundle
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, read_record, read_weights
 from liverseg.results.case_folder import CASE_FILES
-from liverseg.utils.files import file_hash
+from liverseg.utils.files import sha256_file
 
 pytestmark = pytest.mark.integration
 
@@ -34,7 +34,7 @@ def test_training_leaves_the_best_weights_and_says_what_they_are(run, tree, labe
     record = read_record(folder / "models" / "model.pt")
     assert record.labels == label_names(labels)
     assert record.seen == SlabInput((-200.0, 250.0))
-    assert (record.datalist_name, record.datalist_sha256) == (read_datalist(datalist).name, file_hash(datalist))
+    assert (record.datalist_name, record.datalist_sha256) == (read_datalist(datalist).name, sha256_file(datalist))
     best = torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["best"]
     assert 1 <= record.epoch == best["best_epoch"] <= 3
     assert record.metrics[metric] == best["best"]
@@ -210,7 +210,7 @@ def test_both_bundles_train_from_lists_that_lie_elsewhere(lits_tree, cohort_tree
     weights = tmp_path / "pre" / "pretrain.safetensors"
     made = train(JOINT, cohort_tree, tmp_path / "joint", epochs=1, datalist=lists["cohort"], pretrain_weights=weights)
     assert made.code == 0, made.err
-    assert read_record(tmp_path / "joint" / "models" / "model.pt").datalist_sha256 == file_hash(lists["cohort"])
+    assert read_record(tmp_path / "joint" / "models" / "model.pt").datalist_sha256 == sha256_file(lists["cohort"])
 
 
 def test_a_damaged_slice_in_the_cache_ends_a_training_in_one_line(lits_tree, tmp_path):

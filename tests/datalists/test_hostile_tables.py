@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from liverseg.datalists.importers.cohort_masks import read_picture
+from liverseg.datalists.importers.cohort_masks import read_mask_image
 from liverseg.datalists.importers.cohort_table import COLUMNS, RowErrors, read_rows
 from liverseg.datalists.model import read_datalist
 from liverseg.errors import LiversegError
@@ -21,7 +21,7 @@ def test_a_picture_of_too_many_pixels(tmp_path):
     image.save(tmp_path / "bomb.png")
     assert (tmp_path / "bomb.png").stat().st_size < 1 << 20
     with pytest.raises(LiversegError, match=r"bomb\.png: cannot be read as PNG .*decompression bomb"):
-        read_picture(tmp_path / "bomb.png")
+        read_mask_image(tmp_path / "bomb.png")
 
 
 def test_pictures_of_another_kind_are_not_opened(tmp_path):
@@ -32,7 +32,7 @@ def test_pictures_of_another_kind_are_not_opened(tmp_path):
     for name in ("a.png", "b.png"):
         assert Image.open(tmp_path / name).format in ("EPS", "TIFF")
         with pytest.raises(LiversegError, match=rf"{name}: cannot be read as PNG"):
-            read_picture(tmp_path / name)
+            read_mask_image(tmp_path / name)
 
 
 def excel(path, **replaced):

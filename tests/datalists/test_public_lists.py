@@ -7,7 +7,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from liverseg.datalists import find_twins, read_datalist
+from liverseg.datalists import find_shared_patients, read_datalist
 
 FOLDER = Path(__file__).parents[2] / "data_lists"
 NAMES = {"lits": (131, 70), "decathlon-liver": (131, 70), "ircadb": (20, 0)}
@@ -45,14 +45,16 @@ def test_a_decathlon_volume_is_in_the_fold_of_the_lits_volume_with_its_number():
 
 def test_lits_and_ircadb_share_patients():
     lits, ircadb = (read_datalist(FOLDER / f"{name}.json").training for name in ("lits", "ircadb"))
-    (twins,) = find_twins([item.patient for item in lits], [item.patient for item in ircadb])
+    (twins,) = find_shared_patients([item.patient for item in lits], [item.patient for item in ircadb])
     assert (twins.first, twins.second, twins.count) == ("lits-028", "ircadb-01", 20)
 
 
 @pytest.mark.parametrize("part", ["training", "test"])
 def test_the_decathlon_may_hold_whoever_is_in_the_test_part_of_lits(part):
     lits, decathlon = (read_datalist(FOLDER / f"{name}.json") for name in ("lits", "decathlon-liver"))
-    (twins,) = find_twins([item.patient for item in lits.test], [item.patient for item in getattr(decathlon, part)])
+    (twins,) = find_shared_patients(
+        [item.patient for item in lits.test], [item.patient for item in getattr(decathlon, part)]
+    )
     assert (twins.first, twins.count) == ("lits-test-000", 70)
 
 

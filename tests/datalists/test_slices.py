@@ -17,7 +17,7 @@ from liverseg.datalists.describe import describe_datalist
 from liverseg.datasets import SlabDataset
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.volume import read_volume
-from liverseg.training import collate_whole_slices
+from liverseg.training import pad_collate
 
 ROWS, COLUMNS = 12, 10
 HEADER = "patient,image,mask,slice"
@@ -123,7 +123,7 @@ def test_a_missing_neighbour_is_repeated_and_the_range_of_hu_comes_with_each_sla
         assert np.array_equal(dataset[0]["image"], np.stack([low, low, high]))
         assert np.array_equal(dataset[1]["image"], np.stack([low, high, high]))
         assert np.array_equal(dataset[2]["image"], np.stack([grey(3)] * 3))
-        batch = collate_whole_slices([dataset[k] for k in range(6)])
+        batch = pad_collate([dataset[k] for k in range(6)])
         assert batch["hu_range"].dtype == dataset[0]["hu_range"].dtype
         assert batch["hu_range"].tolist() == [[0, 255]] * 5 + [[-np.inf, np.inf]]
 

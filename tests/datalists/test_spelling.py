@@ -8,7 +8,7 @@ from ct_tree import check, write_list, write_tree
 
 from liverseg.datalists import build_datalist
 from liverseg.datalists.check import check_datalist
-from liverseg.datalists.similar_names import alike_names
+from liverseg.datalists.similar_names import similar_names
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ from liverseg.datalists.similar_names import alike_names
     ],
 )
 def test_spellings(one, other, alike):
-    assert alike_names([one, other, one]) == ([tuple(sorted((one, other)))] if alike else [])
+    assert similar_names([one, other, one]) == ([tuple(sorted((one, other)))] if alike else [])
 
 
 def listed(tree, *patients):

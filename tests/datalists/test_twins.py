@@ -2,7 +2,7 @@
 
 import pytest
 
-from liverseg.datalists.duplicate_patients import find_twins
+from liverseg.datalists.duplicate_patients import find_shared_patients
 
 
 @pytest.mark.parametrize(
@@ -19,15 +19,15 @@ from liverseg.datalists.duplicate_patients import find_twins
     ],
 )
 def test_pairs_of_sets_that_overlap_are_found(one, other, expected):
-    found = find_twins(one, other)
+    found = find_shared_patients(one, other)
     assert [(twins.first, twins.second, twins.count) for twins in found] == expected
     assert all("share patients" in twins.reason for twins in found)
 
 
 def test_both_directions_of_a_mixed_pair_are_found():
-    found = find_twins(["lits-030", "ircadb-03"], ["lits-040", "ircadb-04"])
+    found = find_shared_patients(["lits-030", "ircadb-03"], ["lits-040", "ircadb-04"])
     assert [(twins.first, twins.second) for twins in found] == [("lits-030", "ircadb-04"), ("ircadb-03", "lits-040")]
 
 
 def test_one_set_against_itself_has_no_twins():
-    assert find_twins([f"lits-{n:03d}" for n in range(100)], [f"lits-{n:03d}" for n in range(100, 131)]) == []
+    assert find_shared_patients([f"lits-{n:03d}" for n in range(100)], [f"lits-{n:03d}" for n in range(100, 131)]) == []

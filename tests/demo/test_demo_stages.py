@@ -12,7 +12,7 @@ import pytest
 from liverseg.bundle.commands import RunningCommands
 from liverseg.demo import stages as stages_module
 from liverseg.demo.stages import Stages, run_bundle, run_side_by_side
-from liverseg.utils.shutdown import ToldToEnd
+from liverseg.utils.shutdown import GracefulShutdown
 
 
 @pytest.mark.parametrize("how", [run_bundle, run_side_by_side])
@@ -32,7 +32,7 @@ def test_commands_end_when_the_demo_is_told_to(how, tmp_path, monkeypatch):
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=tell, daemon=True).start()
-    with pytest.raises(SystemExit) as ended, ToldToEnd():
+    with pytest.raises(SystemExit) as ended, GracefulShutdown():
         how(stages, "liver_lesion_joint", "training", ["configs/train.yaml"], overrides)
     assert ended.value.code == 128 + signal.SIGTERM
     assert [process.wait(10) for process in begun] == [-signal.SIGTERM] * wanted

@@ -8,16 +8,16 @@ import pytest
 
 from liverseg.evaluation import bootstrap, patient_weights
 from liverseg.evaluation.lesion_types import (
-    accuracy_of,
-    balanced_accuracy_of,
+    accuracy,
+    balanced_accuracy,
     calibration_error,
     confusion,
     confusion_table,
-    macro_f1_of,
+    macro_f1,
     mean_auc,
     reliability,
-    sensitivity_of,
-    specificity_of,
+    sensitivity,
+    specificity,
 )
 
 # rows cyst, hemangioma, metastasis, false positive; columns the types, missed
@@ -40,33 +40,33 @@ def test_a_name_that_is_no_type():
 
 
 def test_rates():
-    assert accuracy_of(FLAT) == pytest.approx(10 / 14)
-    assert sensitivity_of(FLAT) == pytest.approx([3 / 4, 2 / 4, 5 / 6])
-    assert specificity_of(FLAT) == pytest.approx([1 - 1 / 12, 1 - 2 / 12, 1 - 1 / 10])
-    assert balanced_accuracy_of(FLAT) == pytest.approx((3 / 4 + 2 / 4 + 5 / 6) / 3)
-    assert macro_f1_of(FLAT) == pytest.approx((6 / 8 + 4 / 8 + 10 / 12) / 3)
+    assert accuracy(FLAT) == pytest.approx(10 / 14)
+    assert sensitivity(FLAT) == pytest.approx([3 / 4, 2 / 4, 5 / 6])
+    assert specificity(FLAT) == pytest.approx([1 - 1 / 12, 1 - 2 / 12, 1 - 1 / 10])
+    assert balanced_accuracy(FLAT) == pytest.approx((3 / 4 + 2 / 4 + 5 / 6) / 3)
+    assert macro_f1(FLAT) == pytest.approx((6 / 8 + 4 / 8 + 10 / 12) / 3)
 
 
 def test_rates_of_many_at_once():
     both = np.stack([FLAT, 2 * FLAT])
-    assert balanced_accuracy_of(both).tolist() == [balanced_accuracy_of(FLAT)] * 2
-    assert sensitivity_of(both).shape == specificity_of(both).shape == (2, 3)
+    assert balanced_accuracy(both).tolist() == [balanced_accuracy(FLAT)] * 2
+    assert sensitivity(both).shape == specificity(both).shape == (2, 3)
 
 
 def test_a_type_that_does_not_occur_does_not_count():
     counts = confusion(["cyst", "cyst", "metastasis"], ["cyst", "", "metastasis"]).ravel()
-    assert balanced_accuracy_of(counts) == pytest.approx((1 / 2 + 1) / 2)
-    assert macro_f1_of(counts) == pytest.approx((2 / 3 + 1) / 2)
-    assert sensitivity_of(counts) == pytest.approx([1 / 2, math.nan, 1], nan_ok=True)
+    assert balanced_accuracy(counts) == pytest.approx((1 / 2 + 1) / 2)
+    assert macro_f1(counts) == pytest.approx((2 / 3 + 1) / 2)
+    assert sensitivity(counts) == pytest.approx([1 / 2, math.nan, 1], nan_ok=True)
 
 
 def test_false_positives_alone_leave_only_specificity():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         counts = confusion(["", "", ""], ["cyst", "cyst", "metastasis"]).ravel()
-        assert specificity_of(counts) == pytest.approx([1 / 3, 1, 2 / 3])
-        assert math.isnan(balanced_accuracy_of(counts))
-        assert macro_f1_of(counts) == 0
+        assert specificity(counts) == pytest.approx([1 / 3, 1, 2 / 3])
+        assert math.isnan(balanced_accuracy(counts))
+        assert macro_f1(counts) == 0
 
 
 def test_resamples_without_a_type_are_left_out_without_a_word():
@@ -74,7 +74,7 @@ def test_resamples_without_a_type_are_left_out_without_a_word():
     by_patient[0, 0] = 2  # only the first patient has a lesion, a cyst that is called one
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for rate in (accuracy_of, balanced_accuracy_of, macro_f1_of):
+        for rate in (accuracy, balanced_accuracy, macro_f1):
             found = bootstrap(rate, by_patient, patient_weights(3, resamples=50))
             assert (found.value, found.lower, found.upper) == (1, 1, 1)
 

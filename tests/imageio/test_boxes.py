@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liverseg.imageio.boxes import bounding_box, box_shape, cut, enlarged, spread, to_box, to_volume, whole_box
+from liverseg.imageio.boxes import bounding_box, box_shape, crop_to_box, embed, full_box, pad_box, to_global, to_local
 
 
 @given(
@@ -51,18 +51,18 @@ def test_an_enlarged_box_is_what_so_many_voxels_reach(shape, by, ends):
         reached[index] = all(
             side.start - more <= i < side.stop + more for i, side, more in zip(index, box, by, strict=True)
         )
-    assert enlarged(box, by, shape) == bounding_box(reached)
+    assert pad_box(box, by, shape) == bounding_box(reached)
 
 
 def test_what_is_spread_lies_in_its_box_and_0_elsewhere():
     inside = np.arange(1, 25, dtype=np.uint16).reshape(2, 3, 4)
     box = (slice(1, 3), slice(0, 3), slice(2, 6))
-    volume = spread(inside, box, (4, 5, 6))
+    volume = embed(inside, box, (4, 5, 6))
     assert volume.dtype == np.uint16
     np.testing.assert_array_equal(volume[box], inside)
     assert np.count_nonzero(volume) == 24
     assert box_shape(box) == inside.shape
-    np.testing.assert_array_equal(spread(inside, whole_box((2, 3, 4)), (2, 3, 4)), inside)
+    np.testing.assert_array_equal(embed(inside, full_box((2, 3, 4)), (2, 3, 4)), inside)
 
 
 def test_a_part_of_another_box():
@@ -70,11 +70,11 @@ def test_a_part_of_another_box():
     box = (slice(1, 4), slice(2, 6), slice(0, 5))
     volume[box] = np.random.default_rng(0).integers(1, 200, (3, 4, 5))
     for wanted in (
-        whole_box(volume.shape),
+        full_box(volume.shape),
         (slice(0, 3), slice(3, 7), slice(4, 8)),
         (slice(4, 6), slice(0, 1), slice(5, 8)),
     ):
-        np.testing.assert_array_equal(cut(volume[box], box, wanted), volume[wanted])
+        np.testing.assert_array_equal(crop_to_box(volume[box], box, wanted), volume[wanted])
     inner = (slice(2, 3), slice(2, 5), slice(1, 4))
-    assert to_volume(to_box(inner, box), box) == inner
-    np.testing.assert_array_equal(volume[box][to_box(inner, box)], volume[inner])
+    assert to_global(to_local(inner, box), box) == inner
+    np.testing.assert_array_equal(volume[box][to_local(inner, box)], volume[inner])

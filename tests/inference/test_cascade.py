@@ -6,7 +6,7 @@ import torch
 
 from liverseg.inference import LiverCascade, SlabInferer
 from liverseg.inference.components import keep_largest_liver
-from liverseg.inference.progress import Stages
+from liverseg.inference.progress import StageTimer
 
 
 class Counting(torch.nn.Module):
@@ -209,7 +209,7 @@ def test_stages_tell_how_much_is_done_to_the_end(missed):
             return mask
 
     told = []
-    stages = Stages(lambda stage, part: told.append((stage, part)))
+    stages = StageTimer(lambda stage, part: told.append((stage, part)))
     LiverCascade(Upper(amp=False))(body(), Counting(), spacing=(3.0, 1.5, 1.5), stages=stages)
     parts = [part for stage, part in told if stage == "network"]
     assert [stage for stage, _ in told] == ["liver", *["network"] * len(parts)]
@@ -218,7 +218,7 @@ def test_stages_tell_how_much_is_done_to_the_end(missed):
 
 
 def test_no_liver_has_no_fine_pass():
-    stages = Stages()
+    stages = StageTimer()
     LiverCascade(slabs())(np.full((9, 40, 50), -1000, np.int16), Counting(), stages=stages)
     assert list(stages.seconds) == ["liver"]
 

@@ -13,7 +13,7 @@ from dicom_files import write_slice
 from matplotlib.path import Path as Polygon
 
 from liverseg.errors import LiversegError
-from liverseg.imageio.boxes import whole_box
+from liverseg.imageio.boxes import full_box
 from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
@@ -361,7 +361,7 @@ def test_the_box_does_not_matter(tmp_path):
     series = choose_series(write_ct(tmp_path / "ct", DOWN))
     volume = read_dicom_volume(series)
     whole, reference = made_up(volume), series_reference(series, volume)
-    boxes = [whole_box(whole.shape), (slice(1, 9), slice(2, 31), slice(0, 33))]
+    boxes = [full_box(whole.shape), (slice(1, 9), slice(2, 31), slice(0, 33))]
     objects = []
     for box in boxes:
         lesions = replace(whole, inside=whole.inside[box], ids_inside=whole.ids_inside[box], box=box)

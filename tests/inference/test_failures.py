@@ -16,7 +16,7 @@ from liverseg.errors import LiversegError, OutputError, UnreadableError, user_er
 from liverseg.imageio.liver_mask import liver_source
 from liverseg.imageio.volume import read_volume
 from liverseg.inference import ReadCTd
-from liverseg.inference.failures import FAILURE_CATEGORIES, cause_in_words, failure_category
+from liverseg.inference.failures import FAILURE_CATEGORIES, categorise_failure, describe_cause
 from liverseg.results.case_folder import RECORD, refuse_another_input, write_case_files, write_json
 from liverseg.utils.files import write_text
 
@@ -89,7 +89,7 @@ def test_inputs(name, tmp_path):
     with pytest.raises(Exception) as told:
         Compose([ReadCTd()])({"image": str(path), "case": "a"})  # which wraps what is raised
     assert not isinstance(told.value, LiversegError)
-    assert failure_category(told.value, "read") == category in FAILURE_CATEGORIES
+    assert categorise_failure(told.value, "read") == category in FAILURE_CATEGORIES
     known = user_error(told.value)
     assert str(known).startswith(str(tmp_path)) and "\n" not in str(known) and known.exit_code == 1
 
@@ -102,7 +102,7 @@ def test_liver_masks(tmp_path):
         source = liver_source(mask)
         with pytest.raises(LiversegError) as told:
             source.read(mask, volume)
-        assert failure_category(told.value, "another") == category
+        assert categorise_failure(told.value, "another") == category
     with pytest.raises(UnreadableError, match="no such mask"):
         liver_source(tmp_path / "none.nii")
 
@@ -113,14 +113,14 @@ def test_outputs_and_conflicts(tmp_path):
 
     with pytest.raises(OutputError, match="is the disk full") as told:
         write_case_files(tmp_path / "a", {}, lambda path, hashes: full(path))
-    assert failure_category(told.value, "write") == "output"
+    assert categorise_failure(told.value, "write") == "output"
     with pytest.raises(OutputError) as told:
         write_text(tmp_path / "gone" / "a.txt", "a")
-    assert failure_category(told.value, "read") == "output"
+    assert categorise_failure(told.value, "read") == "output"
     write_json(tmp_path / RECORD, {"input": {"path": "/a", "sha256": "1"}})
     with pytest.raises(LiversegError) as told:
         refuse_another_input(tmp_path, {"path": "/b", "sha256": "2"})
-    assert failure_category(told.value, "write") == "conflict"
+    assert categorise_failure(told.value, "write") == "conflict"
 
 
 def raised(make):
@@ -134,9 +134,9 @@ def test_too_little_memory():
     errors += [OSError(errno.ENOMEM, "Cannot allocate memory")]
     errors += [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when ...")]
     for error in errors:
-        assert failure_category(error, "network") == "out of memory"
+        assert categorise_failure(error, "network") == "out of memory"
         told = caused(UnreadableError("a.nii: voxels cannot be read"), error)
-        assert failure_category(told, "read") == "out of memory"
+        assert categorise_failure(told, "read") == "out of memory"
 
 
 def caused(error, cause):
@@ -149,11 +149,11 @@ def test_what_is_not_known():
         raise KeyError("volume")
 
     error = raised(lambda: Compose([Lambda(wrong)])({}))
-    assert failure_category(error, "read") == failure_category(ValueError("odd"), "write") == "internal"
+    assert categorise_failure(error, "read") == categorise_failure(ValueError("odd"), "write") == "internal"
     unclassified = LiversegError("something")
     for stage, category in (("read", "unreadable"), ("network", "internal"), ("write", "output")):
-        assert failure_category(unclassified, stage) == category
-        assert failure_category(caused(RuntimeError("wrapped"), OSError(errno.EIO, "")), stage) == category
+        assert categorise_failure(unclassified, stage) == category
+        assert categorise_failure(caused(RuntimeError("wrapped"), OSError(errno.EIO, "")), stage) == category
 
 
 @pytest.mark.slow
@@ -175,4 +175,4 @@ def test_a_ct_for_which_there_is_no_memory(tmp_path):
 def test_an_error_nobody_foresaw_is_told_by_what_caused_it():
     with pytest.raises(RuntimeError) as wrapped:
         Compose([Lambda(lambda data: {}[data])])(64)
-    assert cause_in_words(wrapped.value) == "KeyError: 64"
+    assert describe_cause(wrapped.value) == "KeyError: 64"

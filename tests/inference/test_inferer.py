@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.inference import SlabInferer, SlabPrediction, slabs_at_a_time
+from liverseg.inference import SlabInferer, SlabPrediction, resolve_batch_size
 from liverseg.networks import SEResUNet, SlabInput
 from liverseg.transforms import slab_indices
 
@@ -209,8 +209,8 @@ def test_no_gradient_is_kept_and_the_network_is_left_alone():
 
 
 def test_the_batch_size_for_a_device():
-    assert [slabs_at_a_time("auto", device) for device in ("cpu", "cuda:1", "meta")] == [2, 16, 2]
-    assert slabs_at_a_time(5, "cuda") == 5
+    assert [resolve_batch_size("auto", device) for device in ("cpu", "cuda:1", "meta")] == [2, 16, 2]
+    assert resolve_batch_size(5, "cuda") == 5
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.5, "4", True])

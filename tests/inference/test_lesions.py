@@ -5,7 +5,7 @@ import pytest
 
 from liverseg.inference import SlabPrediction
 from liverseg.inference.components import liver_contact
-from liverseg.inference.lesions import find_lesions, liver_ml
+from liverseg.inference.lesions import find_lesions, liver_volume_ml
 from liverseg.labels import INDETERMINATE
 
 
@@ -86,7 +86,7 @@ def test_liver_volume_includes_lesions():
     labels = labels_of((np.s_[0, 0, 0:2], 2), shape=(1, 4, 5))
     labels[0, 3] = 0
     found = find_lesions(SlabPrediction(labels, np.ones((2, 3), np.float32) / 3), 0.5)
-    assert liver_ml(found, 0.5) == 7.5
+    assert liver_volume_ml(found, 0.5) == 7.5
 
 
 def test_impossible_volumes_are_refused():
@@ -114,7 +114,7 @@ def test_lesions_of_a_box_lie_in_their_volume():
     assert found.labels.shape == found.ids.shape == (9, 8, 12)
     assert np.argwhere(found.ids).tolist() == [[3, 3, 6], [3, 3, 7], [3, 3, 8]]
     assert (found.labels > 0).sum() == 90
-    assert liver_ml(found, 2.0) == 180
+    assert liver_volume_ml(found, 2.0) == 180
     for index in range(9):
         on_labels, on_ids = found.on_slice(index)
         np.testing.assert_array_equal(on_labels, found.labels[index])

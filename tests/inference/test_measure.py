@@ -8,7 +8,7 @@ from liverseg.imageio.boxes import bounding_box
 from liverseg.imageio.volume import read_volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measurements import lesion_columns, lesion_table, own_slices
+from liverseg.inference.measurements import file_slice_indices, lesion_columns, lesion_table
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 
 TURN = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
@@ -97,9 +97,9 @@ def test_the_contrast_is_to_the_liver_nearby(tmp_path):
 
 def test_slices_are_the_files_own(tmp_path):
     _, up = measured(tmp_path, np.eye(4), "RAS")
-    assert own_slices(up).tolist() == list(range(9))
+    assert file_slice_indices(up).tolist() == list(range(9))
     _, down = measured(tmp_path, np.eye(4), "RAI")
-    assert own_slices(down).tolist() == list(range(8, -1, -1))
+    assert file_slice_indices(down).tolist() == list(range(8, -1, -1))
 
 
 def test_without_types_there_are_no_probabilities(tmp_path):

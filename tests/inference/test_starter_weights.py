@@ -15,7 +15,7 @@ from liverseg.labels import LESION_TYPES
 from liverseg.networks import read_record, read_weights
 from liverseg.networks.record import tensors_hash
 from liverseg.phantom.patient import Coverage, make_phantom
-from liverseg.utils.files import file_hash
+from liverseg.utils.files import sha256_file
 
 
 @pytest.mark.parametrize(("name", "labels"), [("joint", 5), ("pretrain", 3)])
@@ -59,6 +59,6 @@ def test_where_none_are_given_they_outline_the_liver(name, tmp_path, monkeypatch
         np.random.SeedSequence(5), matrix=192, coverage=Coverage.LIVER, main_type="metastasis", annotated=True
     )
     labels, record = outline(phantom, tmp_path, bundle=bundle)
-    assert record["weights"]["sha256"] == file_hash(STARTER_FOLDER / f"{name}.safetensors")
+    assert record["weights"]["sha256"] == sha256_file(STARTER_FOLDER / f"{name}.safetensors")
     true = phantom.label > 0
     assert dice(((labels > 0) & true).sum(), (labels > 0).sum(), true.sum()) > 0.9

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from liverseg.inference.measurements import LiverSurface, shell
+from liverseg.inference.measurements import LiverSurface, boundary_voxels
 
 STEPS = np.array([[0.3, 0.0, 2.5], [0.0, 0.8, 0.1], [0.7, 0.05, 0.0]])
 INSIDE = np.zeros((3, 2), bool)
@@ -88,7 +88,7 @@ def test_the_shell_of_a_lesion_is_as_near_as_all_of_it(steps):
         corner, extent = random.integers(2, 6, 3), random.integers(2, 7, 3)
         lesion[tuple(slice(at, at + length) for at, length in zip(corner, extent, strict=True))] = True
         lesion &= liver() & (random.random(lesion.shape) < 0.97)
-        assert len(shell(lesion)) <= lesion.sum()
-        assert surface.distance_mm(shell(lesion)) == surface.distance_mm(np.argwhere(lesion))
+        assert len(boundary_voxels(lesion)) <= lesion.sum()
+        assert surface.distance_mm(boundary_voxels(lesion)) == surface.distance_mm(np.argwhere(lesion))
     solid = np.ones((5, 6, 7), bool)
-    assert len(shell(solid)) == 5 * 6 * 7 - 3 * 4 * 5
+    assert len(boundary_voxels(solid)) == 5 * 6 * 7 - 3 * 4 * 5

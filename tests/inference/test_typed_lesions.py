@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liverseg.errors import LiversegError
-from liverseg.inference.typed_lesions import ranges_of_typed_lesions
+from liverseg.inference.typed_lesions import measure_typed_lesions
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 
 
@@ -44,20 +44,20 @@ def typed(tmp_path):
 
 
 def test_the_ranges_are_those_of_the_outlined_lesions(typed, tmp_path):
-    ranges = ranges_of_typed_lesions(write_list(tmp_path, typed))
+    ranges = measure_typed_lesions(write_list(tmp_path, typed))
     assert set(ranges) == {"cyst", "hemangioma", "metastasis"}
     for kind, level in (("cyst", 0), ("hemangioma", 150), ("metastasis", 50)):
         low, high = np.quantile(level + np.arange(24), (0.01, 0.99))
         np.testing.assert_allclose(ranges[kind]["mean_hu"], (low, high), atol=0.01)
         np.testing.assert_allclose(ranges[kind]["liver_contrast_hu"], (low - 100, high - 100), atol=0.01)
         np.testing.assert_allclose(ranges[kind]["longest_diameter_mm"], [np.hypot(8, 8)] * 2, rtol=0.15)
-    assert ranges_of_typed_lesions(None) is None
+    assert measure_typed_lesions(None) is None
 
 
 def test_a_list_that_cannot_be_used_is_refused(typed, tmp_path):
     with pytest.raises(LiversegError, match="its lesions have no types"):
-        ranges_of_typed_lesions(write_list(tmp_path, typed, PRETRAIN_LABELS))
+        measure_typed_lesions(write_list(tmp_path, typed, PRETRAIN_LABELS))
     with pytest.raises(LiversegError, match="5 lesions of type cyst with mean_hu; at least 20 are needed"):
-        ranges_of_typed_lesions(write_list(tmp_path, typed[:5]))
+        measure_typed_lesions(write_list(tmp_path, typed[:5]))
     with pytest.raises(LiversegError, match="no item's lesions are outlined and typed"):
-        ranges_of_typed_lesions(write_list(tmp_path, typed[24:]))
+        measure_typed_lesions(write_list(tmp_path, typed[24:]))

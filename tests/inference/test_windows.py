@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liverseg.imageio.boxes import box_shape, enlarged
-from liverseg.inference.prediction import SlabPrediction, joined
-from liverseg.inference.windows import beyond, grown, windows_around
+from liverseg.imageio.boxes import box_shape, pad_box
+from liverseg.inference.prediction import SlabPrediction, join_predictions
+from liverseg.inference.windows import grow_window, windows_around, windows_beyond
 
 MARGIN = (4, 6, 6)
 
@@ -68,7 +68,7 @@ def test_windows_tile_and_hold_what_was_seen_with_its_margin(shape, seed, every,
         for number in range(window[0].start, window[0].stop):
             below = max((one for one in seen if one <= number), default=seen[0])
             above = min((one for one in seen if one >= number), default=seen[-1])
-            needed = enlarged(
+            needed = pad_box(
                 tuple(slice(int(found.min()), int(found.max()) + 1) for found in np.nonzero(liver[[below, above]])),
                 MARGIN,
                 (2, *shape[1:]),
@@ -94,7 +94,7 @@ def test_windows_are_multiples_of_the_stride_in_the_pixels_the_network_sees(mm, 
             assert side == slice(0, length) or resampled % 32 == 0
         found = predicted(np.zeros(box_shape(window), np.uint8), window, liver.shape)
         found.inside[:, 0, found.inside.shape[2] // 2] = 1  # reaches the first row alone
-        larger = grown(found, window, MARGIN, stride)
+        larger = grow_window(found, window, MARGIN, stride)
         assert larger is None or larger[2] == window[2]  # a side that is not reached stays as it is
 
 
@@ -121,15 +121,15 @@ def test_a_window_grows_at_the_sides_the_liver_reaches():
     box = (slice(20, 28), slice(32, 96), slice(0, 64))
     inside[2:5, 0:30, 0:30] = 1  # reaches the first row of the box, and the volume's own first column
     found = predicted(inside, box, (60, 128, 128))
-    slices, rows, columns = grown(found, box, MARGIN)
+    slices, rows, columns = grow_window(found, box, MARGIN)
     assert (slices, columns) == (slice(21, 26), box[2])  # those slices alone, and their neighbours
     assert rows.start <= 26 and rows.stop >= 96 and (rows.stop - rows.start) % 32 == 0
     apart = (slice(26, 28), *box[1:])
-    assert grown(found, apart, MARGIN) is None
-    assert beyond(found, box, box, MARGIN) == (None, None)
+    assert grow_window(found, apart, MARGIN) is None
+    assert windows_beyond(found, box, box, MARGIN) == (None, None)
     inside[0, 40, 40] = 1
     inside[7, 40, 40] = 1
-    before, after = beyond(found, box, box, MARGIN)
+    before, after = windows_beyond(found, box, box, MARGIN)
     assert before == (slice(16, 20), *box[1:])
     assert after == (slice(28, 32), *box[1:])
 
@@ -141,10 +141,10 @@ def test_a_window_grows_to_what_its_neighbour_alone_looks_at():
     inside[:, 20:30, 10:50] = 1
     inside[:4, 20:30, 80:110] = 1  # a lobe that only the wide window's slices show
     found = predicted(inside, (slice(20, 30), slice(0, 64), slice(0, 128)), shape)
-    assert grown(found, wide, MARGIN) is None
-    assert grown(found, narrow, MARGIN) == (slice(24, 25), narrow[1], slice(0, 128))
+    assert grow_window(found, wide, MARGIN) is None
+    assert grow_window(found, narrow, MARGIN) == (slice(24, 25), narrow[1], slice(0, 128))
     inside[3, 20:30, 80:110] = 0  # it ends before the narrow window begins
-    assert grown(found, narrow, MARGIN) is None
+    assert grow_window(found, narrow, MARGIN) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -161,11 +161,11 @@ def test_parts_joined_are_the_whole(seed):
         SlabPrediction(labels[window], own[:, None], window, shape, lesion_probabilities=own)
         for window, own in ((window, number[window][labels[window] >= 2]) for window in windows)
     ]
-    whole = joined(parts)
+    whole = join_predictions(parts)
     np.testing.assert_array_equal(whole.labels, labels)
     np.testing.assert_array_equal(whole.type_probabilities[:, 0], number[labels >= 2])
     np.testing.assert_array_equal(whole.lesion_probabilities, number[labels >= 2])
-    some = joined([part.on_slices(slice(part.box[0].stop - 1, part.box[0].stop)) for part in parts[1:]])
+    some = join_predictions([part.on_slices(slice(part.box[0].stop - 1, part.box[0].stop)) for part in parts[1:]])
     labels[:5], labels[6:10] = 0, 0
     np.testing.assert_array_equal(some.labels, labels)
     np.testing.assert_array_equal(some.type_probabilities[:, 0], number[labels >= 2])

@@ -3,7 +3,7 @@ import torch
 from monai.networks.blocks import Convolution
 from torch import nn
 
-from liverseg.networks import MeasuringUNet, SEResUNet
+from liverseg.networks import LesionTypeUNet, SEResUNet
 from liverseg.networks.blocks import fold_batch_norm
 
 
@@ -21,7 +21,7 @@ def learnt(network):
 
 @pytest.mark.integration
 @pytest.mark.parametrize("size", ["small", "full"])
-@pytest.mark.parametrize("kind", [SEResUNet, MeasuringUNet])
+@pytest.mark.parametrize("kind", [SEResUNet, LesionTypeUNet])
 def test_folded_networks_say_the_same(kind, size):
     network = learnt(kind(size, out_channels=5))
     slabs = torch.rand(2, 3, 64, 96) * 2 - 1

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet
+from liverseg.networks import LesionTypeUNet, SEResUNet, SlabClassifier, SlabOutput, YNet
 
 
 def trained(network, steps=2):
@@ -27,7 +27,7 @@ def loss_of(output):
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("kind", [YNet, SlabClassifier, MeasuringUNet])
+@pytest.mark.parametrize("kind", [YNet, SlabClassifier, LesionTypeUNet])
 def test_the_encoder_of_every_strategy_can_be_frozen(kind):
     network = kind("small")
     network.freeze(["encoder"])

@@ -5,7 +5,7 @@ import torch
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.networks import (
-    MeasuringUNet,
+    LesionTypeUNet,
     SEResUNet,
     SlabInput,
     average_weights,
@@ -171,7 +171,7 @@ def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
 
 
 def _tuned(pretrained, record, **changed):
-    network = MeasuringUNet("small", out_channels=5)
+    network = LesionTypeUNet("small", out_channels=5)
     network.load_state_dict(
         {
             name: tensor + 1
@@ -181,7 +181,7 @@ def _tuned(pretrained, record, **changed):
         strict=False,
     )
     labels = ("background", "liver", "cyst", "hemangioma", "metastasis")
-    known = {"network": "MeasuringUNet", "arguments": network.arguments(), "labels": labels, "lesion_threshold": 0.8}
+    known = {"network": "LesionTypeUNet", "arguments": network.arguments(), "labels": labels, "lesion_threshold": 0.8}
     return network.state_dict(), replace(record, **{**known, **changed})
 
 
@@ -201,10 +201,10 @@ def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(
     own_heads = [name for name in state if name not in shared]
     assert own_heads and all(torch.equal(averaged[name], state[name]) for name in own_heads)
     record_of_average = read_record(target)
-    assert record_of_average.network == "MeasuringUNet"
+    assert record_of_average.network == "LesionTypeUNet"
     assert (record_of_average.metrics, record_of_average.lesion_threshold) == ({}, None)
     assert record_of_average.averaged_share == 0.25
-    network = MeasuringUNet("small", out_channels=5)
+    network = LesionTypeUNet("small", out_channels=5)
     transfer_weights(network, target, seen=own.seen)
     own_name = next(name for name in averaged if name.startswith("decoder."))
     assert torch.equal(network.state_dict()[own_name], averaged[own_name])
@@ -259,7 +259,7 @@ def test_an_average_needs_records(tmp_path, exported, pretrained):
 def test_heads_are_carried_where_they_are_asked_for(tmp_path, pretrained, record):
     state, own = _tuned(pretrained, record)
     export_weights(tmp_path / "joint.safetensors", state, own)
-    network = MeasuringUNet("small", out_channels=5, deep_supervision=True)
+    network = LesionTypeUNet("small", out_channels=5, deep_supervision=True)
     before = _copy(network)
     report = transfer_weights(network, tmp_path / "joint.safetensors", seen=own.seen, heads=True)
     after = network.state_dict()

@@ -9,14 +9,14 @@ import torch
 from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION_TYPES, label_names
 from liverseg.networks import (
-    MeasuringUNet,
+    LesionTypeUNet,
     SEResUNet,
     SlabClassifier,
     SlabOutput,
     YNet,
     export_weights,
     load_weights,
-    recorded_network,
+    network_from_weights,
     transfer_weights,
 )
 from liverseg.networks.lesion_type_unet import LesionTypeHead
@@ -28,7 +28,7 @@ NETWORKS = {
     "ynet": lambda **more: YNet("small", **more),
     "ynet_strong": lambda **more: YNet("small", branch="strong", **more),
     "classification": lambda **more: SlabClassifier("small", **more),
-    "ours": lambda **more: MeasuringUNet("small", **more),
+    "ours": lambda **more: LesionTypeUNet("small", **more),
 }
 
 
@@ -94,7 +94,7 @@ def test_a_network_is_built_again_from_its_arguments(name):
 
 
 def test_ours_gives_five_channels_in_evaluation_and_types_of_pixels_in_training():
-    network = MeasuringUNet("small", deep_supervision=True)
+    network = LesionTypeUNet("small", deep_supervision=True)
     output = network.train()(SLABS)
     assert isinstance(output, SlabOutput)
     assert output.maps.shape == (2, 4, 3, 50, 70)
@@ -104,7 +104,7 @@ def test_ours_gives_five_channels_in_evaluation_and_types_of_pixels_in_training(
 
 def test_doubt_between_types_makes_no_lesion_smaller():
     torch.manual_seed(0)
-    network = MeasuringUNet("small").eval()
+    network = LesionTypeUNet("small").eval()
     with torch.no_grad():
         logits = network(SLABS)
         three = SEResUNet.forward(network, SLABS)
@@ -112,7 +112,7 @@ def test_doubt_between_types_makes_no_lesion_smaller():
 
 
 def test_types_of_ours_move_neither_outline_nor_features():
-    network = MeasuringUNet("small").train()
+    network = LesionTypeUNet("small").train()
     network(SLABS).types.sum().backward()
     learnt = {name for name, parameter in network.named_parameters() if parameter.grad is not None}
     assert learnt == {name for name, _ in network.named_parameters() if name.startswith("type_head.")}
@@ -120,7 +120,7 @@ def test_types_of_ours_move_neither_outline_nor_features():
 
 @pytest.mark.parametrize("evidence", ["features", "both"])
 def test_other_evidence_learns_features_but_no_outline(evidence):
-    network = MeasuringUNet("small", evidence=evidence).train()
+    network = LesionTypeUNet("small", evidence=evidence).train()
     network(SLABS).types.sum().backward()
     assert network.head.weight.grad is None
     assert network.decoder.stage4.block.conv1.conv.weight.grad.abs().sum() > 0
@@ -129,13 +129,13 @@ def test_other_evidence_learns_features_but_no_outline(evidence):
 
 def test_unknown_evidence_is_refused():
     with pytest.raises(UsageError, match="evidence 'size' is not known; there are measurements, features, both"):
-        MeasuringUNet("small", evidence="size")
+        LesionTypeUNet("small", evidence="size")
 
 
 @pytest.mark.parametrize("windows", [[4], [0], [-3], [], [2.5], [True, "9"]])
 def test_windows_that_are_not_odd_are_refused(windows):
     with pytest.raises(UsageError, match=r"windows .*: odd numbers of pixels at stride 4 are needed"):
-        MeasuringUNet("small", windows=windows)
+        LesionTypeUNet("small", windows=windows)
 
 
 def test_each_window_measures_what_a_head_of_that_window_alone_does():
@@ -152,11 +152,11 @@ def test_each_window_measures_what_a_head_of_that_window_alone_does():
 
 
 def test_a_weights_file_builds_the_network_it_was_made_with(record, tmp_path):
-    network = MeasuringUNet("small", evidence="both", windows=[5, 11]).eval()
+    network = LesionTypeUNet("small", evidence="both", windows=[5, 11]).eval()
     path = tmp_path / "joint.safetensors"
-    own = {"network": "MeasuringUNet", "arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
+    own = {"network": "LesionTypeUNet", "arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
     export_weights(path, network.state_dict(), replace(record, **own))
-    again = recorded_network(path)("small", in_channels=3, out_channels=5)
+    again = network_from_weights(path)("small", in_channels=3, out_channels=5)
     load_weights(again, path)
     assert again.arguments() == network.arguments()
     assert torch.equal(again.eval()(SLABS), network(SLABS))

@@ -9,7 +9,7 @@ from monai.data import DataLoader, Dataset
 from torch.utils.data import default_collate
 
 from liverseg.errors import LiversegError
-from liverseg.training import AheadDataLoader, AugmentedBatch, batches_ahead
+from liverseg.training import AugmentedBatch, PrefetchDataLoader, prefetch_factor
 from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
 
 
@@ -31,7 +31,7 @@ class Numbers(Dataset):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_those_of_the_ordinary_loader(workers):
     dataset = Numbers()
-    ahead = AheadDataLoader(dataset, batch_size=3, num_workers=workers)
+    ahead = PrefetchDataLoader(dataset, batch_size=3, num_workers=workers)
     for _ in range(2):
         told = [batch.tolist() for batch in ahead]
         assert told == [batch.tolist() for batch in DataLoader(dataset, batch_size=3)]
@@ -42,18 +42,18 @@ def test_batches_are_loaded_ahead_where_a_processor_is_free():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(os.cpu_count())
-        assert batches_ahead(torch.device("cpu")) == 0
-        assert batches_ahead(torch.device("cuda")) == 2
+        assert prefetch_factor(torch.device("cpu")) == 0
+        assert prefetch_factor(torch.device("cuda")) == 2
         if os.cpu_count() > 1:
             torch.set_num_threads(1)
-            assert batches_ahead(torch.device("cpu")) == 2
+            assert prefetch_factor(torch.device("cpu")) == 2
     finally:
         torch.set_num_threads(threads)
 
 
 def test_the_next_batches_are_loaded_by_another_thread_and_not_too_many():
     dataset = Numbers()
-    batches = iter(AheadDataLoader(dataset, batch_size=1))
+    batches = iter(PrefetchDataLoader(dataset, batch_size=1))
     next(batches)
     batches.close()
     assert len(dataset.threads) <= 4
@@ -61,7 +61,7 @@ def test_the_next_batches_are_loaded_by_another_thread_and_not_too_many():
 
 
 def test_an_error_is_raised_where_its_batch_was_to_come():
-    batches = iter(AheadDataLoader(Numbers(broken=5), batch_size=2))
+    batches = iter(PrefetchDataLoader(Numbers(broken=5), batch_size=2))
     assert [next(batches).tolist() for _ in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(LiversegError, match="slice 5 is not what was written"):
         next(batches)

@@ -11,11 +11,11 @@ import torch
 import two_processes
 from two_processes import TOGETHER
 
-from liverseg.bundle.setup import check_processes, join_processes, one_process
+from liverseg.bundle.setup import check_torchrun, init_process_group, require_single_process
 from liverseg.errors import UsageError
 from liverseg.networks import read_record
-from liverseg.training import BatchShares, ShareOfFold
-from liverseg.utils.distributed import gathered, processors
+from liverseg.training import DistributedBatchSampler, DistributedFoldSampler
+from liverseg.utils.distributed import all_gather, available_cpus
 
 
 @pytest.fixture(scope="session")
@@ -143,11 +143,11 @@ def test_an_error_of_one_ends_both_and_is_told_in_one_line(two_processes_run):
 
 
 def test_one_process_is_the_first_of_one():
-    assert gathered({"a": 1}) == [{"a": 1}]
-    assert processors() == len(os.sched_getaffinity(0))
-    shares = BatchShares(range(19), 8)
+    assert all_gather({"a": 1}) == [{"a": 1}]
+    assert available_cpus() == len(os.sched_getaffinity(0))
+    shares = DistributedBatchSampler(range(19), 8)
     assert [len(batch) for batch in shares] == [8, 8, 3]
-    assert list(ShareOfFold(range(3))) == [0, 1, 2]
+    assert list(DistributedFoldSampler(range(3))) == [0, 1, 2]
 
 
 def test_the_overlay_without_torchrun_is_refused(monkeypatch):
@@ -155,21 +155,21 @@ def test_the_overlay_without_torchrun_is_refused(monkeypatch):
     with pytest.raises(
         UsageError, match=r"multi_gpu_train\.yaml is for processes that torchrun starts, and there is no"
     ):
-        join_processes("cpu", 1)
+        init_process_group("cpu", 1)
 
 
 def test_torchrun_without_the_overlay_is_refused(monkeypatch):
-    check_processes()
+    check_torchrun()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    check_processes()  # a cluster's own variable
-    one_process()
+    check_torchrun()  # a cluster's own variable
+    require_single_process()
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     with pytest.raises(
         UsageError, match=r"torchrun has started 2 processes, each of which would train for itself; add"
     ):
-        check_processes()
+        check_torchrun()
     with pytest.raises(UsageError, match="only training is shared; begin with python"):
-        one_process()
+        require_single_process()
 
 
 @pytest.mark.parametrize(
@@ -182,4 +182,4 @@ def test_a_gpu_that_is_not_this_processs_own_is_refused(device, words, monkeypat
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.setenv(name, "2" if "SIZE" in name else "0")
     with pytest.raises(UsageError, match=words):
-        join_processes(device, 1)
+        init_process_group(device, 1)

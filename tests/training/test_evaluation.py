@@ -13,7 +13,7 @@ from liverseg.datalists import DataItem, read_datalist
 from liverseg.datasets import SlabDataset
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.networks import SlabOutput
-from liverseg.training import EvaluationWriter, SlabScores, collate_whole_slices
+from liverseg.training import EvaluationWriter, SlabScores, pad_collate
 from liverseg.transforms import LiverCropd
 
 
@@ -27,7 +27,7 @@ def evaluated(dataset, predict, folder, key="lesion_dice", batch_size=4):
     scores = SlabScores(key)
     scores.attach(evaluator, "val_score")
     EvaluationWriter(folder, dataset, scores, "joint").attach(evaluator)
-    evaluator.run(torch.utils.data.DataLoader(dataset, batch_size, collate_fn=collate_whole_slices))
+    evaluator.run(torch.utils.data.DataLoader(dataset, batch_size, collate_fn=pad_collate))
     return json.loads((folder / "evaluation.json").read_text())
 
 

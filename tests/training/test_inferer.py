@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from liverseg.errors import UsageError
-from liverseg.networks import MeasuringUNet, SEResUNet, SlabClassifier, SlabOutput, YNet
-from liverseg.training import SlabBatchInferer, WholeSlices, collate_whole_slices
+from liverseg.networks import LesionTypeUNet, SEResUNet, SlabClassifier, SlabOutput, YNet
+from liverseg.training import SlabBatchInferer, UncroppedBatch, pad_collate
 from liverseg.transforms import ResamplePixelsd, to_pixel_mm
 
 
@@ -29,7 +29,7 @@ def test_logits_are_the_networks_own():
     "network",
     [
         SEResUNet("small", out_channels=5),
-        MeasuringUNet("small"),
+        LesionTypeUNet("small"),
         YNet("small", out_channels=3),
         SlabClassifier("small"),
     ],
@@ -38,9 +38,9 @@ def test_logits_are_the_networks_own():
 def test_what_is_said_of_a_slab_does_not_depend_on_the_others(network):
     network.eval()
     slabs = [torch.rand(3, *size) * 2 - 1 for size in ((32, 64), (64, 64), (32, 64), (64, 32))]
-    batch = collate_whole_slices([{"image": slab, "label": torch.zeros(1, *slab.shape[1:])} for slab in slabs])
+    batch = pad_collate([{"image": slab, "label": torch.zeros(1, *slab.shape[1:])} for slab in slabs])
     inferer = SlabBatchInferer(amp=False)
-    image, _, args, kwargs = WholeSlices()(batch, torch.device("cpu"))
+    image, _, args, kwargs = UncroppedBatch()(batch, torch.device("cpu"))
     with torch.no_grad():
         together = inferer(image, network, *args, **kwargs)
         alone = [inferer(slab[None], network) for slab in slabs]
@@ -64,9 +64,9 @@ def test_maps_of_another_pixel_size_are_on_the_slices_own_grids():
         {"image": torch.rand(3, *shape) * 2 - 1, "label": torch.ones(1, *shape), "spacing": torch.tensor([5.0, *mm])}
         for shape, mm in grids
     ]
-    batch = collate_whole_slices([resample(element) for element in elements])
+    batch = pad_collate([resample(element) for element in elements])
     assert batch["image"].shape == (4, 3, 40, 40) and batch["label"].shape == (4, 1, 64, 96)
-    image, label, args, kwargs = WholeSlices()(batch, torch.device("cpu"))
+    image, label, args, kwargs = UncroppedBatch()(batch, torch.device("cpu"))
     with torch.no_grad():
         together = SlabBatchInferer(amp=False)(image, network, *args, **kwargs)
         assert together.maps.shape == (4, 3, *label.shape[2:])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liverseg.networks import SEResUNet, SlabClassifier, YNet
-from liverseg.training import optimizer_in_words, parameter_groups, schedule_in_words
+from liverseg.training import describe_optimizer, describe_schedule, parameter_groups
 
 
 @pytest.mark.parametrize("build", [SEResUNet, YNet, SlabClassifier])
@@ -22,10 +22,10 @@ def test_every_parameter_is_in_one_group_and_heads_learn_at_their_own_rate(build
 
 def test_optimizers_and_schedules_are_told_apart_by_their_arguments():
     adam = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1, weight_decay=0.5)
-    assert optimizer_in_words(adam) == "Adam(betas=(0.9, 0.999), eps=1e-08, weight_decay=0.5)"
+    assert describe_optimizer(adam) == "Adam(betas=(0.9, 0.999), eps=1e-08, weight_decay=0.5)"
     schedule = torch.optim.lr_scheduler.StepLR(adam, 20, 0.1)
-    before = schedule_in_words(schedule)
+    before = describe_schedule(schedule)
     adam.step()
     schedule.step()
-    assert schedule_in_words(schedule) == before == "StepLR(step_size=20, gamma=0.1)"
-    assert schedule_in_words(torch.optim.lr_scheduler.CosineAnnealingLR(adam, 16)) != before
+    assert describe_schedule(schedule) == before == "StepLR(step_size=20, gamma=0.1)"
+    assert describe_schedule(torch.optim.lr_scheduler.CosineAnnealingLR(adam, 16)) != before

@@ -12,13 +12,13 @@ from liverseg.errors import LiversegError, UsageError
 from liverseg.networks import SEResUNet, SlabInput, export_weights, read_weights
 from liverseg.training import (
     check_key_score,
+    initialise_weights,
     load_for_evaluation,
     load_run_data,
     run_record,
-    start_from,
     write_transfer,
 )
-from liverseg.utils.files import file_hash
+from liverseg.utils.files import sha256_file
 
 SEEN = SlabInput((-200, 250))
 
@@ -130,7 +130,7 @@ def test_the_record_of_a_run_names_network_labels_and_list(lits_tree):
     assert record.labels == ("background", "liver", "lesion")
     assert record.seen == SEEN
     assert record.datalist_name == read_datalist(lits_tree / "datalist.json").name
-    assert record.datalist_sha256 == file_hash(lits_tree / "datalist.json")
+    assert record.datalist_sha256 == sha256_file(lits_tree / "datalist.json")
     assert (record.epoch, record.metrics, record.fold) == (0, {}, 2)
 
 
@@ -147,7 +147,7 @@ def pretrained(lits_tree, tmp_path):
 def test_a_start_from_weights_carries_them_and_tells(pretrained, tmp_path, caplog):
     network = SEResUNet("small", out_channels=5, deep_supervision=True)
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        report = start_from(network, "lits", SEEN, str(pretrained))
+        report = initialise_weights(network, "lits", SEEN, str(pretrained))
     state = read_weights(pretrained)
     assert all(torch.equal(network.state_dict()[name], state[name]) for name in report.loaded)
     assert f"transfer: {len(report.loaded)} tensors loaded, {len(report.left)} left" in caplog.text
@@ -159,7 +159,7 @@ def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
     network = SEResUNet("small")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        assert start_from(network, "scratch", SEEN) is None
+        assert initialise_weights(network, "scratch", SEEN) is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert "training from scratch as told" in caplog.text
     write_transfer(None, tmp_path)
@@ -168,9 +168,9 @@ def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
 
 def test_weights_that_are_missing_or_of_another_window_are_refused(pretrained):
     with pytest.raises(LiversegError, match=r"none\.pt: no such file; .* or say --pretrain_weights null"):
-        start_from(SEResUNet("small"), "lits", SEEN, str(pretrained.parent / "none.pt"))
+        initialise_weights(SEResUNet("small"), "lits", SEEN, str(pretrained.parent / "none.pt"))
     with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 250\] in the network"):
-        start_from(SEResUNet("small"), "lits", SlabInput((-100, 250)), str(pretrained))
+        initialise_weights(SEResUNet("small"), "lits", SlabInput((-100, 250)), str(pretrained))
 
 
 def test_weights_are_not_scored_on_patients_they_were_trained_on(pretrained, lits_tree, tmp_path, caplog):

@@ -18,7 +18,7 @@ from liverseg.datalists import read_datalist
 from liverseg.datasets import SlabDataset, SlabSampler
 from liverseg.errors import LiversegError
 from liverseg.networks import (
-    MeasuringUNet,
+    LesionTypeUNet,
     SEResUNet,
     SlabClassifier,
     SlabInput,
@@ -28,31 +28,31 @@ from liverseg.networks import (
     save_state,
 )
 from liverseg.training import (
-    AheadDataLoader,
     AugmentedBatch,
-    BatchShares,
+    CPUSyncBatchNorm,
+    DistributedBatchSampler,
+    DistributedFoldSampler,
     EpochSeed,
-    SharedBatchNorm,
-    SharedNoise,
-    ShareOfFold,
+    GlobalBatchLoss,
+    GloballySeededNoise,
+    PrefetchDataLoader,
     SlabLoss,
     SlabScores,
     StackedDeepSupervisionLoss,
     TypeTemperature,
-    WholeBatchLoss,
-    across_processes,
-    collate_whole_slices,
-    fill_cache_together,
+    fill_cache_once,
+    pad_collate,
+    sum_over_ranks,
 )
 from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
-from liverseg.utils.distributed import join_processes, process_count, process_number, tells_first, wait_for_all
+from liverseg.utils.distributed import barrier, init_process_group, rank, report_once, world_size
 
 TOGETHER = 8  # slabs of a whole batch
 NETWORKS = {
     "joint": lambda: SEResUNet("small", out_channels=5, deep_supervision=True),
     "ynet": lambda: YNet("small", deep_supervision=True, branch="strong"),
     "classification": lambda: SlabClassifier("small"),
-    "ours": lambda: MeasuringUNet("small", deep_supervision=True),
+    "ours": lambda: LesionTypeUNet("small", deep_supervision=True),
 }
 
 
@@ -84,10 +84,10 @@ def learnt(kind, slabs, wide=True):
     loss = SlabLoss((WideDeepSupervision if wide else StackedDeepSupervisionLoss)(of_map), type_weight=0.7)
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
     losses, gradients, order, run = [], [], range(slabs), network
-    if process_count() > 1:
-        order = BatchShares(range(slabs), TOGETHER // process_count())
-        run, loss = across_processes(network, torch.device("cpu"), order, some_frozen=True), WholeBatchLoss(loss, order)
-    batches = list(order) if process_count() > 1 else [*torch.arange(slabs).split(TOGETHER)]
+    if world_size() > 1:
+        order = DistributedBatchSampler(range(slabs), TOGETHER // world_size())
+        run, loss = sum_over_ranks(network, torch.device("cpu"), order, some_frozen=True), GlobalBatchLoss(loss, order)
+    batches = list(order) if world_size() > 1 else [*torch.arange(slabs).split(TOGETHER)]
 
     def step(engine, rows):
         network.freeze(("encoder.layer0", "encoder.layer1") if engine.state.iteration == 2 else ())
@@ -100,7 +100,7 @@ def learnt(kind, slabs, wide=True):
         gradients.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
 
     trainer = Engine(step)
-    if process_count() > 1:
+    if world_size() > 1:
         order.attach(trainer)
     trainer.run(batches, max_epochs=1)
     return {"losses": torch.stack(losses), "gradients": gradients, "state": network.state_dict()}
@@ -115,16 +115,16 @@ def seen(tree, left, cache):
     sampler = SlabSampler(dataset, lesion_free=1, seed=5)
     sampler.free = sampler.free[: (left - len(sampler.lesion)) % TOGETHER + TOGETHER]
     sampler.kept = len(sampler.free)
-    shares = BatchShares(sampler, TOGETHER // process_count())
-    loader = AheadDataLoader(dataset, batch_sampler=shares, collate_fn=collate_whole_slices)
-    prepare, steps = AugmentedBatch(32, [-200, 250], SharedNoise(shares)), []
-    if process_count() == 1:
-        loader = AheadDataLoader(dataset, sampler=sampler, batch_size=TOGETHER, collate_fn=collate_whole_slices)
+    shares = DistributedBatchSampler(sampler, TOGETHER // world_size())
+    loader = PrefetchDataLoader(dataset, batch_sampler=shares, collate_fn=pad_collate)
+    prepare, steps = AugmentedBatch(32, [-200, 250], GloballySeededNoise(shares)), []
+    if world_size() == 1:
+        loader = PrefetchDataLoader(dataset, sampler=sampler, batch_size=TOGETHER, collate_fn=pad_collate)
         prepare = AugmentedBatch(32, [-200, 250])
 
     trainer = Engine(lambda _, batch: steps.append((*prepare(batch, "cpu"), batch["unit"])))
     EpochSeed(sampler, 5).attach(trainer)
-    if process_count() > 1:
+    if world_size() > 1:
         shares.attach(trainer)
     trainer.run(loader, max_epochs=2, epoch_length=len(loader))
     return steps
@@ -136,9 +136,9 @@ def normalised():
     x, weights = torch.randn(6, 4, 5, 5) + 3, torch.randn(6, 4, 5, 5)
     layer = nn.BatchNorm2d(4)
     rows = slice(0, 6)
-    if process_count() > 1:
-        shares = BatchShares(range(6), 3)
-        layer, rows = SharedBatchNorm(layer, shares), slice(3 * process_number(), 3 * process_number() + 3)
+    if world_size() > 1:
+        shares = DistributedBatchSampler(range(6), 3)
+        layer, rows = CPUSyncBatchNorm(layer, shares), slice(3 * rank(), 3 * rank() + 3)
     own = x[rows].bfloat16().requires_grad_()
     out = layer(own)
     (out.float() * weights[rows]).sum().backward()
@@ -154,7 +154,7 @@ def scored():
     ]
     evaluator = Engine(lambda _, batch: {"pred": batch["pred"], "label": batch["label"]})
     SlabScores().attach(evaluator, "key")
-    evaluator.run(DataLoader(slabs, 2, sampler=ShareOfFold(slabs)))
+    evaluator.run(DataLoader(slabs, 2, sampler=DistributedFoldSampler(slabs)))
     return evaluator.state.metrics
 
 
@@ -168,15 +168,15 @@ def calibrated(folder):
         "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)),
         ("background", "liver", "cyst", "hemangioma", "metastasis"), "none", "ab" * 32, 3, {}, package_versions(),
     )  # fmt: skip
-    if process_number() == 0:
+    if rank() == 0:
         save_state(folder / "model.pt", network.state_dict(), record)
-    wait_for_all()
+    barrier()
     slabs = []
     for number in range(30):
         label = torch.ones(1, 32, 32)
         label[0, 4:9, 4:9] = 2 + number % 3
         slabs.append({"image": torch.randn(3, 32, 32), "label": label})
-    loader = DataLoader(slabs, 4, sampler=ShareOfFold(slabs))
+    loader = DataLoader(slabs, 4, sampler=DistributedFoldSampler(slabs))
     evaluator = SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network.eval(), decollate=False)
     handler = TypeTemperature(network, folder / "model.pt", evaluator)
     handler.note_epoch(evaluator)
@@ -184,8 +184,8 @@ def calibrated(folder):
 
 
 def main(tree, folder):
-    join_processes("cpu", wait_minutes=2)
-    fill_cache_together(read_datalist(tree / "datalist.json").training, tree, folder / "cache", 3, progress=False)
+    init_process_group("cpu", wait_minutes=2)
+    fill_cache_once(read_datalist(tree / "datalist.json").training, tree, folder / "cache", 3, progress=False)
     result = {
         "cached": len(list((folder / "cache").glob("*.slices"))),
         "seen": {left: seen(tree, left, folder / "cache") for left in (1, 5)},
@@ -193,19 +193,19 @@ def main(tree, folder):
         "narrow": {kind: learnt(kind, 21, wide=False) for kind in ("classification", "ours")},
         "normalised": normalised(),
         "scored": scored(),
-        "told": [tells_first("what is wrong for all"), tells_first(f"of {process_number()} alone")],
+        "told": [report_once("what is wrong for all"), report_once(f"of {process_number()} alone")],
         "threads": torch.get_num_threads(),
     }
     calibrated(folder)
     torch.save(result, folder / f"{process_number()}.pt")
-    wait_for_all()
-    if process_number() == 1:
+    barrier()
+    if rank() == 1:
         raise LiversegError("slice 5 is not what was written")
-    wait_for_all()  # for one that does not come
+    barrier()  # for one that does not come
 
 
 if __name__ == "__main__":
     sys.argv[0] = "monai/bundle/__main__.py"  # for which errors are told in one line
     sys.argv.insert(1, "run")
-    bundle.plain_errors()
+    bundle.install_excepthook()
     main(Path(sys.argv[2]), Path(sys.argv[3]))

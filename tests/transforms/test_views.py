@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from liverseg.errors import UsageError
-from liverseg.training import collate_whole_slices
+from liverseg.training import pad_collate
 from liverseg.transforms import RandSlabViewd, resample_views
 
 STILL = {"rotation": 0, "zoom": 0, "shift": 0, "flip": 0, "hu_offset": 0, "noise": 0}
@@ -217,7 +217,7 @@ def test_slices_of_several_pixel_sizes_are_resampled_as_they_are_alone():
     view.set_random_state(seed=3)
     drawn = [view({**element(), "spacing": torch.tensor([5.0, mm, mm])}) for mm in (0.5, 0.75, 0.75, 1.5)]
     assert [one["points"] for one in drawn] == [3, 2, 2, 1]
-    together = collate_whole_slices(drawn)
+    together = pad_collate(drawn)
     image, label = resample_views(
         *(together[key] for key in ("image", "label", "view")), 24, together["points"].tolist()
     )

@@ -8,13 +8,13 @@ import pytest
 from liverseg.datalists import DataItem, DataList, write_datalist
 from liverseg.errors import LiversegError
 from liverseg.phantom.tables import _write_csv
-from liverseg.utils.files import file_hash, is_dir, is_file, list_folder, whole_file
+from liverseg.utils.files import atomic_write, is_dir, is_file, list_folder, sha256_file
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
     target = tmp_path / "x.nii.gz"
     target.write_text("old")
-    with whole_file(target) as unfinished:
+    with atomic_write(target) as unfinished:
         assert unfinished.parent == tmp_path
         assert unfinished.name.endswith(".nii.gz")
         unfinished.write_text("new")
@@ -27,7 +27,7 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
 def test_a_failing_write_leaves_what_was_there_and_nothing_else(failure, tmp_path):
     target = tmp_path / "x"
     target.write_text("old")
-    with pytest.raises(type(failure)), whole_file(target) as unfinished:
+    with pytest.raises(type(failure)), atomic_write(target) as unfinished:
         unfinished.write_text("half")
         raise failure
     assert target.read_text() == "old"
@@ -36,7 +36,7 @@ def test_a_failing_write_leaves_what_was_there_and_nothing_else(failure, tmp_pat
 
 def test_a_target_that_cannot_be_replaced_leaves_nothing_either(tmp_path):
     (tmp_path / "x" / "y").mkdir(parents=True)
-    with pytest.raises(OSError), whole_file(tmp_path / "x") as unfinished:
+    with pytest.raises(OSError), atomic_write(tmp_path / "x") as unfinished:
         unfinished.write_text("new")
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -63,9 +63,9 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
 def test_hash_of_a_file(tmp_path):
     content = bytes(range(256)) * 5000
     (tmp_path / "x").write_bytes(content)
-    assert file_hash(tmp_path / "x") == hashlib.sha256(content).hexdigest()
+    assert sha256_file(tmp_path / "x") == hashlib.sha256(content).hexdigest()
     with pytest.raises(LiversegError, match=r"gone: cannot be read \(No such file"):
-        file_hash(tmp_path / "gone")
+        sha256_file(tmp_path / "gone")
 
 
 @pytest.mark.parametrize("ask", [is_file, is_dir, list_folder])
@@ -86,4 +86,4 @@ def test_a_pipe_or_device_has_no_hash(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):
         with pytest.raises(LiversegError, match="not a plain file"):
-            file_hash(path)
+            sha256_file(path)

@@ -5,14 +5,14 @@ import torch
 
 from liverseg.bundle.setup import check_precision
 from liverseg.errors import UsageError
-from liverseg.utils.precision import autocast, low_precision
+from liverseg.utils.precision import autocast, autocast_dtype
 
 
 @pytest.mark.parametrize(("able", "auto"), [(True, torch.bfloat16), (False, None)])
 def test_auto_takes_what_the_processor_has(able, auto, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: able)
-    assert low_precision("cpu", "auto") is auto
-    assert low_precision("cpu", False) is None
+    assert autocast_dtype("cpu", "auto") is auto
+    assert autocast_dtype("cpu", False) is None
     with autocast("cpu", "auto"):
         assert torch.is_autocast_enabled("cpu") is able
 

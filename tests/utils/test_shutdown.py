@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from liverseg.utils.shutdown import ToldToEnd, handlers_kept
+from liverseg.utils.shutdown import GracefulShutdown, preserve_signal_handlers
 
 NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -23,7 +23,7 @@ def heard():
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_handler_that_a_library_sets_meanwhile_is_replaced(number):
-    with ToldToEnd() as told:
+    with GracefulShutdown() as told:
         signal.signal(number, lambda *_: pytest.fail("the library's"))
         told.then(lambda: None)
         signal.raise_signal(number)
@@ -32,7 +32,7 @@ def test_a_handler_that_a_library_sets_meanwhile_is_replaced(number):
 
 def test_what_hangs_is_broken_off_by_a_later_signal(monkeypatch):
     monkeypatch.setattr("liverseg.utils.shutdown._SECONDS", 0.05)
-    with pytest.raises(SystemExit), ToldToEnd():
+    with pytest.raises(SystemExit), GracefulShutdown():
         with suppress(SystemExit):  # lost, as in a __del__
             signal.raise_signal(signal.SIGTERM)
         time.sleep(0.1)
@@ -42,7 +42,7 @@ def test_what_hangs_is_broken_off_by_a_later_signal(monkeypatch):
 
 def test_a_second_signal_does_not_break_off_what_the_first_has_begun():
     steps = []
-    with pytest.raises(SystemExit) as ended, ToldToEnd():
+    with pytest.raises(SystemExit) as ended, GracefulShutdown():
         try:
             signal.raise_signal(signal.SIGTERM)
         finally:
@@ -54,7 +54,7 @@ def test_a_second_signal_does_not_break_off_what_the_first_has_begun():
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_signal_ends_what_is_going_on(number, capsys):
     before = signal.getsignal(number)
-    with pytest.raises(SystemExit) as ended, ToldToEnd():
+    with pytest.raises(SystemExit) as ended, GracefulShutdown():
         signal.raise_signal(number)
     assert ended.value.code == 128 + number
     assert capsys.readouterr().err == f"liverseg: ended by {number.name}\n"
@@ -63,13 +63,13 @@ def test_a_signal_ends_what_is_going_on(number, capsys):
 
 def test_a_signal_does_what_it_is_to_do_instead(capsys):
     done = []
-    with ToldToEnd() as told:
+    with GracefulShutdown() as told:
         told.then(lambda: done.append(told.by))
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
     assert done == [signal.SIGTERM, signal.SIGTERM]  # the first is what ended it
     assert capsys.readouterr().err == ""
-    with pytest.raises(SystemExit), ToldToEnd() as told:
+    with pytest.raises(SystemExit), GracefulShutdown() as told:
         told.then(done.clear)
         told.then(None)
         signal.raise_signal(signal.SIGTERM)
@@ -79,7 +79,7 @@ def test_a_signal_does_what_it_is_to_do_instead(capsys):
 def test_a_signal_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup begins its command
     try:
-        with ToldToEnd() as told:
+        with GracefulShutdown() as told:
             signal.raise_signal(signal.SIGHUP)
         assert told.by is None
     finally:
@@ -87,7 +87,7 @@ def test_a_signal_that_is_ignored_stays_ignored():
 
 
 def test_a_forked_process_ends_at_once(capfd):
-    with ToldToEnd():
+    with GracefulShutdown():
         child = os.fork()
         if child == 0:
             signal.raise_signal(signal.SIGTERM)
@@ -97,9 +97,9 @@ def test_a_forked_process_ends_at_once(capfd):
 
 
 def test_handlers_are_kept_from_a_library():
-    with ToldToEnd() as told:
+    with GracefulShutdown() as told:
         told.then(lambda: None)
-        with handlers_kept():
+        with preserve_signal_handlers():
             signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the library's"))
         signal.raise_signal(signal.SIGTERM)
     assert told.by == signal.SIGTERM

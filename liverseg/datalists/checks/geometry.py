@@ -10,7 +10,7 @@ from nibabel.orientations import io_orientation
 
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.reading import Grid
-from liverseg.imageio.volume import grids_apart
+from liverseg.imageio.volume import affine_distance_mm
 
 __all__ = ["FLIPPED", "RESET", "axis_codes", "grid_findings", "image_grid_findings", "spacing_findings", "turned_axes"]
 
@@ -79,7 +79,7 @@ def grid_findings(name: str, label: Grid, image_name: str, image: Grid) -> list[
         shapes = ["×".join(map(str, grid.shape)) for grid in (label, image)]
         found = f"shape {shapes[0]}, but {theirs} has {shapes[1]}; both must share one grid: resample or replace it"
         return [Finding(name, ERROR, "grid", found)]
-    if label.affine is None or image.affine is None or not grids_apart(image.affine, label.affine, image.shape):
+    if label.affine is None or image.affine is None or not affine_distance_mm(image.affine, label.affine, image.shape):
         return []
     nobody_set_it = label.codes == (0, 0) != image.codes
     if nobody_set_it or _is_default(label.affine, image.affine):

@@ -12,9 +12,9 @@ from pathlib import Path
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import axis_codes
 from liverseg.datalists.checks.images import ImageFacts
-from liverseg.datalists.duplicate_patients import find_twins
+from liverseg.datalists.duplicate_patients import find_shared_patients
 from liverseg.datalists.model import DataItem, inspect_datalist
-from liverseg.datalists.similar_names import alike_names
+from liverseg.datalists.similar_names import similar_names
 from liverseg.labels import JOINT_LABELS, LESION_TYPES
 
 __all__ = ["ListContent", "against_findings", "read_list", "together_findings", "twin_findings"]
@@ -96,7 +96,7 @@ def twin_findings(list_name: str, content: ListContent) -> Iterable[Finding]:
     yield from _spelling_findings(list_name, places, "split the list again")
     told: set[str] = set()
     for one, other in combinations(sorted(places), 2):
-        for twins in find_twins(places[one], places[other]):
+        for twins in find_shared_patients(places[one], places[other]):
             if twins.reason not in told:  # once for a pair of sets, not for every pair of folds
                 told.add(twins.reason)
                 found = f"patient {twins.first} is in {one} and {twins.second} in {other}; {twins.reason}"
@@ -116,7 +116,7 @@ def against_findings(list_name: str, content: ListContent, other: Path) -> Itera
         yield Finding(list_name, ERROR, "twins", f"{found}: train and test on different patients")
     sides = {"it": own, str(other): theirs}
     yield from _spelling_findings(list_name, sides, "train and test on different patients")
-    for twins in find_twins(own, theirs):
+    for twins in find_shared_patients(own, theirs):
         found = f"patient {twins.first} is in it and {twins.second} in {other}; {twins.reason}"
         yield Finding(list_name, ERROR, "twins", f"{found}: leave the {twins.count} patients of one side out")
 
@@ -134,7 +134,7 @@ def _places(content: ListContent) -> dict[str, set[str]]:
 
 def _spelling_findings(list_name: str, places: Mapping[str, set[str]], what_to_do: str) -> Iterator[Finding]:
     """Names that differ only in spelling and are not all on one side."""
-    for alike in alike_names(name for names in places.values() for name in names):
+    for alike in similar_names(name for names in places.values() for name in names):
         homes = {name: sorted(place for place, names in places.items() if name in names) for name in alike}
         told = [f"{name!r} in {' and in '.join(homes[name])}" for name in alike]
         if len({place for found in homes.values() for place in found}) > 1:

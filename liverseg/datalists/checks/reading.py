@@ -12,7 +12,7 @@ from nibabel.orientations import io_orientation
 
 from liverseg.datalists.checks.findings import Defect
 from liverseg.errors import LiversegError
-from liverseg.imageio.nifti import READ_ERRORS, Memory, read_voxels
+from liverseg.imageio.nifti import READ_ERRORS, ReusableBuffer, read_voxels
 from liverseg.imageio.volume import is_nifti, slice_axis
 from liverseg.utils.files import is_file
 
@@ -57,7 +57,7 @@ class ReadFile:
     header: nib.Nifti1Header
 
 
-def read_whole(path: Path, memory: Memory | None = None) -> ReadFile:
+def read_whole(path: Path, memory: ReusableBuffer | None = None) -> ReadFile:
     """Read a .nii or .nii.gz to its end.
 
     Args:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import io_orientation
 
-from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
+from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.errors import LiversegError
 from liverseg.imageio.dicom_series import DicomSeries, read_series
 from liverseg.imageio.volume import is_nifti, read_volume_header, slice_axis
@@ -115,7 +115,7 @@ def convert_image(root: Path, name: str) -> str:
         raise LiversegError(f"{source}: neither NIfTI nor DICOM; .nii, .nii.gz, a DICOM file or folder are read")
     target = f"nifti/images/{mirrored(name)}.nii.gz"
     record = root / f"nifti/images/{mirrored(name)}.json"
-    sources = state_of(root, files)
+    sources = file_states(root, files)
     if not is_current(record, root, sources, [root / target]):
         one_file = DicomSeries(source.parent, "", "", "CT", (source,))
         array, affine = read_series(source if is_dir(source) else one_file)

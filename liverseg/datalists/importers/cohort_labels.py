@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from liverseg.datalists.importers.cohort_images import Grid, mirrored, read_grid
-from liverseg.datalists.importers.cohort_masks import MaskFacts, Piece, is_png, read_mask
+from liverseg.datalists.importers.cohort_masks import MaskFacts, PlacedMask, is_png, read_mask
 from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, named
-from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
+from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.errors import LiversegError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
 
@@ -138,7 +138,7 @@ def write_label(
     record = root / f"nifti/labels/{name}.json"
     recipe = [[row.mask, row.slice, row.lesion_type, row.liver_mask, row.lesion, how[row.mask]] for row in rows]
     names = {image, *(row.mask for row in rows), *(row.liver_mask for row in rows if row.liver_mask)}
-    sources = state_of(root, [root / name for name in sorted(names)])
+    sources = file_states(root, [root / name for name in sorted(names)])
     if not is_current(record, root, sources, [root / target], recipe):
         grid = read_grid(root / image, dicom=image != rows[0].image)
         painted = _painted(root, grid, rows, how, errors)
@@ -153,7 +153,7 @@ def _painted(
     root: Path, grid: Grid, rows: Sequence[CohortRow], how: Mapping[str, str], errors: RowErrors
 ) -> np.ndarray | None:
     label = np.zeros(grid.shape, np.uint8, order="F")
-    pieces: dict[tuple[str, int | None], tuple[Piece, list[CohortRow]]] = {}
+    pieces: dict[tuple[str, int | None], tuple[PlacedMask, list[CohortRow]]] = {}
     lesions, livers = set(), set()
     for row in rows:
         with errors.of(row), named(row):
@@ -189,7 +189,7 @@ def _painted(
     return None if errors.among(rows) else label
 
 
-def _paint_lesions(label: np.ndarray, grid: Grid, piece: Piece, rows: Sequence[CohortRow], how: str) -> None:
+def _paint_lesions(label: np.ndarray, grid: Grid, piece: PlacedMask, rows: Sequence[CohortRow], how: str) -> None:
     """Give the lesions of one mask the types of its rows."""
     first = rows[0]
     target = label[piece.index]
@@ -233,7 +233,7 @@ def _paint_slices(target: np.ndarray, grid: Grid, lesion: np.ndarray, rows: Sequ
         )
 
 
-def _paint_numbered(target: np.ndarray, grid: Grid, piece: Piece, rows: Sequence[CohortRow]) -> None:
+def _paint_numbered(target: np.ndarray, grid: Grid, piece: PlacedMask, rows: Sequence[CohortRow]) -> None:
     """Give each numbered lesion the type of its row; a lesion without a row is refused."""
     numbers = piece.numbers
     for row in rows:

@@ -17,19 +17,19 @@ from PIL import Image, UnidentifiedImageError
 
 from liverseg.datalists.importers.cohort_images import Grid, is_dicom
 from liverseg.errors import LiversegError
-from liverseg.imageio.volume import grids_apart, is_nifti, read_volume, rounding_mm
+from liverseg.imageio.volume import affine_distance_mm, affine_tolerance_mm, is_nifti, read_volume
 from liverseg.labels import JOINT_LABELS, LIVER
 
 __all__ = [
     "MaskFacts",
-    "Piece",
-    "grey_of",
+    "PlacedMask",
     "is_png",
     "mask_facts",
     "onto_grid",
-    "open_picture",
+    "open_image",
     "read_mask",
-    "read_picture",
+    "read_mask_image",
+    "to_grey",
 ]
 
 
@@ -51,7 +51,7 @@ class MaskFacts:
         """Whether its voxels are the image's, in the same order."""
         if self.grid is None or self.grid.shape != image.shape:
             return False
-        return not grids_apart(image.affine, self.grid.affine, image.shape)
+        return not affine_distance_mm(image.affine, self.grid.affine, image.shape)
 
 
 def mask_facts(path: Path, slices: Collection[int] = ()) -> MaskFacts:
@@ -65,7 +65,7 @@ def mask_facts(path: Path, slices: Collection[int] = ()) -> MaskFacts:
         LiversegError: if it cannot be read, is of another kind or holds values that are not whole or below 0.
     """
     if is_png(path.name):
-        return MaskFacts(_held(path, read_picture(path)))
+        return MaskFacts(_held(path, read_mask_image(path)))
     if not is_nifti(path):
         return MaskFacts(None)
     volume = read_volume(path)
@@ -97,7 +97,7 @@ _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Piece:
+class PlacedMask:
     """A mask on its image's grid, or on one slice of it.
 
     Attributes:
@@ -130,7 +130,7 @@ def is_png(name: str) -> bool:
     return name.lower().endswith(".png")
 
 
-def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
+def read_mask(path: Path, grid: Grid, number: int | None) -> PlacedMask:
     """A mask on the grid of its image.
 
     Args:
@@ -145,38 +145,38 @@ def read_mask(path: Path, grid: Grid, number: int | None) -> Piece:
     if is_png(path.name):
         if number is None and grid.depth > 1:
             raise LiversegError(f"{path}: a PNG is one slice of {grid.depth}; its row needs the slice's number")
-        pixels = read_picture(path)
+        pixels = read_mask_image(path)
         if pixels.shape != grid.picture_shape():
             own, wanted = ("×".join(map(str, one)) for one in (pixels.shape, grid.picture_shape()))
             raise LiversegError(f"{path}: {own} rows and columns; the image's slice has {wanted}")
-        return Piece(grid.plane(number or 0), grid.from_rows(pixels))
+        return PlacedMask(grid.plane(number or 0), grid.from_rows(pixels))
     if is_nifti(path):
         volume = read_volume(path)
         _, values = onto_grid(path, volume.array, volume.affine, grid)
         if values.shape != grid.shape:
             own, wanted = ("×".join(map(str, one)) for one in (values.shape, grid.shape))
             raise LiversegError(f"{path}: the mask does not lie on its image's grid: {own} voxels for {wanted}")
-        return Piece(everywhere, values)
+        return PlacedMask(everywhere, values)
     if not is_dicom(path):
         raise LiversegError(f"{path}: neither NIfTI, PNG nor DICOM; masks of these three kinds are read")
     return _segments(path, grid)
 
 
-def read_picture(path: Path) -> np.ndarray:
+def read_mask_image(path: Path) -> np.ndarray:
     """A grey or palette PNG's values as (row, column), palette numbers as they are.
 
     Raises:
         LiversegError: if it cannot be read or is coloured.
     """
-    with open_picture(path, "PNG") as image:
-        pixels = grey_of(np.asarray(image))
+    with open_image(path, "PNG") as image:
+        pixels = to_grey(np.asarray(image))
     if pixels is None:
         raise LiversegError(f"{path}: a coloured PNG; save the mask as grey values")
     return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
 
 
 @contextmanager
-def open_picture(path: Path, kind: str) -> Iterator[Image.Image]:
+def open_image(path: Path, kind: str) -> Iterator[Image.Image]:
     """A picture, open while the block runs.
 
     Args:
@@ -194,7 +194,7 @@ def open_picture(path: Path, kind: str) -> Iterator[Image.Image]:
         raise LiversegError(f"{path}: cannot be read as {kind} ({reason}); save it again") from error
 
 
-def grey_of(pixels: np.ndarray) -> np.ndarray | None:
+def to_grey(pixels: np.ndarray) -> np.ndarray | None:
     """Grey values (row, column) of pixels with or without colours and opacity; None where there are real colours."""
     if pixels.ndim == 2:
         return pixels
@@ -212,7 +212,7 @@ def onto_grid(
         array: its voxels; an axis of length one has no step of its own.
         affine: 4×4, to RAS+ mm.
         grid: the image's.
-        slack: how far its voxels may lie beside the image's, in mm; None for rounding alone, `rounding_mm`.
+        slack: how far its voxels may lie beside the image's, in mm; None for rounding alone, `affine_tolerance_mm`.
 
     Returns:
         Where it lies in the image's array, and the voxels there.
@@ -233,7 +233,7 @@ def onto_grid(
     own = steps @ corners + to_image[:3, 3:]
     apart = grid.affine[:3, :3] @ (own - (turn @ corners + start[:, None]))
     worst = float(np.linalg.norm(apart, axis=0).max())
-    if worst > (rounding_mm(grid.affine, grid.shape) if slack is None else slack):
+    if worst > (affine_tolerance_mm(grid.affine, grid.shape) if slack is None else slack):
         raise LiversegError(f"{beside}, up to {worst:.3g} mm beside it; export it again for this image")
     orientation = [[int(np.argmax(np.abs(turn[:, axis]))), int(turn[:, axis].sum())] for axis in range(3)]
     turned = apply_orientation(array, np.array(orientation))
@@ -246,7 +246,7 @@ def onto_grid(
     return tuple(slice(int(first), int(last)) for first, last in zip(low, high, strict=True)), turned
 
 
-def _segments(path: Path, grid: Grid) -> Piece:
+def _segments(path: Path, grid: Grid) -> PlacedMask:
     """A SEG's lesion segments and its liver.
 
     Each frame is put where its own position says: many a SEG leaves empty slices out, or has a wrong slice spacing.
@@ -290,7 +290,7 @@ def _segments(path: Path, grid: Grid) -> Piece:
     kinds = ", ".join(f"{number} is {'liver' if is_liver else 'lesion'}" for number, is_liver in livers.items())
     logging.getLogger(__name__).info("%s: segment %s", path, kinds)
     everywhere = (slice(None),) * 3
-    return Piece(everywhere, values, liver, {number: np.concatenate(places) for number, places in beneath.items()})
+    return PlacedMask(everywhere, values, liver, {number: np.concatenate(places) for number, places in beneath.items()})
 
 
 def _is_liver(segment: Any) -> bool:

@@ -12,14 +12,14 @@ import nibabel as nib
 import numpy as np
 
 from liverseg.errors import LiversegError
-from liverseg.utils.files import is_file, whole_file, write_text
+from liverseg.utils.files import atomic_write, is_file, write_text
 
-__all__ = ["is_current", "state_of", "write_nifti", "write_record"]
+__all__ = ["file_states", "is_current", "write_nifti", "write_record"]
 
 _FORMAT = 1
 
 
-def state_of(root: Path, files: Iterable[Path]) -> dict[str, list[int]]:
+def file_states(root: Path, files: Iterable[Path]) -> dict[str, list[int]]:
     """Size in bytes and time of change in ns of the files that are there, by their path from `root`."""
     found = ((path, path.stat()) for path in files if is_file(path))
     return {Path(os.path.relpath(path, root)).as_posix(): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
@@ -33,7 +33,7 @@ def is_current(
     Args:
         record: the JSON file `write_record` wrote.
         root: folder the record's paths are relative to.
-        sources: their state, `state_of`, before they are read.
+        sources: their state, `file_states`, before they are read.
         made: the files made of them.
         recipe: what else the result depends on, as JSON holds it.
     """
@@ -56,7 +56,7 @@ def write_record(
 
 
 def _content(root: Path, sources: dict[str, list[int]], made: Sequence[Path], recipe: Any) -> dict[str, Any]:
-    files = {**sources, **state_of(root, made)}
+    files = {**sources, **file_states(root, made)}
     return {"format": _FORMAT, "files": files} | ({} if recipe is None else {"recipe": recipe})
 
 
@@ -72,7 +72,7 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     image.set_qform(affine, code="scanner")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             nib.save(image, unfinished)
     except OSError as error:
         raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error

@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
+from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
 from liverseg.imageio.dicom_series import read_series
-from liverseg.imageio.volume import grids_apart
+from liverseg.imageio.volume import affine_distance_mm
 from liverseg.labels import LESION, LIVER
 from liverseg.utils.files import is_dir, is_file, list_folder, visible_files
 
@@ -178,7 +178,7 @@ def _convert(patient: _Patient, target: Path) -> None:
     """Write image and label, and last the record of what they were made from, unless that record still holds."""
     image_path, label_path = target / f"{patient.name}.nii.gz", target / f"{patient.name}-label.nii.gz"
     record_path = target / f"{patient.name}.json"
-    sources = state_of(
+    sources = file_states(
         target.parent,
         [file for folder in (patient.image, patient.liver, *patient.lesions) for file in visible_files(folder)],
     )
@@ -202,7 +202,7 @@ def _mask(folder: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarra
     if mask.shape != shape:
         own, wanted = ("×".join(map(str, one)) for one in (mask.shape, shape))
         raise LiversegError(f"{folder}: a mask of {own} for an image of {wanted} voxels; unpack the patient again")
-    apart = grids_apart(affine, own_affine, shape)
+    apart = affine_distance_mm(affine, own_affine, shape)
     if apart:
         raise LiversegError(f"{folder}: the mask lies up to {apart:.3g} mm beside its image; their grids must be one")
     low, high = mask.min(), mask.max()

@@ -14,11 +14,11 @@ from nibabel.orientations import apply_orientation, inv_ornt_aff
 from PIL import ExifTags
 
 from liverseg.datalists.importers.cohort_images import Grid, is_dicom
-from liverseg.datalists.importers.cohort_masks import grey_of, is_png, open_picture, read_mask
+from liverseg.datalists.importers.cohort_masks import is_png, open_image, read_mask, to_grey
 from liverseg.errors import LiversegError
 from liverseg.imageio.ct_check import check_ct
 from liverseg.imageio.dicom_series import DicomSeries, read_series
-from liverseg.imageio.nifti import as_whole_numbers
+from liverseg.imageio.nifti import as_integers
 from liverseg.imageio.volume import axial_orientation, is_nifti, read_volume
 from liverseg.utils.files import is_dir
 
@@ -69,7 +69,7 @@ def read_slice_image(path: Path, hu: tuple[float, float] | None) -> SliceImage:
         if hu is None:
             raise LiversegError(f"{path}: a picture without a range of HU")
         pixels, highest = _read_grey(path)
-        values = as_whole_numbers(hu[0] + pixels.astype(np.float64) * ((hu[1] - hu[0]) / highest), np.int16)
+        values = as_integers(hu[0] + pixels.astype(np.float64) * ((hu[1] - hu[0]) / highest), np.int16)
         rows, columns = values.shape
         return SliceImage(values, None, Grid((columns, rows, 1), _AS_DISPLAYED, dicom=False))
     if is_nifti(path):
@@ -88,7 +88,7 @@ def read_slice_image(path: Path, hu: tuple[float, float] | None) -> SliceImage:
     if grid.depth != 1:
         raise LiversegError(f"{path}: a volume of {grid.depth} slices; images of one slice are needed here")
     to_own = inv_ornt_aff(axial_orientation(grid.affine), grid.shape)
-    return SliceImage(as_whole_numbers(_axial(array, grid), np.int16), (grid.affine @ to_own)[:, [2, 1, 0, 3]], grid)
+    return SliceImage(as_integers(_axial(array, grid), np.int16), (grid.affine @ to_own)[:, [2, 1, 0, 3]], grid)
 
 
 def read_slice_mask(path: Path, image: SliceImage) -> np.ndarray:
@@ -132,12 +132,12 @@ def _read_grey(path: Path) -> tuple[np.ndarray, int]:
     Raises:
         LiversegError: if it cannot be read, has real colours or one bit only, or is to be turned before it is shown.
     """
-    with open_picture(path, "JPEG" if is_jpeg(path.name) else "PNG") as image:
+    with open_image(path, "JPEG" if is_jpeg(path.name) else "PNG") as image:
         highest = _HIGHEST.get(image.mode)
         if highest is None:
             raise LiversegError(f"{path}: pixels of mode {image.mode}; grey values of 8 or 16 bits are needed")
         turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-        pixels = grey_of(np.asarray(image.convert("RGB") if image.mode == "P" else image))
+        pixels = to_grey(np.asarray(image.convert("RGB") if image.mode == "P" else image))
     if turned != 1:
         raise LiversegError(f"{path}: its EXIF says that it is shown turned ({turned}); save it as it is shown")
     if pixels is None:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, Types, in_threads, read_rows
-from liverseg.datalists.importers.conversion import is_current, state_of, write_nifti, write_record
+from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.importers.slice_images import SliceImage, is_jpeg, is_picture, read_slice_image, read_slice_mask
 from liverseg.datalists.model import LABELLED, DataItem
 from liverseg.errors import LiversegError, UsageError
@@ -356,7 +356,7 @@ def _convert(
     """Write image and label map of a run, and last the record of what they were made from, unless it still holds."""
     record = folder / f"nifti/{name}.json"
     made = [folder / part for part in _files(name)]
-    sources = state_of(folder, [root / file for row in run.rows for file in (row.image, row.mask)])
+    sources = file_states(folder, [root / file for row in run.rows for file in (row.image, row.mask)])
     recipe = {**options, "affine": run.affine.tolist(), "slices": [[row.image, row.mask] for row in run.rows]}
     if is_current(record, folder, sources, made, recipe):
         return

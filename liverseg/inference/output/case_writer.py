@@ -13,10 +13,9 @@ import pandas as pd
 
 from liverseg.errors import OutputError
 from liverseg.imageio.volume import Volume, write_box_like
-from liverseg.inference.failures import cause_in_words
-from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.lesions import LesionMap
 from liverseg.inference.output.preview import write_preview
-from liverseg.inference.output.record import RunFacts, case_record, facts_in_words, lesions_by_type, series_in_words
+from liverseg.inference.output.record import RunMetadata, case_record, describe_run, describe_series, lesions_by_type
 from liverseg.inference.output.report import write_report
 from liverseg.inference.plausibility import Plausibility
 from liverseg.inference.progress import WrittenCase
@@ -61,7 +60,9 @@ class CaseWriter:
         """
         refuse_another_input(self.output_dir / name, data["input"])
 
-    def __call__(self, name: str, data: Mapping[str, Any], facts: RunFacts, labels: tuple[Label, ...]) -> WrittenCase:
+    def __call__(
+        self, name: str, data: Mapping[str, Any], facts: RunMetadata, labels: tuple[Label, ...]
+    ) -> WrittenCase:
         """Write a case.
 
         Args:
@@ -98,7 +99,7 @@ class CaseWriter:
             told = {"Liver": f"{liver_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
             if plausibility.contrast is not None:
                 told["Contrast phase"] = plausibility.contrast.in_words()
-            told |= facts_in_words(facts, data["input"], volume, seconds)
+            told |= describe_run(facts, data["input"], volume, seconds)
             files["report.html"] = partial(
                 write_report,
                 case=name,
@@ -113,7 +114,7 @@ class CaseWriter:
         write_case_files(self.output_dir / name, files, write_record)
         counts = [f"{count} {kind}" for kind, count in lesions_by_type(table, labels).items() if count]
         found = f"liver {liver_ml(lesions, volume.voxel_ml):.0f} ml, {', '.join(counts) or 'no lesion'}"
-        if series := series_in_words(data["input"]):
+        if series := describe_series(data["input"]):
             found = f"{series}: {found}"
         return WrittenCase(found, dict(seconds), tuple(data["warnings"]))
 
@@ -155,7 +156,7 @@ def _dicom_files(
     lesions: LesionMap,
     table: pd.DataFrame,
     labels: tuple[Label, ...],
-    facts: RunFacts,
+    facts: RunMetadata,
     warnings: list[str],
 ) -> dict[str, Callable[[Path], Any]]:
     """What writes the DICOM results."""

@@ -24,24 +24,24 @@ from pydicom.valuerep import DSfloat
 
 from liverseg import __version__
 from liverseg.errors import UnreadableError
-from liverseg.imageio.boxes import Box, bounding_box, to_volume
-from liverseg.imageio.dicom_header import without_validation
+from liverseg.imageio.boxes import Box, bounding_box, to_global
+from liverseg.imageio.dicom_header import skip_validation
 from liverseg.imageio.dicom_series import DicomSeries
 from liverseg.imageio.volume import Volume
 from liverseg.labels import Label
-from liverseg.utils.files import whole_file
+from liverseg.utils.files import atomic_write
 
 __all__ = [
     "LIVER_CODE",
     "SOFTWARE",
     "SeriesReference",
-    "coded",
     "derived_uid",
-    "in_series_order",
-    "made_by",
+    "equipment",
+    "label_code",
     "map_sha256",
     "save_object",
     "series_reference",
+    "to_series_order",
 ]
 
 SOFTWARE = "liverseg"
@@ -135,7 +135,7 @@ class SeriesReference:
             )
 
 
-def coded(label: Label) -> Code:
+def label_code(label: Label) -> Code:
     """A label's SNOMED CT concept.
 
     Raises:
@@ -146,7 +146,7 @@ def coded(label: Label) -> Code:
     return Code(label.snomed_code, "SCT", label.snomed_meaning or label.name)
 
 
-def made_by(weights_sha256: str) -> dict[str, Any]:
+def equipment(weights_sha256: str) -> dict[str, Any]:
     """What highdicom wants to know of the device that made an object, and of the object's text."""
     return {
         "manufacturer": SOFTWARE,
@@ -164,7 +164,7 @@ def save_object(path: str | os.PathLike, made: Dataset, patient: Dataset) -> Non
         OSError: if it cannot be written.
     """
     made.update(patient)
-    with whole_file(path) as unfinished, without_validation():
+    with atomic_write(path) as unfinished, skip_validation():
         made.save_as(unfinished)
 
 
@@ -183,13 +183,13 @@ def map_sha256(inside: np.ndarray, box: Box) -> str:
     found = bounding_box(inside)
     if found is None:
         return sha256().hexdigest()
-    place = [int(end) for side in to_volume(found, box) for end in (side.start, side.stop)]
+    place = [int(end) for side in to_global(found, box) for end in (side.start, side.stop)]
     digest = sha256(repr(place).encode())
     digest.update(np.ascontiguousarray(inside[found]).data)
     return digest.hexdigest()
 
 
-def in_series_order(volume: Volume, inside: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
+def to_series_order(volume: Volume, inside: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
     """What lies in a box of `volume.axial` in the order of a series' files: (slice, row, column), and its box in that.
 
     Args:
@@ -219,7 +219,7 @@ def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool
     """
     tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *((*_NEEDED, *_OPTIONAL) if keep_identifiers else ())]
     headers: list[Dataset] = []
-    with without_validation():  # it would log what it finds odd, a patient's birth date for one
+    with skip_validation():  # it would log what it finds odd, a patient's birth date for one
         for path in series.files:
             try:
                 header: Dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)

@@ -20,12 +20,12 @@ from liverseg.inference.output.dicom_common import (
     LIVER_CODE,
     SOFTWARE,
     SeriesReference,
-    coded,
     derived_uid,
-    in_series_order,
-    made_by,
+    equipment,
+    label_code,
     map_sha256,
     save_object,
+    to_series_order,
 )
 from liverseg.labels import LIVER, Label
 
@@ -71,7 +71,7 @@ def write_dicom_seg(
     if unknown := types - {label.index for label in labels}:
         raise ValueError(f"lesions of labels {sorted(unknown)}, which the label table does not have")
     series.check_shape(volume)
-    found, (slices, rows, columns) = in_series_order(volume, lesions.inside, lesions.box)
+    found, (slices, rows, columns) = to_series_order(volume, lesions.inside, lesions.box)
     kept = np.flatnonzero(found.any(axis=(1, 2)))
     if not len(kept):
         return False
@@ -96,7 +96,7 @@ def write_dicom_seg(
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
-        **made_by(weights_sha256),
+        **equipment(weights_sha256),
         content_label="LIVER_LESIONS",
         content_description="Research result, not verified",
         series_description="liverseg: liver and lesions",
@@ -115,7 +115,7 @@ def _segment(number: int, label: Label, weights_sha256: str) -> SegmentDescripti
         segment_number=number,
         segment_label=label.name,
         segmented_property_category=_ANATOMY if is_liver else _LESION,
-        segmented_property_type=coded(label),
+        segmented_property_type=label_code(label),
         algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
         algorithm_identification=hd.AlgorithmIdentificationSequence(
             name=SOFTWARE,

@@ -25,19 +25,19 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from liverseg import __version__
-from liverseg.imageio.boxes import Box, to_volume
+from liverseg.imageio.boxes import Box, to_global
 from liverseg.imageio.volume import Volume
-from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.output.dicom_common import (
     LIVER_CODE,
     SOFTWARE,
     SeriesReference,
-    coded,
     derived_uid,
-    in_series_order,
-    made_by,
+    equipment,
+    label_code,
     map_sha256,
     save_object,
+    to_series_order,
 )
 from liverseg.labels import Label
 
@@ -90,7 +90,7 @@ def write_measurement_report(
         raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
     series.check_shape(volume)
     about = series.about(weights_sha256)
-    total_ml = liver_ml(lesions, volume.voxel_ml)
+    total_ml = liver_volume_ml(lesions, volume.voxel_ml)
     # the map's types are in the table, its outlines are the ids', and of the liver the report has the volume alone
     held = (map_sha256(lesions.ids_inside, lesions.box), table.to_json(), repr(tuple(labels)), f"{total_ml:.6f}")
     uid = derived_uid("SR", *about, *held)
@@ -109,7 +109,7 @@ def write_measurement_report(
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
-        **made_by(weights_sha256),
+        **equipment(weights_sha256),
         series_description="liverseg: measurements, research",
         is_complete=True,
         is_final=False,
@@ -158,7 +158,7 @@ def _groups(
     """One measurement group a lesion, in order of id."""
     if not len(table):
         return
-    found, where = in_series_order(volume, lesions.ids_inside, lesions.box)
+    found, where = to_series_order(volume, lesions.ids_inside, lesions.box)
     ids = np.ascontiguousarray(found)
     boxes = cc3d.statistics(ids)["bounding_boxes"]
     by_index = {label.index: label for label in labels}
@@ -167,9 +167,9 @@ def _groups(
         taken_on = [sr.SourceImageForMeasurement(on.SOPClassUID, on.SOPInstanceUID)]
         yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(derived_uid(f"lesion {number}", uid), f"lesion {number}"),
-            referenced_regions=list(_regions(ids[boxes[number]] == number, to_volume(boxes[number], where), headers)),
+            referenced_regions=list(_regions(ids[boxes[number]] == number, to_global(boxes[number], where), headers)),
             finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
-            finding_type=coded(by_index[int(kind)]),
+            finding_type=label_code(by_index[int(kind)]),
             finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
             measurements=_measurements(row, taken_on),
         )

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from liverseg.imageio.volume import Volume
-from liverseg.inference.lesions import LesionMap, liver_ml
-from liverseg.inference.measurements import own_slices
+from liverseg.inference.lesions import LesionMap
+from liverseg.inference.measurements import file_slice_indices
 from liverseg.labels import LESION, LIVER, Label
 
 __all__ = ["NOTICE", "WINDOW_HU", "draw_contour", "key_slices", "write_preview"]
@@ -68,7 +68,7 @@ def write_preview(
         table: their table.
         labels: label table with the colours.
     """
-    hu, numbers = volume.axial, own_slices(volume)
+    hu, numbers = volume.axial, file_slice_indices(volume)
     _, row_mm, column_mm = volume.axial_spacing
     proportion = float(np.clip(hu.shape[1] * row_mm / (hu.shape[2] * column_mm), 0.4, 2.0))
     height = _PANEL_INCHES * proportion + _HEAD_INCHES + _FOOT_INCHES

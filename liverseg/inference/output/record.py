@@ -14,18 +14,18 @@ import pandas as pd
 import torch
 
 from liverseg.imageio.volume import Volume
-from liverseg.inference.lesions import LesionMap, liver_ml
+from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.plausibility import Plausibility
 from liverseg.labels import LESION, Label
 from liverseg.networks import WeightsRecord, package_versions
 
 __all__ = [
     "FORMAT_VERSION",
-    "RunFacts",
+    "RunMetadata",
     "case_record",
-    "facts_in_words",
+    "describe_run",
+    "describe_series",
     "lesions_by_type",
-    "series_in_words",
 ]
 
 FORMAT_VERSION = 1
@@ -33,7 +33,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class RunFacts:
+class RunMetadata:
     """What all cases of a run share in their records.
 
     Attributes:
@@ -59,8 +59,8 @@ def lesions_by_type(table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, i
     return {label.name: int(counts.get(label.name, 0)) for label in labels[LESION:]}
 
 
-def series_in_words(source: Mapping[str, Any]) -> str:
-    """Which series a case was read from, by what `input_facts` tells; empty where it did not come as DICOM."""
+def describe_series(source: Mapping[str, Any]) -> str:
+    """Which series a case was read from, by what `describe_input` tells; empty where it did not come as DICOM."""
     series = source.get("series")
     if series is None:
         return ""
@@ -68,7 +68,7 @@ def series_in_words(source: Mapping[str, Any]) -> str:
 
 
 def case_record(
-    run: RunFacts,
+    run: RunMetadata,
     case: str,
     source: Mapping[str, Any],
     volume: Volume,
@@ -77,7 +77,7 @@ def case_record(
     labels: Sequence[Label],
     plausibility: Plausibility,
 ) -> dict[str, Any]:
-    """The record of a finished case, all but its stage seconds and warnings; `source` is that of `input_facts`.
+    """The record of a finished case, all but its stage seconds and warnings; `source` is that of `describe_input`.
 
     Lengths are in mm, volumes in ml, the affine is from voxel index to RAS+ mm.
     """
@@ -105,7 +105,7 @@ def case_record(
             "affine": volume.affine.tolist(),
         },
         "labels": {str(label.index): label.name for label in labels},
-        "liver_ml": round(liver_ml(lesions, volume.voxel_ml), 3),
+        "liver_volume_ml": round(liver_volume_ml(lesions, volume.voxel_ml), 3),
         "lesions": len(table),
         "lesions_by_type": lesions_by_type(table, labels),
         "lesions_dropped": lesions.dropped,
@@ -116,15 +116,15 @@ def case_record(
     }
 
 
-def facts_in_words(
-    run: RunFacts, source: Mapping[str, Any], volume: Volume, seconds: Mapping[str, float]
+def describe_run(
+    run: RunMetadata, source: Mapping[str, Any], volume: Volume, seconds: Mapping[str, float]
 ) -> dict[str, str]:
     """What a reader of a report wants to know of the run besides the lesions, by name."""
     record = run.weights_record
     trained = "without a record" if record is None else f"{record.datalist_name}, epoch {record.epoch}"
     shape, spacing = " × ".join(map(str, volume.array.shape)), " × ".join(f"{mm:.3g}" for mm in volume.spacing)
     return {
-        "Input": ", ".join(filter(None, (str(source["path"]), series_in_words(source)))),
+        "Input": ", ".join(filter(None, (str(source["path"]), describe_series(source)))),
         "Grid": f"{shape} voxels of {spacing} mm",
         "Weights": f"{run.weights.name} ({trained}), SHA-256 {run.weights_sha256[:12]}",
         "Computed": f"liverseg {package_versions()['liverseg']} on {_device_name(run.device)}, {run.precision}",

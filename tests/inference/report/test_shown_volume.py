@@ -12,10 +12,10 @@ from liverseg.inference.output.report.shown_volume import (
     MARGIN_MM,
     MOST_VOXELS,
     WINDOW_HU,
-    ShownVolume,
+    ViewerVolume,
     ct_nifti,
     labels_nifti,
-    shown_volume,
+    viewer_volume,
 )
 
 ORDERS = [((0, 1, 2), ()), ((2, 0, 1), (0,)), ((1, 2, 0), (0, 2)), ((2, 1, 0), (0, 1, 2))]
@@ -38,7 +38,7 @@ def at_same_places(array, affine, volume):
 @pytest.mark.parametrize(("order", "flips"), ORDERS)
 def test_every_voxel_is_where_it_was(make_case, order, flips):
     case = make_case(order=order, flips=flips)
-    shown = shown_volume(case.volume, case.lesions)
+    shown = viewer_volume(case.volume, case.lesions)
     hu, affine, image = decoded(ct_nifti(shown))
     assert nib.aff2axcodes(affine) == ("R", "A", "S")
     assert image.header.get_data_dtype() == np.uint8
@@ -55,7 +55,7 @@ def test_every_voxel_is_where_it_was(make_case, order, flips):
 
 def test_the_margin_is_kept_as_far_as_the_volume_goes(make_case):
     case = make_case(shape=(90, 40, 24))
-    shown = shown_volume(case.volume, case.lesions)
+    shown = viewer_volume(case.volume, case.lesions)
     found = np.argwhere(case.lesions.labels)
     sides = zip(found.min(axis=0), found.max(axis=0), case.lesions.labels.shape, case.volume.axial_spacing, strict=True)
     expected = []
@@ -68,7 +68,7 @@ def test_the_margin_is_kept_as_far_as_the_volume_goes(make_case):
 
 def test_without_a_liver_all_of_the_volume_is_shown(make_case):
     case = make_case(liver=False, lesions=False)
-    assert shown_volume(case.volume, case.lesions).levels.shape == case.volume.axial.shape
+    assert viewer_volume(case.volume, case.lesions).levels.shape == case.volume.axial.shape
 
 
 @pytest.mark.parametrize("most_voxels", [20_000, 3_000, 400, 1])
@@ -81,7 +81,7 @@ def test_a_smaller_volume_has_its_blocks_means_at_their_middles(make_case, order
     ramp = nib.affines.apply_affine(case.volume.affine, places) @ slope + offset
     case.volume.array[...] = 0
     volume = type(case.volume)(ramp, case.volume.affine, case.volume.header, case.volume.path)
-    shown = shown_volume(volume, case.lesions, most_voxels)
+    shown = viewer_volume(volume, case.lesions, most_voxels)
     assert shown.levels.size <= most_voxels
     assert max(shown.factors) > 1
     hu, affine, _ = decoded(ct_nifti(shown))
@@ -93,7 +93,7 @@ def test_a_smaller_volume_has_its_blocks_means_at_their_middles(make_case, order
 
 def test_labels_of_a_smaller_volume_are_what_most_voxels_are_and_stay_in_place(make_case):
     case = make_case(shape=(96, 80, 16), affine=np.diag([0.8, 0.8, 3.0, 1.0]))
-    shown = shown_volume(case.volume, case.lesions, most_voxels=20_000)
+    shown = viewer_volume(case.volume, case.lesions, most_voxels=20_000)
     assert shown.factors == (1, 2, 2)
     for label in (1, 2, 4):
         full = nib.affines.apply_affine(case.volume.axial_affine, np.argwhere(case.lesions.labels == label))
@@ -104,21 +104,21 @@ def test_labels_of_a_smaller_volume_are_what_most_voxels_are_and_stay_in_place(m
 def test_slices_finer_than_the_plane_are_joined_first(make_case):
     case = make_case(affine=np.diag([1.5, 1.5, 0.6, 1.0]), liver=False, lesions=False)
     size = case.volume.array.size
-    assert shown_volume(case.volume, case.lesions, size - 1).factors == (2, 1, 1)
-    assert shown_volume(case.volume, case.lesions, size // 3).factors == (3, 1, 1)
-    assert shown_volume(case.volume, case.lesions, size // 4).factors == (3, 2, 2)
+    assert viewer_volume(case.volume, case.lesions, size - 1).factors == (2, 1, 1)
+    assert viewer_volume(case.volume, case.lesions, size // 3).factors == (3, 1, 1)
+    assert viewer_volume(case.volume, case.lesions, size // 4).factors == (3, 2, 2)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 40), (30, 1, 1), (1, 30, 2)])
 def test_thin_volumes_keep_a_voxel(make_case, shape):
     case = make_case(shape=shape, liver=False, lesions=False)
-    assert shown_volume(case.volume, case.lesions, most_voxels=1).levels.size == 1
+    assert viewer_volume(case.volume, case.lesions, most_voxels=1).levels.size == 1
 
 
 def test_as_many_voxels_as_are_kept_leave_a_page_below_12_mb():
     # soft tissue throughout and the noise of a thin slice: no real box around a liver packs worse
     rng = np.random.default_rng(2)
     levels = np.clip(rng.normal(150, 15 / (400 / 255), (20, 100, 100)), 0, 255).astype(np.uint8)
-    shown = ShownVolume(levels, np.zeros_like(levels), np.eye(4), (1, 1, 1), True)
+    shown = ViewerVolume(levels, np.zeros_like(levels), np.eye(4), (1, 1, 1), True)
     of_ct = len(base64.b64encode(ct_nifti(shown))) / levels.size * MOST_VOXELS
     assert of_ct + 1.3e6 + 0.9e6 < 12e6  # library and key images

@@ -7,11 +7,11 @@ import pytest
 
 from liverseg.errors import LiversegError
 from liverseg.inference.output.report import vendor
-from liverseg.utils.files import file_hash
+from liverseg.utils.files import sha256_file
 
 
 def test_the_file_in_the_package_is_the_published_one():
-    assert file_hash(vendor.NIIVUE / "index.js") == vendor.SHA256
+    assert sha256_file(vendor.NIIVUE / "index.js") == vendor.SHA256
     told = (vendor.NIIVUE / "README.txt").read_text(encoding="utf-8")
     assert vendor.SHA256 in told
     assert f"version   {vendor.VERSION}\n" in told
@@ -53,7 +53,7 @@ def npm(tmp_path, monkeypatch):
 def test_the_file_is_fetched(npm, tmp_path):
     npm((vendor.NIIVUE / "index.js").read_bytes())
     assert vendor.fetch_niivue(tmp_path) == tmp_path / "index.js"
-    assert file_hash(tmp_path / "index.js") == vendor.SHA256
+    assert sha256_file(tmp_path / "index.js") == vendor.SHA256
 
 
 def test_another_file_is_refused(npm, tmp_path):

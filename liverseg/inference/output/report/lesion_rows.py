@@ -12,7 +12,7 @@ import pandas as pd
 
 from liverseg.labels import LESION, Label
 
-__all__ = ["color_of", "lesion_rows", "swatch"]
+__all__ = ["css_color", "lesion_rows", "swatch"]
 
 _NOTHING = "–"
 _PROBABILITY = "probability_"
@@ -63,7 +63,7 @@ def lesion_rows(table: pd.DataFrame, labels: Sequence[Label]) -> str:
     )
 
 
-def color_of(label: Label) -> str:
+def css_color(label: Label) -> str:
     """A label's colour as CSS says it."""
     red, green, blue = label.color
     return f"rgb({red} {green} {blue})"

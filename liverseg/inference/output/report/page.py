@@ -22,7 +22,7 @@ from liverseg.imageio.volume import Volume
 from liverseg.inference.lesions import LesionMap
 from liverseg.inference.output.preview import NOTICE, WINDOW_HU, write_preview
 from liverseg.inference.output.report.lesion_rows import lesion_rows, swatch
-from liverseg.inference.output.report.shown_volume import ShownVolume, ct_nifti, labels_nifti, shown_volume
+from liverseg.inference.output.report.shown_volume import ViewerVolume, ct_nifti, labels_nifti, viewer_volume
 from liverseg.inference.output.report.vendor import library_source, licences
 from liverseg.labels import LIVER, Label
 from liverseg.utils.files import write_text
@@ -74,7 +74,7 @@ def report_html(
     warnings: Sequence[str],
 ) -> str:
     """The page as one text; arguments and errors as for `write_report`. The same case gives the same text."""
-    shown = shown_volume(volume, lesions)
+    shown = viewer_volume(volume, lesions)
     viewer = _part("viewer.js")
     library = library_source() + _HAND_OVER
     return Template(_part("page.html")).substitute(
@@ -122,7 +122,7 @@ def _facts(facts: Mapping[str, str]) -> str:
     )
 
 
-def _shown_in_words(shown: ShownVolume) -> str:
+def _shown_in_words(shown: ViewerVolume) -> str:
     low, high = WINDOW_HU
     part = "all of the CT" if shown.whole else "the part of the CT around the liver"
     told = f"The viewer holds {part}, in 8 bits between {low:g} and {high:g} HU".replace("-", "−")

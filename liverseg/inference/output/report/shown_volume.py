@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import nibabel as nib
 import numpy as np
 
-from liverseg.imageio.boxes import Box, bounding_box, cut, enlarged, to_volume, whole_box
+from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, full_box, pad_box, to_global
 from liverseg.imageio.volume import Volume
 from liverseg.inference.lesions import LesionMap
 from liverseg.inference.output.preview import WINDOW_HU
 
-__all__ = ["MARGIN_MM", "MOST_VOXELS", "ShownVolume", "ct_nifti", "labels_nifti", "shown_volume"]
+__all__ = ["MARGIN_MM", "MOST_VOXELS", "ViewerVolume", "ct_nifti", "labels_nifti", "viewer_volume"]
 
 MARGIN_MM = 20.0
 """Our choice: what lies next to the liver tells where one is."""
@@ -26,7 +26,7 @@ _LEVELS = 255
 
 
 @dataclass(frozen=True)
-class ShownVolume:
+class ViewerVolume:
     """A part of a CT with its labels, on one grid.
 
     Attributes:
@@ -44,7 +44,7 @@ class ShownVolume:
     whole: bool
 
 
-def shown_volume(volume: Volume, lesions: LesionMap, most_voxels: int = MOST_VOXELS) -> ShownVolume:
+def viewer_volume(volume: Volume, lesions: LesionMap, most_voxels: int = MOST_VOXELS) -> ViewerVolume:
     """Crop a CT to its liver and `MARGIN_MM` around it, all of it where no liver was found, and window it.
 
     Above `most_voxels` whole blocks of voxels become one: the mean of their HU, and the label most of them have, the
@@ -55,24 +55,24 @@ def shown_volume(volume: Volume, lesions: LesionMap, most_voxels: int = MOST_VOX
         lesions: of the volume.
         most_voxels: that are kept.
     """
-    crop = everything = whole_box(lesions.shape)
+    crop = everything = full_box(lesions.shape)
     box = bounding_box(lesions.inside)
     if box is not None:
         margin = [math.ceil(MARGIN_MM / length) for length in volume.axial_spacing]
-        crop = enlarged(to_volume(box, lesions.box), margin, lesions.shape)
-    hu, labels, whole = volume.axial[crop], cut(lesions.inside, lesions.box, crop), crop == everything
+        crop = pad_box(to_global(box, lesions.box), margin, lesions.shape)
+    hu, labels, whole = volume.axial[crop], crop_to_box(lesions.inside, lesions.box, crop), crop == everything
     factors = _factors(hu.shape, volume.axial_spacing, most_voxels)
     affine = volume.axial_affine @ _to_voxels(crop, factors)
     if factors == (1, 1, 1):
-        return ShownVolume(_windowed(hu), labels, affine, factors, whole)
+        return ViewerVolume(_windowed(hu), labels, affine, factors, whole)
     # slice by slice: a volume that has to be made smaller is one that should not be copied as floating point
     count = hu.shape[0] // factors[0]
     levels = [_windowed(_mean(_blocks(hu, index, factors))) for index in range(count)]
     voted = [_most_frequent(_blocks(labels, index, factors)) for index in range(count)]
-    return ShownVolume(np.stack(levels), np.stack(voted), affine, factors, whole)
+    return ViewerVolume(np.stack(levels), np.stack(voted), affine, factors, whole)
 
 
-def ct_nifti(shown: ShownVolume) -> bytes:
+def ct_nifti(shown: ViewerVolume) -> bytes:
     """The CT as gzipped NIfTI in RAS+ order; its scaling turns the 8 bits back to HU within the window."""
     low, high = WINDOW_HU
     image = _image(shown.levels, shown.affine)
@@ -81,7 +81,7 @@ def ct_nifti(shown: ShownVolume) -> bytes:
     return _packed(image)
 
 
-def labels_nifti(shown: ShownVolume) -> bytes:
+def labels_nifti(shown: ViewerVolume) -> bytes:
     """The label map as gzipped NIfTI in RAS+ order."""
     image = _image(shown.labels, shown.affine)
     image.header.set_slope_inter(1, 0)

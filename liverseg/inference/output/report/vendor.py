@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 from liverseg.errors import ExitCode, LiversegError
-from liverseg.utils.files import file_hash, whole_file
+from liverseg.utils.files import atomic_write, sha256_file
 
 __all__ = ["NIIVUE", "SHA256", "VERSION", "fetch_niivue", "library_source", "licences"]
 
@@ -66,9 +66,9 @@ def fetch_niivue(folder: Path = NIIVUE) -> Path:
             if member is None:
                 raise LiversegError(f"{_PACKAGE}: no file {_MEMBER} in it")
             content = member.read()
-    with whole_file(folder / _SCRIPT) as unfinished:
+    with atomic_write(folder / _SCRIPT) as unfinished:
         unfinished.write_bytes(content)
-        found = file_hash(unfinished)
+        found = sha256_file(unfinished)
         if found != SHA256:
             raise LiversegError(f"{_PACKAGE}: {_MEMBER} has SHA-256 {found}, not {SHA256}; it was not taken")
     return folder / _SCRIPT
