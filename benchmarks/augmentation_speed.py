@@ -24,6 +24,7 @@ from liverseg.bundle.paths import find_bundle
 from liverseg.networks import SEResUNet
 from liverseg.training import MarginalDiceCELoss, SlabBatchInferer, StackedDeepSupervisionLoss
 from liverseg.transforms import RandScannerd, apply_scanner
+from liverseg.utils.precision import autocast_dtype
 
 BATCHES = 10
 
@@ -91,7 +92,7 @@ def main() -> None:
     medians = {name: [*map(statistics.median, zip(*found[1:], strict=True))] for name, found in seconds.items()}
     print(
         f"{args.batch} x 3 x {args.crop} x {args.crop}, {torch.get_num_threads()} threads, "
-        f"{low_precision('cpu') or torch.float32}"
+        f"{autocast_dtype('cpu') or torch.float32}"
     )
     step = medians["training step"]
     for name, (wall, processors) in medians.items():

@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from liverseg.bundle.commands import bundle_command
 from liverseg.cli.main import main as liverseg
-from liverseg.doctor import examine, in_words
+from liverseg.doctor import examine, describe
 from liverseg.imageio.boxes import bounding_box, box_shape
 from liverseg.inference import find_bundle
 from liverseg.networks import SEResUNet
@@ -202,7 +202,7 @@ def measure(folder: Path, rounds: int) -> None:
                 runs[name].append(timed(command))
                 print(f"round {number + 1}: {name} {runs[name][-1].seconds:.1f} s", file=sys.stderr, flush=True)
     facts = examine()
-    print(in_words({chapter: facts[chapter] for chapter in ("software", "processor")}))
+    print(describe({chapter: facts[chapter] for chapter in ("software", "processor")}))
     for name, command in lines.items():
         print(f"{name}: {shlex.join(map(str, command))}")
     one, conventional, two, short, imports, *_ = (

@@ -107,7 +107,7 @@ def main() -> None:
             run(slabs)
             seconds[name].append((time.perf_counter() - start) / BATCH)
     reference, torchs = engines["torch"](slabs), statistics.median(seconds["torch"])
-    print(f"{args.rows} x {args.columns}, {torch.get_num_threads()} threads, {low_precision('cpu') or torch.float32}")
+    print(f"{args.rows} x {args.columns}, {torch.get_num_threads()} threads, {autocast_dtype('cpu') or torch.float32}")
     for name, run in engines.items():
         median, apart = statistics.median(seconds[name]), np.abs(run(slabs) - reference).max() / np.abs(reference).max()
         print(

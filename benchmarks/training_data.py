@@ -271,7 +271,7 @@ def main() -> None:
         train_and_tell(root, scratch, args.train)
         return
     make_tree(args.lits, root)
-    print(prepare_datalist(root / "datalist.json", root, scratch / "cache", progress=False).in_words())
+    print(prepare_datalist(root / "datalist.json", root, scratch / "cache", progress=False).describe())
     items = sorted(read_datalist(root / "datalist.json").training, key=lambda item: item.patient)
     slab_rates(SlabDataset(items, root, scratch / "cache", labels=3, progress=False))
     epoch_ratio(root, scratch, crop_size=320, batch_size=8)

@@ -3,8 +3,8 @@
     python docker/sbom.py PYTHON_BOM REPORT_VIEWER OUTPUT
 
 PYTHON_BOM is CycloneDX JSON of the Python packages. liverseg becomes the subject of the bill; NiiVue and the packages
-in it, which REPORT_VIEWER (`liverseg/inference/output/report/niivue`) names, are added as parts of liverseg; the interpreter
-and the base image's Debian packages are added as parts of the image. Runs where cyclonedx-python-lib and dpkg are.
+in it, which REPORT_VIEWER (`liverseg/inference/output/report/niivue`) names, are added as parts of liverseg; the
+interpreter and the base image's Debian packages are added as parts of the image. Runs where cyclonedx-python-lib and dpkg are.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from liverseg.errors import LiversegError
 from liverseg.networks import read_record
 from liverseg.utils.precision import autocast_dtype
 
-__all__ = ["examine", "in_words"]
+__all__ = ["examine", "describe"]
 
 _PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "SimpleITK", "itk", "highdicom", "pydicom")
 _GIB = 2**30
@@ -35,7 +35,7 @@ def examine() -> dict[str, dict[str, Any]]:
     }
 
 
-def in_words(facts: Mapping[str, Mapping[str, Any]]) -> str:
+def describe(facts: Mapping[str, Mapping[str, Any]]) -> str:
     """The facts as lines to read; what is missing is said."""
     lines = []
     for chapter, known in facts.items():

@@ -227,13 +227,13 @@ class Dispatcher:
             elif alone and self._tried(one.case) >= _TRIES_ALONE[how]:
                 category = how if how == "out of memory" else "internal"
                 self._listener.failed(
-                    one.case, category, f"the worker {ended_in_words(code)} while it had this case alone"
+                    one.case, category, f"the worker {describe_exit(code)} while it had this case alone"
                 )
             else:
                 self._suspects.append(one.case)
         if hand.late is None:
             self._listener.note(
-                f"a worker {ended_in_words(code)} ({how}); what it had begun is tried again, one at a time"
+                f"a worker {describe_exit(code)} ({how}); what it had begun is tried again, one at a time"
             )
 
     def _go_on_without(self, hand: WorkerSlot, others: bool) -> bool:

@@ -210,7 +210,7 @@ def _tell_folder(written: Path, folder: Path) -> None:
 
 def _check(args: argparse.Namespace) -> ExitCode:
     # imported here: connected components are slow to import, and no importer needs them
-    from liverseg.datalists.check import check_datalist, check_report, findings_in_words, write_findings
+    from liverseg.datalists.check import check_datalist, check_report, describe_findings, write_findings
     from liverseg.datalists.repair import check_repair_folder, repair_copies
 
     folder = args.dataset_dir or args.list.parent
@@ -220,7 +220,7 @@ def _check(args: argparse.Namespace) -> ExitCode:
     if args.report:
         check_report(args.report)
     findings = check_datalist(args.list, folder, against=args.against, workers=args.workers)
-    print(findings_in_words(findings))
+    print(describe_findings(findings))
     if args.report:
         print(write_findings(findings, args.report))
     if args.repair:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from liverseg.doctor import examine, in_words
+from liverseg.doctor import examine, describe
 from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
@@ -19,5 +19,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the verb; returns its exit code."""
     facts = examine()
-    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else in_words(facts))
+    print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else describe(facts))
     return ExitCode.DONE

@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> ExitCode:
     prepared = prepare_datalist(args.list, args.dataset_dir or args.list.parent, args.output, workers=args.workers)
     for failure in prepared.failures:
         print(f"liverseg: {failure}", file=sys.stderr)
-    print(prepared.in_words())
+    print(prepared.describe())
     if prepared.failures:
         print(
             f"liverseg: {len(prepared.failures)} failed as told above; `liverseg datalist check {args.list}` tells all "

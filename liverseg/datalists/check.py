@@ -20,7 +20,7 @@ from liverseg.datalists.checks.findings import (
     Defect,
     Finding,
     check_report,
-    findings_in_words,
+    describe_findings,
     findings_table,
     write_findings,
 )
@@ -41,7 +41,7 @@ from liverseg.imageio.nifti import ReusableBuffer
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.utils.files import is_dir, is_file, size_or_zero
 
-__all__ = ["check_datalist", "check_report", "findings_in_words", "write_findings"]
+__all__ = ["check_datalist", "check_report", "describe_findings", "write_findings"]
 
 
 @dataclass(frozen=True)

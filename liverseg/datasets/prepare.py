@@ -41,7 +41,7 @@ class Prepared:
     others: int
     failures: tuple[str, ...]
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """One line for a person."""
         share = f", {self.cache_bytes / self.voxel_bytes:.0%} of its voxels" if self.voxel_bytes else ""
         others = f"; {self.others} others there are not of this list" if self.others else ""

@@ -2,8 +2,8 @@
 
 A file of slices is a Blosc chunk for each slice, one behind the other, then their places and check sums as JSON. LZ4
 behind a byte shuffle was the fastest to read of what was tried (`benchmarks/slab_access.py`): half the size of the
-voxels, and several times as fast as zarr or a stronger codec. Memory does not grow with the number of files, as it seems
-to when they are mapped, and no file is held open.
+voxels, and several times as fast as zarr or a stronger codec. Memory does not grow with the number of files, as it
+seems to when they are mapped, and no file is held open.
 
 Of a NIfTI file nibabel reads only what is asked for. In a .nii.gz it gets there by an index of places where
 decompression can start, which `indexed_gzip` makes on the way; a slice then costs a few megabytes of decompression

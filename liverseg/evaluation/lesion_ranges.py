@@ -39,8 +39,8 @@ def lesion_ranges(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]
     """The field `lesion_ranges` of a weights' record, from lesions of known types.
 
     Args:
-        rows: a row a lesion: `type`, and the columns of `MEASURES` as `liverseg.inference.measurements.lesion_table` gives
-            them; mm and HU. An empty measurement is left out. Measure lesions as they are found in inference: the
+        rows: a row a lesion: `type`, and the columns of `MEASURES` as
+            `liverseg.inference.measurements.lesion_table` gives them; mm and HU. An empty measurement is left out. Measure lesions as they are found in inference: the
             network's outlines of lesions whose types are known, or the true ones where there is no better.
 
     Raises:

@@ -165,8 +165,8 @@ def read_voxels(path: Path, memory: ReusableBuffer | None = None) -> StoredVoxel
         place += len(piece)
         if place > size + MAX_TRAILING_BYTES:
             raise UnreadableError(
-                f"{path}: goes on for more than {MAX_SURPLUS >> 20} MiB after the {size} bytes of voxels its header "
-                "tells of; is it a NIfTI file? export it again"
+                f"{path}: goes on for more than {MAX_TRAILING_BYTES >> 20} MiB after the {size} bytes of voxels its "
+                "header tells of; is it a NIfTI file? export it again"
             )
     if place < size:
         raise EOFError(f"it holds {max(0, place)} of {size} bytes of voxels")

@@ -156,7 +156,7 @@ def slice_axis(affine: np.ndarray) -> int:
 
 
 def affine_distance_mm(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
-    """How far, in mm, another affine places a volume's voxels from its own; 0 where that is rounding, `affine_tolerance_mm`.
+    """Largest distance in mm between the places two affines give a voxel; 0 within `affine_tolerance_mm`.
 
     Args:
         affine: 4×4, to RAS+ mm.

@@ -94,7 +94,7 @@ class ContrastPhase:
     aorta_mm: float
     liver_hu: float | None
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """Phase, confidence and measurements in one line."""
         aorta = (
             "no aorta found" if self.aorta_hu is None else f"aorta {self.aorta_hu:.0f} HU over {self.aorta_mm:.0f} mm"

@@ -20,6 +20,7 @@ from monai.data import Dataset
 
 from liverseg.errors import LiversegError, SomeCasesFailed, user_error
 from liverseg.inference.cascade import LiverCascade
+from liverseg.inference.failures import describe_cause
 from liverseg.inference.output.case_writer import CaseWriter
 from liverseg.inference.output.record import RunMetadata
 from liverseg.inference.plausibility import check_plausibility
@@ -188,7 +189,7 @@ class CaseEvaluator:
             self._go_through(ahead, watcher)
         failed = [name for name in names if name in watcher.failures]
         if error := watcher.error:
-            raise (user_error(error) or LiversegError(f"{names[0]}: {cause_in_words(error)}")) from error
+            raise (user_error(error) or LiversegError(f"{names[0]}: {describe_cause(error)}")) from error
         if self.statistics:
             write_statistics(self.writer.output_dir, [name for name in names if name not in failed])
         if failed:

@@ -70,7 +70,8 @@ class LiverSurface:
         0 where the lesion itself reaches the surface; infinite where the scan shows no surface.
 
         Args:
-            voxels: (slice, row, column) in the box, shape (n, 3), n at least 1; the lesion's `boundary_voxels` is enough.
+            voxels: (slice, row, column) in the box, shape (n, 3), n at least 1; the lesion's `boundary_voxels`
+                are enough.
         """
         if self._tree is None:
             return float("inf")

@@ -173,7 +173,7 @@ def _phase(contrast: ContrastPhase) -> Iterator[Finding]:
     if contrast.phase not in ("portal venous", "unknown"):
         yield Finding(
             "contrast_phase",
-            f"the contrast phase looks {contrast.in_words()}; in the portal venous phase, which the network has learnt "
+            f"the contrast phase looks {contrast.describe()}; in the portal venous phase, which the network has learnt "
             "from, the aorta has 120 to 240 HU and the liver 80 to 140 HU (Goshima 2006)",
         )
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 from tqdm import tqdm
 
+from liverseg.inference.failures import describe_cause
+
 __all__ = [
     "CaseCallback",
     "ConsoleReporter",
@@ -151,7 +153,7 @@ class ConsoleReporter(CaseCallback):
         else:
             if os.environ.get("LIVERSEG_DEBUG"):
                 tqdm.write("".join(traceback.format_exception(error)), file=sys.stderr)
-            tqdm.write(f"{case}: failed: {cause_in_words(error)}", file=sys.stderr)
+            tqdm.write(f"{case}: failed: {describe_cause(error)}", file=sys.stderr)
         self._settle()
 
     def _settle(self) -> None:

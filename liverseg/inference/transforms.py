@@ -24,6 +24,7 @@ from liverseg.imageio.archives import extracted
 from liverseg.imageio.ct_check import check_ct
 from liverseg.imageio.liver_mask import LiverSource, liver_source
 from liverseg.imageio.volume import is_nifti, read_volume
+from liverseg.inference.failures import describe_cause
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measurements import lesion_table, with_types
 from liverseg.inference.prediction import SlabPrediction
@@ -130,7 +131,7 @@ class ReadCTd(MapTransform):
                 try:
                     read["reference"] = series_reference(series, volume, self.keep_identifiers)
                 except Exception as error:  # what is odd in a series' tags must not cost the case its labels
-                    read["warnings"].append(f"no DICOM results: {cause_in_words(error)}")
+                    read["warnings"].append(f"no DICOM results: {describe_cause(error)}")
         return read
 
 

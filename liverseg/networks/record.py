@@ -68,9 +68,9 @@ class SlabInput:
         """Where another input differs: what, this one's and the other's, in words."""
         pairs = [
             ("HU window", *(f"[{one.hu_window[0]:g}, {one.hu_window[1]:g}]" for one in (self, other))),
-            ("slab spacing", *(_spacing_in_words(one.slab_spacing_mm) for one in (self, other))),
+            ("slab spacing", *(_format_spacing(one.slab_spacing_mm) for one in (self, other))),
             ("slab slices", *(str(one.slab_slices) for one in (self, other))),
-            ("pixel size", *(_pixels_in_words(one.pixel_mm) for one in (self, other))),
+            ("pixel size", *(_format_pixels(one.pixel_mm) for one in (self, other))),
         ]
         return [(what, own, theirs) for what, own, theirs in pairs if own != theirs]
 
@@ -250,11 +250,11 @@ def _refuse_unsound(record: SlabInput | WeightsRecord, name: str, sound: bool) -
         raise LiversegError(f"record of weights: {name} is {getattr(record, name)!r}, which it cannot be")
 
 
-def _spacing_in_words(spacing: float | None) -> str:
+def _format_spacing(spacing: float | None) -> str:
     return "adjacent slices" if spacing is None else f"{spacing:g} mm"
 
 
-def _pixels_in_words(pixel_mm: float | None) -> str:
+def _format_pixels(pixel_mm: float | None) -> str:
     return "each CT's own" if pixel_mm is None else f"{pixel_mm:g} mm"
 
 

@@ -175,7 +175,7 @@ class OutlinedCases:
             run_pipeline(Prefetcher(zip(names, self._left, strict=True), self._read), self._compute, self._write)
         self.error = watcher.error
         if self.error is not None and len(self._items) > 1:
-            print(f"{names[0]}: failed: {cause_in_words(self.error)}", file=sys.stderr)
+            print(f"{names[0]}: failed: {describe_cause(self.error)}", file=sys.stderr)
 
     def _outlined_before(self, item: Mapping[str, str]) -> Outlined | None:
         """A case whose record says that input, weights, settings and files are those of now; None if it is not done."""
@@ -251,7 +251,7 @@ class OutlinedCases:
         self.done[name] = outlined
         self.computed.append(name)
         refused = "; ".join(self._limits.failed(outlined.measures))
-        found = f"{outlined.measures.in_words()}: {f'refused: {refused}' if refused else 'accepted'}"
+        found = f"{outlined.measures.describe()}: {f'refused: {refused}' if refused else 'accepted'}"
         self._watcher.done(name, WrittenCase(found, dict(data["stages"].seconds), outlined.warnings))
 
     def _written(self, name: str, data: dict[str, Any]) -> dict[str, Any]:

@@ -104,7 +104,7 @@ class Measures:
     flip_agreement: float | None = None
     network_agreement: float | None = None
 
-    def in_words(self) -> str:
+    def describe(self) -> str:
         """One line, without what was not measured."""
         if not self.volume_ml:
             return "no liver"

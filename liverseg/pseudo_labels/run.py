@@ -140,7 +140,7 @@ def pseudo_label(
         path = write_results(folder, table, facts)
     finally:
         lock.remove()
-    print(_in_words(table, len(cases.computed)))
+    print(_describe(table, len(cases.computed)))
     _tell(folder, path, facts)
     return _outcome(path, folder, names, cases)
 
@@ -217,7 +217,7 @@ def _lock(folder: Path) -> FileLock:
     return lock
 
 
-def _in_words(table: pd.DataFrame, computed: int) -> str:
+def _describe(table: pd.DataFrame, computed: int) -> str:
     counts = table["status"].value_counts()
     told = [f"{counts[status]} {status}" for status in (ACCEPTED, REFUSED, FAILED) if status in counts]
     earlier = len(table) - computed - int(counts.get(FAILED, 0))

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from liverseg.errors import ConflictError, OutputError
-from liverseg.utils.files import fsync_paths, sha256_file
+from liverseg.utils.files import TEMPORARY_PREFIX, fsync_paths, sha256_file
 from liverseg.utils.locks import FileLock
 
 __all__ = [
@@ -51,7 +51,7 @@ def write_case_files(
     Raises:
         LiversegError: if a file cannot be written, or another process is writing the case.
     """
-    record_unfinished = folder / f"{UNFINISHED}{RECORD}"
+    record_unfinished = folder / f"{TEMPORARY_PREFIX}{RECORD}"
     try:
         folder.mkdir(exist_ok=True)
         lock = FileLock.of(record_unfinished, needed=False)  # first of all: it marks what is ours and not whole
@@ -67,7 +67,7 @@ def write_case_files(
         (folder / RECORD).unlink(missing_ok=True)
         _clear(folder, [name for name in (*CASE_FILES, *OTHER_FILES) if name not in files])
         for name, write in files.items():
-            unfinished = folder / f"{UNFINISHED}{name}"
+            unfinished = folder / f"{TEMPORARY_PREFIX}{name}"
             written.append(unfinished)
             if write(unfinished) is False:
                 (folder / name).unlink(missing_ok=True)
@@ -104,9 +104,9 @@ def discard_unfinished(folder: Path) -> None:
     Raises:
         OSError: if something cannot be taken away.
     """
-    if not folder.is_dir() or (folder / RECORD).exists() or not any(folder.glob(f"{UNFINISHED}*")):
+    if not folder.is_dir() or (folder / RECORD).exists() or not any(folder.glob(f"{TEMPORARY_PREFIX}*")):
         return
-    lock = FileLock.of(folder / f"{UNFINISHED}{RECORD}", needed=False)
+    lock = FileLock.of(folder / f"{TEMPORARY_PREFIX}{RECORD}", needed=False)
     if lock is None:
         return
     try:
@@ -120,8 +120,11 @@ def discard_unfinished(folder: Path) -> None:
 
 def _clear(folder: Path, names: Iterable[str]) -> None:
     """Take away files by name, then what is unfinished: its mark is last to go."""
-    own = folder / f"{UNFINISHED}{RECORD}"
-    for left in (*(folder / name for name in names), *(one for one in folder.glob(f"{UNFINISHED}*") if one != own)):
+    own = folder / f"{TEMPORARY_PREFIX}{RECORD}"
+    for left in (
+        *(folder / name for name in names),
+        *(one for one in folder.glob(f"{TEMPORARY_PREFIX}*") if one != own),
+    ):
         left.unlink(missing_ok=True)
 
 

@@ -128,7 +128,7 @@ def code_state() -> str:
     commit = _git(package, "rev-parse", "--short=12", "HEAD") if (package.parent / ".git").exists() else ""
     if commit:
         changes = _git(package, "diff", "HEAD", "--", package, package.parent / "bundles")
-        return f"commit {commit}" + (f", changed ({text_hash(changes)[:12]})" if changes else "")
+        return f"commit {commit}" + (f", changed ({sha256_text(changes)[:12]})" if changes else "")
     digest = hashlib.sha256()
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())

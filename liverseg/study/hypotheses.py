@@ -124,7 +124,7 @@ def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Expe
         verdict = HOLDS
     else:
         verdict = POINTS if abs(own.value) <= EQUIVALENT else NOT
-    text = f"{_in_words(dice)}, where the same means within ±{EQUIVALENT:.2f}"
+    text = f"{_describe(dice)}, where the same means within ±{EQUIVALENT:.2f}"
     return Expectation(claim, (Evidence(verdict, text), *_greater(results, compared, ["lesion_recall"], *pair)))
 
 
@@ -163,7 +163,7 @@ def _greater(
         one = _comparison(results, compared, measure, row, other)
         if one is not None and not math.isnan(one.difference.value):
             own = one.difference
-            text = _in_words(one) + _blind_in_words(results, row, other)
+            text = _describe(one) + _describe_blind(results, row, other)
             evidence.append(Evidence(HOLDS if own.lower > 0 else POINTS if own.value > 0 else NOT, text))
     return evidence
 
@@ -180,13 +180,13 @@ def _comparison(
     return None if ours is None or theirs is None else find(compared, measure, ours.name, theirs.name)
 
 
-def _in_words(one: Comparison) -> str:
+def _describe(one: Comparison) -> str:
     own = one.difference
     told = f"{own.value:+.3f} ({own.lower:+.3f} to {own.upper:+.3f})"
     return f"`{one.row}` less `{one.other}`: {MEASURES[one.measure].title} {told}"
 
 
-def _blind_in_words(results: StudyResults, *rows: tuple[str, str]) -> str:
+def _describe_blind(results: StudyResults, *rows: tuple[str, str]) -> str:
     """What a reader of a difference has to know of trainings in it that outlined nothing; empty without such."""
     found = [row for strategy_and_start in rows if (row := results.find(*strategy_and_start)) and row.blind]
     told = [f"{len(row.blind)} of {len(row.complete)} trainings of `{row.name}`" for row in found]

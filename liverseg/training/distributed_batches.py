@@ -130,7 +130,7 @@ class DistributedFoldSampler(Sampler[int]):
         self.own = range(rank(), len(dataset), world_size())
         if len(dataset) < world_size():
             raise UsageError(
-                f"{process_count()} processes to validate on {len(dataset)} slabs; say --nproc_per_node="
+                f"{world_size()} processes to validate on {len(dataset)} slabs; say --nproc_per_node="
                 f"{max(1, len(dataset))} or fewer"
             )
 

@@ -44,11 +44,11 @@ def describe_optimizer(optimizer: Optimizer) -> str:
 
     Example:
         >>> import torch
-        >>> optimizer_in_words(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
+        >>> describe_optimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1, momentum=0.9))
         'SGD(momentum=0.9, dampening=0, weight_decay=0)'
     """
     group = optimizer.param_groups[0]
-    return _in_words(optimizer, {name: value for name, value in group.items() if name not in ("lr", "initial_lr")})
+    return _describe(optimizer, {name: value for name, value in group.items() if name not in ("lr", "initial_lr")})
 
 
 def describe_schedule(lr_scheduler: LRScheduler) -> str:
@@ -57,10 +57,10 @@ def describe_schedule(lr_scheduler: LRScheduler) -> str:
     A checkpoint's own arguments would replace those of the schedule that takes it up.
     """
     state = lr_scheduler.state_dict()
-    return _in_words(lr_scheduler, {name: value for name, value in state.items() if name != "last_epoch"})
+    return _describe(lr_scheduler, {name: value for name, value in state.items() if name != "last_epoch"})
 
 
-def _in_words(what: Any, arguments: Mapping[str, Any]) -> str:
+def _describe(what: Any, arguments: Mapping[str, Any]) -> str:
     plain = {
         name: value
         for name, value in arguments.items()

@@ -18,6 +18,7 @@ from torch import distributed
 
 from liverseg.bundle.validation import check_values
 from liverseg.errors import UsageError
+from liverseg.utils.files import sha256_text
 
 __all__ = [
     "all_gather",
@@ -178,5 +179,5 @@ def report_once(line: str) -> bool:
                 timeout=timedelta(seconds=5),
             )
             start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-            return store.add(f"liverseg/{start}/{text_hash(line)}", 1) == 1
+            return store.add(f"liverseg/{start}/{sha256_text(line)}", 1) == 1
     return True

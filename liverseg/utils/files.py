@@ -38,7 +38,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     of the renaming, goes on to the caller.
     """
     path = Path(path)
-    unfinished = path.with_name(f"{UNFINISHED}{uuid.uuid4().hex[:12]}-{path.name}")
+    unfinished = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
     try:
         yield unfinished
         unfinished.replace(path)

@@ -12,7 +12,7 @@ import pytest
 from ct_tree import AFFINE, LABEL, SHAPE, TYPED, VOLUME, check, found_in, make_case, save, write_list, write_tree
 
 from liverseg.datalists import read_datalist
-from liverseg.datalists.check import check_datalist, findings_in_words, write_findings
+from liverseg.datalists.check import check_datalist, describe_findings, write_findings
 from liverseg.errors import LiversegError, UsageError
 
 REAL_DATA = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
@@ -28,7 +28,7 @@ def test_a_sound_tree_has_no_findings(tree):
     findings = check(tree)
     assert findings.empty
     assert list(findings.columns) == ["file", "level", "defect", "found"]
-    assert findings_in_words(findings) == "0 errors and 0 warnings in 6 files checked"
+    assert describe_findings(findings) == "0 errors and 0 warnings in 6 files checked"
 
 
 def test_phantoms_have_no_findings(lits_tree, cohort_tree):
@@ -215,7 +215,7 @@ def test_findings_are_written_and_read_by_a_person(tree):
     findings = check(tree)
     path = write_findings(findings, tree / "new" / "findings.csv")
     pd.testing.assert_frame_equal(pd.read_csv(path, dtype=str), findings, check_dtype=False)
-    text = findings_in_words(findings)
+    text = describe_findings(findings)
     assert max(map(len, text.splitlines())) <= 120
     assert text.splitlines()[-1] == "3 errors and 1 warning in 6 files checked"
     (tree / "file").touch()

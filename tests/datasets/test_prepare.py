@@ -88,7 +88,7 @@ def test_what_is_not_of_the_list_is_told_and_left(tree):
     (tree / "datalist.json").write_text(json.dumps(content))
     prepared = prepare(tree)
     assert (prepared.verified, prepared.others) == (4, 2)
-    assert prepared.in_words().endswith("; 2 others there are not of this list")
+    assert prepared.describe().endswith("; 2 others there are not of this list")
     assert len(cached(tree)) == 6
 
 

@@ -193,11 +193,11 @@ def main(tree, folder):
         "narrow": {kind: learnt(kind, 21, wide=False) for kind in ("classification", "ours")},
         "normalised": normalised(),
         "scored": scored(),
-        "told": [report_once("what is wrong for all"), report_once(f"of {process_number()} alone")],
+        "told": [report_once("what is wrong for all"), report_once(f"of {rank()} alone")],
         "threads": torch.get_num_threads(),
     }
     calibrated(folder)
-    torch.save(result, folder / f"{process_number()}.pt")
+    torch.save(result, folder / f"{rank()}.pt")
     barrier()
     if rank() == 1:
         raise LiversegError("slice 5 is not what was written")

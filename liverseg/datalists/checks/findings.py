@@ -21,7 +21,7 @@ __all__ = [
     "Defect",
     "Finding",
     "check_report",
-    "findings_in_words",
+    "describe_findings",
     "findings_table",
     "write_findings",
 ]
@@ -98,7 +98,7 @@ def write_findings(findings: pd.DataFrame, path: str | os.PathLike) -> Path:
     return path
 
 
-def findings_in_words(findings: pd.DataFrame) -> str:
+def describe_findings(findings: pd.DataFrame) -> str:
     """The table for a reader, at most 120 columns wide unless a file's name is longer; the counts are the last line."""
     lines = []
     for file, rows in findings.groupby("file", sort=False):

@@ -13,7 +13,8 @@ import pandas as pd
 
 from liverseg.errors import OutputError
 from liverseg.imageio.volume import Volume, write_box_like
-from liverseg.inference.lesions import LesionMap
+from liverseg.inference.failures import describe_cause
+from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.output.preview import write_preview
 from liverseg.inference.output.record import RunMetadata, case_record, describe_run, describe_series, lesions_by_type
 from liverseg.inference.output.report import write_report
@@ -96,9 +97,9 @@ class CaseWriter:
         if "reference" in data:
             files |= _dicom_files(data["reference"], volume, lesions, table, labels, facts, data["warnings"])
         if self.report:
-            told = {"Liver": f"{liver_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
+            told = {"Liver": f"{liver_volume_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
             if plausibility.contrast is not None:
-                told["Contrast phase"] = plausibility.contrast.in_words()
+                told["Contrast phase"] = plausibility.contrast.describe()
             told |= describe_run(facts, data["input"], volume, seconds)
             files["report.html"] = partial(
                 write_report,
@@ -113,7 +114,7 @@ class CaseWriter:
         self._check_output_dir()
         write_case_files(self.output_dir / name, files, write_record)
         counts = [f"{count} {kind}" for kind, count in lesions_by_type(table, labels).items() if count]
-        found = f"liver {liver_ml(lesions, volume.voxel_ml):.0f} ml, {', '.join(counts) or 'no lesion'}"
+        found = f"liver {liver_volume_ml(lesions, volume.voxel_ml):.0f} ml, {', '.join(counts) or 'no lesion'}"
         if series := describe_series(data["input"]):
             found = f"{series}: {found}"
         return WrittenCase(found, dict(seconds), tuple(data["warnings"]))
@@ -187,6 +188,6 @@ def _or_warning(name: str, write: Callable[[Path], Any], warnings: list[str], pa
     except OSError:
         raise
     except Exception as error:
-        warnings.append(f"no {name}: {cause_in_words(error)}")
+        warnings.append(f"no {name}: {describe_cause(error)}")
         path.unlink(missing_ok=True)
         return False

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from liverseg.imageio.volume import Volume
-from liverseg.inference.lesions import LesionMap
+from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.measurements import file_slice_indices
 from liverseg.labels import LESION, LIVER, Label
 
@@ -85,7 +85,7 @@ def write_preview(
             axes.text(x, 0.5, side, transform=axes.transAxes, color="white", fontsize=9, ha=anchor)
         axes.set_axis_off()
     counted = f"{len(table)} lesion{'' if len(table) == 1 else 's'}"
-    title = f"{case}   liver {liver_ml(lesions, volume.voxel_ml):.0f} ml, {counted}"
+    title = f"{case}   liver {liver_volume_ml(lesions, volume.voxel_ml):.0f} ml, {counted}"
     # parse_math off: a file's name between dollar signs is no formula
     figure.text(0.01, 0.985, title, color="white", fontsize=12, va="top", parse_math=False)
     figure.text(0.99, 0.985, NOTICE, color="white", fontsize=10, va="top", ha="right")

@@ -71,7 +71,7 @@ def css_color(label: Label) -> str:
 
 def swatch(label: Label) -> str:
     """A label's colour and name as HTML."""
-    return f'<span class="swatch" style="--color: {color_of(label)}"></span>{_escaped(label.name)}'
+    return f'<span class="swatch" style="--color: {css_color(label)}"></span>{_escaped(label.name)}'
 
 
 def _columns(columns: Collection[str], labels: Sequence[Label]) -> list[_Column]:
@@ -128,7 +128,7 @@ def _bar(label: Label) -> Callable[[Row], str]:
         if _missing(share):
             return _NOTHING
         width = 100 * min(1.0, max(0.0, float(share)))
-        filled = f'<span style="width: {width:.0f}%; --color: {color_of(label)}"></span>'
+        filled = f'<span style="width: {width:.0f}%; --color: {css_color(label)}"></span>'
         return f'<span class="share">{_number(share, 2)}<span class="bar" aria-hidden="true">{filled}</span></span>'
 
     return written

@@ -85,7 +85,7 @@ def report_html(
         warnings=_warnings(warnings),
         facts=_facts(facts),
         legend="\n".join(f"<li>{swatch(label)}</li>" for label in labels[LIVER:]),
-        shown=_escaped(_shown_in_words(shown)),
+        shown=_escaped(_describe_shown(shown)),
         lesions=lesion_rows(table, labels),
         picture=_picture(case, volume, lesions, table, labels),
         licences=_escaped(licences()),
@@ -122,7 +122,7 @@ def _facts(facts: Mapping[str, str]) -> str:
     )
 
 
-def _shown_in_words(shown: ViewerVolume) -> str:
+def _describe_shown(shown: ViewerVolume) -> str:
     low, high = WINDOW_HU
     part = "all of the CT" if shown.whole else "the part of the CT around the liver"
     told = f"The viewer holds {part}, in 8 bits between {low:g} and {high:g} HU".replace("-", "−")

@@ -1,6 +1,6 @@
 """The viewer's library, kept in the package so that pages need no network; run to fetch the same file again.
 
-`python -m liverseg.inference.output.report.vendor` asks npm for the version named here and takes no other bytes than those.
+`python -m liverseg.inference.output.report.vendor` downloads the version named here from npm and verifies its bytes.
 """
 
 from __future__ import annotations
