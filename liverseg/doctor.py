@@ -17,7 +17,7 @@ from liverseg.errors import LiversegError
 from liverseg.networks import read_record
 from liverseg.utils.precision import autocast_dtype
 
-__all__ = ["examine", "describe"]
+__all__ = ["describe", "examine"]
 
 _PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "SimpleITK", "itk", "highdicom", "pydicom")
 _GIB = 2**30

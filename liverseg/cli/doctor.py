@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from liverseg.doctor import examine, describe
+from liverseg.doctor import describe, examine
 from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]

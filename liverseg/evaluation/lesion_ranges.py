@@ -40,8 +40,9 @@ def lesion_ranges(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]
 
     Args:
         rows: a row a lesion: `type`, and the columns of `MEASURES` as
-            `liverseg.inference.measurements.lesion_table` gives them; mm and HU. An empty measurement is left out. Measure lesions as they are found in inference: the
-            network's outlines of lesions whose types are known, or the true ones where there is no better.
+            `liverseg.inference.measurements.lesion_table` gives them; mm and HU. An empty measurement is left out.
+            Measure lesions as they are found in inference: the network's outlines of lesions whose types are known, or
+            the true ones where there is no better.
 
     Raises:
         ValueError: if a column is missing, or a type has fewer than 20 lesions with a measurement: without a range for

@@ -30,6 +30,8 @@ _ADDED_LATER = ("type_temperature", "pixel_mm")
 
 _WHERE_KNOWN = ("voxel_threshold", "lesion_threshold", "lesion_ranges", "averaged_share")
 """Fields that a record has only where they are known."""
+_RENAMED_NETWORKS = {"MeasuringUNet": "LesionTypeUNet"}
+"""Network classes by the names that earlier versions wrote into records."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ class WeightsRecord:
         if wrong:
             raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'not known'}")
         values = {name: value for name, value in content.items() if name != "format_version"}
+        if isinstance(values["network"], str):
+            values["network"] = _RENAMED_NETWORKS.get(values["network"], values["network"])
         for name in ("hu_window", "labels"):
             if not isinstance(values[name], list):
                 raise LiversegError(f"record of weights: {name} is {values[name]!r}; a list is needed")

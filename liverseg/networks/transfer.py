@@ -28,7 +28,7 @@ __all__ = [
 
 _CARRIED = ("encoder.", "decoder.")
 # their encoder and decoder, which are handed over, are the same; only the heads differ
-_SHARED_ENCODER_DECODER = ("SEResUNet", "YNet", "MeasuringUNet", "SlabClassifier")
+_SHARED_ENCODER_DECODER = ("SEResUNet", "YNet", "LesionTypeUNet", "SlabClassifier")
 _AUX_HEADS = "aux_heads."
 _NAMED = 3
 

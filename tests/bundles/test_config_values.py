@@ -50,7 +50,7 @@ def one_run_each(keys):
 def test_every_key_with_a_rule_is_checked_before_anything_else(bundle, config):
     content = yaml.safe_load((find_bundle(bundle) / "configs" / f"{config}.yaml").read_text(encoding="utf-8"))
     checks = [step for step in content["initialize"] if "check_values" in step]
-    checked = dict(re.findall(r"(\w+)=(?:bundle\.optional\()?@(\w+)", " ".join(checks)))
+    checked = dict(re.findall(r"(\w+)=(?:bundle\.none_if_null\()?@(\w+)", " ".join(checks)))
     keys = content.keys() & _RULES.keys()
     if bundle == JOINT:
         keys -= {"key_score"}  # each strategy has its own, which the metric checks

@@ -124,7 +124,7 @@ def test_run_ids(bundle):
         merged = config(bundle, *names)
         assert merged["run"] == f"%{run_id}"
         assert isinstance(merged[run_id], list)
-        assert merged["initialize"][:2] == ["$bundle.plain_errors()", "$bundle.refuse_unknown_overrides()"]
+        assert merged["initialize"][:2] == ["$bundle.install_excepthook()", "$bundle.refuse_unknown_overrides()"]
 
 
 def test_both_bundles_have_the_same_keys():
@@ -193,7 +193,7 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     network = {key: value for key, value in train["network_def"].items() if key != "deep_supervision"}
     if bundle == JOINT:  # ours is used with the same config
         assert infer["network_def"]["_target_"] == "@network_class"
-        assert infer["network_class"] == "$networks.recorded_network(@weights)"
+        assert infer["network_class"] == "$networks.network_from_weights(@weights)"
         infer["network_def"]["_target_"] = network["_target_"]
     assert network == infer["network_def"]
     assert merged["network_size"] == infer["network_size"]
@@ -203,13 +203,13 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     window = train["validate"]["preprocessing"]["transforms"][-1]
     assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
     assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
-    pixel = "$bundle.optional(@pixel_mm)"
+    pixel = "$bundle.none_if_null(@pixel_mm)"
     assert train["slab_input"]["pixel_mm"] == infer["slabs"]["pixel_mm"] == infer["settings"]["pixel_mm"] == pixel
     views, (resampling, _) = train["train"]["view"], train["validate"]["preprocessing"]["transforms"][-2:]
     of_pixels = [part["pixel_mm"] for part in (views, resampling, train["settings"])]
     assert of_pixels == ["$@slab_input.pixel_mm"] * 3
     assert infer["pixel_mm"] == merged["pixel_mm"] == "$networks.recorded_pixel_mm(@weights)"
-    spacing = "$bundle.optional(@slab_spacing_mm)"
+    spacing = "$bundle.none_if_null(@slab_spacing_mm)"
     assert train["slab_input"]["slab_spacing_mm"] == infer["slabs"]["slab_spacing_mm"] == spacing
     of_slabs = [train[part]["dataset"]["slab_spacing_mm"] for part in ("train", "validate")]
     assert of_slabs == ["$@slab_input.slab_spacing_mm"] * 2

@@ -108,7 +108,7 @@ def test_a_strategy_and_a_plan_go_with_it(cohort_tree, pretrain_run, tmp_path):
     frozen = [name for name in start if name.startswith("encoder.layer0.")]
     assert frozen and all(torch.equal(start[name], end[name]) for name in frozen)
     assert not torch.equal(start["encoder.layer1.0.conv1.conv.weight"], end["encoder.layer1.0.conv1.conv.weight"])
-    assert read_record(folder / "models" / "model.pt").network == "MeasuringUNet"
+    assert read_record(folder / "models" / "model.pt").network == "LesionTypeUNet"
 
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])

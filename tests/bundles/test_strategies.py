@@ -69,7 +69,7 @@ def test_ours_is_used_on_volumes_as_the_joint_network_is(cohort_tree, pretrain_r
     run = {"ckpt_dir": tmp_path / "models", "output_dir": tmp_path}
     assert run_bundle(JOINT, "export", EXPORT, **run).code == 0
     exported = tmp_path / "joint.safetensors"
-    assert read_record(exported).network == "MeasuringUNet"
+    assert read_record(exported).network == "LesionTypeUNet"
     run = {"dataset_dir": ct_folder, "output_dir": tmp_path / "out", "weights": exported, "device": "cpu"}
     told = run_bundle(JOINT, "inference", INFER, **run)
     assert told.code == 0, told.err

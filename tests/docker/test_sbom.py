@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-VIEWER = ROOT / "liverseg" / "inference" / "report" / "niivue"
+VIEWER = ROOT / "liverseg" / "inference" / "output" / "report" / "niivue"
 
 
 @pytest.fixture(scope="module")

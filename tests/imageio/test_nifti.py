@@ -77,7 +77,7 @@ def test_a_stream_that_goes_on_after_the_voxels(tmp_path, monkeypatch):
     block = gzip.compress(bytes(16 << 20), 9)
     bomb.write_bytes(gzip.compress(whole) + block * 2000)  # 31 GiB
     refused(bomb, "goes on for more than 64 MiB after the 128 bytes of voxels its header tells of")
-    monkeypatch.setattr(nifti, "MAX_SURPLUS", 1000)
+    monkeypatch.setattr(nifti, "MAX_TRAILING_BYTES", 1000)
     with pytest.raises(UnreadableError, match="goes on for more than 0 MiB"):
         read_volume(written(tmp_path / "long.nii", whole + bytes(1 << 20)))
 
