@@ -7,12 +7,13 @@ is simply `lesion`.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
+    "FACE_CONNECTIVITY",
     "INDETERMINATE",
     "JOINT_LABELS",
     "LESION",
@@ -77,6 +78,10 @@ LESION: int = 2
 """First lesion label in both tables: every label value at or above it is a lesion."""
 
 LESION_TYPES: tuple[str, ...] = tuple(label.name for label in JOINT_LABELS[LESION:])
+
+FACE_CONNECTIVITY: Final[dict[int, Literal[4, 6]]] = {2: 4, 3: 6}
+"""Connectivity of lesions by number of dimensions: voxels that share a face, or pixels that share an edge, are one lesion
+(the LiTS convention, Bilic et al. 2023)."""
 
 LIVER_OR_LESION: int = 254
 """Stands in the target of a network where a partially labelled map does not tell lesions from liver. In no file."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal
+from typing import Any
 
 import cc3d
 import numpy as np
@@ -18,7 +18,7 @@ from scipy.ndimage import find_objects
 
 from liverseg.evaluation.lesion_threshold import lesion_score
 from liverseg.evaluation.scores import dice
-from liverseg.labels import LESION, LESION_TYPES
+from liverseg.labels import FACE_CONNECTIVITY, LESION, LESION_TYPES
 
 __all__ = [
     "SIZES",
@@ -56,9 +56,6 @@ def surface_distances(pred: np.ndarray, true: np.ndarray, spacing_mm: Sequence[f
         largest = compute_hausdorff_distance(one, two, include_background=True, spacing=spacing)
     return float(average), float(largest)
 
-
-_FACES: Final[dict[int, Literal[4, 6]]] = {2: 4, 3: 6}
-"""Neighbours of a pixel or voxel by edge or face, by dimensions: LiTS's lesions are parts that touch so."""
 
 _DETECTED = 0.5
 SIZES = {"small": (0, 10), "medium": (10, 20), "large": (20, np.inf)}
@@ -100,7 +97,7 @@ def compare_lesions(
     Raises:
         ValueError: if shapes or weights do not fit.
     """
-    if pred.shape != true.shape or pred.ndim not in _FACES or len(spacing_mm) != pred.ndim:
+    if pred.shape != true.shape or pred.ndim not in FACE_CONNECTIVITY or len(spacing_mm) != pred.ndim:
         raise ValueError(f"maps of shape {pred.shape} and {true.shape} with {len(spacing_mm)} spacings")
     sides = {"true": _parts(true), "predicted": _parts(pred)}
     box = _box((sides["true"] > 0) | (sides["predicted"] > 0))
@@ -181,7 +178,9 @@ def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
 
 
 def _parts(labels: np.ndarray) -> np.ndarray:
-    return cc3d.connected_components(np.ascontiguousarray(labels >= LESION), connectivity=_FACES[labels.ndim])
+    return cc3d.connected_components(
+        np.ascontiguousarray(labels >= LESION), connectivity=FACE_CONNECTIVITY[labels.ndim]
+    )
 
 
 def _types_of(parts: np.ndarray, labels: np.ndarray, weights: np.ndarray | None) -> np.ndarray:

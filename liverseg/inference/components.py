@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from liverseg.imageio.boxes import bounding_box
 from liverseg.inference.prediction import SlabPrediction
-from liverseg.labels import LESION, LIVER
+from liverseg.labels import FACE_CONNECTIVITY, LESION, LIVER
 
 __all__ = [
     "AROUND",
@@ -24,7 +24,6 @@ __all__ = [
 ]
 
 _ANY_NEIGHBOUR: Final = 26
-_FACE_NEIGHBOUR: Final = 6
 AROUND: Final = 2
 """Steps over faces that a lesion's surroundings reach."""
 _THIN: Final = 3
@@ -44,7 +43,7 @@ def largest_part(mask: np.ndarray) -> np.ndarray:
 
 def components_touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
     """Those parts of a 3-D mask, joined by faces, that hold at least one of the seeds; both of one shape."""
-    parts = cc3d.connected_components(mask, connectivity=_FACE_NEIGHBOUR)
+    parts = cc3d.connected_components(mask, connectivity=FACE_CONNECTIVITY[3])
     reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
     reached[np.unique(parts[seeds])] = True
     reached[0] = False
@@ -97,7 +96,7 @@ def lesion_components(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         Part numbers 1 ... n of the mask's shape, 0 elsewhere, and each part's voxels, shape (n,).
     """
-    parts = cc3d.connected_components(lesion, connectivity=_FACE_NEIGHBOUR)
+    parts = cc3d.connected_components(lesion, connectivity=FACE_CONNECTIVITY[3])
     return parts, np.asarray(cc3d.statistics(parts)["voxel_counts"])[1:].astype(np.int64)
 
 
