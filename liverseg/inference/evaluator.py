@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from monai.data import Dataset
 
+from liverseg.cases.events import Callback, CaseDone, StageEnded, StageProgress, StageStarted
 from liverseg.errors import LiversegError, SomeCasesFailed, user_error
 from liverseg.inference.cascade import LiverCascade
-from liverseg.inference.failures import describe_cause
+from liverseg.inference.failures import case_failed, describe_cause
 from liverseg.inference.output.case_writer import CaseWriter
 from liverseg.inference.output.record import RunMetadata
 from liverseg.inference.plausibility import check_plausibility
-from liverseg.inference.progress import CaseCallback, ConsoleReporter, StageTimer, WrittenCase
+from liverseg.inference.progress import ConsoleReporter, StageTimer
 from liverseg.labels import result_labels
 from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.blocks import fold_batch_norm
@@ -145,7 +146,7 @@ class CaseEvaluator:
         self.labels = result_labels(network.out_channels)
         self._facts: RunMetadata | None = None
         self._ahead: Prefetcher | None = None
-        self._watcher = CaseCallback()
+        self._callback = Callback()
 
     def prepare(self) -> RunMetadata:
         """Load the weights strictly, once, and meanwhile read the first case.
@@ -164,7 +165,7 @@ class CaseEvaluator:
             aside = ThreadPoolExecutor(1, "hash")
             try:
                 digest = aside.submit(sha256_file, self.weights)
-                record = load_weights(self.network, self.weights, seen=self.inferer.slabs.seen)
+                record = load_weights(self.network, self.weights, input_spec=self.inferer.slabs.input_spec)
                 sha256 = digest.result()
             except BaseException:
                 self._ahead.close()  # what fails need not wait for the CT
@@ -185,10 +186,10 @@ class CaseEvaluator:
         self.prepare()
         ahead, self._ahead = self._ahead or Prefetcher(self._cases(), self._read), None
         names = [name for name, _ in self._cases()]
-        with ConsoleReporter(names, self.progress) as watcher:
-            self._go_through(ahead, watcher)
-        failed = [name for name in names if name in watcher.failures]
-        if error := watcher.error:
+        with ConsoleReporter(names, self.progress) as console:
+            self._run_cases(ahead, console)
+        failed = [name for name in names if name in console.failures]
+        if error := console.error:
             raise (user_error(error) or LiversegError(f"{names[0]}: {describe_cause(error)}")) from error
         if self.statistics:
             write_statistics(self.writer.output_dir, [name for name in names if name not in failed])
@@ -197,53 +198,53 @@ class CaseEvaluator:
             which = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
             raise kind(f"{len(failed)} of {len(names)} cases failed: {which}; the reasons are told above")
 
-    def work(self, items: Iterator[Mapping[str, Any]], watcher: CaseCallback) -> None:
+    def work(self, items: Iterator[Mapping[str, Any]], callback: Callback) -> None:
         """Compute and write cases as they come, whatever the data set holds.
 
         Args:
             items: as the data set's are; asked for one at a time, in a thread of its own, so they may take their time.
-            watcher: is told how each goes; nothing is raised for a case that fails.
+            callback: receives the events of each case; a case that fails raises nothing.
         """
         self.prepare()
         cases = ((item["case"], partial(self.dataset.transform, item)) for item in items)
-        self._go_through(Prefetcher(cases, self._read), watcher)
+        self._run_cases(Prefetcher(cases, self._read), callback)
 
     def _cases(self) -> Iterator[Case]:
         """Those of the data set."""
         for number, item in enumerate(self.dataset.data):
             yield item["case"], partial(self.dataset.__getitem__, number)
 
-    def _go_through(self, ahead: Prefetcher, watcher: CaseCallback) -> None:
-        self._watcher = watcher
+    def _run_cases(self, ahead: Prefetcher, callback: Callback) -> None:
+        self._callback = callback
         run_pipeline(ahead, self._compute, self._write)
 
     def _read(self, case: Case) -> dict[str, Any] | Exception:
-        """What is read of a case, or why it is not: told by whoever computes it, for the first is read before a run."""
+        """Read a case; return its data, or the exception, which `_compute` reports: the first case is read early."""
         name, read = case
         stages = StageTimer()
-        self._watcher.begun(name, "read")
+        self._callback.on_event(StageStarted(name, "read"))
         try:
             with stages("read"):
                 data = dict(read())
         except Exception as error:
             return error
         finally:
-            self._watcher.ended(name, "read")
+            self._callback.on_event(StageEnded(name, "read"))
         return {**data, "stages": stages, "seconds": stages.seconds}
 
     def _compute(self, case: Case, data: dict[str, Any] | Exception) -> dict[str, Any] | None:
         name = case[0]
         if isinstance(data, Exception):
-            self._watcher.failed(name, "read", data)
+            self._callback.on_event(case_failed(name, "read", data))
             return None
-        if not self._watcher.wanted(name):
+        if not self._callback.should_run(name):
             return None
-        return self._staged(name, "compute", partial(self._results, name, data))
+        return self._run_stage(name, "compute", partial(self._results, name, data))
 
     def _results(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
         self.writer.check(name, data)
         stages, about = data["stages"], {"spacing": data["volume"].axial_spacing, "liver": data.get("liver")}
-        stages.tell = partial(self._watcher.moved, name)
+        stages.on_progress = lambda part, share: self._callback.on_event(StageProgress(name, part, share))
         pred = self.inferer(data["image"], self.network, **about, stages=stages)
         with stages("lesions"):
             found = self.postprocessing({**data, "pred": pred})
@@ -253,17 +254,17 @@ class CaseEvaluator:
 
     def _write(self, case: Case, data: dict[str, Any]) -> None:
         name, facts = case[0], self.prepare()
-        written: WrittenCase | None = self._staged(name, "write", partial(self.writer, name, data, facts, self.labels))
-        if written is not None:
-            self._watcher.done(name, written)
+        done: CaseDone | None = self._run_stage(name, "write", partial(self.writer, name, data, facts, self.labels))
+        if done is not None:
+            self._callback.on_event(done)
 
-    def _staged(self, name: str, stage: str, work: Callable[[], Any]) -> Any:
-        """What a stage of a case gives; None where the case has failed, which is told."""
-        self._watcher.begun(name, stage)
+    def _run_stage(self, name: str, stage: str, work: Callable[[], Any]) -> Any:
+        """Return the result of a stage of a case; None if it failed, which is reported."""
+        self._callback.on_event(StageStarted(name, stage))
         try:
             return work()
         except Exception as error:
-            self._watcher.failed(name, stage, error)
+            self._callback.on_event(case_failed(name, stage, error))
             return None
         finally:
-            self._watcher.ended(name, stage)
+            self._callback.on_event(StageEnded(name, stage))

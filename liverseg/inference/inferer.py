@@ -81,7 +81,7 @@ class SlabInferer(Inferer):
         self.amp = amp
 
     @property
-    def seen(self) -> SlabInput:
+    def input_spec(self) -> SlabInput:
         """What the network sees of a CT."""
         return SlabInput((self.hu_window.lower, self.hu_window.upper), self.slab_spacing_mm, pixel_mm=self.pixel_mm)
 
@@ -111,7 +111,7 @@ class SlabInferer(Inferer):
         slice_mm: float | None = None,
         in_plane_mm: Sequence[float] | None = None,
         box: Box | None = None,
-        tell: Callable[[int], None] | None = None,
+        on_batch: Callable[[int], None] | None = None,
         **kwargs: Any,
     ) -> SlabPrediction:
         """Label a CT.
@@ -124,7 +124,7 @@ class SlabInferer(Inferer):
             slice_mm: distance of neighbouring slices in mm, needed where slabs have a spacing of their own.
             in_plane_mm: distance of neighbouring rows and columns in mm, needed where the network has a pixel size.
             box: what is labelled; all of the volume by default. Slices outside it are still seen as neighbours.
-            tell: is told after each batch how many voxels it had.
+            on_batch: called after each batch with its number of voxels.
             args, kwargs: handed on to the network.
 
         Raises:
@@ -143,8 +143,8 @@ class SlabInferer(Inferer):
                 of_types, of_lesion = _lesion_voxels(logits, best, self.type_temperature)
                 types.append(of_types)
                 lesion.append(of_lesion)
-                if tell is not None:
-                    tell(best.numel())
+                if on_batch is not None:
+                    on_batch(best.numel())
         depth, rows, columns = volume.shape
         shape = (depth, rows, columns)
         return SlabPrediction(labels, np.concatenate(types), box, shape, lesion_probabilities=np.concatenate(lesion))

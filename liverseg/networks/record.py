@@ -84,7 +84,7 @@ class WeightsRecord:
     Attributes:
         network: class name, "SEResUNet".
         arguments: what it is built with, JSON-able; at least size, in_channels and out_channels.
-        seen: the input they were trained with.
+        input_spec: the input they were trained with.
         labels: label names in channel order, one an output channel.
         datalist_name: name of the data list trained on.
         datalist_sha256: SHA-256 of that data list's file, hexadecimal.
@@ -111,7 +111,7 @@ class WeightsRecord:
 
     network: str
     arguments: dict[str, Any]
-    seen: SlabInput
+    input_spec: SlabInput
     labels: tuple[str, ...]
     datalist_name: str
     datalist_sha256: str
@@ -159,7 +159,7 @@ class WeightsRecord:
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
             _refuse_unsound(self, name, sound)
-        object.__setattr__(self, "format_version", 1 if self.seen.pixel_mm is None else 2)
+        object.__setattr__(self, "format_version", 1 if self.input_spec.pixel_mm is None else 2)
         if self.arguments["out_channels"] != len(self.labels):
             raise LiversegError(
                 f"record of weights: {len(self.labels)} labels for {self.arguments['out_channels']} output channels"
@@ -172,10 +172,10 @@ class WeightsRecord:
     def to_json(self) -> dict[str, Any]:
         """Plain JSON content; a score that is not defined becomes null."""
         content = asdict(self)
-        content |= content.pop("seen")
+        content |= content.pop("input_spec")
         if self.format_version == 1:
             del content["pixel_mm"]  # unknown to versions that read such records
-        content["hu_window"], content["labels"] = list(self.seen.hu_window), list(self.labels)
+        content["hu_window"], content["labels"] = list(self.input_spec.hu_window), list(self.labels)
         for name in _WHERE_KNOWN:
             if content[name] is None:
                 del content[name]  # a reader that does not know it would refuse the record
@@ -196,7 +196,7 @@ class WeightsRecord:
                 f"record of format {content['format_version']!r}; "
                 f"this liverseg reads 1 to {FORMAT_VERSION}: update liverseg"
             )
-        known = [one.name for kind in (cls, SlabInput) for one in fields(kind) if one.name != "seen"]
+        known = [one.name for kind in (cls, SlabInput) for one in fields(kind) if one.name != "input_spec"]
         needed = [name for name in known if name not in (*_ADDED_LATER, *_WHERE_KNOWN)]
         wrong = [name for name in needed if name not in content] + [name for name in content if name not in known]
         if wrong:
@@ -208,8 +208,8 @@ class WeightsRecord:
             if not isinstance(values[name], list):
                 raise LiversegError(f"record of weights: {name} is {values[name]!r}; a list is needed")
             values[name] = tuple(values[name])
-        seen = {one.name: values.pop(one.name) for one in fields(SlabInput) if one.name in values}
-        values["seen"] = SlabInput(**seen)
+        input_spec = {one.name: values.pop(one.name) for one in fields(SlabInput) if one.name in values}
+        values["input_spec"] = SlabInput(**input_spec)
         ranges = values.get("lesion_ranges")
         if ranges is not None and are_lesion_ranges(ranges):
             values["lesion_ranges"] = {

@@ -58,7 +58,7 @@ class TransferReport:
 def record_differences(
     record: WeightsRecord,
     network: SlabNetwork,
-    seen: SlabInput | None = None,
+    input_spec: SlabInput | None = None,
     head: bool = True,
 ) -> list[str]:
     """Where a record and a network disagree, in words.
@@ -66,7 +66,7 @@ def record_differences(
     Args:
         record: of the weights.
         network: they are meant for.
-        seen: the network's input; None compares no more than its channels.
+        input_spec: the network's input; None compares no more than its channels.
         head: also compare the output channels and their labels.
     """
     own = network.arguments()
@@ -78,10 +78,10 @@ def record_differences(
         pairs.append((name, record.arguments[name], own[name]))
     if head:
         pairs.append(("labels", ", ".join(record.labels), ", ".join(_labels(own["out_channels"], record))))
-    if seen is None:
-        pairs.append(("slab slices", record.seen.slab_slices, own["in_channels"]))
+    if input_spec is None:
+        pairs.append(("slab slices", record.input_spec.slab_slices, own["in_channels"]))
     else:
-        pairs += record.seen.differences(seen)
+        pairs += record.input_spec.differences(input_spec)
     return [f"{name} {theirs} in the file, {ours} in the network" for name, theirs, ours in pairs if theirs != ours]
 
 
@@ -94,14 +94,14 @@ def load_weights(
     network: SlabNetwork,
     path: str | os.PathLike,
     *,
-    seen: SlabInput | None = None,
+    input_spec: SlabInput | None = None,
 ) -> WeightsRecord | None:
     """Load a weights file of the very same network, in place; `aux_heads.*` are passed over where it has none.
 
     Args:
         network: changed only if everything fits.
         path: .safetensors, .pt or .pth.
-        seen: the network's input, to be compared; None compares no more than its channels.
+        input_spec: the network's input, to be compared; None compares no more than its channels.
 
     Warns, by its logger, of averaged weights with a head that has not been trained on.
 
@@ -116,7 +116,7 @@ def load_weights(
     own = network.state_dict()
     if own.keys() == without_aux_heads(own).keys():
         state = without_aux_heads(state)
-    differences = [] if record is None else record_differences(record, network, seen)
+    differences = [] if record is None else record_differences(record, network, input_spec)
     _refuse(path, [*differences, *_tensor_differences(state, own)], "take the weights of this very network")
     network.load_state_dict(state)
     if record is not None and record.averaged_share is not None:
@@ -129,7 +129,7 @@ def load_weights(
 
 
 def transfer_weights(
-    network: SlabNetwork, path: str | os.PathLike, *, seen: SlabInput, heads: bool = False
+    network: SlabNetwork, path: str | os.PathLike, *, input_spec: SlabInput, heads: bool = False
 ) -> TransferReport:
     """Carry encoder and decoder from pre-training into a network, in place; its heads stay as they are.
 
@@ -138,7 +138,7 @@ def transfer_weights(
     Args:
         network: of any strategy, changed only if everything fits.
         path: exported weights with their record.
-        seen: the network's input.
+        input_spec: the network's input.
         heads: also carry the heads, of weights of the same network and labels; auxiliary heads stay as they are.
 
     Raises:
@@ -153,7 +153,7 @@ def transfer_weights(
         wanted = {name: tensor for name, tensor in own.items() if name.startswith(_CARRIED)}
         parts = tuple(part for part in _CARRIED if any(name.startswith(part) for name in wanted))
         carried = {name: tensor for name, tensor in state.items() if name.startswith(parts)}
-    differences = record_differences(record, network, seen, head=heads)
+    differences = record_differences(record, network, input_spec, head=heads)
     _refuse(path, [*differences, *_tensor_differences(carried, wanted)], "pre-train with this network, window and slab")
     network.load_state_dict(carried, strict=False)
     left = {name: _why_left(name, state.get(name), own.get(name)) for name in {**own, **state} if name not in carried}
@@ -204,7 +204,7 @@ def average_weights(
     )
     differences = [
         f"{name} {other} here, {mine} in {weights}"
-        for name, other, mine in [*pairs, *origin.seen.differences(tuned.seen)]
+        for name, other, mine in [*pairs, *origin.input_spec.differences(tuned.input_spec)]
         if other != mine
     ]
     _refuse(

@@ -198,19 +198,19 @@ def recorded_size(weights: str | os.PathLike | None, default: str = "full") -> s
 def recorded_hu_window(weights: str | os.PathLike | None) -> list[float]:
     """The HU window a weights file was trained with; the paper's, [-200, 250], or as in `recorded_size`."""
     record = try_read_record(weights)
-    return [HUWindow().lower, HUWindow().upper] if record is None else [*record.seen.hu_window]
+    return [HUWindow().lower, HUWindow().upper] if record is None else [*record.input_spec.hu_window]
 
 
 def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
     """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
     record = try_read_record(weights)
-    return None if record is None else record.seen.slab_spacing_mm
+    return None if record is None else record.input_spec.slab_spacing_mm
 
 
 def recorded_pixel_mm(weights: str | os.PathLike | None) -> float | None:
     """The pixel size in mm a weights file was trained at; None for slices' own pixels, or as in `recorded_size`."""
     record = try_read_record(weights)
-    return None if record is None else record.seen.pixel_mm
+    return None if record is None else record.input_spec.pixel_mm
 
 
 def recorded_type_temperature(weights: str | os.PathLike | None) -> float:

@@ -123,7 +123,7 @@ def check_key_score(items: Sequence[DataItem], key_score: str) -> None:
         )
 
 
-def run_record(network: SlabNetwork, seen: SlabInput, datalist: str | os.PathLike, fold: int) -> WeightsRecord:
+def run_record(network: SlabNetwork, input_spec: SlabInput, datalist: str | os.PathLike, fold: int) -> WeightsRecord:
     """The record of a network about to be trained on an input: epoch 0, no metrics yet.
 
     Its weights are kept without auxiliary heads, so it tells of a network without deep supervision.
@@ -132,7 +132,7 @@ def run_record(network: SlabNetwork, seen: SlabInput, datalist: str | os.PathLik
     return WeightsRecord(
         network=type(network).__name__,
         arguments=arguments,
-        seen=seen,
+        input_spec=input_spec,
         labels=label_names(labels_for(channels)) if (channels := arguments["out_channels"]) else (),
         datalist_name=read_datalist(datalist).name,
         datalist_sha256=sha256_file(datalist),
@@ -146,7 +146,7 @@ def run_record(network: SlabNetwork, seen: SlabInput, datalist: str | os.PathLik
 def load_for_evaluation(
     network: SlabNetwork,
     weights: str | os.PathLike,
-    seen: SlabInput,
+    input_spec: SlabInput,
     datalist: str | os.PathLike,
     fold: int,
     data: RunData,
@@ -156,7 +156,7 @@ def load_for_evaluation(
     Args:
         network: changed in place.
         weights: .pt or .safetensors.
-        seen: the run's input, which the weights must have been trained with.
+        input_spec: the run's input, which the weights must have been trained with.
         datalist: of the evaluation.
         fold: that is scored where the list has no test items.
         data: the run's items.
@@ -167,7 +167,7 @@ def load_for_evaluation(
     Raises:
         LiversegError: if the weights do not fit, or were trained on the fold that would be scored.
     """
-    record = load_weights(network, weights, seen=seen)
+    record = load_weights(network, weights, input_spec=input_spec)
     log = logging.getLogger(__name__)
     if record is None:
         log.warning("%s: no record beside it, so nobody can tell which patients it was trained on", weights)
@@ -191,7 +191,7 @@ def load_for_evaluation(
 def initialise_weights(
     network: SlabNetwork,
     initialisation: str,
-    seen: SlabInput,
+    input_spec: SlabInput,
     pretrain_weights: str | None = None,
     imagenet_weights: str | None = None,
     carry_heads: bool = False,
@@ -201,7 +201,7 @@ def initialise_weights(
     Args:
         network: of any strategy, changed in place.
         initialisation: one of `liverseg.bundle.validation.INITIALISATIONS`.
-        seen: the run's input, which the weights must have been trained with.
+        input_spec: the run's input, which the weights must have been trained with.
         pretrain_weights: exported weights, for `lits`.
         imagenet_weights: local file, for `imagenet`; None as in `liverseg.networks.transfer_imagenet`.
         carry_heads: for `lits`, carry the heads too, of weights of the same network and labels.
@@ -227,7 +227,7 @@ def initialise_weights(
             "or say --pretrain_weights null to train from scratch"
         )
     else:
-        report = transfer_weights(network, pretrain_weights, seen=seen, heads=carry_heads)
+        report = transfer_weights(network, pretrain_weights, input_spec=input_spec, heads=carry_heads)
     log.info("%s", report.summary())
     return report
 

@@ -33,7 +33,7 @@ def test_training_leaves_the_best_weights_and_says_what_they_are(run, tree, labe
     folder, datalist = request.getfixturevalue(run), request.getfixturevalue(tree) / "datalist.json"
     record = read_record(folder / "models" / "model.pt")
     assert record.labels == label_names(labels)
-    assert record.seen == SlabInput((-200.0, 250.0))
+    assert record.input_spec == SlabInput((-200.0, 250.0))
     assert (record.datalist_name, record.datalist_sha256) == (read_datalist(datalist).name, sha256_file(datalist))
     best = torch.load(folder / "checkpoint.pt", weights_only=True)["parts"]["best"]
     assert 1 <= record.epoch == best["best_epoch"] <= 3
@@ -154,7 +154,7 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
     made = train(JOINT, cohort_tree, tmp_path, epochs=1, pretrain_weights="null", slab_spacing_mm=6)
     assert made.code == 0, made.err
     weights = tmp_path / "models" / "model.pt"
-    assert read_record(weights).seen.slab_spacing_mm == 6.0
+    assert read_record(weights).input_spec.slab_spacing_mm == 6.0
     case = sorted((cohort_tree / "images").iterdir())[0]
     run = {"dataset_dir": case, "weights": weights, "progress": False}
     told = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "out", **run)
@@ -173,7 +173,7 @@ def test_networks_with_a_pixel_size_are_trained_scored_handed_over_and_used_at_i
     # phantoms of 64 x 64 pixels have some 5 or 6 mm
     made = train(PRETRAIN, lits_tree, tmp_path, epochs=1, pixel_mm=8)
     assert made.code == 0, made.err
-    assert read_record(tmp_path / "models" / "model.pt").seen == SlabInput((-200, 250), pixel_mm=8)
+    assert read_record(tmp_path / "models" / "model.pt").input_spec == SlabInput((-200, 250), pixel_mm=8)
     run = {"output_dir": tmp_path, "ckpt_dir": tmp_path / "models"}
     scored = run_bundle(PRETRAIN, "evaluating", EVALUATE, dataset_dir=lits_tree, **run, **TINY)
     assert scored.code == 0, scored.err

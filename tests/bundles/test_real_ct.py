@@ -31,7 +31,7 @@ def test_a_training_records_its_scanners_and_does_not_go_on_with_others(bundle, 
     augmentation = settings_of(tmp_path / "out")["augmentation"]
     assert augmentation.pop("scanner") == overlay  # every argument is stated
     assert (augmentation["rotation"], augmentation["zoom"], augmentation["crop_size"]) == (20, 0.25, 64)
-    assert read_record(tmp_path / "out" / "models" / "model.pt").seen.hu_window == (0, 250)
+    assert read_record(tmp_path / "out" / "models" / "model.pt").input_spec.hu_window == (0, 250)
 
     for change in ({"scanner_augmentation::noise_prob": 0.9}, {"scanner_augmentation": "null"}):
         line = run_bundle(bundle, "training", REAL, **run, **change).refusal()

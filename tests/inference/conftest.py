@@ -39,7 +39,7 @@ def _exported(path, out_channels):
     record = WeightsRecord(
         network="SEResUNet",
         arguments=network.arguments(),
-        seen=SlabInput((-200.0, 250.0)),
+        input_spec=SlabInput((-200.0, 250.0)),
         labels=label_names(labels),
         datalist_name="none",
         datalist_sha256="ab" * 32,

@@ -131,7 +131,7 @@ def test_labels_of_a_network_with_a_pixel_size_are_on_the_cts_own_grid(in_plane_
     box = (slice(1, 4), slice(9, 50), slice(20, 61))
     part = inferer(hu, network, in_plane_mm=in_plane_mm, box=box)
     np.testing.assert_array_equal(part.inside, hu[box] > 0)
-    assert inferer.seen == SlabInput((-200, 250), pixel_mm=1.5)
+    assert inferer.input_spec == SlabInput((-200, 250), pixel_mm=1.5)
     slabs_at_once = {0.75: 4, 0.7: 3, 1.5: 1, 2: 0.5625}[in_plane_mm[0]] * batch_size  # of as many pixels as without
     assert network.seen[0][0] == min(6, max(1, int(slabs_at_once)))
 

@@ -24,8 +24,8 @@ def test_they_are_what_their_records_say(name, labels):
     record = read_record(path)
     assert record.tensors_sha256 == tensors_hash(load_file(path))
     assert all(tensor.dtype != torch.float16 for tensor in read_weights(path).values())
-    assert (record.arguments["size"], len(record.labels), record.seen.pixel_mm) == ("lite", labels, 1.5)
-    assert record.seen.hu_window == (0, 250)
+    assert (record.arguments["size"], len(record.labels), record.input_spec.pixel_mm) == ("lite", labels, 1.5)
+    assert record.input_spec.hu_window == (0, 250)
     assert record.datalist_name == f"starter-{name}"
     assert record.lesion_threshold > 0
     if labels == 5:

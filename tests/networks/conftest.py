@@ -17,7 +17,7 @@ def record(pretrained):
     return WeightsRecord(
         network="SEResUNet",
         arguments=pretrained.arguments(),
-        seen=SlabInput((-200.0, 250.0)),
+        input_spec=SlabInput((-200.0, 250.0)),
         labels=label_names(PRETRAIN_LABELS),
         datalist_name="phantom",
         datalist_sha256="ab" * 32,

@@ -11,7 +11,7 @@ from liverseg.networks import SlabInput, WeightsRecord, package_versions, tensor
 
 def test_record_survives_json(record):
     assert WeightsRecord.from_json(json.loads(record.dumps())) == record
-    spaced = replace(record, seen=SlabInput([-150, 250], 5))
+    spaced = replace(record, input_spec=SlabInput([-150, 250], 5))
     assert json.loads(spaced.dumps())["slab_spacing_mm"] == 5.0
     assert WeightsRecord.from_json(json.loads(spaced.dumps())) == spaced
 
@@ -19,12 +19,12 @@ def test_record_survives_json(record):
 def test_a_pixel_size_is_recorded_so_that_no_older_version_passes_over_it(record):
     assert record.to_json().keys() & {"pixel_mm", "format_version"} == {"format_version"}
     assert record.to_json()["format_version"] == record.format_version == 1  # older versions read on
-    sized = replace(record, seen=SlabInput((-200, 250), pixel_mm=2))
-    assert sized.seen.differences(record.seen) == [("pixel size", "2 mm", "each CT's own")]
+    sized = replace(record, input_spec=SlabInput((-200, 250), pixel_mm=2))
+    assert sized.input_spec.differences(record.input_spec) == [("pixel size", "2 mm", "each CT's own")]
     content = json.loads(sized.dumps())
     assert (content["pixel_mm"], content["format_version"]) == (2.0, 2)
     assert WeightsRecord.from_json(content) == sized
-    assert replace(sized, seen=record.seen) == record
+    assert replace(sized, input_spec=record.input_spec) == record
 
 
 def test_undefined_score_is_null_in_json_and_nan_again(record):

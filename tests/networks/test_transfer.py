@@ -17,7 +17,7 @@ from liverseg.networks import (
     transfer_weights,
 )
 
-SEEN = SlabInput((-200, 250))
+INPUT_SPEC = SlabInput((-200, 250))
 
 
 def _unchanged(network, before):
@@ -30,7 +30,7 @@ def _copy(network):
 
 def test_load_takes_everything(exported, pretrained, record):
     network = SEResUNet("small", out_channels=3)
-    loaded = load_weights(network, exported, seen=SEEN)
+    loaded = load_weights(network, exported, input_spec=INPUT_SPEC)
     assert loaded is not None and loaded.epoch == record.epoch
     assert _unchanged(network, pretrained.state_dict())
 
@@ -79,9 +79,9 @@ def test_load_of_another_size_tells_the_size_first(exported):
 def test_load_compares_window_slab_and_labels(tmp_path, pretrained, record, exported):
     network = SEResUNet("small", out_channels=3)
     with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 200\] in the network; take"):
-        load_weights(network, exported, seen=SlabInput((-100, 200)))
+        load_weights(network, exported, input_spec=SlabInput((-100, 200)))
     with pytest.raises(LiversegError, match=r"slab slices 3 in the file, 5 in the network"):
-        load_weights(network, exported, seen=replace(SEEN, slab_slices=5))
+        load_weights(network, exported, input_spec=replace(INPUT_SPEC, slab_slices=5))
     relabelled = replace(record, labels=("background", "spleen", "lesion"))
     save_state(tmp_path / "model.pt", pretrained.state_dict(), relabelled)
     with pytest.raises(
@@ -105,7 +105,7 @@ def test_load_refuses_other_number_types(tmp_path, pretrained):
 def test_transfer_loads_all_but_the_head(exported, pretrained):
     network = SEResUNet("small", out_channels=5)
     before = _copy(network)
-    report = transfer_weights(network, exported, seen=SEEN)
+    report = transfer_weights(network, exported, input_spec=INPUT_SPEC)
     state = network.state_dict()
     assert set(report.loaded) == {name for name in state if name.startswith(("encoder.", "decoder."))}
     assert all(torch.equal(state[name], pretrained.state_dict()[name]) for name in report.loaded)
@@ -123,43 +123,47 @@ def test_transfer_loads_all_but_the_head(exported, pretrained):
 
 def test_transfer_tells_of_aux_heads_on_either_side(tmp_path, exported, record):
     here = SEResUNet("small", out_channels=5, deep_supervision=True)
-    report = transfer_weights(here, exported, seen=SEEN)
+    report = transfer_weights(here, exported, input_spec=INPUT_SPEC)
     assert report.left["aux_heads.stride2.weight"] == "not in the file" and len(report.left) == 8
     there = SEResUNet("small", out_channels=3, deep_supervision=True)
     path = tmp_path / "supervised.safetensors"
     export_weights(path, there.state_dict(), replace(record, arguments=there.arguments()))
-    report = transfer_weights(SEResUNet("small", out_channels=3), path, seen=SEEN)
+    report = transfer_weights(SEResUNet("small", out_channels=3), path, input_spec=INPUT_SPEC)
     assert report.left["aux_heads.stride8.bias"] == "not in the network"
     assert report.left["head.weight"] == "a head starts new"
 
 
 @pytest.mark.integration
 @pytest.mark.parametrize(
-    ("arguments", "seen", "message"),
+    ("arguments", "input_spec", "message"),
     [
-        ({"size": "full"}, SEEN, "size small in the file, full in the network; .* others; pre-train with"),
+        ({"size": "full"}, INPUT_SPEC, "size small in the file, full in the network; .* others; pre-train with"),
         (
             {"in_channels": 5},
-            replace(SEEN, slab_slices=5),
+            replace(INPUT_SPEC, slab_slices=5),
             "in_channels 3 in the file, 5 in the network; slab slices 3 in the file, 5 in",
         ),
-        ({}, replace(SEEN, pixel_mm=1.5), "pixel size each CT's own in the file, 1.5 mm in the network; pre-"),
-        ({}, replace(SEEN, slab_spacing_mm=5), "slab spacing adjacent slices in the file, 5 mm in the network; pre-"),
+        ({}, replace(INPUT_SPEC, pixel_mm=1.5), "pixel size each CT's own in the file, 1.5 mm in the network; pre-"),
+        (
+            {},
+            replace(INPUT_SPEC, slab_spacing_mm=5),
+            "slab spacing adjacent slices in the file, 5 mm in the network; pre-",
+        ),
         ({}, SlabInput((-150, 250)), r"HU window \[-200, 250\] in the file, \[-150, 250\] in the network; pre-train"),
     ],
 )
-def test_transfer_refuses_what_was_trained_otherwise(exported, arguments, seen, message):
+def test_transfer_refuses_what_was_trained_otherwise(exported, arguments, input_spec, message):
     network = SEResUNet(**{"size": "small", **arguments})
     before = _copy(network)
     with pytest.raises(LiversegError, match=message):
-        transfer_weights(network, exported, seen=seen)
+        transfer_weights(network, exported, input_spec=input_spec)
     assert _unchanged(network, before)
 
 
 def test_transfer_refuses_another_network(tmp_path, pretrained, record):
     export_weights(tmp_path / "w.safetensors", pretrained.state_dict(), replace(record, network="UNet"))
     with pytest.raises(LiversegError, match=r"network UNet in the file, SEResUNet in the network"):
-        transfer_weights(SEResUNet("small"), tmp_path / "w.safetensors", seen=SEEN)
+        transfer_weights(SEResUNet("small"), tmp_path / "w.safetensors", input_spec=INPUT_SPEC)
 
 
 def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
@@ -167,7 +171,7 @@ def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
     with pytest.raises(
         LiversegError, match=r"model.pt: no record says what these weights are; run the pretrain bundle's"
     ):
-        transfer_weights(SEResUNet("small"), tmp_path / "model.pt", seen=SEEN)
+        transfer_weights(SEResUNet("small"), tmp_path / "model.pt", input_spec=INPUT_SPEC)
 
 
 def _tuned(pretrained, record, **changed):
@@ -205,7 +209,7 @@ def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(
     assert (record_of_average.metrics, record_of_average.lesion_threshold) == ({}, None)
     assert record_of_average.averaged_share == 0.25
     network = LesionTypeUNet("small", out_channels=5)
-    transfer_weights(network, target, seen=own.seen)
+    transfer_weights(network, target, input_spec=own.input_spec)
     own_name = next(name for name in averaged if name.startswith("decoder."))
     assert torch.equal(network.state_dict()[own_name], averaged[own_name])
     with caplog.at_level("WARNING"):
@@ -230,7 +234,7 @@ def test_a_share_is_between_0_and_1(tmp_path, exported, share):
 
 
 def test_an_average_is_of_one_design_and_input(tmp_path, exported, pretrained, record):
-    state, own = _tuned(pretrained, record, seen=SlabInput((0, 250)))
+    state, own = _tuned(pretrained, record, input_spec=SlabInput((0, 250)))
     export_weights(tmp_path / "joint.safetensors", state, own)
     with pytest.raises(
         LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*what the fine-tuning started"
@@ -261,7 +265,7 @@ def test_heads_are_carried_where_they_are_asked_for(tmp_path, pretrained, record
     export_weights(tmp_path / "joint.safetensors", state, own)
     network = LesionTypeUNet("small", out_channels=5, deep_supervision=True)
     before = _copy(network)
-    report = transfer_weights(network, tmp_path / "joint.safetensors", seen=own.seen, heads=True)
+    report = transfer_weights(network, tmp_path / "joint.safetensors", input_spec=own.input_spec, heads=True)
     after = network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
     aux = [name for name in after if name not in state]
@@ -273,5 +277,5 @@ def test_heads_of_other_labels_are_not_carried(exported):
     network = SEResUNet("small", out_channels=5)
     before = _copy(network)
     with pytest.raises(LiversegError, match="out_channels 3 in the file, 5 in the network"):
-        transfer_weights(network, exported, seen=SEEN, heads=True)
+        transfer_weights(network, exported, input_spec=INPUT_SPEC, heads=True)
     assert _unchanged(network, before)

@@ -76,7 +76,7 @@ def test_every_strategy_has_the_same_encoder_and_decoder(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_strategy_takes_over_pre_training(name, exported, pretrained, record):
     network = NETWORKS[name]()
-    report = transfer_weights(network, exported, seen=record.seen)
+    report = transfer_weights(network, exported, input_spec=record.input_spec)
     state = network.state_dict()
     assert report.loaded
     assert all(torch.equal(state[key], pretrained.state_dict()[key]) for key in report.loaded)

@@ -197,8 +197,8 @@ def test_weights_with_a_pixel_size_of_their_own(cts, liver_weights, tmp_path):
     given = liver_weights / "a.safetensors"
     record = read_record(given)
     weights = tmp_path / "coarse.safetensors"
-    seen = replace(record.seen, pixel_mm=1.1 * SPACING[1])
-    export_weights(weights, read_weights(given), replace(record, seen=seen))
+    seen = replace(record.input_spec, pixel_mm=1.1 * SPACING[1])
+    export_weights(weights, read_weights(given), replace(record, input_spec=seen))
     label(cts / "good.nii.gz", "-o", tmp_path / "out", "--weights", weights, *NAMED)
     table = pd.read_csv(tmp_path / "out" / "pseudo_labels.csv").set_index("case")
     assert table["status"]["good"] in ("accepted", "refused")  # measured either way

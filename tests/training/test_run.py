@@ -20,7 +20,7 @@ from liverseg.training import (
 )
 from liverseg.utils.files import sha256_file
 
-SEEN = SlabInput((-200, 250))
+INPUT_SPEC = SlabInput((-200, 250))
 
 
 @pytest.fixture
@@ -125,10 +125,10 @@ def test_folders_that_hold_nothing(tree, tmp_path):
 
 def test_the_record_of_a_run_names_network_labels_and_list(lits_tree):
     network = SEResUNet("small", out_channels=3, deep_supervision=True)
-    record = run_record(network, SEEN, lits_tree / "datalist.json", 2)
+    record = run_record(network, INPUT_SPEC, lits_tree / "datalist.json", 2)
     assert record.arguments == {**network.arguments(), "deep_supervision": False}  # they are kept without aux heads
     assert record.labels == ("background", "liver", "lesion")
-    assert record.seen == SEEN
+    assert record.input_spec == INPUT_SPEC
     assert record.datalist_name == read_datalist(lits_tree / "datalist.json").name
     assert record.datalist_sha256 == sha256_file(lits_tree / "datalist.json")
     assert (record.epoch, record.metrics, record.fold) == (0, {}, 2)
@@ -140,14 +140,14 @@ def pretrained(lits_tree, tmp_path):
     torch.manual_seed(5)
     network = SEResUNet("small", out_channels=3, deep_supervision=True)
     path = tmp_path / "weights" / "pretrain.safetensors"
-    export_weights(path, network.state_dict(), run_record(network, SEEN, lits_tree / "datalist.json", 1))
+    export_weights(path, network.state_dict(), run_record(network, INPUT_SPEC, lits_tree / "datalist.json", 1))
     return path
 
 
 def test_a_start_from_weights_carries_them_and_tells(pretrained, tmp_path, caplog):
     network = SEResUNet("small", out_channels=5, deep_supervision=True)
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        report = initialise_weights(network, "lits", SEEN, str(pretrained))
+        report = initialise_weights(network, "lits", INPUT_SPEC, str(pretrained))
     state = read_weights(pretrained)
     assert all(torch.equal(network.state_dict()[name], state[name]) for name in report.loaded)
     assert f"transfer: {len(report.loaded)} tensors loaded, {len(report.left)} left" in caplog.text
@@ -159,7 +159,7 @@ def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
     network = SEResUNet("small")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with caplog.at_level(logging.INFO, logger="liverseg"):
-        assert initialise_weights(network, "scratch", SEEN) is None
+        assert initialise_weights(network, "scratch", INPUT_SPEC) is None
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert "training from scratch as told" in caplog.text
     write_transfer(None, tmp_path)
@@ -168,7 +168,7 @@ def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
 
 def test_weights_that_are_missing_or_of_another_window_are_refused(pretrained):
     with pytest.raises(LiversegError, match=r"none\.pt: no such file; .* or say --pretrain_weights null"):
-        initialise_weights(SEResUNet("small"), "lits", SEEN, str(pretrained.parent / "none.pt"))
+        initialise_weights(SEResUNet("small"), "lits", INPUT_SPEC, str(pretrained.parent / "none.pt"))
     with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 250\] in the network"):
         initialise_weights(SEResUNet("small"), "lits", SlabInput((-100, 250)), str(pretrained))
 
@@ -177,17 +177,19 @@ def test_weights_are_not_scored_on_patients_they_were_trained_on(pretrained, lit
     network = SEResUNet("small", out_channels=3)
     datalist = lits_tree / "datalist.json"
     data = load_run_data(datalist, lits_tree, 0, 3)
-    assert load_for_evaluation(network, pretrained, SEEN, datalist, 0, data).fold == 1  # its test list is nobody's
+    assert (
+        load_for_evaluation(network, pretrained, INPUT_SPEC, datalist, 0, data).fold == 1
+    )  # its test list is nobody's
     only_fold = replace(data, test=())
     with pytest.raises(
         LiversegError, match=r"trained with fold 1 held out, so on the patients of fold 0; give --fold 1"
     ):
-        load_for_evaluation(network, pretrained, SEEN, datalist, 0, only_fold)
-    load_for_evaluation(network, pretrained, SEEN, datalist, 1, only_fold)
+        load_for_evaluation(network, pretrained, INPUT_SPEC, datalist, 0, only_fold)
+    load_for_evaluation(network, pretrained, INPUT_SPEC, datalist, 1, only_fold)
     assert not caplog.records
     other = tmp_path / "other.json"
     other.write_text(datalist.read_text() + " ")
-    load_for_evaluation(network, pretrained, SEEN, other, 0, only_fold)
+    load_for_evaluation(network, pretrained, INPUT_SPEC, other, 0, only_fold)
     assert "see to it that no patient is in both" in caplog.text
 
 
