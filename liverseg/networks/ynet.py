@@ -1,4 +1,4 @@
-"""The strategies joint learning is compared with: networks that name a slab apart from outlining its lesions."""
+"""Networks that joint learning is compared with: they classify a slab separately from outlining its lesions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, make_e
 __all__ = ["BRANCHES", "SlabClassifier", "SlabOutput", "YNet"]
 
 BRANCHES = ("plain", "strong")
-"""`plain` is the paper's branch, a fully connected layer on the bottleneck. `strong` follows the original Y-Net (Mehta
-et al. 2018): one more stage that halves height and width, then two hidden layers."""
+"""Classification branches. `plain` is the paper's, a fully connected layer on the bottleneck. `strong` follows the
+original Y-Net (Mehta et al. 2018): one more stage that halves height and width, then two hidden layers."""
 
 
 class SlabOutput(NamedTuple):
-    """What a network says of a batch of slabs where it names them apart from the map.
+    """Output of a network that predicts lesion types separately from the map.
 
     Attributes:
-        maps: logits as `SEResUNet` gives them; None where the network outlines nothing.
-        types: logits of the lesion types of each slab, (batch, lesion types).
+        maps: logits as those of `SEResUNet`; None for a network without a map.
+        types: logits of the lesion types of each slab, (batch, lesion types), or of each pixel, (batch, lesion types,
+            H, W).
     """
 
     maps: torch.Tensor | None
@@ -33,7 +34,7 @@ class SlabOutput(NamedTuple):
 
 
 def _type_head(channels: int, branch: str) -> nn.Sequential:
-    """From the bottleneck (batch, channels, H, W) to type logits (batch, lesion types)."""
+    """Build the branch from the bottleneck (batch, channels, H, W) to type logits (batch, lesion types)."""
     if branch not in BRANCHES:
         raise UsageError(f"branch {branch!r} is not known; there are {' and '.join(BRANCHES)}")
     pooling: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
@@ -52,19 +53,19 @@ def _type_head(channels: int, branch: str) -> nn.Sequential:
 
 
 class YNet(SEResUNet):
-    """Multi-task learning: a map of background, liver and lesion, and the slab's type from the bottleneck.
+    """Multi-task network: a map of background, liver and lesion, and the slab's type from the bottleneck.
 
     Encoder, decoder and their tensor names are those of `SEResUNet`; the branch is `type_head.*`.
 
     Args:
         size: a key of `SIZES`.
         in_channels: slices of a slab.
-        out_channels: of the map.
-        deep_supervision: also learn from maps made at strides 2, 4 and 8.
+        out_channels: channels of the map.
+        deep_supervision: also supervise maps at strides 2, 4 and 8.
         branch: one of `BRANCHES`.
 
     Raises:
-        UsageError: if size or branch are not known.
+        UsageError: if size or branch is unknown.
     """
 
     def __init__(
@@ -81,11 +82,11 @@ class YNet(SEResUNet):
         self.type_head.apply(initialise)
 
     def arguments(self) -> dict[str, Any]:
-        """What the network was built with."""
+        """Return the constructor arguments that build this network again."""
         return {**super().arguments(), "branch": self.branch}
 
     def forward(self, x: torch.Tensor) -> SlabOutput:  # type: ignore[override]
-        """Maps as `SEResUNet` gives them, and the slab's type logits (batch, lesion types)."""
+        """Return maps as those of `SEResUNet`, and the slab's type logits (batch, lesion types)."""
         slab = pad_to_stride(x)
         bottleneck = self.encoder(slab)
         features = self.decoder(slab, bottleneck)
@@ -94,27 +95,27 @@ class YNet(SEResUNet):
 
 
 class SlabClassifier(SlabNetwork):
-    """Classification alone: the encoder and a fully connected layer name the slab; nothing is outlined.
+    """Classification network: the encoder and a fully connected layer predict the slab's type, without a map.
 
     Args:
         size: a key of `SIZES`.
         in_channels: slices of a slab.
-        out_channels: 0, since there is no map; the argument stands beside those of the other networks.
-        deep_supervision: nothing to supervise, likewise.
+        out_channels: 0, since there is no map; kept so that all networks have the same arguments.
+        deep_supervision: ignored, for the same reason.
 
     Raises:
-        UsageError: if the size is not known.
+        UsageError: if the size is unknown.
     """
 
     def __init__(
         self, size: str = "full", in_channels: int = 3, out_channels: int = 0, deep_supervision: bool = False
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision=False)
-        numbers = get_size(size)
-        self.encoder = make_encoder(numbers, in_channels)
-        self.type_head = _type_head(numbers.encoder[-1], "plain")
+        network_size = get_size(size)
+        self.encoder = make_encoder(network_size, in_channels)
+        self.type_head = _type_head(network_size.encoder[-1], "plain")
         self.apply(initialise)
 
     def forward(self, x: torch.Tensor) -> SlabOutput:
-        """Type logits (batch, lesion types) of slabs (batch, in_channels, H, W), HU windowed to [-1, 1]."""
+        """Return type logits (batch, lesion types) of slabs (batch, in_channels, H, W), HU windowed to [-1, 1]."""
         return SlabOutput(None, self.type_head(self.encoder(pad_to_stride(x))[-1]))

