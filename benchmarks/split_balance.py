@@ -24,7 +24,7 @@ from itertools import islice
 import numpy as np
 
 from liverseg.datalists import DataItem, assign_folds
-from liverseg.datalists.splits import imbalance, load_classes, spread_splits
+from liverseg.datalists.splits import imbalance, load_classes, stratified_splits
 from liverseg.labels import LESION_TYPES
 
 FOLDS, TRIES, TYPES_FIRST = 5, 32, 4
@@ -61,7 +61,7 @@ def ways(cohort: Cohort, seed: int) -> Iterator[tuple[str, np.ndarray]]:
         "classes and types": [classes, *[types] * TYPES_FIRST],
     }
     for name, strata in all_strata.items():
-        tried = list(islice(spread_splits(strata, groups, FOLDS, seed), TRIES))
+        tried = list(islice(stratified_splits(strata, groups, FOLDS, seed), TRIES))
         yield name, tried[0]
         best.append((f"{name}, best of {TRIES}", min(tried, key=lambda one: imbalance(types, loads, one, FOLDS))))
     yield from best[:-1]

@@ -80,8 +80,8 @@ LESION: int = 2
 LESION_TYPES: tuple[str, ...] = tuple(label.name for label in JOINT_LABELS[LESION:])
 
 FACE_CONNECTIVITY: Final[dict[int, Literal[4, 6]]] = {2: 4, 3: 6}
-"""Connectivity of lesions by number of dimensions: voxels that share a face, or pixels that share an edge, are one lesion
-(the LiTS convention, Bilic et al. 2023)."""
+"""Connectivity of lesions by number of dimensions: voxels that share a face, or pixels that share an edge, are one
+lesion (the LiTS convention, Bilic et al. 2023)."""
 
 LIVER_OR_LESION: int = 254
 """Stands in the target of a network where a partially labelled map does not tell lesions from liver. In no file."""

@@ -1,4 +1,4 @@
-"""From a folder to its data list, in one call."""
+"""Build the data list of a folder in one call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from liverseg.datalists.importers import decathlon, ircadb, lits
 from liverseg.datalists.importers.cohort import cohort_items
 from liverseg.datalists.importers.cohort_table import Types
-from liverseg.datalists.importers.slices import assumed, check_hu, slice_items
+from liverseg.datalists.importers.slices import check_hu, describe_assumptions, slice_items
 from liverseg.datalists.lesion_load import lesion_loads
 from liverseg.datalists.model import LABELLED, DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datalists.similar_names import warn_about_similar_names
@@ -21,18 +21,25 @@ __all__ = ["SOURCES", "build_datalist"]
 
 @dataclass(frozen=True)
 class _Layout:
-    """A layout's help text, importer, reference and licence, how many rows its label table has, its own options.
+    """A folder layout that can be imported.
 
-    `copies` tells that all files of its list are made by the importer, which then also takes the list's folder.
+    Attributes:
+        help: one line for the command line's help.
+        import_items: the importer.
+        origin: reference for the data list.
+        licence: the data's licence.
+        labels: number of rows of the label table.
+        options: options that only some layouts have.
+        writes_copies: the importer writes every file of the list itself, and needs the list's folder for that.
     """
 
     help: str
-    items: Callable[..., tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
+    import_items: Callable[..., tuple[tuple[DataItem, ...], tuple[DataItem, ...]]]
     origin: str
     licence: str
     labels: int
     options: tuple[str, ...] = ()
-    copies: bool = False
+    writes_copies: bool = False
 
 
 _LAYOUTS = {
@@ -61,7 +68,7 @@ _LAYOUTS = {
     ),
     "cohort": _Layout(
         "typed lesions: a table slices.csv or slices.xlsx of images and masks, NIfTI, DICOM or PNG",
-        lambda root, **given: (cohort_items(root, **given), ()),
+        lambda root, **options: (cohort_items(root, **options), ()),
         "typed slices of {}",
         "not stated",
         5,
@@ -69,17 +76,17 @@ _LAYOUTS = {
     ),
     "slices": _Layout(
         "2-D images: a table slices.csv or slices.xlsx of PNG, JPEG, DICOM or NIfTI and their masks",
-        lambda root, folder, **given: (slice_items(root, folder, **given), ()),
+        lambda root, folder, **options: (slice_items(root, folder, **options), ()),
         "slices of {}",
         "not stated",
         3,
         ("table", "types", "labelled", "hu", "pixel_mm", "slice_mm"),
-        copies=True,
+        writes_copies=True,
     ),
 }
 
 SOURCES: dict[str, str] = {source: layout.help for source, layout in _LAYOUTS.items()}
-"""Layouts that can be imported, each with one line of help."""
+"""Folder layouts that can be imported, each with one line of help."""
 
 
 def build_datalist(
@@ -102,38 +109,38 @@ def build_datalist(
     origin: str | None = None,
     licence: str | None = None,
 ) -> Path:
-    """Import a folder and write its data list, with types and lesion load of the labels spread over the parts.
+    """Import a folder and write its data list, with lesion types and lesion load balanced over the folds.
 
-    Patients whose names differ only in spelling are told in the log.
+    A warning is logged if names of patients differ only in spelling.
 
     Args:
         source: the folder's layout, one of `SOURCES`.
-        root: the folder; paths in the list are relative to it, those of a set of slices to the list's own folder.
-        output: the list to write; ROOT/datalist.json when not given.
-        name: the list's name; the folder's when not given.
-        folds: validation folds, at least 2.
-        test: share of the labelled items held out as test list, whole patients at a time, 0 to 1; 1 makes
-            a list of test items alone.
+        root: the folder. Paths in the list are relative to it; for a set of slices, to the folder of the list.
+        output: the list to write; ROOT/datalist.json by default.
+        name: the list's name; the folder's name by default.
+        folds: number of validation folds, at least 2.
+        test: share of the labelled items to hold out as test list, split by patient, 0 to 1. 1 writes a list of test
+            items only.
         seed: seed of both splits.
-        folds_from: a list whose folds and test patients are taken instead of splitting anew.
-        table: the table of a cohort or a set of slices, its file name in the folder; see `cohort_items`.
-        types: the user's words for their lesion types, likewise.
-        typed: of 3D-IRCADb-01 keep the patients whose lesions are all cysts, and write the joint label table.
-        labelled: "liver" for a set of slices, or another set in LiTS's layout, whose label maps outline the whole liver
-            and tell no lesions apart; in LiTS's layout its name begins the names of its patients.
-        hu: of a set of slices the HU of the lowest and highest value of PNG and JPEG; see `slice_items`.
-        pixel_mm, slice_mm: of a set of slices, likewise.
-        origin: where the data come from; the source's own reference when not given.
-        licence: the data's licence, likewise.
+        folds_from: a data list whose folds and test patients are used instead of a new split.
+        table: file name of the table of a cohort or a set of slices; see `cohort_items`.
+        types: the user's words for lesion types; see `cohort_items`.
+        typed: for 3D-IRCADb-01, keep only patients whose lesions are all cysts, and write the joint label table.
+        labelled: "liver" for a set of slices, or a data set in LiTS's layout, whose label maps outline the liver
+            including its lesions. In LiTS's layout, the names of the patients then begin with `name`.
+        hu: for a set of slices, HU of the lowest and the highest value of PNG and JPEG; see `slice_items`.
+        pixel_mm, slice_mm: for a set of slices; see `slice_items`.
+        origin: where the data come from; the reference of the source by default.
+        licence: the data's licence; that of the source by default.
 
     Returns:
-        The list's path.
+        The path of the list.
 
     Raises:
-        UsageError: if the source is unknown, folds, test or seed are out of range, a share is to be held out of
-            patients whose folds are given, an option is given that the source does not have, or labelled without
-            name, origin and licence.
-        LiversegError: what importer, split or writing find wrong.
+        UsageError: if the source is unknown; folds, test or seed are out of range; both `test` and `folds_from` are
+            given; the source does not have a given option; or `labelled` is given for LiTS's layout without name,
+            origin and licence.
+        LiversegError: if the import, the split or the writing fails.
     """
     if source not in _LAYOUTS:
         raise UsageError(f"source {source!r}; allowed: {', '.join(_LAYOUTS)}")
@@ -152,7 +159,7 @@ def build_datalist(
         if key not in layout.options:
             owners = " and ".join(name for name, other in _LAYOUTS.items() if key in other.options)
             raise UsageError(f"source {source}: {key} given; allowed for {owners} only")
-    # an importer may convert every image: what can be refused before is
+    # before the importer, which may convert every image
     check_split(folds, test, seed)
     check_hu(hu)
     if test and folds_from is not None:
@@ -160,27 +167,28 @@ def build_datalist(
     split_before = None if folds_from is None else read_datalist(folds_from)
     if labelled not in (None, LABELLED[0][0]):
         raise UsageError(f"labelled {labelled!r}; it must be {LABELLED[0][0]}")
-    another = source == "lits" and labelled is not None
-    if another:
+    only_lits_layout = source == "lits" and labelled is not None
+    if only_lits_layout:
         given.pop("labelled")
         if not (name and origin and licence):
             raise UsageError(f"labelled {labelled}: this is no LiTS; give its name, where it is from and its licence")
     output = Path(output) if output else Path(root) / "datalist.json"
-    folder = output.parent if layout.copies else Path(root)
-    outlined, unlabelled = layout.items(Path(root), **({"folder": folder} if layout.copies else {}), **given)
-    if another:  # another set's patients are not LiTS's of the same number
-        outlined = tuple(replace(item, labelled=LABELLED[0], patient=f"{name}-{item.patient}") for item in outlined)
+    folder = output.parent if layout.writes_copies else Path(root)
+    arguments = {**given, "folder": folder} if layout.writes_copies else given
+    with_label, unlabelled = layout.import_items(Path(root), **arguments)
+    if only_lits_layout:  # its patients are not those of LiTS with the same number
+        with_label = tuple(replace(item, labelled=LABELLED[0], patient=f"{name}-{item.patient}") for item in with_label)
         unlabelled = tuple(replace(item, patient=f"{name}-{item.patient}") for item in unlabelled)
-    warn_about_similar_names(item.patient for item in outlined + unlabelled)
+    warn_about_similar_names(item.patient for item in with_label + unlabelled)
     if split_before is None:
-        training, held_out = _split(outlined, folder, folds, test, seed)
+        training, held_out = _split(with_label, folder, folds, test, seed)
     else:
-        training, held_out = adopt_folds(outlined, split_before)
+        training, held_out = adopt_folds(with_label, split_before)
     origin = origin or layout.origin.format(Path(root).absolute().name)
     if source == "slices":
-        origin = f"{origin}; {assumed(pixel_mm, slice_mm)}"
-    # a cyst is 2 in both label tables, so a list of types can be the joint one
-    typed = typed or any(item.lesion_type for item in outlined)
+        origin = f"{origin}; {describe_assumptions(pixel_mm, slice_mm)}"
+    # a list with lesion types can have the joint label table: a cyst is 2 in both tables
+    typed = typed or any(item.lesion_type for item in with_label)
     datalist = DataList(
         name=name or Path(root).absolute().name,
         version="1",
@@ -196,10 +204,10 @@ def build_datalist(
 def _split(
     items: tuple[DataItem, ...], root: Path, folds: int, test: float, seed: int
 ) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
-    """Items with folds and items held out, their lesion loads read from their labels."""
+    """Return items with folds and held-out items, balanced by the lesion loads read from their labels."""
     if test == 1:
         return hold_out(items, test, seed)
-    # a split that cannot be is refused before every label is read
+    # refuse an impossible split before all labels are read
     assign_folds(hold_out(items, test, seed)[0], folds, seed)
     loads = dict(zip(items, lesion_loads(items, root), strict=True))
     kept, held_out = hold_out(items, test, seed, [loads[item] for item in items])

@@ -1,7 +1,8 @@
-"""Patients that public sets hold under two names: a network trained on one set must not be tested on the other.
+"""Patients that public data sets share under different names.
 
-What is known is data, in `same_patients.json` beside this module: pairs of sets, each a range of patient names as the
-importers give them. Where only the sets are known to overlap and not who is who, every pair between them counts.
+A network trained on one of two such sets must not be tested on the other. The known overlaps are in
+`same_patients.json` beside this module: pairs of sets, each a range of patient names as the importers give them. If two
+sets are known to overlap but not which patients are the same, every pair of patients counts.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ __all__ = ["SharedPatients", "find_shared_patients"]
 
 @dataclass(frozen=True)
 class SharedPatients:
-    """A possible same patient on two sides.
+    """Patients of two groups who may be the same people.
 
     Attributes:
-        first: a patient of the one side.
-        second: a patient of the other, who may be the same.
-        count: how many patients of the one side may be among those of the other.
-        reason: which sets they are of and why these overlap.
+        first: a patient of the first group.
+        second: a patient of the second group, who may be the same person.
+        count: number of patients of the first group who may be in the second.
+        reason: the two data sets and why they overlap.
     """
 
     first: str
@@ -34,45 +35,46 @@ class SharedPatients:
 
 
 @dataclass(frozen=True)
-class _Set:
+class _PublicSet:
     what: str
     prefix: str
     first: int
     last: int
 
     def members(self, patients: Iterable[str]) -> list[str]:
-        """Those of some patients that are in this set, sorted."""
+        """Return the patients that are in this set, sorted."""
         name = re.compile(rf"{re.escape(self.prefix)}0*(\d+)", re.IGNORECASE)
         matches = ((patient, name.fullmatch(patient)) for patient in patients)
         return sorted(patient for patient, match in matches if match and self.first <= int(match[1]) <= self.last)
 
 
 @cache
-def _overlaps() -> tuple[tuple[_Set, _Set, str], ...]:
+def _overlaps() -> tuple[tuple[_PublicSet, _PublicSet, str], ...]:
     text = resources.files("liverseg.datalists").joinpath("same_patients.json").read_text(encoding="utf-8")
-    return tuple((_Set(**row["sets"][0]), _Set(**row["sets"][1]), row["source"]) for row in json.loads(text))
+    pairs = json.loads(text)
+    return tuple((_PublicSet(**pair["sets"][0]), _PublicSet(**pair["sets"][1]), pair["source"]) for pair in pairs)
 
 
-def find_shared_patients(one: Iterable[str], other: Iterable[str]) -> list[SharedPatients]:
-    """Who of one side may be the same person as somebody of the other under another name.
+def find_shared_patients(first: Iterable[str], second: Iterable[str]) -> list[SharedPatients]:
+    """Find patients of one group who may be in another group under a different name.
 
     Args:
-        one: names of patients, as importers give them; other names are nobody's twins.
-        other: names of the patients they must not be.
+        first: names of patients as the importers give them; other names match nobody.
+        second: names of the patients of the other group.
 
     Returns:
-        One row for each pair of public sets that overlap and are on different sides.
+        One row for each pair of overlapping public sets with patients in different groups.
 
     Example:
-        >>> [(twins.first, twins.second) for twins in find_twins(["lits-030"], ["ircadb-05", "p1"])]
+        >>> [(shared.first, shared.second) for shared in find_shared_patients(["lits-030"], ["ircadb-05", "p1"])]
         [('lits-030', 'ircadb-05')]
     """
-    sides = (sorted(set(one)), sorted(set(other)))
+    first_group, second_group = sorted(set(first)), sorted(set(second))
     found = []
-    for first, second, source in _overlaps():
-        for left, right in ((first, second), (second, first)):
-            members, twins = left.members(sides[0]), right.members(sides[1])
-            if members and twins:
+    for first_set, second_set, source in _overlaps():
+        for left, right in ((first_set, second_set), (second_set, first_set)):
+            left_members, right_members = left.members(first_group), right.members(second_group)
+            if left_members and right_members:
                 reason = f"{left.what} and {right.what} share patients: {source}"
-                found.append(SharedPatients(members[0], twins[0], len(members), reason))
+                found.append(SharedPatients(left_members[0], right_members[0], len(left_members), reason))
     return found

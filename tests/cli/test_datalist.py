@@ -175,7 +175,7 @@ def test_a_list_with_the_patients_of_another_is_refused(lits_tree, tmp_path, cap
     [
         ("--repair", "lits", "it holds originals"),
         ("--repair", "lits/mended", "it is inside"),
-        ("--report", "lits/volume-0.nii/findings.csv", "its folder cannot be made"),
+        ("--report", "lits/volume-0.nii/findings.csv", "its folder cannot be created"),
         ("--report", "lits", "it is a folder"),
     ],
 )

@@ -219,7 +219,7 @@ def test_findings_are_written_and_read_by_a_person(tree):
     assert max(map(len, text.splitlines())) <= 120
     assert text.splitlines()[-1] == "3 errors and 1 warning in 6 files checked"
     (tree / "file").touch()
-    with pytest.raises(LiversegError, match="folder cannot be made"):
+    with pytest.raises(LiversegError, match="folder cannot be created"):
         write_findings(findings, tree / "file" / "findings.csv")
 
 

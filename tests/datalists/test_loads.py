@@ -73,7 +73,7 @@ def test_labels_that_tell_no_load_make_one_warning(tmp_path, caplog, capsys):
     assert found == (None, pytest.approx(0.012), None, None, None, None)
     (record,) = caplog.records
     assert record.getMessage() == (
-        "lesion load not known from 4 label files, cut.nii.gz for one; `liverseg datalist check` tells why"
+        "lesion load not known from 4 label files, such as cut.nii.gz; `liverseg datalist check` gives the reasons"
     )
     assert capsys.readouterr().err == ""
 

@@ -1,1 +1,1 @@
-"""What can be wrong with a data list and its files: one module a group of checks."""
+"""Checks of data lists and their files, one module per group of checks."""

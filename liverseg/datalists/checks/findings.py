@@ -1,4 +1,4 @@
-"""Findings: one row for each defect, as a table, as CSV and in words."""
+"""Findings of a check, one row per defect, as a table, as CSV and as text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ COLUMNS = ("file", "level", "defect", "found")
 ERROR = "error"
 """Training would refuse the file, or learn something wrong from it."""
 WARNING = "warning"
-"""Worth a look; training goes through."""
+"""Should be looked at; training runs."""
 
 _WIDTH = 120
 
@@ -40,9 +40,9 @@ class Finding:
     """One defect of one file.
 
     Attributes:
-        file: as the data list names it, or the list's own name.
+        file: path as in the data list, or the list's own name.
         level: `ERROR` or `WARNING`.
-        defect: a short fixed word, to sort and count by.
+        defect: a short fixed term to sort and count by.
         found: one sentence with the numbers and what to do.
     """
 
@@ -53,7 +53,10 @@ class Finding:
 
 
 class Defect(Exception):
-    """A file that cannot be checked any further; `word` is the finding's defect, the message its sentence."""
+    """Raised for a file that cannot be checked any further.
+
+    Its attribute `word` becomes the `defect` of the finding, its message the sentence.
+    """
 
     def __init__(self, word: str, found: str) -> None:
         super().__init__(found)
@@ -61,24 +64,24 @@ class Defect(Exception):
 
 
 def findings_table(findings: Iterable[Finding], files: int) -> pd.DataFrame:
-    """Findings as a table with `COLUMNS`, each once, sorted; `attrs["files"]` tells how many files were checked."""
-    table = pd.DataFrame([astuple(row) for row in sorted(set(findings))], columns=list(COLUMNS), dtype=str)
+    """Return a sorted table of distinct findings with `COLUMNS`; `attrs["files"]` is the number of files checked."""
+    table = pd.DataFrame([astuple(finding) for finding in sorted(set(findings))], columns=list(COLUMNS), dtype=str)
     table.attrs["files"] = files
     return table
 
 
 def check_report(path: Path) -> None:
-    """Make a report's folder if missing and prove that a file can be written in it.
+    """Create the folder of a report if needed, and make sure that a file can be written to it.
 
     Raises:
-        LiversegError: if it cannot be made or written to, or the path is a folder's.
+        LiversegError: if the folder cannot be created or written to, or the path is a folder.
     """
     if path.is_dir():
         raise LiversegError(f"{path}: it is a folder; name a file for the report")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LiversegError(f"{path}: its folder cannot be made ({error.strerror})") from error
+        raise LiversegError(f"{path}: its folder cannot be created ({error.strerror})") from error
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -87,7 +90,7 @@ def check_report(path: Path) -> None:
 
 
 def write_findings(findings: pd.DataFrame, path: str | os.PathLike) -> Path:
-    """Write the table as CSV, by rename; its folder is made if missing.
+    """Write the findings as CSV, atomically; create the folder if needed.
 
     Raises:
         LiversegError: if it cannot be written.
@@ -99,7 +102,7 @@ def write_findings(findings: pd.DataFrame, path: str | os.PathLike) -> Path:
 
 
 def describe_findings(findings: pd.DataFrame) -> str:
-    """The table for a reader, at most 120 columns wide unless a file's name is longer; the counts are the last line."""
+    """Format the findings as text, 120 columns wide unless a file name is longer; the last line has the counts."""
     lines = []
     for file, rows in findings.groupby("file", sort=False):
         lines.append(str(file))
@@ -112,11 +115,11 @@ def describe_findings(findings: pd.DataFrame) -> str:
                 break_long_words=False,
                 break_on_hyphens=False,
             )
-    counts = [_counted(int((findings["level"] == level).sum()), level) for level in (ERROR, WARNING)]
+    counts = [_count(int((findings["level"] == level).sum()), level) for level in (ERROR, WARNING)]
     checked = findings.attrs.get("files")
-    scope = "" if checked is None else f" in {_counted(checked, 'file')} checked"
+    scope = "" if checked is None else f" in {_count(checked, 'file')} checked"
     return "\n".join([*lines, f"{' and '.join(counts)}{scope}"])
 
 
-def _counted(count: int, noun: str) -> str:
+def _count(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"

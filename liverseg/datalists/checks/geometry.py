@@ -1,4 +1,4 @@
-"""Checks of headers: spacing, orientation, and whether a label lies on its image's grid."""
+"""Checks of headers: spacing, orientation, and whether a label is on its image's grid."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import numpy as np
 from nibabel.orientations import io_orientation
 
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
-from liverseg.datalists.checks.reading import Grid
-from liverseg.imageio.volume import affine_distance_mm
+from liverseg.imageio.grid import InspectedHeader, affine_distance_mm
 
 __all__ = ["FLIPPED", "RESET", "axis_codes", "grid_findings", "image_grid_findings", "spacing_findings", "turned_axes"]
 
@@ -19,31 +18,31 @@ RESET = "reset affine"
 
 _THICKEST_MM = 10.0
 _MOST_OBLIQUE = 5.0
-"""Degrees between an axis of the volume and the body's: slices are learned as axial ones."""
+"""Degrees between an axis of the volume and the body's: networks are trained on axial slices."""
 _FEWEST_SLICES = 3
-_SAME = 1e-3
-"""Share of a voxel's edge by which directions and spacings may differ: what single precision and tools round."""
-_MEND = "liverseg datalist check --repair writes a copy with the image's affine"
+_TOLERANCE = 1e-3
+"""Tolerance of directions and spacings as a share of a voxel's edge: rounding by tools and single precision."""
+_HOW_TO_REPAIR = "liverseg datalist check --repair writes a copy with the image's affine"
 
 
-def spacing_findings(name: str, grid: Grid) -> list[Finding]:
-    """Spacings that are no lengths, of an image or of a label."""
-    if all(math.isfinite(length) and length > 0 for length in grid.spacing):
-        if grid.affine is not None:
-            return []
-        found = "its affine is singular or not finite"
-    else:
-        found = f"spacing {'×'.join(f'{length:g}' for length in grid.spacing)} mm in its header"
-    return [Finding(name, ERROR, "spacing", f"{found}; lengths above 0 are needed: export it again")]
+def spacing_findings(name: str, grid: InspectedHeader) -> list[Finding]:
+    """Report spacings of an image or label that are not positive lengths, and the defects of its header."""
+    findings = [Finding(name, ERROR, defect.kind, defect.message) for defect in grid.defects]
+    if all(math.isfinite(length) and length > 0 for length in grid.pixdim):
+        return findings
+    # an unusable affine follows from an unusable spacing
+    others = [finding for finding in findings if finding.defect != "spacing"]
+    found = f"spacing {'×'.join(f'{length:g}' for length in grid.pixdim)} mm in its header"
+    return [*others, Finding(name, ERROR, "spacing", f"{found}; lengths above 0 are needed: export it again")]
 
 
-def image_grid_findings(name: str, grid: Grid, of_slices: bool = False) -> list[Finding]:
-    """Slices that are few, thick or oblique, and an image whose header tells no orientation.
+def image_grid_findings(name: str, grid: InspectedHeader, of_slices: bool = False) -> list[Finding]:
+    """Report few, thick or oblique slices, and an image whose header has no orientation.
 
     Args:
-        name: as the data list names it.
-        grid: its own.
-        of_slices: it is known to be one of a set of slices, where few are no defect.
+        name: path as in the data list.
+        grid: the image's grid.
+        of_slices: whether the image is from a set of slices, where few slices are normal.
     """
     findings = spacing_findings(name, grid)
     slices = grid.shape[grid.slice_axis]
@@ -68,31 +67,31 @@ def image_grid_findings(name: str, grid: Grid, of_slices: bool = False) -> list[
 
 
 def axis_codes(affine: np.ndarray) -> str:
-    """Where the array axes run to, as in LPS."""
+    """Return the directions of the array axes as letters, such as LPS."""
     return "".join(nib.aff2axcodes(affine))
 
 
-def grid_findings(name: str, label: Grid, image_name: str, image: Grid) -> list[Finding]:
-    """Whether a label's voxels lie on its image's: at most one finding, the most telling."""
-    theirs = f"its image {image_name}"
+def grid_findings(name: str, label: InspectedHeader, image_name: str, image: InspectedHeader) -> list[Finding]:
+    """Report a label that is not on its image's grid: at most one finding, the most specific."""
+    image_text = f"its image {image_name}"
     if label.shape != image.shape:
         shapes = ["×".join(map(str, grid.shape)) for grid in (label, image)]
-        found = f"shape {shapes[0]}, but {theirs} has {shapes[1]}; both must share one grid: resample or replace it"
+        found = f"shape {shapes[0]}, but {image_text} has {shapes[1]}; both must share one grid: resample or replace it"
         return [Finding(name, ERROR, "grid", found)]
     if label.affine is None or image.affine is None or not affine_distance_mm(image.affine, label.affine, image.shape):
         return []
-    nobody_set_it = label.codes == (0, 0) != image.codes
-    if nobody_set_it or _is_default(label.affine, image.affine):
-        found = f"its header places it at the origin as if never set, {theirs} elsewhere; {_MEND}"
+    never_set = label.codes == (0, 0) != image.codes
+    if never_set or _is_default(label.affine, image.affine):
+        found = f"its header places it at the origin as if never set, {image_text} elsewhere; {_HOW_TO_REPAIR}"
         return [Finding(name, ERROR, RESET, found)]
     if _is_flip(label.affine, image.affine):
-        codes = f"axes run {axis_codes(label.affine)}, those of {theirs} {axis_codes(image.affine)}"
-        return [Finding(name, ERROR, FLIPPED, f"{codes}, nothing else differs; {_MEND}")]
-    return [Finding(name, ERROR, "grid", _difference(label.affine, image.affine, theirs))]
+        codes = f"axes run {axis_codes(label.affine)}, those of {image_text} {axis_codes(image.affine)}"
+        return [Finding(name, ERROR, FLIPPED, f"{codes}, nothing else differs; {_HOW_TO_REPAIR}")]
+    return [Finding(name, ERROR, "grid", _difference(label.affine, image.affine, image_text))]
 
 
 def turned_axes(label: np.ndarray, image: np.ndarray) -> tuple[int, ...]:
-    """The array axes along which two affines run in opposite directions; none if their axes are not the same ones."""
+    """Return the array axes along which two affines run in opposite directions; none if the axes are permuted."""
     axes, others = io_orientation(label), io_orientation(image)
     if not np.array_equal(axes[:, 0], others[:, 0]):
         return ()
@@ -100,36 +99,36 @@ def turned_axes(label: np.ndarray, image: np.ndarray) -> tuple[int, ...]:
 
 
 def _is_default(label: np.ndarray, image: np.ndarray) -> bool:
-    """Axis-aligned with origin 0, as tools write when nobody tells them, where the image has an origin or a spacing."""
+    """Whether a label has a tool's default affine (axis-aligned, origin 0) and its image an origin or a spacing."""
     directions = np.abs(label[:3, :3])
     edges = np.diag(directions)
-    if np.abs(label[:3, 3]).max() > _SAME or not np.allclose(directions, np.diag(edges), atol=_SAME):
+    if np.abs(label[:3, 3]).max() > _TOLERANCE or not np.allclose(directions, np.diag(edges), atol=_TOLERANCE):
         return False
-    has_origin = np.abs(image[:3, 3]).max() > _SAME
-    has_spacing = not np.allclose(np.linalg.norm(image[:3, :3], axis=0), 1, rtol=_SAME)
-    return bool(has_origin or (has_spacing and np.allclose(edges, 1, rtol=_SAME)))
+    has_origin = np.abs(image[:3, 3]).max() > _TOLERANCE
+    has_spacing = not np.allclose(np.linalg.norm(image[:3, :3], axis=0), 1, rtol=_TOLERANCE)
+    return bool(has_origin or (has_spacing and np.allclose(edges, 1, rtol=_TOLERANCE)))
 
 
 def _is_flip(label: np.ndarray, image: np.ndarray) -> bool:
-    """Equal but for the signs of array axes, or of body axes, as when LPS is taken for RAS."""
-    one, other = label[:3, :3], image[:3, :3]
-    for change in (np.linalg.solve(other, one), one @ np.linalg.inv(other)):
+    """Whether the affines differ only in the signs of array or body axes, as when LPS is taken for RAS."""
+    label_axes, image_axes = label[:3, :3], image[:3, :3]
+    for change in (np.linalg.solve(image_axes, label_axes), label_axes @ np.linalg.inv(image_axes)):
         signs = np.sign(np.diag(change))
-        if (signs < 0).any() and np.allclose(change, np.diag(signs), atol=_SAME):
+        if (signs < 0).any() and np.allclose(change, np.diag(signs), atol=_TOLERANCE):
             return True
     return False
 
 
-def _difference(label: np.ndarray, image: np.ndarray, theirs: str) -> str:
+def _difference(label: np.ndarray, image: np.ndarray, image_text: str) -> str:
     edges, others = (np.linalg.norm(affine[:3, :3], axis=0) for affine in (label, image))
     what_to_do = "both must share one grid: resample or replace it"
-    if not np.allclose(edges, others, rtol=_SAME):
+    if not np.allclose(edges, others, rtol=_TOLERANCE):
         spacings = ["×".join(f"{edge:.4g}" for edge in lengths) for lengths in (edges, others)]
-        return f"spacing {spacings[0]} mm, but {theirs} has {spacings[1]} mm; {what_to_do}"
+        return f"spacing {spacings[0]} mm, but {image_text} has {spacings[1]} mm; {what_to_do}"
     cosines = (label[:3, :3] / edges * (image[:3, :3] / others)).sum(axis=0)
     angle = math.degrees(math.acos(float(np.clip(cosines.min(), -1, 1))))
     if angle > 0.1:
         codes = f"{axis_codes(label)} against {axis_codes(image)}"
-        return f"direction up to {angle:.3g} degrees from that of {theirs} ({codes}); {what_to_do}"
-    apart = float(np.linalg.norm(label[:3, 3] - image[:3, 3]))
-    return f"origin {apart:.3g} mm from that of {theirs}; {what_to_do}"
+        return f"direction up to {angle:.3g} degrees from that of {image_text} ({codes}); {what_to_do}"
+    distance = float(np.linalg.norm(label[:3, 3] - image[:3, 3]))
+    return f"origin {distance:.3g} mm from that of {image_text}; {what_to_do}"

@@ -1,4 +1,4 @@
-"""Checks of a label map's voxels: allowed values, a liver, and lesions that lie in it."""
+"""Checks of a label map's voxels: allowed values, a liver, and lesions that touch it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import numpy as np
 
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import spacing_findings
-from liverseg.datalists.checks.reading import Grid, ReadFile
+from liverseg.datalists.checks.reading import ReadFile
 from liverseg.imageio.boxes import bounding_box
-from liverseg.labels import LESION, LIVER
+from liverseg.imageio.grid import InspectedHeader
+from liverseg.labels import FACE_CONNECTIVITY, LESION, LIVER
 
 __all__ = ["LabelFacts", "check_label"]
 
 
 @dataclass(frozen=True)
 class LabelFacts:
-    """What comparing a label map with its image and its items takes.
+    """Properties of a label map that comparisons with its image and items need.
 
     Attributes:
-        grid: its own.
+        grid: the label map's grid.
         values: label values that occur anywhere.
-        on_slice: label values that occur on each slice asked for.
+        on_slice: label values that occur on each annotated slice.
     """
 
-    grid: Grid
+    grid: InspectedHeader
     values: frozenset[int]
     on_slice: dict[int, frozenset[int]]
 
@@ -35,15 +36,15 @@ class LabelFacts:
 def check_label(
     name: str, file: ReadFile, allowed: Collection[int], slices: Collection[int], training: bool
 ) -> tuple[list[Finding], LabelFacts]:
-    """All checks of one label map that need no other file.
+    """Run all checks of one label map that need no other file.
 
     Args:
-        name: as the data list names it.
-        file: its content.
+        name: path as in the data list.
+        file: the file's content.
         allowed: values of the list's label table.
-        slices: annotated slices, from 0 along the file's own slice axis; those out of range are left out.
-        training: whether it is trained on; a map without a liver is an error then, else a warning. One of a single
-            slice may lie above or below the liver.
+        slices: annotated slices, from 0 along the file's slice axis; those out of range are left out.
+        training: whether a training item has it. A map without a liver is an error then, else a warning. A map of a
+            single slice, which may be above or below the liver, gets a warning only.
     """
     findings = spacing_findings(name, file.grid)
     array = file.array
@@ -72,58 +73,59 @@ def check_label(
 
 
 def _counts(inside: np.ndarray) -> dict[float, int]:
-    """Voxels of each value, 0 among them."""
+    """Return the number of voxels of each value, including 0."""
     lowest, highest = inside.min(), inside.max()
     if inside.dtype.kind in "iu" and lowest >= 0 and highest < 256:
-        # comparing with one value after the other is faster than sorting, and keeps to one byte a voxel
+        # comparing value by value is faster than sorting and needs one byte per voxel
         counts = {float(v): int(np.count_nonzero(inside == v)) for v in range(min(int(highest), LESION + 2) + 1)}
         if highest > LESION + 2:
-            few = np.bincount(inside[inside > LESION + 2])
-            counts |= {float(v): int(few[v]) for v in np.flatnonzero(few)}
+            rare = np.bincount(inside[inside > LESION + 2])
+            counts |= {float(v): int(rare[v]) for v in np.flatnonzero(rare)}
         return {value: count for value, count in counts.items() if count}
-    values, numbers = np.unique(inside, return_counts=True)
-    return {float(value): int(number) for value, number in zip(values, numbers, strict=True)}
+    unique_values, voxels = np.unique(inside, return_counts=True)
+    return {float(value): int(count) for value, count in zip(unique_values, voxels, strict=True)}
 
 
 def _value_findings(name: str, counts: dict[float, int], allowed: Collection[int]) -> list[Finding]:
     fractions = [value for value in counts if value != int(value)]
     others = [value for value in counts if value == int(value) and int(value) not in {0, *allowed}]
     findings = []
-    table = ", ".join(map(str, sorted(allowed)))
+    allowed_text = ", ".join(map(str, sorted(allowed)))
     for kind, values, what_to_do in (
         ("value", others, "correct it"),
         ("fractional value", fractions, "resample label maps by nearest neighbour"),
     ):
         if values:
-            shown = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
+            values_text = ", ".join(f"{value:g}" for value in values[:4]) + (", ..." if len(values) > 4 else "")
             voxels = sum(counts[value] for value in values)
-            found = f"{kind}{'' if len(values) == 1 else 's'} {shown} in {voxels} voxels; the list allows {table}"
+            kinds = kind if len(values) == 1 else f"{kind}s"
+            found = f"{kinds} {values_text} in {voxels} voxels; the list allows {allowed_text}"
             findings.append(Finding(name, ERROR, "label value", f"{found}: {what_to_do}"))
     return findings
 
 
-def _outside_findings(name: str, inside: np.ndarray, highest: int, grid: Grid) -> list[Finding]:
-    """Lesions of which no voxel shares a face with the liver; values above `highest` are no lesions."""
+def _outside_findings(name: str, inside: np.ndarray, highest: int, grid: InspectedHeader) -> list[Finding]:
+    """Report lesions without a voxel that shares a face with the liver; values above `highest` are no lesions."""
     lesion = (inside >= LESION) & (inside <= highest)
     box = bounding_box(lesion)
     if box is None:
         return []
     near = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in box)
-    parts = cc3d.connected_components(lesion[near], connectivity=6)
+    components = cc3d.connected_components(lesion[near], connectivity=FACE_CONNECTIVITY[3])
     liver = inside[near] == LIVER
-    number = int(parts.max())
-    touching = np.zeros(number + 1, bool)
+    count = int(components.max())
+    touching = np.zeros(count + 1, bool)
     for axis in range(3):
-        ahead = tuple(slice(1, None) if k == axis else slice(None) for k in range(3))
-        behind = tuple(slice(None, -1) if k == axis else slice(None) for k in range(3))
-        touching[parts[ahead][liver[behind]]] = True
-        touching[parts[behind][liver[ahead]]] = True
-    apart = np.flatnonzero(~touching[1:]) + 1
-    if apart.size == 0:
+        upper = tuple(slice(1, None) if k == axis else slice(None) for k in range(3))
+        lower = tuple(slice(None, -1) if k == axis else slice(None) for k in range(3))
+        touching[components[upper][liver[lower]]] = True
+        touching[components[lower][liver[upper]]] = True
+    outside = np.flatnonzero(~touching[1:]) + 1
+    if outside.size == 0:
         return []
-    voxels = int(np.isin(parts, apart).sum())
+    voxels = int(np.isin(components, outside).sum())
     volume = f"{voxels} voxels"
     if grid.affine is not None:
         volume = f"{voxels * abs(float(np.linalg.det(grid.affine[:3, :3]))) / 1000:.3g} ml"
-    found = f"{apart.size} of {number} lesions, {volume}, touch no liver; outline the liver around them or erase them"
+    found = f"{outside.size} of {count} lesions, {volume}, touch no liver; outline the liver around them or erase them"
     return [Finding(name, WARNING, "outside liver", found)]

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from liverseg.datalists.model import DataItem, shown
+from liverseg.datalists.model import DataItem, format_json
 from liverseg.errors import LiversegError
 from liverseg.utils.files import is_dir, is_file
 
@@ -45,7 +45,7 @@ def decathlon_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tupl
     found: dict[int, DataItem] = {}
     for key in ("training", "test"):
         if not isinstance(content.get(key, []), list):
-            raise LiversegError(f"{path}: {key} is {shown(content[key])}; a list is needed")
+            raise LiversegError(f"{path}: {key} is {format_json(content[key])}; a list is needed")
         for raw in content.get(key, []):
             item = _item(path, raw, labelled=key == "training")
             if posixpath.basename(item.image).startswith("._"):
@@ -78,13 +78,13 @@ def _read(root: Path, path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise LiversegError(f"{path}: not readable as JSON ({error}); unpack the task again") from error
     if not isinstance(content, dict):
-        raise LiversegError(f"{path}: holds {shown(content)}; an object with training and test is needed")
+        raise LiversegError(f"{path}: holds {format_json(content)}; an object with training and test is needed")
     modality, labels = content.get("modality"), content.get("labels")
     if not isinstance(modality, dict) or [str(name).lower() for name in modality.values()] != ["ct"]:
-        raise LiversegError(f'{path}: modality is {shown(modality)}; {{"0": "CT"}} is needed')
+        raise LiversegError(f'{path}: modality is {format_json(modality)}; {{"0": "CT"}} is needed')
     named = {str(value): str(name).lower() for value, name in labels.items()} if isinstance(labels, dict) else {}
     if named.keys() != _LABELS.keys() or any(named[value] not in names for value, names in _LABELS.items()):
-        raise LiversegError(f"{path}: labels are {shown(labels)}; 0 background, 1 liver and 2 cancer are needed")
+        raise LiversegError(f"{path}: labels are {format_json(labels)}; 0 background, 1 liver and 2 cancer are needed")
     return content
 
 
@@ -93,7 +93,7 @@ def _item(path: Path, raw: Any, labelled: bool) -> DataItem:
     image, label = parts.get("image"), parts.get("label") if labelled else None
     if not isinstance(image, str) or (labelled and not isinstance(label, str)):
         needed = "image and label are needed as text" if labelled else "a path is needed"
-        raise LiversegError(f"{path}: {shown(raw)} under {'training' if labelled else 'test'}; {needed}")
+        raise LiversegError(f"{path}: {format_json(raw)} under {'training' if labelled else 'test'}; {needed}")
     return DataItem(_inside(path, image), _inside(path, label) if label else None, patient="")
 
 

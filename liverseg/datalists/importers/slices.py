@@ -25,7 +25,7 @@ from liverseg.datalists.model import LABELLED, DataItem
 from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_LABELS
 
-__all__ = ["SLICE_COLUMNS", "SLICE_MM", "assumed", "check_hu", "slice_items"]
+__all__ = ["SLICE_COLUMNS", "SLICE_MM", "check_hu", "describe_assumptions", "slice_items"]
 
 SLICE_COLUMNS = ("patient", "image", "mask", "slice")
 """Columns the table needs: patient, paths of image and mask relative to the table's folder, and the slice's number,
@@ -60,12 +60,12 @@ def check_hu(hu: tuple[float, float] | None) -> None:
         )
 
 
-def assumed(pixel_mm: float | None, slice_mm: float | None) -> str:
+def describe_assumptions(pixel_mm: float | None, slice_mm: float | None) -> str:
     """What of the geometry is not from the files, in words for a data list's source; arguments as of `slice_items`."""
     distance = f"slices {SLICE_MM if slice_mm is None else slice_mm:g} mm apart"
     if pixel_mm is None:
-        return f"assumed: {distance} where files do not tell"
-    return f"assumed: pixels of {pixel_mm:g} mm, {distance}"
+        return f"describe_assumptions: {distance} where files do not tell"
+    return f"describe_assumptions: pixels of {pixel_mm:g} mm, {distance}"
 
 
 @dataclass(frozen=True)
