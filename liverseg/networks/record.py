@@ -1,4 +1,4 @@
-"""The record that travels with weights: what they are, how they were made, and a hash that proves it."""
+"""The record stored with weights: network, input, training, recommended thresholds and a hash of the tensors."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from liverseg.transforms import SLAB_SLICES
 __all__ = ["FORMAT_VERSION", "SlabInput", "WeightsRecord", "package_versions", "tensors_hash"]
 
 FORMAT_VERSION = 2
-"""The newest kind of record. It is raised when a record of the new kind would mislead a reader of the old one; a record
-that would not still says 1, so that older versions go on reading it: 2 has `pixel_mm`."""
+"""Newest version of the record format. Version 2 has `pixel_mm`. A record that an older liverseg would not misread is
+still written as version 1, so that it can be read there."""
 
 _ADDED_LATER = ("type_temperature", "pixel_mm")
-"""What records made before it do not have."""
+"""Fields that are missing in older records."""
 
+_OPTIONAL = ("voxel_threshold", "lesion_threshold", "lesion_ranges", "averaged_share")
+"""Fields that are written only if they have a value."""
 
-_WHERE_KNOWN = ("voxel_threshold", "lesion_threshold", "lesion_ranges", "averaged_share")
-"""Fields that a record has only where they are known."""
 _RENAMED_NETWORKS = {"MeasuringUNet": "LesionTypeUNet"}
-"""Network classes by the names that earlier versions wrote into records."""
+"""Current class names of networks by the names in older records."""
 
 
 @dataclass(frozen=True)
 class SlabInput:
-    """What a network sees of a CT; weights are of use with the input they were trained with.
+    """Input of a network. Weights are valid only for the input they were trained with.
 
     Attributes:
         hu_window: lower and upper HU.
-        slab_spacing_mm: distance of a slab's slices in mm; None for adjacent ones, whatever their distance.
+        slab_spacing_mm: distance of a slab's slices in mm; None for adjacent slices at any distance.
         slab_slices: axial slices of a slab.
-        pixel_mm: edge of the pixels that slices are resampled to, in mm; None for their own, whatever their size.
+        pixel_mm: edge of the pixels that slices are resampled to, in mm; None for each CT's own pixels.
 
     Raises:
-        LiversegError: if a value is not of its kind.
+        LiversegError: if a value is of the wrong type or out of range.
     """
 
     hu_window: tuple[float, float]
@@ -54,59 +54,61 @@ class SlabInput:
     pixel_mm: float | None = None
 
     def __post_init__(self) -> None:
-        for name, sound in (
+        for name, is_valid in (
             ("hu_window", len(self.hu_window) == 2 and all(map(_is_number, self.hu_window))),
             ("slab_spacing_mm", self.slab_spacing_mm is None or _is_number(self.slab_spacing_mm)),
             ("slab_slices", _is_count(self.slab_slices) and self.slab_slices > 0),
             ("pixel_mm", self.pixel_mm is None or (_is_number(self.pixel_mm) and 0 < self.pixel_mm < math.inf)),
         ):
-            _refuse_unsound(self, name, sound)
+            _check_field(self, name, is_valid)
         object.__setattr__(self, "hu_window", tuple(map(float, self.hu_window)))
         for name in ("slab_spacing_mm", "pixel_mm"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, float(getattr(self, name)))
 
     def differences(self, other: SlabInput) -> list[tuple[str, str, str]]:
-        """Where another input differs: what, this one's and the other's, in words."""
+        """Return where another input differs: name, value here and value there, formatted for messages."""
+        specs = (self, other)
         pairs = [
-            ("HU window", *(f"[{one.hu_window[0]:g}, {one.hu_window[1]:g}]" for one in (self, other))),
-            ("slab spacing", *(_format_spacing(one.slab_spacing_mm) for one in (self, other))),
-            ("slab slices", *(str(one.slab_slices) for one in (self, other))),
-            ("pixel size", *(_format_pixels(one.pixel_mm) for one in (self, other))),
+            ("HU window", *(f"[{spec.hu_window[0]:g}, {spec.hu_window[1]:g}]" for spec in specs)),
+            ("slab spacing", *(_format_spacing(spec.slab_spacing_mm) for spec in specs)),
+            ("slab slices", *(str(spec.slab_slices) for spec in specs)),
+            ("pixel size", *(_format_pixel_size(spec.pixel_mm) for spec in specs)),
         ]
-        return [(what, own, theirs) for what, own, theirs in pairs if own != theirs]
+        return [(name, value, other_value) for name, value, other_value in pairs if value != other_value]
 
 
 @dataclass(frozen=True)
 class WeightsRecord:
-    """What a weights file is.
+    """Description of a weights file.
 
     Attributes:
-        network: class name, "SEResUNet".
-        arguments: what it is built with, JSON-able; at least size, in_channels and out_channels.
-        input_spec: the input they were trained with.
-        labels: label names in channel order, one an output channel.
-        datalist_name: name of the data list trained on.
+        network: class name, such as "SEResUNet".
+        arguments: constructor arguments as JSON values; at least size, in_channels and out_channels.
+        input_spec: the input that the weights were trained with.
+        labels: label names in channel order, one per output channel.
+        datalist_name: name of the data list used for training.
         datalist_sha256: SHA-256 of that data list's file, hexadecimal.
-        epoch: epochs trained when the weights were kept; 0 for none.
-        metrics: validation scores of that epoch, by name; NaN where a score was not defined.
-        versions: package versions it was trained with, by package.
-        fold: validation fold of the data list that was held out; None where it is not known.
-        type_temperature: what type logits are divided by before their softmax, see `liverseg.training.TypeTemperature`;
-            1 where none was fitted.
-        voxel_threshold: how likely lesion must be, given liver or lesion, for inference to call a voxel of the liver
-            lesion; None where the likeliest label is taken.
-        lesion_threshold: least score of a lesion that inference keeps unless told otherwise, see
-            `liverseg.evaluation.calibrate_lesion_threshold`; None where none was chosen.
-        lesion_ranges: by type and measurement the bounds of the training's lesions, see
-            `liverseg.evaluation.lesion_ranges`; None where they were not measured.
-        averaged_share: share of the pre-training in encoder and decoder, see `liverseg.networks.average_weights`, where
-            the heads have not been trained on with them; None otherwise.
+        epoch: number of epochs trained; 0 for none.
+        metrics: validation scores of that epoch, by name; NaN for an undefined score.
+        versions: versions of the packages used for training, by package.
+        fold: validation fold of the data list; None if unknown.
+        type_temperature: divisor of the type logits before their softmax, see `liverseg.training.TypeTemperature`; 1 if
+            none was fitted.
+        voxel_threshold: least probability of lesion, given liver or lesion, from which on inference labels a voxel of
+            the liver as lesion; None to take the likeliest label.
+        lesion_threshold: default of the least score of a lesion that inference keeps, see
+            `liverseg.evaluation.calibrate_lesion_threshold`; None if none was chosen.
+        lesion_ranges: bounds of the training's lesions by type and measurement, see
+            `liverseg.evaluation.lesion_ranges`; None if they were not measured.
+        averaged_share: share of the pre-training in encoder and decoder, see `liverseg.networks.average_weights`, if
+            the heads have not been trained since; None otherwise.
         tensors_sha256: `tensors_hash` of the weights; empty until they are written.
-        format_version: see `FORMAT_VERSION`; it follows from what is recorded.
+        format_version: see `FORMAT_VERSION`; computed from the other fields.
 
     Raises:
-        LiversegError: if a value is not of its kind or the labels are not one an output channel.
+        LiversegError: if a value is of the wrong type or out of range, or the number of labels is not that of the
+            output channels.
     """
 
     network: str
@@ -128,7 +130,7 @@ class WeightsRecord:
     format_version: int = field(init=False, default=1)
 
     def __post_init__(self) -> None:
-        for name, sound in (
+        for name, is_valid in (
             ("network", _is_text(self.network) and bool(self.network)),
             (
                 "arguments",
@@ -158,7 +160,7 @@ class WeightsRecord:
             ),
             ("tensors_sha256", _is_text(self.tensors_sha256)),
         ):
-            _refuse_unsound(self, name, sound)
+            _check_field(self, name, is_valid)
         object.__setattr__(self, "format_version", 1 if self.input_spec.pixel_mm is None else 2)
         if self.arguments["out_channels"] != len(self.labels):
             raise LiversegError(
@@ -166,28 +168,28 @@ class WeightsRecord:
             )
 
     def for_tensors(self, state: Mapping[str, torch.Tensor]) -> WeightsRecord:
-        """The same record with the hash of these tensors."""
+        """Return a copy of the record with the hash of these tensors."""
         return replace(self, tensors_sha256=tensors_hash(state))
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON content; a score that is not defined becomes null."""
+        """Return the record as JSON values; an undefined score becomes null."""
         content = asdict(self)
         content |= content.pop("input_spec")
         if self.format_version == 1:
-            del content["pixel_mm"]  # unknown to versions that read such records
+            del content["pixel_mm"]  # readers of version 1 do not know it
         content["hu_window"], content["labels"] = list(self.input_spec.hu_window), list(self.labels)
-        for name in _WHERE_KNOWN:
+        for name in _OPTIONAL:
             if content[name] is None:
-                del content[name]  # a reader that does not know it would refuse the record
+                del content[name]  # readers that do not know the field would refuse the record
         content["metrics"] = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         return content
 
     @classmethod
     def from_json(cls, content: Any) -> WeightsRecord:
-        """A record from what `to_json` gave.
+        """Build a record from the JSON values of `to_json`.
 
         Raises:
-            LiversegError: if it is not such content, or of a newer format.
+            LiversegError: if the content is not that of a record, or of a newer format.
         """
         if not isinstance(content, Mapping) or "format_version" not in content:
             raise LiversegError("not a record of liverseg weights")
@@ -196,11 +198,11 @@ class WeightsRecord:
                 f"record of format {content['format_version']!r}; "
                 f"this liverseg reads 1 to {FORMAT_VERSION}: update liverseg"
             )
-        known = [one.name for kind in (cls, SlabInput) for one in fields(kind) if one.name != "input_spec"]
-        needed = [name for name in known if name not in (*_ADDED_LATER, *_WHERE_KNOWN)]
-        wrong = [name for name in needed if name not in content] + [name for name in content if name not in known]
+        known = [entry.name for kind in (cls, SlabInput) for entry in fields(kind) if entry.name != "input_spec"]
+        required = [name for name in known if name not in (*_ADDED_LATER, *_OPTIONAL)]
+        wrong = [name for name in required if name not in content] + [name for name in content if name not in known]
         if wrong:
-            raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'not known'}")
+            raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'unknown'}")
         values = {name: value for name, value in content.items() if name != "format_version"}
         if isinstance(values["network"], str):
             values["network"] = _RENAMED_NETWORKS.get(values["network"], values["network"])
@@ -208,28 +210,30 @@ class WeightsRecord:
             if not isinstance(values[name], list):
                 raise LiversegError(f"record of weights: {name} is {values[name]!r}; a list is needed")
             values[name] = tuple(values[name])
-        input_spec = {one.name: values.pop(one.name) for one in fields(SlabInput) if one.name in values}
-        values["input_spec"] = SlabInput(**input_spec)
+        names = [entry.name for entry in fields(SlabInput) if entry.name in values]
+        values["input_spec"] = SlabInput(**{name: values.pop(name) for name in names})
         ranges = values.get("lesion_ranges")
         if ranges is not None and are_lesion_ranges(ranges):
             values["lesion_ranges"] = {
-                kind: {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
-                for kind, bounds in ranges.items()
+                lesion_type: {name: (float(low), float(high)) for name, (low, high) in bounds.items()}
+                for lesion_type, bounds in ranges.items()
             }
         if isinstance(values["metrics"], dict):
-            values["metrics"] = {key: math.nan if score is None else score for key, score in values["metrics"].items()}
+            values["metrics"] = {
+                name: math.nan if score is None else score for name, score in values["metrics"].items()
+            }
         return cls(**values)
 
     def dumps(self, indent: int | None = None) -> str:
-        """The record as JSON text."""
+        """Return the record as JSON text."""
         return json.dumps(self.to_json(), indent=indent, ensure_ascii=False, allow_nan=False)
 
 
 def tensors_hash(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 over the tensors sorted by name: for each the name, data type and shape as text, then its bytes.
+    """Return the SHA-256 of tensors sorted by name: for each the name, dtype and shape as text, then its bytes.
 
-    Bytes are those of the contiguous tensor in the machine's order (little-endian wherever torch runs), so the memory
-    format does not matter.
+    The bytes are those of the contiguous tensor, so the memory format does not matter. Their order is the machine's,
+    little-endian wherever torch runs.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -240,7 +244,7 @@ def tensors_hash(state: Mapping[str, torch.Tensor]) -> str:
 
 
 def package_versions() -> dict[str, str]:
-    """Versions of the packages that decide what weights compute."""
+    """Return the versions of the packages that influence the output of a network."""
     return {
         "liverseg": liverseg.__version__,
         "monai": monai.__version__,
@@ -249,16 +253,16 @@ def package_versions() -> dict[str, str]:
     }
 
 
-def _refuse_unsound(record: SlabInput | WeightsRecord, name: str, sound: bool) -> None:
-    if not sound:
-        raise LiversegError(f"record of weights: {name} is {getattr(record, name)!r}, which it cannot be")
+def _check_field(record: SlabInput | WeightsRecord, name: str, is_valid: bool) -> None:
+    if not is_valid:
+        raise LiversegError(f"record of weights: {name} is {getattr(record, name)!r}, which is not a valid value")
 
 
 def _format_spacing(spacing: float | None) -> str:
     return "adjacent slices" if spacing is None else f"{spacing:g} mm"
 
 
-def _format_pixels(pixel_mm: float | None) -> str:
+def _format_pixel_size(pixel_mm: float | None) -> str:
     return "each CT's own" if pixel_mm is None else f"{pixel_mm:g} mm"
 
 

@@ -57,7 +57,7 @@ def test_frozen_parts_stay_and_the_others_learn(parts):
     assert not network.get_submodule(parts[0]).training
 
 
-def test_a_part_frozen_in_the_middle_of_a_training_is_not_moved_by_momentum():
+def test_freeze_during_training_ignores_momentum():
     network = SEResUNet("small")
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     network(torch.rand(2, 3, 32, 32)).square().mean().backward()

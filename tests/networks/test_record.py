@@ -16,7 +16,7 @@ def test_record_survives_json(record):
     assert WeightsRecord.from_json(json.loads(spaced.dumps())) == spaced
 
 
-def test_a_pixel_size_is_recorded_so_that_no_older_version_passes_over_it(record):
+def test_record_with_pixel_size_has_format_version_two(record):
     assert record.to_json().keys() & {"pixel_mm", "format_version"} == {"format_version"}
     assert record.to_json()["format_version"] == record.format_version == 1  # older versions read on
     sized = replace(record, input_spec=SlabInput((-200, 250), pixel_mm=2))
@@ -49,7 +49,7 @@ def test_undefined_score_is_null_in_json_and_nan_again(record):
         ({"versions": {"torch": 2}}, "versions"),
         ({"arguments": {"size": "small"}}, "arguments"),
         ({"network": ""}, "network"),
-        ({"colour": "red"}, "colour is not known"),
+        ({"colour": "red"}, "colour is unknown"),
         ({"type_temperature": 0}, "type_temperature is 0"),
         ({"type_temperature": None}, "type_temperature is None"),
         ({"lesion_threshold": 1.5}, "lesion_threshold is 1.5"),
@@ -68,7 +68,7 @@ def test_unsound_record_is_refused(record, change, message):
         WeightsRecord.from_json({**record.to_json(), **change})
 
 
-def test_record_with_something_missing_or_of_another_kind_is_refused(record):
+def test_incomplete_or_foreign_record_is_refused(record):
     content = record.to_json()
     del content["epoch"]
     with pytest.raises(LiversegError, match=r"epoch is missing"):
@@ -78,14 +78,14 @@ def test_record_with_something_missing_or_of_another_kind_is_refused(record):
             WeightsRecord.from_json(other)
 
 
-def test_a_record_from_before_temperatures_has_that_of_plain_probabilities(record):
+def test_record_without_temperature_has_temperature_one(record):
     content = replace(record, type_temperature=1.7).to_json()
     assert WeightsRecord.from_json(content).type_temperature == 1.7
     del content["type_temperature"]
     assert WeightsRecord.from_json(content).type_temperature == 1.0
 
 
-def test_a_threshold_and_ranges_are_kept_where_there_are_any(record):
+def test_record_writes_optional_fields_only_with_a_value(record):
     assert not {"lesion_threshold", "lesion_ranges"} & set(record.to_json())  # older readers take it as well
     ranges = {"cyst": {"mean_hu": (-3.0, 22.5), "std_hu": (5.0, 14.0)}, "metastasis": {"mean_hu": (20.0, 95.0)}}
     full = replace(record, lesion_threshold=0.55, lesion_ranges=ranges)
@@ -93,7 +93,7 @@ def test_a_threshold_and_ranges_are_kept_where_there_are_any(record):
     assert json.loads(full.dumps())["lesion_ranges"]["cyst"]["mean_hu"] == [-3.0, 22.5]
 
 
-def test_tensors_hash_sees_names_types_shapes_and_values_and_nothing_else():
+def test_tensors_hash_depends_on_names_types_shapes_and_values():
     state = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.tensor(3), "c": torch.ones(2, 3, 4, 4)}
     base = tensors_hash(state)
     assert tensors_hash(dict(reversed(state.items()))) == base

@@ -121,7 +121,7 @@ def test_full_size_scripts(full):
 
 
 @pytest.mark.integration
-def test_onnx_agrees_at_other_sizes_than_it_was_exported_at(tmp_path):
+def test_onnx_export_agrees_at_other_sizes(tmp_path):
     onnxruntime = pytest.importorskip("onnxruntime")
     network = SEResUNet("small").eval()
     axes = {0: "batch", 2: "height", 3: "width"}

@@ -43,7 +43,7 @@ def test_load_of_a_bare_state_has_no_record(tmp_path, pretrained):
 
 
 @pytest.mark.integration
-def test_load_passes_over_aux_heads_only_where_the_network_has_none(tmp_path, record):
+def test_load_without_aux_heads_ignores_those_of_the_file(tmp_path, record):
     supervised = SEResUNet("small", out_channels=3, deep_supervision=True)
     save_state(tmp_path / "model.pt", supervised.state_dict(), replace(record, arguments=supervised.arguments()))
     plain = SEResUNet("small", out_channels=3)
@@ -57,7 +57,7 @@ def test_load_passes_over_aux_heads_only_where_the_network_has_none(tmp_path, re
         load_weights(again, tmp_path / "plain.pt")
 
 
-def test_load_names_the_first_three_differences_and_counts_the_others(exported):
+def test_load_error_names_three_differences_and_counts_the_rest(exported):
     network = SEResUNet("small", out_channels=5)
     before = _copy(network)
     with pytest.raises(LiversegError) as refusal:
@@ -65,7 +65,7 @@ def test_load_names_the_first_three_differences_and_counts_the_others(exported):
     assert str(refusal.value) == (
         f"{exported}: does not fit: out_channels 3 in the file, 5 in the network; labels background, liver, lesion in "
         "the file, background, liver, cyst, hemangioma, metastasis in the network; head.weight 3×8×1×1 in the file, "
-        "5×8×1×1 in the network; and 1 other; take the weights of this very network"
+        "5×8×1×1 in the network; and 1 other; use weights of the same network"
     )
     assert _unchanged(network, before)
 
@@ -90,7 +90,7 @@ def test_load_compares_window_slab_and_labels(tmp_path, pretrained, record, expo
         load_weights(network, tmp_path / "model.pt")
 
 
-def test_load_of_a_bare_state_of_another_network_names_tensors(tmp_path):
+def test_load_of_another_networks_state_names_tensors(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(LiversegError, match=r"encoder.layer0.conv1.weight missing in the file; .*; and \d+ others"):
         load_weights(SEResUNet("small"), tmp_path / "other.pt")
@@ -168,9 +168,7 @@ def test_transfer_refuses_another_network(tmp_path, pretrained, record):
 
 def test_transfer_refuses_a_state_without_record(tmp_path, pretrained):
     torch.save(pretrained.state_dict(), tmp_path / "model.pt")
-    with pytest.raises(
-        LiversegError, match=r"model.pt: no record says what these weights are; run the pretrain bundle's"
-    ):
+    with pytest.raises(LiversegError, match=r"model.pt: no record describes these weights; run the pretrain bundle's"):
         transfer_weights(SEResUNet("small"), tmp_path / "model.pt", input_spec=INPUT_SPEC)
 
 
@@ -189,9 +187,7 @@ def _tuned(pretrained, record, **changed):
     return network.state_dict(), replace(record, **{**known, **changed})
 
 
-def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(
-    tmp_path, exported, pretrained, record, caplog
-):
+def test_average_interpolates_shared_tensors_and_keeps_new_heads(tmp_path, exported, pretrained, record, caplog):
     state, own = _tuned(pretrained, record)
     export_weights(tmp_path / "joint.safetensors", state, own)
     target = average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "out" / "averaged.safetensors", 0.25)
@@ -214,10 +210,10 @@ def test_an_average_lies_between_and_keeps_what_only_the_tuned_network_has(
     assert torch.equal(network.state_dict()[own_name], averaged[own_name])
     with caplog.at_level("WARNING"):
         load_weights(network, target)
-    assert "their heads have not been trained on since" in caplog.text
+    assert "their heads have not been trained since" in caplog.text
 
 
-def test_an_average_of_networks_with_the_same_heads_is_whole(tmp_path, exported, pretrained, record):
+def test_average_with_equal_heads_needs_no_further_training(tmp_path, exported, pretrained, record):
     state = {
         name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in read_weights(exported).items()
     }
@@ -236,9 +232,7 @@ def test_a_share_is_between_0_and_1(tmp_path, exported, share):
 def test_an_average_is_of_one_design_and_input(tmp_path, exported, pretrained, record):
     state, own = _tuned(pretrained, record, input_spec=SlabInput((0, 250)))
     export_weights(tmp_path / "joint.safetensors", state, own)
-    with pytest.raises(
-        LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*what the fine-tuning started"
-    ):
+    with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*the fine-tuning started"):
         average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "averaged.safetensors")
     assert not (tmp_path / "averaged.safetensors").exists()
 
@@ -256,7 +250,7 @@ def test_an_average_is_of_two_files_in_their_order(tmp_path, exported, pretraine
 
 def test_an_average_needs_records(tmp_path, exported, pretrained):
     torch.save(pretrained.state_dict(), tmp_path / "model.pt")
-    with pytest.raises(LiversegError, match="no record says what these weights are"):
+    with pytest.raises(LiversegError, match="no record describes these weights"):
         average_weights(tmp_path / "model.pt", exported, tmp_path / "averaged.safetensors")
 
 
