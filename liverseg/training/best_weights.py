@@ -1,4 +1,4 @@
-"""Keep the best weights of a training, and end it when they stop getting better."""
+"""Save the best weights of a training, and stop it early when they no longer improve."""
 
 from __future__ import annotations
 
@@ -18,19 +18,20 @@ __all__ = ["BestWeights"]
 
 
 class BestWeights:
-    """After each validation, save the network if its score is the best so far; stop after too many that are not.
+    """Handler that saves the network after each validation with the best score so far, and stops early.
 
-    Attach it to the trainer, behind the handler that validates. Several processes judge alike; the first one saves.
+    Attach it to the trainer after the handler that validates. In distributed training all processes decide alike, and
+    the first one saves.
 
     Args:
-        network: what is trained.
-        path: `.pt` file for the best state_dict, auxiliary heads left out; its record goes beside it.
+        network: the trained network.
+        path: `.pt` file for the best state_dict, without auxiliary heads; its record is written beside it.
         record: record of the run; epoch and metrics are filled in here.
-        validator: engine that validates; its metrics are judged.
+        validator: engine that validates; provides the metrics.
         interval: epochs from one validation to the next.
         metric: name of the score, higher is better.
-        patience: validations without a better score before the trainer is stopped; None for never.
-        patience_from: epoch before which none counts, so that a plan of stages comes to its last one.
+        patience: validations without a better score before the trainer is stopped; None to never stop.
+        patience_from: first epoch whose validation counts, so that a plan of stages reaches its last one.
     """
 
     def __init__(
@@ -54,21 +55,21 @@ class BestWeights:
         self.patience_from = patience_from
         self.best: float | None = None
         self.best_epoch = 0
-        self.waited = 0
+        self.validations_without_improvement = 0
 
     def attach(self, engine: Engine) -> None:
-        """Judge after every epoch that was validated, and after the last one in any case."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self)
-        engine.add_event_handler(Events.COMPLETED, self.judge_last)
+        """Update after every validated epoch and after the last one."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.update)
+        engine.add_event_handler(Events.COMPLETED, self.validate_last)
 
-    def judge_last(self, engine: Engine) -> None:
-        """Validate and judge the last epoch where the interval passed it over: no training ends without weights."""
+    def validate_last(self, engine: Engine) -> None:
+        """Validate the last epoch if the interval skipped it, so that every training ends with weights."""
         if engine.state.epoch % self.interval:
             self.validator.run(engine.state.epoch)
-            self(engine)
+            self.update(engine)
 
-    def __call__(self, engine: Engine) -> None:
-        """Judge the validation of the trainer's epoch.
+    def update(self, engine: Engine) -> None:
+        """Compare the last validation with the best one; save the weights if it is better.
 
         Raises:
             KeyError: if the validator has no such score.
@@ -78,33 +79,34 @@ class BestWeights:
             raise KeyError(f"no validation score {self.metric!r}; there are {', '.join(metrics)}")
         score, epoch = float(metrics[self.metric]), engine.state.epoch
         if self.best is None or score > self.best:
-            self.best, self.best_epoch, self.waited = score, epoch, 0
+            self.best, self.best_epoch, self.validations_without_improvement = score, epoch, 0
             scores = {name: float(value) for name, value in metrics.items()}
             if is_rank_zero():
-                # MONAI's export loads strictly, into the network that inference builds
+                # MONAI's export loads strictly into the network for inference, which has no auxiliary heads
                 state = without_aux_heads(self.network.state_dict())
                 save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
-            barrier()  # whoever reads the weights at the end finds these
+            barrier()  # the other processes read the weights only after they are written
         elif epoch >= self.patience_from:
-            self.waited += 1
+            self.validations_without_improvement += 1
         self.stop_if_due(engine)
 
     def stop_if_due(self, engine: Engine) -> None:
-        """Stop the trainer when patience has run out."""
-        if self.patience is not None and self.waited >= self.patience:
+        """Stop the trainer if patience has run out."""
+        if self.patience is not None and self.validations_without_improvement >= self.patience:
             logging.getLogger(__name__).info(
                 "early stop: %s has not passed %.4f (epoch %d) in %d validations",
                 self.metric,
                 self.best,
                 self.best_epoch,
-                self.waited,
+                self.validations_without_improvement,
             )
             engine.terminate()
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed training needs to judge as this one would have."""
-        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.waited}
+        """Return the state that a resumed training continues from."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.validations_without_improvement}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over the judgement of an interrupted training."""
-        self.best, self.best_epoch, self.waited = state["best"], state["best_epoch"], state["waited"]
+        """Restore the state of an interrupted training."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.validations_without_improvement = state["waited"]

@@ -1,4 +1,4 @@
-"""Batch norm over the batch of all processes, on the CPU too, where torch's own `SyncBatchNorm` does not work."""
+"""Synchronised batch norm over all processes, also on the CPU, which torch's `SyncBatchNorm` does not support."""
 
 from __future__ import annotations
 
@@ -14,99 +14,100 @@ __all__ = ["CPUSyncBatchNorm", "synchronise_batch_norm"]
 
 
 class CPUSyncBatchNorm(nn.BatchNorm2d):
-    """Batch norm of images whose statistics are those of the whole batch, whichever process has its rows.
+    """Batch norm of images with the statistics of the global batch of all processes.
 
     Args:
-        layer: what it replaces; its parameters and statistics are taken over, not copied.
-        shares: how the batch in work is shared.
+        layer: layer to replace; its parameters and statistics are shared, not copied.
+        batch_sampler: the trainer's batch sampler, which has the rows of each process.
     """
 
-    def __init__(self, layer: nn.BatchNorm2d, shares: DistributedBatchSampler) -> None:
+    def __init__(self, layer: nn.BatchNorm2d, batch_sampler: DistributedBatchSampler) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        _take_over(self, layer)
-        self.shares = shares
+        _share_parameters(self, layer)
+        self.batch_sampler = batch_sampler
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """(batch, channels, H, W) normalised by channel; frozen, or where the batch is not shared, like any other."""
-        if not self.training or not self.shares.shared:
+        """Normalise (batch, channels, H, W) by channel; without synchronisation if frozen or the batch is not split."""
+        if not self.training or not self.batch_sampler.is_split:
             return super().forward(input)
-        normalised, mean, variance, count = _Normalised.apply(input, self.weight, self.bias, self.eps)
+        normalised, mean, variance, count = _SyncNormalisation.apply(input, self.weight, self.bias, self.eps)
         if self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
             momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
             self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(variance * float(count / (count - 1)), momentum)  # the unbiased one, as torch keeps
+            self.running_var.lerp_(variance * float(count / (count - 1)), momentum)  # unbiased, as in torch
         return normalised
 
 
 class GPUSyncBatchNorm(nn.SyncBatchNorm):
-    """The same on GPUs: torch's own, but for batches that are not shared; arguments as for `CPUSyncBatchNorm`."""
+    """Torch's `SyncBatchNorm`, without synchronisation if the batch is not split; arguments as `CPUSyncBatchNorm`."""
 
-    def __init__(self, layer: nn.BatchNorm2d, shares: DistributedBatchSampler) -> None:
+    def __init__(self, layer: nn.BatchNorm2d, batch_sampler: DistributedBatchSampler) -> None:
         super().__init__(layer.num_features, layer.eps, layer.momentum, layer.affine, layer.track_running_stats)
-        _take_over(self, layer)
-        self.shares = shares
+        _share_parameters(self, layer)
+        self.batch_sampler = batch_sampler
 
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        """As `CPUSyncBatchNorm`."""
-        return super().forward(input) if self.shares.shared else super(nn.SyncBatchNorm, self).forward(input)
+        """Normalise (batch, channels, H, W) by channel."""
+        return super().forward(input) if self.batch_sampler.is_split else super(nn.SyncBatchNorm, self).forward(input)
 
 
-def _take_over(new: nn.Module, layer: nn.Module) -> None:
-    new._parameters.update(layer._parameters)
-    new._buffers.update(layer._buffers)
-    new.training = layer.training
+def _share_parameters(module: nn.Module, layer: nn.Module) -> None:
+    module._parameters.update(layer._parameters)
+    module._buffers.update(layer._buffers)
+    module.training = layer.training
 
 
-class _Normalised(torch.autograd.Function):
+class _SyncNormalisation(torch.autograd.Function):
     """Normalisation with the statistics of all processes, and its derivative (Ioffe & Szegedy 2015)."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: Any, bias: Any, eps: float) -> tuple[torch.Tensor, ...]:
         channels = x.shape[1]
-        own_variance, own_mean = torch.var_mean(_wide(x), dim=(0, 2, 3), correction=0)
-        own = torch.cat([own_mean, own_variance, own_mean.new_tensor([x.numel() // channels])])
-        parts = [torch.empty_like(own) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(parts, own)
-        means, variances, counts = torch.stack(parts).double().split([channels, channels, 1], dim=1)
+        local_variance, local_mean = torch.var_mean(_at_least_float32(x), dim=(0, 2, 3), correction=0)
+        local = torch.cat([local_mean, local_variance, local_mean.new_tensor([x.numel() // channels])])
+        gathered = [torch.empty_like(local) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(gathered, local)
+        means, variances, counts = torch.stack(gathered).double().split([channels, channels, 1], dim=1)
         count = counts.sum()
         mean = (counts * means).sum(0) / count
-        # Chan et al. 1979: no small difference of large squares
+        # Chan et al. 1979 avoids a small difference of large squares
         variance = (counts * (variances + (means - mean) ** 2)).sum(0) / count
-        mean, variance = mean.to(own.dtype), variance.to(own.dtype)
+        mean, variance = mean.to(local.dtype), variance.to(local.dtype)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
         ctx.mark_non_differentiable(mean, variance, count)
         return functional.batch_norm(x, mean, variance, weight, bias, False, 0.0, eps), mean, variance, count
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[Any, ...]:
-        x, weight, mean, deviation_inverse, count = ctx.saved_tensors
+        x, weight, mean, inverse_std, count = ctx.saved_tensors
         shape = (1, -1, 1, 1)
-        grad, hat = _wide(grad), (_wide(x) - mean.view(shape)) * deviation_inverse.view(shape)
-        own = torch.stack([grad.sum(dim=(0, 2, 3)), (grad * hat).sum(dim=(0, 2, 3))])
-        whole = own.clone()
-        distributed.all_reduce(whole)
-        of_mean, of_deviation = (whole / count).to(own.dtype).view(2, *shape)
-        scale = deviation_inverse if weight is None else deviation_inverse * weight
-        grad_x = (grad - of_mean - hat * of_deviation) * scale.view(shape)
-        grad_weight, grad_bias = (None, None) if weight is None else (own[1], own[0])
+        grad = _at_least_float32(grad)
+        normalised = (_at_least_float32(x) - mean.view(shape)) * inverse_std.view(shape)
+        local = torch.stack([grad.sum(dim=(0, 2, 3)), (grad * normalised).sum(dim=(0, 2, 3))])
+        total = local.clone()
+        distributed.all_reduce(total)
+        mean_term, std_term = (total / count).to(local.dtype).view(2, *shape)
+        scale = inverse_std if weight is None else inverse_std * weight
+        grad_x = (grad - mean_term - normalised * std_term) * scale.view(shape)
+        grad_weight, grad_bias = (None, None) if weight is None else (local[1], local[0])
         return grad_x.to(x.dtype), grad_weight, grad_bias, None
 
 
-def _wide(numbers: torch.Tensor) -> torch.Tensor:
-    """Half precision as float32, since sums are taken."""
-    return numbers if numbers.dtype == torch.float64 else numbers.float()
+def _at_least_float32(values: torch.Tensor) -> torch.Tensor:
+    """Convert half precision to float32 for sums."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
-def synchronise_batch_norm(network: nn.Module, shares: DistributedBatchSampler) -> None:
-    """Replace every batch norm of a network, whose names, parameters and statistics stay as they are.
+def synchronise_batch_norm(network: nn.Module, batch_sampler: DistributedBatchSampler) -> None:
+    """Replace every batch norm of a network; names, parameters and statistics stay the same.
 
     Args:
         network: changed in place.
-        shares: how the batch in work is shared.
+        batch_sampler: the trainer's batch sampler, which has the rows of each process.
     """
     for module in [*network.modules()]:
         for name, layer in [*module.named_children()]:
             if isinstance(layer, nn.BatchNorm2d):
                 on_gpu = next(network.parameters()).device.type == "cuda"
-                setattr(module, name, (GPUSyncBatchNorm if on_gpu else CPUSyncBatchNorm)(layer, shares))
+                setattr(module, name, (GPUSyncBatchNorm if on_gpu else CPUSyncBatchNorm)(layer, batch_sampler))

@@ -1,7 +1,7 @@
-"""The share of one process in what several learn from: its slabs of each batch, its noise, its part of a fold.
+"""Data of distributed training: each process's rows of a batch, its noise, its part of a fold, and the slice cache.
 
-`batch_size` is that of one process. Batches are those of a single process with as many times the size, in the same
-order, and each process takes its rows of them; what a slab looks like depends on (seed, epoch, slab) alone.
+`batch_size` is that of one process. The global batches equal those of a single process with the global batch size, in
+the same order, and the augmentation of a slab depends only on (seed, epoch, slab).
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -27,51 +26,51 @@ __all__ = ["DistributedBatchSampler", "DistributedFoldSampler", "GloballySeededN
 
 
 class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
-    """Batches of all processes together, of which each takes its rows: a loader's `batch_sampler`.
+    """Batch sampler that gives each process its rows of the global batch.
 
-    A last batch that is smaller is shared out as evenly as can be. One of fewer slabs than there are processes is
-    computed by each of them whole, since a network cannot learn from none; their gradients are then equal, and so is
-    their mean. Attach it to the trainer: loss, batch norm and noise ask it how the batch in work is shared.
+    A smaller last batch is split as evenly as possible. A batch with fewer slabs than processes is not split: a network
+    cannot train on an empty batch, so every process computes all of it, and the mean of the equal gradients is correct.
+    Attach the sampler to the trainer: loss, batch norm and noise use its attributes for the current batch.
 
     Args:
         sampler: order of the epoch's slabs.
         batch_size: slabs of a full batch in each process.
 
     Attributes:
-        sizes: rows of the batch in work that each process has.
-        shared: False where each has all of them.
+        sizes: rows of the current batch in each process.
+        is_split: False if each process has all rows.
     """
 
     def __init__(self, sampler: SlabSampler, batch_size: int) -> None:
         self.sampler = sampler
         self.batch_size = batch_size
-        self.sizes, self.shared = self._shared_out(0)
+        self.sizes, self.is_split = self._split_step(0)
 
     @property
-    def together(self) -> int:
+    def global_batch_size(self) -> int:
         """Slabs of a full batch in all processes."""
         return self.batch_size * world_size()
 
     def __len__(self) -> int:
-        return -(-len(self.sampler) // self.together)
+        return -(-len(self.sampler) // self.global_batch_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = iter(self.sampler)
-        while batch := list(islice(order, self.together)):
-            sizes, shared = _shared_out(len(batch))
-            first = sum(sizes[: rank()]) if shared else 0
+        while batch := list(islice(order, self.global_batch_size)):
+            sizes, is_split = _split_rows(len(batch))
+            first = sum(sizes[: rank()]) if is_split else 0
             yield batch[first : first + sizes[rank()]]
 
     def attach(self, engine: Engine) -> None:
-        """Say before each step how its batch is shared."""
+        """Update the attributes before each step."""
         engine.add_event_handler(Events.STARTED, self.check)
         engine.add_event_handler(Events.ITERATION_STARTED, self)
 
     def check(self, engine: Engine) -> None:
-        """See that an epoch is one round through the batches.
+        """Check that an epoch of the trainer has all batches.
 
         Raises:
-            UsageError: if the trainer was told otherwise.
+            UsageError: if the trainer's epoch_length differs.
         """
         if engine.state.epoch_length != len(self):
             raise UsageError(
@@ -80,15 +79,15 @@ class DistributedBatchSampler(Sampler[list[tuple[int, int]]]):
             )
 
     def __call__(self, engine: Engine) -> None:
-        """The step that begins."""
-        self.sizes, self.shared = self._shared_out((engine.state.iteration - 1) % len(self))
+        """Set the attributes for the starting step."""
+        self.sizes, self.is_split = self._split_step((engine.state.iteration - 1) % len(self))
 
-    def _shared_out(self, step: int) -> tuple[list[int], bool]:
-        return _shared_out(min(self.together, len(self.sampler) - step * self.together))
+    def _split_step(self, step: int) -> tuple[list[int], bool]:
+        return _split_rows(min(self.global_batch_size, len(self.sampler) - step * self.global_batch_size))
 
 
-def _shared_out(rows: int) -> tuple[list[int], bool]:
-    """How many of a batch's rows each process has, and whether it is shared."""
+def _split_rows(rows: int) -> tuple[list[int], bool]:
+    """Return the number of a batch's rows in each process, and whether the batch is split."""
     count = world_size()
     if rows < count:
         return [rows] * count, False
@@ -96,49 +95,49 @@ def _shared_out(rows: int) -> tuple[list[int], bool]:
 
 
 class GloballySeededNoise:
-    """Salt and pepper as a single process would draw it for the whole batch, of which this one takes its rows.
+    """Salt-and-pepper noise as a single process would draw it for the global batch.
 
     Args:
-        shares: how the batch in work is shared.
+        batch_sampler: the trainer's batch sampler, which has the rows of each process.
     """
 
-    def __init__(self, shares: DistributedBatchSampler) -> None:
-        self.shares = shares
+    def __init__(self, batch_sampler: DistributedBatchSampler) -> None:
+        self.batch_sampler = batch_sampler
 
     def __call__(self, images: torch.Tensor, noisy: torch.Tensor) -> torch.Tensor:
-        """As `salt_and_pepper`; every process must call it."""
-        if not self.shares.shared:
+        """Apply `salt_and_pepper`; every process must call it."""
+        if not self.batch_sampler.is_split:
             return salt_and_pepper(images, noisy)
-        own = noisy.sum(dtype=torch.long).to(images.device)
-        counts = [torch.zeros_like(own) for _ in self.shares.sizes]
-        distributed.all_gather(counts, own)
-        drawn = [int(count) for count in counts]
-        return salt_and_pepper(images, noisy, before=sum(drawn[: rank()]), among=sum(drawn))
+        local = noisy.sum(dtype=torch.long).to(images.device)
+        gathered = [torch.zeros_like(local) for _ in self.batch_sampler.sizes]
+        distributed.all_gather(gathered, local)
+        counts = [int(count) for count in gathered]
+        return salt_and_pepper(images, noisy, before=sum(counts[: rank()]), among=sum(counts))
 
 
 class DistributedFoldSampler(Sampler[int]):
-    """Every n-th element of a data set for the n-th process, to validate on; `SlabScores` puts the counts together.
+    """Sampler of every n-th element for validation, starting at the process's rank; `SlabScores` merges the counts.
 
     Args:
-        dataset: of all processes.
+        dataset: data set of all processes.
 
     Raises:
         UsageError: if there are fewer elements than processes.
     """
 
     def __init__(self, dataset: Dataset) -> None:
-        self.own = range(rank(), len(dataset), world_size())
+        self.indices = range(rank(), len(dataset), world_size())
         if len(dataset) < world_size():
             raise UsageError(
-                f"{world_size()} processes to validate on {len(dataset)} slabs; say --nproc_per_node="
+                f"{world_size()} processes to validate on {len(dataset)} slabs; use --nproc_per_node="
                 f"{max(1, len(dataset))} or fewer"
             )
 
     def __len__(self) -> int:
-        return len(self.own)
+        return len(self.indices)
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.own)
+        return iter(self.indices)
 
 
 def fill_cache_once(
@@ -148,24 +147,25 @@ def fill_cache_once(
     labels: int,
     progress: bool = True,
 ) -> None:
-    """Write the slices of volumes that are not in the cache yet, each process those of its share, and wait for all.
+    """Write volumes that are not in the slice cache yet, divided among the processes, and wait for all of them.
 
     Args:
-        items: whatever will be read.
-        dataset_dir: folder the items' paths are relative to.
-        cache_dir: folder of the `SliceCache`, which all processes must see; None for none, then each reads by itself.
+        items: all items that will be read.
+        dataset_dir: folder that the items' paths are relative to.
+        cache_dir: folder of the `SliceCache`, accessible to all processes. With None nothing is written, and each
+            process reads the original files.
         labels: rows of the label table.
-        progress: show the first process's bar.
+        progress: show a bar in the first process.
 
     Raises:
-        LiversegError: what `VolumeStore` finds wrong.
+        LiversegError: as `VolumeStore`.
     """
     if cache_dir is None:
         return
-    # by image, since one may have several label maps
+    # divided by image, since an image may have several label maps
     images = list(dict.fromkeys(os.path.normpath(item.image) for item in items))
-    own = {*images[rank() :: world_size()]}
-    share: list[Any] = [item for item in items if os.path.normpath(item.image) in own]
-    if share:
-        VolumeStore(share, dataset_dir, cache_dir, labels, progress and is_rank_zero())
+    local_images = {*images[rank() :: world_size()]}
+    local_items = [item for item in items if os.path.normpath(item.image) in local_images]
+    if local_items:
+        VolumeStore(local_items, dataset_dir, cache_dir, labels, progress and is_rank_zero())
     barrier()

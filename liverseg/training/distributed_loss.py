@@ -1,4 +1,4 @@
-"""A network and its loss in several processes, each with its rows of a batch; the gradient is the whole batch's."""
+"""Network and loss of distributed training whose gradient is that of the global batch."""
 
 from __future__ import annotations
 
@@ -15,63 +15,63 @@ __all__ = ["GlobalBatchLoss", "sum_over_ranks"]
 
 
 def sum_over_ranks(
-    network: SlabNetwork, device: torch.device, shares: DistributedBatchSampler, some_frozen: bool = False
+    network: SlabNetwork, device: torch.device, batch_sampler: DistributedBatchSampler, some_frozen: bool = False
 ) -> DistributedDataParallel:
-    """A network as the trainer of one of several processes runs it.
+    """Wrap a network for the trainer of one of several processes.
 
-    Whatever looks at the network, saves or validates it goes on with the network itself.
+    Handlers, checkpoints and validation use the network itself.
 
     Args:
-        network: its batch norm is made one of the whole batch, in place.
-        device: of this process.
-        shares: how the batch in work is shared.
-        some_frozen: whether parts of it will not learn in some epochs, which takes a search at every step.
+        network: its batch norm is synchronised, in place.
+        device: device of this process.
+        batch_sampler: the trainer's batch sampler, which has the rows of each process.
+        some_frozen: whether parts of the network are frozen in some epochs, which needs a search at every step.
     """
-    synchronise_batch_norm(network, shares)
+    synchronise_batch_norm(network, batch_sampler)
     wrapped = DistributedDataParallel(
         network, device_ids=[device] if device.type == "cuda" else None, find_unused_parameters=some_frozen
     )
-    # statistics are the same everywhere; set here, since the argument's name is not the same in every torch
+    # the statistics are equal in all processes; set here, since the argument's name depends on torch's version
     wrapped.broadcast_buffers = False
     return wrapped
 
 
 class GlobalBatchLoss(nn.Module):
-    """A loss of the whole batch, of which this process has its rows.
+    """The loss of the global batch, of which this process has some rows.
 
-    Weighted cross entropy and Dice are quotients of sums over a batch, so the mean of each process's loss would be
-    another one. Here every process has the outputs of all, computes the one loss, and learns from its own rows. The
-    gradients of all processes add up to that of the batch; DistributedDataParallel takes their mean, so each is
-    multiplied by their number first.
+    Weighted cross entropy and Dice are quotients of sums over a batch, so they differ from the mean of the losses of
+    the processes. Here every process gathers all outputs, computes the loss of the global batch, and propagates the
+    gradient to its own rows. The gradient of the batch is the sum over processes; DistributedDataParallel takes the
+    mean, so each gradient is multiplied by the number of processes first.
 
     Args:
-        loss: of a network's output and labels (batch, 1, H, W).
-        shares: how the batch in work is shared.
+        loss: loss of a network's output and labels (batch, 1, H, W).
+        batch_sampler: the trainer's batch sampler, which has the rows of each process.
     """
 
-    def __init__(self, loss: nn.Module, shares: DistributedBatchSampler) -> None:
+    def __init__(self, loss: nn.Module, batch_sampler: DistributedBatchSampler) -> None:
         super().__init__()
         self.loss = loss
-        self.shares = shares
+        self.batch_sampler = batch_sampler
 
     def forward(self, output: torch.Tensor | SlabOutput, labels: torch.Tensor) -> torch.Tensor:
-        """The loss of the whole batch, the same in every process; every process must call it."""
-        if not self.shares.shared:
+        """Return the loss of the global batch, equal in all processes; every process must call it."""
+        if not self.batch_sampler.is_split:
             return self.loss(output, labels)
         if isinstance(output, SlabOutput):
-            maps = None if output.maps is None else self._of_all(output.maps)
-            return self.loss(SlabOutput(maps, self._of_all(output.types)), self._of_all(labels))
-        return self.loss(self._of_all(output), self._of_all(labels))
+            maps = None if output.maps is None else self._gather(output.maps)
+            return self.loss(SlabOutput(maps, self._gather(output.types)), self._gather(labels))
+        return self.loss(self._gather(output), self._gather(labels))
 
-    def _of_all(self, own: torch.Tensor) -> torch.Tensor:
-        """The rows of all processes, of which this one's own can be learnt from."""
-        sizes = self.shares.sizes
-        sent = own.new_zeros((max(sizes), *own.shape[1:]))  # gathering takes equal shapes
-        sent[: len(own)] = own.detach()
-        rows = [torch.empty_like(sent) for _ in sizes]
-        distributed.all_gather(rows, sent)
-        rows = [part[:size] for part, size in zip(rows, sizes, strict=True)]
-        if own.requires_grad:
-            own.register_hook(lambda gradient: gradient * world_size())
-        rows[rank()] = own
-        return torch.cat(rows)
+    def _gather(self, local: torch.Tensor) -> torch.Tensor:
+        """Return the rows of all processes; only those of this process propagate gradients."""
+        sizes = self.batch_sampler.sizes
+        padded = local.new_zeros((max(sizes), *local.shape[1:]))  # all_gather needs equal shapes
+        padded[: len(local)] = local.detach()
+        parts = [torch.empty_like(padded) for _ in sizes]
+        distributed.all_gather(parts, padded)
+        parts = [part[:size] for part, size in zip(parts, sizes, strict=True)]
+        if local.requires_grad:
+            local.register_hook(lambda gradient: gradient * world_size())
+        parts[rank()] = local
+        return torch.cat(parts)

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk: tables of units and lesions, outlines of annotated slices, one file of scores."""
+"""Write the results of an evaluation: tables of units and lesions, outlines of annotated slices, and scores."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["EvaluationWriter"]
 
 
 class EvaluationWriter:
-    """Writes what docs/evaluation.md lists, and logs the scores.
+    """Handler that writes the files of docs/evaluation.md and logs the scores.
 
-    `evaluation.csv` has a row a volume or slice, `lesions.csv` a row a lesion, `predictions.npz` the predicted label
-    maps of annotated slices, `evaluation.json` the scores. A network that outlines nothing has neither the second nor
-    the third.
+    `evaluation.csv` has one row per volume or slice, `lesions.csv` one row per lesion, `predictions.npz` the predicted
+    label maps of annotated slices, and `evaluation.json` the scores. `lesions.csv` and `predictions.npz` are not
+    written for a network without a map.
 
     Args:
         output_dir: existing folder.
-        dataset: what is evaluated.
-        scores: the metric that counted them.
-        name: what was evaluated, for the log.
+        dataset: the evaluated slabs.
+        scores: the evaluator's metric.
+        name: name of the evaluation in the log.
     """
 
     def __init__(self, output_dir: str | Path, dataset: SlabDataset, scores: SlabScores, name: str) -> None:
@@ -43,12 +43,12 @@ class EvaluationWriter:
         self.name = name
 
     def attach(self, engine: Engine) -> None:
-        """Look at every batch, and write when the evaluator has finished."""
-        engine.add_event_handler(Events.ITERATION_COMPLETED, self.look)
+        """Collect the lesions of every batch, and write the files when the evaluator has finished."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.update)
         engine.add_event_handler(Events.COMPLETED, self)
 
-    def look(self, engine: Engine) -> None:
-        """Take the lesions of the batch just evaluated."""
+    def update(self, engine: Engine) -> None:
+        """Collect the lesions of the last evaluated batch."""
         output: Any = engine.state.output
         batch: Any = engine.state.batch
         prediction, labels = as_prediction(output[CommonKeys.PRED]), torch.as_tensor(output[CommonKeys.LABEL])
@@ -66,8 +66,8 @@ class EvaluationWriter:
         self.lesions.write_slices(self.output_dir / "predictions.npz")
         if lesions is not None:
             write_text(self.output_dir / "lesions.csv", lesions.to_csv(index=False, float_format="%.6g"))
-            known = {name: value for name, value in lesion_scores(lesions).items() if math.isfinite(value)}
-            content["lesion_level"] = known
+            defined = {name: value for name, value in lesion_scores(lesions).items() if math.isfinite(value)}
+            content["lesion_level"] = defined
         write_text(self.output_dir / "evaluation.json", json.dumps(content, indent=1) + "\n")
-        told = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
-        logging.getLogger(__name__).info("%s, %d patients: %s", self.name, content["patients"], told)
+        summary = ", ".join(f"{name} {value:.3f}" for name, value in scores.items())
+        logging.getLogger(__name__).info("%s, %d patients: %s", self.name, content["patients"], summary)

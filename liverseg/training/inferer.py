@@ -1,4 +1,4 @@
-"""The forward pass of a batch of slabs, as a MONAI inferer."""
+"""A MONAI inferer for batches of slabs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ __all__ = ["SlabBatchInferer"]
 
 
 class SlabBatchInferer(Inferer):
-    """Runs a network on a batch of slabs in mixed precision and channels-last memory.
+    """Run a network on a batch of slabs in mixed precision and channels-last memory format.
 
     Args:
-        amp: "auto", True or False: see `liverseg.utils.precision.autocast_dtype`.
+        amp: "auto", True or False, see `liverseg.utils.precision.autocast_dtype`.
     """
 
     def __init__(self, amp: bool | str = "auto") -> None:
@@ -34,39 +34,42 @@ class SlabBatchInferer(Inferer):
         label_sizes: Sequence[Sequence[int]] | None = None,
         **kwargs: Any,
     ) -> torch.Tensor | SlabOutput:
-        """Float32 logits: a map, or a `SlabOutput` where the network gives one.
+        """Return float32 logits: a map, or the `SlabOutput` of a network that returns one.
 
         Args:
             inputs: (batch, slab slices, H, W).
-            network: what to run.
-            args: for the network.
-            sizes: height and width of each slab's own part, its first rows and columns. The network is run on these
-                parts, all of one size at a time, so that what it says of a slab does not depend on the others; outside
-                them logits are 0. None for slabs that fill the batch.
-            label_sizes: height and width of each slab's label map, where they are not `sizes`: maps are brought back to
-                them, see `back_to_slice`, and to the largest of them as a batch.
-            kwargs: for the network.
+            network: network to run.
+            args: positional arguments for the network.
+            sizes: height and width of each slab's own slice, its first rows and columns; the rest is padding. Slabs of
+                one size are run together without their padding, so that the logits of a slab do not depend on the
+                batch; the logits of the padding are 0. None for slabs without padding.
+            label_sizes: height and width of each slab's label map, if they differ from `sizes`. Maps are resampled to
+                them, see `back_to_slice`, and padded to the largest.
+            kwargs: keyword arguments for the network.
         """
-        own_sizes = sizes if label_sizes is None else label_sizes
+        target_sizes = sizes if label_sizes is None else label_sizes
         groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
-        for row, (size, own) in enumerate(zip(sizes or (), own_sizes or (), strict=True)):
-            groups.setdefault((tuple(size), tuple(own)), []).append(row)
-        whole = tuple(inputs.shape[-2:])
-        if {*groups} <= {(whole, whole)}:
+        for row, (size, target_size) in enumerate(zip(sizes or (), target_sizes or (), strict=True)):
+            groups.setdefault((tuple(size), tuple(target_size)), []).append(row)
+        full_size = tuple(inputs.shape[-2:])
+        if {*groups} <= {(full_size, full_size)}:
             return self._logits(inputs, network, *args, **kwargs)
         outputs = [
-            (rows, _on_grid(self._logits(inputs[rows, :, :height, :width], network, *args, **kwargs), own))
-            for ((height, width), own), rows in groups.items()
+            (
+                rows,
+                _resample_maps(self._logits(inputs[rows, :, :height, :width], network, *args, **kwargs), target_size),
+            )
+            for ((height, width), target_size), rows in groups.items()
         ]
-        height, width = whole if label_sizes is None else map(max, zip(*label_sizes, strict=True))
+        height, width = full_size if label_sizes is None else map(max, zip(*label_sizes, strict=True))
         shape = (len(inputs), height, width)
-        plain = [(rows, one) for rows, one in outputs if isinstance(one, torch.Tensor)]
-        if plain:
-            return _together(plain, shape)
-        named = [(rows, one) for rows, one in outputs if isinstance(one, SlabOutput)]
-        maps = [(rows, one.maps) for rows, one in named if one.maps is not None]
-        types = _together([(rows, one.types) for rows, one in named], shape)
-        return SlabOutput(_together(maps, shape) if maps else None, types)
+        only_maps = [(rows, output) for rows, output in outputs if isinstance(output, torch.Tensor)]
+        if only_maps:
+            return _merge(only_maps, shape)
+        slab_outputs = [(rows, output) for rows, output in outputs if isinstance(output, SlabOutput)]
+        maps = [(rows, output.maps) for rows, output in slab_outputs if output.maps is not None]
+        types = _merge([(rows, output.types) for rows, output in slab_outputs], shape)
+        return SlabOutput(_merge(maps, shape) if maps else None, types)
 
     def _logits(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
@@ -78,21 +81,21 @@ class SlabBatchInferer(Inferer):
         return output.float()
 
 
-def _on_grid(output: torch.Tensor | SlabOutput, size: tuple[int, ...]) -> torch.Tensor | SlabOutput:
-    """The output with its maps on slices of a size."""
+def _resample_maps(output: torch.Tensor | SlabOutput, size: tuple[int, ...]) -> torch.Tensor | SlabOutput:
+    """Return the output with its maps resampled to slices of a size."""
     if isinstance(output, SlabOutput):
         return SlabOutput(None if output.maps is None else back_to_slice(output.maps, size), output.types)
     return back_to_slice(output, size)
 
 
-def _together(parts: Sequence[tuple[list[int], torch.Tensor]], whole_shape: tuple[int, int, int]) -> torch.Tensor:
-    """One tensor of all rows of a batch of that length, height and width; maps lie in the first rows and columns."""
+def _merge(parts: Sequence[tuple[list[int], torch.Tensor]], batch_shape: tuple[int, int, int]) -> torch.Tensor:
+    """Merge parts of a batch into a tensor of its length, height and width; maps are padded below and on the right."""
     shape = list(parts[0][1].shape)
-    shape[0] = whole_shape[0]
+    shape[0] = batch_shape[0]
     if len(shape) > 2:
-        shape[-2:] = whole_shape[1:]
-    whole = parts[0][1].new_zeros(shape)
+        shape[-2:] = batch_shape[1:]
+    merged = parts[0][1].new_zeros(shape)
     for rows, part in parts:
-        place: tuple[Any, ...] = (rows, *(slice(length) for length in part.shape[1:]))
-        whole[place] = part
-    return whole
+        index: tuple[Any, ...] = (rows, *(slice(length) for length in part.shape[1:]))
+        merged[index] = part
+    return merged

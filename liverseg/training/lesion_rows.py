@@ -1,4 +1,4 @@
-"""Lesion by lesion in an evaluation: whole volumes and annotated slices put together from their slabs, and compared."""
+"""Compare lesions in an evaluation: label maps of volumes and annotated slices assembled from their slabs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["LesionRows"]
 
 
 class LesionRows:
-    """Collects predicted and true label maps unit by unit, and compares their lesions when a unit is whole.
+    """Collect predicted and true label maps by unit, and compare their lesions when a unit is complete.
 
-    Slabs come in the data set's order, so no more than one volume is held at a time. Annotated slices are kept, for
-    pictures of them. Units whose label map does not tell lesions from liver have no rows.
+    Slabs come in the data set's order, so only one volume is in memory at a time. Annotated slices are kept for
+    pictures. Units whose label map does not distinguish lesions from liver have no rows.
 
     Args:
-        dataset: the evaluated slabs; all slices of its volumes.
+        dataset: the evaluated slabs, with all slices of its volumes.
     """
 
     def __init__(self, dataset: SlabDataset) -> None:
@@ -33,7 +33,7 @@ class LesionRows:
         self.slices: dict[str, np.ndarray] = {}
         self._tables: list[pd.DataFrame] = []
         self._unit = -1
-        self._planes: list[tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]] = []
+        self._slices: list[tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray | None]] = []
 
     def add(
         self,
@@ -42,13 +42,13 @@ class LesionRows:
         units: Sequence[int],
         boxes: Sequence[Sequence[int]] | None = None,
     ) -> None:
-        """Take a batch. A network that outlines nothing has no lesions.
+        """Add a batch. Predictions without a map are ignored.
 
         Args:
-            prediction: of the batch.
+            prediction: prediction of the batch.
             labels: true label maps (batch, 1, H, W).
-            units: number of the unit each element belongs to.
-            boxes: where each element lies in its whole slice, see `LiverCropd`; None for whole slices.
+            units: number of each element's unit.
+            boxes: box of each element in its full slice, see `LiverCropd`; None for full slices.
         """
         if prediction.labels is None:
             return
@@ -56,29 +56,29 @@ class LesionRows:
         true = labels[:, 0].to(torch.uint8).cpu().numpy()
         for row, unit in enumerate(int(number) for number in units):
             if unit != self._unit:
-                self._close()
+                self._finish_unit()
                 self._unit = unit
-            whole = self.dataset.store[self.dataset.data[unit]].label.shape[-2:]
-            # a batch of slices of several sizes is enlarged to the largest: only the first rows and columns are its own
-            top, left, height, width = (0, 0, *whole) if boxes is None else boxes[row]
-            planes = np.zeros((2, *whole), np.uint8)
-            for plane, seen in zip(planes, (pred[row], true[row]), strict=True):
-                plane[top : top + height, left : left + width] = seen[:height, :width]
+            shape = self.dataset.store[self.dataset.data[unit]].label.shape[-2:]
+            # slices of several sizes are padded to the largest: only the first rows and columns belong to this slice
+            top, left, height, width = (0, 0, *shape) if boxes is None else boxes[row]
+            label_maps = np.zeros((2, *shape), np.uint8)
+            for label_map, crop in zip(label_maps, (pred[row], true[row]), strict=True):
+                label_map[top : top + height, left : left + width] = crop[:height, :width]
             weights, scores = None, None
             lesion = torch.from_numpy(pred[row, :height, :width] >= LESION)
             if prediction.type_weights is not None:
                 weights = prediction.type_weights[row, :, :height, :width].cpu()[:, lesion].numpy()
             if prediction.lesion_probabilities is not None:
                 scores = prediction.lesion_probabilities[row, :height, :width].cpu()[lesion].numpy()
-            self._planes.append((planes[0], planes[1], weights, scores))
+            self._slices.append((label_maps[0], label_maps[1], weights, scores))
 
     def table(self) -> pd.DataFrame | None:
-        """All rows so far, each with its `patient`, `image` and `slice` (empty for a volume); None without a map."""
-        self._close()
+        """Return all rows, each with `patient`, `image` and `slice` (empty for a volume); None if there is no map."""
+        self._finish_unit()
         return pd.concat(self._tables, ignore_index=True) if self._tables else None
 
     def write_slices(self, path: Path) -> None:
-        """Write the predicted label maps of the annotated slices, by the number of their row, if there are any.
+        """Write the predicted label maps of annotated slices, named by their unit's number, if there are any.
 
         Raises:
             LiversegError: if the file cannot be written.
@@ -91,26 +91,30 @@ class LesionRows:
         except OSError as error:
             raise LiversegError(f"{path}: cannot be written ({error.strerror}); is the disk full?") from error
 
-    def _close(self) -> None:
-        if not self._planes:
+    def _finish_unit(self) -> None:
+        if not self._slices:
             return
         item = self.dataset.data[self._unit]
         volume = self.dataset.store[item]
         spacing: Sequence[float] = volume.spacing_mm
-        preds, trues, all_weights, all_scores = zip(*self._planes, strict=True)
+        preds, trues, all_weights, all_scores = zip(*self._slices, strict=True)
+        self._slices = []
         pred, true = np.stack(preds), np.stack(trues)
-        weights, scores = ([own for own in kept if own is not None] for kept in (all_weights, all_scores))
-        together = np.concatenate(weights, axis=1) if weights else None
-        of_types = volume.present.shape[1] == len(JOINT_LABELS) and not (true == UNTYPED_LESION).any()
-        types = {"typed": together is not None, "true_typed": of_types}
-        probabilities = np.concatenate(scores) if scores else None
+        weights, scores = ([part for part in parts if part is not None] for parts in (all_weights, all_scores))
         if item.slice is not None:
             pred, true, spacing = pred[0], true[0], spacing[1:]
             self.slices[str(self._unit)] = pred
-        self._planes = []
         if (true == LIVER_OR_LESION).any():
-            return  # nobody knows its lesions
-        found = compare_lesions(pred, true, spacing, together, **types, lesion_probabilities=probabilities)
+            return  # the lesions are unknown
+        rows = compare_lesions(
+            pred,
+            true,
+            spacing,
+            np.concatenate(weights, axis=1) if weights else None,
+            typed=bool(weights),
+            true_typed=volume.present.shape[1] == len(JOINT_LABELS) and not (true == UNTYPED_LESION).any(),
+            lesion_probabilities=np.concatenate(scores) if scores else None,
+        )
         for column, value in (("slice", item.slice), ("image", item.image), ("patient", item.patient)):
-            found.insert(0, column, "" if value is None else value)
-        self._tables.append(found)
+            rows.insert(0, column, "" if value is None else value)
+        self._tables.append(rows)

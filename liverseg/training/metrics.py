@@ -1,4 +1,4 @@
-"""Scores by volume or slice as an ignite metric."""
+"""Scores of volumes and slices as an ignite metric."""
 
 from __future__ import annotations
 
@@ -17,14 +17,11 @@ from liverseg.networks import SlabOutput
 from liverseg.utils.distributed import all_gather
 from liverseg.utils.files import write_text
 
-__all__ = [
-    "SlabScores",
-    "as_prediction",
-]
+__all__ = ["SlabScores", "as_prediction"]
 
 
 def as_prediction(output: torch.Tensor | SlabOutput) -> BatchPrediction:
-    """A network's output in evaluation mode, whatever the strategy, as outlines and names."""
+    """Convert the output of any network in evaluation mode to outlines and lesion types."""
     if isinstance(output, SlabOutput):
         maps = None if output.maps is None else output.maps.detach()
         return BatchPrediction.from_logits(maps, output.types.detach())
@@ -32,17 +29,17 @@ def as_prediction(output: torch.Tensor | SlabOutput) -> BatchPrediction:
 
 
 class SlabScores(Metric):
-    """Counts every batch an evaluator sees and, at the end of its epoch, puts all scores into its metrics.
+    """Count the batches of an evaluator and store all scores in its metrics at the end of the epoch.
 
-    Of several processes each counts its own batches, and all end with the scores of all.
+    In distributed training each process counts its own batches, and all get the scores of all batches.
 
-    The batch needs `unit` and `lesion_type`, as `SlabDataset` gives them, and the engine must not decollate. Which
-    scores there are depends on what the network says, see `UnitScores`.
+    The batch needs `unit` and `lesion_type` of `SlabDataset`, and the engine must not decollate. The available scores
+    depend on the network's output, see `UnitScores`.
 
     Args:
-        key: the score that becomes the metric itself, e.g. `lesion_dice`; the others are stored beside it, each under
-            its name with `prefix`.
-        prefix: begins the names of all scores.
+        key: score that is the value of the metric, such as `lesion_dice`; all scores are also stored under their names
+            with `prefix`.
+        prefix: prefix of the names of all scores.
 
     Raises:
         UsageError: if there is no such score.
@@ -56,11 +53,11 @@ class SlabScores(Metric):
         super().__init__()
 
     def reset(self) -> None:
-        """Forget what was counted."""
+        """Clear all counts."""
         self.counted = UnitScores()
 
     def update(self, output: Mapping[str, Any]) -> None:
-        """Count one batch: `pred` of the network, `label`, `unit`, `lesion_type`."""
+        """Count a batch: the network's `pred`, `label`, `unit` and `lesion_type`."""
         self.counted.add(
             as_prediction(output[CommonKeys.PRED]),
             torch.as_tensor(output[CommonKeys.LABEL]),
@@ -76,14 +73,14 @@ class SlabScores(Metric):
         self.update({**output, "unit": batch["unit"], "lesion_type": batch["lesion_type"]})
 
     def compute(self) -> float:
-        """The key score.
+        """Return the key score.
 
         Raises:
-            UsageError: if the network does not say what it would take, naming the scores there are.
+            UsageError: if the score is not available for the network; names the available ones.
         """
         scores = self.counted.scores()
         if self.key not in scores:
-            raise UsageError(f"key_score is {self.key!r}, which cannot be had here; there are {', '.join(scores)}")
+            raise UsageError(f"key_score is {self.key!r}, which this network does not have; it has {', '.join(scores)}")
         return scores[self.key]
 
     def completed(self, engine: Engine, name: str) -> None:
@@ -96,7 +93,7 @@ class SlabScores(Metric):
             engine.state.metrics[f"{self.prefix}{score}"] = value
 
     def write_table(self, path: str | Path, units: list[dict[str, Any]]) -> None:
-        """Write one row a unit as CSV, `units` telling by number what each is."""
+        """Write a CSV table with one row per unit, described by the columns that `units` has at the unit's number."""
         rows = self.counted.table().reset_index()
         for column in units[0] if units else ():
             rows.insert(1, column, [units[unit][column] for unit in rows["unit"]])

@@ -1,4 +1,4 @@
-"""Learning from label maps that do not tell everything apart: the probabilities that are not told apart are added."""
+"""Marginal loss for partial label maps: probabilities of labels that a map does not distinguish are added."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ __all__ = ["MarginalDiceCELoss"]
 
 
 class MarginalDiceCELoss(nn.Module):
-    """MONAI's `DiceCELoss`, and where a target is partial that of the probabilities it does not tell apart.
+    """MONAI's `DiceCELoss`, extended to partial targets by adding the probabilities of undistinguished labels.
 
-    A pixel with `LIVER_OR_LESION` has the cross entropy of the sum of the probabilities of liver and all lesions, one
-    with `UNTYPED_LESION` that of all lesion types: the marginal loss of Shi et al. (Medical Image Analysis 2021), which
-    says nothing about which of them it is. Every pixel keeps the weight of its label in the mean over the batch.
+    The cross entropy of a pixel with `LIVER_OR_LESION` is that of the summed probabilities of liver and all lesions,
+    with `UNTYPED_LESION` that of all lesion types. This is the marginal loss of Shi et al. (Medical Image Analysis
+    2021), which prefers none of these labels. Every pixel keeps the weight of its label in the mean over the batch.
 
-    Dice is taken over slabs of one kind at a time, each in the channels that it tells apart, and averaged over slabs
-    (ours). A batch without a partial target has the value of `DiceCELoss`.
+    Dice is computed separately for slabs without partial target, with untyped lesions and with liver or lesion, each in
+    the channels that the target distinguishes, and averaged over slabs (ours). A batch without a partial target has the
+    value of `DiceCELoss`.
 
     Args:
-        weight: one for each channel. The sum of lesion types has the mean of their weights, that of liver and lesions
-            the liver's (ours).
+        weight: weights of the channels. Summed lesion types have the mean of their weights, liver or lesion the liver's
+            weight (ours).
         lambda_dice: weight of Dice.
         lambda_ce: weight of the cross entropy.
-        arguments: of `DiceLoss`.
+        arguments: keyword arguments for `DiceLoss`.
     """
 
     weight: torch.Tensor
@@ -43,25 +44,25 @@ class MarginalDiceCELoss(nn.Module):
         untyped = torch.cat([weight[:LESION], weight[LESION:].mean()[None]])
         self.dice = DiceLoss(weight=weight[1:], **arguments)
         self.untyped_dice = DiceLoss(weight=untyped[1:], **arguments)
-        self.liver_dice = DiceLoss(**arguments)  # of one foreground channel MONAI ignores the weight
+        self.liver_dice = DiceLoss(**arguments)  # MONAI ignores the weight of a single foreground channel
         self.register_buffer("weight", weight)
         self.register_buffer("untyped_weight", untyped[LESION])
 
     def forward(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """Loss of logits (batch, channels, H, W) against targets (batch, 1, H, W)."""
+        """Return the loss of logits (batch, channels, H, W) against targets (batch, 1, H, W)."""
         if not ((target == LIVER_OR_LESION) | (target == UNTYPED_LESION)).any():
             return self.full(logits, target)
         loss = self.lambda_ce * self._cross_entropy(logits, target[:, 0].long())
         return loss + self.lambda_dice * self._dice(logits, target) if self.lambda_dice else loss
 
     def _cross_entropy(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        likely = torch.log_softmax(logits.float(), dim=1)
+        log_probabilities = torch.log_softmax(logits.float(), dim=1)
         liver, untyped = target == LIVER_OR_LESION, target == UNTYPED_LESION
-        told = torch.where(liver | untyped, LIVER, target)
-        of_pixels = likely.gather(1, told[:, None])[:, 0]
-        of_pixels = torch.where(liver, likely[:, LIVER:].logsumexp(dim=1), of_pixels)
-        of_pixels = torch.where(untyped, likely[:, LESION:].logsumexp(dim=1), of_pixels)
-        weights = torch.where(untyped, self.untyped_weight, self.weight[told])
+        channel = torch.where(liver | untyped, LIVER, target)
+        of_pixels = log_probabilities.gather(1, channel[:, None])[:, 0]
+        of_pixels = torch.where(liver, log_probabilities[:, LIVER:].logsumexp(dim=1), of_pixels)
+        of_pixels = torch.where(untyped, log_probabilities[:, LESION:].logsumexp(dim=1), of_pixels)
+        weights = torch.where(untyped, self.untyped_weight, self.weight[channel])
         return -(weights * of_pixels).sum() / weights.sum()
 
     def _dice(self, logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -74,13 +75,13 @@ class MarginalDiceCELoss(nn.Module):
             (liver, LIVER + 1, self.liver_dice, self.weight[LIVER]),
         ):
             if rows.any():
-                merged = _merged(logits[rows], channels)
+                merged = _merge_channels(logits[rows], channels)
                 total = total + rows.float().mean() * factor * loss(merged, target[rows].clamp(max=channels - 1))
         return total
 
 
-def _merged(logits: torch.Tensor, channels: int) -> torch.Tensor:
-    """Logits (batch, channels, H, W) whose last channel has the probability of all the channels from there on."""
+def _merge_channels(logits: torch.Tensor, channels: int) -> torch.Tensor:
+    """Return logits (batch, channels, H, W) whose last channel has the summed probability of it and all after it."""
     if logits.shape[1] == channels:
         return logits
     return torch.cat([logits[:, : channels - 1], logits[:, channels - 1 :].logsumexp(dim=1, keepdim=True)], dim=1)

@@ -1,4 +1,4 @@
-"""What happens at the borders of an epoch: seeding, and a line for the person who waits."""
+"""Handlers at epoch start and end: seeding, a progress bar, and validation scores for TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,34 +12,11 @@ from tqdm import tqdm
 from liverseg.datasets import SlabSampler
 from liverseg.utils.distributed import is_rank_zero
 
-__all__ = [
-    "EpochSeed",
-    "Progress",
-    "ValidationScalars",
-]
-
-
-class ValidationScalars:
-    """Writes a validator's scores against the trainer's epoch: the `epoch_event_writer` of `TensorBoardStatsHandler`.
-
-    Args:
-        validator: engine whose scores are written, after the epochs it was run for.
-    """
-
-    def __init__(self, validator: Engine) -> None:
-        self.validator = validator
-
-    def __call__(self, engine: Engine, writer: Any) -> None:
-        """Write what the validation of the trainer's epoch gave, if there was one."""
-        epoch = engine.state.epoch
-        if self.validator.state.epoch != epoch:  # MONAI's evaluator takes over the trainer's epoch when it is run
-            return
-        for name, value in self.validator.state.metrics.items():
-            writer.add_scalar(name, value, epoch)
+__all__ = ["EpochSeed", "Progress", "ValidationScalars"]
 
 
 class EpochSeed:
-    """Tie order, choice and every random number of an epoch to (seed, epoch).
+    """Handler that makes all random numbers of an epoch depend on (seed, epoch) alone, see `liverseg.datasets.slabs`.
 
     Args:
         sampler: the trainer's sampler.
@@ -51,23 +28,23 @@ class EpochSeed:
         self.seed = seed
 
     def attach(self, engine: Engine) -> None:
-        """Seed at the start of each epoch; the engine asks its data loader for a new order after that."""
+        """Seed at the start of each epoch; the engine then iterates its data loader anew."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Seed the epoch that begins."""
+        """Seed the starting epoch."""
         self.sampler.set_epoch(engine.state.epoch)
         torch.manual_seed(self.seed * 100_003 + engine.state.epoch)
 
 
 class Progress:
-    """One bar over a whole training: batches done, loss, last validation, time left.
+    """One progress bar for the training: batches done, loss, scores of the last validation, and time left.
 
     Args:
-        name: what is being trained, shown before the bar.
+        name: description before the bar.
         validator: engine whose scores are shown.
-        metrics: which of them, by name.
-        enabled: False shows nothing; of several processes the first one shows it.
+        metrics: names of the shown scores.
+        enabled: False shows nothing. In distributed training only the first process shows the bar.
     """
 
     def __init__(
@@ -84,7 +61,7 @@ class Progress:
         """Show the bar from the trainer's start to its end."""
         engine.add_event_handler(Events.EPOCH_STARTED, self._open)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._advance)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._tell)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._show_scores)
         engine.add_event_handler(Events.COMPLETED | Events.TERMINATE, self._close)
 
     def _open(self, engine: Engine) -> None:
@@ -101,23 +78,42 @@ class Progress:
             )
 
     def _advance(self, engine: Engine) -> None:
-        # a smoothed loss can be read; that of a single batch of a few slabs jumps about
+        # smoothed, since the loss of a single small batch fluctuates too much to be read
         output: Any = engine.state.output
         loss = float(output["loss"].detach())
         self._loss = loss if self._loss is None else 0.95 * self._loss + 0.05 * loss
         if self._bar is not None:
             self._bar.update()
 
-    def _tell(self, engine: Engine) -> None:
+    def _show_scores(self, engine: Engine) -> None:
         if self._bar is None:
             return
-        told = [f"epoch {engine.state.epoch}/{engine.state.max_epochs}", f"loss {self._loss:.4f}"]
+        values = [f"epoch {engine.state.epoch}/{engine.state.max_epochs}", f"loss {self._loss:.4f}"]
         if self.validator is not None:
             scores = self.validator.state.metrics
-            told += [f"{name} {scores[name]:.3f}" for name in self.metrics if name in scores]
-        self._bar.set_postfix_str(", ".join(told))
+            values += [f"{name} {scores[name]:.3f}" for name in self.metrics if name in scores]
+        self._bar.set_postfix_str(", ".join(values))
 
     def _close(self, engine: Engine) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+
+
+class ValidationScalars:
+    """Write a validator's scores at the trainer's epoch, as `epoch_event_writer` of `TensorBoardStatsHandler`.
+
+    Args:
+        validator: engine whose scores are written.
+    """
+
+    def __init__(self, validator: Engine) -> None:
+        self.validator = validator
+
+    def __call__(self, engine: Engine, writer: Any) -> None:
+        """Write the scores of the trainer's epoch if it was validated."""
+        epoch = engine.state.epoch
+        if self.validator.state.epoch != epoch:  # MONAI's evaluator copies the trainer's epoch when it runs
+            return
+        for name, value in self.validator.state.metrics.items():
+            writer.add_scalar(name, value, epoch)

@@ -1,4 +1,4 @@
-"""Batches: loaded ahead as they would be loaded otherwise, errors included; windowed and augmented on the way."""
+"""Batches: prefetching keeps order and errors, slices are padded, augmentation is applied on the device."""
 
 import os
 import threading
@@ -9,12 +9,12 @@ from monai.data import DataLoader, Dataset
 from torch.utils.data import default_collate
 
 from liverseg.errors import LiversegError
-from liverseg.training import AugmentedBatch, PrefetchDataLoader, prefetch_factor
+from liverseg.training import AugmentedBatch, PrefetchDataLoader, pad_collate, prefetch_factor
 from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
 
 
 class Numbers(Dataset):
-    """Elements that tell their number, and which thread asked for them; one of them cannot be read."""
+    """Elements are their index; records the loading threads, and raises for the index `broken`."""
 
     def __init__(self, broken=None):
         super().__init__(list(range(10)))
@@ -31,14 +31,14 @@ class Numbers(Dataset):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_batches_are_those_of_the_ordinary_loader(workers):
     dataset = Numbers()
-    ahead = PrefetchDataLoader(dataset, batch_size=3, num_workers=workers)
+    loader = PrefetchDataLoader(dataset, batch_size=3, num_workers=workers)
     for _ in range(2):
-        told = [batch.tolist() for batch in ahead]
-        assert told == [batch.tolist() for batch in DataLoader(dataset, batch_size=3)]
-    assert len(ahead) == 4
+        batches = [batch.tolist() for batch in loader]
+        assert batches == [batch.tolist() for batch in DataLoader(dataset, batch_size=3)]
+    assert len(loader) == 4
 
 
-def test_batches_are_loaded_ahead_where_a_processor_is_free():
+def test_prefetch_factor_depends_on_free_processors():
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(os.cpu_count())
@@ -51,7 +51,7 @@ def test_batches_are_loaded_ahead_where_a_processor_is_free():
         torch.set_num_threads(threads)
 
 
-def test_the_next_batches_are_loaded_by_another_thread_and_not_too_many():
+def test_loader_prefetches_a_limited_number_of_batches_in_a_thread():
     dataset = Numbers()
     batches = iter(PrefetchDataLoader(dataset, batch_size=1))
     next(batches)
@@ -60,7 +60,7 @@ def test_the_next_batches_are_loaded_by_another_thread_and_not_too_many():
     assert all(name.startswith("loading") for name in dataset.threads)
 
 
-def test_an_error_is_raised_where_its_batch_was_to_come():
+def test_loader_raises_an_error_in_place_of_its_batch():
     batches = iter(PrefetchDataLoader(Numbers(broken=5), batch_size=2))
     assert [next(batches).tolist() for _ in range(2)] == [[0, 1], [2, 3]]
     with pytest.raises(LiversegError, match="slice 5 is not what was written"):
@@ -68,7 +68,41 @@ def test_an_error_is_raised_where_its_batch_was_to_come():
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("loading")]
 
 
-def test_a_batch_is_cropped_offset_windowed_and_gets_noise():
+def element(height, width, value):
+    return {"image": torch.full((3, height, width), value), "label": torch.ones(1, height, width), "unit": 7}
+
+
+def test_images_repeat_their_edge_and_labels_get_background():
+    small, large = element(4, 5, -1.0), element(6, 8, 0.5)
+    small["image"][:, -1, -1] = 1.0
+    batch = pad_collate([small, large])
+    assert batch["image"].shape == (2, 3, 6, 8)
+    assert torch.equal(batch["image"][0, :, :4, :5], small["image"])
+    assert (batch["image"][0, :, 3:, 4:] == 1.0).all()  # the corner is repeated, not a soft-tissue zero
+    assert torch.equal(batch["label"][0, :, :4, :5], small["label"])
+    assert batch["label"][0].sum() == 20
+    assert torch.equal(batch["image"][1], large["image"])
+    assert batch["unit"].tolist() == [7, 7]
+    assert batch["size"].tolist() == [[4, 5], [6, 8]]
+
+
+def test_integers_are_padded_too():
+    elements = [
+        {key: value.to(torch.int16) if key != "unit" else value for key, value in element(size, size, size).items()}
+        for size in (3, 5)
+    ]
+    batch = pad_collate(elements)
+    assert batch["image"].dtype == torch.int16
+    assert (batch["image"][0] == 3).all()
+    assert batch["label"][0].sum() == 9
+
+
+def test_equal_sizes_are_batched_as_they_are():
+    batch = pad_collate([element(4, 4, 0.0), element(4, 4, 1.0)])
+    assert batch["image"].shape == (2, 3, 4, 4)
+
+
+def test_augmented_batch_is_cropped_offset_windowed_and_noisy():
     view = RandSlabViewd(16, [1, 1], rotation=0, zoom=0, shift=0, flip=0, hu_offset=0, noise=1)
     elements = [
         {
@@ -88,7 +122,7 @@ def test_a_batch_is_cropped_offset_windowed_and_gets_noise():
     assert (image[1].abs() > 0.5).float().mean().item() == pytest.approx(0.005, rel=0.5)
 
 
-def test_a_batch_is_seen_by_the_scanners_that_were_drawn():
+def test_augmented_batch_applies_drawn_scanners():
     view = RandSlabViewd(16, [1, 1], rotation=0, zoom=0, shift=0, flip=0, hu_offset=0, noise=0)
     element = {
         "image": torch.arange(480, dtype=torch.int16).reshape(1, 20, 24).repeat(3, 1, 1) - 100,
@@ -97,16 +131,16 @@ def test_a_batch_is_seen_by_the_scanners_that_were_drawn():
     }
     prepare = AugmentedBatch(16, [-200, 250])
 
-    def seen(*scanners, offset=0.0):
-        chain = SlabAugmentation([view, *scanners]).set_random_state(seed=0)
-        one = chain(element) | {"hu_offset": torch.tensor(offset)}
-        return prepare(default_collate([one, one]), "cpu")[0]
+    def augmented(*scanners, offset=0.0):
+        augmentation = SlabAugmentation([view, *scanners]).set_random_state(seed=0)
+        drawn = augmentation(element) | {"hu_offset": torch.tensor(offset)}
+        return prepare(default_collate([drawn, drawn]), "cpu")[0]
 
-    plain = seen()
-    assert torch.equal(seen(None), plain)
-    torch.testing.assert_close(seen(RandScannerd()), plain.clamp(-75 / 225, 1))  # to hu_range
-    told = seen(RandScannerd(clip_prob=1, clip=[[0, 80]]), offset=10.0)
-    torch.testing.assert_close(told, (plain + 10 / 225).clamp(-25 / 225, 55 / 225))
-    noisy = seen(RandScannerd(noise_prob=1, noise_hu=(20, 20)))
-    assert torch.equal(noisy[0], noisy[1])  # of one seed
+    plain = augmented()
+    assert torch.equal(augmented(None), plain)
+    torch.testing.assert_close(augmented(RandScannerd()), plain.clamp(-75 / 225, 1))  # to hu_range
+    clipped = augmented(RandScannerd(clip_prob=1, clip=[[0, 80]]), offset=10.0)
+    torch.testing.assert_close(clipped, (plain + 10 / 225).clamp(-25 / 225, 55 / 225))
+    noisy = augmented(RandScannerd(noise_prob=1, noise_hu=(20, 20)))
+    assert torch.equal(noisy[0], noisy[1])  # the same seed
     assert (noisy - plain).std().item() == pytest.approx(20 / 225, rel=0.4)

@@ -1,4 +1,4 @@
-"""Probabilities of types are brought to what validation lesions say, and only their record changes."""
+"""The fitted temperature calibrates type probabilities, and only the record changes."""
 
 import numpy as np
 import pytest
@@ -14,35 +14,35 @@ from liverseg.networks import (
     read_weights,
     save_state,
 )
-from liverseg.training import TypeTemperature, fitted_temperature
+from liverseg.training import TypeTemperature, fit_temperature
 
 LABELS = ("background", "liver", "cyst", "hemangioma", "metastasis")
 
 
-def lesions(sureness, count=400, right=0.6):
-    """Lesions of 1 to 30 pixels whose network is right in a share of them, and equally sure of every one."""
+def lesions(logit, count=400, accuracy=0.6):
+    """Lesions of 1 to 30 pixels, of which a share is classified correctly, all with the same confidence."""
     random = np.random.default_rng(0)
     types = random.integers(0, 3, count)
-    named = np.where(random.random(count) < right, types, (types + random.integers(1, 3, count)) % 3)
-    logits = [np.tile(sureness * np.eye(3)[name], (random.integers(1, 31), 1)) for name in named]
+    predicted = np.where(random.random(count) < accuracy, types, (types + random.integers(1, 3, count)) % 3)
+    logits = [np.tile(logit * np.eye(3)[index], (random.integers(1, 31), 1)) for index in predicted]
     return logits, types.tolist()
 
 
-@pytest.mark.parametrize("sureness", [0.8, 3.0, 6.0])
-def test_probabilities_become_the_share_that_is_right(sureness):
-    logits, types = lesions(sureness)
-    calibrated = np.exp(sureness / fitted_temperature(logits, types))
+@pytest.mark.parametrize("logit", [0.8, 3.0, 6.0])
+def test_calibrated_probability_is_the_accuracy(logit):
+    logits, types = lesions(logit)
+    calibrated = np.exp(logit / fit_temperature(logits, types))
     assert calibrated / (calibrated + 2) == pytest.approx(0.6, abs=0.03)
 
 
-def test_a_large_lesion_counts_as_much_as_a_small_one():
+def test_temperature_weighs_lesions_equally_whatever_their_size():
     logits, types = lesions(3.0)
     larger = [np.repeat(rows, 1 + 9 * (number % 2), axis=0) for number, rows in enumerate(logits)]
-    assert fitted_temperature(larger, types) == pytest.approx(fitted_temperature(logits, types), abs=1e-3)
+    assert fit_temperature(larger, types) == pytest.approx(fit_temperature(logits, types), abs=1e-3)
 
 
 def test_too_few_lesions_say_nothing():
-    assert fitted_temperature(*lesions(6.0, count=19)) == 1.0
+    assert fit_temperature(*lesions(6.0, count=19)) == 1.0
 
 
 @pytest.fixture
@@ -71,25 +71,25 @@ def trained(tmp_path):
 
 
 @pytest.mark.integration
-def test_the_record_tells_the_temperature_and_nothing_else_changes(trained):
+def test_fit_changes_only_the_recorded_temperature(trained):
     network, evaluator, path = trained
     before = {name: value.clone() for name, value in network.state_dict().items()}
     record, weights = read_record(path), read_weights(path)
     handler = TypeTemperature(network, path, evaluator)
     handler(evaluator)
-    assert read_record(path) == record  # nothing was learnt
-    handler.note_epoch(evaluator)
+    assert read_record(path) == record  # no epoch was trained
+    handler.mark_trained(evaluator)
     handler(evaluator)
     after = read_record(path)
-    assert after.type_temperature == pytest.approx(10.0, abs=0.1)  # right in a third: as unsure as may be
+    assert after.type_temperature == pytest.approx(10.0, abs=0.1)  # an accuracy of a third gives the upper bound
     assert {**after.to_json(), "type_temperature": 1.0} == record.to_json()
     assert all(torch.equal(value, weights[name]) for name, value in read_weights(path).items())
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     evaluator.run()
-    assert not evaluator.has_event_handler(TypeTemperature.look)
+    assert not evaluator.has_event_handler(TypeTemperature.update)
 
 
-def test_a_network_without_types_on_its_map_is_left_alone(trained):
+def test_fit_skips_networks_without_types_on_the_map(trained):
     _, evaluator, path = trained
     untyped = SEResUNet("small", out_channels=3)
     record = WeightsRecord(
@@ -99,7 +99,7 @@ def test_a_network_without_types_on_its_map_is_left_alone(trained):
     save_state(path, untyped.state_dict(), record)
     written = path.with_suffix(".json").read_bytes()
     handler = TypeTemperature(untyped, path, evaluator)
-    handler.note_epoch(evaluator)
+    handler.mark_trained(evaluator)
     handler(evaluator)
     assert path.with_suffix(".json").read_bytes() == written
     assert read_record(path).type_temperature == 1.0

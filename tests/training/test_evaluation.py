@@ -76,7 +76,7 @@ def test_tables_scores_outlines_and_a_line_in_the_log(cohort, tmp_path, caplog):
 
 
 @pytest.mark.integration
-def test_a_crop_around_the_liver_changes_no_score_and_no_outline(cohort, cohort_tree, tmp_path):
+def test_liver_crop_leaves_scores_and_outlines_unchanged(cohort, cohort_tree, tmp_path):
     cropped = SlabDataset(cohort.data, cohort_tree, None, labels=5, transform=LiverCropd(20), progress=False)
     contents = []
     for name, dataset in (("whole", cohort), ("cropped", cropped)):

@@ -30,11 +30,11 @@ def followed(epochs, first=1, tuner=None):
     trainer = Engine(lambda *_: None)
     tuner.attach(trainer)
 
-    def look(engine):
+    def record(engine):
         seen.append((tuner.network.frozen, tuner.optimizer.param_groups[0]["lr"]))
-        tuner.optimizer.param_groups[0]["lr"] *= 0.5  # what a schedule does, by a factor as torch's do
+        tuner.optimizer.param_groups[0]["lr"] *= 0.5  # as a schedule of torch, by a factor
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, look)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, record)
     trainer.add_event_handler(Events.STARTED, lambda engine: setattr(engine.state, "epoch", first - 1))
     trainer.run([0], max_epochs=first - 1 + epochs)
     return seen, tuner
@@ -67,7 +67,7 @@ def test_the_plan_in_force_is_logged(caplog):
     assert lines[2] == "epoch 3: frozen encoder.layer0; learning rates 0.025"
 
 
-def test_a_part_the_network_lacks_is_told_before_training():
+def test_unknown_part_is_refused_before_training():
     network = SEResUNet("small")
     optimizer = torch.optim.Adam(network.parameters())
     with pytest.raises(UsageError, match="no part 'backbone'"):
@@ -79,13 +79,16 @@ def test_a_part_the_network_lacks_is_told_before_training():
     [
         ("encoder", "plans::p is 'encoder'; a list of stages is needed"),
         ([], r"plans::p is \[\]; a list of stages is needed"),
-        ([{"epochs": None}], "a stage has epochs, frozen and at most learning_rate_factor"),
-        ([{"epochs": None, "frozen": [], "lr": 1}], "a stage has epochs, frozen and at most learning_rate_factor"),
+        ([{"epochs": None}], "a stage has the keys epochs, frozen and optionally learning_rate_factor"),
+        (
+            [{"epochs": None, "frozen": [], "lr": 1}],
+            "a stage has the keys epochs, frozen and optionally learning_rate_factor",
+        ),
         (
             [{"epochs": 3, "frozen": []}],
-            "plans::p::0::epochs is 3; a whole number, 1 or more, and null in the last stage",
+            "plans::p::0::epochs is 3; an integer, 1 or more, is needed, and null in the last stage",
         ),
-        ([{"epochs": None, "frozen": []}] * 2, "plans::p::0::epochs is None; a whole number"),
+        ([{"epochs": None, "frozen": []}] * 2, "plans::p::0::epochs is None; an integer"),
         ([{"epochs": None, "frozen": "encoder"}], "plans::p::0::frozen is 'encoder'; a list of the network's parts"),
         ([{"epochs": None, "frozen": [], "learning_rate_factor": 0}], "learning_rate_factor is 0; a number above 0"),
     ],
@@ -100,7 +103,7 @@ def test_an_unknown_plan_names_those_there_are():
         read_plan(PLANS, "freeze", 9)
 
 
-def test_a_training_that_ends_before_the_last_stage_is_refused():
+def test_training_shorter_than_its_plan_is_refused():
     assert len(read_plan(PLANS, "stepwise", 4)) == 3
-    with pytest.raises(UsageError, match="its last stage begins after epoch 3, and epochs is 3; shorten"):
+    with pytest.raises(UsageError, match="its last stage starts after epoch 3, and epochs is 3; shorten"):
         read_plan(PLANS, "stepwise", 3)

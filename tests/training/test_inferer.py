@@ -9,8 +9,8 @@ from liverseg.training import SlabBatchInferer, UncroppedBatch, pad_collate
 from liverseg.transforms import ResamplePixelsd, to_pixel_mm
 
 
-class Remember(torch.nn.Module):
-    """Gives its input back in the type autocast computes in, and keeps it."""
+class RecordInput(torch.nn.Module):
+    """Identity in the dtype of autocast; keeps its input."""
 
     def forward(self, slabs):
         self.slabs = slabs
@@ -35,7 +35,7 @@ def test_logits_are_the_networks_own():
     ],
     ids=["map", "measured", "map and types", "types"],
 )
-def test_what_is_said_of_a_slab_does_not_depend_on_the_others(network):
+def test_logits_of_a_slab_are_independent_of_its_batch(network):
     network.eval()
     slabs = [torch.rand(3, *size) * 2 - 1 for size in ((32, 64), (64, 64), (32, 64), (64, 32))]
     batch = pad_collate([{"image": slab, "label": torch.zeros(1, *slab.shape[1:])} for slab in slabs])
@@ -45,17 +45,18 @@ def test_what_is_said_of_a_slab_does_not_depend_on_the_others(network):
         together = inferer(image, network, *args, **kwargs)
         alone = [inferer(slab[None], network) for slab in slabs]
     if not isinstance(together, SlabOutput):
-        together, alone = SlabOutput(together, torch.empty(4, 0)), [SlabOutput(one, torch.empty(1, 0)) for one in alone]
-    for row, one in enumerate(alone):
-        torch.testing.assert_close(together.types[row], one.types[0])
-        if one.maps is not None:
-            height, width = one.maps.shape[-2:]
-            torch.testing.assert_close(together.maps[row, :, :height, :width], one.maps[0])
+        together = SlabOutput(together, torch.empty(4, 0))
+        alone = [SlabOutput(maps, torch.empty(1, 0)) for maps in alone]
+    for row, output in enumerate(alone):
+        torch.testing.assert_close(together.types[row], output.types[0])
+        if output.maps is not None:
+            height, width = output.maps.shape[-2:]
+            torch.testing.assert_close(together.maps[row, :, :height, :width], output.maps[0])
             assert not together.maps[row, :, height:].any()
             assert not together.maps[row, :, :, width:].any()
 
 
-def test_maps_of_another_pixel_size_are_on_the_slices_own_grids():
+def test_maps_are_resampled_to_label_sizes():
     torch.manual_seed(0)
     network = YNet("small", out_channels=3).eval()
     resample = ResamplePixelsd("image", 1.5)
@@ -80,7 +81,7 @@ def test_maps_of_another_pixel_size_are_on_the_slices_own_grids():
 
 @pytest.mark.parametrize("amp", ["auto", False])
 def test_memory_is_channels_last_and_logits_are_float32(amp):
-    network = Remember()
+    network = RecordInput()
     logits = SlabBatchInferer(amp)(torch.rand(2, 3, 8, 8), network)
     assert network.slabs.is_contiguous(memory_format=torch.channels_last)
     assert logits.dtype == torch.float32
@@ -88,4 +89,4 @@ def test_memory_is_channels_last_and_logits_are_float32(amp):
 
 def test_an_unknown_precision_is_refused():
     with pytest.raises(UsageError, match="amp is 'half'; it must be auto, true or false"):
-        SlabBatchInferer("half")(torch.rand(1, 3, 8, 8), Remember())
+        SlabBatchInferer("half")(torch.rand(1, 3, 8, 8), RecordInput())

@@ -8,7 +8,7 @@ from monai.losses import DiceCELoss
 
 from liverseg.networks import SEResUNet, SlabOutput
 from liverseg.training import SlabLoss, StackedDeepSupervisionLoss, map_weights
-from liverseg.training.losses import types_of_slabs
+from liverseg.training.losses import slab_types
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def make_loss():
     return DiceCELoss(softmax=True, to_onehot_y=True)
 
 
-def test_maps_weigh_half_as_much_from_one_to_the_next(maps):
+def test_deep_supervision_halves_weights_from_map_to_map(maps):
     logits, labels = maps
     expected = sum(make_loss()(logits[:, number], labels) / 2**number for number in range(4))
     assert StackedDeepSupervisionLoss(make_loss())(logits, labels).item() == pytest.approx(expected.item(), rel=1e-6)
@@ -38,9 +38,9 @@ def test_one_plain_map_is_the_plain_loss(maps):
     assert StackedDeepSupervisionLoss(make_loss())(logits[:, 0], labels) == make_loss()(logits[:, 0], labels)
 
 
-def test_types_are_read_off_the_map_that_is_seen():
+def test_slab_types_are_those_of_the_label_map():
     labels = torch.tensor([[[[1, 2, 4, 4]]], [[[1, 1, 0, 0]]], [[[3, 1, 1, 1]]]])
-    assert types_of_slabs(labels).tolist() == [2, -100, 1]
+    assert slab_types(labels).tolist() == [2, -100, 1]
 
 
 def test_a_type_vector_adds_its_cross_entropy(maps):
@@ -56,7 +56,7 @@ def test_a_type_vector_adds_its_cross_entropy(maps):
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
-def test_a_classifier_learns_from_types_alone_and_from_none_nothing():
+def test_classifier_loss_without_lesions_is_zero():
     types = torch.zeros(1, 3, requires_grad=True)
     loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))
     assert loss(SlabOutput(None, types), torch.tensor([[[[1, 3]]]])).item() == pytest.approx(math.log(3))
@@ -66,7 +66,7 @@ def test_a_classifier_learns_from_types_alone_and_from_none_nothing():
     assert types.grad.abs().sum() == 0
 
 
-def test_slabs_without_a_lesion_do_not_thin_out_the_types_of_the_others():
+def test_type_loss_ignores_slabs_without_lesion():
     loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))
     labels = torch.tensor([[[[1, 3]]], [[[1, 1]]], [[[0, 0]]]])
     assert loss(SlabOutput(None, torch.zeros(3, 3)), labels).item() == pytest.approx(math.log(3))
@@ -80,19 +80,19 @@ def test_types_of_pixels_weigh_each_slab_alike():
     maps[:, 2] = 40  # all found
     total = math.exp(5) + 2
     first = -(math.log(math.exp(5) / total) + math.log(1 / total)) / 2
-    assert of_types(maps, types, labels) == pytest.approx((first + math.log(3)) / 2, rel=1e-5)
+    assert type_loss(maps, types, labels) == pytest.approx((first + math.log(3)) / 2, rel=1e-5)
 
 
-def test_balanced_types_weigh_the_same_however_much_is_found():
+def test_balanced_types_have_equal_weight():
     types = torch.zeros(3, 3, 1, 4)
     types[:, 0] = 5  # all called cyst
     labels = torch.tensor([[[[2, 2, 2, 2]]], [[[2, 2, 2, 2]]], [[[3, 3, 2, 2]]]])
     maps = torch.zeros(3, 3, 1, 4)
     maps[:, 2] = 40
     right, wrong = -math.log(math.exp(5) / (math.exp(5) + 2)), -math.log(1 / (math.exp(5) + 2))
-    assert of_types(maps, types, labels, balanced_types=True) == pytest.approx((right + wrong) / 2, rel=1e-5)
-    assert of_types(maps, types, labels) == pytest.approx((2 * right + (right + wrong) / 2) / 3, rel=1e-5)
-    assert of_types(maps, types, labels.clamp(max=1), balanced_types=True) == pytest.approx(0, abs=1e-6)
+    assert type_loss(maps, types, labels, balanced_types=True) == pytest.approx((right + wrong) / 2, rel=1e-5)
+    assert type_loss(maps, types, labels) == pytest.approx((2 * right + (right + wrong) / 2) / 3, rel=1e-5)
+    assert type_loss(maps, types, labels.clamp(max=1), balanced_types=True) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_pixel_that_is_not_found_teaches_no_type():
@@ -101,19 +101,19 @@ def test_a_pixel_that_is_not_found_teaches_no_type():
     labels = torch.tensor([[[[2, 2, 3, 3]]]])
     maps = torch.zeros(1, 3, 1, 4)
     maps[0, 2, 0, :2], maps[0, 1, 0, 2:] = 40, 40  # the hemangioma pixels are taken for liver
-    assert of_types(maps, types, labels) == pytest.approx(-math.log(math.exp(5) / (math.exp(5) + 2)), rel=1e-5)
+    assert type_loss(maps, types, labels) == pytest.approx(-math.log(math.exp(5) / (math.exp(5) + 2)), rel=1e-5)
     maps[0, 1] = 90
-    assert of_types(maps, types, labels) == pytest.approx(0, abs=1e-6)
+    assert type_loss(maps, types, labels) == pytest.approx(0, abs=1e-6)
 
 
-def of_types(maps, types, labels, **arguments):
-    """The share of the loss that is of types: the whole less that of the map alone."""
+def type_loss(maps, types, labels, **arguments):
+    """The loss of types: the total minus that of the map."""
     map_loss = StackedDeepSupervisionLoss(make_loss())
-    whole = SlabLoss(map_loss, **arguments)(SlabOutput(maps, types), labels)
-    return (whole - SlabLoss(map_loss, type_weight=0)(SlabOutput(maps, types), labels)).item()
+    total = SlabLoss(map_loss, **arguments)(SlabOutput(maps, types), labels)
+    return (total - SlabLoss(map_loss, type_weight=0)(SlabOutput(maps, types), labels)).item()
 
 
-def test_a_map_of_three_channels_weighs_its_lesion_as_the_first_type():
+def test_map_weights_of_three_channels_use_the_first_type():
     weights = [0.1, 0.2, 0.5, 0.6, 0.7]
     assert map_weights(weights, SEResUNet("small", out_channels=3)).tolist() == pytest.approx([0.1, 0.2, 0.5])
     assert map_weights(weights, SEResUNet("small", out_channels=5)).tolist() == pytest.approx(weights)

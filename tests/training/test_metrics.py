@@ -1,4 +1,4 @@
-"""Scores of an evaluator's epoch: counted over batches, forgotten between epochs, stored by name."""
+"""Scores of an evaluator's epoch: counted over batches, cleared between epochs, stored by name."""
 
 import pandas as pd
 import pytest
@@ -10,7 +10,7 @@ from liverseg.training import SlabScores
 
 
 def batch(pred, true, units, types):
-    """A batch and the output a perfect forgery of it would give: logits that say `pred`."""
+    """A batch with logits that predict `pred`."""
     logits = 20 * torch.nn.functional.one_hot(torch.tensor(pred), 5).permute(0, 3, 1, 2).float()
     labels = torch.tensor(true)[:, None]
     return {"pred": logits, "label": labels, "unit": torch.tensor(units), "lesion_type": torch.tensor(types)}
@@ -29,7 +29,7 @@ def evaluated(*batches, epochs=1, **settings):
     return engine.state.metrics, scores
 
 
-def test_batches_are_counted_by_unit_and_every_score_has_its_name():
+def test_scores_are_counted_by_unit_and_stored_by_name():
     metrics, _ = evaluated(FIRST, SECOND, key="class_aware_dice")
     assert metrics["the_key"] == metrics["val_class_aware_dice"] == pytest.approx((4 / 6 + 0) / 2)
     assert metrics["val_lesion_dice"] == pytest.approx((4 / 6 + 1) / 2)
@@ -38,7 +38,7 @@ def test_batches_are_counted_by_unit_and_every_score_has_its_name():
     assert metrics["val_liver_dice"] == 1
 
 
-def test_a_second_epoch_begins_at_nothing():
+def test_a_second_epoch_starts_from_zero():
     once, _ = evaluated(FIRST, SECOND)
     assert evaluated(FIRST, SECOND, epochs=2)[0] == once
 
@@ -53,7 +53,7 @@ def test_an_unknown_key_names_those_there_are():
 
 
 def test_a_key_that_a_network_does_not_give():
-    with pytest.raises(UsageError, match=r"'class_aware_dice', which cannot be had here; there are liver_dice"):
+    with pytest.raises(UsageError, match=r"'class_aware_dice', which this network does not have; it has liver_dice"):
         evaluated({**FIRST, "pred": FIRST["pred"][:, :3]}, key="class_aware_dice")
 
 

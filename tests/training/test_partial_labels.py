@@ -41,13 +41,13 @@ def test_full_label_maps_have_the_plain_loss(logits, target, dice_weight):
     )
 
 
-def test_a_liver_whose_lesions_are_not_told_apart(logits, target):
+def test_liver_or_lesion_uses_the_summed_probability(logits, target):
     target = torch.where(target > 0, LIVER_OR_LESION, 0)
     groups, weights = {0: [0], LIVER_OR_LESION: [1, 2, 3, 4]}, {0: 0.5, LIVER_OR_LESION: 1.0}
     loss = MarginalDiceCELoss(WEIGHT, **CROSS_ENTROPY)(logits, target)
     torch.testing.assert_close(loss, summed(logits, target, groups, weights))
     (gradient,) = torch.autograd.grad(loss, logits)
-    # what is inside is left as it is: within the sum each logit moves by its share of the probability
+    # within the sum each logit changes by its share of the probability, so their ratios stay
     inside = (target == LIVER_OR_LESION).expand(-1, 4, -1, -1)
     share = logits[:, 1:].softmax(dim=1) * gradient[:, 1:].sum(dim=1, keepdim=True)
     torch.testing.assert_close(gradient[:, 1:][inside], share[inside])
@@ -78,12 +78,12 @@ def test_dice_is_that_of_the_sum(liver_weight):
     loss = MarginalDiceCELoss(weight, **arguments)
     right = torch.zeros(1, 5, 4, 4)
     right[:, 0, :, :2] = 30
-    right[:, 3, :, 2:] = 30  # whichever of them is said
+    right[:, 3, :, 2:] = 30  # whichever of them is predicted
     assert loss(right, target).item() == pytest.approx(0, abs=1e-3)
     assert loss(right.flip(-1), target).item() == pytest.approx(liver_weight, rel=0.02)
     both = torch.cat([right, right.flip(-1)]), torch.cat([target, target.clamp(max=1)])
-    told = DiceCELoss(weight=weight, **arguments)(both[0][1:], both[1][1:])
-    torch.testing.assert_close(loss(*both), told / 2, atol=1e-3, rtol=1e-3)
+    plain = DiceCELoss(weight=weight, **arguments)(both[0][1:], both[1][1:])
+    torch.testing.assert_close(loss(*both), plain / 2, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("channels", [3, 5])

@@ -1,6 +1,7 @@
-"""What test_distributed.py has two processes do: `torchrun ... two_processes.py TREE FOLDER`; FOLDER/0.pt, 1.pt tell.
+"""Script that test_distributed.py runs in two processes: `torchrun ... two_processes.py TREE FOLDER`.
 
-The same functions, called in the one process of the tests, give what is expected.
+Each process writes its results into FOLDER/0.pt or 1.pt. The same functions, called in the single process of the tests,
+compute the expected values.
 """
 
 import sys
@@ -47,7 +48,7 @@ from liverseg.training import (
 from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
 from liverseg.utils.distributed import barrier, init_process_group, rank, report_once, world_size
 
-TOGETHER = 8  # slabs of a whole batch
+GLOBAL_BATCH_SIZE = 8
 NETWORKS = {
     "joint": lambda: SEResUNet("small", out_channels=5, deep_supervision=True),
     "ynet": lambda: YNet("small", deep_supervision=True, branch="strong"),
@@ -57,18 +58,18 @@ NETWORKS = {
 
 
 class WideDeepSupervision(nn.Module):
-    """The loss of every map, half as much from one to the next, in the maps' own number type; MONAI's takes float32."""
+    """Deep supervision with halving weights in the maps' own dtype; MONAI's converts to float32."""
 
     def __init__(self, loss):
         super().__init__()
         self.loss = loss
 
     def forward(self, maps, labels):
-        return sum(self.loss(one, labels) / 2**number for number, one in enumerate(maps.unbind(1)))
+        return sum(self.loss(logits, labels) / 2**number for number, logits in enumerate(maps.unbind(1)))
 
 
-def learnt(kind, slabs, wide=True):
-    """Losses of three steps of a network, the last on what is left of the slabs, its gradients, and how it ends."""
+def train_steps(kind, slabs, wide=True):
+    """Losses and gradients of three steps of a network, the last on the remaining slabs, and its final state."""
     torch.manual_seed(3)
     network = NETWORKS[kind]()
     images, labels = torch.randn(slabs, 3, 64, 64), torch.randint(0, 5, (slabs, 1, 16, 16))
@@ -85,9 +86,9 @@ def learnt(kind, slabs, wide=True):
     optimizer = torch.optim.SGD(network.parameters(), lr=0.02, momentum=0.9)
     losses, gradients, order, run = [], [], range(slabs), network
     if world_size() > 1:
-        order = DistributedBatchSampler(range(slabs), TOGETHER // world_size())
+        order = DistributedBatchSampler(range(slabs), GLOBAL_BATCH_SIZE // world_size())
         run, loss = sum_over_ranks(network, torch.device("cpu"), order, some_frozen=True), GlobalBatchLoss(loss, order)
-    batches = list(order) if world_size() > 1 else [*torch.arange(slabs).split(TOGETHER)]
+    batches = list(order) if world_size() > 1 else [*torch.arange(slabs).split(GLOBAL_BATCH_SIZE)]
 
     def step(engine, rows):
         network.freeze(("encoder.layer0", "encoder.layer1") if engine.state.iteration == 2 else ())
@@ -106,46 +107,46 @@ def learnt(kind, slabs, wide=True):
     return {"losses": torch.stack(losses), "gradients": gradients, "state": network.state_dict()}
 
 
-def seen(tree, left, cache):
-    """Image, label and unit of each slab of two epochs, step by step; the last batch of an epoch has `left` slabs."""
+def load_batches(tree, remainder, cache):
+    """Image, label and unit of each slab of two epochs by step; the last batch of an epoch has `remainder` slabs."""
     items = read_datalist(tree / "datalist.json").training
     scanner = RandScannerd(noise_prob=0.7, blur_prob=0.5, contrast_prob=0.5)
-    drawn = SlabAugmentation([RandSlabViewd(32, [0.5, 1, 1]), scanner])
-    dataset = SlabDataset(items, tree, cache, 3, transform=drawn, seed=5, progress=False)
+    augmentation = SlabAugmentation([RandSlabViewd(32, [0.5, 1, 1]), scanner])
+    dataset = SlabDataset(items, tree, cache, 3, transform=augmentation, seed=5, progress=False)
     sampler = SlabSampler(dataset, lesion_free=1, seed=5)
-    sampler.free = sampler.free[: (left - len(sampler.lesion)) % TOGETHER + TOGETHER]
+    sampler.free = sampler.free[: (remainder - len(sampler.lesion)) % GLOBAL_BATCH_SIZE + GLOBAL_BATCH_SIZE]
     sampler.kept = len(sampler.free)
-    shares = DistributedBatchSampler(sampler, TOGETHER // world_size())
-    loader = PrefetchDataLoader(dataset, batch_sampler=shares, collate_fn=pad_collate)
-    prepare, steps = AugmentedBatch(32, [-200, 250], GloballySeededNoise(shares)), []
+    batch_sampler = DistributedBatchSampler(sampler, GLOBAL_BATCH_SIZE // world_size())
+    loader = PrefetchDataLoader(dataset, batch_sampler=batch_sampler, collate_fn=pad_collate)
+    prepare, steps = AugmentedBatch(32, [-200, 250], GloballySeededNoise(batch_sampler)), []
     if world_size() == 1:
-        loader = PrefetchDataLoader(dataset, sampler=sampler, batch_size=TOGETHER, collate_fn=pad_collate)
+        loader = PrefetchDataLoader(dataset, sampler=sampler, batch_size=GLOBAL_BATCH_SIZE, collate_fn=pad_collate)
         prepare = AugmentedBatch(32, [-200, 250])
 
     trainer = Engine(lambda _, batch: steps.append((*prepare(batch, "cpu"), batch["unit"])))
     EpochSeed(sampler, 5).attach(trainer)
     if world_size() > 1:
-        shares.attach(trainer)
+        batch_sampler.attach(trainer)
     trainer.run(loader, max_epochs=2, epoch_length=len(loader))
     return steps
 
 
-def normalised():
-    """A bfloat16 batch and its gradient through batch norm, those of this process."""
+def normalise():
+    """Output and gradient of a bfloat16 batch through batch norm, the rows of this process."""
     torch.manual_seed(1)
     x, weights = torch.randn(6, 4, 5, 5) + 3, torch.randn(6, 4, 5, 5)
     layer = nn.BatchNorm2d(4)
     rows = slice(0, 6)
     if world_size() > 1:
-        shares = DistributedBatchSampler(range(6), 3)
-        layer, rows = CPUSyncBatchNorm(layer, shares), slice(3 * rank(), 3 * rank() + 3)
-    own = x[rows].bfloat16().requires_grad_()
-    out = layer(own)
+        batch_sampler = DistributedBatchSampler(range(6), 3)
+        layer, rows = CPUSyncBatchNorm(layer, batch_sampler), slice(3 * rank(), 3 * rank() + 3)
+    local = x[rows].bfloat16().requires_grad_()
+    out = layer(local)
     (out.float() * weights[rows]).sum().backward()
-    return {"out": out.detach(), "gradient": own.grad, "variance": layer.running_var}
+    return {"out": out.detach(), "gradient": local.grad, "variance": layer.running_var}
 
 
-def scored():
+def score():
     """Scores of seven slabs of three units, in batches of two."""
     torch.manual_seed(2)
     slabs = [
@@ -158,8 +159,8 @@ def scored():
     return evaluator.state.metrics
 
 
-def calibrated(folder):
-    """Fit the temperature of weights that are sure of a cyst everywhere, on 30 slabs of which a third are cysts."""
+def calibrate(folder):
+    """Fit the temperature of weights that predict a cyst everywhere, on 30 slabs of which a third are cysts."""
     network = SEResUNet("small", out_channels=5)
     with torch.no_grad():
         network.head.weight.zero_()
@@ -179,7 +180,7 @@ def calibrated(folder):
     loader = DataLoader(slabs, 4, sampler=DistributedFoldSampler(slabs))
     evaluator = SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network.eval(), decollate=False)
     handler = TypeTemperature(network, folder / "model.pt", evaluator)
-    handler.note_epoch(evaluator)
+    handler.mark_trained(evaluator)
     handler(evaluator)
 
 
@@ -188,24 +189,24 @@ def main(tree, folder):
     fill_cache_once(read_datalist(tree / "datalist.json").training, tree, folder / "cache", 3, progress=False)
     result = {
         "cached": len(list((folder / "cache").glob("*.slices"))),
-        "seen": {left: seen(tree, left, folder / "cache") for left in (1, 5)},
-        "learnt": {(kind, slabs): learnt(kind, slabs) for kind, slabs in (("joint", 17), ("ynet", 21))},
-        "narrow": {kind: learnt(kind, 21, wide=False) for kind in ("classification", "ours")},
-        "normalised": normalised(),
-        "scored": scored(),
-        "told": [report_once("what is wrong for all"), report_once(f"of {rank()} alone")],
+        "batches": {remainder: load_batches(tree, remainder, folder / "cache") for remainder in (1, 5)},
+        "float64": {(kind, slabs): train_steps(kind, slabs) for kind, slabs in (("joint", 17), ("ynet", 21))},
+        "float32": {kind: train_steps(kind, 21, wide=False) for kind in ("classification", "ours")},
+        "normalised": normalise(),
+        "scores": score(),
+        "reported": [report_once("an error of all processes"), report_once(f"an error of process {rank()}")],
         "threads": torch.get_num_threads(),
     }
-    calibrated(folder)
+    calibrate(folder)
     torch.save(result, folder / f"{rank()}.pt")
     barrier()
     if rank() == 1:
         raise LiversegError("slice 5 is not what was written")
-    barrier()  # for one that does not come
+    barrier()  # waits for the process that failed
 
 
 if __name__ == "__main__":
-    sys.argv[0] = "monai/bundle/__main__.py"  # for which errors are told in one line
+    sys.argv[0] = "monai/bundle/__main__.py"  # so that errors are reported in one line
     sys.argv.insert(1, "run")
     bundle.install_excepthook()
     main(Path(sys.argv[2]), Path(sys.argv[3]))

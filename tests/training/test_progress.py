@@ -1,13 +1,15 @@
-"""Every epoch has random numbers of its own, and the bar tells what there is to tell."""
+"""Random numbers of epochs, the progress bar, and validation scores in TensorBoard."""
 
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine, Events
+from monai.handlers import TensorBoardStatsHandler
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from liverseg.datalists import DataItem
 from liverseg.datasets import SlabDataset, SlabSampler
-from liverseg.training import EpochSeed, Progress
+from liverseg.training import EpochSeed, Progress, ValidationScalars
 
 
 @pytest.fixture
@@ -32,14 +34,14 @@ def drawn(sampler, seed, first_epoch=1, wasted=0):
         torch.rand(wasted)
 
     @trainer.on(Events.EPOCH_STARTED)
-    def _remember(engine):
+    def _record(engine):
         found.append((engine.state.epoch, list(sampler), torch.rand(3).tolist()))
 
     trainer.run([0, 0], max_epochs=4)
     return found
 
 
-def test_an_epochs_random_numbers_depend_on_seed_and_number_alone(sampler):
+def test_random_numbers_depend_only_on_seed_and_epoch(sampler):
     epochs = drawn(sampler, seed=3)
     assert [number for number, _, _ in epochs] == [1, 2, 3, 4]
     assert drawn(sampler, seed=3, first_epoch=3, wasted=17) == epochs[2:]
@@ -61,23 +63,43 @@ def shown(capsys, resumed_after=0, **settings):
     return capsys.readouterr()
 
 
-def test_the_bar_tells_epoch_loss_and_the_scores_there_are(capsys):
-    told = shown(capsys)
-    last = told.err.split("\r")[-1]
+def test_bar_shows_epoch_loss_and_available_scores(capsys):
+    captured = shown(capsys)
+    last = captured.err.split("\r")[-1]
     assert last.startswith("pre-training: 100%")
     assert "6/6" in last
-    assert "epoch 3/3, loss 1.1359" in last  # from 1 on, 0.95 × the old + 0.05 × the new, six batches
+    assert "epoch 3/3, loss 1.1359" in last  # from 1 on, 0.95 × old + 0.05 × new, six batches
     assert "val_lesion_dice 0.250" in last
     assert "type_accuracy" not in last
-    assert told.out == ""
+    assert captured.out == ""
 
 
-def test_a_resumed_bar_begins_where_the_training_does(capsys):
+def test_bar_of_resumed_training_starts_at_its_epoch(capsys):
     frames = shown(capsys, resumed_after=2).err.split("\r")
     assert "4/6" in next(frame for frame in frames if "/6" in frame)
     assert "6/6" in frames[-1]
-    assert "loss 1.0500" in frames[-1]  # of this process's two batches
+    assert "loss 1.0500" in frames[-1]  # of the two new batches
 
 
-def test_no_bar_when_none_is_wanted(capsys):
+def test_disabled_bar_shows_nothing(capsys):
     assert shown(capsys, enabled=False).err == ""
+
+
+def test_scores_are_written_for_validated_epochs_only(tmp_path):
+    trainer, validator = Engine(lambda engine, batch: {"loss": 0.5}), Engine(lambda engine, batch: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED(every=2))
+    def validate(engine):
+        validator.state.epoch = engine.state.epoch
+        validator.state.metrics = {"val_lesion_dice": engine.state.epoch / 10}
+
+    handler = TensorBoardStatsHandler(
+        log_dir=str(tmp_path),
+        output_transform=lambda output: output["loss"],
+        epoch_event_writer=ValidationScalars(validator),
+    )
+    handler.attach(trainer)
+    trainer.run([0, 1], max_epochs=4)
+    handler.close()
+    written = EventAccumulator(str(tmp_path)).Reload()
+    assert [(event.step, round(event.value, 3)) for event in written.Scalars("val_lesion_dice")] == [(2, 0.2), (4, 0.4)]

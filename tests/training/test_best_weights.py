@@ -1,4 +1,4 @@
-"""The best weights are kept with what they scored, and a training that gets no better is stopped."""
+"""The best weights are saved with their scores, and a training that no longer improves is stopped."""
 
 from dataclasses import replace
 
@@ -42,7 +42,7 @@ def trained(network, tmp_path):
     return train
 
 
-def test_the_best_epochs_weights_are_kept_with_its_number_and_scores(trained, tmp_path):
+def test_best_weights_are_saved_with_epoch_and_scores(trained, tmp_path):
     best, trainer = trained([0.2, 0.6, 0.4, 0.6])
     assert trainer.state.epoch == 4
     assert (best.best, best.best_epoch) == (0.6, 2)  # the fourth is no better than the second
@@ -51,7 +51,7 @@ def test_the_best_epochs_weights_are_kept_with_its_number_and_scores(trained, tm
     assert (record.epoch, record.metrics) == (2, {SCORE: 0.6, "val_liver_dice": 0.5})
 
 
-def test_they_are_what_inference_builds_without_auxiliary_heads(trained, tmp_path):
+def test_saved_weights_have_no_auxiliary_heads(trained, tmp_path):
     trained([0.5])
     network = SEResUNet("small", out_channels=3)
     network.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
@@ -75,7 +75,7 @@ def test_without_patience_every_epoch_is_trained(trained):
     assert trained([0.5] * 6)[1].state.epoch == 6
 
 
-def test_a_resumed_judgement_remembers_best_and_wait(trained, tmp_path):
+def test_resumed_training_continues_best_and_patience(trained, tmp_path):
     state = {"best": 0.7, "best_epoch": 3, "waited": 1}
     best, trainer = trained([0.6, 0.9], state, patience=2)
     assert trainer.state.epoch == 1
