@@ -1,8 +1,21 @@
-"""Errors a user can mend, and the exit codes of every liverseg command."""
+"""Exceptions for what a user can correct, and the exit codes of every liverseg command.
+
+- LiversegError, exit code 1
+    - UsageError, exit code 2: the command is wrong
+    - SomeCasesFailed, exit code 3: some cases of a run failed, the others are done
+    - UnreadableError: an input cannot be read
+    - GeometryError: an input does not state where its voxels are, or contradicts itself
+    - NotCTError: an input is not a CT in HU
+    - OutputError: a file cannot be written
+    - ConflictError: the output folder holds the results of another CT
+
+The five that have the exit code of their base class sort the failures of a batch.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from enum import IntEnum
 
 __all__ = [
@@ -17,6 +30,7 @@ __all__ = [
     "UsageError",
     "causes",
     "one_line",
+    "suggest",
     "user_error",
 ]
 
@@ -31,55 +45,55 @@ class ExitCode(IntEnum):
 
 
 class LiversegError(Exception):
-    """A mistake in the input, told in one line: what was found, in which file, what is allowed, what to do.
+    """Something a user can correct, described in one line: what was found, in which file, what is allowed, what to do.
 
-    Of a table with several bad rows each has its line.
+    For a table with several bad rows, the message has a line for each.
 
-    The command line prints the message alone, without a traceback, and exits with `exit_code`.
+    The command line prints the message without a traceback and exits with `exit_code`.
     """
 
     exit_code: ExitCode = ExitCode.FAILED
 
 
 class UsageError(LiversegError):
-    """The command itself was wrong: an unknown option, key or value."""
+    """The command is wrong: an unknown option, key or value."""
 
     exit_code = ExitCode.USAGE
 
 
 class SomeCasesFailed(LiversegError):
-    """Part of a run's cases failed; the others are done."""
+    """Some cases of a run failed; the others are done."""
 
     exit_code = ExitCode.SOME_CASES_FAILED
 
 
 class UnreadableError(LiversegError):
-    """An input cannot be had: missing, not permitted, damaged, of another format, over a limit, or not the only one."""
+    """An input cannot be read: missing, not permitted, damaged, of another format, over a limit, or ambiguous."""
 
 
 class GeometryError(LiversegError):
-    """An input does not say where its voxels are, or says what cannot be: gaps, tilt, doubled slices, another grid."""
+    """An input does not state where its voxels are, or states an impossible grid: gaps, tilt, repeated slices."""
 
 
 class NotCTError(LiversegError):
-    """An input is no CT in HU that can be computed: another modality, a localiser, values that are not HU."""
+    """An input is not a CT in HU that can be computed: another modality, a localiser, values that are not HU."""
 
 
 class OutputError(LiversegError):
-    """Something cannot be written: the disk is full, the folder gone or read-only."""
+    """A file cannot be written: the disk is full, the folder is gone or read-only."""
 
 
 class ConflictError(LiversegError):
-    """Where results are to go are those of another CT."""
+    """The output folder holds the results of another CT."""
 
 
 def user_error(error: BaseException) -> LiversegError | None:
-    """The LiversegError an error was caused by, if any: MONAI wraps what a transform or a config raises."""
+    """Return the LiversegError among an error's causes, if any: MONAI wraps errors of transforms and configs."""
     return next((cause for cause in causes(error) if isinstance(cause, LiversegError)), None)
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """An error, what it was caused by, and so on."""
+    """Yield an error, its cause, the cause of that, and so on."""
     cause: BaseException | None = error
     while cause is not None:
         yield cause
@@ -87,5 +101,16 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def one_line(error: BaseException) -> str:
-    """What another library's error says, in one line; its kind where it says nothing."""
+    """Return the message of another library's error in one line, or its class if there is no message."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def suggest(word: str, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the choice most similar to a misspelt word, for "did you mean"; None if none is similar.
+
+    Args:
+        word: the misspelt word.
+        choices: the allowed words.
+        cutoff: least similarity, 0 to 1, by `difflib.get_close_matches`.
+    """
+    return next(iter(difflib.get_close_matches(word, list(choices), n=1, cutoff=cutoff)), None)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from liverseg.cases.sources import find_batch
+from liverseg.cases.discover import find_batch
 from liverseg.errors import LiversegError
 
 __all__ = ["LIST_FAULTS", "ODD_NAMES", "read_hostile_list"]

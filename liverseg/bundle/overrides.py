@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import pydoc
 import re
@@ -14,7 +13,7 @@ from typing import Any
 import monai.bundle
 from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
-from liverseg.errors import UsageError
+from liverseg.errors import UsageError, suggest
 
 __all__ = ["is_monai_command", "refuse_unknown_overrides"]
 
@@ -51,8 +50,8 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
     for key in given:
         top = paths[key][0]
         if top not in known:
-            match = difflib.get_close_matches(top, known, n=1)
-            hint = f"did you mean --{match[0]}?" if match else f"known keys: {', '.join(sorted(config))}"
+            match = suggest(top, known)
+            hint = f"did you mean --{match}?" if match else f"known keys: {', '.join(sorted(config))}"
             raise UsageError(f"unknown override --{key}; {hint}")
         if given[key] == "None":
             raise UsageError(f"--{key} None: MONAI would go on with the config's own value; say null or leave it out")
@@ -79,8 +78,8 @@ def _check_nested(key: str, path: list[str], config: Any, new_target: str | None
             if not refused:
                 return
             known = [*config, *arguments]
-            match = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean --{above}{match[0]}?" if match else f"known keys: {', '.join(sorted({*known}))}"
+            match = suggest(name, known)
+            hint = f"did you mean --{above}{match}?" if match else f"known keys: {', '.join(sorted({*known}))}"
             raise UsageError(f"unknown override --{key}; {hint}")
         elif isinstance(config, list):
             span = f"0 to {len(config) - 1}" if config else "nothing"
@@ -99,7 +98,7 @@ def _no_argument(name: str, target: Any, present: Iterable[str]) -> tuple[bool, 
     arguments, takes_others = _arguments_of(target)
     if not takes_others:
         return name not in arguments, arguments
-    slip = bool(difflib.get_close_matches(name, [*present, *arguments], n=1, cutoff=0.8))
+    slip = suggest(name, [*present, *arguments], cutoff=0.8) is not None
     return name not in arguments and slip, arguments
 
 

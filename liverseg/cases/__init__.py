@@ -1,1 +1,1 @@
-"""Which CTs there are to compute, and what a case is."""
+"""Find the CTs to compute and name their results."""

@@ -1,4 +1,4 @@
-"""One CT of a batch, and the name its results go under."""
+"""A CT to compute, and the name of its folder of results."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-__all__ = ["BatchCase", "name_in_tree", "named_apart", "safe_name"]
+__all__ = ["BatchCase", "name_in_tree", "safe_name", "with_distinct_names"]
 
 _UNSAFE = re.compile(r"[^\w.-]+", re.ASCII)
-_LONGEST = 100
-"""File systems take 255 bytes; what stands before and after a case's name must fit as well."""
-_BETWEEN = "__"
-_TAKEN = ("run.jsonl", "summary.csv", "failed.csv", "lesions.csv", "index.html")
-"""What lies beside the cases' folders."""
+_MAX_LENGTH = 100
+"""File systems allow 255 bytes, which must also hold prefixes and endings."""
+_SEPARATOR = "__"
+_RESERVED = ("run.jsonl", "summary.csv", "failed.csv", "lesions.csv", "index.html")
+"""Files beside the cases' folders."""
 
 
 @dataclass(frozen=True)
 class BatchCase:
-    """One CT of a batch.
+    """A CT to compute.
 
     Attributes:
-        name: of its folder of results, a `safe_name`, unlike those of the batch's other cases.
+        name: name of its folder of results. In a batch it is a `safe_name` that no other case has.
         image: NIfTI file, zip, or folder of a study's DICOM files; absolute.
-        series: which of a study's series, as `--series` takes it; None where the run's counts.
-        study: StudyInstanceUID, where the folder holds several studies.
-        liver: a mask of the liver, as `--liver` takes it; None where the run's counts.
-        type_priors: odds of each lesion type, as `with_type_priors` takes them.
+        series: which of a study's series, as for `--series`; None for that of the run.
+        study: StudyInstanceUID, if the folder holds several studies.
+        liver: a mask of the liver, as for `--liver`; None for that of the run.
+        type_priors: odds of each lesion type, as for `with_type_priors`.
     """
 
     name: str
@@ -40,59 +40,63 @@ class BatchCase:
     type_priors: dict[str, float] | None = None
 
     def own_settings(self) -> dict[str, Any]:
-        """What of the settings is the case's own, by the name inference has for it."""
+        """Return the settings that differ from the run's, under the names that inference's transforms read."""
         own = {"series": self.series, "study": self.study, "liver_from": self.liver, "type_priors": self.type_priors}
         return {name: value for name, value in own.items() if value is not None}
 
+    def to_item(self) -> dict[str, Any]:
+        """Return the case as an item of a MONAI data set, the input of inference's transforms."""
+        return {"image": str(self.image), "case": self.name, **self.own_settings()}
+
 
 def safe_name(text: str) -> str:
-    """A name of ASCII letters, digits, `.`, `_` and `-` for any text.
+    """Return a name of ASCII letters, digits, `.`, `_` and `-` for any text.
 
-    What has to be changed gets a piece of the text's SHA-256, so that two texts meet in one name only if one is made
-    to look like the other's; `named_apart` tells such apart. No name is hidden, leads elsewhere or is longer than a
-    file system takes.
+    A text that must be changed gets the start of its SHA-256, so that two texts share a name only if one was crafted
+    to look like the other's name; `with_distinct_names` separates those. No name is hidden, leads to another folder or
+    is too long for a file system.
 
     Example:
         >>> safe_name("liver-001"), safe_name("../etc")
         ('liver-001', 'etc-f7f9121f')
     """
     name = _cleaned(text)
-    return name if name == text and name.lower() not in _TAKEN else _with_hash(name, text)
+    return name if name == text and name.lower() not in _RESERVED else _with_hash(name, text)
 
 
 def name_in_tree(path: PurePath) -> str:
-    """The name of a case by its path in a tree, without its ending.
+    """Return the name of a case for its path in a tree, without its ending.
 
     Example:
         >>> name_in_tree(PurePath("patient1/portal"))
         'patient1__portal'
     """
-    plain = all(safe_name(part) == part and _BETWEEN not in part for part in path.parts)
-    joined = _BETWEEN.join(path.parts)
+    plain = all(safe_name(part) == part and _SEPARATOR not in part for part in path.parts)
+    joined = _SEPARATOR.join(path.parts)
     return safe_name(joined) if plain or len(path.parts) == 1 else _with_hash(_cleaned(joined), path.as_posix())
 
 
-def named_apart(cases: Iterable[BatchCase]) -> list[BatchCase]:
-    """The cases, with names that two or more have told apart by their paths: scan.nii and scan.nii.gz, say.
+def with_distinct_names(cases: Iterable[BatchCase]) -> list[BatchCase]:
+    """Return the cases with a hash of the path added to every name that occurs twice, as of scan.nii and scan.nii.gz.
 
-    Names count as the same where only upper and lower case differ: some file systems make no difference.
+    Names that differ only in case are the same: some file systems do not distinguish them.
     """
     cases = list(cases)
-    same: dict[str, list[BatchCase]] = {}
+    by_name: dict[str, list[BatchCase]] = {}
     for case in cases:
-        same.setdefault(case.name.lower(), []).append(case)
+        by_name.setdefault(case.name.lower(), []).append(case)
     return [
         case
-        if len(same[case.name.lower()]) == 1
+        if len(by_name[case.name.lower()]) == 1
         else replace(case, name=_with_hash(case.name, f"{case.name} {case.image} {case.study}"))
         for case in cases
     ]
 
 
 def _cleaned(text: str) -> str:
-    return _UNSAFE.sub("_", text).lstrip("._-").rstrip("._")[:_LONGEST] or "case"
+    return _UNSAFE.sub("_", text).lstrip("._-").rstrip("._")[:_MAX_LENGTH] or "case"
 
 
 def _with_hash(name: str, text: str) -> str:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{name[:_LONGEST]}-{digest[:8]}"
+    return f"{name[:_MAX_LENGTH]}-{digest[:8]}"

@@ -1,69 +1,293 @@
-"""Which CTs a run is about, and the names their results go under."""
+"""Find the CTs to compute: in a folder, a folder tree, a manifest or a data list.
+
+`find_cases` serves `liverseg predict` and the bundles, `find_batch` serves `liverseg batch`. Both walk folders with the
+same function, so that a folder of volumes, or of one study's DICOM files, gives the same cases under the same names.
+They differ where a run over a few files and an unattended run over thousands need different things:
+
+- `find_cases` takes the volumes of the folder itself, not of those below it. It keeps their names as they are, since a
+  user looks for them, and refuses two files of one name or DICOM files beside volumes, since a user can move them.
+- `find_batch` takes the complete tree and divides its DICOM files by study. It makes names safe and distinct instead of
+  refusing them, since one odd name must not keep the other cases from being computed.
+"""
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from liverseg.errors import UnreadableError
+from liverseg.cases.case import BatchCase, name_in_tree, safe_name, with_distinct_names
+from liverseg.cases.manifest import read_case_list
+from liverseg.errors import LiversegError, UnreadableError
 from liverseg.imageio.formats import is_dicom, is_volume_or_zip, source_name
-from liverseg.utils.files import is_file, list_folder, visible_files
+from liverseg.results.case_folder import CASE_FILES, OTHER_FILES, RECORD
+from liverseg.utils.files import is_dir, is_file, list_folder
 
-__all__ = ["find_cases"]
+__all__ = ["cases_of_tree", "find_batch", "find_cases", "shard_of"]
 
-_KINDS = ".nii and .nii.gz files, folders of DICOM files and .zip files of such folders are read"
+_CT_KINDS = ".nii and .nii.gz files, folders of DICOM files and .zip files of such folders are read"
+_SOURCE_KINDS = "give a folder, a manifest (.csv, .json), a data list (.json), or one CT (.nii, .nii.gz, .zip)"
+
+_SAMPLED_FILES = 16
+"""Number of DICOM files of a folder, spread evenly over their names, whose study is read. If they have one study, it is
+taken as that of all: to read every header would take as long as to read the CTs, and `choose_series` refuses a mixture.
+"""
+
+Study = tuple[str, str]
+"""PatientID and StudyInstanceUID."""
 
 
 def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
-    """The CTs of a folder, or one CT, as the items of a MONAI data set.
+    """Find the CTs of a folder, or one CT, as items of a MONAI data set.
 
     Args:
-        dataset_dir: a folder, every .nii, .nii.gz and .zip directly in it is a case (hidden files are not); a folder
-            with none of these is one case, a study in DICOM files in it or below it; or one such file.
+        dataset_dir: a folder, in which every .nii, .nii.gz and .zip that is not hidden is a case; a folder with none of
+            these but DICOM files in it or below it, which is one case; or one .nii, .nii.gz or .zip.
 
     Returns:
         `{"image": path, "case": name}` for each, sorted by name; absolute paths.
 
     Raises:
-        LiversegError: if there is nothing there, DICOM files lie beside others, two files would be the same case, or a
-            name is not UTF-8.
+        LiversegError: if nothing is there, DICOM files are beside volumes, two files give the same name, or a name is
+            not UTF-8.
     """
     root = Path(str(dataset_dir)).absolute()
     if is_file(root):
         if not is_volume_or_zip(root):
-            raise UnreadableError(f"{root}: not the name of a CT; {_KINDS}")
-        paths = [root]
+            raise UnreadableError(f"{root}: not the name of a CT; {_CT_KINDS}")
+        paths: Sequence[Path] = [root]
     elif root.is_dir():
-        # "._scan.nii.gz" and the like are a file system's notes, not volumes
-        paths = [path for path in list_folder(root) if is_volume_or_zip(path) and not path.name.startswith(".")]
-        if not paths and not _holds_dicom(root):
-            raise UnreadableError(f"dataset_dir {root}: no CT in this folder; {_KINDS}")
-        if paths and (slices := next((one for one in visible_files(root) if one not in paths and is_dicom(one)), None)):
-            raise UnreadableError(
-                f"dataset_dir {root}: {slices.name} is DICOM and {paths[0].name} is not; put them into folders of "
-                "their own, or give the one file"
-            )
-        paths = paths or [root]
+        paths = _volumes_or_study(root)
     else:
-        raise UnreadableError(f"dataset_dir {root}: no such folder or file; {_KINDS}")
-    by_case: dict[str, Path] = {}
+        raise UnreadableError(f"dataset_dir {root}: no such folder or file; {_CT_KINDS}")
+    by_name: dict[str, Path] = {}
     for path in paths:
-        case = source_name(path)
-        shown = path.name.encode("utf-8", "backslashreplace").decode()
-        if shown != path.name:
-            raise UnreadableError(f"{path.parent}: {shown}: a name that is not UTF-8; rename it")
-        if case in ("", ".", ".."):
-            raise UnreadableError(f"{path}: its name leaves none for the case; rename it")
-        if case in by_case:
-            raise UnreadableError(f"{by_case[case]} and {path.name}: both would be case {case}; rename or move one")
-        by_case[case] = path
-    return [{"image": str(path), "case": case} for case, path in by_case.items()]
+        name = _plain_name(path)
+        if name in by_name:
+            raise UnreadableError(f"{by_name[name]} and {path.name}: both would be case {name}; rename or move one")
+        by_name[name] = path
+    return [BatchCase(name, path).to_item() for name, path in by_name.items()]
 
 
-def _holds_dicom(root: Path) -> bool:
-    """Whether a folder or one below it has a file that calls itself DICOM; the first one found ends the search."""
-    for folder, below, names in os.walk(root):
-        below[:] = [name for name in below if not name.startswith(".")]
-        if any(is_dicom(Path(folder, name)) for name in names if not name.startswith(".")):
-            return True
-    return False
+def find_batch(source: Path, output: Path, dataset_dir: Path | None = None) -> list[BatchCase]:
+    """Find the cases of a folder tree, a manifest or a data list, or one CT.
+
+    Args:
+        source: path of one of them.
+        output: folder of results, which is not searched.
+        dataset_dir: folder for the relative paths of a manifest or data list; by default the list's folder.
+
+    Raises:
+        LiversegError: if there is no case, the source cannot be used, or results would be inside a case's folder.
+    """
+    source, output = source.absolute(), output.absolute()
+    if is_dir(source):
+        cases = cases_of_tree(source, [output])
+        if not cases:
+            raise LiversegError(f"{source}: no CT in it or below; {_CT_KINDS}")
+    elif not is_file(source):
+        raise LiversegError(f"{source}: no such folder or file; {_SOURCE_KINDS}")
+    elif is_volume_or_zip(source):
+        cases = [BatchCase(safe_name(source_name(source) or source.name), source)]
+    elif source.suffix.lower() in (".csv", ".json"):
+        cases = read_case_list(source, dataset_dir)
+        if not cases:
+            raise LiversegError(f"{source}: no case in it")
+    else:
+        raise LiversegError(f"{source}: neither a list of CTs nor a CT; {_SOURCE_KINDS}")
+    _check_output(cases, source, output)
+    return cases
+
+
+def shard_of(cases: Sequence[BatchCase], part: int, parts: int) -> list[BatchCase]:
+    """Return one part of the cases: every parts-th, so that each part has some of every folder.
+
+    Args:
+        cases: all cases.
+        part: counted from 1.
+        parts: number of parts.
+    """
+    return list(cases[part - 1 :: parts])
+
+
+def cases_of_tree(root: Path, excluded: Sequence[Path] = ()) -> list[BatchCase]:
+    """Find every CT in a folder and below it, in the order of their paths.
+
+    A NIfTI file or a zip is a case, named by its path. DICOM files are one case for each study. Its image is the folder
+    of the files, or a folder above it that holds nothing else. If several studies are in one folder, each is a case
+    with that folder. A folder that cannot be read is a case too, which will fail. Hidden files and folders, links to
+    folders and files of results are left out.
+
+    Args:
+        root: the folder.
+        excluded: folders that are not searched.
+
+    Raises:
+        LiversegError: if the root cannot be read.
+    """
+    list_folder(root)
+    volumes: list[Path] = []
+    unreadable: list[Path] = []
+    studies: dict[Path, set[Study]] = {}
+    for folder in _walk(root, excluded, on_unreadable=unreadable.append):
+        volumes += folder.volumes
+        if slices := [path for path in folder.others if is_dicom(path)]:
+            studies[folder.path] = _studies(folder.path, slices)
+    cases = [BatchCase(_tree_name(root, path), path) for path in (*volumes, *unreadable)]
+    for path, study in _study_folders(root, volumes, studies):
+        name = _tree_name(root, path)
+        cases.append(BatchCase(name, path) if study is None else BatchCase(name, path, study=study[1]))
+    return with_distinct_names(sorted(cases, key=lambda case: (str(case.image), case.study or "")))
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """The visible files of a folder, results aside, sorted by name.
+
+    Attributes:
+        path: of the folder.
+        volumes: NIfTI files and zips.
+        others: all others, DICOM files among them.
+    """
+
+    path: Path
+    volumes: list[Path]
+    others: list[Path]
+
+    def first_dicom(self) -> Path | None:
+        """Return the first DICOM file, if there is one."""
+        return next((path for path in self.others if is_dicom(path)), None)
+
+
+def _walk(
+    root: Path, excluded: Sequence[Path] = (), on_unreadable: Callable[[Path], None] | None = None
+) -> Iterator[_Folder]:
+    """Yield a folder and those below it, in the order of their names.
+
+    Hidden files are left out, as "._scan.nii.gz", which holds a file system's notes.
+
+    Args:
+        root: the folder.
+        excluded: folders that are left out, as hidden ones and links are.
+        on_unreadable: called with each folder that cannot be read; by default they are left out.
+    """
+
+    def report(error: OSError) -> None:
+        if on_unreadable is not None:
+            on_unreadable(Path(error.filename))
+
+    for name, below, names in os.walk(root, onerror=report):
+        folder = Path(name)
+        below[:] = sorted(inner for inner in below if not inner.startswith(".") and folder / inner not in excluded)
+        results = {*CASE_FILES, *OTHER_FILES} if RECORD in names and CASE_FILES[0] in names else ()
+        files = [folder / file for file in sorted(names) if not file.startswith(".") and file not in results]
+        volumes = [file for file in files if is_volume_or_zip(file)]
+        yield _Folder(folder, volumes, [file for file in files if not is_volume_or_zip(file)])
+
+
+def _volumes_or_study(root: Path) -> list[Path]:
+    """Return a folder's volumes, or the folder itself if there are DICOM files in it or below it instead."""
+    list_folder(root)
+    folders = _walk(root)
+    top = next(folders)
+    if not top.volumes:
+        if top.first_dicom() or any(folder.first_dicom() for folder in folders):
+            return [root]
+        raise UnreadableError(f"dataset_dir {root}: no CT in this folder; {_CT_KINDS}")
+    if dicom := top.first_dicom():
+        raise UnreadableError(
+            f"dataset_dir {root}: {dicom.name} is DICOM and {top.volumes[0].name} is not; put them into folders of "
+            "their own, or give the one file"
+        )
+    return top.volumes
+
+
+def _plain_name(path: Path) -> str:
+    """Return a case's name: that of its file without the ending.
+
+    Raises:
+        UnreadableError: if it is not UTF-8 or cannot be a folder's name.
+    """
+    name = source_name(path)
+    shown = path.name.encode("utf-8", "backslashreplace").decode()
+    if shown != path.name:
+        raise UnreadableError(f"{path.parent}: {shown}: a name that is not UTF-8; rename it")
+    if name in ("", ".", ".."):
+        raise UnreadableError(f"{path}: its name leaves none for the case; rename it")
+    return name
+
+
+def _tree_name(root: Path, path: Path) -> str:
+    """Return a case's name for its path below the root, without its ending; for the root itself, the root's name."""
+    if path == root:
+        return name_in_tree(Path(root.name or "root"))
+    below = path.relative_to(root)
+    return name_in_tree(below if path.is_dir() else below.with_name(source_name(below) or below.name))
+
+
+def _check_output(cases: Sequence[BatchCase], source: Path, output: Path) -> None:
+    """Refuse an output folder with inputs where results would be: a run deletes unfinished results there."""
+    if output == source:
+        raise LiversegError(f"{output}: is the source itself; choose another output folder")
+    inputs = {above for case in cases for above in (case.image, *case.image.parents)}
+    for case in cases:
+        if case.image in (output, *output.parents):
+            raise LiversegError(f"{output}: lies within {case.image}, which is a case; choose another output folder")
+        if output / case.name in inputs:
+            raise LiversegError(f"{output / case.name}: holds input; choose another output folder")
+
+
+def _studies(folder: Path, slices: Sequence[Path]) -> set[Study]:
+    """Return the studies of a folder's DICOM files; if none states its study, the folder counts as one."""
+    step = max(1, len(slices) // _SAMPLED_FILES)
+    found = {_read_study(file) for file in slices[::step]} | {_read_study(slices[-1])}
+    if len(found - {None}) > 1:
+        found = {_read_study(file) for file in slices}
+    return {study for study in found if study is not None} or {("", str(folder))}
+
+
+def _read_study(file: Path) -> Study | None:
+    # imported here: a tree without DICOM does not need SimpleITK and pydicom
+    from liverseg.imageio.dicom_header import read_tags, skip_validation
+
+    keywords = ["PatientID", "StudyInstanceUID"]
+    with skip_validation():
+        try:
+            tags = read_tags(file, keywords)
+            patient, study = (str(tags.get(keyword) or "") for keyword in keywords)
+        except Exception:  # pydicom raises many kinds for damaged files; reading the case reports the reason
+            return None
+    return (patient, study) if study else None
+
+
+def _study_folders(
+    root: Path, volumes: Sequence[Path], studies: dict[Path, set[Study]]
+) -> Iterator[tuple[Path, Study | None]]:
+    """Yield the folder of each study, with the study if the folder holds several."""
+    below: dict[Path, set[Study]] = defaultdict(set)
+    for folder, found in studies.items():
+        for above in _upwards(folder, root):
+            below[above] |= found
+    with_volumes = {above for folder in {volume.parent for volume in volumes} for above in _upwards(folder, root)}
+    together: dict[Path, list[Path]] = defaultdict(list)
+    for folder, found in studies.items():
+        if len(found) > 1:
+            yield from ((folder, study) for study in sorted(found))
+            continue
+        highest = folder
+        for above in _upwards(folder, root):
+            if len(below[above]) == 1 and above not in with_volumes:
+                highest = above
+        together[highest].append(folder)
+    for folders in together.values():
+        yield Path(os.path.commonpath(folders)), None
+
+
+def _upwards(folder: Path, root: Path) -> Iterator[Path]:
+    """Yield a folder and those above it, up to the root."""
+    yield folder
+    while folder != root:
+        folder = folder.parent
+        yield folder

@@ -7,13 +7,12 @@ import os
 from typing import Any
 
 from liverseg.cli.arguments import some_path
+from liverseg.imageio.liver_mask import LiverSource
 
 __all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
 _NETWORK_KEYS = ("device", "batch_size", "amp", "series", "keep_identifiers")
 _KEYS = ("min_lesion_ml", "min_liver_contact", "min_confidence", "lesion_threshold", "dicom", "preview", "report")
-
-__all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None:
@@ -83,9 +82,9 @@ def network_overrides(args: argparse.Namespace) -> dict[str, Any]:
 def inference_overrides(args: argparse.Namespace) -> dict[str, Any]:
     """Of what `add_inference_arguments` declares, the bundle's keys; None where the config's value is to stand."""
     own = {name: getattr(args, name) for name in _KEYS}
-    return {**network_overrides(args), **own, "liver": _liver(args.liver)}
+    return {**network_overrides(args), **own, "liver": _absolute_liver(args.liver)}
 
 
-def _liver(given: str | None) -> str | None:
-    """A word as it is; of a path the absolute one, which no config takes for an expression."""
-    return given if given is None or given.strip().lower() in ("", "auto", "none") else os.path.abspath(given)
+def _absolute_liver(liver: str | None) -> str | None:
+    """Return a word unchanged and a path as an absolute path, which a config cannot mistake for an expression."""
+    return liver if liver is None or LiverSource.parse(liver).path is None else os.path.abspath(liver)

@@ -274,11 +274,8 @@ def _write_picture(lesions: pd.DataFrame, images: pd.DataFrame, name: str, noun:
     axes[3].set(xlabel="slice spacing, mm", ylabel="volumes")
     for panel in axes:
         panel.spines[["top", "right"]].set_visible(False)
-    try:
-        with atomic_write(path) as unfinished:
-            figure.savefig(unfinished, dpi=110, format="png")
-    except OSError as error:
-        raise LiversegError(f"{path}: the picture cannot be written ({error.strerror or error})") from error
+    with atomic_write(path, "the picture") as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
 
 def _plot_by_type(axes: Axes, lesions: pd.DataFrame, column: str, xlabel: str, noun: str) -> None:

@@ -274,12 +274,8 @@ def write_datalist(path: str | os.PathLike, datalist: DataList) -> Path:
     """
     path = Path(path)
     datalist.check(str(path))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(datalist_text(datalist), encoding="utf-8")
-    except OSError as error:
-        raise LiversegError(f"{path}: the data list cannot be written ({error.strerror})") from error
+    with atomic_write(path, "the data list", make_folder=True) as temporary:
+        temporary.write_text(datalist_text(datalist), encoding="utf-8")
     return path
 
 

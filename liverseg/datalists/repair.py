@@ -141,13 +141,8 @@ def _repair(label_name: str, image_name: str, dataset_dir: Path, output_dir: Pat
         fitting = "both look" if alignments and all(alignment.fits for alignment in alignments) else "none looks"
         return _not_repaired(label_name, f"{why}: {fitting} like liver; compare label and image in a viewer")
     copy = output_dir / _without_parents(label_name)
-    try:
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        content = _with_grid_of(image, dataset_dir / label_name, label, chosen.flipped)
-        with atomic_write(copy) as unfinished:
-            unfinished.write_bytes(content)
-    except OSError as error:
-        raise LiversegError(f"{copy}: the repaired copy cannot be written ({error.strerror})") from error
+    with atomic_write(copy, "the repaired copy", make_folder=True) as temporary:
+        temporary.write_bytes(_with_grid_of(image, dataset_dir / label_name, label, chosen.flipped))
     done = "affine replaced and voxels turned" if chosen.flipped else "affine replaced"
     return {"file": label_name, "copy": copy.absolute().as_posix(), "done": done, "why": why}
 

@@ -27,8 +27,9 @@ from nibabel.orientations import apply_orientation
 from numcodecs import Blosc, blosc
 
 from liverseg.errors import LiversegError
+from liverseg.imageio.grid import axial_orientation
 from liverseg.imageio.nifti import READ_ERRORS, as_integers
-from liverseg.imageio.volume import axial_orientation, read_volume_header, slice_axis
+from liverseg.imageio.volume import read_grid
 from liverseg.utils.files import atomic_write
 
 __all__ = [
@@ -113,11 +114,12 @@ def write_slices(path: str | os.PathLike, stack: np.ndarray, facts: Mapping[str,
         facts: what to keep with it, as JSON holds it.
 
     Raises:
-        OSError: if it cannot be written.
+        OutputError: if it cannot be written.
     """
     starts, sums = [0], []
     codec = Blosc("lz4", clevel=1, shuffle=Blosc.SHUFFLE if stack.dtype.itemsize > 1 else Blosc.NOSHUFFLE)
-    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
+    advice = "choose another folder for it"
+    with atomic_write(path, "the cache", advice) as temporary, temporary.open("wb") as file:
         for view in stack:
             chunk = codec.encode(np.ascontiguousarray(view))
             sums.append(isal_zlib.crc32(chunk))
@@ -153,15 +155,16 @@ class NiftiSlices:
         dtype: whole numbers to round to; values beyond its range become its limits.
 
     Raises:
-        LiversegError: from `read_volume_header`.
+        LiversegError: from `read_grid`.
     """
 
     def __init__(self, path: Path, dtype: np.dtype | type) -> None:
         self.path = path
         self.dtype = np.dtype(dtype)
-        self._own_shape, affine = read_volume_header(path)
-        self._orientation = axial_orientation(affine)
-        self._axis = slice_axis(affine)
+        grid = read_grid(path)
+        self._own_shape = grid.shape
+        self._orientation = axial_orientation(grid.affine)
+        self._axis = grid.slice_axis
         order = np.argsort(self._orientation[:, 0])
         self.shape = tuple(self._own_shape[int(axis)] for axis in order)
         image: Any = nib.load(path)

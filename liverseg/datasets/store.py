@@ -22,15 +22,9 @@ from liverseg.datalists import DataItem
 from liverseg.datasets.slice_readers import NiftiSlices, SliceFile, write_slices
 from liverseg.errors import LiversegError
 from liverseg.imageio.ct_check import check_ct
+from liverseg.imageio.grid import affine_distance_mm, axial_orientation, axial_spacing, slice_axis
 from liverseg.imageio.nifti import ReusableBuffer, as_integers
-from liverseg.imageio.volume import (
-    affine_distance_mm,
-    axial_orientation,
-    axial_spacing,
-    read_volume,
-    read_volume_header,
-    slice_axis,
-)
+from liverseg.imageio.volume import read_grid, read_volume
 from liverseg.utils.distributed import available_cpus
 
 __all__ = ["ClippedHU", "SliceCache", "StoredVolume", "VolumeStore", "check_pair", "clipped_ranges"]
@@ -83,18 +77,19 @@ def check_pair(item: DataItem, dataset_dir: Path) -> np.ndarray:
         LiversegError: naming the file and the difference.
     """
     image, label = dataset_dir / item.image, dataset_dir / str(item.label)
-    (shape, affine), (label_shape, label_affine) = read_volume_header(image), read_volume_header(label)
-    if shape != label_shape:
+    grid, label_grid = read_grid(image), read_grid(label)
+    if grid.shape != label_grid.shape:
         raise LiversegError(
-            f"{label}: shape {_times(label_shape)}, but its image {image} has {_times(shape)}; both must share one grid"
+            f"{label}: shape {_times(label_grid.shape)}, but its image {image} has {_times(grid.shape)}; both must "
+            "share one grid"
         )
-    apart = affine_distance_mm(affine, label_affine, shape)
+    apart = affine_distance_mm(grid.affine, label_grid.affine, grid.shape)
     if apart:
         raise LiversegError(
             f"{label}: its affine places voxels up to {apart:.3g} mm from those of its image {image}; "
             "both must share one grid"
         )
-    return affine
+    return grid.affine
 
 
 def _times(shape: tuple[int, ...]) -> str:
@@ -161,12 +156,7 @@ class SliceCache:
         else:
             stack, present = _read_label(path, self.labels, self._memory)
             facts = {"present": present.astype(int).tolist()}
-        try:
-            write_slices(cached, stack, facts)
-        except OSError as error:
-            raise LiversegError(
-                f"{self.cache_dir}: the cache cannot be written ({error.strerror}); choose another folder for it"
-            ) from error
+        write_slices(cached, stack, facts)
 
 
 class VolumeStore:

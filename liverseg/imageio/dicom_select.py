@@ -18,7 +18,8 @@ from liverseg.errors import GeometryError, LiversegError, NotCTError, Unreadable
 from liverseg.imageio import dicom_series as dicom
 from liverseg.imageio.dicom_header import skip_validation
 from liverseg.imageio.dicom_series import DicomSeries, find_series, read_series
-from liverseg.imageio.volume import Volume, check_spacing
+from liverseg.imageio.grid import check_spacing
+from liverseg.imageio.volume import Volume
 from liverseg.utils.files import is_dir
 
 __all__ = ["choose_series", "read_dicom_volume"]

@@ -1,4 +1,4 @@
-"""A liver mask made elsewhere, on whatever grid, brought to the CT it belongs to."""
+"""Liver masks from elsewhere, on any grid, resampled to the grid of their CT."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import numpy as np
 from scipy.ndimage import affine_transform
 
 from liverseg.errors import GeometryError, UnreadableError, UsageError
-from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, affine_distance_mm, read_volume
+from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, read_volume
 from liverseg.utils.files import is_dir, is_file
 
-__all__ = ["LiverSource", "liver_source"]
+__all__ = ["LiverSource"]
 
 _WITH_LABEL = re.compile(r"(?P<path>.+):(?P<label>\d+)")
-_LISTED = 8
+_MAX_LABELS_SHOWN = 8
 
 
 @dataclass(frozen=True)
 class LiverSource:
-    """Where the liver of a run's cases comes from.
+    """The value of `--liver` and of the key `liver`: the source of every case's liver.
 
     Attributes:
-        find: the network looks for it.
-        path: a mask, or a folder with a mask of each case's name; None where no mask is given.
-        label: the liver's value in the masks; None where everything that is not 0 is liver.
+        find: whether the network finds the liver.
+        path: a mask, or a folder with a mask for each case's name; None if no mask is given.
+        label: the liver's value in the masks; None if every value but 0 is liver.
     """
 
     find: bool = True
@@ -37,10 +37,12 @@ class LiverSource:
 
     @classmethod
     def parse(cls, liver: str | os.PathLike | None) -> LiverSource:
-        """What the value of the key `liver` means, whether or not there is such a mask.
+        """Parse the value. The mask need not exist, see `check`.
 
         Args:
-            liver: "auto", "none", or the path of a mask or of a folder of masks, with `:5` behind it for label 5.
+            liver: "auto" (the network finds the liver), "none" or None (the network computes the complete CT), or the
+                path of a mask or of a folder of masks, followed by `:5` for label 5. A path that exists under its full
+                name has no label.
 
         Raises:
             UsageError: if it is empty.
@@ -55,24 +57,42 @@ class LiverSource:
             return cls(False, Path(labelled["path"]).absolute(), int(labelled["label"]))
         return cls(False, Path(text).absolute())
 
+    def check(self, cases: int = 1) -> LiverSource:
+        """Return this source if its mask or folder exists and serves as many cases.
+
+        Args:
+            cases: number of cases.
+
+        Raises:
+            UnreadableError: if the path does not exist.
+            UsageError: if there is one mask for several cases.
+        """
+        if self.path is None or is_dir(self.path):
+            return self
+        if not is_file(self.path):
+            raise UnreadableError(f"liver {self.path}: no such mask or folder; take auto, none or a mask's path")
+        if cases > 1:
+            raise UsageError(f"liver {self.path}: one mask for {cases} cases; give a folder with a mask for each")
+        return self
+
     def candidates(self, case: str) -> list[Path]:
-        """Where the mask of a case may be, in the order in which they are looked for; none where no masks are given."""
+        """Return the paths a case's mask may have, in the order of the search; empty if no masks are given."""
         if self.path is None:
             return []
         try:
             folder = self.path.is_dir()
-        except OSError:  # too long a name, or a folder that may not be looked into: no mask there
+        except OSError:  # the name is too long or the folder may not be read: no mask there
             folder = False
         if not folder:
             return [self.path]
-        # the latter is how TotalSegmentator leaves them
+        # TotalSegmentator writes <case>/liver.nii.gz
         return [self.path / f"{name}{suffix}" for name in (case, f"{case}/liver") for suffix in NIFTI_SUFFIXES]
 
-    def mask_of(self, case: str) -> Path | None:
-        """The mask of a case; None where no masks are given.
+    def find_mask(self, case: str) -> Path | None:
+        """Return the mask of a case, or None if no masks are given.
 
         Raises:
-            LiversegError: if there is no mask of the case's name.
+            LiversegError: if there is no mask with the case's name.
         """
         if self.path is None or not is_dir(self.path):
             return self.path
@@ -85,77 +105,66 @@ class LiverSource:
         )
 
     def read(self, mask: Path, volume: Volume) -> np.ndarray:
-        """The liver on the CT's grid: true in it, in axial order, shape as `volume.axial`.
+        """Read a mask on the grid of its CT.
 
-        A mask on another grid is taken by the voxel nearest in the patient's frame, RAS+ mm.
+        Returns:
+            As `resample`.
 
         Raises:
-            LiversegError: if the mask cannot be read, holds several labels and it is not said which is the liver, or
-                lies outside the CT.
+            LiversegError: if the mask cannot be read, or from `resample`.
         """
-        found = read_volume(mask)
-        liver = self._liver(mask, found.array)
-        if not liver.any():
-            raise UnreadableError(f"{mask}: no voxel of it is liver; give the mask of this CT's liver")
-        same = liver.shape == volume.array.shape and not affine_distance_mm(volume.affine, found.affine, liver.shape)
-        own = liver if same else _on_grid(liver, found.affine, volume)
-        if not own.any():
-            raise GeometryError(f"{mask}: lies outside {volume.path}; is it the mask of this CT?")
-        return Volume(own, volume.affine, volume.header, mask).axial
+        return self.resample(read_volume(mask), volume)
 
-    def _liver(self, mask: Path, array: np.ndarray) -> np.ndarray:
+    def resample(self, mask: Volume, volume: Volume) -> np.ndarray:
+        """Bring a mask to the grid of its CT.
+
+        A mask on another grid is resampled to the nearest voxel in the patient's frame, RAS+ mm.
+
+        Returns:
+            True in the liver, in axial order, shape as `volume.axial`.
+
+        Raises:
+            LiversegError: if the mask holds several labels and none was chosen, or is outside the CT.
+        """
+        liver = self._select_liver(mask.path, mask.array)
+        if not liver.any():
+            raise UnreadableError(f"{mask.path}: no voxel of it is liver; give the mask of this CT's liver")
+        on_grid = liver if volume.grid.matches(mask.grid) else _resample(liver, mask.affine, volume)
+        if not on_grid.any():
+            raise GeometryError(f"{mask.path}: lies outside {volume.path}; is it the mask of this CT?")
+        return volume.to_axial(on_grid)
+
+    def _select_liver(self, mask: Path, array: np.ndarray) -> np.ndarray:
         if self.label is not None:
             return np.asarray(array == self.label)
         liver = np.asarray(array != 0)
         if liver.any() and np.any(liver & (array != array[np.unravel_index(np.argmax(liver), liver.shape)])):
-            kinds = np.unique(array[liver])
-            listed = ", ".join(f"{value:g}" for value in kinds[:_LISTED]) + (", ..." if len(kinds) > _LISTED else "")
-            raise UnreadableError(f"{mask}: labels {listed}; say which one is the liver, as {mask.name}:5 does")
+            values = np.unique(array[liver])
+            listed = ", ".join(f"{value:g}" for value in values[:_MAX_LABELS_SHOWN])
+            more = ", ..." if len(values) > _MAX_LABELS_SHOWN else ""
+            raise UnreadableError(f"{mask}: labels {listed}{more}; say which one is the liver, as {mask.name}:5 does")
         return liver
-
-
-def liver_source(liver: str | os.PathLike | None, cases: int = 1) -> LiverSource:
-    """What the key `liver` says: "auto" (the network finds it), "none" (all of the CT is computed), or a mask's path.
-
-    A path is a mask or a folder of them, named as the cases; `PATH:5` takes label 5 for the liver.
-
-    Args:
-        liver: the key's value; None is a config's way to write none.
-        cases: how many cases it is for.
-
-    Raises:
-        LiversegError: if the path is not there.
-        UsageError: if it is empty, or one mask is given for several cases.
-    """
-    source = LiverSource.parse(liver)
-    if source.path is None or is_dir(source.path):
-        return source
-    if not is_file(source.path):
-        raise UnreadableError(f"liver {liver}: no such mask or folder; take auto, none or a mask's path")
-    if cases > 1:
-        raise UsageError(f"liver {liver}: one mask for {cases} cases; give a folder with a mask for each")
-    return source
 
 
 def _exists(path: Path) -> bool:
     try:
         return path.exists()
-    except OSError:  # too long a name for a path
+    except OSError:  # the name is too long for a path
         return False
 
 
-def _on_grid(liver: np.ndarray, affine: np.ndarray, volume: Volume) -> np.ndarray:
-    """The mask at the centres of the CT's voxels, computed where it can be alone."""
+def _resample(liver: np.ndarray, affine: np.ndarray, volume: Volume) -> np.ndarray:
+    """Sample the mask at the centres of the CT's voxels, computing only the part of the CT that it may cover."""
     to_mask = np.linalg.inv(affine) @ volume.affine
     corners = np.array(list(product(*[(-0.5, length - 0.5) for length in liver.shape])))
-    there = (np.linalg.inv(to_mask) @ np.c_[corners, np.ones(8)].T)[:3]
-    low = np.clip(np.floor(there.min(axis=1)), 0, volume.array.shape).astype(int)
-    high = np.clip(np.ceil(there.max(axis=1)) + 1, low, volume.array.shape).astype(int)
-    own = np.zeros(volume.array.shape, bool)
+    in_volume = (np.linalg.inv(to_mask) @ np.c_[corners, np.ones(8)].T)[:3]
+    low = np.clip(np.floor(in_volume.min(axis=1)), 0, volume.array.shape).astype(int)
+    high = np.clip(np.ceil(in_volume.max(axis=1)) + 1, low, volume.array.shape).astype(int)
+    resampled = np.zeros(volume.array.shape, bool)
     if (high > low).all():
         start = to_mask @ np.append(low, 1.0)
         inside = affine_transform(
             liver.astype(np.uint8), to_mask[:3, :3], start[:3], tuple(high - low), order=0, mode="grid-constant"
         )
-        own[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = inside > 0
-    return own
+        resampled[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = inside > 0
+    return resampled

@@ -35,6 +35,8 @@ __all__ = [
     "SMALL_BYTES",
     "ReusableBuffer",
     "StoredVoxels",
+    "as_integers",
+    "describe_not_finite",
     "iter_chunks",
     "label_header",
     "read_header",
@@ -286,6 +288,14 @@ def _header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
     if header.get_data_dtype().kind not in "iuf":
         raise ValueError(f"voxels of type {header.get_data_dtype()}; one number a voxel is needed")
     return header, pixdim
+
+
+def describe_not_finite(array: np.ndarray) -> str:
+    """Describe how many voxels are NaN or infinite; empty if none are."""
+    if array.dtype.kind != "f":
+        return ""
+    bad = array.size - int(np.count_nonzero(np.isfinite(array)))
+    return f"{bad} voxels are NaN or infinite; replace them, air is -1024" if bad else ""
 
 
 def as_integers(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:

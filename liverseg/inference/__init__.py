@@ -3,7 +3,7 @@
 from liverseg.bundle.paths import find_bundle
 from liverseg.cases.discover import find_cases
 from liverseg.errors import SomeCasesFailed
-from liverseg.imageio.liver_mask import liver_source
+from liverseg.imageio.liver_mask import LiverSource
 from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.inferer import SlabInferer, resolve_batch_size
@@ -16,6 +16,7 @@ __all__ = [
     "CaseWriter",
     "FindLesionsd",
     "LiverCascade",
+    "LiverSource",
     "MeasureLesionsd",
     "ReadCTd",
     "ReadLiverd",
@@ -24,6 +25,5 @@ __all__ = [
     "SomeCasesFailed",
     "find_bundle",
     "find_cases",
-    "liver_source",
     "resolve_batch_size",
 ]

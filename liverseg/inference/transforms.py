@@ -1,9 +1,18 @@
-"""The steps before and after the network, as MONAI dictionary transforms a bundle's config can name.
+"""The steps before and after the network, as MONAI dictionary transforms for a bundle's config.
 
-A case is a dictionary: `image` (path, then HU in axial order), `volume` (the CT on its own grid), `warnings` (sentences
-for its record), `liver` (its mask, where one is given), `pred` (the network's prediction, then the lesions found in it)
-and `lesions` (their table). Where cases differ in more than their CT it also begins with `series` and `study` (which of
-a DICOM folder's), `liver_from` (its own mask's path) and `type_priors` (`with_type_priors`).
+A case is a dictionary:
+
+- `case`: its name;
+- `image`: the CT's path or a `Volume` in memory, then its HU in axial order;
+- `volume`: the CT on its own grid;
+- `input`: path, hash and size of the CT, for the record;
+- `warnings`: sentences for the record;
+- `liver`: mask of the liver, if one is given;
+- `pred`: the network's prediction, then the lesions found in it;
+- `lesions`: the table of lesions.
+
+Settings of one case come with it: `series` and `study` (of a DICOM folder), `liver_from` (its mask: a path or a
+`Volume`) and `type_priors` (`with_type_priors`).
 """
 
 from __future__ import annotations
@@ -22,8 +31,9 @@ from liverseg.errors import LiversegError, UsageError
 from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
 from liverseg.imageio.archives import extracted
 from liverseg.imageio.ct_check import check_ct
-from liverseg.imageio.liver_mask import LiverSource, liver_source
-from liverseg.imageio.volume import is_nifti, read_volume
+from liverseg.imageio.liver_mask import LiverSource
+from liverseg.imageio.memory import describe_volume
+from liverseg.imageio.volume import Volume, is_nifti, read_volume
 from liverseg.inference.failures import describe_cause
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measurements import lesion_table, with_types
@@ -41,19 +51,18 @@ __all__ = [
 
 
 def with_type_priors(prediction: SlabPrediction, priors: Mapping[str, float]) -> SlabPrediction:
-    """A prediction whose type probabilities are those of a patient with these odds of each type.
+    """Return a prediction whose type probabilities are those of a patient with given odds of each type.
 
-    Bayes' rule for a network that has learnt from other proportions (Saerens, Latinne and Decaestecker, Neural
-    Computation 14, 2002): each probability is multiplied by the prior of its type over that of the training, and all
-    are scaled to sum to 1. That of the training is taken to be the same for every type; this is ours, since records of
-    weights do not tell it.
+    Bayes' rule for a network trained with other proportions (Saerens, Latinne and Decaestecker, Neural Computation 14,
+    2002): each probability is multiplied by the prior of its type over that of the training, and all are scaled to sum
+    to 1. The training's priors are taken to be equal; this is our choice, since weights records do not have them.
 
     Args:
-        prediction: of a network that names types.
+        prediction: of a network with lesion types.
         priors: by type, above 0; only their proportions matter.
 
     Raises:
-        LiversegError: if they are not of the network's types.
+        LiversegError: if the priors are not for the network's types.
     """
     if not len(prediction.type_probabilities):
         return prediction
@@ -62,26 +71,27 @@ def with_type_priors(prediction: SlabPrediction, priors: Mapping[str, float]) ->
             f"type priors of {', '.join(priors)}; they are for a network that names {', '.join(LESION_TYPES)}"
         )
     weighted = prediction.type_probabilities * np.array([priors[name] for name in LESION_TYPES], np.float32)
-    # float32 can lose all of a row whose likely types have a prior near 0: nothing is known of such a voxel then
+    # in float32 a row can underflow to 0 if its likely types have a prior near 0; it keeps the network's probabilities
     sums = weighted.sum(axis=1, keepdims=True)
     rows = np.where(sums > 0, weighted / np.maximum(sums, np.finfo(np.float32).tiny), prediction.type_probabilities)
     return replace(prediction, type_probabilities=rows)
 
 
 class ReadCTd(MapTransform):
-    """Read a CT from its path, refuse what is none, and present it in axial order without copying or resampling.
+    """Read a CT, refuse images that cannot be one, and present it in axial order, neither copied nor resampled.
 
-    Adds `volume`, `warnings`, `input` (path, SHA-256 and size, for its record) and, where it came as DICOM and DICOM
-    comes out, `reference`, the `SeriesReference` for it. The entry itself becomes HU of shape (slice, row, column), a
-    view in the file's own number type.
+    Adds `volume`, `warnings`, `input` and, for a CT read from DICOM with DICOM results, `reference`, the
+    `SeriesReference` of the results. The entry itself becomes HU of shape (slice, row, column), a view in the file's
+    own number type.
 
     Args:
-        keys: the entry with the path: of a NIfTI file, a folder of DICOM files or a .zip of such a folder.
-        series: which of a study's series is read: its UID, description or the end of its UID; by default the axial CT
-            series with most slices. A case's own entry `series` goes before it.
-        dicom_results: DICOM is to come out where it comes in.
-        keep_identifiers: what DICOM headers say of patient, study and series may be told, in results and in errors;
-            else nothing of them is but UIDs, geometry and modality.
+        keys: the entry with the path of a NIfTI file, of a folder of DICOM files or of a .zip of such a folder, or with
+            a `Volume` from `to_volume`.
+        series: the series to read of a DICOM study: its UID, its description or the end of its UID; by default the
+            axial CT series with most slices. A case's own entry `series` takes precedence.
+        dicom_results: write DICOM results for a CT read from DICOM.
+        keep_identifiers: keep patient, study and series of DICOM headers in results and errors; otherwise only UIDs,
+            geometry and modality.
 
     Raises:
         LiversegError: from `read_volume`, `choose_series` and `check_ct`.
@@ -103,41 +113,45 @@ class ReadCTd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
         for key in self.key_iterator(out):
-            path = Path(out[key])
-            read: dict[str, Any]
-            with unchanged_while_read(path):
-                if is_nifti(path):
-                    read = {"volume": read_volume(path), "input": describe_input(path, [path]), "warnings": []}
-                else:
-                    read = self._read_dicom(path, out.get("series") or self.series, out.get("study"))
+            read = self._read(out[key], out.get("series") or self.series, out.get("study"))
             out.update(read)
             out["warnings"] = [*check_ct(read["volume"]), *read["warnings"]]
-            out[key] = out["volume"].axial
+            out[key] = read["volume"].axial
         return out
 
+    def _read(self, source: str | Path | Volume, series: str | None, study: str | None) -> dict[str, Any]:
+        """Return the entries `volume`, `input`, `warnings` and, with DICOM results, `reference`."""
+        if isinstance(source, Volume):
+            return {"volume": source, "input": describe_volume(source), "warnings": []}
+        path = Path(source)
+        with unchanged_while_read(path):
+            if is_nifti(path):
+                return {"volume": read_volume(path), "input": describe_input(path, [path]), "warnings": []}
+            return self._read_dicom(path, series, study)
+
     def _read_dicom(self, path: Path, named: str | None, study: str | None) -> dict[str, Any]:
-        # here, not above: pydicom takes a while to import, and a run over NIfTI files does not need it
+        # imported here: pydicom takes a while to import, and a run over NIfTI files does not need it
         from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
         from liverseg.inference.output.dicom_common import series_reference
 
-        with extracted(path) as folder, _told_of(path, folder):
+        with extracted(path) as folder, _name_in_errors(path, folder):
             series = choose_series(folder, named, study, self.keep_identifiers)
             volume = replace(read_dicom_volume(series), path=path)
-            description = series.description if self.keep_identifiers else None  # free text, where names may stand
-            about = {"uid": series.uid, "description": description, "slices": len(series.files)}
-            facts = describe_input(path, series.files if path.is_dir() else [path], about)
-            read: dict[str, Any] = {"volume": volume, "input": facts, "warnings": []}
+            description = series.description if self.keep_identifiers else None  # free text may contain names
+            described = {"uid": series.uid, "description": description, "slices": len(series.files)}
+            source = describe_input(path, series.files if path.is_dir() else [path], described)
+            read: dict[str, Any] = {"volume": volume, "input": source, "warnings": []}
             if self.dicom_results:
                 try:
                     read["reference"] = series_reference(series, volume, self.keep_identifiers)
-                except Exception as error:  # what is odd in a series' tags must not cost the case its labels
+                except Exception as error:  # a series with odd tags still gets its labels
                     read["warnings"].append(f"no DICOM results: {describe_cause(error)}")
         return read
 
 
 @contextmanager
-def _told_of(path: Path, folder: Path) -> Iterator[None]:
-    """Errors about a folder that a zip was unpacked to, and that is gone when they are read, name the zip instead."""
+def _name_in_errors(path: Path, folder: Path) -> Iterator[None]:
+    """Name the zip in errors about the temporary folder it was extracted to."""
     try:
         yield
     except LiversegError as error:
@@ -147,16 +161,16 @@ def _told_of(path: Path, folder: Path) -> Iterator[None]:
 
 
 class ReadLiverd(MapTransform):
-    """Read the liver's mask where one is given: adds `liver`, true in it, in axial order.
+    """Read the mask of the liver if there is one: adds `liver`, true in the liver, in axial order.
 
     Comes after `ReadCTd`, whose `volume` has the grid.
 
     Args:
-        source: where it comes from, see `liver_source`.
+        source: source of the livers, from `LiverSource.parse`. A case's own entry `liver_from` takes precedence.
         keys: the entry with the CT.
 
     Raises:
-        LiversegError: when it reads, from `LiverSource`.
+        LiversegError: from `LiverSource`, when a case is read.
     """
 
     def __init__(self, source: LiverSource, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
@@ -165,8 +179,13 @@ class ReadLiverd(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         out = dict(data)
-        source = self.source if out.get("liver_from") is None else liver_source(out["liver_from"])
-        mask = source.mask_of(out["case"])
+        own = out.get("liver_from")
+        if isinstance(own, Volume):
+            out["liver"] = LiverSource().resample(own, out["volume"])
+            out["input"] = {**out["input"], "liver": describe_volume(own)}
+            return out
+        source = self.source if own is None else LiverSource.parse(own).check()
+        mask = source.find_mask(out["case"])
         if mask is not None:
             with unchanged_while_read(mask):
                 out["liver"] = source.read(mask, out["volume"])
@@ -175,17 +194,17 @@ class ReadLiverd(MapTransform):
 
 
 class FindLesionsd(MapTransform):
-    """Dictionary form of `find_lesions`: a `SlabPrediction` becomes a `LesionMap`, by the case's priors if it has any.
+    """Dictionary form of `find_lesions`: a `SlabPrediction` becomes a `LesionMap`, with the case's priors if any.
 
     Args:
         keys: entries with a `SlabPrediction`.
-        min_lesion_ml: smallest lesion that is kept.
-        min_confidence: least probability of the likeliest type; below it a lesion is indeterminate.
-        lesion_threshold: least score of a lesion that is kept; 0 keeps all.
-        min_liver_contact: least share of liver around a lesion that is kept, see `liver_contact`; 0 keeps all.
+        min_lesion_ml: smallest lesion to keep.
+        min_confidence: smallest probability of the likeliest type; a lesion below it is indeterminate.
+        lesion_threshold: smallest score of a lesion to keep; 0 keeps all.
+        min_liver_contact: smallest share of liver around a lesion to keep, see `liver_contact`; 0 keeps all.
 
     Raises:
-        UsageError: if one is not a number of at least 0, or confidence, threshold or contact above 1.
+        UsageError: if a value is not a number of at least 0, or confidence, threshold or contact is above 1.
     """
 
     def __init__(
@@ -200,13 +219,13 @@ class FindLesionsd(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if isinstance(min_lesion_ml, bool) or not isinstance(min_lesion_ml, int | float) or not min_lesion_ml >= 0:
             raise UsageError(f"min_lesion_ml is {min_lesion_ml!r}; it must be a volume in ml, 0 or more")
-        for name, value, what in (
+        for name, value, quantity in (
             ("min_confidence", min_confidence, "a probability"),
             ("lesion_threshold", lesion_threshold, "a probability"),
             ("min_liver_contact", min_liver_contact, "a share"),
         ):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise UsageError(f"{name} is {value!r}; it must be {what}, 0 to 1")
+                raise UsageError(f"{name} is {value!r}; it must be {quantity}, 0 to 1")
         self.min_lesion_ml = float(min_lesion_ml)
         self.min_confidence = float(min_confidence)
         self.lesion_threshold = float(lesion_threshold)
@@ -233,9 +252,9 @@ class MeasureLesionsd(MapTransform):
 
     Args:
         keys: the entry with a `LesionMap`.
-        num_channels: channels of the network, which say what its label table is.
-        lesion_ranges: what the training's lesions measured, from the weights' record; lesions that measure like none
-            of them (`unlike_training`) are indeterminate. None judges none.
+        num_channels: output channels of the network, which determine its label table.
+        lesion_ranges: measurements of the training's lesions, from the weights' record. Lesions that measure like none
+            of them (`unlike_training`) are indeterminate. None skips the check.
     """
 
     def __init__(

@@ -20,9 +20,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from liverseg.bundle.paths import STARTER_FOLDER
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError, one_line
 from liverseg.networks.record import WeightsRecord, tensors_hash
-from liverseg.transforms import HUWindow
 from liverseg.utils.files import atomic_write, is_file
 
 __all__ = [
@@ -31,14 +30,6 @@ __all__ = [
     "read_record",
     "read_state",
     "read_weights",
-    "recorded_hu_window",
-    "recorded_lesion_ranges",
-    "recorded_lesion_threshold",
-    "recorded_pixel_mm",
-    "recorded_size",
-    "recorded_slab_spacing",
-    "recorded_type_temperature",
-    "recorded_voxel_threshold",
     "save_state",
     "try_read_record",
 ]
@@ -186,59 +177,8 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
 
 
-def recorded_size(weights: str | os.PathLike | None, default: str = "full") -> str:
-    """The network size a weights file was made with; `default` where there is no file or no record to tell.
-
-    Never raises: a config asks before it knows whether the weights are there, and loading refuses them later.
-    """
-    record = try_read_record(weights)
-    return default if record is None else str(record.arguments["size"])
-
-
-def recorded_hu_window(weights: str | os.PathLike | None) -> list[float]:
-    """The HU window a weights file was trained with; the paper's, [-200, 250], or as in `recorded_size`."""
-    record = try_read_record(weights)
-    return [HUWindow().lower, HUWindow().upper] if record is None else [*record.input_spec.hu_window]
-
-
-def recorded_slab_spacing(weights: str | os.PathLike | None) -> float | None:
-    """The slab spacing in mm a weights file was trained with; None for adjacent slices, or as in `recorded_size`."""
-    record = try_read_record(weights)
-    return None if record is None else record.input_spec.slab_spacing_mm
-
-
-def recorded_pixel_mm(weights: str | os.PathLike | None) -> float | None:
-    """The pixel size in mm a weights file was trained at; None for slices' own pixels, or as in `recorded_size`."""
-    record = try_read_record(weights)
-    return None if record is None else record.input_spec.pixel_mm
-
-
-def recorded_type_temperature(weights: str | os.PathLike | None) -> float:
-    """What the weights' record says type logits are to be divided by; 1 where it cannot be had or says nothing."""
-    record = try_read_record(weights)
-    return 1.0 if record is None else record.type_temperature
-
-
-def recorded_voxel_threshold(weights: str | os.PathLike | None) -> float | None:
-    """The voxel threshold the weights' record recommends; None where it cannot be had or recommends none."""
-    record = try_read_record(weights)
-    return None if record is None else record.voxel_threshold
-
-
-def recorded_lesion_threshold(weights: str | os.PathLike | None) -> float:
-    """The lesion threshold the weights' record recommends; 0 where it cannot be had or recommends none."""
-    record = try_read_record(weights)
-    return 0.0 if record is None or record.lesion_threshold is None else record.lesion_threshold
-
-
-def recorded_lesion_ranges(weights: str | os.PathLike | None) -> dict[str, dict[str, tuple[float, float]]] | None:
-    """What the training's lesions measured, by the weights' record; None where it cannot be had or does not say."""
-    record = try_read_record(weights)
-    return None if record is None else record.lesion_ranges
-
-
 def try_read_record(weights: str | os.PathLike | None) -> WeightsRecord | None:
-    """The record of a weights file; None where there is no file or no sound record to tell. Never raises."""
+    """Return the record of a weights file, or None if there is no file or no sound record. Never raises."""
     try:
         return read_record(weights) if weights is not None else None
     except LiversegError:
@@ -253,13 +193,14 @@ def _plain(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def _write_with_record(path: Path, record: WeightsRecord, write: Callable[[Path], Any]) -> None:
     beside = path.with_suffix(".json")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as weights_file, atomic_write(beside) as record_file:  # the record is renamed first
+        # the record is renamed first
+        with atomic_write(path, make_folder=True) as weights_file, atomic_write(beside) as record_file:
             record_file.write_text(record.dumps(indent=1) + "\n", encoding="utf-8")
             write(weights_file)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk or a missing folder as RuntimeError
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise LiversegError(f"{path}: weights cannot be written ({reason}); choose another folder") from error
+    except (OutputError, RuntimeError) as error:  # torch reports a full disk or a missing folder as RuntimeError
+        cause = error.__cause__ or error
+        reason = getattr(cause, "strerror", None) or one_line(cause)
+        raise OutputError(f"{path}: weights cannot be written ({reason}); choose another folder") from error
 
 
 def _again(path: str | os.PathLike) -> str:

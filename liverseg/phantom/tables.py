@@ -132,5 +132,5 @@ def _offers(record: dict[str, Any], rng: np.random.Generator) -> list[tuple[int,
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:
-    with atomic_write(path) as unfinished:
-        frame.to_csv(unfinished, index=False, lineterminator="\n")
+    with atomic_write(path, "phantoms") as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")

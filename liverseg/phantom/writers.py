@@ -232,5 +232,5 @@ def _record(case: Case, phantom: Phantom) -> bytes:
 
 
 def _write(path: Path, content: bytes) -> None:
-    with atomic_write(path) as unfinished:
-        unfinished.write_bytes(content)
+    with atomic_write(path, "phantoms") as temporary:
+        temporary.write_bytes(content)

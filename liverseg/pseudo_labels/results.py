@@ -14,12 +14,11 @@ import pandas as pd
 
 from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.datalists.model import LABELLED
-from liverseg.errors import LiversegError, OutputError, UnreadableError, one_line
+from liverseg.errors import LiversegError, UnreadableError, one_line
 from liverseg.pseudo_labels.cases import Outlined, picture_path
 from liverseg.pseudo_labels.checks import Limits, Measures
 from liverseg.results.case_folder import write_json
-from liverseg.study.document import Block, Heading, Items, Paragraph, Picture, Table
-from liverseg.study.html import to_html
+from liverseg.study.document import Block, Heading, Items, Paragraph, Picture, Table, to_html
 from liverseg.utils.csv_table import read_csv
 from liverseg.utils.files import atomic_write, is_file, write_text
 
@@ -92,11 +91,8 @@ def write_facts(output: Path, facts: RunFacts) -> None:
     Raises:
         LiversegError: if it cannot be written.
     """
-    try:
-        with atomic_write(output / _FACTS) as unfinished:
-            write_json(unfinished, asdict(facts))
-    except OSError as error:
-        raise OutputError(f"{output / _FACTS}: cannot be written ({error.strerror or error})") from error
+    with atomic_write(output / _FACTS) as temporary:
+        write_json(temporary, asdict(facts))
 
 
 def read_facts(output: Path) -> RunFacts:

@@ -102,7 +102,7 @@ def pseudo_label(
     chosen = None if bundle is None else Path(bundle).absolute()
     files = [Path(weights)] + ([] if second_weights is None else [Path(second_weights)])
     networks = [read_network(file, chosen, overrides) for file in files]
-    if len({network.wanted.weights_sha256 for network in networks}) < len(networks):
+    if len({network.spec.weights_sha256 for network in networks}) < len(networks):
         raise UsageError(
             f"{second_weights}: the same weights as {weights}; two networks are needed to see if they agree"
         )
@@ -209,7 +209,7 @@ def _earlier_table(folder: Path) -> pd.DataFrame | None:
 
 def _lock(folder: Path) -> FileLock:
     try:
-        lock = FileLock.of(folder / ".pseudo-label.lock", needed=False)
+        lock = FileLock.try_acquire(folder / ".pseudo-label.lock", required=False)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror or error})") from error
     if lock is None:

@@ -54,7 +54,8 @@ def write_case_files(
     record_unfinished = folder / f"{TEMPORARY_PREFIX}{RECORD}"
     try:
         folder.mkdir(exist_ok=True)
-        lock = FileLock.of(record_unfinished, needed=False)  # first of all: it marks what is ours and not whole
+        # first of all: it marks the folder as unfinished and ours
+        lock = FileLock.try_acquire(record_unfinished, required=False)
     except OSError as error:
         with suppress(OSError):
             folder.rmdir()
@@ -87,8 +88,9 @@ def write_case_files(
                 path.unlink(missing_ok=True)
         with suppress(OSError):
             folder.rmdir()  # only if nothing else is in it
-        if isinstance(error, OSError):
-            raise _unwritable(folder, error) from error
+        cause = error.__cause__ if isinstance(error, OutputError) else error
+        if isinstance(cause, OSError):
+            raise _unwritable(folder, cause) from error
         raise
     finally:
         lock.release()
@@ -106,7 +108,7 @@ def discard_unfinished(folder: Path) -> None:
     """
     if not folder.is_dir() or (folder / RECORD).exists() or not any(folder.glob(f"{TEMPORARY_PREFIX}*")):
         return
-    lock = FileLock.of(folder / f"{TEMPORARY_PREFIX}{RECORD}", needed=False)
+    lock = FileLock.try_acquire(folder / f"{TEMPORARY_PREFIX}{RECORD}", required=False)
     if lock is None:
         return
     try:

@@ -58,7 +58,7 @@ class Cell:
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
-            lock = FileLock.of(self.folder.parent / f".{self.folder.name}.lock")
+            lock = FileLock.try_acquire(self.folder.parent / f".{self.folder.name}.lock")
         except OSError as error:  # also a file system that knows no locks
             raise self._unwritable(error) from error
         if lock is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import json
 import os
@@ -16,7 +15,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from liverseg.bundle.validation import INITIALISATIONS
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, UsageError, suggest
 from liverseg.inference import find_bundle
 from liverseg.utils.files import is_file
 
@@ -182,8 +181,8 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _refuse_unknown(where: str, content: Mapping[str, Any], known: Sequence[str]) -> None:
     for key in content:
         if key not in known:
-            match = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"did you mean {match[0]}?" if match else f"there are {', '.join(known)}"
+            match = suggest(str(key), known)
+            hint = f"did you mean {match}?" if match else f"there are {', '.join(known)}"
             raise UsageError(f"{where}: unknown key {key!r}; {hint}")
 
 
@@ -252,8 +251,8 @@ def _overrides(where: str, value: Any, config: Mapping[str, Any]) -> tuple[tuple
         if said:
             raise UsageError(f"{where}: overrides has {key}, which differs from cell to cell; use {said}")
         if words[0] not in config:
-            match = difflib.get_close_matches(words[0], config, n=1)
-            hint = f"did you mean {match[0]}?" if match else "the bundle's configs name its keys"
+            match = suggest(words[0], config)
+            hint = f"did you mean {match}?" if match else "the bundle's configs name its keys"
             raise UsageError(f"{where}: overrides has {key}, which the bundle does not know; {hint}")
         try:
             kept = json.loads(json.dumps(value[key])) == value[key]

@@ -14,7 +14,6 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from liverseg.bundle.validation import INITIALISATIONS
-from liverseg.errors import LiversegError
 from liverseg.evaluation.lesion_types import FALSE_POSITIVE, confusion_table, reliability
 from liverseg.labels import LESION_TYPES
 from liverseg.study.estimates import named, patient_means
@@ -147,11 +146,8 @@ def save_picture(figure: Figure, path: Path) -> None:
     canvas.draw()
     colors = Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy())
     image = colors.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    try:
-        with atomic_write(path) as unfinished:
-            image.save(unfinished, optimize=True)
-    except OSError as error:
-        raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+    with atomic_write(path) as temporary:
+        image.save(temporary, optimize=True)
 
 
 def _main_rows(results: StudyResults) -> list[RowResults]:

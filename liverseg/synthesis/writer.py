@@ -22,8 +22,9 @@ from liverseg.datalists.importers.conversion import file_states, is_current, wri
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.boxes import bounding_box
+from liverseg.imageio.grid import affine_distance_mm, axial_orientation, slice_axis
 from liverseg.imageio.nifti import as_integers
-from liverseg.imageio.volume import Volume, affine_distance_mm, axial_orientation, case_name, read_volume, slice_axis
+from liverseg.imageio.volume import Volume, case_name, read_volume
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS
 from liverseg.synthesis.appearance import Surroundings
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types

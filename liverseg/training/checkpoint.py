@@ -1,4 +1,4 @@
-"""Interrupted trainings go on where they stopped and end as if they had not."""
+"""Checkpoints: an interrupted training resumes where it stopped and ends as an uninterrupted one does."""
 
 from __future__ import annotations
 
@@ -12,29 +12,36 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from liverseg.errors import LiversegError
+import liverseg
+from liverseg.errors import LiversegError, OutputError
+from liverseg.training.optimisation import describe_optimizer, describe_schedule
 from liverseg.utils.distributed import all_gather, is_rank_zero
 from liverseg.utils.files import atomic_write
 
 __all__ = ["RunCheckpoint"]
 
-_HOW_TO_GO_ON = "choose another output_dir and ckpt_dir, or start over with --resume False"
+_FORMAT = 2
+"""Format of the settings: 2 is `liverseg.bundle.config.training_settings`. Checkpoints without a number have the settings
+that the configs listed by hand, see `_listed_settings`."""
+
+_REMEDY = "choose another output_dir and ckpt_dir, or start over with --resume False"
 
 
 class RunCheckpoint:
-    """Write a checkpoint after every epoch, and take one up before the first.
+    """Save a checkpoint after every epoch, and resume from it before the first.
 
     Random state needs no saving: data order, augmentation and torch's generator are seeded from the epoch's number (see
     `EpochSeed` and `SlabDataset`). Attach it last to the trainer, so that an epoch's validation and schedule are done
-    when it is saved. Of several processes the first one saves, and all of them take up what it saved.
+    when it is saved. In a training of several processes, rank 0 saves and all load.
 
     Args:
-        path: checkpoint file, replaced whole after every epoch.
-        parts: what to save under which name, each with state_dict and load_state_dict: network, optimizer, scheduler,
+        path: checkpoint file, replaced after every epoch.
+        parts: objects to save by name, each with state_dict and load_state_dict: network, optimizer, scheduler,
             `BestWeights`.
-        settings: what the run was started with, JSON-able. A checkpoint of other settings is refused, so that no run
-            goes on as something it is not.
-        resume: False ignores, and replaces, a checkpoint that is there.
+        settings: settings of the run, JSON-able. A checkpoint with other settings is refused, so that no run continues
+            as something else. Texts that begin with $ or @ are expressions of the config. They are compared only with
+            those of the same version of liverseg, since another one may build the same objects by other names.
+        resume: False ignores and replaces an existing checkpoint.
     """
 
     def __init__(
@@ -51,10 +58,10 @@ class RunCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.save)
 
     def load(self, engine: Engine) -> None:
-        """Take up the checkpoint if there is one.
+        """Load the checkpoint if there is one.
 
         Raises:
-            LiversegError: if it cannot be read or belongs to a run with other settings.
+            LiversegError: if it cannot be read or is of a run with other settings.
         """
         found = self.resume and self.path.exists()
         if len({*all_gather(found)}) > 1:
@@ -67,17 +74,22 @@ class RunCheckpoint:
             saved = torch.load(self.path, map_location="cpu", weights_only=True)
             settings, epoch = json.loads(saved["settings"]), int(saved["epoch"])
         except (OSError, RuntimeError, EOFError, KeyError, TypeError, ValueError, pickle.UnpicklingError) as error:
-            raise LiversegError(f"{self.path}: the checkpoint cannot be read; {_HOW_TO_GO_ON}") from error
-        other = [key for key in {**settings, **self.settings} if settings.get(key) != self.settings.get(key)]
-        if other:
-            key = other[0]
+            raise LiversegError(f"{self.path}: the checkpoint cannot be read; {_REMEDY}") from error
+        if "format" not in saved:
+            ours = _listed_settings(self.settings, self.parts, engine)
+        else:
+            ours = self.settings
+            if saved.get("liverseg") != liverseg.__version__:
+                settings, ours = _without_expressions(settings), _without_expressions(ours)
+        difference = _first_difference(settings, ours)
+        if difference is not None:
+            name, theirs, own = difference
             raise LiversegError(
-                f"{self.path}: the checkpoint is of a run with {key} {settings.get(key)!r}, this run has "
-                f"{self.settings.get(key)!r}; {_HOW_TO_GO_ON}"
+                f"{self.path}: the checkpoint is of a run with {name} {theirs!r}, this run has {own!r}; {_REMEDY}"
             )
         for name, part in self.parts.items():
             part.load_state_dict(saved["parts"][name])
-        # ignite counts on from here: see Engine.run
+        # ignite continues from here: see Engine.run
         engine.state.epoch = epoch
         engine.state.iteration = epoch * (engine.state.epoch_length or 0)
         logging.getLogger(__name__).info("resumed from %s after epoch %d", self.path, epoch)
@@ -85,7 +97,7 @@ class RunCheckpoint:
             self.parts["best"].stop_if_due(engine)
 
     def save(self, engine: Engine) -> None:
-        """Write the state after the epoch just ended.
+        """Save the state after the epoch that has just ended.
 
         Raises:
             LiversegError: if the file cannot be written.
@@ -94,11 +106,66 @@ class RunCheckpoint:
             return
         content = {
             "epoch": engine.state.epoch,
+            "format": _FORMAT,
+            "liverseg": liverseg.__version__,
             "settings": json.dumps(self.settings),
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }
         try:
-            with atomic_write(self.path) as unfinished:
-                torch.save(content, unfinished)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            raise LiversegError(f"{self.path}: the checkpoint cannot be written ({error})") from error
+            with atomic_write(self.path, "the checkpoint") as temporary:
+                torch.save(content, temporary)
+        except RuntimeError as error:  # torch reports a full disk as RuntimeError
+            raise OutputError(f"{self.path}: the checkpoint cannot be written ({error})") from error
+
+
+def _first_difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any, Any] | None:
+    """Return the first key whose values differ, with both values, or None.
+
+    A missing key counts as null, and null as False: a version without a key did what its default does, off.
+    """
+    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
+        if any(isinstance(value, Mapping) for value in theirs):
+            theirs, ours = dict(enumerate(theirs)), dict(enumerate(ours))
+    if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+        prefix = f"{name}::" if name else ""
+        pairs = ((f"{prefix}{key}", theirs.get(key), ours.get(key)) for key in {**theirs, **ours})
+        return next(filter(None, (_first_difference(old, new, key) for key, old, new in pairs)), None)
+    is_off = all(value is None or value is False for value in (theirs, ours))
+    return None if is_off or theirs == ours else (name, theirs, ours)
+
+
+def _without_expressions(settings: Any) -> Any:
+    """Return settings without the texts that are expressions of a config."""
+    if isinstance(settings, Mapping):
+        return {key: _without_expressions(value) for key, value in settings.items() if not _is_expression(value)}
+    if isinstance(settings, list):
+        return [_without_expressions(value) for value in settings if not _is_expression(value)]
+    return settings
+
+
+def _is_expression(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith(("$", "@"))
+
+
+def _listed_settings(settings: Mapping[str, Any], parts: Mapping[str, Any], engine: Engine) -> dict[str, Any]:
+    """Return this run's settings as the configs listed them by hand before they were computed.
+
+    Args:
+        settings: this run's settings as they are now.
+        parts: network, optimizer, lr_scheduler and, in the joint bundle, fine_tuner.
+        engine: the trainer, whose dataset has the augmentation.
+    """
+    names = "strategy network datalist fold seed batch_size augmentation lesion_free repeats learning_rate head_factor"
+    names += " type_head_factor optimizer lr_scheduler amp class_weights dice_weight type_weight balanced_types key_score"
+    names += " liver_crop plan initialisation pretrain_weights carry_heads imagenet_weights hu_window slab_spacing_mm"
+    listed = {name: settings.get(name) for name in [*names.split(), "pixel_mm"]}
+    listed["network"] = parts["network"].arguments()
+    listed["augmentation"] = engine.state.dataloader.dataset.transform.arguments()
+    listed["optimizer"] = describe_optimizer(parts["optimizer"])
+    listed["lr_scheduler"] = describe_schedule(parts["lr_scheduler"])
+    if "fine_tuner" in parts:
+        listed["plan"] = [str(stage) for stage in parts["fine_tuner"].plan]
+    elif listed["initialisation"] == "scratch":
+        listed["initialisation"] = None  # the pre-training had no other
+    plain: dict[str, Any] = json.loads(json.dumps(listed, default=str))
+    return plain

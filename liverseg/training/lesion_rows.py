@@ -10,7 +10,6 @@ import pandas as pd
 import torch
 
 from liverseg.datasets import SlabDataset
-from liverseg.errors import LiversegError
 from liverseg.evaluation import BatchPrediction, compare_lesions
 from liverseg.labels import JOINT_LABELS, LESION, LIVER_OR_LESION, UNTYPED_LESION
 from liverseg.utils.files import atomic_write
@@ -85,11 +84,8 @@ class LesionRows:
         """
         if not self.slices:
             return
-        try:
-            with atomic_write(path) as unfinished, unfinished.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **self.slices)
-        except OSError as error:
-            raise LiversegError(f"{path}: cannot be written ({error.strerror}); is the disk full?") from error
+        with atomic_write(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, allow_pickle=False, **self.slices)
 
     def _finish_unit(self) -> None:
         if not self._slices:

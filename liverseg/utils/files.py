@@ -1,15 +1,17 @@
-"""Files that are whole or not there, and what tells one file from another."""
+"""Write files atomically, hash them, and ask for them with errors in one line."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from liverseg.errors import LiversegError, OutputError, UnreadableError
+from liverseg.errors import LiversegError, OutputError, UnreadableError, one_line
 
 __all__ = [
     "TEMPORARY_PREFIX",
@@ -18,6 +20,8 @@ __all__ = [
     "is_dir",
     "is_file",
     "list_folder",
+    "read_json",
+    "read_json_object",
     "sha256_file",
     "sha256_text",
     "size_or_zero",
@@ -26,46 +30,81 @@ __all__ = [
 ]
 
 TEMPORARY_PREFIX = ".unfinished-"
-"""What the temporary names of files begin with while they are written."""
+"""Start of the names that files have while they are written."""
 
 
 @contextmanager
-def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to beside `path`: renamed to it when the block ends, removed when the block fails.
+def atomic_write(
+    path: str | os.PathLike, content: str = "", advice: str = "is the disk full?", make_folder: bool = False
+) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` when the block ends, delete it when the block fails.
 
-    The folder must exist. The name begins with `.unfinished-` and ends as that of `path`, for writers that go by the
-    ending; no two writers get the same, be they threads or machines on one disk. What the block raises, or an OSError
-    of the renaming, goes on to the caller.
+    The temporary name starts with `.unfinished-` and ends with the name of `path`, for writers that choose a format by
+    the ending. It is unique among threads and among machines that share a disk.
+
+    Args:
+        path: the file to write.
+        content: noun for the error message, as "the data list".
+        advice: end of the error message.
+        make_folder: create the folder of `path` if missing; otherwise it must exist.
+
+    Raises:
+        OutputError: if the block or the renaming raises an OSError.
     """
     path = Path(path)
-    unfinished = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex[:12]}-{path.name}")
     try:
-        yield unfinished
-        unfinished.replace(path)
-    except BaseException:
+        if make_folder:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        temporary.replace(path)
+    except BaseException as error:
         with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            subject = f"{content} cannot" if content else "cannot"
+            reason = error.strerror or error
+            raise OutputError(f"{path}: {subject} be written ({reason}); {advice}") from error
         raise
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a text file whole, UTF-8, into an existing folder; a path's bytes that are no UTF-8 are escaped.
+    """Write a text file atomically as UTF-8 into an existing folder; bytes of a path that are not UTF-8 are escaped.
 
     Raises:
-        LiversegError: if it cannot be written.
+        OutputError: if it cannot be written.
+    """
+    with atomic_write(path) as temporary:
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Read a JSON file, UTF-8 with or without byte order mark.
+
+    Raises:
+        UnreadableError: if it cannot be opened, is not UTF-8 or is not JSON.
     """
     try:
-        with atomic_write(path) as unfinished:
-            unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested too deeply
+        reason = getattr(error, "strerror", None) or one_line(error)
+        raise UnreadableError(f"{path}: cannot be read as JSON ({reason})") from error
+
+
+def read_json_object(path: str | os.PathLike) -> dict[str, Any] | None:
+    """Return the object in a JSON file; None if the file is missing or damaged or holds another value."""
+    try:
+        content = read_json(path)
+    except UnreadableError:
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def fsync_paths(*paths: str | os.PathLike) -> None:
-    """Have the system write files and folders to the disk now; a rename that survives a loss of power needs it before.
+    """Flush files and folders to the disk: a file must be there before its renaming, to survive a loss of power.
 
     Raises:
-        OSError: if it cannot, as where the disk is full.
+        OSError: if the system cannot, as on a full disk.
     """
     for path in paths:
         descriptor = os.open(path, os.O_RDONLY)
@@ -76,10 +115,10 @@ def fsync_paths(*paths: str | os.PathLike) -> None:
 
 
 def sha256_file(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, hexadecimal.
+    """Return the SHA-256 of a file, hexadecimal.
 
     Raises:
-        LiversegError: if it cannot be read, or is no plain file: a pipe may never end, some devices do not.
+        UnreadableError: if it cannot be read, or is not a plain file: pipes and some devices may never end.
     """
     if os.path.exists(path) and not is_file(path):
         raise UnreadableError(f"{path}: not a plain file")
@@ -94,62 +133,62 @@ def sha256_file(path: str | os.PathLike) -> str:
 
 
 def sha256_text(text: str) -> str:
-    """SHA-256 of a text's UTF-8 bytes, hexadecimal: that of the file `write_text` makes of it."""
+    """Return the SHA-256 of a text's UTF-8 bytes, hexadecimal: that of the file `write_text` writes."""
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def is_file(path: str | os.PathLike) -> bool:
-    """Whether there is such a file.
+    """Return whether a path is a file.
 
     Raises:
-        LiversegError: if the folder it would be in may not be looked into, or the name can be no file's.
+        UnreadableError: if its folder may not be read, or the name is impossible for a file.
     """
     try:
         return Path(path).is_file()
     except (OSError, ValueError) as error:
-        raise _not_looked_at(path, error) from error
+        raise _cannot_be_looked_at(path, error) from error
 
 
 def is_dir(path: str | os.PathLike) -> bool:
-    """Whether there is such a folder.
+    """Return whether a path is a folder.
 
     Raises:
-        LiversegError: as `is_file`.
+        UnreadableError: as `is_file`.
     """
     try:
         return Path(path).is_dir()
     except (OSError, ValueError) as error:
-        raise _not_looked_at(path, error) from error
+        raise _cannot_be_looked_at(path, error) from error
 
 
 def size_or_zero(path: str | os.PathLike) -> int:
-    """Bytes of a file, 0 where there is none or it cannot be told: to read the largest first."""
+    """Return the bytes of a file, 0 if it is missing or may not be looked at; used to read large files first."""
     with suppress(OSError, ValueError):
         return Path(path).stat().st_size
     return 0
 
 
 def list_folder(path: str | os.PathLike) -> list[Path]:
-    """What is in a folder, sorted by name.
+    """Return the files and folders in a folder, sorted by name.
 
     Raises:
-        LiversegError: if it may not be looked into.
+        UnreadableError: if it may not be read.
     """
     try:
         return sorted(Path(path).iterdir())
     except OSError as error:
-        raise _not_looked_at(path, error) from error
+        raise _cannot_be_looked_at(path, error) from error
 
 
 def visible_files(path: str | os.PathLike) -> tuple[Path, ...]:
-    """The files in a folder, sorted by name, less the hidden ones: `._1.dcm` is a file system's note, not a slice.
+    """Return the files in a folder, sorted by name, without hidden ones: `._1.dcm` holds a file system's notes.
 
     Raises:
-        LiversegError: if it may not be looked into.
+        UnreadableError: if it may not be read.
     """
     return tuple(file for file in list_folder(path) if file.is_file() and not file.name.startswith("."))
 
 
-def _not_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:
+def _cannot_be_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:
     reason = getattr(error, "strerror", None) or error
     return UnreadableError(f"{path}: cannot be looked at ({reason}); check the path and its permissions")

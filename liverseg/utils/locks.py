@@ -1,4 +1,4 @@
-"""A file held against all other processes."""
+"""Lock files that exclude other processes."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from pathlib import Path
 __all__ = ["NO_LOCKS", "FileLock"]
 
 NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
-"""What a file system says that knows no locks."""
+"""Error numbers of a file system without locks."""
 
 
 class FileLock:
-    """A file that is held until it is let go or this process ends, however it ends.
+    """A lock file, held until it is released or this process ends in any way.
 
-    By `flock`: the system gives the lock back when its process is gone, on the machine itself as over NFS.
+    By `flock`: the system releases the lock when the process is gone, on a local disk and over NFS.
 
     Attributes:
         descriptor: of the file; a process that inherits it holds the lock as well.
@@ -27,15 +27,15 @@ class FileLock:
         self._path, self.descriptor = path, descriptor
 
     @classmethod
-    def of(cls, path: Path, needed: bool = True) -> FileLock | None:
-        """Take a lock, its file made if missing; None where another has it.
+    def try_acquire(cls, path: Path, required: bool = True) -> FileLock | None:
+        """Acquire a lock, or return None if another process holds it.
 
         Args:
-            path: the file.
-            needed: otherwise it is taken for held where the file system knows no locks.
+            path: the file, created if missing.
+            required: raise if the file system knows no locks; otherwise return a lock that excludes nobody.
 
         Raises:
-            OSError: if the file's folder is gone or cannot be written, or knows no locks.
+            OSError: if the file's folder is gone or cannot be written, or the file system knows no locks.
         """
         while True:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
@@ -47,9 +47,9 @@ class FileLock:
                 os.close(descriptor)
                 return None
             except FileNotFoundError:
-                pass  # its holder has let it go since, and taken the file away
+                pass  # its holder released and deleted it after it was opened
             except OSError as error:
-                if not needed and error.errno in NO_LOCKS:
+                if not required and error.errno in NO_LOCKS:
                     return cls(path, descriptor)
                 os.close(descriptor)
                 if error.errno in NO_LOCKS:
@@ -58,11 +58,11 @@ class FileLock:
             os.close(descriptor)
 
     def remove(self) -> None:
-        """Let it go, and take its file away."""
+        """Release the lock and delete its file."""
         with suppress(OSError):
-            self._path.unlink(missing_ok=True)  # while it is held: whoever opens it now sees that it is gone
+            self._path.unlink(missing_ok=True)  # while it is held: a process that opens it now sees that it is gone
         self.release()
 
     def release(self) -> None:
-        """Let it go; the file stays, by whatever name it has now."""
+        """Release the lock; the file stays, even under another name."""
         os.close(self.descriptor)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from liverseg.cli.main import main
 from liverseg.datalists import build_datalist, cohort_items, read_datalist
-from liverseg.datalists.importers.cohort_images import Grid
+from liverseg.datalists.importers.cohort_images import ImageGrid
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.volume import Volume
 from liverseg.labels import LESION, LESION_TYPES
@@ -218,7 +218,7 @@ def test_a_picture_lies_in_a_nifti_as_a_viewer_shows_it(axes, flips, number):
     shape = tuple(np.array((5, 7, 9))[np.argsort(axes)])
     affine = np.eye(4)
     affine[:3, :3] = np.diag(flips)[:, axes]
-    grid = Grid(shape, affine, dicom=False)
+    grid = ImageGrid(shape, affine, dicom=False)
     number %= grid.depth
     pixels = np.arange(np.prod(grid.picture_shape())).reshape(grid.picture_shape())
     own = np.full(shape, -1)

@@ -6,11 +6,11 @@ import numpy as np
 import pydicom
 import pytest
 from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, segmentation, series, table
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists import cohort_items
-from liverseg.datalists.importers import cohort, cohort_errors
-from liverseg.datalists.importers.cohort_images import Grid
+from liverseg.datalists.importers import cohort, cohort_table
+from liverseg.datalists.importers.cohort_images import ImageGrid
 from liverseg.datalists.importers.cohort_masks import read_mask
 from liverseg.errors import LiversegError
 
@@ -62,7 +62,7 @@ def test_every_segment_is_read_whole_however_many_share_a_pixel(seed, tmp_path):
     series(tmp_path / "ct")
     parts = np.random.default_rng(seed).random((4, *SHAPE)) < 0.5
     segmentation(tmp_path / "s.dcm", tmp_path / "ct", [*zip("abcd", parts, strict=True)])
-    piece = read_mask(tmp_path / "s.dcm", Grid(SHAPE, AFFINE, dicom=True), None)
+    piece = read_mask(tmp_path / "s.dcm", ImageGrid(SHAPE, AFFINE, dicom=True), None)
     assert piece.numbers == [1, 2, 3, 4]
     for number, part in enumerate(parts, 1):
         assert np.array_equal(piece.lesion(number), part)
@@ -195,11 +195,11 @@ def test_dicom_images_are_converted_with_a_bar(tmp_path, monkeypatch):
     nifti(tmp_path / "m.nii", mask())
     bars = []
 
-    def bar(**given):
-        bars.append((given["desc"], given["total"]))
-        return tqdm(**given)
+    def map_with_bar(function, jobs, **options):
+        bars.append((options["desc"], len(jobs)))
+        return thread_map(function, jobs, **options)
 
-    monkeypatch.setattr(cohort_errors, "tqdm", bar)
+    monkeypatch.setattr(cohort_table, "thread_map", map_with_bar)
     rows = table(tmp_path, *(f"{name},{name},m.nii,2,cyst" for name in ("c", "a", "d.nii", "b")))
     items = cohort_items(rows)
     assert [item.patient for item in items] == ["c", "a", "d.nii", "b"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liverseg.errors import LiversegError
-from liverseg.imageio.volume import case_name, read_volume, read_volume_header, write_box_like, write_like
+from liverseg.imageio.volume import case_name, read_grid, read_volume, write_box_like, write_like
 
 ORIENTATIONS = [
     "".join(codes) for axes in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*axes)
@@ -170,7 +170,7 @@ def test_what_is_not_a_volume_is_refused(array, message, tmp_path):
 
 def test_missing_foreign_and_flat_files_are_refused(tmp_path):
     with pytest.raises(LiversegError, match="no such file"):
-        read_volume_header(tmp_path / "none.nii")
+        read_grid(tmp_path / "none.nii")
     (tmp_path / "text.nii").write_text("not a volume at all")
     with pytest.raises(LiversegError, match=r"text\.nii: cannot be read as NIfTI"):
         read_volume(tmp_path / "text.nii")

@@ -13,7 +13,7 @@ from dicom_files import write_slice
 from monai.transforms import Compose, Lambda
 
 from liverseg.errors import LiversegError, OutputError, UnreadableError, user_error
-from liverseg.imageio.liver_mask import liver_source
+from liverseg.imageio.liver_mask import LiverSource
 from liverseg.imageio.volume import read_volume
 from liverseg.inference import ReadCTd
 from liverseg.inference.failures import FAILURE_CATEGORIES, categorise_failure, describe_cause
@@ -99,12 +99,12 @@ def test_liver_masks(tmp_path):
     far = nifti(tmp_path / "far.nii", np.ones((2, 2, 2), np.uint8), at=(500, 0, 0))
     two = nifti(tmp_path / "two.nii", (HU > 0).astype(np.uint8) + (HU > 500))
     for mask, category in ((far, "geometry"), (two, "unreadable")):
-        source = liver_source(mask)
+        source = LiverSource.parse(mask).check()
         with pytest.raises(LiversegError) as told:
             source.read(mask, volume)
         assert categorise_failure(told.value, "another") == category
     with pytest.raises(UnreadableError, match="no such mask"):
-        liver_source(tmp_path / "none.nii")
+        LiverSource.parse(tmp_path / "none.nii").check()
 
 
 def test_outputs_and_conflicts(tmp_path):

@@ -6,9 +6,18 @@ import os
 import pytest
 
 from liverseg.datalists import DataItem, DataList, write_datalist
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError, UnreadableError
 from liverseg.phantom.tables import _write_csv
-from liverseg.utils.files import atomic_write, is_dir, is_file, list_folder, sha256_file
+from liverseg.utils.files import (
+    atomic_write,
+    is_dir,
+    is_file,
+    list_folder,
+    read_json,
+    read_json_object,
+    sha256_file,
+    write_text,
+)
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -23,11 +32,14 @@ def test_a_file_appears_when_it_is_whole(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("failure", [OSError("full"), ValueError("odd"), KeyboardInterrupt()])
-def test_a_failing_write_leaves_what_was_there_and_nothing_else(failure, tmp_path):
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [(OSError("full"), OutputError), (ValueError("odd"), ValueError), (KeyboardInterrupt(), KeyboardInterrupt)],
+)
+def test_a_failing_write_leaves_what_was_there_and_nothing_else(failure, raised, tmp_path):
     target = tmp_path / "x"
     target.write_text("old")
-    with pytest.raises(type(failure)), atomic_write(target) as unfinished:
+    with pytest.raises(raised), atomic_write(target) as unfinished:
         unfinished.write_text("half")
         raise failure
     assert target.read_text() == "old"
@@ -36,8 +48,10 @@ def test_a_failing_write_leaves_what_was_there_and_nothing_else(failure, tmp_pat
 
 def test_a_target_that_cannot_be_replaced_leaves_nothing_either(tmp_path):
     (tmp_path / "x" / "y").mkdir(parents=True)
-    with pytest.raises(OSError), atomic_write(tmp_path / "x") as unfinished:
-        unfinished.write_text("new")
+    with pytest.raises(OutputError, match=r"x: cannot be written \(.+\); is the disk full\?$") as caught:
+        with atomic_write(tmp_path / "x") as unfinished:
+            unfinished.write_text("new")
+    assert isinstance(caught.value.__cause__, OSError)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
@@ -55,9 +69,39 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
             path.write_text("half")
             raise OSError("full")
 
-    with pytest.raises(OSError):
+    with pytest.raises(OutputError, match=r"x\.csv: phantoms cannot be written \(full\)"):
         _write_csv(tmp_path / "x.csv", Frame())
     assert not list(tmp_path.iterdir())
+
+
+def test_the_error_of_a_write_names_the_content_and_what_to_do(tmp_path):
+    with pytest.raises(OutputError, match=r"y: weights cannot be written \(.*\); choose another folder$"):
+        with atomic_write(tmp_path / "none" / "y", "weights", "choose another folder") as temporary:
+            temporary.write_text("new")
+    with atomic_write(tmp_path / "made" / "y", make_folder=True) as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "made" / "y").read_text() == "new"
+    with pytest.raises(OutputError, match=r"made: cannot be written \(Is a directory\); is the disk full\?"):
+        write_text(tmp_path / "made", "new")
+
+
+@pytest.mark.parametrize(
+    "content", [None, b"", b"{", b"\xff", b"[" * 100_000], ids=["missing", "empty", "cut", "not UTF-8", "too deep"]
+)
+def test_json_that_cannot_be_read(content, tmp_path):
+    if content is not None:
+        (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UnreadableError, match=r"x\.json: cannot be read as JSON \(.+\)"):
+        read_json(tmp_path / "x.json")
+    assert read_json_object(tmp_path / "x.json") is None
+
+
+def test_json_that_can_be_read(tmp_path):
+    (tmp_path / "x.json").write_text('{"a": [1]}', encoding="utf-8-sig")
+    assert read_json(tmp_path / "x.json") == read_json_object(tmp_path / "x.json") == {"a": [1]}
+    (tmp_path / "x.json").write_text("[1]")
+    assert read_json(tmp_path / "x.json") == [1]
+    assert read_json_object(tmp_path / "x.json") is None
 
 
 def test_hash_of_a_file(tmp_path):

@@ -1,1 +1,1 @@
-"""One importer for each form that data sets come in."""
+"""Importers, one for each layout of data sets."""

@@ -1,4 +1,4 @@
-"""Files an importer makes of others: written whole, and again only when what they were made from has changed."""
+"""Converted files of importers, written atomically, and again only if their sources or options have changed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from liverseg.errors import LiversegError
 from liverseg.utils.files import atomic_write, is_file, write_text
 
 __all__ = ["file_states", "is_current", "write_nifti", "write_record"]
@@ -20,48 +19,48 @@ _FORMAT = 1
 
 
 def file_states(root: Path, files: Iterable[Path]) -> dict[str, list[int]]:
-    """Size in bytes and time of change in ns of the files that are there, by their path from `root`."""
-    found = ((path, path.stat()) for path in files if is_file(path))
-    return {Path(os.path.relpath(path, root)).as_posix(): [stat.st_size, stat.st_mtime_ns] for path, stat in found}
+    """Return size in bytes and modification time in ns of the files that exist, by their path relative to `root`."""
+    stats = ((path, path.stat()) for path in files if is_file(path))
+    return {Path(os.path.relpath(path, root)).as_posix(): [stat.st_size, stat.st_mtime_ns] for path, stat in stats}
 
 
 def is_current(
-    record: Path, root: Path, sources: dict[str, list[int]], made: Sequence[Path], recipe: Any = None
+    record: Path, root: Path, sources: dict[str, list[int]], outputs: Sequence[Path], recipe: Any = None
 ) -> bool:
-    """Whether a record says that sources and what was made of them are as they were, and made in the same way.
+    """Whether the sources, the outputs and the options of a conversion are those of its record.
 
     Args:
-        record: the JSON file `write_record` wrote.
-        root: folder the record's paths are relative to.
-        sources: their state, `file_states`, before they are read.
-        made: the files made of them.
-        recipe: what else the result depends on, as JSON holds it.
+        record: JSON file written by `write_record`.
+        root: folder that paths in the record are relative to.
+        sources: `file_states` of the sources before they are read.
+        outputs: the files converted from them.
+        recipe: options that the result depends on, as JSON values.
     """
     try:
         content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # none, or not one of ours: it is written anew
+    except (OSError, ValueError):  # missing or foreign: it is written again
         return False
-    return isinstance(content, dict) and content == _content(root, sources, made, recipe)
+    return isinstance(content, dict) and content == _content(root, sources, outputs, recipe)
 
 
 def write_record(
-    record: Path, root: Path, sources: dict[str, list[int]], made: Sequence[Path], recipe: Any = None
+    record: Path, root: Path, sources: dict[str, list[int]], outputs: Sequence[Path], recipe: Any = None
 ) -> None:
-    """Write the record `is_current` reads; arguments as there.
+    """Write the record that `is_current` reads; same arguments.
 
     Raises:
         LiversegError: if it cannot be written.
     """
-    write_text(record, json.dumps(_content(root, sources, made, recipe), indent=1) + "\n")
+    write_text(record, json.dumps(_content(root, sources, outputs, recipe), indent=1) + "\n")
 
 
-def _content(root: Path, sources: dict[str, list[int]], made: Sequence[Path], recipe: Any) -> dict[str, Any]:
-    files = {**sources, **file_states(root, made)}
+def _content(root: Path, sources: dict[str, list[int]], outputs: Sequence[Path], recipe: Any) -> dict[str, Any]:
+    files = {**sources, **file_states(root, outputs)}
     return {"format": _FORMAT, "files": files} | ({} if recipe is None else {"recipe": recipe})
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
-    """Write a volume, shape (I, J, K) with its affine to RAS+ mm, by rename; its folder is made where it is missing.
+    """Write a volume, shape (I, J, K) with its affine to RAS+ mm, atomically; create the folder if needed.
 
     Raises:
         LiversegError: if it cannot be written.
@@ -70,9 +69,5 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
     image.header.set_xyzt_units("mm")
     image.set_sform(affine, code="scanner")
     image.set_qform(affine, code="scanner")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as unfinished:
-            nib.save(image, unfinished)
-    except OSError as error:
-        raise LiversegError(f"{path}: cannot be written ({error.strerror or error}); is the disk full?") from error
+    with atomic_write(path, make_folder=True) as temporary:
+        nib.save(image, temporary)

@@ -1,6 +1,6 @@
-"""Importer for the Medical Segmentation Decathlon's Task03_Liver, as its `dataset.json` lists it.
+"""Importer for Task03_Liver of the Medical Segmentation Decathlon, as its `dataset.json` lists it.
 
-Its scans are those of LiTS: train on one of the two and test on the other, and the network has seen the answers.
+Its scans are those of LiTS: a network trained on one of the two sets must not be tested on the other.
 """
 
 from __future__ import annotations
@@ -27,22 +27,21 @@ _LABELS = {"0": ("background",), "1": ("liver",), "2": ("cancer", "tumour", "tum
 
 
 def decathlon_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
-    """Items of a Task03_Liver folder in the order of their numbers; one volume is one patient.
+    """List the volumes of a Task03_Liver folder in the order of their numbers; each volume is one patient.
 
-    What lies beside the listed files does not count, nor does a listed name that begins with `._`, which is what macOS
-    leaves in archives.
+    Files that are not listed are ignored, and so are listed names that begin with `._`, which macOS adds to archives.
 
     Returns:
-        Labelled volumes, and volumes without labels (the challenge's test set), folds not yet assigned.
+        Labelled volumes and volumes without labels (the challenge's test set), without folds.
 
     Raises:
-        LiversegError: if the folder or its dataset.json is missing or unreadable, tells of another modality or other
-            labels, names a file that is missing, outside the folder or not called liver_N, or has a number twice.
+        LiversegError: if the folder or its dataset.json is missing or unreadable, has another modality or other labels,
+            lists a file that is missing, outside the folder or not called liver_N, or has a number twice.
     """
     root = Path(root)
     path = root / "dataset.json"
     content = _read(root, path)
-    found: dict[int, DataItem] = {}
+    by_number: dict[int, DataItem] = {}
     for key in ("training", "test"):
         if not isinstance(content.get(key, []), list):
             raise LiversegError(f"{path}: {key} is {format_json(content[key])}; a list is needed")
@@ -53,10 +52,10 @@ def decathlon_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tupl
             number = _number(path, item.image)
             if item.label and _number(path, item.label) != number:
                 raise LiversegError(f"{path}: {item.image} has the label {item.label}; both must have one number")
-            if number in found:
+            if number in by_number:
                 raise LiversegError(f"{path}: liver_{number} is listed twice; each volume is one patient's")
-            found[number] = replace(item, patient=f"decathlon-liver-{number:03d}")
-    items = [item for _, item in sorted(found.items())]
+            by_number[number] = replace(item, patient=f"decathlon-liver-{number:03d}")
+    items = [item for _, item in sorted(by_number.items())]
     if not items:
         raise LiversegError(f"{path}: it lists no volume under training or test")
     missing = [name for item in items for name in (item.image, item.label) if name and not is_file(root / name)]
@@ -68,7 +67,7 @@ def decathlon_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tupl
 
 
 def _read(root: Path, path: Path) -> dict[str, Any]:
-    """The JSON, of which modality and labels are as they must be."""
+    """Read dataset.json and check modality and labels."""
     if not is_dir(root):
         raise LiversegError(f"{root}: no such folder; give the one of Task03_Liver, with dataset.json in it")
     try:
@@ -82,27 +81,27 @@ def _read(root: Path, path: Path) -> dict[str, Any]:
     modality, labels = content.get("modality"), content.get("labels")
     if not isinstance(modality, dict) or [str(name).lower() for name in modality.values()] != ["ct"]:
         raise LiversegError(f'{path}: modality is {format_json(modality)}; {{"0": "CT"}} is needed')
-    named = {str(value): str(name).lower() for value, name in labels.items()} if isinstance(labels, dict) else {}
-    if named.keys() != _LABELS.keys() or any(named[value] not in names for value, names in _LABELS.items()):
+    label_names = {str(value): str(name).lower() for value, name in labels.items()} if isinstance(labels, dict) else {}
+    if label_names.keys() != _LABELS.keys() or any(label_names[value] not in _LABELS[value] for value in _LABELS):
         raise LiversegError(f"{path}: labels are {format_json(labels)}; 0 background, 1 liver and 2 cancer are needed")
     return content
 
 
 def _item(path: Path, raw: Any, labelled: bool) -> DataItem:
-    parts = raw if isinstance(raw, dict) else {"image": raw}
-    image, label = parts.get("image"), parts.get("label") if labelled else None
+    paths = raw if isinstance(raw, dict) else {"image": raw}
+    image, label = paths.get("image"), paths.get("label") if labelled else None
     if not isinstance(image, str) or (labelled and not isinstance(label, str)):
         needed = "image and label are needed as text" if labelled else "a path is needed"
         raise LiversegError(f"{path}: {format_json(raw)} under {'training' if labelled else 'test'}; {needed}")
-    return DataItem(_inside(path, image), _inside(path, label) if label else None, patient="")
+    return DataItem(_normalise_path(path, image), _normalise_path(path, label) if label else None, patient="")
 
 
-def _inside(path: Path, name: str) -> str:
-    """A listed path without its `./`."""
-    clean = posixpath.normpath(name)
-    if posixpath.isabs(clean) or clean.split("/")[0] == "..":
-        raise LiversegError(f"{path}: {name} lies outside {path.parent}; paths must stay in the folder")
-    return clean
+def _normalise_path(path: Path, name: str) -> str:
+    """Remove `./` from a listed path; refuse one outside the folder."""
+    normalised = posixpath.normpath(name)
+    if posixpath.isabs(normalised) or normalised.split("/")[0] == "..":
+        raise LiversegError(f"{path}: {name} is outside {path.parent}; paths must stay in the folder")
+    return normalised
 
 
 def _number(path: Path, name: str) -> int:

@@ -1,6 +1,6 @@
-"""Importer for 3D-IRCADb-01: folders `3Dircadb1.N` of DICOM slices, with one folder of masks a structure.
+"""Importer for 3D-IRCADb-01: folders `3Dircadb1.N` of DICOM slices, with one folder of masks per structure.
 
-Every patient becomes an image and a label NIfTI below `nifti/`, written once and again only when a source changes.
+Each patient is converted to an image and a label NIfTI in `nifti/`, again only if a source has changed.
 """
 
 from __future__ import annotations
@@ -8,19 +8,17 @@ from __future__ import annotations
 import logging
 import os
 import re
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
 from liverseg.imageio.dicom_series import read_series
-from liverseg.imageio.volume import affine_distance_mm
+from liverseg.imageio.grid import affine_distance_mm
 from liverseg.labels import LESION, LIVER
 from liverseg.utils.files import is_dir, is_file, list_folder, visible_files
 
@@ -39,16 +37,19 @@ _TUMOUR = re.compile(r"livertumou?rs?\d*$")
 _CYST = re.compile(r"liver(cyst|kyst|kyste)s?\d*$")
 _ADRENAL = re.compile(r"(left|right)?(surre|surrenal|adrenal)tumou?rs?\d*$")
 _MAYBE_LESION = re.compile(r"tumou?r|[ck]yst|metasta|lesion|nodul|hyperplas")
-"""Names of masks that may be of a lesion, but not surely of one in the liver. A bare `tumor`, as patient 7 has, is the
-adrenal gland's by some accounts and the liver's by others; `metastasectomie` is what a resection left behind."""
+"""Names of masks that may be lesions, but perhaps not in the liver. A bare `tumor`, as of patient 7, is in the adrenal
+gland by some accounts and in the liver by others; `metastasectomie` is the cavity of a resection."""
 
 _WORKERS = 2
-"""Patients read at a time: each takes several hundred megabytes."""
+"""Patients read at a time: each needs several hundred megabytes."""
 
 
 @dataclass(frozen=True)
 class _Patient:
-    """One patient's folders, all but `image` of 0/255 masks; `left_out` is what may be lesions elsewhere."""
+    """The folders of one patient: the image, and binary masks (0 and 255) of structures.
+
+    `left_out` has masks that may be lesions outside the liver.
+    """
 
     number: int
     image: Path
@@ -69,24 +70,24 @@ class _Patient:
 def ircadb_items(
     root: str | os.PathLike, *, typed: bool = False, progress: bool = True
 ) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
-    """Items of a 3D-IRCADb-01 folder in the order of their numbers, written as NIfTI where they are not yet.
+    """List the patients of a 3D-IRCADb-01 folder in the order of their numbers; convert them to NIfTI if needed.
 
-    Labels are those of the pre-training table: 0 background, 1 liver, 2 lesion, cysts among them, also where a lesion
-    reaches out of the liver's mask. A patient without a mask of a lesion has none.
+    Labels are those of the pre-training table: 0 background, 1 liver, 2 lesion. Cysts are lesions, and so are parts of
+    lesions outside the liver's mask. A patient without masks of lesions has no lesions.
 
     Args:
-        root: the folder with the folders `3Dircadb1.N`, or with the `3Dircadb1` they are in.
-        typed: keep only patients whose every lesion is a cyst. Their 2 is the joint table's cyst as well, and their
-            items say so; of a tumour the type is not known.
-        progress: show a bar on a terminal.
+        root: the folder with the folders `3Dircadb1.N`, or with the folder `3Dircadb1` that contains them.
+        typed: keep only patients whose lesions are all cysts, and set the type of their items: their label value 2 is
+            a cyst in the joint label table as well. The types of tumours are not known.
+        progress: show a progress bar on a terminal.
 
     Returns:
-        Labelled volumes, folds not yet assigned, and an empty tuple: every patient has labels.
+        Labelled volumes, without folds, and an empty tuple, since all patients have labels.
 
     Raises:
         LiversegError: if there are no such folders, archives are not unpacked, an image, its folder of masks or its
-            liver is missing, a series cannot be read as one volume, a mask lies on another grid or has other values
-            than 0 and one more, or `nifti/` cannot be written.
+            liver is missing, a series cannot be read as one volume, a mask is on another grid or has other values than
+            0 and one more, or `nifti/` cannot be written.
     """
     root = Path(root)
     log = logging.getLogger(__name__)
@@ -104,13 +105,14 @@ def ircadb_items(
     try:
         target.mkdir(exist_ok=True)
     except OSError as error:
-        raise LiversegError(f"{target}: the folder cannot be made ({error.strerror or error})") from error
-    with (
-        ThreadPoolExecutor(_WORKERS) as pool,
-        tqdm(total=len(patients), unit="patient", file=sys.stderr, disable=None if progress else True) as bar,
-    ):
-        for _ in pool.map(lambda patient: _convert(patient, target), patients):
-            bar.update()
+        raise LiversegError(f"{target}: the folder cannot be created ({error.strerror or error})") from error
+    thread_map(
+        lambda patient: _convert(patient, target),
+        patients,
+        max_workers=_WORKERS,
+        unit="patient",
+        disable=None if progress else True,
+    )
     items = (
         DataItem(
             image=f"nifti/{patient.name}.nii.gz",
@@ -124,19 +126,19 @@ def ircadb_items(
 
 
 def _only_cysts(patient: _Patient) -> bool:
-    """Whether all lesions are known, and are cysts; a tumour of the adrenal gland is none of the liver's."""
-    doubtful = [path for path in patient.left_out if not _ADRENAL.match(_plain(path))]
-    return bool(patient.cysts) and not patient.tumours and not doubtful
+    """Whether all lesions are known to be cysts; a tumour of the adrenal gland is not in the liver."""
+    unclear = [path for path in patient.left_out if not _ADRENAL.match(_structure_name(path))]
+    return bool(patient.cysts) and not patient.tumours and not unclear
 
 
-def _plain(path: Path) -> str:
+def _structure_name(path: Path) -> str:
     return re.sub(r"[^a-z0-9]", "", path.name.lower())
 
 
 def _patients(root: Path) -> list[_Patient]:
     if not is_dir(root):
         raise LiversegError(f"{root}: no such folder; 3D-IRCADb-01 is folders 3Dircadb1.1 to 3Dircadb1.{_PATIENTS}")
-    found: dict[int, Path] = {}
+    folders: dict[int, Path] = {}
     inner = root / "3Dircadb1"
     for path in list_folder(root) + (list_folder(inner) if is_dir(inner) else []):
         match = _PATIENT.match(path.name)
@@ -144,38 +146,39 @@ def _patients(root: Path) -> list[_Patient]:
             number = int(match.group(1))
             if not 1 <= number <= _PATIENTS:
                 raise LiversegError(f"{path}: patient {number}; 3D-IRCADb-01 has patients 1 to {_PATIENTS}")
-            if number in found:
-                raise LiversegError(f"{root}: patient {number} is there twice: {found[number]} and {path}")
-            found[number] = path
-    if not found:
+            if number in folders:
+                raise LiversegError(f"{root}: patient {number} is there twice: {folders[number]} and {path}")
+            folders[number] = path
+    if not folders:
         raise LiversegError(f"{root}: no folder 3Dircadb1.N in it; is this 3D-IRCADb-01, unpacked?")
-    return [_patient(number, found[number]) for number in sorted(found)]
+    return [_patient(number, folders[number]) for number in sorted(folders)]
 
 
 def _patient(number: int, folder: Path) -> _Patient:
-    image, masks = _unpacked(folder, _IMAGES), _unpacked(folder, _MASKS)
+    image, masks = _subfolder(folder, _IMAGES), _subfolder(folder, _MASKS)
     structures = [path for path in list_folder(masks) if path.is_dir() and not path.name.startswith(".")]
-    livers = [path for path in structures if _plain(path) == "liver"]
+    livers = [path for path in structures if _structure_name(path) == "liver"]
     if len(livers) != 1:
         raise LiversegError(f"{masks}: {len(livers)} folders called liver; one is needed")
-    tumours = tuple(path for path in structures if _TUMOUR.match(_plain(path)))
-    cysts = tuple(path for path in structures if _CYST.match(_plain(path)))
-    others = tuple(path for path in structures if path not in tumours + cysts and _MAYBE_LESION.search(_plain(path)))
-    return _Patient(number, image, livers[0], tumours, cysts, others)
+    tumours = tuple(path for path in structures if _TUMOUR.match(_structure_name(path)))
+    cysts = tuple(path for path in structures if _CYST.match(_structure_name(path)))
+    others = [path for path in structures if path not in tumours + cysts]
+    left_out = tuple(path for path in others if _MAYBE_LESION.search(_structure_name(path)))
+    return _Patient(number, image, livers[0], tumours, cysts, left_out)
 
 
-def _unpacked(folder: Path, name: str) -> Path:
+def _subfolder(folder: Path, name: str) -> Path:
     path = folder / name
     if not is_dir(path):
         if is_file(folder / f"{name}.zip"):
-            raise LiversegError(f"{folder / name}.zip: still packed; unpack it where it is")
+            raise LiversegError(f"{folder / name}.zip: not unpacked yet; unpack it where it is")
         raise LiversegError(f"{folder}: no {name} in it; unpack the patient again")
-    # unpacked into a folder of the archive's name, it lies one deeper
+    # one level deeper if the archive was unpacked into a folder of its name
     return path / name if is_dir(path / name) else path
 
 
 def _convert(patient: _Patient, target: Path) -> None:
-    """Write image and label, and last the record of what they were made from, unless that record still holds."""
+    """Write image and label, and then the record of their sources, unless that record is current."""
     image_path, label_path = target / f"{patient.name}.nii.gz", target / f"{patient.name}-label.nii.gz"
     record_path = target / f"{patient.name}.json"
     sources = file_states(
@@ -197,17 +200,19 @@ def _convert(patient: _Patient, target: Path) -> None:
 
 
 def _mask(folder: Path, shape: tuple[int, ...], affine: np.ndarray) -> np.ndarray:
-    """True where a structure is, shape as its image."""
-    mask, own_affine = read_series(folder, modality=None)
+    """Read a structure as a boolean mask with the shape of its image."""
+    mask, mask_affine = read_series(folder, modality=None)
     if mask.shape != shape:
-        own, wanted = ("×".join(map(str, one)) for one in (mask.shape, shape))
-        raise LiversegError(f"{folder}: a mask of {own} for an image of {wanted} voxels; unpack the patient again")
-    apart = affine_distance_mm(affine, own_affine, shape)
-    if apart:
-        raise LiversegError(f"{folder}: the mask lies up to {apart:.3g} mm beside its image; their grids must be one")
+        voxels, image_voxels = ("×".join(map(str, sizes)) for sizes in (mask.shape, shape))
+        raise LiversegError(
+            f"{folder}: a mask of {voxels} for an image of {image_voxels} voxels; unpack the patient again"
+        )
+    distance = affine_distance_mm(affine, mask_affine, shape)
+    if distance:
+        raise LiversegError(f"{folder}: the mask is up to {distance:.3g} mm off its image; they must share one grid")
     low, high = mask.min(), mask.max()
     if np.count_nonzero(mask == low) + np.count_nonzero(mask == high) < mask.size or low > 0:
         values = ", ".join(f"{value:g}" for value in np.unique(mask)[:5])
         raise LiversegError(f"{folder}: mask values {values}; 0 and one more, as 255, are needed")
-    # where a CT's rescale tags were left on a mask, its background is below 0
+    # the background is below 0 if a mask has the rescale tags of the CT
     return mask > low

@@ -1,6 +1,7 @@
 """Importer for LiTS: `volume-N.nii[.gz]` and `segmentation-N.nii[.gz]`, anywhere below one folder.
 
-The two training batches may lie together or apart; the challenge's test set is `test-volume-N.nii`, without labels.
+The two training batches may be in one folder or in several. The challenge's test set is `test-volume-N.nii`, without
+labels.
 """
 
 from __future__ import annotations
@@ -22,18 +23,19 @@ _NAME = re.compile(r"(volume|segmentation|test-volume)-(\d+)\.nii(\.gz)?$", re.I
 
 
 def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[DataItem, ...]]:
-    """Items of a LiTS tree in the order of their numbers; one volume is one patient.
+    """List the volumes of a LiTS tree in the order of their numbers; each volume is one patient.
 
     Returns:
-        Labelled volumes, and volumes without a segmentation (the challenge's test set), folds not yet assigned.
+        Labelled volumes and volumes without a segmentation (the challenge's test set), without folds.
 
     Raises:
-        LiversegError: if the folder is missing, holds no volumes, or has a number twice or a segmentation alone.
+        LiversegError: if the folder is missing, holds no volumes, or has a number twice or a segmentation without a
+            volume.
     """
     root = Path(root)
     if not is_dir(root):
         raise LiversegError(f"{root}: no such folder; a LiTS tree holds volume-N.nii and segmentation-N.nii")
-    list_folder(root)  # what may not be looked into would seem empty below
+    list_folder(root)  # refuses an unreadable folder, which would seem empty below
     found: dict[str, dict[int, Path]] = {"volume": {}, "segmentation": {}, "test-volume": {}}
     for path in sorted(root.rglob("*")):
         match = _NAME.match(path.name)
@@ -45,9 +47,9 @@ def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[Dat
     volumes, segmentations = found["volume"], found["segmentation"]
     if not volumes and not found["test-volume"]:
         raise LiversegError(f"{root}: no volume-N.nii or volume-N.nii.gz in it or below; is this a LiTS tree?")
-    alone = sorted(set(segmentations) - set(volumes))
-    if alone:
-        raise LiversegError(f"{segmentations[alone[0]]}: no volume-{alone[0]} beside it")
+    unmatched = sorted(set(segmentations) - set(volumes))
+    if unmatched:
+        raise LiversegError(f"{segmentations[unmatched[0]]}: no volume-{unmatched[0]} beside it")
     labelled: list[DataItem] = []
     unlabelled: list[DataItem] = []
     for number, path in sorted(volumes.items()):

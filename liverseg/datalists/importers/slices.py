@@ -1,7 +1,7 @@
-"""Importer for sets of slices: a table with one row an image of one slice, PNG, JPEG, DICOM or NIfTI, and its mask.
+"""Importer for sets of slices: a table with one row per image of one slice (PNG, JPEG, DICOM or NIfTI) and its mask.
 
-Slices of a patient whose numbers follow each other become one NIfTI volume, which the rest of the package reads as any
-other; of a slice without a neighbour `slab_indices` repeats the slice itself.
+Slices of a patient with consecutive numbers become one NIfTI volume. For a slice without a neighbour, `slab_indices`
+repeats the slice itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, Types, in_threads, read_rows
+from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, Types, map_rows, read_rows
 from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.importers.slice_images import SliceImage, is_jpeg, is_picture, read_slice_image, read_slice_mask
 from liverseg.datalists.model import LABELLED, DataItem
@@ -28,16 +28,16 @@ from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_
 __all__ = ["SLICE_COLUMNS", "SLICE_MM", "check_hu", "describe_assumptions", "slice_items"]
 
 SLICE_COLUMNS = ("patient", "image", "mask", "slice")
-"""Columns the table needs: patient, paths of image and mask relative to the table's folder, and the slice's number,
-which grows towards the head; neighbours have numbers that follow each other. It may have `lesion_type`."""
+"""Required columns: patient, paths of image and mask relative to the table's folder, and the number of the slice, which
+increases towards the head by 1 between neighbours. The column `lesion_type` is optional."""
 
 SLICE_MM = 5.0
-"""Distance of slices in mm where neither files nor user tell it: a usual one of portal venous CT (our choice)."""
+"""Slice spacing in mm if neither the files nor the user give it: usual for portal venous CT (our choice)."""
 
 _HU_LIMITS = (-1024, 3071)
-"""HU that twelve bits can hold, which is what CT scanners store."""
-_PIXEL_MM, _MOST_SLICE_MM = (0.1, 10.0), 100.0
-"""Pixels from the finest reconstruction's to those of a thumbnail, and slices as far apart as a slab may ask for."""
+"""Range of the 12 bits that CT scanners store."""
+_PIXEL_MM, _MAX_SLICE_MM = (0.1, 10.0), 100.0
+"""Allowed pixel sizes, from the finest reconstruction to a thumbnail, and the largest spacing of a slab."""
 _UNEVEN = 0.1
 """How much the distances of neighbouring slices may differ, as a share."""
 
@@ -46,7 +46,7 @@ def check_hu(hu: tuple[float, float] | None) -> None:
     """Refuse a range of HU that no CT can have been clipped to.
 
     Raises:
-        UsageError: if the numbers are not finite, not in order or beyond what a CT holds.
+        UsageError: if the numbers are not finite, not in order or outside the range of CT.
     """
     if hu is None:
         return
@@ -61,22 +61,22 @@ def check_hu(hu: tuple[float, float] | None) -> None:
 
 
 def describe_assumptions(pixel_mm: float | None, slice_mm: float | None) -> str:
-    """What of the geometry is not from the files, in words for a data list's source; arguments as of `slice_items`."""
+    """Describe the assumed geometry for a data list's source; arguments as for `slice_items`."""
     distance = f"slices {SLICE_MM if slice_mm is None else slice_mm:g} mm apart"
     if pixel_mm is None:
-        return f"describe_assumptions: {distance} where files do not tell"
-    return f"describe_assumptions: pixels of {pixel_mm:g} mm, {distance}"
+        return f"assumed: {distance} where files do not tell"
+    return f"assumed: pixels of {pixel_mm:g} mm, {distance}"
 
 
 @dataclass(frozen=True)
 class _Facts:
-    """What comparing a slice with others takes.
+    """Properties of a slice for comparison with others.
 
     Attributes:
         shape: rows and columns.
         affine: 4×4, from (column, row, slice) to RAS+ mm; None for a picture.
-        digest: of its size and HU.
-        has_liver: whether its mask has any.
+        digest: digest of its shape and HU.
+        has_liver: whether its mask has liver.
     """
 
     shape: tuple[int, ...]
@@ -86,8 +86,8 @@ class _Facts:
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Slices of one patient that become one volume.
+class _Stack:
+    """Neighbouring slices of one patient, which become one volume.
 
     Attributes:
         rows: the slices, from feet to head.
@@ -110,31 +110,30 @@ def slice_items(
     labelled: str | None = None,
     progress: bool = True,
 ) -> tuple[DataItem, ...]:
-    """Items of a set of slices in the order of its patients and slices, folds not yet assigned.
+    """List the items of a set of slices in the order of patients and slices, without folds.
 
-    Slices are written to `nifti/` in a folder as int16 HU with their label maps, again only when a source or an option
-    has changed. They are volumes without a slice number; where the table has lesion types each slice is an item.
+    Slices are converted to volumes of int16 HU with label maps in `nifti/`, again only if a source or an option has
+    changed. Each volume is an item without a slice number. If the table has lesion types, each slice is an item.
 
     Args:
-        root: the folder that holds the table and that its paths are relative to; nothing is written into it
-            unless it is the other folder too.
-        folder: where volumes are written, and what the items' paths are relative to; `root` when not given.
-        table: the table's file name, CSV or .xlsx; None takes the one of `slices.csv` and `slices.xlsx` that is there.
-        types: the user's words for types, as of `cohort_items`.
-        hu: of PNG and JPEG the HU of the lowest and of the highest value a pixel can have; HU beyond are taken to be
-            clipped, and the items say so. DICOM and NIfTI tell HU themselves.
+        root: the folder with the table, which paths in the table are relative to. Nothing is written into it unless
+            `folder` is the same.
+        folder: folder that volumes are written to and that paths of the items are relative to; `root` by default.
+        table: file name of the table, CSV or .xlsx; None finds `slices.csv` or `slices.xlsx`.
+        types: the user's words for types, as for `cohort_items`.
+        hu: HU of the lowest and the highest possible pixel value of PNG and JPEG. It becomes `clipped_hu` of the items.
+            DICOM and NIfTI have HU themselves.
         pixel_mm: edge of a pixel of PNG and JPEG in mm.
-        slice_mm: distance of neighbouring slices in mm where the files do not tell it; `SLICE_MM` when not given.
-        labelled: "liver" for masks that outline the whole liver and tell no lesions apart; they hold 0, and 1 or 255.
-            Other masks hold values of the label table: 0 to 4 where the table has lesion types, else 0 to 2.
-        progress: show a bar on a terminal.
+        slice_mm: distance of neighbouring slices in mm if the files do not have it; `SLICE_MM` by default.
+        labelled: "liver" for masks that outline the liver including its lesions, with values 0, and 1 or 255. Other
+            masks have values of the label table: 0 to 4 if the table has lesion types, else 0 to 2.
+        progress: show a progress bar on a terminal.
 
     Raises:
-        UsageError: if hu or a length is impossible, missing for pictures or given for files that tell it.
-        LiversegError: if table or a file is missing or unusable, an image comes twice, a slice number comes twice for a
-            patient, a mask does not fit its image or holds other values, neighbours are not alike, or no mask has a
-            liver; the message names the row as a spreadsheet counts it, and has one line for each of the first 20 bad
-            rows.
+        UsageError: if hu or a length is out of range, missing for pictures, or given for files that have it.
+        LiversegError: if the table or a file is missing or unusable, an image or a patient's slice number occurs twice,
+            a mask does not fit its image or has other values, neighbours differ in shape or geometry, or no mask has
+            liver. The message names the row as numbered in a spreadsheet, one line for each of the first 20 bad rows.
     """
     root = Path(root)
     folder = root if folder is None else Path(folder)
@@ -145,73 +144,75 @@ def slice_items(
     _check_options(rows, hu, pixel_mm)
     typed = any(row.lesion_type for row in rows)
     _check_rows(rows, labelled, errors)
-    errors.tell()
+    errors.raise_if_any()
     if any(is_jpeg(row.image) for row in rows):
         logging.getLogger(__name__).warning("%s: JPEG changes HU; take the originals where there are any", root)
 
     def read(row: CohortRow) -> tuple[SliceImage, np.ndarray]:
         return _read(root, row, hu, labelled, typed)
 
-    def facts_of(row: CohortRow) -> _Facts:
+    def read_facts(row: CohortRow) -> _Facts:
         image, label = read(row)
         digest = hashlib.sha256(repr(image.hu.shape).encode() + image.hu.tobytes()).digest()
         return _Facts(image.hu.shape, image.axial_affine, digest, bool((label >= LIVER).any()))
 
-    facts = in_threads(facts_of, {row: row for row in rows}, errors, "reading", "slice", os.cpu_count(), progress)
-    errors.tell()
+    facts = map_rows(read_facts, {row: row for row in rows}, errors, "reading", "slice", os.cpu_count(), progress)
+    errors.raise_if_any()
     _check_duplicates(facts, errors)
-    if not any(one.has_liver for one in facts.values()):
+    if not any(slice_facts.has_liver for slice_facts in facts.values()):
         raise LiversegError(f"{root}: no mask holds a liver; outline it in the masks")
-    runs = _runs(facts, pixel_mm, SLICE_MM if slice_mm is None else slice_mm, errors)
-    errors.tell()
+    stacks = _stacks(facts, pixel_mm, SLICE_MM if slice_mm is None else slice_mm, errors)
+    errors.raise_if_any()
 
     def convert(name: str) -> None:
-        _convert(root, folder, name, runs[name], read, {"hu": hu and [*_plain(hu)], "labelled": labelled})
+        _convert(root, folder, name, stacks[name], read, {"hu": hu and [*_whole_as_int(hu)], "labelled": labelled})
 
     try:
         (folder / "nifti").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LiversegError(f"{folder / 'nifti'}: the folder cannot be made ({error.strerror or error})") from error
-    first = {name: run.rows[0] for name, run in runs.items()}
-    in_threads(convert, first, errors, "converting", "volume", os.cpu_count(), progress)
-    errors.tell()
-    return tuple(item for name, run in runs.items() for item in _items(name, run, typed, hu, labelled))
+        raise LiversegError(f"{folder / 'nifti'}: the folder cannot be created ({error.strerror or error})") from error
+    first_rows = {name: stack.rows[0] for name, stack in stacks.items()}
+    map_rows(convert, first_rows, errors, "converting", "volume", os.cpu_count(), progress)
+    errors.raise_if_any()
+    return tuple(item for name, stack in stacks.items() for item in _items(name, stack, typed, hu, labelled))
 
 
 def _check_lengths(pixel_mm: float | None, slice_mm: float | None) -> None:
     lowest, highest = _PIXEL_MM
     if pixel_mm is not None and not lowest <= pixel_mm <= highest:
         raise UsageError(f"pixel_mm {pixel_mm:g}; {lowest:g} to {highest:g} mm are allowed")
-    if slice_mm is not None and not lowest <= slice_mm <= _MOST_SLICE_MM:
-        raise UsageError(f"slice_mm {slice_mm:g}; {lowest:g} to {_MOST_SLICE_MM:g} mm are allowed")
+    if slice_mm is not None and not lowest <= slice_mm <= _MAX_SLICE_MM:
+        raise UsageError(f"slice_mm {slice_mm:g}; {lowest:g} to {_MAX_SLICE_MM:g} mm are allowed")
 
 
 def _check_options(rows: Sequence[CohortRow], hu: tuple[float, float] | None, pixel_mm: float | None) -> None:
-    """Refuse pictures without HU or pixel size, and files that tell them together with an option that does."""
+    """Refuse pictures without the options for HU and pixel size, and other files with these options."""
     for row in rows:
         if is_picture(row.image):
             if hu is None:
                 raise UsageError(
-                    f"{row.where}: {row.image} tells no HU; give --hu LOW:HIGH, the HU of its lowest and of its "
+                    f"{row.where}: {row.image} has no HU; give --hu LOW:HIGH, the HU of its lowest and of its "
                     "highest value, as 0:255"
                 )
             if pixel_mm is None:
-                raise UsageError(f"{row.where}: {row.image} tells no size; give --pixel-mm, the edge of a pixel in mm")
+                raise UsageError(
+                    f"{row.where}: {row.image} has no pixel size; give --pixel-mm, the edge of a pixel in mm"
+                )
         else:
             for option, value in (("--hu", hu), ("--pixel-mm", pixel_mm)):
                 if value is not None:
                     raise UsageError(
-                        f"{row.where}: {row.image} is no PNG or JPEG and tells it itself; leave {option} out, and "
-                        "import pictures as a list of their own"
+                        f"{row.where}: {row.image} is no PNG or JPEG and has it in its header; leave {option} out, and "
+                        "import pictures as a separate list"
                     )
 
 
 def _check_rows(rows: Sequence[CohortRow], labelled: str | None, errors: RowErrors) -> None:
-    """Refuse rows without a number, with a cohort's columns, or that contradict each other."""
+    """Refuse rows without a slice number, with columns of a cohort, or that contradict each other."""
     numbers: dict[tuple[str, int], CohortRow] = {}
     images: dict[str, CohortRow] = {}
     for row in rows:
-        with errors.of(row):
+        with errors.collect(row):
             if row.slice is None:
                 raise LiversegError(f"{row.where}: no slice number; neighbours are found by it")
             for column in ("liver_mask", "lesion", "mask_values"):
@@ -238,34 +239,31 @@ def _check_rows(rows: Sequence[CohortRow], labelled: str | None, errors: RowErro
 def _read(
     root: Path, row: CohortRow, hu: tuple[float, float] | None, labelled: str | None, typed: bool
 ) -> tuple[SliceImage, np.ndarray]:
-    """A row's image and its label map, uint8 (row, column) in the values of the label table."""
+    """Read a row's image and its label map, uint8 (row, column) with values of the label table."""
     image = read_slice_image(root / row.image, hu)
     mask = read_slice_mask(root / row.mask, image)
-    held = {int(value) for value in np.unique(mask)}
+    values = {int(value) for value in np.unique(mask)}
+    values_text = ", ".join(map(str, sorted(values)[:6]))
     if labelled:
-        if not (held <= {0, LIVER} or held <= {0, 255}):
+        if not (values <= {0, LIVER} or values <= {0, 255}):
             raise LiversegError(
-                f"{row.where}: {row.mask} holds {_listed(held)}; labelled {labelled} allows 0, and 1 or 255 for liver"
+                f"{row.where}: {row.mask} holds {values_text}; labelled {labelled} allows 0, and 1 or 255 for liver"
             )
         return image, (mask > 0).astype(np.uint8) * np.uint8(LIVER)
     labels = JOINT_LABELS if typed else PRETRAIN_LABELS
-    if not held <= {label.index for label in labels}:
-        names = ", ".join(f"{label.index} {label.name}" for label in labels)
-        more = "" if typed else "; for masks of the liver alone give --labelled liver, for types a column lesion_type"
-        raise LiversegError(f"{row.where}: {row.mask} holds {_listed(held)}; allowed: {names}{more}")
-    if row.lesion_type is not None and LESION + LESION_TYPES.index(row.lesion_type) not in held:
-        raise LiversegError(f"{row.where}: no {row.lesion_type} in {row.mask}, which holds {_listed(held)}")
+    if not values <= {label.index for label in labels}:
+        allowed = ", ".join(f"{label.index} {label.name}" for label in labels)
+        advice = "" if typed else "; for masks of the liver alone give --labelled liver, for types a column lesion_type"
+        raise LiversegError(f"{row.where}: {row.mask} holds {values_text}; allowed: {allowed}{advice}")
+    if row.lesion_type is not None and LESION + LESION_TYPES.index(row.lesion_type) not in values:
+        raise LiversegError(f"{row.where}: no {row.lesion_type} in {row.mask}, which holds {values_text}")
     return image, mask.astype(np.uint8)
 
 
-def _listed(values: set[int]) -> str:
-    return ", ".join(map(str, sorted(values)[:6]))
-
-
 def _check_duplicates(facts: Mapping[CohortRow, _Facts], errors: RowErrors) -> None:
-    seen: dict[bytes, CohortRow] = {}
-    for row, one in facts.items():
-        other = seen.setdefault(one.digest, row)
+    first_with: dict[bytes, CohortRow] = {}
+    for row, slice_facts in facts.items():
+        other = first_with.setdefault(slice_facts.digest, row)
         if other is not row:
             errors.add(
                 row.number,
@@ -276,29 +274,29 @@ def _check_duplicates(facts: Mapping[CohortRow, _Facts], errors: RowErrors) -> N
             )
 
 
-def _runs(
+def _stacks(
     facts: Mapping[CohortRow, _Facts], pixel_mm: float | None, slice_mm: float, errors: RowErrors
-) -> dict[str, _Run]:
-    """Slices of a patient whose numbers follow each other, by the name of their volume."""
-    together: list[list[CohortRow]] = []
-    for row in sorted(facts, key=lambda one: (one.patient, _number(one))):
-        last = together[-1][-1] if together else None
+) -> dict[str, _Stack]:
+    """Group slices of a patient with consecutive numbers, by the name of their volume."""
+    groups: list[list[CohortRow]] = []
+    for row in sorted(facts, key=lambda row: (row.patient, _number(row))):
+        last = groups[-1][-1] if groups else None
         if last is not None and (last.patient, _number(last) + 1) == (row.patient, row.slice):
-            together[-1].append(row)
+            groups[-1].append(row)
         else:
-            together.append([row])
-    runs: dict[str, _Run] = {}
-    taken: dict[str, CohortRow] = {}
-    for rows in together:
-        with errors.of(*rows):
+            groups.append([row])
+    stacks: dict[str, _Stack] = {}
+    first_with_name: dict[str, CohortRow] = {}
+    for rows in groups:
+        with errors.collect(*rows):
             name = f"{re.sub(r'[^0-9A-Za-z._-]', '_', rows[0].patient)}-{_number(rows[0]):04d}"
-            other = taken.setdefault(name.casefold(), rows[0])
+            other = first_with_name.setdefault(name.casefold(), rows[0])
             if other is not rows[0]:
                 raise LiversegError(
                     f"{rows[0].where}: patients {other.patient} and {rows[0].patient} would have one file; rename one"
                 )
-            runs[name] = _run(rows, facts, pixel_mm, slice_mm)
-    return runs
+            stacks[name] = _stack(rows, facts, pixel_mm, slice_mm)
+    return stacks
 
 
 def _number(row: CohortRow) -> int:
@@ -306,20 +304,23 @@ def _number(row: CohortRow) -> int:
     return row.slice
 
 
-def _run(rows: Sequence[CohortRow], facts: Mapping[CohortRow, _Facts], pixel_mm: float | None, slice_mm: float) -> _Run:
-    """Neighbouring slices, in the order of their numbers, from feet to head on one grid."""
+def _stack(
+    rows: Sequence[CohortRow], facts: Mapping[CohortRow, _Facts], pixel_mm: float | None, slice_mm: float
+) -> _Stack:
+    """Place neighbouring slices, given in the order of their numbers, on one grid, from feet to head."""
     first = facts[rows[0]]
     for row in rows[1:]:
         if facts[row].shape != first.shape:
-            own, wanted = ("×".join(map(str, shape)) for shape in (facts[row].shape, first.shape))
+            shape, first_shape = ("×".join(map(str, sizes)) for sizes in (facts[row].shape, first.shape))
             raise LiversegError(
-                f"{row.where}: {row.image} has {own} rows and columns, its neighbour in row {rows[0].number} {wanted}"
+                f"{row.where}: {row.image} has {shape} rows and columns, "
+                f"its neighbour in row {rows[0].number} {first_shape}"
             )
     affines = [affine for row in rows if (affine := facts[row].affine) is not None]
     if not affines:
         affine = np.diag([-(pixel_mm or 1.0), -(pixel_mm or 1.0), slice_mm, 1.0])
         affine[2, 3] = slice_mm * _number(rows[0])
-        return _Run(tuple(rows), affine)
+        return _Stack(tuple(rows), affine)
     for row, affine in zip(rows, affines, strict=True):
         if not np.allclose(affine[:3, :2], affines[0][:3, :2], atol=1e-3):
             raise LiversegError(
@@ -328,64 +329,68 @@ def _run(rows: Sequence[CohortRow], facts: Mapping[CohortRow, _Facts], pixel_mm:
             )
     up = affines[0][:3, 2] / np.linalg.norm(affines[0][:3, 2])
     steps = np.diff([float(affine[:3, 3] @ up) for affine in affines])
-    if np.abs(steps).max(initial=0) < 1e-3:  # nobody told where they lie
+    if np.abs(steps).max(initial=0) < 1e-3:  # the files have no positions
         steps = np.full(len(steps), slice_mm)
     step = float(np.median(steps)) if len(steps) else slice_mm
     uneven = np.flatnonzero(np.abs(steps - step) > _UNEVEN * abs(step))
     if uneven.size or step == 0:
         row = rows[int(uneven[0]) + 1 if uneven.size else 1]
-        distances = ", ".join(f"{one:g}" for one in np.round(steps[:6], 3))
+        distances = ", ".join(f"{distance:g}" for distance in np.round(steps[:6], 3))
         raise LiversegError(
-            f"{row.where}: slices {_number(rows[0])} to {_number(rows[-1])} of patient {row.patient} lie unevenly, "
-            f"{distances} mm apart; number neighbours only in sequence"
+            f"{row.where}: slices {_number(rows[0])} to {_number(rows[-1])} of patient {row.patient} are not evenly "
+            f"spaced, {distances} mm apart; number neighbours only in sequence"
         )
-    turn = -1 if step < 0 else 1  # numbers that grow towards the feet
-    affine = affines[::turn][0].copy()
+    order = -1 if step < 0 else 1  # -1 if numbers increase towards the feet
+    affine = affines[::order][0].copy()
     affine[:3, 2] = up * abs(step)
-    return _Run(tuple(rows[::turn]), affine)
+    return _Stack(tuple(rows[::order]), affine)
 
 
 def _convert(
     root: Path,
     folder: Path,
     name: str,
-    run: _Run,
+    stack: _Stack,
     read: Callable[[CohortRow], tuple[SliceImage, np.ndarray]],
     options: Mapping[str, Any],
 ) -> None:
-    """Write image and label map of a run, and last the record of what they were made from, unless it still holds."""
+    """Write image and label map of a stack, and then the record of their sources, unless that record is current."""
     record = folder / f"nifti/{name}.json"
-    made = [folder / part for part in _files(name)]
-    sources = file_states(folder, [root / file for row in run.rows for file in (row.image, row.mask)])
-    recipe = {**options, "affine": run.affine.tolist(), "slices": [[row.image, row.mask] for row in run.rows]}
-    if is_current(record, folder, sources, made, recipe):
+    outputs = [folder / path for path in _paths(name)]
+    sources = file_states(folder, [root / path for row in stack.rows for path in (row.image, row.mask)])
+    recipe = {**options, "affine": stack.affine.tolist(), "slices": [[row.image, row.mask] for row in stack.rows]}
+    if is_current(record, folder, sources, outputs, recipe):
         return
-    pairs = [read(row) for row in run.rows]
+    pairs = [read(row) for row in stack.rows]
     # (row, column) of each slice to (column, row, slice)
-    write_nifti(made[0], np.stack([image.hu.T for image, _ in pairs], axis=-1), run.affine)
-    write_nifti(made[1], np.stack([label.T for _, label in pairs], axis=-1), run.affine)
-    write_record(record, folder, sources, made, recipe)
+    write_nifti(outputs[0], np.stack([image.hu.T for image, _ in pairs], axis=-1), stack.affine)
+    write_nifti(outputs[1], np.stack([label.T for _, label in pairs], axis=-1), stack.affine)
+    write_record(record, folder, sources, outputs, recipe)
 
 
-def _files(name: str) -> tuple[str, str]:
-    """Image and label map of a run, relative to the list's folder."""
+def _paths(name: str) -> tuple[str, str]:
+    """Return the paths of a stack's image and label map, relative to the list's folder."""
     return f"nifti/images/{name}.nii.gz", f"nifti/labels/{name}.nii.gz"
 
 
 def _items(
-    name: str, run: _Run, typed: bool, hu: tuple[float, float] | None, labelled: str | None
+    name: str, stack: _Stack, typed: bool, hu: tuple[float, float] | None, labelled: str | None
 ) -> tuple[DataItem, ...]:
-    """A run as one item, or where there are types one a slice."""
-    image, label = _files(name)
-    whole = DataItem(
-        image, label, run.rows[0].patient, labelled=LABELLED[0] if labelled else None, clipped_hu=hu and _plain(hu)
+    """Return one item for a stack, or one per slice if there are lesion types."""
+    image, label = _paths(name)
+    item = DataItem(
+        image,
+        label,
+        stack.rows[0].patient,
+        labelled=LABELLED[0] if labelled else None,
+        clipped_hu=hu and _whole_as_int(hu),
     )
     if not typed:
-        return (whole,)
-    return tuple(replace(whole, slice=k, lesion_type=row.lesion_type) for k, row in enumerate(run.rows))
+        return (item,)
+    return tuple(replace(item, slice=k, lesion_type=row.lesion_type) for k, row in enumerate(stack.rows))
 
 
-def _plain(hu: tuple[float, float]) -> tuple[float, float]:
-    """Whole numbers as such: 0 and 255, not 0.0 and 255.0."""
-    low, high = (int(one) if float(one).is_integer() else float(one) for one in hu)
+def _whole_as_int(hu: tuple[float, float]) -> tuple[float, float]:
+    """Convert whole numbers to int, so that JSON has 0 and 255, not 0.0 and 255.0."""
+    low, high = (int(value) if float(value).is_integer() else float(value) for value in hu)
     return low, high

@@ -161,7 +161,7 @@ def save_object(path: str | os.PathLike, made: Dataset, patient: Dataset) -> Non
     """Write an object, whole, with patient and study from a `SeriesReference`.
 
     Raises:
-        OSError: if it cannot be written.
+        OutputError: if it cannot be written.
     """
     made.update(patient)
     with atomic_write(path) as unfinished, skip_validation():

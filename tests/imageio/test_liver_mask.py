@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from liverseg.errors import LiversegError, UsageError
-from liverseg.imageio.liver_mask import liver_source
+from liverseg.imageio.liver_mask import LiverSource
 from liverseg.imageio.volume import read_volume
 
 AFFINE = np.array([[0.0, -1.4, 0.1, 40], [1.2, 0.0, 0.3, -90], [0.0, 0.2, 3.0, 200], [0, 0, 0, 1]])
@@ -30,7 +30,7 @@ def mask():
 
 def test_a_mask_on_the_cts_grid_is_taken_as_it_is(volume, mask, tmp_path):
     path = save(tmp_path / "liver.nii.gz", mask)
-    found = liver_source(path).read(path, volume)
+    found = LiverSource.parse(path).check().read(path, volume)
     assert found.dtype == bool
     np.testing.assert_array_equal(volume.from_axial(found), mask == 5)
 
@@ -40,7 +40,7 @@ def test_another_order_of_axes_is_the_same_mask(codes, volume, mask, tmp_path):
     image = nib.Nifti1Image(mask, AFFINE)
     turn = nib.orientations.ornt_transform(nib.io_orientation(AFFINE), nib.orientations.axcodes2ornt(codes))
     nib.save(image.as_reoriented(turn), tmp_path / "liver.nii")
-    found = liver_source(tmp_path / "liver.nii").read(tmp_path / "liver.nii", volume)
+    found = LiverSource.parse(tmp_path / "liver.nii").check().read(tmp_path / "liver.nii", volume)
     np.testing.assert_array_equal(volume.from_axial(found), mask == 5)
 
 
@@ -50,7 +50,7 @@ def test_another_grid_is_taken_by_the_nearest_voxel(volume, tmp_path):
     random = np.random.default_rng(0)
     blocks = (random.random((22, 30, 9)) < 0.5).astype(np.int16)
     path = save(tmp_path / "liver.nii.gz", blocks, coarse)
-    found = volume.from_axial(liver_source(path).read(path, volume))
+    found = volume.from_axial(LiverSource.parse(path).check().read(path, volume))
     index = np.stack(np.meshgrid(*map(np.arange, found.shape), indexing="ij"), axis=-1)
     there = (index @ AFFINE[:3, :3].T + AFFINE[:3, 3] - coarse[:3, 3]) / np.diag(coarse)[:3]
     nearest = np.rint(there).astype(int)
@@ -66,22 +66,22 @@ def test_one_label_of_several_is_named(volume, mask, tmp_path):
     mask[0:2] = 1
     path = save(tmp_path / "organs.nii.gz", mask)
     with pytest.raises(LiversegError, match=r"organs.nii.gz: labels 1, 5; say which one is the liver, as organs"):
-        liver_source(path).read(path, volume)
-    source = liver_source(f"{path}:5")
-    np.testing.assert_array_equal(volume.from_axial(source.read(source.mask_of("ct"), volume)), mask == 5)
+        LiverSource.parse(path).check().read(path, volume)
+    source = LiverSource.parse(f"{path}:5").check()
+    np.testing.assert_array_equal(volume.from_axial(source.read(source.find_mask("ct"), volume)), mask == 5)
     with pytest.raises(LiversegError, match="no voxel of it is liver"):
-        liver_source(f"{path}:7").read(path, volume)
+        LiverSource.parse(f"{path}:7").check().read(path, volume)
 
 
 def test_masks_of_a_folder_are_named_as_their_cases(mask, tmp_path):
     (tmp_path / "masks").mkdir()
     save(tmp_path / "masks" / "one.nii.gz", mask)
-    source = liver_source(tmp_path / "masks", cases=7)
-    assert source.mask_of("one") == tmp_path / "masks" / "one.nii.gz"
+    source = LiverSource.parse(tmp_path / "masks").check(cases=7)
+    assert source.find_mask("one") == tmp_path / "masks" / "one.nii.gz"
     with pytest.raises(
         LiversegError, match=r"no two.nii.gz, two.nii or two/liver.nii.gz in it; masks are named as their cases"
     ):
-        source.mask_of("two")
+        source.find_mask("two")
 
 
 def test_a_mask_beside_the_ct_is_refused(volume, mask, tmp_path):
@@ -89,20 +89,20 @@ def test_a_mask_beside_the_ct_is_refused(volume, mask, tmp_path):
     far[2, 3] = 4000
     path = save(tmp_path / "liver.nii.gz", mask, far)
     with pytest.raises(LiversegError, match=r"liver.nii.gz: lies outside .*ct.nii.gz; is it the mask of this CT"):
-        liver_source(path).read(path, volume)
+        LiverSource.parse(path).check().read(path, volume)
 
 
 @pytest.mark.parametrize(("word", "find"), [("auto", True), ("AUTO", True), ("none", False), (None, False)])
 def test_words(word, find):
-    source = liver_source(word, cases=9)
-    assert (source.find, source.path, source.mask_of("any")) == (find, None, None)
+    source = LiverSource.parse(word).check(cases=9)
+    assert (source.find, source.path, source.find_mask("any")) == (find, None, None)
 
 
 def test_what_cannot_be_is_refused_at_once(mask, tmp_path):
     with pytest.raises(LiversegError, match="nowhere: no such mask or folder; take auto, none or a mask's path"):
-        liver_source("nowhere")
+        LiverSource.parse("nowhere").check()
     with pytest.raises(UsageError, match="liver is empty"):
-        liver_source(" ")
+        LiverSource.parse(" ").check()
     path = save(tmp_path / "liver.nii.gz", mask)
     with pytest.raises(UsageError, match="one mask for 2 cases; give a folder"):
-        liver_source(path, cases=2)
+        LiverSource.parse(path).check(cases=2)

@@ -1,0 +1,279 @@
+"""The voxel grid of a volume, and the inspection of the NIfTI header that states it.
+
+Every affine is 4×4, from voxel index to RAS+ in mm. Axial order is DICOM's: `axial[slice, row, column]`, with slices
+towards the head, rows towards the back and columns towards the patient's left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from liverseg.errors import GeometryError, LiversegError, UnreadableError
+
+__all__ = [
+    "AXIAL",
+    "Grid",
+    "HeaderDefect",
+    "InspectedHeader",
+    "affine_distance_mm",
+    "affine_tolerance_mm",
+    "axial_orientation",
+    "axial_spacing",
+    "check_spacing",
+    "inspect_header",
+    "slice_axis",
+]
+
+AXIAL = axcodes2ornt(("S", "P", "L"))
+"""Axial order as an orientation of nibabel."""
+
+_MIN_EDGE_MM, _MAX_EDGE_MM = 1e-3, 1e3
+"""Our choice: beyond every scanner, and close enough to each other that computing with them does not overflow."""
+_MIN_DETERMINANT = 1e-9
+_LENGTH_UNITS = ("mm", "unknown")
+_UNIT_BITS = 7
+"""NIfTI-1: these bits of xyzt_units state the unit of length, the others that of time."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The shape of a volume and where its voxels are.
+
+    Attributes:
+        shape: (I, J, K) in the file's own axis order; K is 1 for a 2-D image.
+        affine: 4×4, voxel index to RAS+ mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel edge lengths in mm along the array's own axes."""
+        first, second, third = (float(length) for length in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return first, second, third
+
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of one voxel in millilitres."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000.0
+
+    @property
+    def slice_axis(self) -> int:
+        """The array axis closest to feet-head, along which slices are counted."""
+        return slice_axis(self.affine)
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return self.shape[self.slice_axis]
+
+    def plane(self, number: int) -> tuple[slice, ...]:
+        """Return the index of slice `number`, which keeps the slice axis with length one."""
+        index = [slice(None)] * 3
+        index[self.slice_axis] = slice(number, number + 1)
+        return tuple(index)
+
+    def matches(self, other: Grid) -> bool:
+        """Return whether the other grid has the same shape and its voxels in the same places, rounding aside."""
+        return self.shape == other.shape and not affine_distance_mm(self.affine, other.affine, self.shape)
+
+
+def axial_orientation(affine: np.ndarray) -> np.ndarray:
+    """Return the transform from a file's axis order to axial order, for `nibabel.orientations.apply_orientation`.
+
+    Args:
+        affine: 4×4, to RAS+ mm.
+    """
+    return ornt_transform(io_orientation(affine), AXIAL)
+
+
+def axial_spacing(affine: np.ndarray) -> tuple[float, float, float]:
+    """Return the (slice, row, column) spacing in mm after turning to axial order.
+
+    Args:
+        affine: 4×4, to RAS+ mm, of the array before it is turned.
+    """
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    slices, rows, columns = (float(lengths[axis]) for axis in np.argsort(axial_orientation(affine)[:, 0]))
+    return slices, rows, columns
+
+
+def slice_axis(affine: np.ndarray) -> int:
+    """Return the array axis closest to feet-head.
+
+    Args:
+        affine: 4×4, to RAS+ mm.
+    """
+    return int(np.argmax(io_orientation(affine)[:, 0] == 2))
+
+
+def affine_distance_mm(affine: np.ndarray, other: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return the largest distance in mm between two affines' positions of a voxel; 0 within `affine_tolerance_mm`.
+
+    Args:
+        affine: 4×4, to RAS+ mm.
+        other: 4×4, of a volume of the same shape.
+        shape: (I, J, K).
+    """
+    distance = float(np.abs((affine - other) * np.array([*shape, 1.0])).max())
+    return 0.0 if distance <= affine_tolerance_mm(affine, shape) else distance
+
+
+def affine_tolerance_mm(affine: np.ndarray, shape: tuple[int, ...]) -> float:
+    """Return the distance in mm that rounding may put between voxels of the same grid.
+
+    Files store affines as float32, which rounds positions far from the origin more.
+
+    Args:
+        affine: 4×4, to RAS+ mm.
+        shape: (I, J, K).
+    """
+    # a hundredth of a millimetre at the far corner is rounding, more is another grid
+    return 0.01 * max(1.0, float(np.abs(affine @ np.array([*shape, 1.0])).max()) / 100)
+
+
+def check_spacing(path: Path, affine: np.ndarray) -> None:
+    """Refuse voxel sizes that no scanner makes.
+
+    Args:
+        path: the volume's file or folder, for the message.
+        affine: 4×4, to RAS+ mm.
+
+    Raises:
+        GeometryError: if an edge is shorter than a thousandth of a millimetre or longer than a metre.
+    """
+    if message := _spacing_defect(affine):
+        raise GeometryError(f"{path}: {message}")
+
+
+@dataclass(frozen=True)
+class HeaderDefect:
+    """A reason why `read_volume` refuses a header.
+
+    Attributes:
+        kind: "dimensions", "units" or "spacing".
+        message: what was found, what is allowed and what to do, without the file's name.
+        error: the exception that `InspectedHeader.grid` raises.
+    """
+
+    kind: str
+    message: str
+    error: type[LiversegError] = GeometryError
+
+
+@dataclass(frozen=True, eq=False)
+class InspectedHeader:
+    """The grid a NIfTI header states, with all its defects.
+
+    Attributes:
+        shape: (I, J, K); another number of axes, or an axis of length 0, is among the defects.
+        affine: 4×4, voxel index to RAS+ mm; None if it cannot place voxels.
+        pixdim: the three voxel lengths in mm as stored in the file; they may be zero, negative or NaN.
+        codes: qform and sform code; (0, 0) means that no orientation was set.
+        defects: in the order in which a reader raises them.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray | None
+    pixdim: tuple[float, ...]
+    codes: tuple[int, int]
+    defects: tuple[HeaderDefect, ...]
+
+    @property
+    def slice_axis(self) -> int:
+        """The array axis closest to feet-head; the last one if there is no affine."""
+        return 2 if self.affine is None else slice_axis(self.affine)
+
+    def grid(self, path: Path) -> Grid:
+        """Return the grid.
+
+        Args:
+            path: the file, for the message.
+
+        Raises:
+            LiversegError: for the first defect.
+        """
+        for defect in self.defects:
+            raise defect.error(f"{path}: {defect.message}")
+        assert self.affine is not None  # its absence is a defect
+        first, second, third = self.shape
+        return Grid((first, second, third), self.affine)
+
+
+def inspect_header(header: nib.Nifti1Header, pixdim: tuple[float, ...] | None = None) -> InspectedHeader:
+    """Find every defect of a header that keeps its volume from being read.
+
+    Trailing axes of length one and a missing third axis are accepted.
+
+    Args:
+        header: as nibabel reads it.
+        pixdim: the voxel lengths as stored, before nibabel corrected them; by default those of the header.
+    """
+    stated = tuple(int(length) for length in header.get_data_shape())
+    shape = stated
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) == 2:
+        shape = (*shape, 1)
+    affine, affine_defect = _inspect_affine(header)
+    found = (_shape_defect(stated, shape), _unit_defect(header), affine_defect)
+    return InspectedHeader(
+        shape=shape,
+        affine=affine,
+        pixdim=tuple(float(length) for length in header["pixdim"][1:4]) if pixdim is None else pixdim,
+        codes=(int(header["qform_code"]), int(header["sform_code"])),
+        defects=tuple(defect for defect in found if defect is not None),
+    )
+
+
+def _shape_defect(stated: tuple[int, ...], shape: tuple[int, ...]) -> HeaderDefect | None:
+    described = "×".join(map(str, stated))
+    if len(shape) != 3:
+        message = (
+            f"a volume of {len(stated)} dimensions, shape {described}; 3 are needed: split a time series into one "
+            "file a phase"
+        )
+        return HeaderDefect("dimensions", message)
+    if min(shape) < 1:
+        return HeaderDefect("dimensions", f"an empty volume, shape {described}; export it again", UnreadableError)
+    return None
+
+
+def _unit_defect(header: nib.Nifti1Header) -> HeaderDefect | None:
+    code = int(header["xyzt_units"]) & _UNIT_BITS
+    unit = nib.nifti1.unit_codes.label.get(code, f"units of code {code}")
+    if unit in _LENGTH_UNITS:
+        return None
+    return HeaderDefect("units", f"its header counts lengths in {unit}; mm are needed: export it again")
+
+
+def _inspect_affine(header: nib.Nifti1Header) -> tuple[np.ndarray | None, HeaderDefect | None]:
+    """Return the affine, or the defect that makes it unusable."""
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except ValueError as error:
+        return None, HeaderDefect("spacing", f"its quaternion is no rotation ({error}); export it again")
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < _MIN_DETERMINANT:
+        message = "its affine is singular or not finite; the header must place voxels in mm: export it again"
+        return None, HeaderDefect("spacing", message)
+    if message := _spacing_defect(affine):
+        return None, HeaderDefect("spacing", message)
+    if not np.isfinite(io_orientation(affine)).all():
+        message = "two axes of its affine are all but parallel; export it again"
+        return None, HeaderDefect("spacing", message)
+    return affine, None
+
+
+def _spacing_defect(affine: np.ndarray) -> str:
+    """Describe voxels no scanner makes; empty if there is nothing wrong."""
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if edges.min() >= _MIN_EDGE_MM and edges.max() <= _MAX_EDGE_MM:
+        return ""
+    shown = " × ".join(f"{edge:.3g}" for edge in edges)
+    return f"voxels of {shown} mm; 0.001 to 1000 mm are allowed: export it with its spacing"

@@ -1,0 +1,24 @@
+"""Small CTs as files: NIfTI, and DICOM studies."""
+
+import nibabel as nib
+import numpy as np
+from dicom_files import write_slice
+
+
+def hu(seed, shape=(32, 40, 4)):
+    """Random HU."""
+    return np.random.default_rng(seed).integers(-1000, 1000, shape, np.int16)
+
+
+def write_ct(path, seed=0, shape=(32, 40, 4)):
+    """Write a NIfTI file, its folder made if missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(hu(seed, shape), np.diag([-2.0, -2.0, 4.0, 1.0])), path)
+    return path
+
+
+def write_study(folder, seed=0, slices=4, **tags):
+    """Write one series, a file a slice."""
+    for number in range(slices):
+        write_slice(folder / f"{number}.dcm", hu(seed, (40, 32, slices))[:, :, number], (0, 0, 2.5 * number), **tags)
+    return folder
