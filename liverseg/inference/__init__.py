@@ -1,4 +1,4 @@
-"""From a CT on disk to its label map, lesion table, preview and record."""
+"""Inference: from a CT to its label map, lesion table, preview and record."""
 
 from liverseg.bundle.paths import find_bundle
 from liverseg.cases.discover import find_cases
@@ -8,6 +8,7 @@ from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.inferer import SlabInferer, resolve_batch_size
 from liverseg.inference.output.case_writer import CaseWriter
+from liverseg.inference.pipeline import Pipeline
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
 
@@ -18,6 +19,7 @@ __all__ = [
     "LiverCascade",
     "LiverSource",
     "MeasureLesionsd",
+    "Pipeline",
     "ReadCTd",
     "ReadLiverd",
     "SlabInferer",

@@ -1,4 +1,4 @@
-"""A bundle's inference from Python: the same config, objects and checks as `python -m monai.bundle run inference`."""
+"""Run a bundle's inference in this process, with the config and checks of `python -m monai.bundle run inference`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.errors import UsageError, user_error
 from liverseg.inference.evaluator import CaseEvaluator
 
-__all__ = ["case_evaluator", "run_inference"]
+__all__ = ["case_evaluator", "run_inference", "unwrap_user_errors"]
 
 _EXPRESSIONS = ("$", "@", "%")
 
@@ -28,20 +28,20 @@ def run_inference(
     bundle: str | os.PathLike | None = None,
     **overrides: Any,
 ) -> None:
-    """Compute every volume of a folder, or one, with a bundle's `configs/inference.yaml`.
+    """Compute the CTs of a folder, or one CT, with a bundle's `configs/inference.yaml`.
 
     Args:
-        dataset_dir: what `find_cases` takes: NIfTI files, zips, a study's DICOM files.
+        dataset_dir: NIfTI files, zips or the DICOM files of a study, as for `find_cases`.
         output_dir: each case gets a folder in it.
-        weights: trained weights; by default those `LIVERSEG_WEIGHTS` names, else the bundle's own.
-        bundle: the bundle's folder; by default the joint bundle, wherever `find_bundle` finds it.
+        weights: trained weights; by default the file that `LIVERSEG_WEIGHTS` names, else `default_weights`.
+        bundle: the bundle's folder; by default the joint bundle, found by `find_bundle`.
         overrides: further keys of the config; those that are None keep the config's value.
 
     Raises:
-        LiversegError: if the input, the weights, the output folder or every case fails.
-        SomeCasesFailed: if part of the cases failed.
+        LiversegError: if the input, the weights, the output folder or a setting cannot be used, or every case failed.
+        SomeCasesFailed: if some of the cases failed.
     """
-    with _user_errors():
+    with unwrap_user_errors():
         workflow = _workflow(bundle, weights, output_dir, dataset_dir=str(Path(dataset_dir).absolute()), **overrides)
         workflow.initialize()
         workflow.run()
@@ -49,21 +49,22 @@ def run_inference(
 
 
 def case_evaluator(
-    output_dir: str | os.PathLike,
+    output_dir: str | os.PathLike | None = None,
     *,
     weights: str | os.PathLike | None = None,
     bundle: str | os.PathLike | None = None,
     **overrides: Any,
 ) -> CaseEvaluator:
-    """The evaluator of a bundle's `configs/inference.yaml`, its weights loaded, for cases that come one at a time.
+    """Return the evaluator of a bundle's `configs/inference.yaml`, with its weights loaded and no cases.
 
     Args:
-        output_dir, weights, bundle, overrides: as for `run_inference`.
+        output_dir: as for `run_inference`; None makes no folder, for callers that take the evaluator's pipeline.
+        weights, bundle, overrides: as for `run_inference`.
 
     Raises:
         LiversegError: if the weights, the output folder or a setting cannot be used.
     """
-    with _user_errors():
+    with unwrap_user_errors():
         workflow = _workflow(bundle, weights, output_dir, cases=[], **overrides)
         workflow.initialize()
         return workflow.parser.get_parsed_content("evaluator")
@@ -72,7 +73,7 @@ def case_evaluator(
 def _workflow(
     bundle: str | os.PathLike | None,
     weights: str | os.PathLike | None,
-    output_dir: str | os.PathLike,
+    output_dir: str | os.PathLike | None,
     **overrides: Any,
 ) -> ConfigWorkflow:
     config = inference_config(bundle)
@@ -83,17 +84,19 @@ def _workflow(
             )
     settings = {  # absolute paths: MONAI would take a text that starts with $, @ or % for an expression
         "bundle_root": str(config.parent.parent),
-        "output_dir": str(Path(output_dir).absolute()),
         "weights": str(weights_path(config, weights)),
         **{name: value for name, value in overrides.items() if value is not None},
     }
-    return ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", **settings)
+    if output_dir is not None:
+        settings["output_dir"] = str(Path(output_dir).absolute())
+    steps = "load" if output_dir is None else "initialize"  # both of the config
+    return ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", init_id=steps, **settings)
 
 
 @contextmanager
-def _user_errors() -> Iterator[None]:
-    """A user's mistake as itself, not as what MONAI wraps it in, and told once."""
-    # MONAI would warn that no logging file was given, ignite log a case's error once more, engine by engine
+def unwrap_user_errors() -> Iterator[None]:
+    """Raise a `LiversegError` itself instead of the error that MONAI wraps it in, and log it only once."""
+    # MONAI would warn that there is no logging file, and ignite would log an error again for each engine
     with _quiet("monai.bundle.workflows", logging.ERROR), _quiet("ignite", logging.CRITICAL):
         try:
             yield
@@ -106,7 +109,7 @@ def _user_errors() -> Iterator[None]:
 
 @contextmanager
 def _quiet(name: str, level: int) -> Iterator[None]:
-    """A logger that passes nothing below a level, until the block ends."""
+    """Raise the level of a logger until the block ends."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(max(level, before))

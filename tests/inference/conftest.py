@@ -2,12 +2,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import Dataset
-from monai.transforms import Compose
 from torch import nn
 
 from liverseg.imageio.volume import write_box_like
-from liverseg.inference import FindLesionsd, LiverCascade, MeasureLesionsd, ReadCTd, SlabInferer, find_cases
+from liverseg.inference import FindLesionsd, LiverCascade, MeasureLesionsd, Pipeline, ReadCTd, SlabInferer, find_cases
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 
@@ -92,15 +90,11 @@ def run_pipeline(hu_classes):
     """From a file to its labels, ids and table with the HU network, labels and ids written beside it."""
 
     def run(path, find=True):
-        dataset = Dataset(find_cases(path), transform=Compose([ReadCTd()]))
-        data = dict(dataset[0])
-        data["pred"] = LiverCascade(SlabInferer(amp=False), find)(
-            data["image"], hu_classes, spacing=data["volume"].axial_spacing
-        )
-        data = Compose([FindLesionsd(min_lesion_ml=0.01), MeasureLesionsd()])(data)
-        volume = data["volume"]
+        cascade = LiverCascade(SlabInferer(amp=False), find)
+        pipeline = Pipeline(ReadCTd(), hu_classes, cascade, FindLesionsd(min_lesion_ml=0.01), MeasureLesionsd())
+        data = pipeline(*find_cases(path))
         for name, inside in (("labels", data["pred"].inside), ("ids", data["pred"].ids_inside)):
-            write_box_like(path.parent / f"{name}.nii.gz", inside, data["pred"].box, volume)
+            write_box_like(path.parent / f"{name}.nii.gz", inside, data["pred"].box, data["volume"])
         return data
 
     return run

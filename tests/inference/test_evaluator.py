@@ -227,7 +227,7 @@ def test_weights_are_checked_before_anything_is_written(ct_file, joint_weights, 
         with pytest.raises(LiversegError, match=words):
             evaluator(ct_file, tmp_path / "out", weights).run()
     run = evaluator(ct_file, tmp_path / "out", joint_weights)
-    run.inferer = LiverCascade(SlabInferer(hu_window=(-100, 300)))
+    run.pipeline.cascade = LiverCascade(SlabInferer(hu_window=(-100, 300)))
     with pytest.raises(LiversegError, match="HU window"):
         run.run()
     assert not (tmp_path / "out").exists()
@@ -244,40 +244,40 @@ def test_smaller_lesions_can_be_left_out_and_nonsense_is_refused(ct_file, joint_
             FindLesionsd(min_lesion_ml=wrong)
 
 
-class Watched(Dataset):
-    """Counts how often each case is read, and reads only once it is let."""
+class Watched:
+    """A transform that lists the cases it reads, and waits until it may read."""
 
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
+    def __init__(self, transform):
+        self.transform = transform
         self.reads, self.let = [], threading.Event()
 
-    def __getitem__(self, index):
+    def __call__(self, item):
         self.let.wait(60)
-        self.reads.append(index)
-        return super().__getitem__(index)
+        self.reads.append(item["case"])
+        return self.transform(item)
 
 
 def test_wrong_weights_are_told_before_the_ct_is_read(ct_file, pretrain_weights, tmp_path):
     run = evaluator(ct_file, tmp_path / "out", pretrain_weights)
-    run.dataset = Watched(run.dataset.data, run.dataset.transform)
+    run.pipeline.preprocessing = watched = Watched(run.dataset.transform)
     try:
         with pytest.raises(LiversegError, match="out_channels 3 in the file, 5 in the network"):
             run.prepare()
-        assert run.dataset.reads == []
+        assert watched.reads == []
     finally:
-        run.dataset.let.set()
+        watched.let.set()
 
 
 @pytest.mark.integration
 def test_the_first_case_is_read_once(ct_file, joint_weights, tmp_path):
     shutil.copy(ct_file, ct_file.with_name("next.nii.gz"))
     run = evaluator(ct_file.parent, tmp_path / "out", joint_weights)
-    run.dataset = Watched(run.dataset.data, run.dataset.transform)
-    run.dataset.let.set()
+    run.pipeline.preprocessing = watched = Watched(run.dataset.transform)
+    watched.let.set()
     run.prepare()
     run.prepare()
     run.run()
-    assert sorted(run.dataset.reads) == [0, 1]
+    assert sorted(watched.reads) == ["ct", "next"]
 
 
 @pytest.mark.integration

@@ -11,15 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from liverseg.cases.events import CaseDone
 from liverseg.errors import OutputError
 from liverseg.imageio.volume import Volume, write_box_like
 from liverseg.inference.failures import describe_cause
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.output.preview import write_preview
-from liverseg.inference.output.record import RunMetadata, case_record, describe_run, describe_series, lesions_by_type
+from liverseg.inference.output.record import (
+    RunMetadata,
+    complete_record,
+    describe_run,
+    describe_series,
+    lesions_by_type,
+)
 from liverseg.inference.output.report import write_report
 from liverseg.inference.plausibility import Plausibility
-from liverseg.inference.progress import WrittenCase
 from liverseg.labels import Label
 from liverseg.results.case_folder import (
     refuse_another_input,
@@ -61,9 +67,7 @@ class CaseWriter:
         """
         refuse_another_input(self.output_dir / name, data["input"])
 
-    def __call__(
-        self, name: str, data: Mapping[str, Any], facts: RunMetadata, labels: tuple[Label, ...]
-    ) -> WrittenCase:
+    def __call__(self, name: str, data: Mapping[str, Any], facts: RunMetadata, labels: tuple[Label, ...]) -> CaseDone:
         """Write a case.
 
         Args:
@@ -75,7 +79,7 @@ class CaseWriter:
             labels: label table of the results.
 
         Returns:
-            What to tell of it.
+            The event for the run's callback.
 
         Raises:
             LiversegError: if a file cannot be written; nothing of the case is left then.
@@ -85,13 +89,8 @@ class CaseWriter:
         seconds, start = data["seconds"], time.perf_counter()
 
         def write_record(path: Path, hashes: dict[str, str]) -> None:
-            record = case_record(facts, name, data["input"], volume, lesions, table, labels, plausibility)
             seconds["write"] = time.perf_counter() - start
-            rounded = {stage: round(duration, 3) for stage, duration in seconds.items()}
-            told = {"files": hashes, "seconds": rounded, "warnings": data["warnings"]}
-            if "configuration" in data:
-                told |= {"configuration_sha256": data["configuration"], "type_priors": data.get("type_priors")}
-            write_json(path, {**record, **told})
+            write_json(path, complete_record(facts, name, data, labels, hashes))
 
         files = self._files(name, volume, lesions, table, labels)
         if "reference" in data:
@@ -117,7 +116,7 @@ class CaseWriter:
         found = f"liver {liver_volume_ml(lesions, volume.voxel_ml):.0f} ml, {', '.join(counts) or 'no lesion'}"
         if series := describe_series(data["input"]):
             found = f"{series}: {found}"
-        return WrittenCase(found, dict(seconds), tuple(data["warnings"]))
+        return CaseDone(name, found, dict(seconds), tuple(data["warnings"]))
 
     def _check_output_dir(self) -> None:
         """Make the output folder, or see that it is the one there was: one that was unmounted is not made anew."""
@@ -185,7 +184,7 @@ def _or_warning(name: str, write: Callable[[Path], Any], warnings: list[str], pa
     """
     try:
         return write(path)
-    except OSError:
+    except (OSError, OutputError):
         raise
     except Exception as error:
         warnings.append(f"no {name}: {describe_cause(error)}")

@@ -23,6 +23,7 @@ __all__ = [
     "FORMAT_VERSION",
     "RunMetadata",
     "case_record",
+    "complete_record",
     "describe_run",
     "describe_series",
     "lesions_by_type",
@@ -114,6 +115,28 @@ def case_record(
         "contrast_phase": None if plausibility.contrast is None else plausibility.contrast.to_json(),
         "findings": [asdict(finding) for finding in plausibility.findings],
     }
+
+
+def complete_record(
+    run: RunMetadata, case: str, data: Mapping[str, Any], labels: Sequence[Label], files: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return all of a case's record.
+
+    Args:
+        run: the metadata shared by all cases of the run.
+        case: name of the case.
+        data: the computed case, as `CaseWriter` takes it.
+        labels: label table of the results.
+        files: SHA-256 of each written file, by name.
+    """
+    record = case_record(
+        run, case, data["input"], data["volume"], data["pred"], data["lesions"], labels, data["plausibility"]
+    )
+    seconds = {stage: round(duration, 3) for stage, duration in data["seconds"].items()}
+    record |= {"files": dict(files), "seconds": seconds, "warnings": data["warnings"]}
+    if "configuration" in data:
+        record |= {"configuration_sha256": data["configuration"], "type_priors": data.get("type_priors")}
+    return record
 
 
 def describe_run(
