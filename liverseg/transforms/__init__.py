@@ -1,4 +1,4 @@
-"""Slabs, HU window, pixels of one size, and augmentation: synthetic lesions, views, scanners and noise."""
+"""Slabs, HU window, resampling, and augmentation: synthetic lesions, views, scanners and noise."""
 
 from liverseg.transforms.augmentation import SlabAugmentation
 from liverseg.transforms.hu_window import HUWindow, HUWindowd

@@ -1,4 +1,4 @@
-"""The chain of random transforms that the training data set gives a slab."""
+"""A chain of random transforms for the slabs of a training."""
 
 from __future__ import annotations
 
@@ -14,47 +14,49 @@ __all__ = ["SlabAugmentation"]
 
 
 class SlabAugmentation(Compose):
-    """MONAI's `Compose` of random transforms, with one stream of random numbers and with their arguments.
+    """MONAI's `Compose` of random transforms that share one stream of random numbers.
 
-    `Compose` seeds every member anew, with a number from its own stream; here all draw from one stream, in order. So a
-    member that is added behind the others leaves what they draw as it was, and one that is alone draws what it draws
-    without a chain.
+    `Compose` seeds each transform with a number from its own stream. Here all transforms draw from one stream, in
+    order, so a transform that is appended does not change the draws of the others, and a single transform draws as it
+    does without a chain.
 
     Args:
-        transforms: random dictionary transforms with `arguments()`, in order; None is left out.
+        transforms: random dictionary transforms with `arguments()`, in order; None is skipped.
 
     Raises:
-        UsageError: if one of them is not such a transform.
+        UsageError: if an element is not such a transform.
     """
 
     def __init__(self, transforms: Sequence[Any]) -> None:
-        members = [one for one in transforms if one is not None]
-        for member in members:
-            if not (isinstance(member, Randomizable) and callable(getattr(member, "arguments", None))):
+        transforms = [transform for transform in transforms if transform is not None]
+        for transform in transforms:
+            if not (isinstance(transform, Randomizable) and callable(getattr(transform, "arguments", None))):
                 raise UsageError(
-                    f"augmentation: {member!r} is not a random transform of liverseg.transforms; give a mapping with "
-                    "_target_, or null for none"
+                    f"augmentation: {transform!r} is not a random transform of liverseg.transforms; give a mapping "
+                    "with _target_, or null for none"
                 )
-        super().__init__(members)
-        self.arguments()
+        super().__init__(transforms)
+        self.arguments()  # raises early if names collide
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> SlabAugmentation:
-        """Give every member the same stream of random numbers."""
+        """Set the stream of random numbers that all transforms share."""
         Randomizable.set_random_state(self, seed, state)
-        for member in self.transforms:
-            member.set_random_state(state=self.R)
+        for transform in self.transforms:
+            transform.set_random_state(state=self.R)
         return self
 
     def arguments(self) -> dict[str, Any]:
-        """What all members draw from, as JSON holds it.
+        """Return the arguments of all transforms as JSON values.
 
         Raises:
-            ValueError: if two members have a name in common.
+            ValueError: if two transforms have an argument of the same name.
         """
-        together: dict[str, Any] = {}
-        for member in self.transforms:
-            own = member.arguments()
-            if twice := together.keys() & own.keys():
-                raise ValueError(f"augmentation: {', '.join(sorted(twice))} belongs to two transforms of the chain")
-            together |= own
-        return together
+        merged: dict[str, Any] = {}
+        for transform in self.transforms:
+            arguments = transform.arguments()
+            if duplicates := merged.keys() & arguments.keys():
+                raise ValueError(
+                    f"augmentation: {', '.join(sorted(duplicates))} belongs to two transforms of the chain"
+                )
+            merged |= arguments
+        return merged

@@ -1,4 +1,4 @@
-"""The HU window: what the networks see of a CT."""
+"""HU windowing of CT for the networks' input."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["HUWindow", "HUWindowd"]
 class HUWindow:
     """Clip to [lower, upper] HU, then centre and scale to [-1, 1].
 
-    The limits -200 and 250 are the paper's (Heker & Greenspan 2020); that "centred and scaled" means the window's
-    middle and half width, and not a data set's mean and deviation, is our reading.
+    The limits -200 and 250 are the paper's (Heker & Greenspan 2020). It is our reading that "centred and scaled" refers
+    to the window's centre and half width, not to mean and standard deviation of a data set.
 
     Args:
-        lower: HU that becomes -1.
-        upper: HU that becomes 1.
+        lower: HU mapped to -1.
+        upper: HU mapped to 1.
 
     Raises:
         ValueError: if lower is not below upper.
@@ -36,14 +36,14 @@ class HUWindow:
             raise ValueError(f"HU window [{self.lower}, {self.upper}]: the lower limit must be below the upper")
 
     def __call__(self, hu: torch.Tensor) -> torch.Tensor:
-        """HU of any number type and shape to float in [-1, 1] (float32 unless a float type came in)."""
+        """Map HU of any dtype and shape to [-1, 1]; integers become float32, floats keep their dtype."""
         values = hu if hu.is_floating_point() else hu.float()
-        middle, half = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
-        return values.clamp(self.lower, self.upper).sub_(middle).div_(half)
+        center, half_width = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
+        return values.clamp(self.lower, self.upper).sub_(center).div_(half_width)
 
 
 class HUWindowd(MapTransform):
-    """Dictionary form of `HUWindow`: HU of any number type to float32 in [-1, 1].
+    """Dictionary transform of `HUWindow`.
 
     Args:
         keys: entries to window.

@@ -1,7 +1,7 @@
-"""Augmentation's scanners: what a CT would have looked like from another scanner, drawn for each slab.
+"""Augmentation with other scanners: parameters drawn for each slab.
 
-The data set draws a row of numbers, which costs next to nothing; `apply_scanner` applies it to a whole batch on the
-training device, as `resample_views` does with views.
+The data set only draws a row of numbers, at almost no cost; `apply_scanner` applies it to a batch on the training
+device, as `resample_views` does with views.
 """
 
 from __future__ import annotations
@@ -19,49 +19,49 @@ from liverseg.errors import UsageError
 __all__ = ["NOISE_KINDS", "RandScannerd", "ScannerParameters"]
 
 NOISE_KINDS = ("white", "back_projection", "low_pass")
-"""Noise spectra: flat, that of filtered back-projection, and that of images smoothed as by iterative reconstruction."""
+"""Noise spectra: flat, of filtered back-projection, and of images smoothed as by iterative reconstruction."""
 
 _CUTOFFS = {"white": (0.5, 0.5), "back_projection": (0.25, 0.5), "low_pass": (0.08, 0.25)}
-"""Range of each spectrum's cut-off in cycles per pixel; ours. 0.5 is the highest frequency an image holds."""
+"""Range of each spectrum's cut-off in cycles per pixel; ours. 0.5 is the highest frequency of an image."""
 
 _SEEDS = 2**24
-"""Seeds are below this: float32 holds every whole number up to it."""
+"""Upper limit of seeds: float32 represents all integers up to it."""
 
 _SHARPENING_SIGMA = 1.0
-"""Width in pixels of the Gaussian that sharpening subtracts; ours."""
+"""Standard deviation in pixels of the Gaussian that sharpening subtracts; ours."""
 
 
 class ScannerParameters(NamedTuple):
-    """What `RandScannerd` draws for one slab; for a batch, each field is a tensor (batch,).
+    """Parameters that `RandScannerd` draws for a slab; for a batch, each field is a tensor (batch,).
 
     The defaults change nothing.
 
     Attributes:
-        seed: of the noise, a whole number below 2**24.
+        seed: seed of the noise, an integer below 2**24.
         liver: enhancement of the liver, a factor of its HU above 60; see `hu_curve`.
         vessels: enhancement of vessels and kidneys, likewise.
         gamma: exponent of the gamma curve on [-200, 300] HU.
         contrast: factor of the distance from 60 HU.
-        thickness: share of the slices above and below that is mixed into each slice.
-        streak_row: row of the point that streaks run through, as a share of the crop's height.
-        streak_column: its column, as a share of the width.
+        thickness: share of each neighbouring slice that is mixed into a slice.
+        streak_row: row of the point where streaks cross, as a share of the crop's height.
+        streak_column: column of that point, as a share of the width.
         streak_width: standard deviation across a streak in pixels.
-        streak_angle_1: direction of the first streak in radians from the rows; so for the others.
-        streak_angle_2: of the second.
-        streak_angle_3: of the third.
-        streak_hu_1: HU that the first streak adds on its axis; so for the others.
-        streak_hu_2: of the second.
-        streak_hu_3: of the third.
-        resolution: pixel size relative to the crop's own.
+        streak_angle_1: direction of the first streak in radians from the rows.
+        streak_angle_2: direction of the second streak.
+        streak_angle_3: direction of the third streak.
+        streak_hu_1: HU that the first streak adds on its axis.
+        streak_hu_2: HU of the second streak.
+        streak_hu_3: HU of the third streak.
+        resolution: pixel size relative to that of the crop.
         blur_sigma: standard deviation of the Gaussian point spread in pixels.
-        blur_amount: 1 blurs, a value below 0 sharpens, 0 leaves the image alone.
+        blur_amount: 1 blurs, a value below 0 sharpens, 0 changes nothing.
         noise: standard deviation of the noise in HU.
         noise_kind: index in `NOISE_KINDS`.
-        noise_cutoff: cut-off of its spectrum in cycles per pixel.
+        noise_cutoff: cut-off of the noise spectrum in cycles per pixel.
         noise_correlation: correlation of the noise in neighbouring slices.
-        repeated: 0 none, 1 all slices are the middle one, 2 that below the middle repeats it, 3 that above.
-        clip_lower: lower limit to which the result is clipped in HU.
-        clip_upper: upper limit.
+        repeated: 0 for none, 1 if all slices repeat the middle one, 2 if those below do, 3 if those above do.
+        clip_lower: lower limit of the result in HU.
+        clip_upper: upper limit of the result in HU.
     """
 
     seed: Any = 0.0
@@ -91,52 +91,53 @@ class ScannerParameters(NamedTuple):
     clip_upper: Any = math.inf
 
     def tensor(self) -> torch.Tensor:
-        """One slab's numbers as float32 (fields,), which collates."""
+        """Return the fields of a slab as float32 (fields,), which can be collated."""
         return torch.tensor(self, dtype=torch.float32)
 
     @classmethod
-    def of_batch(cls, drawn: torch.Tensor) -> ScannerParameters:
-        """The fields of a batch from (batch, fields), each (batch,)."""
+    def from_batch(cls, drawn: torch.Tensor) -> ScannerParameters:
+        """Build the fields of a batch, each (batch,), from a tensor (batch, fields)."""
         return cls(*drawn.unbind(1))
 
 
 class RandScannerd(RandomizableTransform):
-    """Draw how a scanner would have shown a slab and add it to its dictionary as `scanner`, float32 (fields,).
+    """Draw the parameters of another scanner and add them as `scanner`, float32 (fields,).
 
-    Each part has a probability, 0 by default: without arguments nothing is changed. Ranges are (lowest, highest);
-    factors (enhancement, gamma, contrast, resolution) are drawn evenly on a logarithmic scale, the rest evenly. The
-    parts and the ranges are ours; after what helped segmentation of scans of other sites (noise, blur, contrast, gamma
-    and low resolution of nnU-Net, Isensee et al., Nat Methods 18 (2021) 203). `apply_scanner` says what each does.
+    Each effect has a probability, 0 by default, so without arguments nothing changes. Ranges are (lower, upper).
+    Factors (enhancement, gamma, contrast, resolution) are drawn uniformly on a logarithmic scale, other parameters
+    uniformly. Effects and ranges are ours, after those that helped segmentation of scans of other sites (noise, blur,
+    contrast, gamma and low resolution of nnU-Net, Isensee et al., Nat Methods 18 (2021) 203). `apply_scanner` describes
+    the effects.
 
     Args:
-        phase_prob: how often the contrast phase changes.
+        phase_prob: probability of another contrast phase.
         liver_enhancement: factor of the liver's HU above 60.
         vessel_enhancement: factor of the HU of vessels and kidneys above 60.
-        gamma_prob: how often a gamma curve is applied.
-        gamma: its exponent.
-        contrast_prob: how often HU are scaled about 60.
-        contrast: factor.
-        thickness_prob: how often slices are made thicker.
-        thickness: share of either neighbour in a slice, 1/3 at most.
-        streak_prob: how often there are streaks, one to three.
-        streak_hu: largest HU they add or take.
-        resolution_prob: how often pixels are made larger.
-        resolution: their size relative to the crop's own.
-        blur_prob: how often the image is blurred.
+        gamma_prob: probability of a gamma curve.
+        gamma: exponent of the gamma curve.
+        contrast_prob: probability of scaling HU about 60.
+        contrast: factor of the distance from 60 HU.
+        thickness_prob: probability of thicker slices.
+        thickness: share of each neighbour in a slice, 1/3 at most.
+        streak_prob: probability of streaks, one to three.
+        streak_hu: largest HU that a streak adds or subtracts.
+        resolution_prob: probability of larger pixels.
+        resolution: pixel size relative to that of the crop.
+        blur_prob: probability of blurring.
         blur: standard deviation of the Gaussian in pixels.
-        sharpen_prob: how often it is sharpened instead.
-        sharpening: how much of the difference from a blurred image is added.
-        noise_prob: how often there is noise.
-        noise_hu: its standard deviation in HU.
-        noise_kinds: how often noise has each spectrum of `NOISE_KINDS`, relative to each other.
+        sharpen_prob: probability of sharpening instead.
+        sharpening: factor of the added difference from a blurred image.
+        noise_prob: probability of noise.
+        noise_hu: standard deviation of the noise in HU.
+        noise_kinds: relative frequencies of the spectra of `NOISE_KINDS`.
         noise_correlation: correlation of the noise in neighbouring slices.
-        single_slice_prob: how often all slices are the middle one, as in sets of single slices.
-        volume_end_prob: how often the slice below or above repeats the middle one, as at a volume's ends.
-        clip_prob: how often HU are clipped to one of the ranges of `clip`.
-        clip: ranges in HU, each as likely as the others.
+        single_slice_prob: probability that all slices repeat the middle one, as in sets of single slices.
+        volume_end_prob: probability that the slice below or above repeats the middle one, as at a volume's ends.
+        clip_prob: probability of clipping HU to one of the ranges of `clip`.
+        clip: ranges in HU, all equally likely.
 
     Raises:
-        UsageError: if an argument is beyond what it can be.
+        UsageError: if an argument is of the wrong type or out of range.
 
     Example:
         >>> scanner = RandScannerd(noise_prob=1, noise_hu=(10, 10)).set_random_state(seed=0)
@@ -199,13 +200,15 @@ class RandScannerd(RandomizableTransform):
         self.volume_end_prob = _number("volume_end_prob", volume_end_prob)
         self.clip_prob = _number("clip_prob", clip_prob)
         self.clip = _ranges("clip", clip, -10_000, 10_000)
-        for one, other in (("blur_prob", "sharpen_prob"), ("single_slice_prob", "volume_end_prob")):
-            total = getattr(self, one) + getattr(self, other)
+        for first, second in (("blur_prob", "sharpen_prob"), ("single_slice_prob", "volume_end_prob")):
+            total = getattr(self, first) + getattr(self, second)
             if total > 1:
-                raise UsageError(f"scanner augmentation: {one} and {other} add up to {total:g}; they must not exceed 1")
+                raise UsageError(
+                    f"scanner augmentation: {first} and {second} add up to {total:g}; they must not exceed 1"
+                )
 
     def arguments(self) -> dict[str, Any]:
-        """What it draws from, as JSON holds it: a resumed training must see the same."""
+        """Return the arguments as JSON values for the checkpoint's settings: a resumed training must have the same."""
         return {"scanner": {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -222,25 +225,25 @@ class RandScannerd(RandomizableTransform):
         if self._happens(self.thickness_prob):
             drawn["thickness"] = self.R.uniform(*self.thickness)
         if self._happens(self.streak_prob):
-            drawn |= self._streaks()
+            drawn |= self._draw_streaks()
         if self._happens(self.resolution_prob):
             drawn["resolution"] = self._factor(self.resolution)
-        kind = self._one_of(self.blur_prob, self.sharpen_prob)
-        if kind == 1:
+        choice = self._choose(self.blur_prob, self.sharpen_prob)
+        if choice == 1:
             drawn |= {"blur_sigma": self.R.uniform(*self.blur), "blur_amount": 1.0}
-        elif kind == 2:
+        elif choice == 2:
             drawn |= {"blur_sigma": _SHARPENING_SIGMA, "blur_amount": -self.R.uniform(*self.sharpening)}
         if self._happens(self.noise_prob):
-            drawn |= self._noise()
-        kind = self._one_of(self.single_slice_prob, self.volume_end_prob)
-        if kind:
-            drawn["repeated"] = kind if kind == 1 else 2 + self.R.randint(2)
+            drawn |= self._draw_noise()
+        choice = self._choose(self.single_slice_prob, self.volume_end_prob)
+        if choice:
+            drawn["repeated"] = choice if choice == 1 else 2 + self.R.randint(2)
         if self._happens(self.clip_prob):
             drawn["clip_lower"], drawn["clip_upper"] = self.clip[self.R.randint(len(self.clip))]
         return ScannerParameters(**drawn)
 
-    def _streaks(self) -> dict[str, float]:
-        # the point may lie a little outside the crop: arms beside the body
+    def _draw_streaks(self) -> dict[str, float]:
+        # the point may be a little outside the crop, as for arms beside the body
         drawn = {
             "streak_row": self.R.uniform(-0.25, 1.25),
             "streak_column": self.R.uniform(-0.25, 1.25),
@@ -251,8 +254,8 @@ class RandScannerd(RandomizableTransform):
             drawn[f"streak_hu_{number}"] = self.R.uniform(-self.streak_hu, self.streak_hu)
         return drawn
 
-    def _noise(self) -> dict[str, float]:
-        kind = self.R.choice(len(NOISE_KINDS), p=[one / sum(self.noise_kinds) for one in self.noise_kinds])
+    def _draw_noise(self) -> dict[str, float]:
+        kind = self.R.choice(len(NOISE_KINDS), p=[ratio / sum(self.noise_kinds) for ratio in self.noise_kinds])
         return {
             "seed": self.R.randint(_SEEDS),
             "noise": self.R.uniform(*self.noise_hu),
@@ -264,24 +267,24 @@ class RandScannerd(RandomizableTransform):
     def _happens(self, probability: float) -> bool:
         return probability > 0 and self.R.uniform() < probability
 
-    def _one_of(self, first: float, second: float) -> int:
-        """1 or 2 with these probabilities, else 0."""
+    def _choose(self, first: float, second: float) -> int:
+        """Return 1 or 2 with these probabilities, else 0."""
         if first + second == 0:
             return 0
-        place = self.R.uniform()
-        return 1 if place < first else 2 if place < first + second else 0
+        number = self.R.uniform()
+        return 1 if number < first else 2 if number < first + second else 0
 
-    def _factor(self, span: tuple[float, float]) -> float:
-        return math.exp(self.R.uniform(math.log(span[0]), math.log(span[1])))
+    def _factor(self, limits: tuple[float, float]) -> float:
+        return math.exp(self.R.uniform(math.log(limits[0]), math.log(limits[1])))
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _number(name: str, value: Any, most: float = 1) -> float:
-    if not _is_number(value) or not 0 <= value <= most:
-        raise UsageError(f"scanner augmentation: {name} is {value!r}; it must be a number, 0 to {most:g}")
+def _number(name: str, value: Any, highest: float = 1) -> float:
+    if not _is_number(value) or not 0 <= value <= highest:
+        raise UsageError(f"scanner augmentation: {name} is {value!r}; it must be a number, 0 to {highest:g}")
     return float(value)
 
 
@@ -301,17 +304,17 @@ def _range(name: str, value: Any, lowest: float, highest: float) -> tuple[float,
 
 
 def _ranges(name: str, value: Any, lowest: float, highest: float) -> tuple[tuple[float, float], ...]:
-    listed = not isinstance(value, str) and isinstance(value, Sequence) and len(value) > 0
-    if not listed or not all(_is_range(one, lowest, highest) and one[0] < one[1] for one in value):
+    is_list = not isinstance(value, str) and isinstance(value, Sequence) and len(value) > 0
+    if not is_list or not all(_is_range(item, lowest, highest) and item[0] < item[1] for item in value):
         raise UsageError(
             f"scanner augmentation: {name} is {value!r}; it must be a list of ranges in HU, such as [[-200, 250]]"
         )
-    return tuple((float(one[0]), float(one[1])) for one in value)
+    return tuple((float(lower), float(upper)) for lower, upper in value)
 
 
 def _kinds(value: Any) -> tuple[float, ...]:
-    listed = not isinstance(value, str) and isinstance(value, Sequence) and len(value) == len(NOISE_KINDS)
-    if not listed or not all(_is_number(one) and one >= 0 for one in value) or not sum(value) > 0:
+    is_list = not isinstance(value, str) and isinstance(value, Sequence) and len(value) == len(NOISE_KINDS)
+    if not is_list or not all(_is_number(ratio) and ratio >= 0 for ratio in value) or not sum(value) > 0:
         raise UsageError(
             f"scanner augmentation: noise_kinds is {value!r}; it must be {len(NOISE_KINDS)} numbers, 0 or more and not "
             f"all 0, for {', '.join(NOISE_KINDS)}"

@@ -1,7 +1,7 @@
-"""The slab convention, once for training and inference: which slices a 2.5-D network sees as channels.
+"""The slab convention of training and inference: which slices are the channels of a 2.5-D network.
 
-Slices are those across the axis that runs closest to feet-head by the file's affine, in axial order from feet to head
-(`liverseg.imageio.volume`), whatever axis of the file that is. The network labels the middle one.
+Slices are in axial order from feet to head, across the axis of the file that is closest to feet-head by its affine
+(`liverseg.imageio.volume`). The network labels the middle one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 __all__ = ["SLAB_SLICES", "slab_indices"]
 
 SLAB_SLICES = 3
-"""Axial slices a slab holds; the paper's three."""
+"""Axial slices of a slab, as in the paper."""
 
 
 def slab_indices(
@@ -22,34 +22,34 @@ def slab_indices(
     slice_mm: float = 1.0,
     slab_spacing_mm: float | None = None,
 ) -> np.ndarray:
-    """Slice numbers of the slabs around `centers`, in axial order (feet to head), edge slices repeated.
+    """Return the slice numbers of the slabs around `centers`, in axial order (feet to head), edge slices repeated.
 
-    Adjacent slices are the paper's. What they show depends on the volume: a millimetre apart they are nearly the same,
-    at five a small lesion is in one of them only. With `slab_spacing_mm` they are the slices nearest to that distance
-    instead, but never the middle one again, which would tell the network nothing.
+    The paper uses adjacent slices. Their similarity depends on the volume: a millimetre apart they are nearly equal, at
+    five a small lesion is in only one of them. With `slab_spacing_mm` the slices nearest to that distance are taken
+    instead, but never the middle one again, which would give the network no information.
 
     Args:
-        centers: slice numbers in 0 ... depth-1, one or an array of shape (n,).
+        centers: slice numbers in 0 ... depth-1, a number or an array of shape (n,).
         depth: number of slices of the volume.
-        slices: slices a slab holds, odd.
-        slice_mm: distance of the volume's neighbouring slices in mm; not looked at where `slab_spacing_mm` is None.
-        slab_spacing_mm: distance of a slab's neighbouring slices in mm; None takes adjacent ones.
+        slices: slices of a slab, odd.
+        slice_mm: distance of the volume's neighbouring slices in mm; ignored if `slab_spacing_mm` is None.
+        slab_spacing_mm: distance of a slab's neighbouring slices in mm; None takes adjacent slices.
 
     Returns:
-        Whole numbers of shape (slices,) or (n, slices).
+        Integers of shape (slices,) or (n, slices).
 
     Raises:
-        ValueError: if `slices` is even, a distance is not above 0 or a centre lies outside the volume.
+        ValueError: if `slices` is even, a distance is not above 0 or a centre is outside the volume.
 
     Example:
         >>> slab_indices(10, 100, slice_mm=1.25, slab_spacing_mm=5.0)
         array([ 6, 10, 14])
     """
     if slices < 1 or slices % 2 == 0:
-        raise ValueError(f"a slab of {slices} slices has no middle slice; take an odd number")
+        raise ValueError(f"a slab of {slices} slices has no middle slice; use an odd number")
     middle = np.asarray(centers)
     if middle.size and (middle.min() < 0 or middle.max() >= depth):
-        raise ValueError(f"slice {middle.min()} to {middle.max()} asked for in a volume of {depth} slices")
+        raise ValueError(f"slices {middle.min()} to {middle.max()} are not all in a volume of {depth} slices")
     offsets = np.arange(slices) - slices // 2
     if slab_spacing_mm is not None:
         if not (slab_spacing_mm > 0 and slice_mm > 0):

@@ -1,4 +1,4 @@
-"""The chain of random transforms: one stream of random numbers, and every member's arguments."""
+"""The chain of random transforms: one stream of random numbers, and the arguments of all transforms."""
 
 import json
 
@@ -20,31 +20,31 @@ def drawn(transform, seed):
     return transform.set_random_state(state=np.random.RandomState(np.random.PCG64(seed)))(element())
 
 
-def test_a_member_behind_another_leaves_what_that_draws_as_it_was():
+def test_adding_a_member_keeps_the_draws_of_earlier_members():
     alone = RandSlabViewd(16, [1, 1])
     chains = SlabAugmentation([RandSlabViewd(16, [1, 1]), None]), SlabAugmentation([alone, RandScannerd(**NOISY)])
     for seed in range(5):
         expected = drawn(alone, seed)
         for chain in chains:
-            told = drawn(chain, seed)
-            assert all(torch.equal(told[key], expected[key]) for key in ("view", "hu_offset"))
-            assert told["noisy"] == expected["noisy"]
-            assert ("scanner" in told) == (chain is chains[1])
+            result = drawn(chain, seed)
+            assert all(torch.equal(result[key], expected[key]) for key in ("view", "hu_offset"))
+            assert result["noisy"] == expected["noisy"]
+            assert ("scanner" in result) == (chain is chains[1])
 
 
-def test_the_same_state_draws_the_same_and_another_draws_another():
+def test_draws_depend_on_the_random_state():
     chain = SlabAugmentation([RandSlabViewd(16, [1, 1]), RandScannerd(noise_prob=1)])
     first, second, third = (drawn(chain, seed)["scanner"] for seed in (3, 3, 4))
     assert torch.equal(first, second) and not torch.equal(first, third)
 
 
-def test_arguments_are_those_of_all_members_as_json_holds_them():
+def test_arguments_of_all_members_are_json_values():
     view, scanner = RandSlabViewd(16, [1, 1]), RandScannerd(**NOISY)
     assert SlabAugmentation([view, None]).arguments() == view.arguments()
-    told = json.loads(json.dumps(SlabAugmentation([view, scanner]).arguments()))
-    assert told["crop_size"] == 16
-    assert told["scanner"]["noise_prob"] == 0.5 and told["scanner"]["clip"][0] == [0, 255]
-    assert set(told) == {*view.arguments(), "scanner"}
+    result = json.loads(json.dumps(SlabAugmentation([view, scanner]).arguments()))
+    assert result["crop_size"] == 16
+    assert result["scanner"]["noise_prob"] == 0.5 and result["scanner"]["clip"][0] == [0, 255]
+    assert set(result) == {*view.arguments(), "scanner"}
     with pytest.raises(ValueError, match="scanner belongs to two transforms"):
         SlabAugmentation([scanner, view, RandScannerd()])
 

@@ -21,7 +21,7 @@ def slice_with_liver(shape, rows, columns):
         ((40, 50), (60, 70), (35, 55, 20, 20)),  # around the middle of a small liver
         ((0, 10), (90, 100), (0, 80, 20, 20)),  # at the slice's edge
         ((10, 70), (40, 50), (8, 35, 64, 20)),  # a liver taller than the square
-        ((0, 0), (0, 0), (0, 0, 100, 100)),  # no liver: the whole slice
+        ((0, 0), (0, 0), (0, 0, 100, 100)),  # no liver: the full slice
     ],
 )
 def test_where_the_square_is(rows, columns, box):
@@ -33,7 +33,7 @@ def test_where_the_square_is(rows, columns, box):
     size=st.integers(1, 80),
     corners=st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )
-def test_the_liver_is_whole_and_the_square_inside_the_slice(shape, size, corners):
+def test_crop_contains_the_liver_and_is_inside_the_slice(shape, size, corners):
     rows = sorted(int(share * shape[0]) for share in corners[:2])
     columns = sorted(int(share * shape[1]) for share in corners[2:])
     label = slice_with_liver(shape, rows, columns)
@@ -52,12 +52,12 @@ def test_a_square_of_larger_pixels():
     assert LiverCropd(20, 15)(data)["box"].tolist() == [0, 0, 100, 100]
 
 
-def test_lesions_without_a_labelled_liver_do_not_tell_where_they_are():
+def test_crop_without_labelled_liver_ignores_lesions():
     label = slice_with_liver((100, 100), (10, 20), (10, 20)) * 3
     assert liver_box(label, 20) == (0, 0, 100, 100)
 
 
-def test_a_lesion_that_reaches_out_of_the_liver_is_whole():
+def test_crop_contains_lesions_reaching_out_of_the_liver():
     label = slice_with_liver((100, 100), (10, 20), (10, 20))
     label[15:45, 12:16] = 3
     row, column, height, width = liver_box(label, 20)
@@ -67,16 +67,16 @@ def test_a_lesion_that_reaches_out_of_the_liver_is_whole():
 def test_image_and_label_are_cut_alike():
     label = slice_with_liver((30, 40), (5, 9), (20, 30))
     image = torch.arange(3 * 30 * 40).reshape(3, 30, 40)
-    seen = LiverCropd(12)({"image": image, "label": label[None], "unit": 4})
-    row, column, height, width = seen["box"].tolist()
-    assert seen["image"].shape == (3, height, width)
-    assert (seen["image"] == image[:, row : row + height, column : column + width]).all()
-    assert (seen["label"][0] == label[row : row + height, column : column + width]).all()
-    assert seen["unit"] == 4
+    cropped = LiverCropd(12)({"image": image, "label": label[None], "unit": 4})
+    row, column, height, width = cropped["box"].tolist()
+    assert cropped["image"].shape == (3, height, width)
+    assert (cropped["image"] == image[:, row : row + height, column : column + width]).all()
+    assert (cropped["label"][0] == label[row : row + height, column : column + width]).all()
+    assert cropped["unit"] == 4
 
 
-def test_whole_slices():
+def test_size_none_keeps_the_slice():
     label = torch.ones((1, 30, 40), dtype=torch.uint8)
-    seen = LiverCropd(None)({"image": label, "label": label})
-    assert seen["box"].tolist() == [0, 0, 30, 40]
-    assert seen["label"].shape == (1, 30, 40)
+    cropped = LiverCropd(None)({"image": label, "label": label})
+    assert cropped["box"].tolist() == [0, 0, 30, 40]
+    assert cropped["label"].shape == (1, 30, 40)

@@ -1,4 +1,4 @@
-"""Pixels of one size: nothing is shifted there and back, none is left out, and views show the same pixels."""
+"""Resampling to a pixel size: no shift, no pixel left out, and views show the same pixels."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_a_ramp_comes_back_where_it_was(shape, in_plane_mm, pixel_mm):
     rim = 2 * int(np.ceil(pixel_mm / min(in_plane_mm)))  # beyond the middles of the outermost pixels nothing is known
     inside = (slice(None), slice(rim, -rim), slice(rim, -rim))
     torch.testing.assert_close(back[inside], places[inside], atol=0.01, rtol=0)
-    # in mm from the edge of the slice, each pixel lies in its own middle
+    # in mm from the edge of the slice, the value of a pixel is that of its centre
     middles = (resampled[1, 0] + 0.5) * in_plane_mm[1]
     edge = shape[1] * in_plane_mm[1] / resampled.shape[2]
     torch.testing.assert_close(middles[2:-2], (torch.arange(len(middles))[2:-2] + 0.5) * edge, atol=0.01, rtol=0)
@@ -49,7 +49,7 @@ def test_slices_of_that_pixel_size_are_left_alone():
 def test_noise_is_averaged_and_not_picked(mm):
     noise = torch.from_numpy(np.random.default_rng(0).normal(size=(4, 200, 200)).astype(np.float32))
     kept = to_pixel_mm(noise, (mm, mm), 1.5).std().item()
-    assert mm / 1.5 * 0.65 < kept < mm / 1.5 * 1.1  # of the mean over a pixel's own area it is mm / 1.5
+    assert mm / 1.5 * 0.65 < kept < mm / 1.5 * 1.1  # the mean over a pixel gives mm / 1.5
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_a_still_view_shows_the_pixels_of_inference(in_plane_mm, corner):
     view = RandSlabViewd(16, [1e-9, 1], 0, 0, 0, 0, 0, 0, pixel_mm=1.5)
     view.set_random_state(seed=0)
     drawn = view({"image": hu, "label": label, "spacing": torch.tensor([5.0, *in_plane_mm])})
-    seen, _ = resample_views(*(drawn[key][None] for key in ("image", "label", "view")), 16, [drawn["points"]])
-    whole = to_pixel_mm(hu, in_plane_mm, 1.5)
-    expected = whole[:, :16, :16] if corner == (0, 0) else whole[:, -16:, -16:]
-    torch.testing.assert_close(seen[0], expected.float(), atol=0.1, rtol=0)
+    crop, _ = resample_views(*(drawn[key][None] for key in ("image", "label", "view")), 16, [drawn["points"]])
+    resampled = to_pixel_mm(hu, in_plane_mm, 1.5)
+    expected = resampled[:, :16, :16] if corner == (0, 0) else resampled[:, -16:, -16:]
+    torch.testing.assert_close(crop[0], expected.float(), atol=0.1, rtol=0)
 
 
 def test_the_dictionary_form_resamples_the_image_alone():

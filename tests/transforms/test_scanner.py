@@ -24,8 +24,8 @@ EVERYTHING = {
 
 
 def scanned(images, *parameters, **more):
-    """Images as one scanner each shows them."""
-    return apply_scanner(images, torch.stack([one.tensor() for one in parameters]), **more)
+    """Apply one scanner to each image."""
+    return apply_scanner(images, torch.stack([params.tensor() for params in parameters]), **more)
 
 
 def slabs(count=1, height=40, width=48, seed=0):
@@ -37,15 +37,15 @@ def slabs(count=1, height=40, width=48, seed=0):
 
 def drawn_from(count, seed=0, **arguments):
     scanner = RandScannerd(**arguments).set_random_state(seed=seed)
-    return ScannerParameters.of_batch(default_collate([scanner({})["scanner"] for _ in range(count)]))
+    return ScannerParameters.from_batch(default_collate([scanner({})["scanner"] for _ in range(count)]))
 
 
 def test_by_default_nothing_is_changed():
     scanner = RandScannerd()
     data = {"image": torch.zeros(3, 4, 4)}
-    told = scanner(data)
-    assert set(data) == {"image"} and set(told) == {"image", "scanner"}
-    assert torch.equal(told["scanner"], ScannerParameters().tensor())
+    result = scanner(data)
+    assert set(data) == {"image"} and set(result) == {"image", "scanner"}
+    assert torch.equal(result["scanner"], ScannerParameters().tensor())
     images = slabs(2)
     assert torch.equal(scanned(images, ScannerParameters(), ScannerParameters()), images)
     unclipped = torch.tensor([[-math.inf, math.inf]] * 2)
@@ -54,7 +54,7 @@ def test_by_default_nothing_is_changed():
     torch.testing.assert_close(offset, images + torch.tensor([3.0, -4.5])[:, None, None, None])
 
 
-def test_everything_at_once_is_finite_and_does_not_depend_on_the_batch():
+def test_all_effects_together_are_finite_and_batch_independent():
     images, scanner = slabs(6), RandScannerd(**EVERYTHING).set_random_state(seed=2)
     drawn = torch.stack([scanner({})["scanner"] for _ in range(6)])
     before, hu_range = images.clone(), torch.tensor([[-math.inf, math.inf], [0, 255]] * 3)
@@ -63,45 +63,47 @@ def test_everything_at_once_is_finite_and_does_not_depend_on_the_batch():
     assert together.isfinite().all() and together.shape == images.shape and together.dtype == torch.float32
     assert (together - images).abs().mean() > 5
     for number in range(6):
-        one = slice(number, number + 1)
-        torch.testing.assert_close(apply_scanner(images[one], drawn[one], hu_range[one]), together[one])
+        row = slice(number, number + 1)
+        torch.testing.assert_close(apply_scanner(images[row], drawn[row], hu_range[row]), together[row])
 
 
-def test_the_contrast_phase_moves_what_is_enhanced_along_straight_lines():
+def test_contrast_phase_maps_enhanced_hu_linearly():
     images = slabs(2) * 2
     late, early = ScannerParameters(liver=0.7, vessels=0.6), ScannerParameters(liver=1.2, vessels=1.5)
-    told = scanned(images, late, early)
+    result = scanned(images, late, early)
     knots = [-2000, 60, 110, 165, 700, 4000]
     for number, heights in enumerate([[-2000, 60, 95, 123, 700, 4000], [-2000, 60, 120, 217.5, 700, 4000]]):
         expected = np.interp(images[number].numpy(), knots, heights)
-        np.testing.assert_allclose(told[number].numpy(), expected, atol=0.01)
+        np.testing.assert_allclose(result[number].numpy(), expected, atol=0.01)
 
 
 def test_gamma_and_contrast():
     images = slabs(2) * 2
-    told = scanned(images, ScannerParameters(gamma=1.4), ScannerParameters(contrast=0.8))
+    result = scanned(images, ScannerParameters(gamma=1.4), ScannerParameters(contrast=0.8))
     hu = images[0].numpy().astype(float)
     inside = (hu > -200) & (hu < 300)
     expected = np.where(inside, 500 * (np.clip(hu + 200, 0, 500) / 500) ** 1.4 - 200, hu)
     assert 0.5 < inside.mean() < 1
-    np.testing.assert_allclose(told[0].numpy(), expected, atol=0.02)
-    np.testing.assert_allclose(told[1].numpy(), 60 + 0.8 * (images[1].numpy() - 60), atol=0.01)
+    np.testing.assert_allclose(result[0].numpy(), expected, atol=0.02)
+    np.testing.assert_allclose(result[1].numpy(), 60 + 0.8 * (images[1].numpy() - 60), atol=0.01)
 
 
 @given(st.floats(0.1, 2), st.floats(0.1, 5), st.floats(0.2, 5), st.floats(0.1, 5))
 @settings(max_examples=50, deadline=None)
 def test_a_curve_rises_whatever_is_drawn(liver, vessels, gamma, contrast):
-    of = ScannerParameters(*(torch.tensor([value]) for value in ScannerParameters(0, liver, vessels, gamma, contrast)))
-    heights = hu_curve(torch.arange(-1100, 3200), of)[0]
+    params = ScannerParameters(
+        *(torch.tensor([value]) for value in ScannerParameters(0, liver, vessels, gamma, contrast))
+    )
+    heights = hu_curve(torch.arange(-1100, 3200), params)[0]
     assert (heights.diff() >= 0).all() and heights[-1] > heights[0]
 
 
 @pytest.mark.parametrize("kind", range(len(NOISE_KINDS)))
-def test_noise_has_the_strength_and_the_spectrum_that_were_drawn(kind):
-    of = [ScannerParameters(seed=seed, noise=17, noise_kind=kind, noise_cutoff=0.3) for seed in range(24)]
-    noise = scanned(torch.zeros(24, 3, 60, 64), *of).numpy()
+def test_noise_has_the_drawn_strength_and_spectrum(kind):
+    params = [ScannerParameters(seed=seed, noise=17, noise_kind=kind, noise_cutoff=0.3) for seed in range(24)]
+    noise = scanned(torch.zeros(24, 3, 60, 64), *params).numpy()
     assert noise.std() == pytest.approx(17, rel=0.02)
-    assert [one.std() for one in noise] == pytest.approx([17] * 24, rel=0.15)
+    assert [field.std() for field in noise] == pytest.approx([17] * 24, rel=0.15)
     power = (np.abs(np.fft.fft2(noise, norm="ortho")) ** 2).mean((0, 1))
     f = np.hypot(np.fft.fftfreq(60)[:, None], np.fft.fftfreq(64))
     if NOISE_KINDS[kind] == "white":
@@ -113,31 +115,31 @@ def test_noise_has_the_strength_and_the_spectrum_that_were_drawn(kind):
         expected = (x + 0.04) * np.cos(np.pi / 2 * x) ** 4
     for low in np.arange(0, 0.5, 0.05):
         ring = (f >= low) & (f < low + 0.05)
-        share, wanted = power[ring].sum() / power.sum(), expected[ring].sum() / expected.sum()
-        assert share == pytest.approx(wanted, rel=0.15, abs=0.002)
+        share, expected_share = power[ring].sum() / power.sum(), expected[ring].sum() / expected.sum()
+        assert share == pytest.approx(expected_share, rel=0.15, abs=0.002)
 
 
 def test_filtered_back_projection_is_that_of_the_phantoms():
     scanner = Scanner(96, 96, (0, 0), 0, 1, 1, 1, 10, kernel=0.4, correlation=0)
-    of = ScannerParameters(*(torch.tensor([v]) for v in ScannerParameters(noise_kind=1.0, noise_cutoff=0.4)))
-    ours = noise_amplitude(96, 96, of)[0, :, :49].numpy()
+    params = ScannerParameters(*(torch.tensor([v]) for v in ScannerParameters(noise_kind=1.0, noise_cutoff=0.4)))
+    ours = noise_amplitude(96, 96, params)[0, :, :49].numpy()
     np.testing.assert_allclose(ours, noise_transfer(scanner), rtol=1e-3, atol=1e-3)
 
 
-def test_noise_of_neighbouring_slices_correlates_as_drawn_and_that_of_other_seeds_does_not():
-    of = [ScannerParameters(seed=seed, noise=10, noise_correlation=0.4) for seed in range(8)]
-    noise = scanned(torch.zeros(8, 3, 64, 64), *of).numpy().transpose(1, 0, 2, 3)
+def test_noise_correlates_between_slices_but_not_between_seeds():
+    params = [ScannerParameters(seed=seed, noise=10, noise_correlation=0.4) for seed in range(8)]
+    noise = scanned(torch.zeros(8, 3, 64, 64), *params).numpy().transpose(1, 0, 2, 3)
     correlations = np.corrcoef(noise.reshape(3, -1))
     np.testing.assert_allclose(correlations, [[1, 0.4, 0.16], [0.4, 1, 0.4], [0.16, 0.4, 1]], atol=0.03)
     seeds = np.corrcoef(noise[1].reshape(8, -1))
     np.testing.assert_allclose(seeds, np.eye(8), atol=0.08)
-    again = scanned(torch.zeros(8, 3, 64, 64), *of).numpy()
+    again = scanned(torch.zeros(8, 3, 64, 64), *params).numpy()
     np.testing.assert_array_equal(again, noise.transpose(1, 0, 2, 3))
 
 
 def test_blur_and_sharpening():
     images = slabs(3)
-    told = scanned(
+    result = scanned(
         images,
         ScannerParameters(blur_sigma=1.2, blur_amount=1),
         ScannerParameters(blur_sigma=0.5, blur_amount=1),
@@ -146,49 +148,49 @@ def test_blur_and_sharpening():
     for number, (sigma, amount) in enumerate([(1.2, 1), (0.5, 1), (1, -0.8)]):
         hu = images[number].numpy().astype(float)
         blurred = ndimage.gaussian_filter(hu, (0, sigma, sigma), mode="nearest", truncate=4)
-        np.testing.assert_allclose(told[number].numpy(), hu + amount * (blurred - hu), atol=0.1)
+        np.testing.assert_allclose(result[number].numpy(), hu + amount * (blurred - hu), atol=0.1)
 
 
 def test_large_pixels():
     images = slabs(2, 40, 48)
-    told = scanned(images, ScannerParameters(resolution=2), ScannerParameters(resolution=1.6))
+    result = scanned(images, ScannerParameters(resolution=2), ScannerParameters(resolution=1.6))
     halved = torch.nn.functional.avg_pool2d(images[:1], 2)
     expected = torch.nn.functional.interpolate(halved, scale_factor=2, mode="bilinear")
-    torch.testing.assert_close(told[:1], expected, atol=1e-2, rtol=0)
+    torch.testing.assert_close(result[:1], expected, atol=1e-2, rtol=0)
     # 25 by 30 pixels of 1.6: averages of fine subpixels
     fine = images[1].numpy().repeat(5, 1).repeat(5, 2).reshape(3, 25, 8, 30, 8).mean((2, 4))
     expected = torch.nn.functional.interpolate(torch.from_numpy(fine)[None], (40, 48), mode="bilinear")
-    torch.testing.assert_close(told[1:], expected, atol=1e-2, rtol=0)
+    torch.testing.assert_close(result[1:], expected, atol=1e-2, rtol=0)
 
 
 def test_thick_and_repeated_slices():
     images = torch.tensor([0.0, 60, 90])[None, :, None, None].expand(5, 3, 2, 2)
-    of = [ScannerParameters(thickness=0.25)] + [ScannerParameters(repeated=kind) for kind in (0, 1, 2, 3)]
-    told = scanned(images, *of)[:, :, 0, 1].tolist()
-    assert told == [[15, 52.5, 82.5], [0, 60, 90], [60, 60, 60], [60, 60, 90], [0, 60, 60]]
+    params = [ScannerParameters(thickness=0.25)] + [ScannerParameters(repeated=kind) for kind in (0, 1, 2, 3)]
+    result = scanned(images, *params)[:, :, 0, 1].tolist()
+    assert result == [[15, 52.5, 82.5], [0, 60, 90], [60, 60, 60], [60, 60, 90], [0, 60, 60]]
     noisy = scanned(images[:1], ScannerParameters(noise=9, repeated=1))
     assert torch.equal(noisy[0, 0], noisy[0, 1]) and torch.equal(noisy[0, 2], noisy[0, 1])
 
 
 def test_streaks_are_bands_through_a_point():
-    of = ScannerParameters(
+    params = ScannerParameters(
         streak_row=0.25, streak_column=0.5, streak_width=3, streak_angle_1=0.0, streak_hu_1=20.0,
         streak_angle_2=math.pi / 2, streak_hu_2=-8.0,
     )  # fmt: skip
-    told = scanned(torch.zeros(1, 3, 41, 31), of)[0]
-    assert torch.equal(told[0], told[1]) and torch.equal(told[0], told[2])
+    result = scanned(torch.zeros(1, 3, 41, 31), params)[0]
+    assert torch.equal(result[0], result[1]) and torch.equal(result[0], result[2])
     rows, columns = np.mgrid[:41, :31]
     expected = 20 * np.exp(-((rows - 10) ** 2) / 18) - 8 * np.exp(-((columns - 15) ** 2) / 18)
-    np.testing.assert_allclose(told[0].numpy(), expected, atol=1e-3)
+    np.testing.assert_allclose(result[0].numpy(), expected, atol=1e-3)
 
 
-def test_results_are_clipped_to_what_was_drawn_and_to_what_they_were_clipped_to_before():
+def test_hu_are_clipped_to_the_drawn_and_the_earlier_range():
     images = slabs(2) * 3
-    of = ScannerParameters(clip_lower=-160, clip_upper=240)
+    params = ScannerParameters(clip_lower=-160, clip_upper=240)
     hu_range = torch.tensor([[-math.inf, math.inf], [0, 255]])
-    told = scanned(images, of, of, hu_range=hu_range, hu_offset=torch.tensor([5.0, 5.0]))
-    assert torch.equal(told[0], (images[0] + 5).clamp(-160, 240))
-    assert (told[1].min(), told[1].max()) == (0, 240)
+    result = scanned(images, params, params, hu_range=hu_range, hu_offset=torch.tensor([5.0, 5.0]))
+    assert torch.equal(result[0], (images[0] + 5).clamp(-160, 240))
+    assert (result[1].min(), result[1].max()) == (0, 240)
 
 
 def abdomen(seed):
@@ -213,7 +215,7 @@ def abdomen(seed):
 
 
 @pytest.mark.parametrize(
-    "of",
+    "params",
     [
         ScannerParameters(noise=20),
         ScannerParameters(noise=12, noise_kind=1, noise_cutoff=0.4),
@@ -222,16 +224,16 @@ def abdomen(seed):
         ScannerParameters(liver=0.7, vessels=1.3),
     ],
 )
-def test_a_clipped_scan_comes_out_as_one_that_is_clipped_afterwards(of):
+def test_effects_on_a_clipped_scan_agree_with_clipping_afterwards(params):
     scans, masks = zip(*(abdomen(seed) for seed in range(6)), strict=True)
     scans, masks = torch.stack(scans), masks[0]
-    of = [of._replace(seed=float(seed)) for seed in range(6)]
+    params = [params._replace(seed=float(seed)) for seed in range(6)]
     offset = torch.tensor([12.0, 12, 12, -12, -12, -12])
     limits = torch.tensor([[0.0, 255.0]] * 6)
-    expected = scanned(scans, *of, hu_offset=offset).clamp(0, 255).numpy()
-    told = scanned(scans.clamp(0, 255), *of, hu_range=limits, hu_offset=offset).numpy()
+    expected = scanned(scans, *params, hu_offset=offset).clamp(0, 255).numpy()
+    result = scanned(scans.clamp(0, 255), *params, hu_range=limits, hu_offset=offset).numpy()
     for name, mask in masks.items():
-        ours, theirs = told[..., mask], expected[..., mask]
+        ours, theirs = result[..., mask], expected[..., mask]
         assert ours.mean() == pytest.approx(theirs.mean(), abs=1.5), name
         assert ours.std() == pytest.approx(theirs.std(), abs=1.5), name
         quantiles = [np.quantile(values, [0.05, 0.25, 0.5, 0.75, 0.95]) for values in (ours, theirs)]
@@ -239,13 +241,13 @@ def test_a_clipped_scan_comes_out_as_one_that_is_clipped_afterwards(of):
         for limit in (0, 255):
             assert (ours == limit).mean() == pytest.approx((theirs == limit).mean(), abs=0.08), name
     # fat is what a scan that is just treated as it is would have wrong
-    if of[0].noise:
-        as_is = scanned(scans.clamp(0, 255), *of, hu_offset=offset).clamp(0, 255).numpy()
+    if params[0].noise:
+        as_is = scanned(scans.clamp(0, 255), *params, hu_offset=offset).clamp(0, 255).numpy()
         fat = masks["fat"]
-        assert (told[..., fat] == 0).mean() > 0.98 > 0.8 > (as_is[..., fat] == 0).mean()
+        assert (result[..., fat] == 0).mean() > 0.98 > 0.8 > (as_is[..., fat] == 0).mean()
 
 
-def test_clipped_pixels_are_put_where_a_normal_distribution_has_them():
+def test_clipped_pixels_follow_a_normal_distribution():
     rng = np.random.default_rng(3)
     for mean in (-12.0, 0.0, 12.0):
         hu = torch.from_numpy(rng.normal(mean, 15, (1, 1, 200, 200))).float()
@@ -253,40 +255,42 @@ def test_clipped_pixels_are_put_where_a_normal_distribution_has_them():
         clipped = hu < 0.01  # taken for clipped, since interpolation rounds
         assert torch.equal(restored[~clipped], hu[~clipped])
         assert restored[clipped].mean().item() == pytest.approx(hu[clipped].mean().item(), abs=3)
-    whole = torch.full((3, 1, 8, 8), 40.0)
+    uniform = torch.full((3, 1, 8, 8), 40.0)
     limits = torch.tensor([[40.0, math.inf], [-math.inf, 40], [-300, 3000]])
-    assert restore_clipped(whole, limits)[:, 0, 0, 0].tolist() == [-100, 240, 40]
-    assert restore_clipped(whole - 240, torch.tensor([[-200.0, 250]] * 3)).unique().tolist() == [-300]
+    assert restore_clipped(uniform, limits)[:, 0, 0, 0].tolist() == [-100, 240, 40]
+    assert restore_clipped(uniform - 240, torch.tensor([[-200.0, 250]] * 3)).unique().tolist() == [-300]
 
 
-def test_ranges_are_kept_and_reached_and_parts_happen_as_often_as_they_should():
-    of = drawn_from(
+def test_draws_fill_their_ranges_at_their_probabilities():
+    params = drawn_from(
         1500, phase_prob=0.5, gamma_prob=0.25, thickness_prob=0.4, blur_prob=0.3, sharpen_prob=0.2, noise_prob=0.6,
         noise_kinds=(1, 2, 1), single_slice_prob=0.1, volume_end_prob=0.2, clip_prob=0.3, resolution_prob=0.5,
         streak_prob=0.5, clip=[[0, 255], [-160, 240]],
     )  # fmt: skip
     for values, neutral, share, low, high in (
-        (of.liver, 1, 0.5, 0.6, 1.3), (of.vessels, 1, 0.5, 0.6, 1.6), (of.gamma, 1, 0.25, 0.7, 1.5),
-        (of.thickness, 0, 0.4, 0, 0.33), (of.noise, 0, 0.6, 0, 25), (of.resolution, 1, 0.5, 1, 2),
-        (of.streak_hu_1, 0, 0.5, -25, 25), (of.streak_hu_3, 0, 1 / 6, -25, 25),
+        (params.liver, 1, 0.5, 0.6, 1.3), (params.vessels, 1, 0.5, 0.6, 1.6), (params.gamma, 1, 0.25, 0.7, 1.5),
+        (params.thickness, 0, 0.4, 0, 0.33), (params.noise, 0, 0.6, 0, 25), (params.resolution, 1, 0.5, 1, 2),
+        (params.streak_hu_1, 0, 0.5, -25, 25), (params.streak_hu_3, 0, 1 / 6, -25, 25),
     ):  # fmt: skip
         changed = values[values != neutral]
         assert len(changed) / 1500 == pytest.approx(share, abs=0.05)
         assert (
             low <= changed.min() < low + 0.1 * (high - low) and high - 0.1 * (high - low) < changed.max() <= high + 1e-6
         )
-    assert (of.gamma[of.gamma != 1] < 1).float().mean().item() == pytest.approx(0.47, abs=0.09)  # log(.7) to log(1.5)
-    assert (of.blur_amount == 1).float().mean().item() == pytest.approx(0.3, abs=0.05)
-    assert (of.blur_amount < 0).float().mean().item() == pytest.approx(0.2, abs=0.05)
-    noisy = of.noise_kind[of.noise > 0].long().bincount() / (of.noise > 0).sum()
+    assert (params.gamma[params.gamma != 1] < 1).float().mean().item() == pytest.approx(
+        0.47, abs=0.09
+    )  # log(.7) to log(1.5)
+    assert (params.blur_amount == 1).float().mean().item() == pytest.approx(0.3, abs=0.05)
+    assert (params.blur_amount < 0).float().mean().item() == pytest.approx(0.2, abs=0.05)
+    noisy = params.noise_kind[params.noise > 0].long().bincount() / (params.noise > 0).sum()
     np.testing.assert_allclose(noisy.numpy(), [0.25, 0.5, 0.25], atol=0.06)
-    np.testing.assert_allclose((of.repeated.long().bincount() / 1500).numpy(), [0.7, 0.1, 0.1, 0.1], atol=0.04)
-    limits = {tuple(pair) for pair in torch.stack([of.clip_lower, of.clip_upper], 1).tolist()}
+    np.testing.assert_allclose((params.repeated.long().bincount() / 1500).numpy(), [0.7, 0.1, 0.1, 0.1], atol=0.04)
+    limits = {tuple(pair) for pair in torch.stack([params.clip_lower, params.clip_upper], 1).tolist()}
     assert limits == {(-math.inf, math.inf), (0, 255), (-160, 240)}
-    assert len(of.seed[of.noise > 0].unique()) > 0.99 * (of.noise > 0).sum()
-    assert not of.contrast.ne(1).any()
+    assert len(params.seed[params.noise > 0].unique()) > 0.99 * (params.noise > 0).sum()
+    assert not params.contrast.ne(1).any()
     again = drawn_from(3, seed=5, **EVERYTHING), drawn_from(3, seed=5, **EVERYTHING)
-    assert all(torch.equal(one, other) for one, other in zip(*again, strict=True))
+    assert all(torch.equal(first, second) for first, second in zip(*again, strict=True))
 
 
 @pytest.mark.parametrize(

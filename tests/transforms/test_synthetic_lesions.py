@@ -41,17 +41,17 @@ def apply(slab: dict[str, Any], seed: int = 0, labels: int = 5, **arguments: Any
 @pytest.mark.parametrize("seed", range(5))
 def test_image_and_label_change_together(seed: int) -> None:
     slab = make_slab()
-    seen = apply(slab, seed)
-    assert seen["image"].dtype == torch.int16
-    assert seen["image"].shape == (3, 128, 128)
-    assert seen["label"].dtype == torch.uint8
-    lesion = seen["label"][0] >= LESION
+    augmented = apply(slab, seed)
+    assert augmented["image"].dtype == torch.int16
+    assert augmented["image"].shape == (3, 128, 128)
+    assert augmented["label"].dtype == torch.uint8
+    lesion = augmented["label"][0] >= LESION
     assert lesion.any()
-    change = (seen["image"][1] - slab["image"][1]).abs().float()
+    change = (augmented["image"][1] - slab["image"][1]).abs().float()
     assert change[lesion].median() > 5
     near = ndimage.binary_dilation(slab["label"][0].numpy() > 0, iterations=2)
     assert change.numpy()[~near].max() == 0
-    assert set(seen["label"].unique().tolist()) <= {0, LIVER, 2, 3, 4}
+    assert set(augmented["label"].unique().tolist()) <= {0, LIVER, 2, 3, 4}
 
 
 def test_the_slab_given_is_not_changed() -> None:
@@ -62,7 +62,7 @@ def test_the_slab_given_is_not_changed() -> None:
     assert torch.equal(slab["label"], label)
 
 
-def test_a_seed_decides_what_is_seen() -> None:
+def test_draws_depend_on_the_seed() -> None:
     first, again, other = (apply(make_slab(), seed, distractor_prob=0.5) for seed in (3, 3, 4))
     assert torch.equal(first["image"], again["image"])
     assert torch.equal(first["label"], again["label"])
@@ -74,14 +74,14 @@ def test_three_labels_tell_no_types() -> None:
     assert values == {0, LIVER, LESION}
 
 
-def test_every_type_is_painted_and_a_slab_of_one_type_has_it() -> None:
-    seen = [apply(make_slab(), seed) for seed in range(30)]
-    found = {value for one in seen for value in one["label"].unique().tolist() if value >= LESION}
+def test_every_type_is_painted_and_named_if_alone() -> None:
+    augmented = [apply(make_slab(), seed) for seed in range(30)]
+    found = {value for slab in augmented for value in slab["label"].unique().tolist() if value >= LESION}
     assert found == {LESION + number for number in range(len(LESION_TYPES))}
-    for one in seen:
-        kinds = [value for value in one["label"].unique().tolist() if value >= LESION]
-        if one["lesion_type"] >= 0:
-            assert set(kinds) <= {LESION + one["lesion_type"]}
+    for slab in augmented:
+        kinds = [value for value in slab["label"].unique().tolist() if value >= LESION]
+        if slab["lesion_type"] >= 0:
+            assert set(kinds) <= {LESION + slab["lesion_type"]}
         else:
             assert len(kinds) != 1
 
@@ -90,16 +90,16 @@ def test_lesions_that_are_there_stay() -> None:
     slab = make_slab()
     slab["label"][0, 50:70, 50:70] = 3
     for seed in range(5):
-        seen = apply(slab, seed)
-        assert (seen["label"][0, 50:70, 50:70] == 3).all()
-        assert seen["lesion_type"] == -1
+        augmented = apply(slab, seed)
+        assert (augmented["label"][0, 50:70, 50:70] == 3).all()
+        assert augmented["lesion_type"] == -1
 
 
-def test_partial_livers_know_what_is_painted_and_what_is_normal() -> None:
+def test_partial_livers_label_painted_and_normal_tissue() -> None:
     slab = make_slab(LIVER_OR_LESION)
     slab["image"][:, 55:70, 75:90] -= 60  # a lesion that nobody outlined
-    seen = apply(slab, 1, distractor_prob=1.0)
-    label = seen["label"][0]
+    augmented = apply(slab, 1, distractor_prob=1.0)
+    label = augmented["label"][0]
     assert (label >= LESION).any()
     assert (label[58:67, 78:87] == LIVER_OR_LESION).float().mean() > 0.9 or (label[58:67, 78:87] != LIVER).any()
     assert (label == LIVER).sum() > 0.7 * (slab["label"] > 0).sum()
@@ -108,32 +108,32 @@ def test_partial_livers_know_what_is_painted_and_what_is_normal() -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_nothing_is_painted_over_what_may_be_a_lesion_that_nobody_outlined(seed: int) -> None:
+def test_nothing_is_painted_over_possible_lesions(seed: int) -> None:
     slab = make_slab(LIVER_OR_LESION)
     y, x = np.mgrid[:128, :128]
     spot = (y - 62) ** 2 + (x - 45) ** 2 < 14**2
     slab["image"][:, spot] -= 50
     before = slab["image"][1].clone()
-    seen = apply(slab, seed)
+    augmented = apply(slab, seed)
     inner = ndimage.binary_erosion(spot, iterations=2)
-    assert (seen["label"][0].numpy()[inner] == LIVER_OR_LESION).all()
-    assert torch.equal(seen["image"][1][torch.from_numpy(inner)], before[torch.from_numpy(inner)])
+    assert (augmented["label"][0].numpy()[inner] == LIVER_OR_LESION).all()
+    assert torch.equal(augmented["image"][1][torch.from_numpy(inner)], before[torch.from_numpy(inner)])
 
 
 def test_distractors_are_painted_as_liver() -> None:
     slab = make_slab(LIVER_OR_LESION)
-    seen = apply(slab, 2, prob=0.0, distractor_prob=1.0, normal_liver=False)
-    assert not torch.equal(seen["image"], slab["image"])
-    assert set(seen["label"].unique().tolist()) == {0, LIVER, LIVER_OR_LESION}
+    augmented = apply(slab, 2, prob=0.0, distractor_prob=1.0, normal_liver=False)
+    assert not torch.equal(augmented["image"], slab["image"])
+    assert set(augmented["label"].unique().tolist()) == {0, LIVER, LIVER_OR_LESION}
 
 
 def test_repeated_slices_stay_the_same() -> None:
-    seen = apply(make_slab(repeated=True), 0, distractor_prob=1.0)
-    assert torch.equal(seen["image"][0], seen["image"][1])
-    assert torch.equal(seen["image"][1], seen["image"][2])
+    augmented = apply(make_slab(repeated=True), 0, distractor_prob=1.0)
+    assert torch.equal(augmented["image"][0], augmented["image"][1])
+    assert torch.equal(augmented["image"][1], augmented["image"][2])
 
 
-def test_slabs_without_liver_or_with_too_little_are_left_alone() -> None:
+def test_slabs_with_too_little_liver_are_unchanged() -> None:
     slab = make_slab()
     slab["label"][...] = 0
     assert torch.equal(apply(slab)["image"], slab["image"])
@@ -145,7 +145,7 @@ def test_outlines_may_be_generous_while_the_image_stays() -> None:
     slab = make_slab()
     exact, generous = (apply(slab, outline_margin_mm=[mm, mm]) for mm in (0.0, 3.0))
     assert torch.equal(exact["image"], generous["image"])
-    inner, outer = ((seen["label"][0] >= LESION).numpy() for seen in (exact, generous))
+    inner, outer = ((augmented["label"][0] >= LESION).numpy() for augmented in (exact, generous))
     assert outer[inner].all()
     away = ndimage.distance_transform_edt(~inner, sampling=1.5)
     assert 2.0 < away[outer].max() <= 3.0
@@ -155,9 +155,9 @@ def test_outlines_may_be_generous_while_the_image_stays() -> None:
 
 def test_nothing_is_painted_at_probability_zero() -> None:
     slab = make_slab()
-    seen = apply(slab, prob=0.0)
-    assert torch.equal(seen["image"], slab["image"])
-    assert torch.equal(seen["label"], slab["label"])
+    augmented = apply(slab, prob=0.0)
+    assert torch.equal(augmented["image"], slab["image"])
+    assert torch.equal(augmented["label"], slab["label"])
 
 
 @pytest.mark.parametrize(

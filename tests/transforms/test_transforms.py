@@ -29,7 +29,7 @@ def test_slabs_repeat_edge_slices():
     ("slice_mm", "spacing", "offset"),
     [(1.0, 5.0, 5), (1.25, 5.0, 4), (2.5, 3.0, 1), (3.0, 5.0, 2), (5.0, 5.0, 1), (7.5, 5.0, 1), (0.8, None, 1)],
 )
-def test_slabs_at_a_distance_take_the_nearest_slice_but_never_the_middle_one(slice_mm, spacing, offset):
+def test_spaced_slabs_take_the_nearest_slice_except_the_middle(slice_mm, spacing, offset):
     slab = slab_indices(20, 40, slice_mm=slice_mm, slab_spacing_mm=spacing)
     assert slab.tolist() == [20 - offset, 20, 20 + offset]
     edges = slab_indices(np.array([1, 38]), 40, slice_mm=slice_mm, slab_spacing_mm=spacing)
@@ -42,7 +42,7 @@ def test_slabs_without_a_distance_are_refused(wrong):
         slab_indices(2, 5, **wrong)
 
 
-def test_salt_and_pepper_hits_the_stated_share_of_noisy_images_alone():
+def test_salt_and_pepper_hits_its_share_of_noisy_images():
     torch.manual_seed(0)
     images = salt_and_pepper(torch.zeros(3, 3, 200, 200), torch.tensor([True, False, True]), share=0.02)
     assert images[1].abs().sum() == 0
