@@ -1,4 +1,4 @@
-"""Scores: what a prediction is worth, whatever network made it. docs/evaluation.md has the definitions."""
+"""Scores of predictions, independent of the network. docs/evaluation.md has the definitions."""
 
 from liverseg.evaluation.intervals import Difference, Estimate, bootstrap, holm, paired_difference, patient_weights
 from liverseg.evaluation.lesion_ranges import lesion_ranges

@@ -1,4 +1,4 @@
-"""Intervals and comparisons that respect that a patient's lesions are alike: bootstrap clustered by patient, Holm."""
+"""Confidence intervals and paired comparisons by a bootstrap clustered by patient, and Holm's adjustment."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Difference", "Estimate", "bootstrap", "holm", "paired_difference", "
 _TAIL = 2.5  # percent on either side of a 95 % interval
 
 Statistic = Callable[[np.ndarray], np.ndarray]
-"""From sums over patients (..., columns) to values (...)."""
+"""Maps sums over patients (..., columns) to values (...)."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A value with its 95 % interval; all NaN where the value is not defined."""
+    """A value with its 95 % interval; all NaN for an undefined value."""
 
     value: float
     lower: float
@@ -32,10 +32,10 @@ class Difference(Estimate):
 
 
 def patient_weights(patients: int, resamples: int = 10_000, seed: int = 0) -> np.ndarray:
-    """How often each patient is drawn in each resample, shape (resamples, patients).
+    """Return how many times each patient is drawn in each resample, shape (resamples, patients).
 
-    Patients are drawn with replacement, as many as there are, each with all its slices and lesions: the bootstrap
-    clustered by patient (Field & Welsh 2007).
+    This is the bootstrap clustered by patient (Field & Welsh 2007): a resample has as many patients as there are, drawn
+    with replacement, each with all slices and lesions.
 
     Raises:
         ValueError: if there is no patient.
@@ -46,42 +46,42 @@ def patient_weights(patients: int, resamples: int = 10_000, seed: int = 0) -> np
 
 
 def bootstrap(statistic: Statistic, by_patient: np.ndarray, weights: np.ndarray) -> Estimate:
-    """A statistic of all patients and its 95 % percentile interval.
+    """Return a statistic of all patients and its 95 % percentile interval.
+
+    Resamples in which the statistic is undefined are left out.
 
     Args:
-        statistic: from sums over patients to the value, e.g. a sum over a count.
-        by_patient: each patient's part of those sums, shape (patients, columns).
+        statistic: maps sums over patients to the value, for example to a ratio of a sum and a count.
+        by_patient: each patient's contribution to these sums, shape (patients, columns).
         weights: from `patient_weights`.
-
-    Resamples in which the statistic is not defined are left out.
     """
-    value, resampled = _values(statistic, by_patient, weights)
+    value, resampled = _evaluate(statistic, by_patient, weights)
     return Estimate(value, *_interval(value, resampled))
 
 
 def paired_difference(statistic: Statistic, ours: np.ndarray, theirs: np.ndarray, weights: np.ndarray) -> Difference:
-    """How much a statistic differs on the same patients: ours less theirs; arguments as for `bootstrap`.
+    """Return the difference `ours` - `theirs` of a statistic on the same patients; arguments as for `bootstrap`.
 
-    The p value is twice the smaller share of resamples on one side of zero, each share with one added to numerator and
-    denominator (Davison & Hinkley 1997), so that none is ever 0.
+    The p value is twice the smaller share of resamples on one side of zero, with one added to numerator and denominator
+    of each share (Davison & Hinkley 1997), so that it is never 0.
     """
-    own, own_resampled = _values(statistic, ours, weights)
-    other, other_resampled = _values(statistic, theirs, weights)
-    value, resampled = own - other, own_resampled - other_resampled
+    our_value, our_resampled = _evaluate(statistic, ours, weights)
+    their_value, their_resampled = _evaluate(statistic, theirs, weights)
+    value, resampled = our_value - their_value, our_resampled - their_resampled
     lower, upper = _interval(value, resampled)
-    kept = resampled[np.isfinite(resampled)]
-    if not np.isfinite(value) or not kept.size:
+    finite = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or not finite.size:
         return Difference(float("nan"), lower, upper, float("nan"))
-    below, above = (1 + np.count_nonzero(kept <= 0)), (1 + np.count_nonzero(kept >= 0))
-    p = min(1.0, 2 * min(below, above) / (1 + kept.size))
+    below, above = (1 + np.count_nonzero(finite <= 0)), (1 + np.count_nonzero(finite >= 0))
+    p = min(1.0, 2 * min(below, above) / (1 + finite.size))
     return Difference(value, lower, upper, p)
 
 
 def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
-    """P values adjusted for being several, by Holm's step-down method (Holm 1979).
+    """Adjust p values for multiple comparisons by Holm's step-down method (Holm 1979).
 
     Args:
-        p_values: of one family; NaN stays NaN and does not count.
+        p_values: p values of one family; NaN stays NaN and does not count.
     """
     p = np.asarray(p_values, dtype=float)
     adjusted = np.full(p.shape, np.nan)
@@ -93,15 +93,15 @@ def holm(p_values: Sequence[float] | np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def _values(statistic: Statistic, by_patient: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
+def _evaluate(statistic: Statistic, by_patient: np.ndarray, weights: np.ndarray) -> tuple[float, np.ndarray]:
     sums = np.asarray(by_patient, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         return float(statistic(sums.sum(axis=0))), np.asarray(statistic(weights @ sums), dtype=float)
 
 
 def _interval(value: float, resampled: np.ndarray) -> tuple[float, float]:
-    kept = resampled[np.isfinite(resampled)]
-    if not np.isfinite(value) or not kept.size:
+    finite = resampled[np.isfinite(resampled)]
+    if not np.isfinite(value) or not finite.size:
         return float("nan"), float("nan")
-    lower, upper = np.percentile(kept, [_TAIL, 100 - _TAIL])
+    lower, upper = np.percentile(finite, [_TAIL, 100 - _TAIL])
     return float(lower), float(upper)

@@ -1,4 +1,4 @@
-"""How sure a network is of a lesion, and from which score on lesions are kept."""
+"""Confidence scores of lesions, and the choice of a threshold for them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import pandas as pd
 __all__ = ["LesionThreshold", "calibrate_lesion_threshold", "lesion_score"]
 
 _QUANTILE = 0.9
-"""A lesion's score is not that of its blurred edge, nor that of a single voxel. Ours."""
+"""Robust against a lesion's blurred edge and against single voxels. Ours."""
 _JUST_ABOVE = 1e-5
 
 
 @dataclass(frozen=True)
 class LesionThreshold:
-    """A threshold of lesions' scores, and what it does to the lesions it was chosen on.
+    """A threshold of lesion scores and its effect on the lesions it was chosen on.
 
     Attributes:
-        threshold: lesions of a lower score are left out; 0 where none needs to be.
-        sensitivity: true lesions that a kept one overlaps / true lesions; NaN without one.
-        false_per_patient: kept lesions that overlap no true one / patients.
-        patients: how many.
+        threshold: lesions with a lower score are removed; 0 to keep all.
+        sensitivity: share of the true lesions that a kept lesion overlaps; NaN without true lesions.
+        false_per_patient: kept lesions that overlap no true one, per patient.
+        patients: number of patients.
     """
 
     threshold: float
@@ -33,12 +33,12 @@ class LesionThreshold:
 
 
 def lesion_score(part_of_voxel: np.ndarray, count: int, probabilities: np.ndarray | None) -> np.ndarray:
-    """How sure a network is of each lesion: the 0.9 quantile, by nearest rank, of its voxels' probability of lesion.
+    """Return the score of each lesion: the 0.9 quantile, by nearest rank, of its voxels' probabilities of lesion.
 
     Args:
-        part_of_voxel: number of the lesion that each lesion voxel is of, from 1, shape (voxels,).
-        count: of lesions; each has a voxel.
-        probabilities: that the voxel is lesion, of whatever type, shape (voxels,); None gives NaN.
+        part_of_voxel: number of each lesion voxel's lesion, from 1, shape (voxels,).
+        count: number of lesions; each has a voxel.
+        probabilities: probability of lesion of any type for each voxel, shape (voxels,); None gives NaN.
 
     Returns:
         0 to 1, shape (count,).
@@ -50,30 +50,30 @@ def lesion_score(part_of_voxel: np.ndarray, count: int, probabilities: np.ndarra
     if probabilities is None:
         return np.full(count, np.nan)
     voxels = np.bincount(part_of_voxel, minlength=count + 1)[1:]
-    rising = probabilities[np.lexsort((probabilities, part_of_voxel))]
+    ordered = probabilities[np.lexsort((probabilities, part_of_voxel))]
     ranks = np.ceil(_QUANTILE * voxels - 1e-9).astype(np.int64) - 1
-    return rising[np.cumsum(voxels) - voxels + ranks].astype(np.float64)
+    return ordered[np.cumsum(voxels) - voxels + ranks].astype(np.float64)
 
 
 def calibrate_lesion_threshold(
     lesions: pd.DataFrame, false_per_patient: float, patients: int | None = None
 ) -> LesionThreshold:
-    """The threshold of highest sensitivity at which there are no more false lesions than wanted.
+    """Return the threshold with the highest sensitivity at a limited number of false lesions.
 
-    Sensitivity and false lesions both fall as the threshold rises, so it is the lowest that leaves few enough false
-    ones, halfway between the scores it separates. Lesions of one score are kept or left out together. A true lesion
-    counts as found if a kept one overlaps it. A score of 1 cannot be left out.
+    Sensitivity and false lesions both decrease with the threshold, so the result is the lowest threshold with few
+    enough false lesions, halfway between the scores that it separates. Lesions with equal scores are kept or removed
+    together. A true lesion counts as found if a kept lesion overlaps it. Lesions with a score of 1 cannot be removed.
 
     Args:
-        lesions: of validation patients, rows as an evaluation's `lesions.csv` has them: `patient`, `side` (true or
-            predicted), `hit` (it overlaps one of the other side), `lesion_score` (of a predicted lesion; of a true one
-            the highest of those that overlap it).
-        false_per_patient: at most so many false lesions a patient, on average.
-        patients: number of validation patients; by default those with a row, which leaves out patients without any
-            lesion, true or predicted.
+        lesions: rows of an evaluation's `lesions.csv` of validation patients: `patient`, `side` (true or predicted),
+            `hit` (whether it overlaps a lesion of the other side), `lesion_score` (for a true lesion the highest score
+            of those that overlap it).
+        false_per_patient: largest mean number of false lesions per patient.
+        patients: number of validation patients; by default the number of patients with a row, which excludes those
+            without true and predicted lesions.
 
     Raises:
-        ValueError: if a column or a score is missing, there is no patient, or the wanted number is below 0.
+        ValueError: if a column or a score is missing, there is no patient, or the number of false lesions is below 0.
 
     Example:
         >>> sides = ["predicted"] * 4 + ["true"] * 2
@@ -87,7 +87,7 @@ def calibrate_lesion_threshold(
     if missing:
         raise ValueError(f"rows of lesions without {', '.join(missing)}")
     if not false_per_patient >= 0:
-        raise ValueError(f"{false_per_patient} false lesions a patient; 0 or more may be wanted")
+        raise ValueError(f"false_per_patient is {false_per_patient}; it must be 0 or more")
     patients = int(lesions["patient"].nunique()) if patients is None else patients
     if patients < 1:
         raise ValueError("no patient to choose a threshold on")
@@ -101,9 +101,9 @@ def calibrate_lesion_threshold(
     allowed = math.floor(false_per_patient * patients + 1e-9)
     threshold = 0.0
     if len(false) > allowed:
-        dropped = false[allowed]  # it and all of lower scores go
-        above = scores[scores > dropped]
-        threshold = float((dropped + above.min()) / 2) if len(above) else min(1.0, float(dropped) + _JUST_ABOVE)
+        removed = false[allowed]  # the highest score to remove
+        above = scores[scores > removed]
+        threshold = float((removed + above.min()) / 2) if len(above) else min(1.0, float(removed) + _JUST_ABOVE)
     return LesionThreshold(
         threshold=threshold,
         sensitivity=float((found >= threshold).sum() / len(true)) if len(true) else math.nan,

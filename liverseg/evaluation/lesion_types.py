@@ -1,8 +1,8 @@
-"""Whether lesions got their right names: confusion, per-type rates, ranking and calibration.
+"""Classification of lesion types: confusion matrix, rates by type, ranking and calibration.
 
-A confusion matrix has a row for each true type and one for what is no lesion, and a column for each predicted type and
-one for what was missed; the cell of the last row and column, neither a lesion nor called one, is always 0. Rates are
-NaN where nothing counts, without a warning: a resample of few patients often lacks a type.
+A confusion matrix has the true types and false positives as rows, the predicted types and missed lesions as columns;
+its last cell is always 0. Undefined rates are NaN without a warning, since a resample of few patients often lacks a
+type.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ _BINS = 10
 
 
 def confusions(true: Sequence[str], pred: Sequence[str]) -> np.ndarray:
-    """The confusion matrix of each lesion or slice by itself, flattened, (lesions, (types + 1)²): to be summed.
+    """Return the flattened confusion matrix of each single lesion or slice, (lesions, (types + 1)²), to be summed.
 
     Args:
-        true: type of each lesion or slice; empty for a predicted lesion that is none.
-        pred: its predicted type; empty where it was missed.
+        true: true type of each lesion or slice; empty for a false positive.
+        pred: predicted type; empty for a missed lesion.
 
     Raises:
         ValueError: if a name is no lesion type.
@@ -51,104 +51,107 @@ def confusions(true: Sequence[str], pred: Sequence[str]) -> np.ndarray:
     unknown = [name for name in (*true, *pred) if name not in index]
     if unknown:
         raise ValueError(f"{unknown[0]!r} is no lesion type; there are {', '.join(LESION_TYPES)}")
-    cells = [index[one] * _SIDE + index[other] for one, other in zip(true, pred, strict=True)]
+    cells = [index[true_type] * _SIDE + index[pred_type] for true_type, pred_type in zip(true, pred, strict=True)]
     counts = np.eye(_SIDE * _SIDE, dtype=np.int64)[cells]
     counts[:, -1] = 0
     return counts
 
 
 def confusion(true: Sequence[str], pred: Sequence[str]) -> np.ndarray:
-    """Counts (types + 1, types + 1): see the module's text; arguments and errors as for `confusions`."""
+    """Return the confusion matrix (types + 1, types + 1); arguments and errors as for `confusions`."""
     return confusions(true, pred).sum(axis=0).reshape(_SIDE, _SIDE)
 
 
 def confusion_table(counts: np.ndarray) -> pd.DataFrame:
-    """A confusion matrix with its names."""
+    """Return a confusion matrix with names of rows and columns."""
     return pd.DataFrame(counts, index=[*LESION_TYPES, FALSE_POSITIVE], columns=[*LESION_TYPES, MISSED])
 
 
 def accuracy(flat: np.ndarray) -> np.ndarray:
-    """Share of the true lesions that are rightly named, the missed ones among the wrong; flat (..., 16) to (...)."""
+    """Return the share of true lesions with the correct type, (..., 16) to (...); missed lesions count as wrong."""
     counts = _square(flat)[..., :_TYPES, :]
     return _share(_diagonal(counts).sum(-1), counts.sum((-2, -1)))
 
 
 def sensitivity(flat: np.ndarray) -> np.ndarray:
-    """Share of each true type that is named so, (..., 16) to (..., types); missed lesions count as wrong."""
+    """Return the share of each type that is predicted so, (..., 16) to (..., types); missed lesions count as wrong."""
     counts = _square(flat)[..., :_TYPES, :]
     return _share(_diagonal(counts), counts.sum(-1))
 
 
 def specificity(flat: np.ndarray) -> np.ndarray:
-    """Share of what is not of a type that is not named so, (..., 16) to (..., types); missed lesions are not."""
+    """Return the share of other lesions that are not predicted as a type, (..., 16) to (..., types).
+
+    Missed lesions of other types count as correct.
+    """
     counts = _square(flat)
-    named, of_type = counts[..., :, :_TYPES].sum(-2), counts[..., :_TYPES, :].sum(-1)
-    others = counts.sum((-2, -1))[..., None] - of_type
-    return 1 - _share(named - _diagonal(counts), others)
+    predicted, true = counts[..., :, :_TYPES].sum(-2), counts[..., :_TYPES, :].sum(-1)
+    others = counts.sum((-2, -1))[..., None] - true
+    return 1 - _share(predicted - _diagonal(counts), others)
 
 
 def balanced_accuracy(flat: np.ndarray) -> np.ndarray:
-    """Mean sensitivity over the types that occur, (..., 16) to (...)."""
+    """Return the mean sensitivity over the types that occur, (..., 16) to (...)."""
     return _mean_of_defined(sensitivity(flat))
 
 
 def macro_f1(flat: np.ndarray) -> np.ndarray:
-    """Mean over the types that occur or are named of F1 = 2 hits / (true + named), (..., 16) to (...)."""
+    """Return the mean F1 = 2 hits / (true + predicted) over types that occur or are predicted, (..., 16) to (...)."""
     counts = _square(flat)
     total = counts[..., :_TYPES, :].sum(-1) + counts[..., :, :_TYPES].sum(-2)
     return _mean_of_defined(_share(2 * _diagonal(counts), total))
 
 
 def mean_auc(true: Sequence[str], probabilities: np.ndarray) -> float:
-    """Mean over types of the area under the ROC curve of one against the rest (Hand & Till's one-vs-rest, unweighted).
+    """Return the mean area under the ROC curve of each type against the rest (Hand & Till, unweighted).
 
     Args:
-        true: type of each lesion or slice.
-        probabilities: (lesions, types).
+        true: true type of each lesion or slice.
+        probabilities: predicted probabilities (lesions, types).
 
     Returns:
-        NaN where no type has both lesions of it and others.
+        The mean over types with lesions both of the type and of others; NaN if there is no such type.
     """
-    names = np.asarray(true)
+    types = np.asarray(true)
     areas = [
-        roc_auc_score(names == name, probabilities[:, column])
+        roc_auc_score(types == name, probabilities[:, column])
         for column, name in enumerate(LESION_TYPES)
-        if 0 < np.count_nonzero(names == name) < len(names)
+        if 0 < np.count_nonzero(types == name) < len(types)
     ]
     return float(np.mean(areas)) if areas else float("nan")
 
 
 def reliability(true: Sequence[str], pred: Sequence[str], confidence: Sequence[float]) -> pd.DataFrame:
-    """How often names are right by how sure they were: `confidence` (mean), `accuracy` and `count` of ten even bins.
+    """Return mean `confidence`, `accuracy` and `count` in ten bins of equal width, for a reliability diagram.
 
     Args:
-        true: type of each lesion or slice.
-        pred: its predicted type.
-        confidence: probability of that type, 0 to 1.
+        true: true type of each lesion or slice.
+        pred: predicted type.
+        confidence: probability of the predicted type, 0 to 1.
     """
-    rows = pd.DataFrame({"right": np.asarray(true) == np.asarray(pred), "confidence": np.asarray(confidence, float)})
+    rows = pd.DataFrame({"correct": np.asarray(true) == np.asarray(pred), "confidence": np.asarray(confidence, float)})
     rows["bin"] = np.minimum((rows["confidence"] * _BINS).astype(int), _BINS - 1)
     by_bin = rows.groupby("bin").agg(
-        confidence=("confidence", "mean"), accuracy=("right", "mean"), count=("right", "size")
+        confidence=("confidence", "mean"), accuracy=("correct", "mean"), count=("correct", "size")
     )
     return by_bin.reset_index(drop=True)
 
 
 def calibration_error(true: Sequence[str], pred: Sequence[str], confidence: Sequence[float]) -> float:
-    """Expected calibration error: |accuracy - confidence| of the bins, weighted by count (Guo et al. 2017)."""
+    """Return the expected calibration error: |accuracy - confidence| of bins, weighted by count (Guo et al. 2017)."""
     bins = reliability(true, pred, confidence)
     if bins.empty:
         return float("nan")
     return float(np.average((bins["accuracy"] - bins["confidence"]).abs(), weights=bins["count"]))
 
 
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Part of a whole, NaN where that is empty."""
-    return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
+def _share(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """Return part / total, NaN where the total is 0."""
+    return np.divide(part, total, out=np.full(np.shape(total), np.nan), where=total > 0)
 
 
 def _mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN."""
+    """Return the mean over the last axis, ignoring NaN."""
     defined = ~np.isnan(values)
     return _share(np.where(defined, values, 0).sum(-1), defined.sum(-1))
 

@@ -1,4 +1,4 @@
-"""What a network says of a batch of slabs, in one form whatever the strategy, to be scored."""
+"""Predictions of a batch of slabs in one form for all networks, for scoring."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ __all__ = ["BatchPrediction"]
 
 @dataclass(frozen=True)
 class BatchPrediction:
-    """Outlines and names of a batch of slabs.
+    """Outlines and lesion types of a batch of slabs.
 
     Attributes:
-        labels: label map (batch, H, W); a lesion whose type is not told has the value `LESION`. None where the network
-            outlines nothing.
-        type_weights: how much each pixel speaks for each lesion type, (batch, lesion types, H, W); only predicted
-            lesion pixels are asked. None where there is no map, or it has no types.
-        slab_types: probability of each type for the slab as a whole, (batch, lesion types); None where the types are
-            read off the map.
-        lesion_probabilities: probability that a pixel is lesion, of whatever type, (batch, H, W); None without a map.
+        labels: label map (batch, H, W); lesions without type have the value `LESION`. None without a map.
+        type_weights: vote of each pixel for each lesion type, (batch, lesion types, H, W), used for predicted lesion
+            pixels only. None without a map, or if the map has no types.
+        slab_types: probability of each type for the slab, (batch, lesion types); None if the types are those of the
+            map.
+        lesion_probabilities: probability of lesion of any type for each pixel, (batch, H, W); None without a map.
     """
 
     labels: torch.Tensor | None
@@ -32,14 +31,15 @@ class BatchPrediction:
 
     @classmethod
     def from_logits(cls, maps: torch.Tensor | None, types: torch.Tensor | None = None) -> BatchPrediction:
-        """Read logits as their strategy means them.
+        """Convert logits of any network.
 
-        A joint map names its pixels itself. In a map of one lesion class the slab's type vector names every lesion
-        pixel; without one there are no types.
+        The pixels of a joint map have types. In a map with one lesion class all lesion pixels get the slab's type, or
+        none without `types`.
 
         Args:
-            maps: (batch, channels, H, W), 5 channels for the joint label table, 3 for background, liver and lesion.
-            types: (batch, lesion types).
+            maps: logits (batch, channels, H, W), 5 channels for the joint label table, 3 for background, liver and
+                lesion; None for a network without a map.
+            types: logits (batch, lesion types) of the slabs; None for a network without them.
         """
         slab_types = None if types is None else torch.softmax(types.float(), dim=1)
         if maps is None:
@@ -51,6 +51,6 @@ class BatchPrediction:
             return cls(labels, probabilities[:, LESION:], slab_types, lesion)
         if slab_types is None:
             return cls(labels, None, None, lesion)
-        named = LESION + slab_types.argmax(dim=1)
-        labels = torch.where(labels >= LESION, named[:, None, None], labels)
+        type_labels = LESION + slab_types.argmax(dim=1)
+        labels = torch.where(labels >= LESION, type_labels[:, None, None], labels)
         return cls(labels, slab_types[:, :, None, None].expand(-1, -1, *labels.shape[1:]), slab_types, lesion)

@@ -1,19 +1,19 @@
 """Segmentation and type scores of volumes or annotated slices, from pixel counts.
 
-A unit is what a score is averaged over: a volume when pre-training is evaluated, an annotated slice for the joint
-network, as in the papers. With P, T the predicted and true lesion pixels of a unit:
+Scores are averaged over units: volumes in the evaluation of the pre-training, annotated slices for the joint network,
+as in the papers. With P and T the predicted and true lesion pixels of a unit:
 
-* Dice = 2|P∩T| / (|P|+|T|); 1 when both are empty, 0 when one is (the LiTS convention).
-* recall = |P∩T| / |T|, over units with a true lesion (that the paper's recall counts pixels is our reading).
-* class-aware Dice: only pixels of P∩T whose predicted type is the true one count in the numerator (EMBC 2019's second
-  Dice, as we read it).
-* type: probability vote over P, or what the network says of the slab where it names it apart from the map. A unit
-  whose lesion is missed altogether has no vote and counts as wrongly typed, because a reader would get no type for it;
-  of units with a hit, and end to end, see docs/evaluation.md.
+* Dice = 2|P∩T| / (|P|+|T|); 1 if both are empty, 0 if one is (the LiTS convention).
+* recall = |P∩T| / |T|, over units with a true lesion (it is our reading that the paper's recall counts pixels).
+* class-aware Dice: the numerator counts only pixels of P∩T with the correct type (EMBC 2019's second Dice, as we read
+  it).
+* type: the vote of the probabilities over P, or the slab's type of a network that predicts it separately from the map.
+  A unit whose lesion is missed completely has no vote and counts as wrong, because a reader would get no type for it.
+  docs/evaluation.md defines the accuracies of units with a hit and end to end.
 * liver Dice: lesions count as liver, as in LiTS.
 
-Of a unit with a partial label map only what is known is scored: liver Dice alone where lesions are not told from liver
-(`LIVER_OR_LESION`), no class-aware Dice where a lesion has no type (`UNTYPED_LESION`).
+Units with a partial label map have only the scores that it determines: liver Dice alone where lesions are not
+distinguished from liver (`LIVER_OR_LESION`), no class-aware Dice where a lesion has no type (`UNTYPED_LESION`).
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ SCORES = (
 )
 """Names of all scores; docs/evaluation.md defines them."""
 
-_LEAST = 1e-3  # no single slice decides a mean of logarithms
+_MIN_PROBABILITY = 1e-3  # keeps single slices from dominating a mean of logarithms
 
 _COUNTS = ("liver_hit", "liver_pred", "liver_true", "lesion_hit", "lesion_pred", "lesion_true", "typed_hit")
 _UNKNOWN = ("lesions_unknown", "types_unknown")
-"""Pixels whose lesion, or lesion type, the label map does not tell."""
+"""Pixels for which the label map does not say whether they are lesion, or of which type."""
 
 
 def dice(hit: ArrayLike, pred: ArrayLike, true: ArrayLike) -> np.ndarray:
-    """Dice from pixel counts, any shape: 1 where both sides are empty, NaN where a count is."""
+    """Return Dice from pixel counts of any shape: 1 where both masks are empty, NaN where a count is NaN."""
     hit = np.asarray(hit, dtype=float)
     total = np.asarray(pred, dtype=float) + np.asarray(true, dtype=float)
     return np.where(total == 0, 1.0, 2.0 * hit / np.maximum(total, 1))
@@ -61,10 +61,10 @@ def dice(hit: ArrayLike, pred: ArrayLike, true: ArrayLike) -> np.ndarray:
 
 @dataclass
 class UnitScores:
-    """Accumulates pixel counts and type votes by unit and turns them into scores.
+    """Accumulate pixel counts and type votes by unit, and compute scores from them.
 
-    What a strategy does not say is left out of table and scores: a classifier has no Dice, a segmenter no types. Where
-    nothing was counted yet, nobody knows what it says.
+    Table and scores contain only what the network predicts, as found in the counted batches: a classifier has no Dice,
+    a segmentation network no types.
     """
 
     _counts: dict[int, np.ndarray] = field(default_factory=dict)
@@ -75,17 +75,17 @@ class UnitScores:
     def add(
         self, prediction: BatchPrediction, labels: torch.Tensor, units: Sequence[int], lesion_types: Sequence[int]
     ) -> None:
-        """Count one batch.
+        """Count a batch.
 
         Args:
-            prediction: of the batch.
+            prediction: prediction of the batch.
             labels: true label maps (batch, 1, H, W).
-            units: number of the unit each batch element belongs to.
-            lesion_types: index in `LESION_TYPES` of its true type, -1 where not known.
+            units: number of each element's unit.
+            lesion_types: index in `LESION_TYPES` of each element's true type, -1 for unknown.
         """
         counts = votes = None
         if prediction.labels is not None:
-            counts, votes = _counted(prediction, labels[:, 0].to(prediction.labels.device).long())
+            counts, votes = _count(prediction, labels[:, 0].to(prediction.labels.device).long())
             self._typed_map = prediction.type_weights is not None
         if prediction.slab_types is not None:
             votes = prediction.slab_types.cpu().numpy()
@@ -99,15 +99,15 @@ class UnitScores:
                 self._votes[unit] = self._votes.get(unit, np.zeros(votes.shape[1])) + votes[row]
 
     def merge(self, other: UnitScores) -> None:
-        """Count what another has counted of other slabs, be they of the same units or not."""
-        for own, more in ((self._counts, other._counts), (self._votes, other._votes)):
-            for unit, numbers in more.items():
-                own[unit] = own[unit] + numbers if unit in own else numbers
+        """Add the counts of other slabs, which may belong to the same units."""
+        for sums, added in ((self._counts, other._counts), (self._votes, other._votes)):
+            for unit, values in added.items():
+                sums[unit] = sums[unit] + values if unit in sums else values
         self._types |= other._types
         self._typed_map |= other._typed_map
 
     def table(self) -> pd.DataFrame:
-        """One row a unit, in order of their numbers: counts and scores of the map, and the type vote."""
+        """Return one row per unit, in order of their numbers: counts and scores of the map, and the type vote."""
         units = sorted(self._types)
         rows = pd.DataFrame(index=pd.Index(units, name="unit"))
         if self._counts:
@@ -138,7 +138,7 @@ class UnitScores:
         return rows
 
     def scores(self) -> dict[str, float]:
-        """Means over units, and the lesion Dice of all pixels pooled; what does not apply is left out.
+        """Return means over units, and the lesion Dice of all pixels pooled; scores that do not apply are left out.
 
         Raises:
             ValueError: if nothing was counted.
@@ -164,13 +164,13 @@ class UnitScores:
         return {name: float(value) for name, value in scores.items()}
 
 
-def _counted(prediction: BatchPrediction, true: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
-    """Pixel counts (batch, counts) and, of a map with types, the predicted lesion's votes (batch, lesion types)."""
+def _count(prediction: BatchPrediction, true: torch.Tensor) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return pixel counts (batch, counts) and, for maps with types, the votes of lesion pixels (batch, types)."""
     pred = prediction.labels
     assert pred is not None
     pred_lesion, true_lesion = pred >= LESION, is_lesion(true)
     pred_liver, true_liver = pred >= LIVER, true >= LIVER
-    maps = (
+    masks = (
         pred_liver & true_liver,
         pred_liver,
         true_liver,
@@ -181,24 +181,26 @@ def _counted(prediction: BatchPrediction, true: torch.Tensor) -> tuple[np.ndarra
         true == LIVER_OR_LESION,
         true == UNTYPED_LESION,
     )
-    counts = torch.stack([area.flatten(1).sum(1) for area in maps], dim=1).cpu().numpy()
+    counts = torch.stack([mask.flatten(1).sum(1) for mask in masks], dim=1).cpu().numpy()
     if prediction.type_weights is None:
         return counts, None
     return counts, (prediction.type_weights * pred_lesion[:, None]).flatten(2).sum(2).cpu().numpy()
 
 
-def _type_scores(known: pd.DataFrame) -> dict[str, float]:
-    right = known["true_type"] == known["pred_type"]
+def _type_scores(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the type scores of units with a known type."""
+    correct = rows["true_type"] == rows["pred_type"]
     probability = np.choose(
-        [LESION_TYPES.index(name) for name in known["true_type"]],
-        [known[f"probability_{name}"] for name in LESION_TYPES],
+        [LESION_TYPES.index(name) for name in rows["true_type"]],
+        [rows[f"probability_{name}"] for name in LESION_TYPES],
     )
-    # of a missed lesion nothing is known: each type is as likely
-    probability = np.where(known["pred_type"] == "", 1 / len(LESION_TYPES), probability)
-    scores = {"type_accuracy": right.mean(), "type_log_likelihood": np.log(np.maximum(probability, _LEAST)).mean()}
-    if "lesion_hit" in known:
-        hit = known["lesion_hit"] > 0
-        scores["type_accuracy_end_to_end"] = (hit & right).mean()
+    # all types of a missed lesion are equally likely
+    probability = np.where(rows["pred_type"] == "", 1 / len(LESION_TYPES), probability)
+    log_probability = np.log(np.maximum(probability, _MIN_PROBABILITY))
+    scores = {"type_accuracy": correct.mean(), "type_log_likelihood": log_probability.mean()}
+    if "lesion_hit" in rows:
+        hit = rows["lesion_hit"] > 0
+        scores["type_accuracy_end_to_end"] = (hit & correct).mean()
         if hit.any():
-            scores["type_accuracy_detected"] = right[hit].mean()
+            scores["type_accuracy_detected"] = correct[hit].mean()
     return scores

@@ -52,7 +52,7 @@ def test_the_trainings_own_lesions_are_like_it():
     assert len(unlike) <= 0.01 * len(table)
 
 
-def test_a_lesion_of_no_types_values_is_named_with_its_reason():
+def test_lesion_outside_all_ranges_is_named_with_its_reason():
     ranges = lesion_ranges(rows())
     bright = lesion(1, mean_hu=210.0, liver_contrast_hu=100.0)
     table = pd.DataFrame([bright, lesion(2), lesion(3, longest_diameter_mm=150.0), lesion(4, std_hu=60.0)])

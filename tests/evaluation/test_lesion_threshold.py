@@ -20,7 +20,7 @@ def table(predicted, found, missed=0, patient="a"):
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.lists(st.floats(0, 1, width=32), min_size=1, max_size=30), min_size=1, max_size=6), st.randoms())
-def test_the_score_is_the_value_that_nine_in_ten_do_not_exceed(lesions, random):
+def test_lesion_score_is_the_ninetieth_percentile(lesions, random):
     voxels = [(number, value) for number, values in enumerate(lesions, 1) for value in values]
     random.shuffle(voxels)
     parts, values = (np.array(column) for column in zip(*voxels, strict=True))
@@ -66,14 +66,15 @@ def test_all_true_lesions_may_be_lost():
     st.lists(st.tuples(st.integers(0, 19).map(lambda number: number / 20), st.booleans()), max_size=25),
     st.sampled_from([0, 0.5, 1, 2.5, 4]),
 )
-def test_no_other_threshold_is_better(predicted, wanted):
+def test_no_other_threshold_is_better(predicted, allowed):
     rows = table(predicted, [score for score, hit in predicted if hit], missed=1)
-    found = calibrate_lesion_threshold(rows, wanted, patients=2)
-    assert found.false_per_patient <= wanted
+    found = calibrate_lesion_threshold(rows, allowed, patients=2)
+    assert found.false_per_patient <= allowed
     true = np.array([score for score, hit in predicted if hit])
     false = np.array([score for score, hit in predicted if not hit])
     best = max(
-        ((true >= level).sum() for level in np.linspace(0, 1.05, 43) if (false >= level).sum() <= 2 * wanted), default=0
+        ((true >= level).sum() for level in np.linspace(0, 1.05, 43) if (false >= level).sum() <= 2 * allowed),
+        default=0,
     )
     assert found.sensitivity == pytest.approx(best / (len(true) + 1))
 
@@ -82,7 +83,7 @@ def test_what_cannot_be_calibrated_is_refused():
     rows = table([(0.9, False)], [0.8])
     with pytest.raises(ValueError, match="without hit, lesion_score"):
         calibrate_lesion_threshold(rows.drop(columns=["hit", "lesion_score"]), 1)
-    with pytest.raises(ValueError, match="-1 false lesions a patient"):
+    with pytest.raises(ValueError, match="false_per_patient is -1; it must be 0 or more"):
         calibrate_lesion_threshold(rows, -1)
     with pytest.raises(ValueError, match="no patient"):
         calibrate_lesion_threshold(rows.iloc[:0], 1)

@@ -91,7 +91,7 @@ def test_nothing_counted_is_an_error():
         UnitScores().scores()
 
 
-def test_a_type_vector_names_every_lesion_pixel_and_answers_without_one():
+def test_type_vector_names_lesion_pixels_and_works_without_lesion():
     maps = logits_of(rows([1, 2, 2], [1, 1, 1]).reshape(2, 1, 3), 3)
     types = torch.log(torch.tensor([[0.2, 0.7, 0.1], [0.1, 0.1, 0.8]]))
     prediction = BatchPrediction.from_logits(maps, types)
@@ -125,7 +125,7 @@ def test_a_classifier_has_type_scores_alone():
     assert not {"lesion_dice", "lesion_hit"} & {*counted.table()}
 
 
-def test_where_lesions_are_not_told_from_liver_the_liver_alone_is_scored():
+def test_undistinguished_lesions_leave_only_liver_scores():
     partial = rows([LIVER_OR_LESION, LIVER_OR_LESION, LIVER_OR_LESION, 0])
     pred = rows([1, 3, 0, 2])
     scores = score(pred, partial).scores()
@@ -142,7 +142,7 @@ def test_where_lesions_are_not_told_from_liver_the_liver_alone_is_scored():
     }
 
 
-def test_a_lesion_of_unknown_type_is_outlined_and_not_named():
+def test_lesion_of_unknown_type_counts_only_its_outline():
     scores = score(rows([1, 3, 2, 0]), rows([1, UNTYPED_LESION, UNTYPED_LESION, 1])).scores()
     assert scores["lesion_dice"] == scores["lesion_recall"] == 1
     assert scores["liver_dice"] == pytest.approx(2 * 3 / (3 + 4))

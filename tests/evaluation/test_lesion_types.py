@@ -69,9 +69,9 @@ def test_false_positives_alone_leave_only_specificity():
         assert macro_f1(counts) == 0
 
 
-def test_resamples_without_a_type_are_left_out_without_a_word():
+def test_resamples_without_a_type_are_skipped_silently():
     by_patient = np.zeros((3, 16))
-    by_patient[0, 0] = 2  # only the first patient has a lesion, a cyst that is called one
+    by_patient[0, 0] = 2  # only the first patient has a lesion, a cyst that is predicted as one
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for rate in (accuracy, balanced_accuracy, macro_f1):
