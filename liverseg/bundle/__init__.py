@@ -1,1 +1,1 @@
-"""What the MONAI bundles' configs call before and around a workflow."""
+"""Functions around a MONAI bundle: checks and set-up that its configs call, its folders, its commands."""

@@ -1,4 +1,4 @@
-"""What the bundles' configs call at the front door: clear errors, known overrides, folders, devices.
+"""Functions that the bundles' configs call first: one-line errors, checks of values, folders, devices.
 
 `python -m monai.bundle run` reads a config, evaluates its `initialize` list in order, then the run id. Everything a
 user can get wrong is checked from there, before a network is built or a file is written.
@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
+from liverseg.bundle.config import build, check_config, training_settings
 from liverseg.bundle.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.bundle.paths import default_weights
-from liverseg.bundle.validation import check_values
+from liverseg.bundle.validation import check_values, none_if_null
 from liverseg.errors import ExitCode, OutputError, UsageError, user_error
 from liverseg.utils.distributed import (
     check_torchrun,
@@ -33,6 +34,8 @@ from liverseg.utils.distributed import (
 from liverseg.utils.precision import autocast_dtype as check_precision
 
 __all__ = [
+    "build",
+    "check_config",
     "check_precision",
     "check_torchrun",
     "check_values",
@@ -48,20 +51,21 @@ __all__ = [
     "path_or_none",
     "refuse_unknown_overrides",
     "require_single_process",
+    "training_settings",
     "world_size",
 ]
 
 
 def install_excepthook() -> None:
-    """Let an uncaught LiversegError end the program with its one line and its exit code instead of a traceback.
+    """End the program with one line and an exit code for an uncaught LiversegError, instead of a traceback.
 
-    MONAI wraps what a config raises in errors of its own, so the whole chain is searched. Other errors keep their
-    traceback; so does every error when the environment sets LIVERSEG_DEBUG. Where a config is used from Python, the
-    process is not the bundle's: its hook and its loggers stay as they are.
+    MONAI wraps the errors of a config in errors of its own, so the complete chain of causes is searched. Other errors
+    keep their traceback, and so do all errors if the environment sets LIVERSEG_DEBUG. In a process that uses a config
+    from Python nothing changes: its hook and its loggers are not the bundle's.
     """
     if not is_monai_command(sys.argv):
         return
-    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it would log the same error once more, engine by engine
+    logging.getLogger("ignite").setLevel(logging.CRITICAL)  # it would log the same error again for each engine
     sys.excepthook = _one_line_hook
 
 
@@ -75,21 +79,16 @@ def _one_line_hook(kind: type[BaseException], error: BaseException, trace: Trace
     raise SystemExit(int(cause.exit_code))
 
 
-def none_if_null(value: Any) -> Any:
-    """A value, or None for None and for the words a command line has for it: null, none and nothing at all."""
-    return None if value is None or str(value).strip().lower() in ("", "null", "none") else value
-
-
 def path_or_none(value: str | os.PathLike | None) -> str | None:
-    """A path, or None as from `none_if_null`."""
+    """Return a path as text, or None where `none_if_null` returns None."""
     return None if none_if_null(value) is None else str(value)
 
 
 def default_output_dir(bundle: str) -> str:
-    """Where a run writes when it is not told: `runs/<bundle>` in the current folder, absolute.
+    """Return the default output folder of a run: `runs/<bundle>` in the current folder, absolute.
 
-    Outside the bundle, which may be read-only; from inside a bundle's folder, as MONAI's commands are often called, it
-    is the `runs` folder two levels up, beside `bundles`.
+    It is outside the bundle, which may be read-only. MONAI's commands are often called in a bundle's folder; `runs` is
+    then two levels up, beside `bundles`.
     """
     here = Path.cwd()
     if (here / "configs").is_dir() and here.parent.name == "bundles":
@@ -98,10 +97,13 @@ def default_output_dir(bundle: str) -> str:
 
 
 def ensure_writable(path: str | os.PathLike) -> str:
-    """Make a folder if it is missing and prove that a file can be written in it; returns its absolute path.
+    """Create a folder if it is missing, and check that files can be written in it.
+
+    Returns:
+        Its absolute path.
 
     Raises:
-        LiversegError: if it cannot be made or written to.
+        OutputError: if it cannot be created or written to.
     """
     folder = Path(path).absolute()
     try:
@@ -115,10 +117,10 @@ def ensure_writable(path: str | os.PathLike) -> str:
 
 
 def get_device(name: Any = None) -> torch.device:
-    """A device by name; without one, the first GPU where there is one and the CPU where not.
+    """Return a device by name. Without a name, or for "auto", it is the first GPU if there is one, else the CPU.
 
     Raises:
-        UsageError: if the name is not a CPU or CUDA device, or of a GPU that is not there.
+        UsageError: if the name is not that of a CPU or CUDA device, or this machine has no such GPU.
     """
     if name is None or str(name) == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")

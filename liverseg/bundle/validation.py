@@ -1,4 +1,4 @@
-"""What the numbers and words of a bundle's config may be, each rule written once."""
+"""Rules for the values of the bundles' configs: one rule for each key, in one table."""
 
 from __future__ import annotations
 
@@ -9,167 +9,186 @@ from typing import Any, NamedTuple
 
 from liverseg.errors import UsageError
 
-__all__ = ["INITIALISATIONS", "are_lesion_ranges", "check_values"]
+__all__ = ["INITIALISATIONS", "RULES", "Rule", "are_lesion_ranges", "check_values", "none_if_null"]
 
 INITIALISATIONS = ("scratch", "imagenet", "lits")
-"""What a training of the joint bundle may start from."""
+"""Starting points of a training of the joint bundle."""
 
 
-class _Rule(NamedTuple):
-    """What a key of a config may be, as a test and in words."""
+class Rule(NamedTuple):
+    """The values that a key of a config allows.
+
+    Attributes:
+        holds: returns True for an allowed value.
+        words: the allowed values in words, for the error.
+        optional: None is allowed, and so are the words that a command line has for it, see `none_if_null`.
+        labels: the rule is for configs with this number of labels only; None for all.
+    """
 
     holds: Callable[[Any], bool]
     words: str
+    optional: bool = False
+    labels: int | None = None
 
 
-def _whole(lowest: int, highest: int | None = None, *, or_none: bool = False) -> _Rule:
+def none_if_null(value: Any) -> Any:
+    """Return None for None, an empty text and the words null and none, and any other value as it is."""
+    return None if value is None or str(value).strip().lower() in ("", "null", "none") else value
+
+
+def _integer(lowest: int, highest: int | None = None, *, optional: bool = False) -> Rule:
     def holds(value: Any) -> bool:
         if value is None:
-            return or_none
-        whole = isinstance(value, Integral) and not isinstance(value, bool)
-        return whole and lowest <= value and (highest is None or value <= highest)
+            return optional
+        is_integer = isinstance(value, Integral) and not isinstance(value, bool)
+        return is_integer and lowest <= value and (highest is None or value <= highest)
 
     span = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
-    return _Rule(holds, f"a whole number, {span}" + (", or null" if or_none else ""))
+    return Rule(holds, f"a whole number, {span}" + (", or null" if optional else ""), optional)
 
 
 def _number(
-    above: float | None = None, *, lowest: float = 0, highest: float = math.inf, or_none: bool = False
-) -> _Rule:
+    above: float | None = None, *, lowest: float = 0, highest: float = math.inf, optional: bool = False
+) -> Rule:
     def holds(value: Any) -> bool:
         if value is None:
-            return or_none
+            return optional
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
             return False
         return lowest <= float(value) <= highest and (above is None or float(value) > above)
 
     if above is not None:
-        most = "" if highest == math.inf else f", {highest:g} at most"
-        return _Rule(holds, f"a number above {above:g}{most}" + (", or null" if or_none else ""))
-    return _Rule(
-        holds, f"a number, {lowest:g} or more" if highest == math.inf else f"a number, {lowest:g} to {highest:g}"
-    )
+        span = f"a number above {above:g}" + ("" if highest == math.inf else f", {highest:g} at most")
+    else:
+        span = f"a number, {lowest:g} " + ("or more" if highest == math.inf else f"to {highest:g}")
+    return Rule(holds, span + (", or null" if optional else ""), optional)
 
 
-def _word(*words: str) -> _Rule:
-    return _Rule(lambda value: str(value).lower() in words, f"{', '.join(words[:-1])} or {words[-1]}")
+def _one_of(*words: str, labels: int | None = None) -> Rule:
+    return Rule(lambda value: str(value).lower() in words, f"{', '.join(words[:-1])} or {words[-1]}", labels=labels)
 
 
-def _numbers(value: Any) -> list[float] | None:
-    """A list of finite numbers, or None where the value is something else."""
+def _finite_numbers(value: Any) -> list[float] | None:
+    """Return a list of finite numbers as floats, or None for anything else."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return None
-    one = _number(lowest=-math.inf)
-    return [float(number) for number in value] if all(one.holds(number) for number in value) else None
+    is_number = _number(lowest=-math.inf).holds
+    return [float(number) for number in value] if all(map(is_number, value)) else None
 
 
-def _weights(value: Any) -> bool:
-    numbers = _numbers(value)
+def _are_class_weights(value: Any) -> bool:
+    numbers = _finite_numbers(value)
     return numbers is not None and min(numbers, default=-1) >= 0 and sum(numbers) > 0
 
 
-def _ratios(value: Any) -> bool:
-    numbers = _numbers(value)
+def _are_ratios(value: Any) -> bool:
+    numbers = _finite_numbers(value)
     return numbers is not None and min(numbers, default=0) > 0
 
 
-def _window(value: Any) -> bool:
-    numbers = _numbers(value)
+def _is_window(value: Any) -> bool:
+    numbers = _finite_numbers(value)
     return numbers is not None and len(numbers) == 2 and numbers[0] < numbers[1]
 
 
 def are_lesion_ranges(value: Any) -> bool:
-    """True for two finite numbers, the lower first, for each measurement of each type, with at least one of either."""
+    """Return True for a mapping from type and measurement to two finite numbers, the lower first; none may be empty."""
 
-    def pair(bounds: Any) -> bool:
-        numbers = _numbers(bounds)
+    def is_range(bounds: Any) -> bool:
+        numbers = _finite_numbers(bounds)
         return numbers is not None and len(numbers) == 2 and numbers[0] <= numbers[1]
 
     if not isinstance(value, Mapping) or not value:
         return False
     return all(
-        isinstance(kind, str) and isinstance(of_type, Mapping) and of_type and all(map(pair, of_type.values()))
+        isinstance(kind, str) and isinstance(of_type, Mapping) and of_type and all(map(is_range, of_type.values()))
         for kind, of_type in value.items()
     )
 
 
 _PER_LABEL = {
-    "class_weights": _Rule(_weights, "a list of numbers, 0 or more and not all 0, one for each label"),
-    # none may be 0: a slice may hold nothing but the labels that are never to be cropped
-    "crop_ratios": _Rule(_ratios, "a list of numbers above 0, one for each label"),
+    "class_weights": Rule(_are_class_weights, "a list of numbers, 0 or more and not all 0, one for each label"),
+    # 0 is refused: a slice may hold nothing but labels whose ratio is 0
+    "crop_ratios": Rule(_are_ratios, "a list of numbers above 0, one for each label"),
 }
 
-_YES_OR_NO = _Rule(lambda value: isinstance(value, bool), "True or False")
+_BOOLEAN = Rule(lambda value: isinstance(value, bool), "True or False")
 
-_RULES = {
+RULES = {
     **_PER_LABEL,
-    "amp": _word("auto", "true", "false"),
-    "batch_size": _whole(1),
-    "crop_size": _whole(1),
-    "balanced_types": _YES_OR_NO,
-    "carry_heads": _YES_OR_NO,
-    "deep_supervision": _YES_OR_NO,
+    "amp": _one_of("auto", "true", "false"),
+    "balanced_types": _BOOLEAN,
+    "batch_size": _integer(1),
+    "carry_heads": _BOOLEAN,
+    "crop_size": _integer(1),
+    "deep_supervision": _BOOLEAN,
     "dice_weight": _number(),
-    "dicom": _YES_OR_NO,
-    "epochs": _whole(1),
-    "fold": _whole(0),
+    "dicom": _BOOLEAN,
+    "epochs": _integer(1),
+    "fold": _integer(0),
+    "half": _BOOLEAN,
     "head_factor": _number(0),
-    "half": _YES_OR_NO,
-    "hu_window": _Rule(_window, "two numbers, the lower first, in HU"),
+    "hu_window": Rule(_is_window, "two numbers, the lower first, in HU"),
+    "initialisation": _one_of(*INITIALISATIONS),
+    "keep_identifiers": _BOOLEAN,
+    # each strategy of the joint bundle has its own scores, which `SlabScores` checks
+    "key_score": _one_of("lesion_dice", "liver_dice", labels=3),
     "learning_rate": _number(0),
-    "initialisation": _word(*INITIALISATIONS),
-    # of the pre-training; the joint bundle's strategies have others, which its metric knows
-    "key_score": _word("lesion_dice", "liver_dice"),
-    "keep_identifiers": _YES_OR_NO,
     "lesion_free": _number(highest=1),
-    "lesion_ranges": _Rule(
-        lambda value: value is None or are_lesion_ranges(value), "null, or by type and measurement two numbers"
+    "lesion_ranges": Rule(
+        lambda value: value is None or are_lesion_ranges(value), "null, or by type and measurement two numbers", True
     ),
     "lesion_threshold": _number(highest=1),
-    "voxel_threshold": _Rule(
-        lambda value: value is None or (_number(0).holds(value) and value < 1), "null or a number between 0 and 1"
-    ),
-    "liver_crop": _whole(1, or_none=True),
+    "liver_crop": _integer(1, optional=True),
     "min_confidence": _number(highest=1),
     "min_lesion_ml": _number(),
     "min_liver_contact": _number(highest=1),
-    "num_workers": _whole(0),
-    "patience": _whole(1, or_none=True),
-    "pixel_mm": _number(0.1, highest=10, or_none=True),
-    "preview": _YES_OR_NO,
-    "progress": _YES_OR_NO,
-    "repeats": _whole(1),
-    "report": _YES_OR_NO,
-    "resume": _YES_OR_NO,
-    "slab_spacing_mm": _number(0, highest=100, or_none=True),
-    "seed": _whole(0, 2**32 - 1),
-    "stage_epochs": _whole(1),
-    "statistics": _YES_OR_NO,
+    "num_workers": _integer(0),
+    "patience": _integer(1, optional=True),
+    "pixel_mm": _number(0.1, highest=10, optional=True),
+    "preview": _BOOLEAN,
+    "progress": _BOOLEAN,
+    "repeats": _integer(1),
+    "report": _BOOLEAN,
+    "resume": _BOOLEAN,
+    "seed": _integer(0, 2**32 - 1),
+    "share": _number(highest=1),
+    "slab_spacing_mm": _number(0, highest=100, optional=True),
+    "stage_epochs": _integer(1),
+    "statistics": _BOOLEAN,
     "type_head_factor": _number(0),
     "type_temperature": _number(0),
     "type_weight": _number(),
-    "val_batch_size": _whole(1),
-    "val_every": _whole(1),
-    "val_interval": _whole(1),
+    "val_batch_size": _integer(1),
+    "val_every": _integer(1),
+    "val_interval": _integer(1),
+    "voxel_threshold": Rule(
+        lambda value: value is None or (_number(0).holds(value) and value < 1),
+        "null or a number between 0 and 1",
+        True,
+    ),
     "wait_minutes": _number(0),
 }
+"""The rule of each key, by the key's name. `liverseg.bundle.config.check_config` applies it in every config that has
+the key, so a new key needs no more than its line here."""
 
 
 def check_values(labels: int | None = None, **values: Any) -> None:
-    """Refuse a value that a config's key cannot have, before anything is built from it or written.
+    """Refuse a value that a key of a config does not allow.
 
     Args:
-        labels: how many labels there are, for values that have a number for each.
-        values: keys of a config and what they are; a key without a rule is a mistake in the config.
+        labels: number of labels, for keys with a number for each label.
+        values: value by key.
 
     Raises:
-        UsageError: for the first value that is not allowed; it tells the key, the value and what is allowed.
+        UsageError: for the first value that is not allowed. The message has the key, the value and the allowed values.
+        KeyError: if a key has no rule.
 
     Example:
         >>> check_values(epochs=60, lesion_free=0.1, amp="auto")
     """
     for key, value in values.items():
-        if not _RULES[key].holds(value):
-            raise UsageError(f"{key} is {value!r}; it must be {_RULES[key].words}")
+        if not RULES[key].holds(value):
+            raise UsageError(f"{key} is {value!r}; it must be {RULES[key].words}")
         if key in _PER_LABEL and len(value) != labels:
             raise UsageError(f"{key} is {value!r}, {len(value)} numbers; it must have {labels}, one for each label")

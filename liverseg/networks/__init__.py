@@ -1,10 +1,10 @@
-"""SE-ResNet U-Net in two sizes, and the hand-over of its weights from training to training."""
+"""Networks on slabs, their weights with a record, and the transfer of weights from training to training."""
 
 from liverseg.networks.base import Freezable, SlabNetwork
 from liverseg.networks.imagenet import transfer_imagenet
 from liverseg.networks.lesion_type_unet import LesionTypeUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
-from liverseg.networks.registry import network_from_weights
+from liverseg.networks.registry import RecordedSettings, recorded_settings
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
     TransferReport,
@@ -19,14 +19,6 @@ from liverseg.networks.weights import (
     export_weights,
     read_record,
     read_weights,
-    recorded_hu_window,
-    recorded_lesion_ranges,
-    recorded_lesion_threshold,
-    recorded_pixel_mm,
-    recorded_size,
-    recorded_slab_spacing,
-    recorded_type_temperature,
-    recorded_voxel_threshold,
     save_state,
 )
 from liverseg.networks.ynet import SlabClassifier, SlabOutput, YNet
@@ -36,6 +28,7 @@ __all__ = [
     "Freezable",
     "LesionTypeUNet",
     "NetworkSize",
+    "RecordedSettings",
     "SEResUNet",
     "SlabClassifier",
     "SlabInput",
@@ -48,19 +41,11 @@ __all__ = [
     "export_trained",
     "export_weights",
     "load_weights",
-    "network_from_weights",
     "package_versions",
     "read_record",
     "read_weights",
     "record_differences",
-    "recorded_hu_window",
-    "recorded_lesion_ranges",
-    "recorded_lesion_threshold",
-    "recorded_pixel_mm",
-    "recorded_size",
-    "recorded_slab_spacing",
-    "recorded_type_temperature",
-    "recorded_voxel_threshold",
+    "recorded_settings",
     "save_state",
     "tensors_hash",
     "transfer_imagenet",

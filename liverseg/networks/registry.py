@@ -1,31 +1,80 @@
-"""Which network a weights file is of, among those that can be used on volumes."""
+"""Which network and which settings to use with a weights file, from its record."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 from liverseg.networks.lesion_type_unet import LesionTypeUNet
+from liverseg.networks.record import WeightsRecord
 from liverseg.networks.se_resunet import SEResUNet
 from liverseg.networks.weights import try_read_record
+from liverseg.transforms import HUWindow
 
-__all__ = ["network_from_weights"]
+__all__ = ["RecordedSettings", "recorded_settings"]
 
 _FOR_VOLUMES: dict[str, type[SEResUNet]] = {"SEResUNet": SEResUNet, "LesionTypeUNet": LesionTypeUNet}
 _OWN_ARGUMENTS: Final = {"LesionTypeUNet": ("evidence", "windows")}
 
 
-def network_from_weights(weights: str | os.PathLike | None) -> Callable[..., SEResUNet]:
-    """Builds the network a weights file was made with, given size and channels; the joint network where nothing tells.
+@dataclass(frozen=True)
+class RecordedSettings:
+    """Settings that a weights file was trained with or recommends. The defaults are for weights without a record.
 
-    Never raises: a config asks before it knows whether the weights are there, and loading refuses what does not fit, a
-    Y-Net's or a classifier's weights among it: they do not say which type which lesion has.
+    Attributes:
+        network_class: builds the network from size, in_channels and out_channels.
+        network_size: "full", "small" or "lite".
+        hu_window: lower and upper HU; the paper's by default.
+        slab_spacing_mm: distance of a slab's slices in mm; None for adjacent slices.
+        pixel_mm: edge of the pixels that slices are resampled to, in mm; None for each CT's own.
+        type_temperature: divisor of type logits.
+        voxel_threshold: least probability of lesion in the liver; None for the likeliest label.
+        lesion_threshold: least score of a lesion that is kept; 0 keeps all.
+        lesion_ranges: bounds of the training's lesions by type and measurement; None if they were not measured.
+    """
+
+    network_class: Callable[..., SEResUNet] = SEResUNet
+    network_size: str = "full"
+    hu_window: list[float] = field(default_factory=lambda: [HUWindow().lower, HUWindow().upper])
+    slab_spacing_mm: float | None = None
+    pixel_mm: float | None = None
+    type_temperature: float = 1.0
+    voxel_threshold: float | None = None
+    lesion_threshold: float = 0.0
+    lesion_ranges: dict[str, dict[str, tuple[float, float]]] | None = None
+
+
+def recorded_settings(weights: str | os.PathLike | None) -> RecordedSettings:
+    """Return the settings in the record of a weights file, or the defaults if there is no file or no sound record.
+
+    It never raises. A config reads its defaults from here, before it is known whether the weights can be used; loading
+    them raises the error.
     """
     record = try_read_record(weights)
     if record is None:
-        return SEResUNet
+        return RecordedSettings()
+    return RecordedSettings(
+        network_class=_network_class(record),
+        network_size=str(record.arguments["size"]),
+        hu_window=[*record.input_spec.hu_window],
+        slab_spacing_mm=record.input_spec.slab_spacing_mm,
+        pixel_mm=record.input_spec.pixel_mm,
+        type_temperature=record.type_temperature,
+        voxel_threshold=record.voxel_threshold,
+        lesion_threshold=0.0 if record.lesion_threshold is None else record.lesion_threshold,
+        lesion_ranges=record.lesion_ranges,
+    )
+
+
+def _network_class(record: WeightsRecord) -> Callable[..., SEResUNet]:
+    """Return the network of a record with its own arguments.
+
+    Y-Net and the classifier do not say which lesion has which type, so they cannot be used on volumes. The joint
+    network is returned for them, and loading their weights into it is refused.
+    """
     names = _OWN_ARGUMENTS.get(record.network, ())
     return partial(
         _FOR_VOLUMES.get(record.network, SEResUNet),

@@ -1,8 +1,8 @@
-"""Training and evaluation glue: losses, scores, handlers."""
+"""Training and evaluation: data loaders, losses, scores, and handlers for the engines."""
 
 from liverseg.training.batches import AugmentedBatch, PrefetchDataLoader, UncroppedBatch, pad_collate, prefetch_factor
 from liverseg.training.best_weights import BestWeights
-from liverseg.training.calibration import TypeTemperature, fitted_temperature
+from liverseg.training.calibration import TypeTemperature, fit_temperature
 from liverseg.training.checkpoint import RunCheckpoint
 from liverseg.training.distributed_batch_norm import CPUSyncBatchNorm
 from liverseg.training.distributed_batches import (
@@ -13,20 +13,22 @@ from liverseg.training.distributed_batches import (
 )
 from liverseg.training.distributed_loss import GlobalBatchLoss, sum_over_ranks
 from liverseg.training.evaluation import EvaluationWriter
-from liverseg.training.fine_tuning import FineTuning, PlanStage, last_stage_begins, read_plan
+from liverseg.training.fine_tuning import FineTuning, PlanStage, first_epoch_of_last_stage, read_plan
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_weights
 from liverseg.training.metrics import SlabScores, as_prediction
 from liverseg.training.optimisation import describe_optimizer, describe_schedule, parameter_groups
 from liverseg.training.partial_labels import MarginalDiceCELoss
 from liverseg.training.progress import EpochSeed, Progress, ValidationScalars
-from liverseg.training.run import (
+from liverseg.training.setup import (
     RunData,
     check_key_score,
     initialise_weights,
     load_for_evaluation,
     load_run_data,
     run_record,
+    set_up,
+    shared_handler,
     write_transfer,
 )
 
@@ -59,9 +61,9 @@ __all__ = [
     "describe_optimizer",
     "describe_schedule",
     "fill_cache_once",
-    "fitted_temperature",
+    "first_epoch_of_last_stage",
+    "fit_temperature",
     "initialise_weights",
-    "last_stage_begins",
     "load_for_evaluation",
     "load_run_data",
     "map_weights",
@@ -70,6 +72,8 @@ __all__ = [
     "prefetch_factor",
     "read_plan",
     "run_record",
+    "set_up",
+    "shared_handler",
     "sum_over_ranks",
     "write_transfer",
 ]

@@ -21,8 +21,8 @@ from liverseg.utils.files import atomic_write
 __all__ = ["RunCheckpoint"]
 
 _FORMAT = 2
-"""Format of the settings: 2 is `liverseg.bundle.config.training_settings`. Checkpoints without a number have the settings
-that the configs listed by hand, see `_listed_settings`."""
+"""Format of the settings: 2 is `liverseg.bundle.config.training_settings`. Checkpoints without a number have the
+settings that the configs listed by hand, see `_listed_settings`."""
 
 _REMEDY = "choose another output_dir and ckpt_dir, or start over with --resume False"
 
@@ -123,9 +123,8 @@ def _first_difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any,
 
     A missing key counts as null, and null as False: a version without a key did what its default does, off.
     """
-    if isinstance(theirs, list) and isinstance(ours, list) and len(theirs) == len(ours):
-        if any(isinstance(value, Mapping) for value in theirs):
-            theirs, ours = dict(enumerate(theirs)), dict(enumerate(ours))
+    if isinstance(theirs, list) and isinstance(ours, list) and any(isinstance(value, Mapping) for value in theirs):
+        theirs, ours = dict(enumerate(theirs)), dict(enumerate(ours))
     if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
         prefix = f"{name}::" if name else ""
         pairs = ((f"{prefix}{key}", theirs.get(key), ours.get(key)) for key in {**theirs, **ours})
@@ -156,9 +155,9 @@ def _listed_settings(settings: Mapping[str, Any], parts: Mapping[str, Any], engi
         engine: the trainer, whose dataset has the augmentation.
     """
     names = "strategy network datalist fold seed batch_size augmentation lesion_free repeats learning_rate head_factor"
-    names += " type_head_factor optimizer lr_scheduler amp class_weights dice_weight type_weight balanced_types key_score"
-    names += " liver_crop plan initialisation pretrain_weights carry_heads imagenet_weights hu_window slab_spacing_mm"
-    listed = {name: settings.get(name) for name in [*names.split(), "pixel_mm"]}
+    names += " type_head_factor optimizer lr_scheduler amp class_weights dice_weight type_weight balanced_types"
+    names += " key_score liver_crop plan initialisation pretrain_weights carry_heads imagenet_weights hu_window"
+    listed = {name: settings.get(name) for name in [*names.split(), "slab_spacing_mm", "pixel_mm"]}
     listed["network"] = parts["network"].arguments()
     listed["augmentation"] = engine.state.dataloader.dataset.transform.arguments()
     listed["optimizer"] = describe_optimizer(parts["optimizer"])

@@ -1,4 +1,4 @@
-"""What an optimizer is given to train, heads apart from the rest, and what it and its schedule are, in words."""
+"""Parameter groups with learning rates of their own, and descriptions of optimizer and schedule."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _TYPE_HEAD = ("type_head.",)
 def parameter_groups(
     network: nn.Module, learning_rate: float, head_factor: float = 1.0, type_head_factor: float = 1.0
 ) -> list[dict[str, Any]]:
-    """Parameters of a network in three groups for an optimizer: heads of maps, head of types, encoder and decoder.
+    """Return a network's parameters in three groups: heads of maps, head of types, encoder and decoder.
 
     A head is a few dozen numbers between the last features and the labels. Adam moves each by no more than about the
-    learning rate a step, so a new head at the rate that suits pre-trained features takes thousands of steps to name a
-    type; until then all lesions are called the same.
+    learning rate a step. At the rate that suits pre-trained features, a new head therefore needs thousands of steps to
+    name a type; until then it gives all lesions the same type.
 
     Args:
-        network: whose heads are `head`, `aux_heads` and `type_head`.
-        learning_rate: of encoder and decoder.
-        head_factor: the heads of maps learn at this multiple of it.
-        type_head_factor: the head that names types apart from the map, if there is one, at this multiple.
+        network: a network with the heads `head`, `aux_heads` and `type_head`, as far as it has them.
+        learning_rate: learning rate of encoder and decoder.
+        head_factor: factor of the learning rate for the heads of maps.
+        type_head_factor: factor of the learning rate for a head of types that is separate from the map.
     """
     return generate_param_groups(
         network,
@@ -40,7 +40,7 @@ def parameter_groups(
 
 
 def describe_optimizer(optimizer: Optimizer) -> str:
-    """An optimizer's class and arguments, the learning rates left out, to tell one run's from another's.
+    """Return an optimizer's class and arguments as text, without the learning rates.
 
     Example:
         >>> import torch
@@ -52,18 +52,18 @@ def describe_optimizer(optimizer: Optimizer) -> str:
 
 
 def describe_schedule(lr_scheduler: LRScheduler) -> str:
-    """A schedule's class and arguments, as `StepLR(step_size=20, gamma=0.1)`.
+    """Return a schedule's class and arguments as text, like `StepLR(step_size=20, gamma=0.1)`.
 
-    A checkpoint's own arguments would replace those of the schedule that takes it up.
+    A schedule that loads a checkpoint takes its arguments over, so they are compared first.
     """
     state = lr_scheduler.state_dict()
     return _describe(lr_scheduler, {name: value for name, value in state.items() if name != "last_epoch"})
 
 
-def _describe(what: Any, arguments: Mapping[str, Any]) -> str:
+def _describe(part: Optimizer | LRScheduler, arguments: Mapping[str, Any]) -> str:
     plain = {
         name: value
         for name, value in arguments.items()
         if isinstance(value, int | float | str | tuple) and not isinstance(value, bool) and not name.startswith("_")
     }
-    return f"{type(what).__name__}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"
+    return f"{type(part).__name__}({', '.join(f'{name}={value!r}' for name, value in plain.items())})"

@@ -16,7 +16,7 @@ from liverseg.networks import (
     YNet,
     export_weights,
     load_weights,
-    network_from_weights,
+    recorded_settings,
     transfer_weights,
 )
 from liverseg.networks.lesion_type_unet import LesionTypeHead
@@ -156,7 +156,7 @@ def test_a_weights_file_builds_the_network_it_was_made_with(record, tmp_path):
     path = tmp_path / "joint.safetensors"
     own = {"network": "LesionTypeUNet", "arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
     export_weights(path, network.state_dict(), replace(record, **own))
-    again = network_from_weights(path)("small", in_channels=3, out_channels=5)
+    again = recorded_settings(path).network_class("small", in_channels=3, out_channels=5)
     load_weights(again, path)
     assert again.arguments() == network.arguments()
     assert torch.equal(again.eval()(SLABS), network(SLABS))

@@ -8,13 +8,14 @@ from safetensors.torch import load_file, save_file
 
 from liverseg.errors import LiversegError
 from liverseg.networks import (
+    RecordedSettings,
     SEResUNet,
     export_trained,
     export_weights,
     load_weights,
     read_record,
     read_weights,
-    recorded_size,
+    recorded_settings,
     save_state,
     tensors_hash,
 )
@@ -111,11 +112,20 @@ def test_checkpoint_of_a_training_is_unwrapped(tmp_path, pretrained, key):
     assert read_record(tmp_path / "checkpoint.pth") is None
 
 
-def test_recorded_size(exported, saved, tmp_path, pretrained):
+def test_recorded_settings(exported, saved, record, tmp_path, pretrained):
+    recorded = recorded_settings(exported)
+    assert recorded_settings(str(saved)).network_size == recorded.network_size == "small"
+    assert recorded.hu_window == [*record.input_spec.hu_window]
+    assert (recorded.slab_spacing_mm, recorded.pixel_mm) == (record.input_spec.slab_spacing_mm, None)
+
+
+def test_settings_without_a_record_are_the_papers(tmp_path, pretrained):
     torch.save(pretrained.state_dict(), tmp_path / "bare.pt")
-    assert recorded_size(exported) == recorded_size(str(saved)) == "small"
-    assert recorded_size(tmp_path / "bare.pt") == recorded_size(tmp_path / "none.safetensors") == "full"
-    assert recorded_size(None, "small") == "small"
+    for weights in (tmp_path / "bare.pt", tmp_path / "none.safetensors", None):
+        assert recorded_settings(weights) == RecordedSettings()
+    assert RecordedSettings().network_class is SEResUNet
+    assert (RecordedSettings().network_size, RecordedSettings().hu_window) == ("full", [-200.0, 250.0])
+    assert (RecordedSettings().type_temperature, RecordedSettings().lesion_threshold) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.bin"])
@@ -159,7 +169,7 @@ def test_truncated_export(exported, part):
     for read in (read_record, read_weights):
         with pytest.raises(LiversegError, match=r"pretrain.safetensors: cannot be read as safetensors, truncated"):
             read(exported)
-    assert recorded_size(exported, "full") == "full"
+    assert recorded_settings(exported) == RecordedSettings()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.5, 0.999])

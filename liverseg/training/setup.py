@@ -1,4 +1,4 @@
-"""What a training or an evaluation starts from: its items, its record, its first weights."""
+"""Set-up of a training or an evaluation: determinism, items, record, first weights."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+
+import torch
+from monai.data import set_track_meta
+from monai.utils import set_determinism
 
 from liverseg.datalists import DataItem, DataList, label_table, read_datalist
 from liverseg.errors import LiversegError, UsageError
@@ -22,8 +27,9 @@ from liverseg.networks import (
     transfer_imagenet,
     transfer_weights,
 )
-from liverseg.utils.distributed import is_rank_zero
+from liverseg.utils.distributed import check_torchrun, is_rank_zero
 from liverseg.utils.files import is_dir, is_file, list_folder, sha256_file, write_text
+from liverseg.utils.precision import autocast_dtype
 
 __all__ = [
     "RunData",
@@ -32,8 +38,12 @@ __all__ = [
     "load_for_evaluation",
     "load_run_data",
     "run_record",
+    "set_up",
+    "shared_handler",
     "write_transfer",
 ]
+
+_Handler = TypeVar("_Handler")
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,8 @@ class RunData:
     """The items of one run.
 
     Attributes:
-        training: what is learnt from.
-        validation: the held-out fold, for choosing the best epoch.
+        training: items of all other folds.
+        validation: items of the held-out fold, by which the best epoch is chosen.
         test: labelled items of patients in no fold.
     """
 
@@ -52,7 +62,7 @@ class RunData:
 
     @property
     def evaluation(self) -> tuple[DataItem, ...]:
-        """What an evaluation is made on: the test list, or the held-out fold where there is none."""
+        """The items to score: the test list, or the held-out fold if the list has no labelled test items."""
         if not self.test:
             logging.getLogger(__name__).warning(
                 "the data list has no labelled test items: evaluating the held-out fold"
@@ -60,22 +70,41 @@ class RunData:
         return self.test or self.validation
 
 
+def set_up(device: torch.device | str, amp: bool | str, seed: int | None = None) -> None:
+    """Check number format and processes, and set MONAI's state for a run.
+
+    Args:
+        device: the network's device.
+        amp: "auto", True or False.
+        seed: makes weights, order and augmentation repeatable; None leaves the random state as it is.
+
+    Raises:
+        UsageError: if the device does not compute bfloat16 and `amp` is True, or if torchrun has started several
+            processes that have not met.
+    """
+    autocast_dtype(device, amp)
+    check_torchrun()
+    set_track_meta(False)
+    if seed is not None:
+        set_determinism(seed)
+
+
 def load_run_data(
     datalist: str | os.PathLike, dataset_dir: str | os.PathLike, fold: int, num_channels: int, evaluating: bool = False
 ) -> RunData:
-    """Read a data list and see that its labels are the network's and its folder and files are there.
+    """Read a data list and check its labels, its folder and its files.
 
     Args:
-        datalist: the list.
-        dataset_dir: folder its paths are relative to.
-        fold: to hold out.
-        num_channels: output channels of the network, which say what its label table is.
-        evaluating: nothing will be trained: where the list has labelled test items, they are all that is taken, and it
-            need not have folds nor the files of its training items.
+        datalist: path of the list.
+        dataset_dir: folder that its paths are relative to.
+        fold: the fold to hold out.
+        num_channels: output channels of the network; its label table follows from them.
+        evaluating: if the list has labelled test items, take only these. The list then needs neither folds nor the
+            files of its training items.
 
     Raises:
-        LiversegError: if the folder is missing or empty, the list is not sound, has other labels, no such fold, names a
-            file that is not there, or the images of the fold leave nothing to train on.
+        LiversegError: if the folder is missing or empty; if the list is not valid, has other labels, has no such fold
+            or names a missing file; or if the fold leaves nothing to train on.
     """
     folder = Path(dataset_dir)
     if not is_dir(folder):
@@ -96,9 +125,9 @@ def load_run_data(
 
 
 def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: int) -> None:
-    """Refuse a list whose label numbers mean something else: a lesion of LiTS would be trained as a cyst."""
+    """Refuse a list whose label numbers have another meaning: a lesion of LiTS would be trained as a cyst."""
     own = label_table(num_channels)
-    # names are compared where they matter: LiTS's own lists call the lesion tumour
+    # names are compared for the joint labels only: LiTS's own lists call the lesion tumour
     same = listed.labels == own if num_channels == len(JOINT_LABELS) else listed.labels.keys() == own.keys()
     if not same:
         theirs = ", ".join(f"{index} {name}" for index, name in listed.labels.items()) or "none"
@@ -107,14 +136,14 @@ def _check_labels(datalist: str | os.PathLike, listed: DataList, num_channels: i
 
 
 def check_key_score(items: Sequence[DataItem], key_score: str) -> None:
-    """Refuse a lesion score for items of which none has its lesions outlined, before anything is trained.
+    """Refuse a lesion score if none of the items has its lesions outlined, before anything is trained.
 
     Args:
-        items: what is scored.
+        items: the items to score.
         key_score: "lesion_dice" or "liver_dice".
 
     Raises:
-        UsageError: if nobody could tell the score.
+        UsageError: if the score cannot be computed.
     """
     if key_score == "lesion_dice" and not any(item.lesions_are_outlined for item in items):
         raise UsageError(
@@ -124,9 +153,9 @@ def check_key_score(items: Sequence[DataItem], key_score: str) -> None:
 
 
 def run_record(network: SlabNetwork, input_spec: SlabInput, datalist: str | os.PathLike, fold: int) -> WeightsRecord:
-    """The record of a network about to be trained on an input: epoch 0, no metrics yet.
+    """Return the record of a network before its training: epoch 0, no metrics.
 
-    Its weights are kept without auxiliary heads, so it tells of a network without deep supervision.
+    Weights are saved without auxiliary heads, so the record is that of a network without deep supervision.
     """
     arguments = {**network.arguments(), "deep_supervision": False}
     return WeightsRecord(
@@ -151,35 +180,35 @@ def load_for_evaluation(
     fold: int,
     data: RunData,
 ) -> WeightsRecord | None:
-    """Load trained weights to score them, on patients they were not trained on as far as their record can tell.
+    """Load trained weights for an evaluation, and check by their record that they were trained on other patients.
 
     Args:
         network: changed in place.
-        weights: .pt or .safetensors.
-        input_spec: the run's input, which the weights must have been trained with.
-        datalist: of the evaluation.
-        fold: that is scored where the list has no test items.
+        weights: path, .pt or .safetensors.
+        input_spec: the run's input; the weights must have been trained with the same.
+        datalist: data list of the evaluation.
+        fold: the fold that is scored if the list has no test items.
         data: the run's items.
 
     Returns:
-        The record of the weights; None where they have none.
+        The record of the weights, or None if they have none.
 
     Raises:
-        LiversegError: if the weights do not fit, or were trained on the fold that would be scored.
+        LiversegError: if the weights do not fit, or were trained on the fold to be scored.
     """
     record = load_weights(network, weights, input_spec=input_spec)
     log = logging.getLogger(__name__)
     if record is None:
-        log.warning("%s: no record beside it, so nobody can tell which patients it was trained on", weights)
+        log.warning("%s: no record beside it, so it is unknown which patients it was trained on", weights)
     elif record.datalist_sha256 != sha256_file(datalist):
         log.warning(
-            "%s: trained on data list %s, not on this %s; see to it that no patient is in both",
+            "%s: trained on data list %s, not on this %s; make sure that no patient is in both",
             weights,
             record.datalist_name,
             datalist,
         )
     elif not data.test and record.fold is None:
-        log.warning("%s: its record tells no fold; it may have been trained on the patients of fold %d", weights, fold)
+        log.warning("%s: its record has no fold; it may have been trained on the patients of fold %d", weights, fold)
     elif not data.test and record.fold != fold:
         raise LiversegError(
             f"{weights}: trained with fold {record.fold} held out, so on the patients of fold {fold}; "
@@ -196,26 +225,26 @@ def initialise_weights(
     imagenet_weights: str | None = None,
     carry_heads: bool = False,
 ) -> TransferReport | None:
-    """Carry weights into a network, or say that it starts from scratch.
+    """Initialise a network from weights, or leave it as it is for a training from scratch.
 
     Args:
-        network: of any strategy, changed in place.
+        network: network of any strategy, changed in place.
         initialisation: one of `liverseg.bundle.validation.INITIALISATIONS`.
-        input_spec: the run's input, which the weights must have been trained with.
-        pretrain_weights: exported weights, for `lits`.
-        imagenet_weights: local file, for `imagenet`; None as in `liverseg.networks.transfer_imagenet`.
-        carry_heads: for `lits`, carry the heads too, of weights of the same network and labels.
+        input_spec: the run's input; the weights must have been trained with the same.
+        pretrain_weights: path of exported weights, for `lits`.
+        imagenet_weights: path, for `imagenet`; None as in `liverseg.networks.transfer_imagenet`.
+        carry_heads: for `lits`, also carry the heads over. The weights must be of the same network and labels.
 
     Returns:
-        What was loaded and what was left; None for a start from scratch.
+        The tensors that were loaded and left, or None for a training from scratch.
 
     Raises:
-        UsageError: if `lits` is asked for without weights.
+        UsageError: if `initialisation` is `lits` and there are no weights.
         LiversegError: if the weights are missing or do not fit.
     """
     log = logging.getLogger(__name__)
     if initialisation == "scratch":
-        log.info("transfer: none, training from scratch as told")
+        log.info("transfer: none, training from scratch")
         return None
     if initialisation == "imagenet":
         report = transfer_imagenet(network, imagenet_weights)
@@ -232,8 +261,24 @@ def initialise_weights(
     return report
 
 
-def write_transfer(report: TransferReport | None, output_dir: str | os.PathLike) -> None:
-    """Write what `initialise_weights` did to `transfer.json` in an existing folder."""
+def write_transfer(report: TransferReport | None, output_dir: str | os.PathLike, skip_scratch: bool = False) -> None:
+    """Write `transfer.json`: which tensors `initialise_weights` loaded and left.
+
+    Args:
+        report: from `initialise_weights`.
+        output_dir: an existing folder.
+        skip_scratch: write no file for a training from scratch, instead of one without tensors.
+    """
+    if report is None and skip_scratch:
+        return
     content = {"loaded": [], "left": {}} if report is None else report.to_json()
     if is_rank_zero():
         write_text(Path(output_dir) / "transfer.json", json.dumps(content, indent=1) + "\n")
+
+
+def shared_handler(handler: _Handler) -> _Handler:
+    """Return a handler that other parts of the config refer to, as an entry of `train::handlers`.
+
+    MONAI's `check_properties` reads the `_target_` of every entry, so an entry cannot be a plain reference.
+    """
+    return handler
