@@ -1,4 +1,4 @@
-"""Labelled volumes as slabs to train on: stored once, drawn in a reproducible order."""
+"""Labelled volumes as slabs for training: cached on disk, drawn in a reproducible order."""
 
 from liverseg.datasets.slabs import SlabDataset, SlabSampler
 from liverseg.datasets.store import StoredVolume, VolumeStore, check_pair

@@ -1,14 +1,13 @@
-"""One-off: every labelled volume of a data list into a cache that trainings read slabs from."""
+"""Write the labelled volumes of a data list into the slice cache before training."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists import DataItem, read_datalist
 from liverseg.datasets.slice_readers import SliceFile
@@ -23,15 +22,15 @@ _File = tuple[str, str]  # kind and name
 
 @dataclass(frozen=True)
 class Prepared:
-    """What is in a cache after `prepare_datalist`.
+    """Result of `prepare_datalist`.
 
     Attributes:
-        written: files made.
-        verified: files that were there already, every slice of them read.
-        voxel_bytes: of all their voxels, int16 and uint8.
-        cache_bytes: of all their files.
-        others: further files of slices in the folder, of another list or of volumes that have changed.
-        failures: one sentence for each image or label that is not in the cache, and why.
+        written: number of new files.
+        verified: number of existing files, of which every slice was read.
+        voxel_bytes: size of all their voxels, int16 and uint8.
+        cache_bytes: size of all their files.
+        others: number of other slice files in the folder, of other lists or of volumes that have changed.
+        failures: one sentence with the reason for each image or label that could not be written.
     """
 
     written: int
@@ -42,11 +41,11 @@ class Prepared:
     failures: tuple[str, ...]
 
     def describe(self) -> str:
-        """One line for a person."""
+        """Return the numbers in one line."""
         share = f", {self.cache_bytes / self.voxel_bytes:.0%} of its voxels" if self.voxel_bytes else ""
-        others = f"; {self.others} others there are not of this list" if self.others else ""
+        others = f"; {self.others} other files do not belong to this list" if self.others else ""
         return (
-            f"{self.written} files written, {self.verified} were there and are sound, "
+            f"{self.written} files written, {self.verified} existing files verified, "
             f"{self.cache_bytes / 1e9:.2f} GB{share}{others}"
         )
 
@@ -59,48 +58,54 @@ def prepare_datalist(
     workers: int | None = None,
     progress: bool = True,
 ) -> Prepared:
-    """Write the slices of a list's labelled volumes into a cache folder; what is there already is verified instead.
+    """Write the slices of a list's labelled volumes into a cache folder; existing files are verified instead.
 
-    Whatever interrupts it, the next call goes on: files are whole or not there. One bad file does not stop the others.
+    Files are written atomically, so an interrupted call can be repeated. A bad file does not stop the others.
 
     Args:
-        path: the list; its label table says which values a label map may hold.
-        dataset_dir: folder its paths are relative to.
-        cache_dir: the folder, the bundles' `cache_dir`; made if missing.
-        workers: files read at a time; all processors by default.
+        path: data list; its label table determines the allowed values of label maps.
+        dataset_dir: folder that its paths are relative to.
+        cache_dir: cache folder, the bundles' `cache_dir`; made if missing.
+        workers: number of files read in parallel; all processors by default.
         progress: show a bar on stderr.
 
     Raises:
         UsageError: if workers is below 1.
-        LiversegError: if the list is not sound or has no labelled item, or the folder cannot be made.
+        LiversegError: if the list is invalid or has no labelled item, or the folder cannot be made.
     """
     if workers is not None and workers < 1:
         raise UsageError(f"workers {workers}: at least 1 is needed")
-    listed = read_datalist(path)
-    items = [item for item in (*listed.training, *listed.test) if item.label is not None]
+    datalist = read_datalist(path)
+    items = [item for item in (*datalist.training, *datalist.test) if item.label is not None]
     if not items:
         raise LiversegError(f"{path}: no item has a label; there is nothing to train on")
     folder = Path(dataset_dir)
-    cache = SliceCache(folder, Path(cache_dir), max(map(int, listed.labels), default=0) + 1, clipped_ranges(items))
-    files, failures = _files(items, folder)
+    cache = SliceCache(folder, Path(cache_dir), max(map(int, datalist.labels), default=0) + 1, clipped_ranges(items))
+    files, failures = _list_files(items, folder)
+    results = thread_map(
+        partial(_prepare_file, cache),
+        files,
+        max_workers=workers or os.cpu_count(),
+        desc="preparing",
+        unit="file",
+        disable=not progress,
+    )
     counts = {"written": 0, "verified": 0}
     voxel_bytes = cache_bytes = 0
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        done = pool.map(_prepared(cache), files)
-        for result in tqdm(done, total=len(files), desc="preparing", unit="file", disable=not progress):
-            if isinstance(result, str):
-                failures.append(result)
-                continue
-            how, voxels, stored = result
-            counts[how] += 1
-            voxel_bytes += voxels
-            cache_bytes += stored
+    for result in results:
+        if isinstance(result, str):
+            failures.append(result)
+            continue
+        status, uncompressed, compressed = result
+        counts[status] += 1
+        voxel_bytes += uncompressed
+        cache_bytes += compressed
     others = sum(1 for _ in cache.cache_dir.glob("*.slices")) - sum(counts.values())
     return Prepared(**counts, voxel_bytes=voxel_bytes, cache_bytes=cache_bytes, others=others, failures=tuple(failures))
 
 
-def _files(items: list[DataItem], folder: Path) -> tuple[list[_File], list[str]]:
-    """Files of the pairs that fit together, the largest first, and why the others do not."""
+def _list_files(items: list[DataItem], folder: Path) -> tuple[list[_File], list[str]]:
+    """Return the files of matching pairs, the largest first, and an error for each other pair."""
     files: dict[_File, None] = {}
     failures: list[str] = []
     pairs = {(os.path.normpath(item.image), os.path.normpath(str(item.label))): item for item in items}
@@ -111,34 +116,29 @@ def _files(items: list[DataItem], folder: Path) -> tuple[list[_File], list[str]]
             failures.append(str(error))
         else:
             files |= {("image", image): None, ("label", label): None}
-    # so that no processor waits for the last one
+    # largest first, so that no processor waits for a large file at the end
     return sorted(files, key=lambda file: size_or_zero(folder / file[1]), reverse=True), failures
 
 
-def _prepared(cache: SliceCache) -> Callable[[_File], tuple[str, int, int] | str]:
-    """What is done with a file: "written" or "verified" with bytes of its voxels and of its slices, or what failed."""
-
-    def prepare(file: _File) -> tuple[str, int, int] | str:
-        try:
-            cached = cache.place(*file)
-            how = "verified" if _is_sound(cached) else "written"
-            if how == "written":
-                cache.make(*file)
-            slices = SliceFile(cached)
-            return how, slices.nbytes, cached.stat().st_size
-        except LiversegError as error:
-            return str(error)
-        except OSError as error:  # the source vanished in the meantime
-            return f"{cache.dataset_dir / file[1]}: cannot be read ({error.strerror})"
-
-    return prepare
+def _prepare_file(cache: SliceCache, file: _File) -> tuple[str, int, int] | str:
+    """Return "written" or "verified" with the bytes of voxels and of the slice file, or an error message."""
+    try:
+        path = cache.path_of(*file)
+        status = "verified" if _is_valid(path) else "written"
+        if status == "written":
+            cache.write(*file)
+        return status, SliceFile(path).nbytes, path.stat().st_size
+    except LiversegError as error:
+        return str(error)
+    except OSError as error:  # the source file was removed in the meantime
+        return f"{cache.dataset_dir / file[1]}: cannot be read ({error.strerror})"
 
 
-def _is_sound(cached: Path) -> bool:
-    if not cached.exists():
+def _is_valid(path: Path) -> bool:
+    if not path.exists():
         return False
     try:
-        SliceFile(cached).verify()
+        SliceFile(path).verify()
     except LiversegError:
         return False
     return True

@@ -1,4 +1,10 @@
-"""Slabs of stored volumes as a MONAI data set, and the sampler that decides which of them an epoch sees."""
+"""Slabs of stored volumes as a MONAI data set, and a sampler of the slabs of an epoch.
+
+Random numbers depend only on the run's seed, the epoch and the slab, not on workers, processes or resuming. At an
+epoch's start `liverseg.training.EpochSeed` passes its number to `SlabSampler`, which draws the order from (seed, epoch)
+and yields (epoch, index). `SlabDataset` gets this key and seeds its transform's RandomState from (seed, epoch, index).
+`EpochSeed` also seeds torch's generator, from which the training device draws the noise.
+"""
 
 from __future__ import annotations
 
@@ -24,33 +30,31 @@ __all__ = ["SlabDataset", "SlabSampler"]
 
 
 class SlabDataset(Dataset):
-    """Every slab the items of a data list hold: each slice of a volume, or the annotated slices of a cohort.
+    """All slabs of a data list's items: each slice of a volume, or the annotated slices of a cohort.
 
-    An element is a dictionary: `image` (slab slices, H, W) int16 HU, `label` (1, H, W) uint8 of the middle slice,
-    `unit` a number for the volume or slice the element is scored with, `lesion_type` its index in `LESION_TYPES`
-    (-1: not known), `spacing` (3,) float32 mm between slices, rows and columns, `hu_range` (2,) float32, the lowest and
-    highest HU that the image can hold: a pixel at a limit may have had any HU beyond it, and an image that was not
-    clipped has (-inf, inf); then whatever the transform makes of it. Where an item's label map is partial, `label`
-    holds `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in place of lesions.
+    An element is a dictionary with `image` (slab slices, H, W) int16 HU, `label` (1, H, W) uint8 of the middle slice,
+    `unit`, the number of the volume or slice for scoring, `lesion_type`, the index in `LESION_TYPES` (-1 for unknown),
+    `spacing` (3,) float32 mm between slices, rows and columns, and `hu_range` (2,) float32, the limits to which the
+    image's HU were clipped, (-inf, inf) for none; then the transform is applied. With a partial label map, `label` has
+    `LIVER_OR_LESION` in place of liver, or `UNTYPED_LESION` in place of lesions.
 
-    A random transform is seeded anew for every element from (seed, epoch, element), so that what a training sees
-    depends neither on the number of workers nor on where it was resumed.
+    A random transform is seeded for every element, see the module's docstring.
 
     Args:
-        data: items; those without a slice stand for all slices of their volume.
-        dataset_dir: folder the items' paths are relative to.
-        cache_dir: folder of the `VolumeStore`; None reads straight from the NIfTI files.
+        data: items; an item without a slice has all slices of its volume.
+        dataset_dir: folder that the items' paths are relative to.
+        cache_dir: folder of the `SliceCache`; None to read the NIfTI files directly.
         labels: rows of the label table.
-        slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent ones, see `slab_indices`.
-        transform: dictionary transform for each element.
-        seed: seed of the transform's randomness.
-        every: take only every n-th slice of whole volumes, counted from the middle of the liver, e.g. to validate
+        slab_spacing_mm: distance of a slab's slices in mm; None for adjacent slices, see `slab_indices`.
+        transform: dictionary transform of each element.
+        seed: seed of a random transform.
+        every: take only every n-th slice of volumes, counted from the middle of the liver, for example to validate
             quickly.
-        progress: show progress while volumes are read for the first time.
+        progress: show a progress bar while volumes are read.
 
     Raises:
-        LiversegError: what `VolumeStore` finds wrong, a slice outside its volume, a typed slice without a pixel of
-            its type where the label table has types, or a partial label map with labels that its item does not name.
+        LiversegError: as `VolumeStore`; for a slice outside its volume, for a typed slice without a pixel of its type
+            if the label table has types, and for a partial label map with labels that its item does not name.
     """
 
     def __init__(
@@ -76,15 +80,15 @@ class SlabDataset(Dataset):
             volume = self.store[item]
             type_index = -1 if item.lesion_type is None else LESION_TYPES.index(item.lesion_type)
             slices = self._slices(item, volume, every, Path(dataset_dir))
-            judged = volume.present if item.slice is None else volume.present[list(slices)]
-            _check_partial(item, judged, Path(dataset_dir))
+            present = volume.present if item.slice is None else volume.present[list(slices)]
+            _check_partial(item, present, Path(dataset_dir))
             for index in slices:
                 if item.slice is not None and item.lesion_type is not None and labels == len(JOINT_LABELS):
                     _check_type(item, volume.present[index], LESION + type_index, Path(dataset_dir))
                 elements.append((unit, index, type_index))
-                # a liver whose lesions are not told apart may have some
-                first = LESION if item.lesions_are_outlined else LIVER
-                lesion.append(bool(volume.present[index, first:].any()))
+                # a liver whose lesions are not outlined may have some
+                lowest = LESION if item.lesions_are_outlined else LIVER
+                lesion.append(bool(volume.present[index, lowest:].any()))
         self.elements = elements
         self.may_have_lesion = np.array(lesion, dtype=bool)
 
@@ -96,8 +100,8 @@ class SlabDataset(Dataset):
             return range(middle % every, volume.depth, every)
         if item.slice >= volume.depth:
             raise LiversegError(
-                f"{dataset_dir / item.image}: slice {item.slice} is in the data list, "
-                f"but the volume has {volume.depth} slices"
+                f"{dataset_dir / item.image}: the data list has slice {item.slice}, "
+                f"but the volume has {volume.depth} slices; correct the data list"
             )
         return (volume.axial_index(item.slice),)
 
@@ -105,7 +109,7 @@ class SlabDataset(Dataset):
         return len(self.elements)
 
     def __getitem__(self, key: Any) -> dict[str, Any]:
-        """The element `key`, an index or (epoch, index) as `SlabSampler` gives."""
+        """Return the element with a key of `SlabSampler`, (epoch, index), or with an index, which is of epoch 0."""
         epoch, index = key if isinstance(key, tuple) else (0, int(key))
         unit, middle, type_index = self.elements[index]
         volume = self.store[self.data[unit]]
@@ -123,13 +127,13 @@ class SlabDataset(Dataset):
         if self.transform is None:
             return element
         if isinstance(self.transform, Randomizable):
-            # a Mersenne Twister, numpy's own choice here, takes as long to seed as a slab's view to draw
+            # PCG64, because seeding RandomState's default, a Mersenne Twister, takes as long as drawing a slab's view
             state = np.random.RandomState(np.random.PCG64(np.random.SeedSequence((self.seed, epoch, index))))
             self.transform.set_random_state(state=state)
         return self.transform(element)
 
     def _target(self, item: DataItem, label: np.ndarray) -> np.ndarray:
-        """A label map as the network is to learn it."""
+        """Return the training target of a label map."""
         if not item.lesions_are_outlined:
             return np.where(label == LIVER, np.uint8(LIVER_OR_LESION), label)
         if item.labelled is not None and self.labels == len(JOINT_LABELS):
@@ -138,62 +142,64 @@ class SlabDataset(Dataset):
 
 
 def _check_partial(item: DataItem, present: np.ndarray, dataset_dir: Path) -> None:
-    """Refuse a partial label map, its labels boolean by slice and label, that tells more apart than its item says."""
+    """Refuse a partial label map, given as booleans (slice, label), with labels that its item does not name."""
     contradiction = contradicts_labelled(item, np.flatnonzero(present.any(axis=0)).tolist())
     if contradiction:
         raise LiversegError(f"{dataset_dir / str(item.label)}: {contradiction}")
 
 
 def _check_type(item: DataItem, present: np.ndarray, value: int, dataset_dir: Path) -> None:
-    """Refuse an annotated slice whose labels, boolean by label, lack the type it is listed with."""
+    """Refuse an annotated slice whose label map, given as booleans by label, lacks its type."""
     if not present[value]:
-        found = ", ".join(f"{index} {JOINT_LABELS[index].name}" for index in np.flatnonzero(present))
+        labels = ", ".join(f"{index} {JOINT_LABELS[index].name}" for index in np.flatnonzero(present))
         raise LiversegError(
             f"{dataset_dir / item.image}: slice {item.slice} is listed as {item.lesion_type}, but its label map "
-            f"{item.label} has no {value} there, only {found}; correct the type, the slice or the label map"
+            f"{item.label} has no {value} there, only {labels}; correct the type, the slice or the label map"
         )
 
 
 class SlabSampler(Sampler[tuple[int, int]]):
-    """Shuffled slabs of one epoch: all that may have a lesion, and a share of those without, another part every epoch.
+    """Shuffled slabs of an epoch: all that may have a lesion, and a share of the others that changes every epoch.
 
-    It gives (epoch, index), and the order depends on (seed, epoch) alone; `set_epoch` is called by the trainer.
+    Yields (epoch, index). The order depends only on (seed, epoch); the trainer calls `set_epoch`.
 
     Args:
-        dataset: what to draw from.
-        lesion_free: share of the lesion-free slabs an epoch sees, 0 to 1; the paper keeps a tenth.
+        dataset: data set to draw from.
+        lesion_free: share of the lesion-free slabs in an epoch, 0 to 1; a tenth in the paper.
         seed: seed of choice and order.
-        repeats: how often an epoch goes through the lesion slabs, for small cohorts.
+        repeats: number of times an epoch has the slabs with lesions, for small cohorts.
 
     Raises:
-        LiversegError: if nothing would be left to train on.
+        LiversegError: if there is nothing to train on.
     """
 
     def __init__(self, dataset: SlabDataset, lesion_free: float = 0.1, seed: int = 0, repeats: int = 1) -> None:
         self.lesion = np.flatnonzero(dataset.may_have_lesion)
-        self.free = np.flatnonzero(~dataset.may_have_lesion)
-        self.kept = round(lesion_free * len(self.free))
+        self.lesion_free = np.flatnonzero(~dataset.may_have_lesion)
+        self.lesion_free_count = round(lesion_free * len(self.lesion_free))
         self.seed = seed
         self.repeats = repeats
         self.epoch = 1
         if len(self) == 0:
             raise LiversegError(
-                f"nothing to train on: {len(self.lesion)} slabs with a lesion, {self.kept} of {len(self.free)} "
-                f"without (lesion_free {lesion_free})"
+                f"nothing to train on: {len(self.lesion)} slabs with a lesion, {self.lesion_free_count} of "
+                f"{len(self.lesion_free)} without (lesion_free {lesion_free})"
             )
 
     def set_epoch(self, epoch: int) -> None:
-        """The epoch the next iteration is for, counted from 1."""
+        """Set the epoch of the next iteration, counted from 1."""
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.lesion) * self.repeats + self.kept
+        return len(self.lesion) * self.repeats + self.lesion_free_count
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng((self.seed, self.epoch))
-        free = order.choice(self.free, self.kept, replace=False)
-        # a repeated slab is another element of the epoch: its own number seeds its own augmentation
-        chosen = np.concatenate([np.repeat(self.lesion, self.repeats), free])
-        rounds = np.concatenate([np.tile(np.arange(self.repeats), len(self.lesion)), np.zeros(len(free), dtype=int)])
-        for place in order.permutation(len(chosen)):
-            yield self.epoch * self.repeats + int(rounds[place]), int(chosen[place])
+        rng = np.random.default_rng((self.seed, self.epoch))
+        lesion_free = rng.choice(self.lesion_free, self.lesion_free_count, replace=False)
+        indices = np.concatenate([np.repeat(self.lesion, self.repeats), lesion_free])
+        # repetitions have different epoch numbers in their keys, so that their augmentation differs
+        repetitions = np.concatenate(
+            [np.tile(np.arange(self.repeats), len(self.lesion)), np.zeros(len(lesion_free), dtype=int)]
+        )
+        for position in rng.permutation(len(indices)):
+            yield self.epoch * self.repeats + int(repetitions[position]), int(indices[position])

@@ -1,14 +1,4 @@
-"""Slices of a volume, read one by one: from a file of compressed slices, or straight from NIfTI.
-
-A file of slices is a Blosc chunk for each slice, one behind the other, then their places and check sums as JSON. LZ4
-behind a byte shuffle was the fastest to read of what was tried (`benchmarks/slab_access.py`): half the size of the
-voxels, and several times as fast as zarr or a stronger codec. Memory does not grow with the number of files, as it
-seems to when they are mapped, and no file is held open.
-
-Of a NIfTI file nibabel reads only what is asked for. In a .nii.gz it gets there by an index of places where
-decompression can start, which `indexed_gzip` makes on the way; a slice then costs a few megabytes of decompression
-instead of all before it.
-"""
+"""Random access to single slices of a volume: from a file of compressed slices, or directly from NIfTI."""
 
 from __future__ import annotations
 
@@ -19,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import indexed_gzip  # noqa: F401  # nibabel uses it for .nii.gz where it is installed; without it this would be slow
+import indexed_gzip  # noqa: F401  # nibabel uses it for .nii.gz if it is installed; see NiftiSlices
 import nibabel as nib
 import numpy as np
 from isal import isal_zlib
@@ -32,50 +22,51 @@ from liverseg.imageio.nifti import READ_ERRORS, as_integers
 from liverseg.imageio.volume import read_grid
 from liverseg.utils.files import atomic_write
 
-__all__ = [
-    "NiftiSlices",
-    "SliceFile",
-    "write_slices",
-]
+__all__ = ["NiftiSlices", "SliceFile", "write_slices"]
 
 _MAGIC = b"LSSLICES"
-_TAIL = 8 + len(_MAGIC)  # length of the JSON before it, little-endian, and the word that says what this is
-blosc.use_threads = False  # several files are worked on at a time instead
-_DAMAGED = "; delete it and run `liverseg prepare` again"
+_TAIL = 8 + len(_MAGIC)  # length of the JSON before it, little-endian, and the magic bytes
+blosc.use_threads = False  # several files are processed in parallel instead
+_HOW_TO_REPAIR = "; delete it and run `liverseg prepare` again"
 
 
 class SliceFile:
-    """Slices of one array on disk, read by their numbers.
+    """Slices of an array in a file of `write_slices`, read by their numbers.
+
+    The file has a Blosc chunk for each slice, then their positions and checksums as JSON. LZ4 after a byte shuffle was
+    the fastest to read in `benchmarks/slab_access.py`: half the size of the voxels, and several times as fast as zarr
+    or a stronger codec. Memory does not grow with the number of files, as it seems to with memory mapping, and no file
+    is kept open.
 
     Args:
-        path: written by `write_slices`.
+        path: file of `write_slices`.
 
     Raises:
-        LiversegError: if the file is missing, truncated or not of this kind.
+        LiversegError: if the file is missing, truncated or of another format.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         try:
-            head = _read_head(self.path)
-            self.shape: tuple[int, int, int] = tuple(head["shape"])
-            self.dtype = np.dtype(head["dtype"])
-            self.facts: dict[str, Any] = head["facts"]
-            self._starts: list[int] = head["starts"]
-            self._sums: list[int] = head["sums"]
+            index = _read_index(self.path)
+            self.shape: tuple[int, int, int] = tuple(index["shape"])
+            self.dtype = np.dtype(index["dtype"])
+            self.facts: dict[str, Any] = index["facts"]
+            self._starts: list[int] = index["starts"]
+            self._checksums: list[int] = index["sums"]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise LiversegError(f"{self.path}: no file of slices, or a damaged one{_DAMAGED}") from error
+            raise LiversegError(f"{self.path}: not a slice file, or damaged{_HOW_TO_REPAIR}") from error
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all slices, decompressed."""
+        """Size of all slices in bytes, uncompressed."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Slices by their numbers, in any order and as often as asked for, shape (numbers, row, column).
+        """Return slices by their numbers, in any order and with repetitions, shape (numbers, row, column).
 
         Raises:
-            LiversegError: if a slice cannot be read or is not what was written.
+            LiversegError: if a slice cannot be read or its checksum differs.
         """
         out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         try:
@@ -90,7 +81,7 @@ class SliceFile:
         """Read every slice.
 
         Raises:
-            LiversegError: as from `read`.
+            LiversegError: as `read`.
         """
         for number in range(self.shape[0]):
             self.read([number])
@@ -99,41 +90,43 @@ class SliceFile:
         start, end = self._starts[number], self._starts[number + 1]
         file.seek(start)
         chunk = file.read(end - start)
-        # before it is decompressed, which nobody should do with bytes that somebody else may have written
-        if isal_zlib.crc32(chunk) != self._sums[number]:
-            raise LiversegError(f"{self.path}: slice {number} is not what was written, by its check sum{_DAMAGED}")
+        # checked before decompression, which damaged bytes could crash
+        if isal_zlib.crc32(chunk) != self._checksums[number]:
+            raise LiversegError(f"{self.path}: the checksum of slice {number} differs{_HOW_TO_REPAIR}")
         return chunk
 
 
 def write_slices(path: str | os.PathLike, stack: np.ndarray, facts: Mapping[str, Any] | None = None) -> None:
-    """Write an array slice by slice, whole or not at all.
+    """Write an array to a slice file, atomically.
 
     Args:
         path: target; its folder must exist.
-        stack: (slice, row, column) of any number type; it may be a view.
-        facts: what to keep with it, as JSON holds it.
+        stack: (slice, row, column) of any dtype; may be a view.
+        facts: JSON values to store with it.
 
     Raises:
-        OutputError: if it cannot be written.
+        OutputError: if the file cannot be written.
     """
-    starts, sums = [0], []
+    starts, checksums = [0], []
     codec = Blosc("lz4", clevel=1, shuffle=Blosc.SHUFFLE if stack.dtype.itemsize > 1 else Blosc.NOSHUFFLE)
     advice = "choose another folder for it"
     with atomic_write(path, "the cache", advice) as temporary, temporary.open("wb") as file:
         for view in stack:
             chunk = codec.encode(np.ascontiguousarray(view))
-            sums.append(isal_zlib.crc32(chunk))
+            checksums.append(isal_zlib.crc32(chunk))
             starts.append(starts[-1] + file.write(chunk))
-        head = {"shape": stack.shape, "dtype": stack.dtype.str, "starts": starts, "sums": sums, "facts": facts or {}}
-        told = json.dumps(head).encode()
-        file.write(told + len(told).to_bytes(8, "little") + _MAGIC)
+        index = {
+            "shape": stack.shape, "dtype": stack.dtype.str, "starts": starts, "sums": checksums, "facts": facts or {},
+        }  # fmt: skip
+        encoded = json.dumps(index).encode()
+        file.write(encoded + len(encoded).to_bytes(8, "little") + _MAGIC)
 
 
-def _read_head(path: Path) -> dict[str, Any]:
-    """The JSON at the end of a file.
+def _read_index(path: Path) -> dict[str, Any]:
+    """Return the JSON at the end of a slice file.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if the file is of another format.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -141,53 +134,57 @@ def _read_head(path: Path) -> dict[str, Any]:
         tail = file.read()
         length = int.from_bytes(tail[:8], "little")
         if tail[8:] != _MAGIC or length > size - _TAIL:
-            raise ValueError("no file of slices")
+            raise ValueError("not a slice file")
         file.seek(size - _TAIL - length)
-        head: dict[str, Any] = json.loads(file.read(length))
-        return head
+        index: dict[str, Any] = json.loads(file.read(length))
+        return index
 
 
 class NiftiSlices:
     """Axial slices of a NIfTI file, read by their numbers as from a `SliceFile`.
 
+    nibabel reads only the requested slice. For a .nii.gz, `indexed_gzip` builds an index of positions where
+    decompression can start, so a slice needs a few megabytes of decompression instead of everything before it.
+
     Args:
         path: .nii or .nii.gz, 3-D.
-        dtype: whole numbers to round to; values beyond its range become its limits.
+        dtype: integer type to round to; values beyond its range are clipped.
 
     Raises:
-        LiversegError: from `read_grid`.
+        LiversegError: as `read_grid`.
     """
 
     def __init__(self, path: Path, dtype: np.dtype | type) -> None:
         self.path = path
         self.dtype = np.dtype(dtype)
         grid = read_grid(path)
-        self._own_shape = grid.shape
+        self._file_shape = grid.shape
         self._orientation = axial_orientation(grid.affine)
         self._axis = grid.slice_axis
         order = np.argsort(self._orientation[:, 0])
-        self.shape = tuple(self._own_shape[int(axis)] for axis in order)
+        self.shape = tuple(self._file_shape[int(axis)] for axis in order)
         image: Any = nib.load(path)
         self._voxels = image.dataobj
 
     def read(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Slices by their numbers, in any order and as often as asked for, shape (numbers, row, column).
+        """Return slices by their numbers, in any order and with repetitions, shape (numbers, row, column).
 
         Raises:
-            LiversegError: if they cannot be read.
+            LiversegError: if a slice cannot be read.
         """
-        once = {int(number): self._read_one(int(number)) for number in dict.fromkeys(map(int, numbers))}
-        return np.stack([once[int(number)] for number in numbers])
+        slices = {number: self._read_slice(number) for number in dict.fromkeys(map(int, numbers))}
+        return np.stack([slices[int(number)] for number in numbers])
 
-    def _read_one(self, number: int) -> np.ndarray:
+    def _read_slice(self, number: int) -> np.ndarray:
         flipped = self._orientation[self._axis, 1] < 0
-        own = self.shape[0] - 1 - number if flipped else number
+        index = self.shape[0] - 1 - number if flipped else number
         try:
             if len(self._voxels.shape) == 3:
-                part = self._voxels[(slice(None),) * self._axis + (slice(own, own + 1),)]
-            else:  # a 2-D file, or axes of length one behind the third
-                part = np.asanyarray(self._voxels).reshape(self._own_shape, order="F").take([own], self._axis)
+                slab = self._voxels[(slice(None),) * self._axis + (slice(index, index + 1),)]
+            else:  # a 2-D file, or axes of length one after the third
+                slab = np.asanyarray(self._voxels).reshape(self._file_shape, order="F").take([index], self._axis)
         except READ_ERRORS as error:
-            raise LiversegError(f"{self.path}: slice {own} cannot be read ({error}); is the file truncated?") from error
-        slice_ = apply_orientation(part, self._orientation)[0]
-        return as_integers(slice_, self.dtype)
+            raise LiversegError(
+                f"{self.path}: slice {index} cannot be read ({error}); is the file truncated?"
+            ) from error
+        return as_integers(apply_orientation(slab, self._orientation)[0], self.dtype)

@@ -1,8 +1,7 @@
-"""Random access to the slices of many volumes, each read and checked once.
+"""Random access to the slices of a data list's volumes, through a cache of compressed slices.
 
-A `.nii.gz` can only be read from its beginning, so training straight from it would decompress a volume for every slab.
-The first use of a volume, or `liverseg prepare` before it, writes its slices in axial order into a cache folder; from
-then on a slab costs the decompression of three slices, and memory stays flat however many volumes there are.
+The first use of a volume, or `liverseg prepare`, writes its slices in axial order into a cache folder. A slab then
+needs the decompression of three slices, not of a `.nii.gz` from its start, and memory does not grow with the volumes.
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists import DataItem
 from liverseg.datasets.slice_readers import NiftiSlices, SliceFile, write_slices
@@ -29,26 +27,27 @@ from liverseg.utils.distributed import available_cpus
 
 __all__ = ["ClippedHU", "SliceCache", "StoredVolume", "VolumeStore", "check_pair", "clipped_ranges"]
 
-_FORMAT = "4"  # part of every cache file's name: another layout or another check is another file
+_FORMAT = "4"  # part of a cache file's name: increased with every change of the layout or of the checks
 _KINDS = ("image", "label")
 
 _Slices = SliceFile | NiftiSlices
-_Pair = tuple[str, str]  # image and label, as the data list names them
+_Reader = Callable[[str, str], tuple[_Slices, np.ndarray]]  # kind and name to slices and present labels
+_Pair = tuple[str, str]  # image and label in the data list
 
 ClippedHU = dict[str, tuple[float, float]]
-"""The range of every image whose HU were clipped, by its name in the data list."""
+"""Range of each image whose HU were clipped, by its path in the data list."""
 
 
 @dataclass(frozen=True)
 class StoredVolume:
-    """One labelled volume whose slices are read when they are asked for.
+    """A labelled volume whose slices are read on demand.
 
     Attributes:
         image: int16 HU, (slice, row, column) in axial order.
         label: uint8 label map, same shape.
-        present: which labels each slice holds, boolean (slice, label).
+        present: labels in each slice, boolean (slice, label).
         spacing_mm: distance of neighbouring slices, rows and columns in mm.
-        flipped: True where the file numbers its slices from head to feet.
+        flipped: True if the slices of the file are numbered from head to feet.
     """
 
     image: _Slices
@@ -63,48 +62,48 @@ class StoredVolume:
         return len(self.present)
 
     def axial_index(self, slice_number: int) -> int:
-        """The slice in axial order that the file itself numbers `slice_number`."""
+        """Return the index in axial order of slice `slice_number` of the file."""
         return self.depth - 1 - slice_number if self.flipped else slice_number
 
 
 def check_pair(item: DataItem, dataset_dir: Path) -> np.ndarray:
-    """Check from the headers alone that image and label of an item exist and share one grid.
+    """Check by the headers that image and label of an item exist and have the same grid.
 
     Returns:
         The image's affine, 4×4.
 
     Raises:
-        LiversegError: naming the file and the difference.
+        LiversegError: if a file is missing or the grids differ.
     """
     image, label = dataset_dir / item.image, dataset_dir / str(item.label)
     grid, label_grid = read_grid(image), read_grid(label)
     if grid.shape != label_grid.shape:
         raise LiversegError(
-            f"{label}: shape {_times(label_grid.shape)}, but its image {image} has {_times(grid.shape)}; both must "
-            "share one grid"
+            f"{label}: shape {_format_shape(label_grid.shape)}, but its image {image} has "
+            f"{_format_shape(grid.shape)}; both must share one grid"
         )
-    apart = affine_distance_mm(grid.affine, label_grid.affine, grid.shape)
-    if apart:
+    distance = affine_distance_mm(grid.affine, label_grid.affine, grid.shape)
+    if distance:
         raise LiversegError(
-            f"{label}: its affine places voxels up to {apart:.3g} mm from those of its image {image}; "
+            f"{label}: its affine places voxels up to {distance:.3g} mm from those of its image {image}; "
             "both must share one grid"
         )
     return grid.affine
 
 
-def _times(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape))
 
 
 class SliceCache:
-    """A folder of `SliceFile`s, one for each image and label, made when they are first asked for.
+    """A folder with a `SliceFile` for each image and label, written on first use.
 
     Args:
-        dataset_dir: folder the names are relative to.
-        cache_dir: the folder, made if missing. A file in it is used again while its source's size and time are
-            unchanged.
-        labels: how many rows the label table has; a label map may hold 0 to labels-1.
-        clipped: what `clipped_ranges` gives for the items.
+        dataset_dir: folder that the names are relative to.
+        cache_dir: cache folder, made if missing. A cached file is valid while size and modification time of its source
+            are unchanged.
+        labels: rows of the label table; the values of a label map may be 0 to labels-1.
+        clipped: result of `clipped_ranges` for the items.
 
     Raises:
         LiversegError: if the folder cannot be made.
@@ -113,65 +112,65 @@ class SliceCache:
     def __init__(self, dataset_dir: Path, cache_dir: Path, labels: int, clipped: ClippedHU | None = None) -> None:
         self.dataset_dir, self.cache_dir, self.labels = dataset_dir, cache_dir, labels
         self.clipped = clipped or {}
-        self._memory = ReusableBuffer()
+        self._buffer = ReusableBuffer()
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LiversegError(f"{cache_dir}: the cache folder cannot be made ({error.strerror})") from error
 
-    def place(self, kind: str, name: str) -> Path:
-        """Where a file's slices are, or will be.
+    def path_of(self, kind: str, name: str) -> Path:
+        """Return the path of a file's cached slices, which may not exist yet.
 
         Args:
             kind: "image" or "label".
-            name: the file, relative to `dataset_dir`.
+            name: path of the file relative to `dataset_dir`.
         """
-        path = (self.dataset_dir / name).resolve()  # however it is called, from whichever folder
-        state = path.stat()
-        # whatever a check of the voxels depends on is in the name too, so that a cached file has passed it
+        path = (self.dataset_dir / name).resolve()  # the same for all spellings and working directories
+        stat = path.stat()
+        # the key has all parameters of the checks, so that a cached file has passed them
         rule = f"{_FORMAT} image" if kind == "image" else f"{_FORMAT} label {self.labels}"
         clipped = self.clipped.get(os.path.normpath(name)) if kind == "image" else None
         if clipped is not None:
             rule += f" clipped {clipped[0]:g} {clipped[1]:g}"
-        key = hashlib.sha256(f"{rule} {path} {state.st_size} {state.st_mtime_ns}".encode())
+        key = hashlib.sha256(f"{rule} {path} {stat.st_size} {stat.st_mtime_ns}".encode())
         return self.cache_dir / f"{key.hexdigest()[:32]}.{kind}.slices"
 
-    def slices(self, kind: str, name: str) -> SliceFile:
-        """A file's slices, read from it and written first where they are not there yet; arguments as for `place`.
+    def get(self, kind: str, name: str) -> SliceFile:
+        """Return a file's cached slices, written first if necessary; arguments as for `path_of`.
 
         Raises:
             LiversegError: if the file cannot be read, is no CT or no label map of the table, or its slices cannot be
                 written.
         """
-        cached = self.place(kind, name)
-        if not cached.exists():
-            self.make(kind, name)
-        return SliceFile(cached)
+        path = self.path_of(kind, name)
+        if not path.exists():
+            self.write(kind, name)
+        return SliceFile(path)
 
-    def make(self, kind: str, name: str) -> None:
-        """Write a file's slices; arguments and errors as for `slices`."""
-        cached, path = self.place(kind, name), self.dataset_dir / name
+    def write(self, kind: str, name: str) -> None:
+        """Write a file's slices into the cache; arguments and errors as for `get`."""
+        source = self.dataset_dir / name
         if kind == "image":
-            stack, facts = _read_image(path, self.clipped.get(os.path.normpath(name)), self._memory), {}
+            stack, facts = _read_image(source, self.clipped.get(os.path.normpath(name)), self._buffer), {}
         else:
-            stack, present = _read_label(path, self.labels, self._memory)
+            stack, present = _read_label(source, self.labels, self._buffer)
             facts = {"present": present.astype(int).tolist()}
-        write_slices(cached, stack, facts)
+        write_slices(self.path_of(kind, name), stack, facts)
 
 
 class VolumeStore:
-    """The volumes of a data list, their slices read from a cache folder, or straight from their files.
+    """Volumes of a data list, whose slices are read from a cache folder or directly from their files.
 
     Args:
-        items: what will be asked for; every image needs a label, and one image may come with several.
-        dataset_dir: folder the items' paths are relative to.
-        cache_dir: folder of the `SliceCache`; None reads every slab straight from its NIfTI file, which takes no space
-            and more time.
-        labels: how many rows the label table has; a label map may hold 0 to labels-1.
+        items: items to read; every image needs a label, and an image may have several.
+        dataset_dir: folder that the items' paths are relative to.
+        cache_dir: folder of the `SliceCache`; None reads every slab from its NIfTI file, which needs no space and more
+            time.
+        labels: rows of the label table; the values of a label map may be 0 to labels-1.
         progress: show a progress bar while volumes are read.
 
     Raises:
-        LiversegError: for the first file that is missing or unreadable, an image and a label of different grids, an
+        LiversegError: for the first file that is missing or unreadable, an image and a label with different grids, an
             image that `check_ct` refuses, a label value outside the table, or a cache folder that cannot be written.
     """
 
@@ -188,37 +187,37 @@ class VolumeStore:
         for item in items:
             if _pair(item) not in affines:
                 affines[_pair(item)] = check_pair(item, folder)
-        opened: Callable[[str, str], tuple[_Slices, np.ndarray]]
         clipped = clipped_ranges(items)
         if cache_dir is None:
-            opened = _straight(folder, labels, clipped)
+            read = _file_reader(folder, labels, clipped)
         else:
-            opened = _cached(SliceCache(folder, Path(cache_dir), labels, clipped))
-        # an image may have several label maps, so each file is read by itself
+            read = _cache_reader(SliceCache(folder, Path(cache_dir), labels, clipped))
+        # each file is read once, although an image may have several label maps
         files = list(dict.fromkeys((kind, name) for pair in affines for kind, name in zip(_KINDS, pair, strict=True)))
-        # gzip decompression leaves the interpreter lock, so threads keep the cores busy
-        with ThreadPoolExecutor(available_cpus()) as pool:
-            bar = tqdm(
-                pool.map(opened, *zip(*files, strict=True)),
-                total=len(files),
-                desc="reading volumes",
-                disable=not progress,
-                unit="file",
-            )
-            slices = dict(zip(files, bar, strict=True))
+        # threads, since decompression releases the interpreter lock
+        results = thread_map(
+            read,
+            *zip(*files, strict=True),
+            max_workers=available_cpus(),
+            total=len(files),
+            desc="reading volumes",
+            disable=not progress,
+            unit="file",
+        )
+        slices = dict(zip(files, results, strict=True))
         self._volumes = {
             (image, label): StoredVolume(
                 image=slices["image", image][0],
                 label=slices["label", label][0],
                 present=slices["label", label][1],
                 spacing_mm=axial_spacing(affine),
-                flipped=_runs_to_the_feet(affine),
+                flipped=_is_flipped(affine),
             )
             for (image, label), affine in affines.items()
         }
 
     def __getitem__(self, item: DataItem) -> StoredVolume:
-        """The volume of an item: its image together with its own label map."""
+        """Return the volume of an item: its image with its own label map."""
         return self._volumes[_pair(item)]
 
     def __len__(self) -> int:
@@ -226,7 +225,7 @@ class VolumeStore:
 
 
 def clipped_ranges(items: Iterable[DataItem]) -> ClippedHU:
-    """The range of every image whose HU were clipped; a data list gives all items of an image the same."""
+    """Return the range of each image whose HU were clipped; a data list has the same for all items of an image."""
     return {os.path.normpath(item.image): item.clipped_hu for item in items if item.clipped_hu is not None}
 
 
@@ -234,50 +233,51 @@ def _pair(item: DataItem) -> _Pair:
     return os.path.normpath(item.image), os.path.normpath(str(item.label))
 
 
-def _runs_to_the_feet(affine: np.ndarray) -> bool:
+def _is_flipped(affine: np.ndarray) -> bool:
     return bool(axial_orientation(affine)[slice_axis(affine), 1] < 0)
 
 
-def _cached(cache: SliceCache) -> Callable[[str, str], tuple[_Slices, np.ndarray]]:
-    def opened(kind: str, name: str) -> tuple[_Slices, np.ndarray]:
-        slices = cache.slices(kind, name)
+def _cache_reader(cache: SliceCache) -> _Reader:
+    def read(kind: str, name: str) -> tuple[_Slices, np.ndarray]:
+        slices = cache.get(kind, name)
         return slices, np.array(slices.facts.get("present", []), bool)
 
-    return opened
+    return read
 
 
-def _straight(folder: Path, labels: int, clipped: ClippedHU) -> Callable[[str, str], tuple[_Slices, np.ndarray]]:
-    """Files are read once for their checks, and slice by slice later."""
+def _file_reader(folder: Path, labels: int, clipped: ClippedHU) -> _Reader:
+    """Return a function that checks the complete file once; its slices are read later, one by one."""
 
-    def opened(kind: str, name: str) -> tuple[_Slices, np.ndarray]:
+    def read(kind: str, name: str) -> tuple[_Slices, np.ndarray]:
         if kind == "image":
             _read_image(folder / name, clipped.get(name))
             return NiftiSlices(folder / name, np.int16), np.array([])
         return NiftiSlices(folder / name, np.uint8), _read_label(folder / name, labels)[1]
 
-    return opened
+    return read
 
 
 def _read_image(
-    path: Path, clipped_hu: tuple[float, float] | None = None, memory: ReusableBuffer | None = None
+    path: Path, clipped_hu: tuple[float, float] | None = None, buffer: ReusableBuffer | None = None
 ) -> np.ndarray:
-    """HU as int16 in axial order."""
-    volume = read_volume(path, memory)
+    """Return HU as int16 in axial order."""
+    volume = read_volume(path, buffer)
     for warning in check_ct(volume, clipped_hu):
         logging.getLogger(__name__).warning("%s: %s", path, warning)
     return as_integers(volume.axial, np.int16)
 
 
-def _read_label(path: Path, labels: int, memory: ReusableBuffer | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """A label map as uint8 in axial order, and which labels each slice holds, boolean (slice, label)."""
-    truth = read_volume(path, memory).axial
-    lowest, highest = truth.min(), truth.max()
-    if lowest < 0 or highest >= labels or (truth.dtype.kind == "f" and (truth != np.rint(truth)).any()):
-        values = np.unique(truth)
-        bad = values[(values < 0) | (values >= labels) | (values != np.rint(values))][0]
-        raise LiversegError(f"{path}: label value {bad:g}; this label table allows 0 to {labels - 1} in whole numbers")
-    truth = as_integers(truth, np.uint8)
-    present = np.zeros((len(truth), labels), bool)
-    for slice_, held in zip(truth, present, strict=True):
-        held[: int(slice_.max()) + 1] = [bool((slice_ == value).any()) for value in range(int(slice_.max()) + 1)]
-    return truth, present
+def _read_label(path: Path, labels: int, buffer: ReusableBuffer | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return a label map as uint8 in axial order, and the labels in each slice, boolean (slice, label)."""
+    label_map = read_volume(path, buffer).axial
+    lowest, highest = label_map.min(), label_map.max()
+    if lowest < 0 or highest >= labels or (label_map.dtype.kind == "f" and (label_map != np.rint(label_map)).any()):
+        values = np.unique(label_map)
+        invalid = values[(values < 0) | (values >= labels) | (values != np.rint(values))][0]
+        raise LiversegError(f"{path}: label value {invalid:g}; this label table allows integers from 0 to {labels - 1}")
+    label_map = as_integers(label_map, np.uint8)
+    present = np.zeros((len(label_map), labels), bool)
+    for label_slice, row in zip(label_map, present, strict=True):
+        highest = int(label_slice.max())
+        row[: highest + 1] = [bool((label_slice == value).any()) for value in range(highest + 1)]
+    return label_map, present

@@ -1,4 +1,4 @@
-"""A cohort stored in another orientation is trained on as the same slabs, not upside down, mirrored or elsewhere."""
+"""A cohort in any orientation gives the same slabs, not flipped, mirrored or from elsewhere."""
 
 from dataclasses import replace
 
@@ -30,9 +30,9 @@ def stored_as(codes, items, source, folder):
     """The same volume and labels with other axes, and the items with the slices' numbers along the new slice axis."""
     for name in (items[0].image, items[0].label):
         image = nib.load(source / name)
-        own = io_orientation(image.affine)
+        orientation = io_orientation(image.affine)
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        nib.save(image.as_reoriented(ornt_transform(own, axcodes2ornt(tuple(codes)))), folder / name)
+        nib.save(image.as_reoriented(ornt_transform(orientation, axcodes2ornt(tuple(codes)))), folder / name)
     flipped = ("I" in codes) != (nib.aff2axcodes(image.affine)[2] == "I")
     depth = image.shape[2]
     return [replace(item, slice=depth - 1 - item.slice if flipped else item.slice) for item in items]
@@ -44,13 +44,13 @@ def test_slabs_and_labels_are_those_of_the_canonical_file(codes, patient, canoni
     dataset = SlabDataset(items, tmp_path, tmp_path / "cache", labels=5, progress=False)
     assert nib.aff2axcodes(nib.load(tmp_path / items[0].image).affine) == tuple(codes)
     assert len(dataset) == len(canonical) == len(patient)
-    for one, other in zip(dataset, canonical, strict=True):
-        assert torch.equal(one["image"], other["image"])
-        assert torch.equal(one["label"], other["label"])
-        assert one["lesion_type"] == other["lesion_type"]
+    for element, expected in zip(dataset, canonical, strict=True):
+        assert torch.equal(element["image"], expected["image"])
+        assert torch.equal(element["label"], expected["label"])
+        assert element["lesion_type"] == expected["lesion_type"]
 
 
-def test_the_annotated_slice_shows_its_lesion_at_the_patients_own_place(patient, canonical, cohort_tree):
+def test_annotated_slice_has_its_lesion_at_the_same_place(patient, canonical, cohort_tree):
     label = nib.load(cohort_tree / patient[0].label)
     assert nib.aff2axcodes(label.affine) == ("L", "P", "S")  # so rows run to the back and columns to the left
     for item, element in zip(patient, canonical, strict=True):
@@ -59,7 +59,7 @@ def test_the_annotated_slice_shows_its_lesion_at_the_patients_own_place(patient,
         assert (section >= 2).any()
 
 
-def test_a_slice_without_a_third_dimension_is_its_own_neighbour(patient, canonical, cohort_tree, tmp_path):
+def test_two_dimensional_image_repeats_its_slice(patient, canonical, cohort_tree, tmp_path):
     item = patient[0]
     for name in (item.image, item.label):
         image = nib.load(cohort_tree / name)

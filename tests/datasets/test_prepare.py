@@ -1,4 +1,4 @@
-"""The cache made beforehand: what training reads, resumed, verified, mended, and every failure told."""
+"""The cache written beforehand: read by training, resumed, verified, repaired; every failure is reported."""
 
 import json
 from dataclasses import replace
@@ -47,7 +47,7 @@ def test_training_reads_what_was_prepared_and_writes_nothing_more(tree):
     assert cached(tree) == before
 
 
-def test_a_second_call_verifies_and_makes_what_is_missing_or_damaged(tree):
+def test_second_prepare_verifies_and_replaces_missing_or_damaged(tree):
     prepare(tree)
     before = cached(tree)
     names = sorted(before)
@@ -73,7 +73,7 @@ def test_a_cache_knows_its_files_however_they_are_called(tree, tmp_path_factory,
     assert len(cached(tree)) == 6
 
 
-def test_a_file_named_twice_in_two_ways_is_written_once(tree):
+def test_file_with_two_spellings_is_written_once(tree):
     listed = read_datalist(tree / "datalist.json")
     first = listed.training[0]
     twice = replace(first, image=f"./{first.image}", label=f"./{first.label}")
@@ -81,14 +81,14 @@ def test_a_file_named_twice_in_two_ways_is_written_once(tree):
     assert prepare(tree).written == 6
 
 
-def test_what_is_not_of_the_list_is_told_and_left(tree):
+def test_folders_not_of_the_list_are_reported_and_kept(tree):
     prepare(tree)
     content = json.loads((tree / "datalist.json").read_text())
     del content["training"][0]
     (tree / "datalist.json").write_text(json.dumps(content))
     prepared = prepare(tree)
     assert (prepared.verified, prepared.others) == (4, 2)
-    assert prepared.describe().endswith("; 2 others there are not of this list")
+    assert prepared.describe().endswith("; 2 other files do not belong to this list")
     assert len(cached(tree)) == 6
 
 
@@ -96,13 +96,13 @@ def test_one_bad_file_does_not_stop_the_others(tree, write_nifti, capsys):
     (tree / "volume-1.nii.gz").write_bytes((tree / "volume-1.nii.gz").read_bytes()[:3000])
     write_nifti(tree / "segmentation-2.nii.gz", np.zeros((20, 24, 8), np.uint8))
     code = main(["prepare", str(tree / "datalist.json"), "-o", str(tree / "cache")])
-    told = capsys.readouterr()
+    captured = capsys.readouterr()
     assert code == 1
-    assert "volume-1.nii.gz: voxels cannot be read" in told.err
-    assert "segmentation-2.nii.gz: shape 20×24×8, but its image" in told.err
-    assert "2 failed as told above" in told.err
-    assert told.out.startswith("3 files written, 0 were there and are sound")
-    assert "Traceback" not in told.err
+    assert "volume-1.nii.gz: voxels cannot be read" in captured.err
+    assert "segmentation-2.nii.gz: shape 20×24×8, but its image" in captured.err
+    assert "2 failed as told above" in captured.err
+    assert captured.out.startswith("3 files written, 0 existing files verified")
+    assert "Traceback" not in captured.err
     assert len(cached(tree)) == 3
 
 

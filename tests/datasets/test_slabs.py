@@ -16,7 +16,7 @@ DEPTH = 10
 
 @pytest.fixture
 def make(tmp_path, write_nifti):
-    """A volume whose voxels tell their slice; slices 4 and 5 have a lesion of type cyst, 2 to 7 have liver."""
+    """A volume whose voxels are the number of their slice; slices 2 to 7 have liver, 4 and 5 a cyst."""
     image = np.broadcast_to(np.arange(DEPTH, dtype=np.int16), (6, 6, DEPTH)).copy()
     label = np.zeros((6, 6, DEPTH), np.uint8)
     label[1:5, 1:5, 2:8] = 1
@@ -96,7 +96,7 @@ def test_a_slice_outside_its_volume_is_refused(make):
         (1, "cyst", "no 2 there, only 0 background;"),
     ],
 )
-def test_a_slice_without_its_stated_type_is_refused_by_the_joint_table(number, kind, found, make, tmp_path):
+def test_slice_without_its_stated_type_is_refused(number, kind, found, make, tmp_path):
     make()
     item = DataItem("ct.nii.gz", "seg.nii.gz", "p", slice=number, lesion_type=kind)
     with pytest.raises(LiversegError, match=rf"ct\.nii\.gz: slice {number} is listed as {kind}, .* has {found}"):
@@ -104,7 +104,7 @@ def test_a_slice_without_its_stated_type_is_refused_by_the_joint_table(number, k
     assert len(SlabDataset([item], tmp_path, tmp_path / "cache", labels=3, progress=False)) == 1
 
 
-def test_a_partial_label_map_says_what_is_not_told_apart(tmp_path, write_nifti):
+def test_partial_label_map_marks_undistinguished_labels(tmp_path, write_nifti):
     label = np.zeros((6, 6, 3), np.uint8)
     label[1:5, 1:5, 1:] = 1
     write_nifti(tmp_path / "ct.nii.gz", np.zeros((6, 6, 3), np.int16))
@@ -126,7 +126,7 @@ def test_a_partial_label_map_says_what_is_not_told_apart(tmp_path, write_nifti):
     assert values(5, lesion) == ([[0], [0, 1], [0, 1, UNTYPED_LESION]], [False, False, True])
 
 
-def test_a_partial_label_map_that_tells_more_apart_is_refused(tmp_path, write_nifti):
+def test_partial_label_map_with_more_labels_is_refused(tmp_path, write_nifti):
     label = np.ones((6, 6, 3), np.uint8)
     label[3:, :, 1] = 2
     write_nifti(tmp_path / "ct.nii.gz", np.zeros((6, 6, 3), np.int16))
@@ -146,10 +146,10 @@ def test_a_partial_label_map_that_tells_more_apart_is_refused(tmp_path, write_ni
             SlabDataset([item], tmp_path, None, labels=5, progress=False)
 
 
-def test_sampler_shows_all_lesions_and_a_new_part_of_the_rest(make):
+def test_sampler_takes_all_lesions_and_changing_others(make):
     sampler = SlabSampler(make(), lesion_free=0.25, seed=1)
     assert len(sampler) == 2 + 2
-    seen = []
+    lesion_free = []
     for epoch in (1, 2, 3, 4):
         sampler.set_epoch(epoch)
         indices = [index for _, index in sampler]
@@ -157,8 +157,8 @@ def test_sampler_shows_all_lesions_and_a_new_part_of_the_rest(make):
         assert len(indices) == 4
         sampler.set_epoch(epoch)
         assert [index for _, index in sampler] == indices
-        seen.append(tuple(sorted(set(indices) - {4, 5})))
-    assert len(set(seen)) > 1
+        lesion_free.append(tuple(sorted(set(indices) - {4, 5})))
+    assert len(set(lesion_free)) > 1
 
 
 def test_repeats_are_elements_of_their_own(make):

@@ -1,4 +1,4 @@
-"""The store: what it maps is what the files hold, and what does not fit is refused by name."""
+"""The store returns what the files contain, and names files that do not fit."""
 
 import numpy as np
 import pytest
@@ -54,7 +54,7 @@ def test_a_cached_volume_is_used_until_its_file_changes(pair, tmp_path):
     assert not np.array_equal(changed, first)
 
 
-def test_a_cached_label_map_does_not_pass_for_a_smaller_table(pair, tmp_path):
+def test_cached_label_map_is_checked_against_a_smaller_table(pair, tmp_path):
     pair(label=np.full((6, 7, 8), 2, np.uint8))
     VolumeStore([ITEM], tmp_path, tmp_path / "cache", labels=5, progress=False)
     with pytest.raises(LiversegError, match=r"seg\.nii\.gz: label value 2; .* 0 to 1"):
@@ -87,13 +87,13 @@ def test_labels_that_do_not_fit_are_refused(pair, change, message):
 
 
 @pytest.mark.parametrize("top", [1, 800])
-def test_what_is_no_ct_is_refused_as_it_is_for_a_prediction(top, pair):
+def test_image_that_is_no_ct_is_refused(top, pair):
     normalised = ((pair.image + 1000) * (top / 2000)).astype(np.float32)
     with pytest.raises(LiversegError, match=r"ct\.nii\.gz: values from .* in fractions do not look like a CT in HU"):
         pair(image=normalised)
 
 
-def test_what_is_odd_about_an_image_is_told(pair, caplog):
+def test_doubtful_image_is_logged(pair, caplog):
     pair(image=np.random.default_rng(0).integers(0, 255, pair.image.shape).astype(np.uint8))
     assert "ct.nii.gz: does not look like a CT in HU: values from 0 to 25" in caplog.text
 
@@ -131,19 +131,19 @@ def test_broken_volume_is_named(pair, tmp_path):
 @pytest.mark.parametrize(
     "affine", [np.diag([1.0, 1, 2, 1]), np.array([[0, 0, -3.0, 0], [2, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])]
 )
-def test_straight_from_the_files_is_the_same_as_from_the_cache(name, affine, tmp_path, write_nifti):
+def test_reading_without_cache_agrees_with_cache(name, affine, tmp_path, write_nifti):
     rng = np.random.default_rng(0)
     item = DataItem(name, name.replace("ct", "seg"), "p")
     write_nifti(tmp_path / item.image, rng.integers(-1000, 1000, (6, 7, 8)).astype(np.float32) + 0.25, affine)
     write_nifti(tmp_path / item.label, rng.integers(0, 3, (6, 7, 8)).astype(np.int16), affine)
-    cached, straight = (
+    cached, direct = (
         VolumeStore([item], tmp_path, cache, labels=3, progress=False)[item] for cache in (tmp_path / "cache", None)
     )
     for kind in ("image", "label"):
-        one, other = getattr(cached, kind), getattr(straight, kind)
-        assert one.shape == other.shape
-        numbers = [2, 0, one.shape[0] - 1, 2]
-        np.testing.assert_array_equal(one.read(numbers), other.read(numbers), strict=True)
-    np.testing.assert_array_equal(cached.present, straight.present)
-    assert cached.flipped == straight.flipped
+        from_cache, from_file = getattr(cached, kind), getattr(direct, kind)
+        assert from_cache.shape == from_file.shape
+        numbers = [2, 0, from_cache.shape[0] - 1, 2]
+        np.testing.assert_array_equal(from_cache.read(numbers), from_file.read(numbers), strict=True)
+    np.testing.assert_array_equal(cached.present, direct.present)
+    assert cached.flipped == direct.flipped
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cache", name, item.label]

@@ -114,8 +114,10 @@ def load_batches(tree, remainder, cache):
     augmentation = SlabAugmentation([RandSlabViewd(32, [0.5, 1, 1]), scanner])
     dataset = SlabDataset(items, tree, cache, 3, transform=augmentation, seed=5, progress=False)
     sampler = SlabSampler(dataset, lesion_free=1, seed=5)
-    sampler.free = sampler.free[: (remainder - len(sampler.lesion)) % GLOBAL_BATCH_SIZE + GLOBAL_BATCH_SIZE]
-    sampler.kept = len(sampler.free)
+    sampler.lesion_free = sampler.lesion_free[
+        : (remainder - len(sampler.lesion)) % GLOBAL_BATCH_SIZE + GLOBAL_BATCH_SIZE
+    ]
+    sampler.lesion_free_count = len(sampler.lesion_free)
     batch_sampler = DistributedBatchSampler(sampler, GLOBAL_BATCH_SIZE // world_size())
     loader = PrefetchDataLoader(dataset, batch_sampler=batch_sampler, collate_fn=pad_collate)
     prepare, steps = AugmentedBatch(32, [-200, 250], GloballySeededNoise(batch_sampler)), []

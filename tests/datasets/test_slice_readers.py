@@ -1,11 +1,11 @@
-"""Files of slices: what was written is what is read, and damage is told by its check sum."""
+"""Slice files: slices are read as they were written, and damage is found by checksums."""
 
 import numpy as np
 import pytest
 from numcodecs import Blosc
 
 from liverseg.datasets.slice_readers import SliceFile, write_slices
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_one_changed_byte_is_found_wherever_it_is(stack, tmp_path):
         np.testing.assert_array_equal(slices.read(range(7)), stack)
 
 
-def test_a_damaged_slice_is_named_and_the_others_are_read(stack, tmp_path):
+def test_damaged_slice_is_named_and_others_are_read(stack, tmp_path):
     path = tmp_path / "a.slices"
     write_slices(path, stack)
     content = bytearray(path.read_bytes())
@@ -57,7 +57,7 @@ def test_a_damaged_slice_is_named_and_the_others_are_read(stack, tmp_path):
     path.write_bytes(content)
     slices = SliceFile(path)
     np.testing.assert_array_equal(slices.read([1, 6]), stack[[1, 6]])
-    with pytest.raises(LiversegError, match=r"a\.slices: slice 0 is not what was written, by its check sum; delete it"):
+    with pytest.raises(LiversegError, match=r"a\.slices: the checksum of slice 0 differs; delete it"):
         slices.read([1, 0])
 
 
@@ -67,25 +67,25 @@ def test_a_truncated_file_is_refused(kept, stack, tmp_path):
     write_slices(path, stack)
     content = path.read_bytes()
     path.write_bytes(content[: int(kept if kept >= 1 or kept == 0 else kept * len(content))])
-    with pytest.raises(LiversegError, match=r"a\.slices: no file of slices, or a damaged one; delete it and run"):
+    with pytest.raises(LiversegError, match=r"a\.slices: not a slice file, or damaged; delete it and run"):
         SliceFile(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
-    with pytest.raises(LiversegError, match=r"none\.slices: no file of slices"):
+    with pytest.raises(LiversegError, match=r"none\.slices: not a slice file"):
         SliceFile(tmp_path / "none.slices")
 
 
 def test_a_write_that_fails_leaves_nothing(stack, tmp_path, monkeypatch):
-    whole = Blosc.encode
+    encode = Blosc.encode
     calls = iter(range(100))
 
     def full(*args, **settings):
         if next(calls) == 3:
             raise OSError(28, "No space left on device")
-        return whole(*args, **settings)
+        return encode(*args, **settings)
 
     monkeypatch.setattr(Blosc, "encode", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OutputError, match="the cache cannot be written .No space left"):
         write_slices(tmp_path / "a.slices", stack)
     assert not list(tmp_path.iterdir())
