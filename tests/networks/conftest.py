@@ -7,7 +7,7 @@ from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weight
 
 @pytest.fixture
 def pretrained():
-    """A pre-training network with weights of its own."""
+    """A pre-training network with random weights."""
     torch.manual_seed(1)
     return SEResUNet("small", out_channels=3)
 
@@ -29,6 +29,6 @@ def record(pretrained):
 
 @pytest.fixture
 def exported(tmp_path, pretrained, record):
-    """The pre-training network's weights as they are handed over."""
+    """The exported weights of the pre-training network."""
     export_weights(tmp_path / "pretrain.safetensors", pretrained.state_dict(), record)
     return tmp_path / "pretrain.safetensors"

@@ -8,7 +8,7 @@ from liverseg.networks.blocks import fold_batch_norm
 
 
 def learnt(network):
-    """Batch norms with statistics and weights of their own, as after training."""
+    """Give every batch norm random statistics and weights, as after training."""
     torch.manual_seed(1)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):

@@ -41,8 +41,8 @@ def test_every_file_of_tensors_is_read_as_such():
             called = ast.unparse(node.func)
             if called in ("torch.load", "load_state_dict_from_url"):
                 calls += 1
-                given = {one.arg: ast.unparse(one.value) for one in node.keywords}
-                assert given.get("weights_only") == "True", f"{path}:{node.lineno}"
+                keywords = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                assert keywords.get("weights_only") == "True", f"{path}:{node.lineno}"
             assert called not in ("pickle.load", "pickle.loads", "torch.jit.load", "joblib.load"), path
             assert "allow_pickle=True" not in ast.unparse(node), path
     assert calls >= 3
@@ -57,7 +57,7 @@ def test_the_command_runs_no_code_of_weights(kind, tmp_path, capsys):
     else:
         torch.save({"w": Leaves(ran)}, weights, _use_new_zipfile_serialization=kind == "torch")
     torch.load(weights, weights_only=False) if kind != "pickle" else pickle.loads(weights.read_bytes())
-    assert ran.exists()  # it is a real one
+    assert ran.exists()  # unrestricted unpickling runs the code
     ran.unlink()
     (tmp_path / "ct.nii").write_bytes(b"")
     assert main(["predict", str(tmp_path / "ct.nii"), str(tmp_path / "out"), "--weights", str(weights)]) == 1
@@ -69,9 +69,9 @@ def test_the_command_runs_no_code_of_weights(kind, tmp_path, capsys):
 def test_nor_of_a_checkpoint(tmp_path):
     checkpoint = RunCheckpoint(tmp_path / "checkpoint.pt", {}, {}, resume=True)
     torch.save({"settings": "{}", "epoch": Leaves(tmp_path / "ran"), "parts": {}}, checkpoint.path)
-    with pytest.raises(LiversegError, match="the checkpoint cannot be read") as told:
+    with pytest.raises(LiversegError, match="the checkpoint cannot be read") as refusal:
         checkpoint.load(Engine(lambda engine, batch: None))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(refusal.value)
     assert not (tmp_path / "ran").exists()
 
 
@@ -100,11 +100,11 @@ def test_absurd_headers(name, tmp_path):
     path.write_bytes(HEADERS[name])
     for read in (read_record, read_weights):
         tracemalloc.start()
-        with pytest.raises(LiversegError, match=r"w\.safetensors: cannot be read as safetensors") as told:
+        with pytest.raises(LiversegError, match=r"w\.safetensors: cannot be read as safetensors") as refusal:
             read(path)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
         tracemalloc.stop()
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(refusal.value)
 
 
 def test_a_state_dict_that_claims_more_than_it_holds(tmp_path):

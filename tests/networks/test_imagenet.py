@@ -1,4 +1,4 @@
-"""ImageNet's weights: others' own reading of the published names against ours, and what is refused."""
+"""ImageNet weights: loaded tensors agree with other implementations, and unfit files are refused."""
 
 import pytest
 import torch
@@ -15,14 +15,14 @@ def test_the_encoder_is_the_one_monai_loads(published, monkeypatch):
     network = SEResUNet("full")
     report = transfer_imagenet(network, published)
     # MONAI reads the same file where it would read its download
-    state = torch.load(published, weights_only=True)
-    monkeypatch.setattr(senet, "load_state_dict_from_url", lambda *_, **__: dict(state))
-    monais = senet.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000, pretrained=True)
-    own, theirs = network.encoder.state_dict(), monais.state_dict()
+    file_state = torch.load(published, weights_only=True)
+    monkeypatch.setattr(senet, "load_state_dict_from_url", lambda *_, **__: dict(file_state))
+    monai_network = senet.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000, pretrained=True)
+    state, published_state = network.encoder.state_dict(), monai_network.state_dict()
     loaded = [name.removeprefix("encoder.") for name in report.loaded]
     assert len(loaded) > 200
-    assert all(torch.equal(own[name], theirs[name]) for name in loaded)
-    missing = {name for name in own if name not in loaded}
+    assert all(torch.equal(state[name], published_state[name]) for name in loaded)
+    missing = {name for name in state if name not in loaded}
     assert all(name.endswith("num_batches_tracked") for name in missing)
     assert report.left["head.weight"] == "ImageNet has no such part"
 
@@ -48,7 +48,7 @@ def lite_weights():
 
 
 def test_lite_encoder_agrees_with_published_network(lite_weights):
-    """The package's own network, run on the same slab, agrees at every stride."""
+    """The package's state network, run on the same slab, agrees at every stride."""
     network = SEResUNet("lite").eval()
     report = transfer_imagenet(network, None)  # from the installed package
     assert {name for name in report.left if name.startswith("encoder.")} <= {
@@ -56,15 +56,15 @@ def test_lite_encoder_agrees_with_published_network(lite_weights):
     }
     published = EfficientNet.from_name("efficientnet-lite0").eval()
     published.load_state_dict(torch.load(lite_weights, weights_only=True))
-    seen = []
+    features = []
     for last_of_a_stage in (0, 2, 4, 10, 15):
-        published._blocks[last_of_a_stage].register_forward_hook(lambda _, __, out: seen.append(out))
+        published._blocks[last_of_a_stage].register_forward_hook(lambda _, __, out: features.append(out))
     slab = torch.rand(2, 3, 224, 224) * 2 - 1  # the size the package pads for
     with torch.inference_mode():
         published(slab)
-        own = network.encoder(slab)
-    for ours, theirs in zip(own, seen, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
+        ours = network.encoder(slab)
+    for tensor, expected in zip(ours, features, strict=True):
+        torch.testing.assert_close(tensor, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_other_weights_are_no_lite_encoder(tmp_path):

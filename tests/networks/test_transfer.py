@@ -122,12 +122,12 @@ def test_transfer_loads_all_but_the_head(exported, pretrained):
 
 
 def test_transfer_tells_of_aux_heads_on_either_side(tmp_path, exported, record):
-    here = SEResUNet("small", out_channels=5, deep_supervision=True)
-    report = transfer_weights(here, exported, input_spec=INPUT_SPEC)
+    network = SEResUNet("small", out_channels=5, deep_supervision=True)
+    report = transfer_weights(network, exported, input_spec=INPUT_SPEC)
     assert report.left["aux_heads.stride2.weight"] == "not in the file" and len(report.left) == 8
-    there = SEResUNet("small", out_channels=3, deep_supervision=True)
+    other = SEResUNet("small", out_channels=3, deep_supervision=True)
     path = tmp_path / "supervised.safetensors"
-    export_weights(path, there.state_dict(), replace(record, arguments=there.arguments()))
+    export_weights(path, other.state_dict(), replace(record, arguments=other.arguments()))
     report = transfer_weights(SEResUNet("small", out_channels=3), path, input_spec=INPUT_SPEC)
     assert report.left["aux_heads.stride8.bias"] == "not in the network"
     assert report.left["head.weight"] == "a head starts new"
@@ -188,8 +188,8 @@ def _tuned(pretrained, record, **changed):
 
 
 def test_average_interpolates_shared_tensors_and_keeps_new_heads(tmp_path, exported, pretrained, record, caplog):
-    state, own = _tuned(pretrained, record)
-    export_weights(tmp_path / "joint.safetensors", state, own)
+    state, tuned_record = _tuned(pretrained, record)
+    export_weights(tmp_path / "joint.safetensors", state, tuned_record)
     target = average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "out" / "averaged.safetensors", 0.25)
     averaged = read_weights(target)
     shared = [name for name, tensor in pretrained.state_dict().items() if state[name].shape == tensor.shape]
@@ -205,7 +205,7 @@ def test_average_interpolates_shared_tensors_and_keeps_new_heads(tmp_path, expor
     assert (record_of_average.metrics, record_of_average.lesion_threshold) == ({}, None)
     assert record_of_average.averaged_share == 0.25
     network = LesionTypeUNet("small", out_channels=5)
-    transfer_weights(network, target, input_spec=own.input_spec)
+    transfer_weights(network, target, input_spec=tuned_record.input_spec)
     own_name = next(name for name in averaged if name.startswith("decoder."))
     assert torch.equal(network.state_dict()[own_name], averaged[own_name])
     with caplog.at_level("WARNING"):
@@ -230,16 +230,18 @@ def test_a_share_is_between_0_and_1(tmp_path, exported, share):
 
 
 def test_an_average_is_of_one_design_and_input(tmp_path, exported, pretrained, record):
-    state, own = _tuned(pretrained, record, input_spec=SlabInput((0, 250)))
-    export_weights(tmp_path / "joint.safetensors", state, own)
-    with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*the fine-tuning started"):
+    state, tuned_record = _tuned(pretrained, record, input_spec=SlabInput((0, 250)))
+    export_weights(tmp_path / "joint.safetensors", state, tuned_record)
+    with pytest.raises(
+        LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*the fine-tuning started"
+    ):
         average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "averaged.safetensors")
     assert not (tmp_path / "averaged.safetensors").exists()
 
 
 def test_an_average_is_of_two_files_in_their_order(tmp_path, exported, pretrained, record):
-    state, own = _tuned(pretrained, record)
-    export_weights(tmp_path / "joint.safetensors", state, own)
+    state, tuned_record = _tuned(pretrained, record)
+    export_weights(tmp_path / "joint.safetensors", state, tuned_record)
     target = tmp_path / "averaged.safetensors"
     with pytest.raises(LiversegError, match="are they swapped"):
         average_weights(exported, tmp_path / "joint.safetensors", target)
@@ -255,11 +257,11 @@ def test_an_average_needs_records(tmp_path, exported, pretrained):
 
 
 def test_heads_are_carried_where_they_are_asked_for(tmp_path, pretrained, record):
-    state, own = _tuned(pretrained, record)
-    export_weights(tmp_path / "joint.safetensors", state, own)
+    state, tuned_record = _tuned(pretrained, record)
+    export_weights(tmp_path / "joint.safetensors", state, tuned_record)
     network = LesionTypeUNet("small", out_channels=5, deep_supervision=True)
     before = _copy(network)
-    report = transfer_weights(network, tmp_path / "joint.safetensors", input_spec=own.input_spec, heads=True)
+    report = transfer_weights(network, tmp_path / "joint.safetensors", input_spec=tuned_record.input_spec, heads=True)
     after = network.state_dict()
     assert all(torch.equal(after[name], tensor) for name, tensor in state.items())
     aux = [name for name in after if name not in state]

@@ -66,7 +66,7 @@ def test_what_a_training_left_is_exported_with_its_record(saved, tmp_path, pretr
     assert read_record(target) == read_record(saved)
 
 
-def test_what_inference_is_to_do_with_lesions_is_exported_too(saved, tmp_path):
+def test_export_with_thresholds_and_ranges_records_them(saved, tmp_path):
     bounds = {"mean_hu": (0, 20), "std_hu": (5, 30), "liver_contrast_hu": (-100, -60), "longest_diameter_mm": (4, 80)}
     ranges = dict.fromkeys(("cyst", "hemangioma", "metastasis"), bounds)
     target = export_trained(saved, tmp_path / "joint.safetensors", 0.3, 0.7, ranges)
@@ -77,9 +77,9 @@ def test_what_inference_is_to_do_with_lesions_is_exported_too(saved, tmp_path):
 
 
 def test_half_the_size_is_read_as_float32_again(saved, tmp_path, pretrained):
-    whole = export_trained(saved, tmp_path / "whole.safetensors")
+    full = export_trained(saved, tmp_path / "full.safetensors")
     half = export_trained(saved, tmp_path / "half.safetensors", half=True)
-    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    assert half.stat().st_size < 0.6 * full.stat().st_size
     state = read_weights(half)
     for name, tensor in pretrained.state_dict().items():
         assert state[name].dtype == tensor.dtype
@@ -92,7 +92,7 @@ def test_what_float16_cannot_hold_is_not_halved(saved, tmp_path, pretrained, rec
     state["head.bias"] = torch.full_like(state["head.bias"], 1e6)
     save_state(saved, state, record)
     with pytest.raises(
-        LiversegError, match=r"model\.pt: head\.bias is beyond what float16 holds; export with half False"
+        LiversegError, match=r"model\.pt: head\.bias exceeds the range of float16; export with half False"
     ):
         export_trained(saved, tmp_path / "half.safetensors", half=True)
     assert not (tmp_path / "half.safetensors").exists()
@@ -136,7 +136,7 @@ def test_export_under_another_ending_is_refused(tmp_path, pretrained, record, na
         save_state(tmp_path / "w.bin", pretrained.state_dict(), record)
 
 
-def test_folder_that_cannot_be_is_told_and_nothing_is_left(tmp_path, pretrained, record):
+def test_write_into_impossible_folder_is_refused_without_traces(tmp_path, pretrained, record):
     (tmp_path / "file").write_text("")
     for write, name in ((export_weights, "w.safetensors"), (save_state, "w.pt")):
         with pytest.raises(LiversegError, match=r"weights cannot be written .*; choose another folder"):
@@ -202,10 +202,10 @@ def test_tampered_tensor_is_refused(exported, saved):
     state = load_file(exported)
     state["head.bias"][0] += 1
     save_file(state, exported, metadata={"liverseg": read_record(exported).dumps()})
-    with pytest.raises(LiversegError, match=r"its tensors are not those its record tells of \(SHA-256 differs\)"):
+    with pytest.raises(LiversegError, match=r"its tensors are not those of its record \(SHA-256 differs\)"):
         read_weights(exported)
     torch.save(state, saved)
-    with pytest.raises(LiversegError, match=r"its tensors are not those model.json tells of"):
+    with pytest.raises(LiversegError, match=r"its tensors are not those of model.json"):
         read_weights(saved)
 
 
@@ -221,7 +221,7 @@ class _Code:
 
 def test_pickled_code_is_refused_and_not_run(tmp_path):
     torch.save({"weight": torch.ones(2), "code": _Code(tmp_path / "ran")}, tmp_path / "code.pt")
-    with pytest.raises(LiversegError, match=r"code.pt: refused, it holds pickled objects besides tensors"):
+    with pytest.raises(LiversegError, match=r"code.pt: refused, it contains pickled objects, not only tensors"):
         read_weights(tmp_path / "code.pt")
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(_Code(tmp_path / "ran")))
     with pytest.raises(LiversegError, match=r"plain.pt: "):

@@ -1,4 +1,4 @@
-"""The networks joint learning is compared with: what they give, what they share, what they take over."""
+"""Networks of all strategies: outputs, shared parts, transfer, and the type head of LesionTypeUNet."""
 
 import math
 from dataclasses import replace
@@ -66,9 +66,9 @@ def test_a_classifier_names_and_outlines_nothing():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_strategy_has_the_same_encoder_and_decoder(name):
-    joint, own = NETWORKS["joint"]().state_dict(), NETWORKS[name]().state_dict()
+    joint, state = NETWORKS["joint"]().state_dict(), NETWORKS[name]().state_dict()
     parts = ("encoder.",) if name == "classification" else ("encoder.", "decoder.")
-    shared = {key: tensor.shape for key, tensor in own.items() if key.startswith(("encoder.", "decoder."))}
+    shared = {key: tensor.shape for key, tensor in state.items() if key.startswith(("encoder.", "decoder."))}
     assert shared == {key: tensor.shape for key, tensor in joint.items() if key.startswith(parts)}
 
 
@@ -93,7 +93,7 @@ def test_a_network_is_built_again_from_its_arguments(name):
     again.load_state_dict(network.state_dict())
 
 
-def test_ours_gives_five_channels_in_evaluation_and_types_of_pixels_in_training():
+def test_lesion_type_unet_output_in_training_and_evaluation():
     network = LesionTypeUNet("small", deep_supervision=True)
     output = network.train()(SLABS)
     assert isinstance(output, SlabOutput)
@@ -138,24 +138,24 @@ def test_windows_that_are_not_odd_are_refused(windows):
         LesionTypeUNet("small", windows=windows)
 
 
-def test_each_window_measures_what_a_head_of_that_window_alone_does():
+def test_windows_are_measured_independently():
     torch.manual_seed(0)
     slab, lesion, features = torch.rand(1, 3, 64, 64), torch.rand(1, 1, 64, 64), torch.rand(1, 4, 16, 16)
 
-    def seen(*windows):
+    def measured(*windows):
         head = LesionTypeHead(in_channels=3, features=4, windows=windows)
         head.layers = torch.nn.Identity()
         return head(slab, lesion, features)
 
-    assert torch.equal(seen(5, 11), torch.cat([seen(5), seen(11)], dim=1))
-    assert not torch.equal(seen(5), seen(11))
+    assert torch.equal(measured(5, 11), torch.cat([measured(5), measured(11)], dim=1))
+    assert not torch.equal(measured(5), measured(11))
 
 
-def test_a_weights_file_builds_the_network_it_was_made_with(record, tmp_path):
+def test_recorded_arguments_build_the_same_network(record, tmp_path):
     network = LesionTypeUNet("small", evidence="both", windows=[5, 11]).eval()
     path = tmp_path / "joint.safetensors"
-    own = {"network": "LesionTypeUNet", "arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
-    export_weights(path, network.state_dict(), replace(record, **own))
+    changes = {"network": "LesionTypeUNet", "arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
+    export_weights(path, network.state_dict(), replace(record, **changes))
     again = recorded_settings(path).network_class("small", in_channels=3, out_channels=5)
     load_weights(again, path)
     assert again.arguments() == network.arguments()
@@ -171,12 +171,12 @@ def test_measurements_are_what_they_say():
     lesion[..., 24:40, 24:40] = 1
     slab[..., 24:40, 24:40] = 0.1  # the rim inside its outline
     slab[..., 26:38, 26:38] = -0.2  # its core
-    seen = head(slab, lesion, torch.zeros(1, 4, 16, 16))[0, :, 8, 8]
-    core, core_spread, inner, _, outer, outer_spread = seen[:18].reshape(6, 3)
+    measurements = head(slab, lesion, torch.zeros(1, 4, 16, 16))[0, :, 8, 8]
+    core, core_spread, inner, _, outer, outer_spread = measurements[:18].reshape(6, 3)
     assert core.tolist() == pytest.approx([(-0.2 - 0.3) / 0.25] * 3, abs=1e-3)
     assert inner.tolist() == pytest.approx([(0.1 - 0.3) / 0.25] * 3, abs=1e-3)
     assert outer.tolist() == pytest.approx([(0.5 - 0.3) / 0.25] * 3, abs=1e-3)
     assert core_spread.tolist() == pytest.approx([0.01] * 3, abs=0.02)
     assert outer_spread.tolist() == pytest.approx([0.01] * 3, abs=0.02)
     area = 16 * 16 / 60**2
-    assert seen[18].item() == pytest.approx((math.log(area) + 2.5) / 1.2, abs=1e-3)
+    assert measurements[18].item() == pytest.approx((math.log(area) + 2.5) / 1.2, abs=1e-3)
