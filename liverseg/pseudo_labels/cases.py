@@ -17,15 +17,17 @@ from typing import Any
 
 import numpy as np
 
-from liverseg.batch.completeness import RunSpec, wanted
+from liverseg.batch.job import RunSpec, run_spec
 from liverseg.bundle.paths import find_bundle, inference_config
+from liverseg.cases.events import Callback, CaseDone, StageProgress
 from liverseg.datalists.importers.conversion import write_nifti
 from liverseg.errors import LiversegError, OutputError
 from liverseg.imageio.volume import is_nifti, write_box_like
-from liverseg.inference.evaluator import CaseEvaluator, Prefetcher, run_pipeline
-from liverseg.inference.failures import describe_cause
+from liverseg.inference.evaluator import CaseEvaluator
+from liverseg.inference.failures import case_failed, describe_cause
+from liverseg.inference.overlap import Prefetcher, run_overlapped
 from liverseg.inference.predict import case_evaluator
-from liverseg.inference.progress import CaseCallback, ConsoleReporter, StageTimer, WrittenCase
+from liverseg.inference.progress import ConsoleReporter, StageTimer
 from liverseg.labels import LIVER
 from liverseg.networks import package_versions, read_record
 from liverseg.pseudo_labels.checks import Limits, LiverOutline, Measures, measure, one_liver
@@ -50,17 +52,17 @@ class Network:
     Attributes:
         weights: the file, absolute.
         bundle: the bundle's folder.
-        wanted: hashes of weights and settings.
+        spec: hashes of weights and settings.
     """
 
     weights: Path
     bundle: Path
-    wanted: RunSpec
+    spec: RunSpec
 
     @property
     def name(self) -> str:
         """The file's name with the start of its SHA-256."""
-        return f"{self.weights.name} (SHA-256 {self.wanted.weights_sha256[:12]})"
+        return f"{self.weights.name} (SHA-256 {self.spec.weights_sha256[:12]})"
 
 
 def read_network(weights: Path, bundle: Path | None, overrides: Mapping[str, Any]) -> Network:
@@ -78,7 +80,7 @@ def read_network(weights: Path, bundle: Path | None, overrides: Mapping[str, Any
     if bundle is None:
         bundle = find_bundle(_BUNDLES[record is not None and len(record.labels) == _PRETRAIN_LABELS])
     config = inference_config(bundle)
-    return Network(weights.absolute(), bundle, wanted(config, weights.absolute(), overrides))
+    return Network(weights.absolute(), bundle, run_spec(config, weights.absolute(), overrides))
 
 
 @dataclass(frozen=True)
@@ -139,11 +141,11 @@ class OutlinedCases:
         self.error: Exception | None = None
         self._items, self._output, self._networks = items, output, networks
         self._mirrored, self._limits, self._overrides, self._progress = mirrored, limits, overrides, progress
-        told = {"format": _FORMAT, "mirrored": mirrored, "networks": [asdict(one.wanted) for one in networks]}
+        told = {"format": _FORMAT, "mirrored": mirrored, "networks": [asdict(network.spec) for network in networks]}
         self._configuration = sha256_text(json.dumps(told, sort_keys=True, default=str))
         self._left: list[Mapping[str, str]] = []
         self._evaluators: list[CaseEvaluator] = []
-        self._watcher: CaseCallback = CaseCallback()
+        self._callback = Callback()
 
     def prepare(self) -> None:
         """See which cases are left, and load the networks if there are any.
@@ -170,10 +172,10 @@ class OutlinedCases:
         if not self._left:
             return
         names = [item["case"] for item in self._left]
-        with ConsoleReporter(names, self._progress) as watcher:
-            self._watcher = watcher
-            run_pipeline(Prefetcher(zip(names, self._left, strict=True), self._read), self._compute, self._write)
-        self.error = watcher.error
+        with ConsoleReporter(names, self._progress) as console:
+            self._callback = console
+            run_overlapped(Prefetcher(zip(names, self._left, strict=True), self._read), self._compute, self._write)
+        self.error = console.error
         if self.error is not None and len(self._items) > 1:
             print(f"{names[0]}: failed: {describe_cause(self.error)}", file=sys.stderr)
 
@@ -213,7 +215,7 @@ class OutlinedCases:
         try:
             refuse_another_input(case_folder(self._output, name), data["input"])
             volume, stages = data["volume"], data["stages"]
-            stages.tell = partial(self._watcher.moved, name)
+            stages.on_progress = lambda part, share: self._callback.on_event(StageProgress(name, part, share))
             with stages("network"):
                 outline, mirrored, second = self._outlines(data["image"], volume.axial_spacing, stages)
                 measures = measure(outline, data["image"], volume.axial_spacing, volume.voxel_ml, mirrored, second)
@@ -252,7 +254,7 @@ class OutlinedCases:
         self.computed.append(name)
         refused = "; ".join(self._limits.failed(outlined.measures))
         found = f"{outlined.measures.describe()}: {f'refused: {refused}' if refused else 'accepted'}"
-        self._watcher.done(name, WrittenCase(found, dict(data["stages"].seconds), outlined.warnings))
+        self._callback.on_event(CaseDone(name, found, dict(data["stages"].seconds), outlined.warnings))
 
     def _written(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
         """Write a case's files, its record last, which is returned."""
@@ -290,7 +292,9 @@ class OutlinedCases:
             "image": str(image),
             "label_sha256": sha256_file(label),
             "configuration_sha256": self._configuration,
-            "networks": [{"path": str(one.weights), "sha256": one.wanted.weights_sha256} for one in self._networks],
+            "networks": [
+                {"path": str(network.weights), "sha256": network.spec.weights_sha256} for network in self._networks
+            ],
             "measures": asdict(data["measures"]),
             "warnings": data["warnings"],
             "seconds": {stage: round(seconds, 3) for stage, seconds in data["stages"].seconds.items()},
@@ -300,8 +304,9 @@ class OutlinedCases:
         return record
 
     def _failed(self, name: str, stage: str, error: Exception) -> None:
-        self.failures[name] = describe_cause(error)
-        self._watcher.failed(name, stage, error)
+        failure = case_failed(name, stage, error)
+        self.failures[name] = failure.reason
+        self._callback.on_event(failure)
 
 
 def case_folder(output: Path, case: str) -> Path:
@@ -329,8 +334,10 @@ def _outline(
     evaluator: CaseEvaluator, hu: np.ndarray, spacing: Sequence[float], mirrored: bool, tell: Callable[[int], None]
 ) -> LiverOutline:
     """What a network outlines on a CT in axial order, of which columns run towards the patient's left."""
-    slabs = evaluator.inferer.slabs
+    slabs = evaluator.pipeline.cascade.slabs
     seen = hu[:, :, ::-1] if mirrored else hu
-    prediction = slabs(seen, evaluator.network, slice_mm=float(spacing[0]), in_plane_mm=spacing[1:], tell=tell)
+    prediction = slabs(
+        seen, evaluator.pipeline.network, slice_mm=float(spacing[0]), in_plane_mm=spacing[1:], on_batch=tell
+    )
     found = prediction.inside >= LIVER
     return one_liver(found[:, :, ::-1] if mirrored else found)
