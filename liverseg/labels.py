@@ -1,7 +1,7 @@
-"""The one label table: index, name, colour and SNOMED CT code of everything the networks can say.
+"""The label table: index, name, colour and SNOMED CT code of every class of the networks.
 
-Two tables follow from it: five channels for the joint network, three for the pre-training one, where every lesion type
-is simply `lesion`.
+There are two versions: five channels for the joint network, and three for the pre-training network, in which every
+lesion type is `lesion`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Label:
         index: value in a label map and channel of the network's output.
         name: lower-case English name, as written in data lists and tables.
         color: RGB, each 0 to 255, for previews and viewers.
-        snomed_code: SNOMED CT concept id, None where there is nothing to code.
+        snomed_code: SNOMED CT concept id; None if there is nothing to code.
         snomed_meaning: the concept's preferred term.
     """
 
@@ -70,8 +70,8 @@ PRETRAIN_LABELS: tuple[Label, ...] = (
 """Contract of the pre-training network and of LiTS: 0 background, 1 liver, 2 lesion."""
 
 INDETERMINATE = Label(len(JOINT_LABELS), "indeterminate", (204, 121, 167), "300331000", "Lesion of liver")
-"""A lesion whose likeliest type is not likely enough. No network says it and no data list has it: it is in results
-alone, behind the labels of the joint network."""
+"""A lesion whose likeliest type is not likely enough. Networks and data lists do not have this label, only results do,
+after the labels of the joint network."""
 
 LIVER: int = _LIVER.index
 LESION: int = 2
@@ -84,28 +84,28 @@ FACE_CONNECTIVITY: Final[dict[int, Literal[4, 6]]] = {2: 4, 3: 6}
 lesion (the LiTS convention, Bilic et al. 2023)."""
 
 LIVER_OR_LESION: int = 254
-"""Stands in the target of a network where a partially labelled map does not tell lesions from liver. In no file."""
+"""Value in a network's target where a partially labelled map does not distinguish lesions from liver. Not in files."""
 
 UNTYPED_LESION: int = 255
-"""Stands in the target of the joint network where a lesion is outlined whose type is not known. In no file."""
+"""Value in the joint network's target where the type of an outlined lesion is not known. Not in files."""
 
 
 def label_names(labels: tuple[Label, ...]) -> tuple[str, ...]:
-    """The names of a label table in channel order."""
+    """Return the names of a label table in channel order."""
     return tuple(label.name for label in labels)
 
 
 def is_lesion(target: torch.Tensor) -> torch.Tensor:
-    """Where a target holds a lesion, of whatever type; where that is not known, it does not.
+    """Return where a target holds a lesion of any type; False where that is not known.
 
     Args:
-        target: label values, `LIVER_OR_LESION` and `UNTYPED_LESION` among them, any shape.
+        target: label values, including `LIVER_OR_LESION` and `UNTYPED_LESION`, any shape.
     """
     return (target >= LESION) & (target != LIVER_OR_LESION)
 
 
 def labels_for(num_channels: int) -> tuple[Label, ...]:
-    """The label table a network with `num_channels` output channels speaks.
+    """Return the label table of a network with `num_channels` output channels.
 
     Raises:
         ValueError: if no table has that many rows.
@@ -117,8 +117,10 @@ def labels_for(num_channels: int) -> tuple[Label, ...]:
 
 
 def result_labels(num_channels: int) -> tuple[Label, ...]:
-    """The label table of results of a network with `num_channels` output channels: its own, and `INDETERMINATE` where
-    it tells types apart.
+    """Return the label table of a network's results: its own, followed by `INDETERMINATE` if the network types lesions.
+
+    Args:
+        num_channels: output channels of the network.
 
     Raises:
         ValueError: as `labels_for`.

@@ -198,8 +198,8 @@ def _volumes_or_study(root: Path) -> list[Path]:
         raise UnreadableError(f"dataset_dir {root}: no CT in this folder; {_CT_KINDS}")
     if dicom := top.first_dicom():
         raise UnreadableError(
-            f"dataset_dir {root}: {dicom.name} is DICOM and {top.volumes[0].name} is not; put them into folders of "
-            "their own, or give the one file"
+            f"dataset_dir {root}: {dicom.name} is DICOM and {top.volumes[0].name} is not; put them into "
+            "separate folders, or give the one file"
         )
     return top.volumes
 
@@ -234,7 +234,7 @@ def _check_output(cases: Sequence[BatchCase], source: Path, output: Path) -> Non
     inputs = {above for case in cases for above in (case.image, *case.image.parents)}
     for case in cases:
         if case.image in (output, *output.parents):
-            raise LiversegError(f"{output}: lies within {case.image}, which is a case; choose another output folder")
+            raise LiversegError(f"{output}: is within {case.image}, which is a case; choose another output folder")
         if output / case.name in inputs:
             raise LiversegError(f"{output / case.name}: holds input; choose another output folder")
 

@@ -1,8 +1,8 @@
-"""A zip of a study, unpacked for a while; what is no plain archive of files is refused before anything is written.
+"""Extract the zip of a study to a temporary folder; refuse all but plain archives of files before anything is written.
 
-The limits are the constants below; a program may set others. Members that share bytes, as those of a bomb that unpacks
-to millions of times its size, count each for itself, so the limits hold for them too. Names that are equal but for
-upper and lower case are two files where the file system tells them apart; where it does not, the second is refused.
+The limits are the constants below; a program may set others. Members that share bytes, as in a bomb that extracts to
+millions of times its size, are counted each, so the limits hold for them too. Names that differ only in case are two
+files if the file system distinguishes them; if it does not, the second is refused.
 """
 
 from __future__ import annotations
@@ -22,42 +22,37 @@ from lzma import LZMAError
 from pathlib import Path, PurePosixPath
 
 from liverseg.errors import OutputError, UnreadableError, one_line
+from liverseg.imageio.limits import MAX_BYTES, MAX_FILES, MAX_RATIO
 from liverseg.utils.files import is_dir, is_file
 
 __all__ = ["extracted"]
 
-MAX_FILES = 20_000
-"""As many members as a zip may have: several times the slices of a study of many phases."""
 MAX_DIRECTORY = 8 << 20
 """Bytes of a zip's list of members, which is read into memory before they can be counted: 400 for each allowed one."""
 MAX_NAME, MAX_PART, MAX_DEPTH = 1024, 255, 32
-"""Bytes of a member's path, bytes of a name in it, which is what file systems take, and names in it."""
-MAX_BYTES = 8 << 30
-"""As much as a zip may hold unpacked: a study of 16 000 slices of 512×512."""
-MAX_RATIO = 100
-"""How many times its packed size a zip may hold. A CT packs to a third or so, one that is mostly padding to a tenth."""
+"""Bytes of a member's path, bytes of each name in it (the limit of file systems), and number of names."""
 SMALL_BYTES = 128 << 20
-"""A zip that holds no more than this may have any ratio: masks pack to a thousandth and do no harm."""
+"""A zip with at most this content may have any compression ratio: masks compress to a thousandth and do no harm."""
 
-_BLOCK = 1 << 20
-_SHOWN = 80
-_ENCRYPTED = 0x1
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_BLOCK_BYTES = 1 << 20
+_MAX_SHOWN = 80
+_ENCRYPTED_FLAG = 0x1
+_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _DRIVE = re.compile(r"^[A-Za-z]:")
 _DAMAGED = (zipfile.BadZipFile, zlib.error, LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError)
-"""What zipfile raises for a zip that is damaged, or packed in a way it does not know."""
+"""Errors of zipfile for a zip that is damaged or uses an unknown compression."""
 
 
 @contextmanager
 def extracted(source: str | os.PathLike) -> Iterator[Path]:
-    """The folder a study is in: a folder as it is, a .zip as a temporary folder that goes away with the block.
+    """Yield the folder of a study: a folder unchanged, a .zip extracted to a temporary folder for the block.
 
-    The temporary folder is where the system keeps such (TMPDIR moves it). Nothing is written outside it, and nothing
-    is left when the zip is refused.
+    The temporary folder is in the system's place for them, or in TMPDIR. Nothing is written outside it, and nothing is
+    left of a zip that is refused.
 
     Raises:
-        LiversegError: if there is nothing there, or it is neither a folder nor a zip; if the zip is damaged, too large
-            or packed too tightly, or a member has a path that leads outside, is a link or is encrypted.
+        LiversegError: if the source is missing or neither a folder nor a zip; if the zip is damaged, too large or
+            compressed too much; or if a member has a path that leads outside, is a link or is encrypted.
     """
     source = Path(source)
     if is_dir(source):
@@ -75,19 +70,20 @@ def extracted(source: str | os.PathLike) -> Iterator[Path]:
     with temporary as name:
         folder = Path(name)
         try:
-            with _Bounded(source) as file, zipfile.ZipFile(file) as archive:
-                _unpack(archive, source, folder)
+            with _BoundedFile(source) as file, zipfile.ZipFile(file) as archive:
+                _extract(archive, source, folder)
         except _DAMAGED as error:
             raise UnreadableError(f"{source}: damaged or no zip ({one_line(error)}); pack or copy it again") from error
         except OSError as error:
             reason = error.strerror or error
-            told = f"cannot be unpacked into {folder.parent} ({reason}); is it full? TMPDIR names another folder"
-            raise (OutputError if error.errno in _NO_ROOM else UnreadableError)(f"{source}: {told}") from error
+            kind = OutputError if error.errno in _NOT_WRITABLE else UnreadableError
+            message = f"cannot be unpacked into {folder.parent} ({reason}); is it full? TMPDIR names another folder"
+            raise kind(f"{source}: {message}") from error
         yield folder
 
 
-class _Bounded(io.FileIO):
-    """A zip whose list of members is refused where it is too long; zipfile reads it in one piece."""
+class _BoundedFile(io.FileIO):
+    """A zip whose list of members is refused if it is too long; zipfile reads it in one piece."""
 
     def read(self, size: int | None = -1) -> bytes:
         if size is not None and size > MAX_DIRECTORY:
@@ -98,15 +94,16 @@ class _Bounded(io.FileIO):
         return super().read(size) or b""
 
 
-def _unpack(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
+def _extract(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
+    """Check all members, then write them."""
     members = archive.infolist()
     if len(members) > MAX_FILES:
         raise UnreadableError(
             f"{source}: {len(members)} members, {MAX_FILES} are allowed; unpack it and give the folder"
         )
     targets: dict[PurePosixPath, zipfile.ZipInfo] = {}
-    for member in members:  # all of them before anything is written
-        target = _target(member, source)
+    for member in members:
+        target = _target_path(member, source)
         if target is None:
             continue
         if target in targets:
@@ -114,46 +111,50 @@ def _unpack(archive: zipfile.ZipFile, source: Path, folder: Path) -> None:
         targets[target] = member
     if len({parent for target in targets for parent in target.parents}) > MAX_FILES:
         raise UnreadableError(f"{source}: more than {MAX_FILES} folders in it; unpack it and give the folder")
-    left = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * source.stat().st_size))
+    remaining = min(MAX_BYTES, max(SMALL_BYTES, MAX_RATIO * source.stat().st_size))
     needed = sum(member.file_size for member in targets.values())
-    if needed > left:
+    if needed > remaining:
         raise _too_large(source)
     free = shutil.disk_usage(folder).free
-    if needed > free:  # said now, not when all of it is filled, which may be memory
+    if needed > free:  # refused before the disk is filled, which may be memory
         raise OSError(errno.ENOSPC, f"{(needed >> 20) + 1} MiB are needed, {free >> 20} are free")
     for target, member in targets.items():
         path = folder / target
         path.parent.mkdir(parents=True, exist_ok=True)
         with archive.open(member) as reader, path.open("xb") as writer:
-            while block := reader.read(_BLOCK):
-                left -= len(block)  # counted again, since the sizes a zip states may lie
-                if left < 0:
+            while block := reader.read(_BLOCK_BYTES):
+                remaining -= len(block)  # counted again, since the sizes that a zip states may be wrong
+                if remaining < 0:
                     raise _too_large(source)
                 writer.write(block)
 
 
 def _too_large(source: Path) -> UnreadableError:
     return UnreadableError(
-        f"{source}: holds more than {MAX_BYTES >> 30} GiB, or than {MAX_RATIO} times its packed size, as no CT does; "
-        "if it is one, unpack it and give the folder"
+        f"{source}: holds more than {MAX_BYTES >> 30} GiB, or than {MAX_RATIO} times its compressed size, as no CT "
+        "does; if it is one, unpack it and give the folder"
     )
 
 
-def _target(member: zipfile.ZipInfo, source: Path) -> PurePosixPath | None:
-    """A file's path below the folder, None for a folder; what leads elsewhere or is neither of the two is refused."""
-    name = member.filename.replace("\\", "/")  # as some programs pack on Windows
+def _target_path(member: zipfile.ZipInfo, source: Path) -> PurePosixPath | None:
+    """Return a file's path below the folder, or None for a folder.
+
+    Raises:
+        UnreadableError: if the path leads elsewhere, or the member is neither a file nor a folder.
+    """
+    name = member.filename.replace("\\", "/")  # some programs write backslashes on Windows
     kind = stat.S_IFMT(member.external_attr >> 16)
-    for wrong, what in (
+    for refused, reason in (
         (name.startswith("/") or bool(_DRIVE.match(name)), "has an absolute path"),
         (".." in name.split("/"), "has a path that leads upwards"),
         (kind not in (0, stat.S_IFREG, stat.S_IFDIR), "is a link or a device"),
-        (bool(member.flag_bits & _ENCRYPTED), "is encrypted"),
-        (any(ord(one) < 32 or ord(one) == 127 for one in name), "has control characters in its name"),
+        (bool(member.flag_bits & _ENCRYPTED_FLAG), "is encrypted"),
+        (any(ord(char) < 32 or ord(char) == 127 for char in name), "has control characters in its name"),
         (_is_long(name), "has too long or too deep a path"),
     ):
-        if wrong:
-            shown = ascii(member.filename[:_SHOWN])[1:-1] + ("..." if len(member.filename) > _SHOWN else "")
-            raise UnreadableError(f"{source}: member {shown} {what}; pack plain files alone, or give the folder")
+        if refused:
+            shown = ascii(member.filename[:_MAX_SHOWN])[1:-1] + ("..." if len(member.filename) > _MAX_SHOWN else "")
+            raise UnreadableError(f"{source}: member {shown} {reason}; pack plain files alone, or give the folder")
     target = PurePosixPath(name)
     return None if name.endswith("/") or target == PurePosixPath() else target
 

@@ -1,4 +1,4 @@
-"""Is it a CT in HU? Asked before training and before the network, which would outline something in any picture.
+"""Check that a volume is a CT in HU, before training and inference: the network would outline lesions in any image.
 
 A CT holds air (about -1000 HU), fat (-100) and soft tissue (above 50 after contrast), so its values span hundreds of
 units on both sides of zero. The limits below are ours, wide enough for a scan cropped to the trunk.
@@ -14,29 +14,29 @@ from liverseg.imageio.volume import Volume
 __all__ = ["BODY_HU", "body_middle", "bone_and_body", "check_ct"]
 
 BODY_HU = -300
-"""What is above is body, or the table it lies on."""
-_LARGEST_HU = 30000
-"""Twelve- and sixteen-bit scanners and metal stay far below; what is above is padding or no CT at all."""
-_AIR = -200
-_FAT = -50
-_SOFT_TISSUE = 50
-_SMALLEST_RANGE = 100
-_BONE = 300
-_FEWEST_SLICES = 3
+"""Voxels above are body or scanner table."""
+_MAX_HU = 30000
+"""Scanners of twelve and sixteen bits, and metal, stay far below; higher values are padding or not a CT."""
+_AIR_HU = -200
+_FAT_HU = -50
+_SOFT_TISSUE_HU = 50
+_MIN_RANGE_HU = 100
+_BONE_HU = 300
+_MIN_SLICES = 3
 
 
 def check_ct(volume: Volume, clipped_hu: tuple[float, float] | None = None) -> list[str]:
-    """Refuse what cannot be a CT in HU, and say what is odd about the rest.
+    """Refuse a volume that cannot be a CT in HU, and warn about unusual ones.
 
-    Fractional values that reach neither fat nor soft tissue are taken for a normalised image or another modality and
-    refused. Whole numbers like that (a CT with its surroundings masked out, say) are computed with a warning.
+    Fractional values that reach neither fat nor soft tissue are a normalised image or another modality and are refused.
+    Integers with the same range, as of a CT with masked surroundings, are accepted with a warning.
 
-    Of an image whose HU are known to be clipped nobody can ask for air or fat, and it is one of a set of slices: it is
-    refused where a value lies beyond the range.
+    An image whose HU are known to be clipped need not hold air or fat, and is one of a set of slices. It is refused if
+    a value is outside the range.
 
     Args:
-        volume: HU in any number type, all finite.
-        clipped_hu: the range that HU were clipped to, lower and upper, where that is known.
+        volume: HU in any data type, all finite.
+        clipped_hu: lower and upper limit that HU were clipped to, if known.
 
     Returns:
         Warnings, one sentence each, for the case's record.
@@ -46,9 +46,9 @@ def check_ct(volume: Volume, clipped_hu: tuple[float, float] | None = None) -> l
             like HU.
     """
     lowest, highest = float(volume.array.min()), float(volume.array.max())
-    if max(-lowest, highest) > _LARGEST_HU:
+    if max(-lowest, highest) > _MAX_HU:
         raise NotCTError(
-            f"{volume.path}: values from {lowest:g} to {highest:g}; HU lie between -1024 and a few thousand: "
+            f"{volume.path}: values from {lowest:g} to {highest:g}; HU are between -1024 and a few thousand: "
             "replace padding by -1024, or export the CT in HU"
         )
     found = f"values from {lowest:g} to {highest:g}"
@@ -59,35 +59,35 @@ def check_ct(volume: Volume, clipped_hu: tuple[float, float] | None = None) -> l
                 f"{clipped_hu[1]:g}; correct clipped_hu or the image"
             )
         return _orientation_warnings(volume)
-    tissue = lowest < _FAT and highest > _SOFT_TISSUE and highest - lowest >= _SMALLEST_RANGE
-    if not tissue and not _whole_numbers(volume):
+    tissue = lowest < _FAT_HU and highest > _SOFT_TISSUE_HU and highest - lowest >= _MIN_RANGE_HU
+    if not tissue and not _is_integral(volume):
         raise NotCTError(
-            f"{volume.path}: {found} in fractions do not look like a CT in HU, which reaches from fat below {_FAT} to "
-            f"tissue above {_SOFT_TISSUE}; give the CT itself, not normalised"
+            f"{volume.path}: {found} in fractions do not look like a CT in HU, which reaches from fat below {_FAT_HU} "
+            f"to tissue above {_SOFT_TISSUE_HU}; give the CT itself, not normalised"
         )
     warnings = []
     if not tissue:
         warnings.append(f"does not look like a CT in HU: {found}")
-    elif lowest >= _AIR:
-        warnings.append(f"does not look like a CT in HU: no voxel below {_AIR} HU, {found}")
+    elif lowest >= _AIR_HU:
+        warnings.append(f"does not look like a CT in HU: no voxel below {_AIR_HU} HU, {found}")
     warnings += _orientation_warnings(volume)
     slices = volume.array.shape[volume.slice_axis]
-    if slices < _FEWEST_SLICES:
+    if slices < _MIN_SLICES:
         warnings.append(f"{slices} {'slice' if slices == 1 else 'slices'}: edge slices are repeated as neighbours")
     return warnings
 
 
 def bone_and_body(slices: np.ndarray) -> tuple[float, float]:
-    """How much of the body is bone, 0 to 1, and how many pixels are body, each in the middle one of some axial slices.
+    """Return the share of the body that is bone, 0 to 1, and the pixels of body, as medians over axial slices.
 
-    Bone is what is above 300 HU, body what is above -300. In the slices of a liver bone is a few hundredths, in those
-    of a head a tenth and more.
+    Bone is above 300 HU, body above -300. In slices of a liver a few hundredths of the body are bone, in those of a
+    head a tenth and more.
 
     Args:
         slices: HU in axial order, shape (slice, row, column).
     """
     body = (slices > BODY_HU).sum(axis=(1, 2))
-    bone = (slices > _BONE).sum(axis=(1, 2))
+    bone = (slices > _BONE_HU).sum(axis=(1, 2))
     return float(np.median(bone / np.maximum(body, 1))), float(np.median(body))
 
 
@@ -98,7 +98,7 @@ def _orientation_warnings(volume: Volume) -> list[str]:
 
 
 def body_middle(slices: np.ndarray) -> float:
-    """The mean column of the body, of what is above -300 HU, in some axial slices; the middle one where there is none.
+    """Return the mean column of the body, above -300 HU, in axial slices; the middle column if there is no body.
 
     Args:
         slices: HU in axial order, shape (slice, row, column).
@@ -108,8 +108,8 @@ def body_middle(slices: np.ndarray) -> float:
     return float(columns @ body / body.sum()) if body.any() else float(columns.mean())
 
 
-def _whole_numbers(volume: Volume) -> bool:
-    """True for values stored as integers and still whole after the header's scaling."""
+def _is_integral(volume: Volume) -> bool:
+    """Return whether values are stored as integers and still integral after the header's scaling."""
     if volume.header.get_data_dtype().kind == "f":
         return False
     return volume.array.dtype.kind in "iu" or bool(np.all(volume.array == np.rint(volume.array)))

@@ -1,6 +1,6 @@
-"""Where a CT series comes from: the one series of a study that is to be read, and its volume.
+"""Choose the CT series of a study and read it as a volume.
 
-Series are found by `liverseg.imageio.dicom_series`; here is decided which of them is the axial CT that is meant.
+`liverseg.imageio.dicom_series` finds the series; this module chooses the axial CT among them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import pydicom
 
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
-from liverseg.imageio import dicom_series as dicom
-from liverseg.imageio.dicom_header import skip_validation
+from liverseg.imageio import dicom_series
+from liverseg.imageio.dicom_header import read_tags, skip_validation
 from liverseg.imageio.dicom_series import DicomSeries, find_series, read_series
 from liverseg.imageio.grid import check_spacing
 from liverseg.imageio.volume import Volume
@@ -24,13 +24,13 @@ from liverseg.utils.files import is_dir
 
 __all__ = ["choose_series", "read_dicom_volume"]
 
-_AXIAL_DEGREES = 25.0
-"""How far a series' normal may lean from feet-head and still be axial. Our choice: how a patient lies, and how slices
-are angled along an organ, stay well below, and the networks saw straight slices; oblique reformations begin near 30
-degrees, coronal and sagittal ones are at 90."""
-_LISTED = 10
-"""As many series as a message names."""
+_MAX_AXIAL_DEGREES = 25.0
+"""Angle between a series' normal and feet-head up to which it is axial. Our choice: how a patient is positioned, and
+how slices are angled along an organ, stay well below, and the networks were trained on straight slices; oblique
+reformations start near 30 degrees, coronal and sagittal ones are at 90."""
+_MAX_SERIES_SHOWN = 10
 _LOCALISER = "is a localiser"
+_KEYWORDS = ("ImageType", "ImageOrientationPatient", "NumberOfFrames", "PatientID", "StudyInstanceUID")
 
 
 def choose_series(
@@ -39,49 +39,50 @@ def choose_series(
     study: str | None = None,
     keep_identifiers: bool = False,
 ) -> DicomSeries:
-    """The axial CT series of a study: the one named, else the one with most slices.
+    """Choose the axial CT series of a study: the named one, else the one with most slices.
 
-    Looks into the folder and those below it, hidden ones left out. Localisers and series that are not axial are passed
-    over. Of each series the first file is asked for both: slices that differ are refused by `read_series`.
+    Searches the folder and those below it, except hidden ones. Localisers and series that are not axial are skipped,
+    by the first file of each series: `read_series` refuses a series whose slices differ.
 
     Args:
-        folder: the study's.
-        series: a SeriesInstanceUID, a SeriesDescription (upper or lower case) or the end of a SeriesInstanceUID; the
-            first of the three that fits any series counts.
-        study: StudyInstanceUID, where the folder holds the files of several; by default there is to be one.
-        keep_identifiers: errors may tell descriptions of series, free text in which names may stand; else they tell
+        folder: of the study.
+        series: a SeriesInstanceUID, a SeriesDescription (in any case) or the end of a SeriesInstanceUID, tried in this
+            order.
+        study: StudyInstanceUID, if the folder holds the files of several; by default there must be one.
+        keep_identifiers: errors may quote descriptions of series, free text that may hold names; otherwise they quote
             UIDs and folders alone.
 
     Raises:
-        LiversegError: if there is no such series, more than one that fits, or a slice cannot be read: with a series
-            named one in its folders, else any.
+        LiversegError: if there is no such series, several match, or a slice cannot be read: a slice in the folders of
+            the named series, or any slice if none is named.
     """
     folder = Path(folder)
     if not is_dir(folder):
         raise UnreadableError(f"{folder}: no such folder; give the one that holds a study's DICOM files")
     unreadable: dict[Path, LiversegError] = {}
-    found = _joined([one for inner in list(_folders(folder)) for one in find_series(inner, unreadable)])
+    found = _join([part for inner in list(_folders(folder)) for part in find_series(inner, unreadable)])
     if unreadable and (series is None or not found):
-        raise next(iter(unreadable.values()))  # it may be of any series
+        raise next(iter(unreadable.values()))  # it may belong to any series
     if not found:
         raise UnreadableError(f"{folder}: no DICOM image in it or below; give the folder that holds the slices")
-    scans = [one for one in found if one.modality == "CT"]
+    scans = [candidate for candidate in found if candidate.modality == "CT"]
     if not scans:
-        modalities = ", ".join(sorted({one.modality or "not given" for one in found}))
+        modalities = ", ".join(sorted({candidate.modality or "not given" for candidate in found}))
         raise NotCTError(f"{folder}: modality {modalities}; CT is needed")
-    tags = [_tags(one) for one in scans]
+    tags = [_first_tags(scan) for scan in scans]
     if study is not None:
-        scans = [one for one, own in zip(scans, tags, strict=True) if str(own.get("StudyInstanceUID")) == study]
+        scans = [scan for scan, own in zip(scans, tags, strict=True) if str(own.get("StudyInstanceUID")) == study]
         if not scans:
             raise UnreadableError(f"{folder}: no CT series of study {study} in it")
-        tags = [_tags(one) for one in scans]
-    faults = [_fault(own) for own in tags]
-    usable = [one for one, fault in zip(scans, faults, strict=True) if not fault]
+        tags = [_first_tags(scan) for scan in scans]
+    faults = [_describe_fault(own) for own in tags]
+    usable = [scan for scan, fault in zip(scans, faults, strict=True) if not fault]
     if series is not None:
-        named = _named(folder, series, scans, usable, keep_identifiers)
-        beside = [error for path, error in unreadable.items() if path.parent in {file.parent for file in named.files}]
-        if beside:
-            raise beside[0]
+        named = _find_named(folder, series, scans, usable, keep_identifiers)
+        folders = {file.parent for file in named.files}
+        for path, error in unreadable.items():
+            if path.parent in folders:
+                raise error
         return named
     studies = {(str(own.get("PatientID")), str(own.get("StudyInstanceUID"))) for own in tags}
     if len(studies) > 1:
@@ -90,13 +91,14 @@ def choose_series(
             "name a series with --series"
         )
     if not usable:
-        told = ", ".join(
-            f"{_told(one, keep_identifiers)} {fault}" for one, fault in zip(scans[:_LISTED], faults, strict=False)
+        described = ", ".join(
+            f"{_describe(scan, keep_identifiers)} {fault}"
+            for scan, fault in zip(scans[:_MAX_SERIES_SHOWN], faults, strict=False)
         )
         kind = NotCTError if all(fault == _LOCALISER for fault in faults) else GeometryError
-        raise kind(f"{folder}: no axial CT series; {told}; give the folder of the axial slices")
-    most = max(len(one.files) for one in usable)
-    longest = [one for one in usable if len(one.files) == most]
+        raise kind(f"{folder}: no axial CT series; {described}; give the folder of the axial slices")
+    most = max(len(scan.files) for scan in usable)
+    longest = [scan for scan in usable if len(scan.files) == most]
     if len(longest) > 1:
         raise UnreadableError(
             f"{folder}: {len(longest)} series of most slices, {_list(longest, keep_identifiers)}; name one with "
@@ -106,7 +108,7 @@ def choose_series(
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """A folder and those below it, each sorted, hidden ones and links left out; too many files are refused."""
+    """Yield a folder and those below it, sorted, except hidden ones and links; refuse too many files."""
     count = 0
 
     def refuse(error: OSError) -> None:
@@ -114,98 +116,88 @@ def _folders(root: Path) -> Iterator[Path]:
         raise UnreadableError(f"{error.filename}: cannot be looked at ({reason}); check its permissions") from error
 
     for name, below, files in os.walk(root, onerror=refuse):
-        below[:] = sorted(one for one in below if not one.startswith("."))
-        count += 1 + sum(not one.startswith(".") for one in files)
-        if count > dicom.MAX_FILES:
+        below[:] = sorted(inner for inner in below if not inner.startswith("."))
+        count += 1 + sum(not file.startswith(".") for file in files)
+        if count > dicom_series.MAX_FILES:
             raise UnreadableError(
-                f"{root}: more than {dicom.MAX_FILES} files and folders in it; give the folder of one study"
+                f"{root}: more than {dicom_series.MAX_FILES} files and folders in it; give the folder of one study"
             )
         yield Path(name)
 
 
-def _named(
+def _find_named(
     folder: Path, series: str, scans: Sequence[DicomSeries], usable: Sequence[DicomSeries], keep_identifiers: bool
 ) -> DicomSeries:
-    asked = " ".join(series.split())
-    if not asked:
+    """Return the series with a UID, a description or an end of a UID; refuse several, and one that is not axial."""
+    name = " ".join(series.split())
+    if not name:
         raise UnreadableError(f"{folder}: an empty name of a series; there are {_list(scans, keep_identifiers)}")
-    for fitting in (
-        [one for one in scans if one.uid == asked],
-        [one for one in scans if one.description.casefold() == asked.casefold()],
-        [one for one in scans if one.uid.endswith(asked)],
+    for matches in (
+        [scan for scan in scans if scan.uid == name],
+        [scan for scan in scans if scan.description.casefold() == name.casefold()],
+        [scan for scan in scans if scan.uid.endswith(name)],
     ):
         # a localiser may have its scan's description, and is not meant then
-        meant = [one for one in fitting if one in usable] or fitting
-        if len(meant) > 1:
+        preferred = [scan for scan in matches if scan in usable] or matches
+        if len(preferred) > 1:
             raise UnreadableError(
-                f"{folder}: {len(meant)} series fit {asked}, {_list(meant, keep_identifiers)}; give its whole UID, or "
-                "its folder"
+                f"{folder}: {len(preferred)} series fit {name}, {_list(preferred, keep_identifiers)}; give its "
+                "complete UID, or its folder"
             )
-        if meant:
-            fault = _fault(_tags(meant[0]))
+        if preferred:
+            fault = _describe_fault(_first_tags(preferred[0]))
             if fault:
                 kind = NotCTError if fault == _LOCALISER else GeometryError
-                told = f"{_told(meant[0], keep_identifiers)} {fault}"
-                raise kind(f"{folder}: {told}; name an axial series of {_list(usable, keep_identifiers)}")
-            return meant[0]
+                described = f"{_describe(preferred[0], keep_identifiers)} {fault}"
+                raise kind(f"{folder}: {described}; name an axial series of {_list(usable, keep_identifiers)}")
+            return preferred[0]
     listed = _list(scans, keep_identifiers)
-    raise UnreadableError(f"{folder}: --series {asked}: no such CT series; there are {listed}")
+    raise UnreadableError(f"{folder}: --series {name}: no such CT series; there are {listed}")
 
 
 def _list(series: Sequence[DicomSeries], keep_identifiers: bool) -> str:
-    told = ", ".join(_told(one, keep_identifiers) for one in series[:_LISTED]) or "none"
-    if len(series) > _LISTED:
-        told += f" and {len(series) - _LISTED} more"
-    withheld = not keep_identifiers and any(one.description for one in series)
-    return f"{told}, described with --keep-identifiers" if withheld else told
+    listed = ", ".join(_describe(item, keep_identifiers) for item in series[:_MAX_SERIES_SHOWN]) or "none"
+    if len(series) > _MAX_SERIES_SHOWN:
+        listed += f" and {len(series) - _MAX_SERIES_SHOWN} more"
+    withheld = not keep_identifiers and any(item.description for item in series)
+    return f"{listed}, described with --keep-identifiers" if withheld else listed
 
 
-def _told(one: DicomSeries, keep_identifiers: bool) -> str:
-    slices = f"{len(one.files)} slice{'s' if len(one.files) > 1 else ''}"
+def _describe(series: DicomSeries, keep_identifiers: bool) -> str:
+    slices = f"{len(series.files)} slice{'s' if len(series.files) > 1 else ''}"
     if not keep_identifiers:
-        return f"{one.uid or 'no UID'} ({slices}, in {one.folder.name})"
-    return f"{one.description or 'no description'} ({slices}, {one.uid or 'no UID'}, in {one.folder.name})"
+        return f"{series.uid or 'no UID'} ({slices}, in {series.folder.name})"
+    return f"{series.description or 'no description'} ({slices}, {series.uid or 'no UID'}, in {series.folder.name})"
 
 
-def _joined(found: Sequence[DicomSeries]) -> list[DicomSeries]:
-    """Series as they were before they were spread over folders, as some exports do; those without a UID stay apart."""
+def _join(found: Sequence[DicomSeries]) -> list[DicomSeries]:
+    """Join series that an export has spread over folders; those without a UID stay separate."""
     joined: dict[tuple[str, str], DicomSeries] = {}
-    apart = []
-    for one in found:
-        if not one.uid:
-            apart.append(one)
+    separate = []
+    for part in found:
+        if not part.uid:
+            separate.append(part)
             continue
-        key = (one.uid, one.modality)
-        other = joined.get(key)
-        if other is not None:  # `read_series` sorts by position, and refuses doubles
-            common = Path(os.path.commonpath([other.folder, one.folder]))
-            one = replace(other, folder=common, files=(*other.files, *one.files))
-        joined[key] = one
-    return [*joined.values(), *apart]
+        key = (part.uid, part.modality)
+        if key in joined:  # `read_series` sorts by position, and refuses repeated slices
+            other = joined[key]
+            common = Path(os.path.commonpath([other.folder, part.folder]))
+            joined[key] = replace(other, folder=common, files=(*other.files, *part.files))
+        else:
+            joined[key] = part
+    return [*joined.values(), *separate]
 
 
-def _tags(one: DicomSeries) -> pydicom.Dataset:
-    """What a series' first file says of itself; empty where it cannot be read so."""
-    with skip_validation():  # what is odd is told by file where it matters
-        try:
-            return pydicom.dcmread(
-                one.files[0],
-                stop_before_pixels=True,
-                force=True,  # a file without preamble, which GDCM has read
-                specific_tags=[
-                    "ImageType",
-                    "ImageOrientationPatient",
-                    "NumberOfFrames",
-                    "PatientID",
-                    "StudyInstanceUID",
-                ],
-            )
-        except (OSError, ValueError, TypeError, AttributeError, NotImplementedError):
-            return pydicom.Dataset()
+def _first_tags(series: DicomSeries) -> pydicom.Dataset:
+    """Return the tags of a series' first file; empty if they cannot be read, which `read_series` reports."""
+    try:
+        return read_tags(series.files[0], _KEYWORDS)
+    except UnreadableError:
+        return pydicom.Dataset()
 
 
-def _fault(tags: pydicom.Dataset) -> str:
-    """Why a CT series is not to be read, empty where nothing is against it."""
+def _describe_fault(tags: pydicom.Dataset) -> str:
+    """Describe why a CT series is not axial or not readable; empty if it is both."""
     with skip_validation():
         try:
             kinds = tags.get("ImageType") or []
@@ -222,18 +214,19 @@ def _fault(tags: pydicom.Dataset) -> str:
     normal = np.cross(orientation[:3], orientation[3:])
     cosine = abs(normal[2]) / max(float(np.linalg.norm(normal)), 1e-9)
     degrees = float(np.degrees(np.arccos(min(cosine, 1.0))))
-    return f"leans {degrees:.0f} degrees from axial" if not degrees <= _AXIAL_DEGREES else ""
+    return f"leans {degrees:.0f} degrees from axial" if not degrees <= _MAX_AXIAL_DEGREES else ""
 
 
 def read_dicom_volume(series: DicomSeries) -> Volume:
-    """A series as the volume a NIfTI file of it would give.
+    """Read a series as the volume that a NIfTI file of it would give.
 
     Args:
-        series: one of `choose_series`.
+        series: a series of `choose_series`.
 
     Returns:
-        HU as (column, row, slice), int16 or float32, slices in the order of `series.files`; affine to RAS+ mm, which
-        the header has as sform and qform, both of code 1 (scanner), with units mm; the path is the series' folder.
+        HU as (column, row, slice), int16 or float32, slices in the order of `series.files`. The affine is to RAS+ mm
+        and the header has it as sform and qform, both of code 1 (scanner), with units mm. The path is the series'
+        folder.
 
     Raises:
         LiversegError: as `read_series`.

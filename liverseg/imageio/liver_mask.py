@@ -116,7 +116,7 @@ class LiverSource:
         return self.resample(read_volume(mask), volume)
 
     def resample(self, mask: Volume, volume: Volume) -> np.ndarray:
-        """Bring a mask to the grid of its CT.
+        """Resample a mask to the grid of its CT.
 
         A mask on another grid is resampled to the nearest voxel in the patient's frame, RAS+ mm.
 
@@ -131,7 +131,7 @@ class LiverSource:
             raise UnreadableError(f"{mask.path}: no voxel of it is liver; give the mask of this CT's liver")
         on_grid = liver if volume.grid.matches(mask.grid) else _resample(liver, mask.affine, volume)
         if not on_grid.any():
-            raise GeometryError(f"{mask.path}: lies outside {volume.path}; is it the mask of this CT?")
+            raise GeometryError(f"{mask.path}: is outside {volume.path}; is it the mask of this CT?")
         return volume.to_axial(on_grid)
 
     def _select_liver(self, mask: Path, array: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""A NIfTI file's bytes to its voxels and back: decompressed once, to the end, straight into their memory.
+"""Read and write the bytes of NIfTI files: decompressed once, to the end, straight into the memory of the voxels.
 
-ISA-L decompresses two to three times as fast as zlib. Reading to the end finds what stopping at the last voxel misses:
-a damaged end of the gzip stream, where its check sum stands.
+ISA-L decompresses two to three times as fast as zlib. Reading to the end finds damage that stopping at the last voxel
+misses: the check sum is at the end of the gzip stream.
 
-What a header claims is not trusted: no memory is asked for that the file cannot fill, and a file that is far larger
-than it says, or packed as no CT is, is refused. The limits are the constants below; a program may set others.
+Headers are not trusted. No memory is allocated that the file cannot fill, and a file is refused that is far larger than
+its header says, or compressed more than any CT. The limits are the constants below; a program may set others.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import numpy as np
 from isal import igzip_lib, isal_zlib
 
 from liverseg.errors import UnreadableError
+from liverseg.imageio.limits import MAX_BYTES, MAX_RATIO
 
 __all__ = [
     "MAX_BYTES",
@@ -53,24 +54,20 @@ READ_ERRORS: tuple[type[Exception], ...] = (  # type: ignore[assignment]  # isal
     nib.spatialimages.HeaderDataError,
     igzip_lib.IsalError,
 )
-"""What `read_voxels` raises where a file is damaged, foreign or cannot be had."""
+"""Errors of `read_voxels` for a file that is damaged, of another format or unreadable."""
 
-MAX_BYTES = 8 << 30
-"""As much as the voxels of a file may be, as stored: 16 000 slices of 512×512 pixels of 16 bits, as for a zip."""
-MAX_RATIO = 100
-"""How many times its packed size a file's voxels may be. A CT packs to a half or a third, a padded one to a tenth."""
 SMALL_BYTES = 2 << 30
-"""Voxels of no more than this may have any ratio: a mask packs to a thousandth. LiTS has 987 slices at most, which are
-1.93 GiB where a mask of them is kept in 64 bits."""
+"""Voxels of at most this size may have any compression ratio: a mask compresses to a thousandth. The longest volume of
+LiTS has 987 slices, which are 1.93 GiB as a mask of 64 bits."""
 MAX_TRAILING_BYTES = 64 << 20
-"""What may follow the voxels: padding, which some programs leave. All of it is read, for the check sum behind it."""
+"""Bytes after the voxels: some programs write padding. All of it is read, for the check sum behind it."""
 
-_PIECE = 1 << 16  # bytes read at a time ...
-_MOST = 1 << 18  # ... and decompressed at a time, few enough to stay in the processor's cache
-_LONGEST_HEADER = 540  # NIfTI-2
-_COMPRESSION = 1  # of zlib's 1 to 9: label maps are nearly all zeros, and 6 takes four times as long for half the bytes
-_DEFLATE_RATIO = 1032  # gzip packs 258 bytes into 2 bits at best: what is claimed beyond that cannot be there
-_GZIP = 31  # zlib's and ISA-L's word for a gzip stream with the largest window
+_READ_BYTES = 1 << 16  # at a time ...
+_DECOMPRESSED_BYTES = 1 << 18  # ... few enough to stay in the processor's cache
+_MAX_HEADER_BYTES = 540  # NIfTI-2
+_COMPRESSION_LEVEL = 1  # zlib's 1 to 9: label maps are mostly zeros; 6 takes four times as long for half the bytes
+_MAX_DEFLATE_RATIO = 1032  # gzip stores 258 bytes in 2 bits at best: a file cannot hold more than that
+_GZIP_WINDOW = 31  # wbits of zlib and ISA-L for a gzip stream with the largest window
 
 _silent = logging.getLogger(f"{__name__}.silent")
 _silent.addHandler(logging.NullHandler())
@@ -79,12 +76,12 @@ _silent.propagate = False
 
 @dataclass(frozen=True)
 class StoredVoxels:
-    """A file's header and voxels.
+    """The header and voxels of a file.
 
     Attributes:
-        header: as nibabel understands it, after what it puts right when it loads a file.
-        pixdim: the three voxel lengths in mm as they stand in the file, be they zero, negative or NaN.
-        array: voxels as stored, one axis long, first axis fastest, in the file's own number type and byte order.
+        header: as nibabel understands it, with the corrections it makes when it loads a file.
+        pixdim: the three voxel lengths in mm as stored in the file; they may be zero, negative or NaN.
+        array: voxels as stored, 1-D, first axis fastest, in the file's own data type and byte order.
     """
 
     header: nib.Nifti1Header
@@ -92,21 +89,21 @@ class StoredVoxels:
     array: np.ndarray
 
     def scaled(self) -> np.ndarray:
-        """The voxels with the header's scaling applied, in native byte order, one axis long.
+        """Return the voxels with the header's scaling applied, in native byte order, 1-D.
 
-        Whole numbers stay integers where the scaling is whole; else they become float32, as float64 does.
+        Integers stay integers if slope and intercept are integral. All others, and float64, become float32.
         """
         array = self.array.astype(self.array.dtype.newbyteorder("="), copy=False)
         slope, inter = self.header.get_slope_inter()
         slope, inter = 1.0 if slope is None else float(slope), 0.0 if inter is None else float(inter)
         if (slope, inter) != (1.0, 0.0):
-            whole = array.dtype.kind in "iu" and array.dtype.itemsize <= 2 and slope.is_integer() and inter.is_integer()
-            if whole and max(abs(slope), abs(inter)) < 2**14:
+            small = array.dtype.kind in "iu" and array.dtype.itemsize <= 2
+            if small and slope.is_integer() and inter.is_integer() and max(abs(slope), abs(inter)) < 2**14:
                 ends = [int(end(initial=0)) * int(slope) + int(inter) for end in (array.min, array.max)]
                 bounds = np.iinfo(np.int16)
                 narrow = bounds.min <= min(ends) and max(ends) <= bounds.max
                 array = array.astype(np.int16 if narrow else np.int32)
-                # whole numbers wrap around: a product that does not fit is right again after the sum, which does
+                # integers wrap around: a product that overflows is right again after the sum, which fits
                 array *= array.dtype.type(slope)
                 array += array.dtype.type(inter)
             else:
@@ -115,29 +112,29 @@ class StoredVoxels:
 
 
 class ReusableBuffer(threading.local):
-    """Memory that one file's voxels are read into after another's, for each thread its own.
+    """Memory for the voxels of one file after another, separate for each thread.
 
-    Asking the system for new memory takes a good part of the time of reading. What was read into it is overwritten by
-    the next file the same thread reads.
+    Allocating new memory takes a good part of the time of reading. The next file that the same thread reads overwrites
+    the voxels of the last one.
     """
 
     def __init__(self) -> None:
         self._bytes = np.empty(0, np.uint8)
 
     def __call__(self, size: int) -> np.ndarray:
-        """So many bytes, uninitialised."""
+        """Return an uninitialised array of `size` bytes."""
         if len(self._bytes) < size:
             self._bytes = np.empty(size, np.uint8)
         return self._bytes[:size]
 
 
 def read_header(path: Path) -> nib.Nifti1Header:
-    """The header alone, as nibabel understands it.
+    """Read the header alone, as nibabel understands it.
 
     Raises:
         Those of `READ_ERRORS`, as from `read_voxels`.
     """
-    return _header(_first_bytes(iter_chunks(path)))[0]
+    return _parse_header(_first_bytes(iter_chunks(path)))[0]
 
 
 def read_voxels(path: Path, memory: ReusableBuffer | None = None) -> StoredVoxels:
@@ -145,71 +142,72 @@ def read_voxels(path: Path, memory: ReusableBuffer | None = None) -> StoredVoxel
 
     Args:
         path: the file.
-        memory: to read into; new memory by default.
+        memory: buffer to read into; new memory by default.
 
     Raises:
-        UnreadableError: if it goes beyond one of the limits.
+        UnreadableError: if it exceeds a limit.
         EOFError: if the gzip stream or the voxels end early.
-        Others of `READ_ERRORS`: if it cannot be read, is damaged, its check sum included, or is no NIfTI of numbers.
+        Others of `READ_ERRORS`: if it cannot be read, is damaged (its check sum included), or is not a NIfTI file of
+            one number a voxel.
     """
     source = iter_chunks(path)
-    ahead = _first_bytes(source)
-    header, pixdim = _header(ahead)
+    start = _first_bytes(source)
+    header, pixdim = _parse_header(start)
     dtype = header.get_data_dtype()
     size = max(0, math.prod(int(n) for n in header.get_data_shape()) * dtype.itemsize)
-    place = -int(header.get_data_offset())  # of the next piece among the voxels
-    _check_claim(path, -place, size)
+    place = -int(header.get_data_offset())  # of the next chunk among the voxels
+    _check_stated_size(path, -place, size)
     voxels = memory(size) if memory else np.empty(size, np.uint8)
-    for piece in itertools.chain([ahead], source):
+    for chunk in itertools.chain([start], source):
         begin = max(0, place)
-        part = memoryview(piece)[max(0, -place) :][: max(0, size - begin)]
+        part = memoryview(chunk)[max(0, -place) :][: max(0, size - begin)]
         voxels[begin : begin + len(part)] = part
-        place += len(piece)
+        place += len(chunk)
         if place > size + MAX_TRAILING_BYTES:
             raise UnreadableError(
-                f"{path}: goes on for more than {MAX_TRAILING_BYTES >> 20} MiB after the {size} bytes of voxels its "
-                "header tells of; is it a NIfTI file? export it again"
+                f"{path}: more than {MAX_TRAILING_BYTES >> 20} MiB follow the {size} bytes of voxels that its header "
+                "states; is it a NIfTI file? export it again"
             )
     if place < size:
         raise EOFError(f"it holds {max(0, place)} of {size} bytes of voxels")
     return StoredVoxels(header, pixdim, voxels.view(dtype))
 
 
-def _check_claim(path: Path, offset: int, size: int) -> None:
-    """Refuse voxels that are too many, or that a file of its size cannot hold, before there is memory for them."""
+def _check_stated_size(path: Path, offset: int, size: int) -> None:
+    """Refuse too many voxels, or more than a file of its size can hold, before memory is allocated for them."""
     stored = path.stat().st_size
-    packed = path.name.lower().endswith(".gz")
+    compressed = path.name.lower().endswith(".gz")
     if offset < 0:
         raise ValueError(f"its voxels begin {-offset} bytes before the file")
     if size > MAX_BYTES:
         raise UnreadableError(
-            f"{path}: its header tells of {size} bytes of voxels, {MAX_BYTES} are allowed; crop it, or store it in 16 "
+            f"{path}: its header states {size} bytes of voxels, {MAX_BYTES} are allowed; crop it, or store it in 16 "
             "bits if it is a CT"
         )
-    if offset + size > (_DEFLATE_RATIO * stored if packed else stored):
-        held = f"at most {_DEFLATE_RATIO * stored}" if packed else max(0, stored - offset)
+    if offset + size > (_MAX_DEFLATE_RATIO * stored if compressed else stored):
+        held = f"at most {_MAX_DEFLATE_RATIO * stored}" if compressed else max(0, stored - offset)
         raise EOFError(f"it holds {held} of {size} bytes of voxels")
-    if packed and size > max(SMALL_BYTES, MAX_RATIO * stored):
+    if compressed and size > max(SMALL_BYTES, MAX_RATIO * stored):
         raise UnreadableError(
-            f"{path}: its header tells of {size} bytes of voxels, more than {MAX_RATIO} times its packed size, as no "
-            "CT has; if it is a mask, store it in 8 bits"
+            f"{path}: its header states {size} bytes of voxels, more than {MAX_RATIO} times its compressed size, as in "
+            "no CT; if it is a mask, store it in 8 bits"
         )
 
 
 def label_header(header: nib.Nifti1Header, dtype: np.dtype) -> nib.Nifti1Header:
-    """The header of a label map on a volume's grid: sform, qform, their codes and the units as they stand.
+    """Return the header of a label map on a volume's grid, with the volume's sform, qform, their codes and units.
 
-    Its texts are not taken over: converters write into them what they know, some the patient's name.
+    Texts are not copied: some converters write the patient's name into them.
     """
-    own = header.copy()
-    own.set_data_dtype(dtype)
-    own.set_slope_inter(1, 0)
-    own["cal_min"] = own["cal_max"] = 0
+    new = header.copy()
+    new.set_data_dtype(dtype)
+    new.set_slope_inter(1, 0)
+    new["cal_min"] = new["cal_max"] = 0
     for name in ("db_name", "aux_file", "intent_name"):
-        if name in own:  # NIfTI-2 lacks the first
-            own[name] = b""
-    own["descrip"] = b"liverseg"
-    return own
+        if name in new:  # NIfTI-2 lacks the first
+            new[name] = b""
+    new["descrip"] = b"liverseg"
+    return new
 
 
 def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarray]) -> None:
@@ -217,8 +215,8 @@ def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarr
 
     Args:
         path: the file; compressed by zlib if its name ends in .gz.
-        header: its shape and data type are the file's.
-        planes: as many as the third axis is long, each of the shape of the first two.
+        header: with the shape and data type of the file.
+        planes: one for each index of the third axis, with the shape of the first two.
     """
     header = header.copy()
     header["magic"] = header.single_magic
@@ -227,8 +225,8 @@ def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarr
     with contextlib.ExitStack() as stack:
         file: Any = stack.enter_context(path.open("wb"))
         if path.name.lower().endswith(".gz"):
-            # ISA-L takes a tenth of the time, but one file in some hundreds came out packed otherwise: other bytes
-            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=_COMPRESSION, fileobj=file, mtime=0))
+            # ISA-L takes a tenth of the time, but compressed one file in some hundreds to other bytes
+            file = stack.enter_context(gzip.GzipFile("", "wb", compresslevel=_COMPRESSION_LEVEL, fileobj=file, mtime=0))
         start = io.BytesIO()
         header.write_to(start)
         file.write(start.getvalue().ljust(header.single_vox_offset, b"\0"))
@@ -237,17 +235,17 @@ def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarr
 
 
 def _first_bytes(source: Iterator[bytes]) -> bytes:
-    """As many pieces as hold a header."""
+    """Return enough chunks to hold a header, joined."""
     start = b""
-    for piece in source:
-        start += piece
-        if len(start) >= _LONGEST_HEADER:
+    for chunk in source:
+        start += chunk
+        if len(start) >= _MAX_HEADER_BYTES:
             break
     return start
 
 
 def iter_chunks(path: Path) -> Iterator[bytes]:
-    """A file's bytes in pieces, decompressed if its name ends in .gz.
+    """Yield a file's bytes in chunks, decompressed if its name ends in .gz.
 
     Raises:
         EOFError: if the gzip stream ends early.
@@ -255,26 +253,26 @@ def iter_chunks(path: Path) -> Iterator[bytes]:
     """
     with path.open("rb", buffering=0) as file:
         if not path.name.lower().endswith(".gz"):
-            while piece := file.read(_PIECE):
-                yield piece
+            while chunk := file.read(_READ_BYTES):
+                yield chunk
             return
-        stream = isal_zlib.decompressobj(_GZIP)
-        while piece := file.read(_PIECE):
-            while piece:
-                if stream.eof:  # a second stream may follow the first, or zeros that fill a block
-                    piece = piece.lstrip(b"\0")
-                    if not piece:
+        stream = isal_zlib.decompressobj(_GZIP_WINDOW)
+        while chunk := file.read(_READ_BYTES):
+            while chunk:
+                if stream.eof:  # a second stream may follow, or zeros that fill a block
+                    chunk = chunk.lstrip(b"\0")
+                    if not chunk:
                         break
-                    stream = isal_zlib.decompressobj(_GZIP)
-                yield stream.decompress(piece, _MOST)
-                piece = stream.unconsumed_tail or stream.unused_data
+                    stream = isal_zlib.decompressobj(_GZIP_WINDOW)
+                yield stream.decompress(chunk, _DECOMPRESSED_BYTES)
+                chunk = stream.unconsumed_tail or stream.unused_data
         yield stream.flush()
         if not stream.eof:
             raise EOFError(f"its gzip stream ends early, after {file.tell()} bytes")
 
 
-def _header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
-    """Header and the pixdim as stored, from a file's first bytes."""
+def _parse_header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
+    """Return the header in a file's first bytes, and the pixdim as stored."""
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         if kind.may_contain_header(start):
             header = kind(start[: kind.template_dtype.itemsize], check=False)
@@ -282,9 +280,9 @@ def _header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
     else:
         if len(start) < nib.Nifti1Header.template_dtype.itemsize:
             raise EOFError(f"{len(start)} bytes are less than a NIfTI header")
-        raise ValueError("its first bytes are no NIfTI header")
+        raise ValueError("its first bytes are not a NIfTI header")
     pixdim = tuple(float(length) for length in header["pixdim"][1:4])[: int(header["dim"][0])]
-    header.check_fix(logger=_silent)  # what nibabel puts right when it loads a file
+    header.check_fix(logger=_silent)  # the corrections nibabel makes when it loads a file
     if header.get_data_dtype().kind not in "iuf":
         raise ValueError(f"voxels of type {header.get_data_dtype()}; one number a voxel is needed")
     return header, pixdim
@@ -299,7 +297,7 @@ def describe_not_finite(array: np.ndarray) -> str:
 
 
 def as_integers(array: np.ndarray, dtype: np.dtype | type) -> np.ndarray:
-    """An array rounded to a type of whole numbers, values beyond its range cut off; itself where it is of that type."""
+    """Return an array rounded and clipped to an integer type; unchanged if it has the type."""
     dtype = np.dtype(dtype)
     if array.dtype == dtype:
         return array

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from liverseg.evaluation.lesion_threshold import lesion_score
-from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, embed, pad_box_evenly
+from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, embed, pad_box
 from liverseg.inference.components import AROUND, lesion_components, liver_contact
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import INDETERMINATE, LESION, LESION_TYPES, LIVER
@@ -132,7 +132,7 @@ def find_lesions(
     scores = lesion_score(parts[lesion], len(voxels), prediction.lesion_probabilities)
     outside = np.zeros(0, np.int64)
     if min_liver_contact > 0 and prediction.liver is None:
-        wide = pad_box_evenly(box, AROUND, labels.shape)
+        wide = pad_box(box, AROUND, labels.shape)
         contact = liver_contact(crop_to_box(parts, box, wide), labels[wide] >= LIVER)
         inside = contact[large] >= min_liver_contact - 1e-6
         large, outside = large[inside], large[~inside]

@@ -1,4 +1,4 @@
-"""A case's files: each appears whole, and record.json last."""
+"""Files of a case, written atomically, with record.json last."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from liverseg.errors import ConflictError, OutputError
-from liverseg.utils.files import TEMPORARY_PREFIX, fsync_paths, sha256_file
+from liverseg.utils.files import TEMPORARY_PREFIX, fsync_paths, read_json_object, sha256_file
 from liverseg.utils.locks import FileLock
 
 __all__ = [
@@ -29,24 +29,24 @@ __all__ = [
 
 RECORD = "record.json"
 CASE_FILES = ("labels.nii.gz", "lesions.nii.gz", "lesions.csv", "lesions.json", "preview.png", RECORD)
-"""What every case has, when nothing else is asked for."""
+"""Files that every case has by default."""
 OTHER_FILES = ("report.html", "segmentation.dcm", "measurements.dcm")
-"""What it may have besides."""
+"""Optional files of a case."""
 
 
 def write_case_files(
     folder: Path, files: Mapping[str, Callable[[Path], Any]], record: Callable[[Path, dict[str, str]], Any]
 ) -> None:
-    """Write a case: every file under a temporary name beside its own, brought to the disk, then renamed.
+    """Write the files of a case: each to a temporary name, synchronised to disk, then renamed.
 
-    The record of an earlier run goes first, so a case with a record is complete at any moment, and with it what is not
-    written again. When a file cannot be written, what this call wrote is taken away again.
+    The record of an earlier run is removed first, and with it files that are not written again, so that a case with a
+    record is complete at any time. If a file cannot be written, the files written by this call are removed.
 
     Args:
-        folder: the case's folder, made if missing, in one that is there.
-        files: by name, in the order they are to be written, functions that write to a given path; one that gives False
-            has nothing to write.
-        record: writes the record, the last of the files, to a given path; is told the SHA-256 of each file written.
+        folder: the case's folder, created if needed; its parent must exist.
+        files: functions that write to a given path, by file name, in the order of writing. A function that returns
+            False has nothing to write.
+        record: writes the record, the last file, to a given path; it also gets the SHA-256 of each written file.
 
     Raises:
         LiversegError: if a file cannot be written, or another process is writing the case.
@@ -54,7 +54,7 @@ def write_case_files(
     record_unfinished = folder / f"{TEMPORARY_PREFIX}{RECORD}"
     try:
         folder.mkdir(exist_ok=True)
-        # first of all: it marks the folder as unfinished and ours
+        # before any other file: it marks the folder as unfinished and as written by liverseg
         lock = FileLock.try_acquire(record_unfinished, required=False)
     except OSError as error:
         with suppress(OSError):
@@ -78,12 +78,12 @@ def write_case_files(
             unfinished.replace(folder / name)
             written.append(folder / name)
         record(record_unfinished, hashes)
-        fsync_paths(record_unfinished, folder)  # a machine that loses power now must not keep the record alone
+        fsync_paths(record_unfinished, folder)  # so that a loss of power cannot leave a record without its files
         record_unfinished.replace(folder / RECORD)
         written.append(folder / RECORD)
         fsync_paths(folder)
     except BaseException as error:
-        for path in reversed(written):  # the mark is last to go
+        for path in reversed(written):  # the unfinished record, which marks the folder, is removed last
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         with suppress(OSError):
@@ -101,10 +101,12 @@ def _unwritable(folder: Path, error: OSError) -> OutputError:
 
 
 def discard_unfinished(folder: Path) -> None:
-    """Take away what a killed run left of a case; what has a record, is being written or is not ours stays.
+    """Remove the files of a case that a killed run left unfinished.
+
+    Folders with a record, without a mark of liverseg, or in which another process is writing are left unchanged.
 
     Raises:
-        OSError: if something cannot be taken away.
+        OSError: if a file cannot be removed.
     """
     if not folder.is_dir() or (folder / RECORD).exists() or not any(folder.glob(f"{TEMPORARY_PREFIX}*")):
         return
@@ -121,47 +123,42 @@ def discard_unfinished(folder: Path) -> None:
 
 
 def _clear(folder: Path, names: Iterable[str]) -> None:
-    """Take away files by name, then what is unfinished: its mark is last to go."""
-    own = folder / f"{TEMPORARY_PREFIX}{RECORD}"
-    for left in (
-        *(folder / name for name in names),
-        *(one for one in folder.glob(f"{TEMPORARY_PREFIX}*") if one != own),
-    ):
-        left.unlink(missing_ok=True)
+    """Remove files by name and all unfinished files, except the unfinished record, which marks the folder."""
+    mark = folder / f"{TEMPORARY_PREFIX}{RECORD}"
+    unfinished = [path for path in folder.glob(f"{TEMPORARY_PREFIX}*") if path != mark]
+    for path in (*(folder / name for name in names), *unfinished):
+        path.unlink(missing_ok=True)
 
 
 def read_case_record(folder: Path) -> dict[str, Any] | None:
-    """A case's record; None where there is none, or no whole one of ours."""
-    try:
-        content = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content if isinstance(content, dict) else None
+    """Return a case's record; None if there is none or it is damaged."""
+    return read_json_object(folder / RECORD)
 
 
 def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
-    """Refuse a case's folder that holds the results of another CT; of the same content they are replaced.
+    """Refuse a case's folder that holds the results of another CT. Many folders of DICOM files are called CT.
 
-    Those of the same path are replaced as well, unless they are of another series in it.
+    Results of a CT with the same content may be replaced, and so may results of the same path, unless they are of
+    another series in it.
 
     Args:
-        folder: the case's.
-        source: `describe_input` of the CT that is to be written there.
+        folder: the case's folder.
+        source: `describe_input` of the new CT.
 
     Raises:
-        LiversegError: if they are of another one: many folders of DICOM files are called CT.
+        LiversegError: if the folder holds the results of another CT.
     """
     try:
-        there = (read_case_record(folder) or {})["input"]
-        other, series = str(there["path"]), (there.get("series") or {}).get("uid")
-        same_place, same_content = other == source["path"], there["sha256"] == source["sha256"]
+        earlier = (read_case_record(folder) or {})["input"]
+        other, series = str(earlier["path"]), (earlier.get("series") or {}).get("uid")
+        same_path, same_content = other == source["path"], earlier["sha256"] == source["sha256"]
     except (KeyError, TypeError, AttributeError):
-        return  # nothing there, or no record of ours
-    if same_place and not same_content and series != (source.get("series") or {}).get("uid"):
+        return  # no results, or a damaged record
+    if same_path and not same_content and series != (source.get("series") or {}).get("uid"):
         raise ConflictError(
             f"{folder}: holds the results of another series of {other}, {series}; choose another output folder"
         )
-    if not same_place and not same_content:
+    if not same_path and not same_content:
         raise ConflictError(
             f"{folder}: holds the results of another CT, {other}; choose another output folder, or rename "
             f"{source['path']}"
@@ -169,16 +166,18 @@ def refuse_another_input(folder: Path, source: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON a strict reader takes: UTF-8, no NaN."""
+    """Write strictly valid JSON: UTF-8, no NaN."""
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.write_bytes(text.encode("utf-8", "backslashreplace"))  # a path's bytes that are no UTF-8, escaped as JSON does
+    path.write_bytes(
+        text.encode("utf-8", "backslashreplace")
+    )  # escapes bytes of a path that are no UTF-8, as JSON does
 
 
 def write_table_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write the lesion table as CSV; one without lesions is its header alone."""
+    """Write the lesion table as CSV; without lesions, only the header."""
     table.to_csv(path, index=False)
 
 
 def write_table_json(path: Path, table: pd.DataFrame) -> None:
-    """Write the lesion table as a JSON list of objects, with the rows and names of the CSV."""
+    """Write the lesion table as a JSON list of objects, with the rows and column names of the CSV."""
     write_json(path, json.loads(table.to_json(orient="records", double_precision=10)))

@@ -1,15 +1,15 @@
-"""What a folder of results says in two tables: a row a case, a row a lesion."""
+"""Two tables over a folder of results: one row per case, and one row per lesion."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
+from liverseg.errors import UnreadableError
 from liverseg.results.case_folder import RECORD
-from liverseg.utils.files import is_file, write_text
+from liverseg.utils.files import is_file, read_json, write_text
 
 __all__ = ["SUMMARY", "summary_of", "write_statistics"]
 
@@ -17,17 +17,17 @@ SUMMARY = ("summary.csv", "lesions.csv")
 
 
 def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Gather the results of cases; those without a record are left out.
+    """Collect the results of cases; cases without a record are left out.
 
     Args:
-        output_dir: holds a folder for each case.
-        cases: their names, in the order of the rows.
+        output_dir: folder with one folder per case.
+        cases: names of the cases, in the order of the rows.
 
     Returns:
-        A row a case: `liver_ml` (with its lesions), `lesions`, one count a type, `lesions_ml` (all lesions together),
-        `lesion_share` of the liver, `longest_diameter_mm` (of the longest lesion, empty without one), `contrast_phase`
-        (as estimated, empty without a liver), `seconds`, `warnings`, `input`; and a row a lesion: `case` and the
-        columns of its `lesions.csv`.
+        A table with one row per case: `liver_ml` (with its lesions), `lesions`, one count per type, `lesions_ml` (total
+        volume), `lesion_share` of the liver, `longest_diameter_mm` (of the longest lesion, empty without lesions),
+        `contrast_phase` (estimated, empty without a liver), `seconds`, `warnings`, `input`; and a table with one row
+        per lesion: `case` and the columns of `lesions.csv`.
     """
     rows, tables = [], []
     for case in cases:
@@ -35,11 +35,11 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
         if not is_file(folder / RECORD):
             continue
         try:
-            record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+            record = read_json(folder / RECORD)
             lesions = pd.read_csv(folder / "lesions.csv", keep_default_na=True)
             volume, liver = float(lesions["volume_ml"].sum()), float(record["liver_ml"])
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # not whole, or just being written by another run
+        except (UnreadableError, OSError, ValueError, KeyError, TypeError):
+            continue  # incomplete, or being written by another run
         rows.append(
             {
                 "case": case,
@@ -57,9 +57,10 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
         )
         lesions.insert(0, "case", case)
         tables.append(lesions)
-    found = [table for table in tables if len(table)] or tables[:1]
-    nothing = pd.DataFrame(columns=["case"])
-    return pd.DataFrame(rows) if rows else nothing, pd.concat(found, ignore_index=True) if found else nothing
+    non_empty = [table for table in tables if len(table)] or tables[:1]
+    no_rows = pd.DataFrame(columns=["case"])
+    lesions = pd.concat(non_empty, ignore_index=True) if non_empty else no_rows
+    return pd.DataFrame(rows) if rows else no_rows, lesions
 
 
 def write_statistics(output_dir: Path, cases: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""One cell of the grid: a row, a fold and a seed, in a folder of its own."""
+"""Cells of a study: a row, a fold and a seed, each with its own folder."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.errors import LiversegError
-from liverseg.study.config import Row, StudyDefinition
-from liverseg.utils.files import write_text
+from liverseg.study.config import Row, StudyConfig
+from liverseg.utils.files import read_json_object, write_text
 from liverseg.utils.locks import FileLock
 
 __all__ = ["Cell", "study_cells"]
@@ -23,10 +23,10 @@ class Cell:
     """A training and its evaluation.
 
     Attributes:
-        row: what is trained, and how.
-        fold: held out.
+        row: row of the study.
+        fold: held-out fold.
         seed: of the training.
-        folder: where everything goes; `cell.json` is written last and makes it complete.
+        folder: for all files of the cell. `cell.json` is written last: with it, the cell is complete.
     """
 
     row: Row
@@ -36,22 +36,21 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """For progress and messages."""
+        """Name for progress and messages."""
         return f"{self.row.name}, fold {self.fold}, seed {self.seed}"
 
     def read(self, name: str) -> dict[str, Any] | None:
-        """One of the cell's JSON records; None where it is not there or not whole."""
-        try:
-            content = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
+        """Read one of the cell's JSON records; None if it is missing or damaged."""
+        return read_json_object(self.folder / name)
 
     @contextmanager
-    def held(self) -> Iterator[int | None]:
-        """Hold the cell against other runs on this folder: a locked file's descriptor; None where another has it.
+    def lock(self) -> Iterator[int | None]:
+        """Lock the cell against other runs on this folder.
 
-        Commands that inherit the descriptor hold the cell as well, so that one which outlives its run keeps it.
+        Commands that inherit the descriptor hold the lock as well, so a command that outlives its run keeps it.
+
+        Yields:
+            The lock file's descriptor; None if another run holds the lock.
 
         Raises:
             LiversegError: if the folder cannot be written.
@@ -59,8 +58,8 @@ class Cell:
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock.try_acquire(self.folder.parent / f".{self.folder.name}.lock")
-        except OSError as error:  # also a file system that knows no locks
-            raise self._unwritable(error) from error
+        except OSError as error:  # or a file system without locks
+            raise self._write_error(error) from error
         if lock is None:
             yield None
             return
@@ -69,14 +68,14 @@ class Cell:
         finally:
             lock.release()
 
-    def make_ready(self, ingredients: dict[str, Any], code: str) -> list[str]:
-        """Make the folder ready for a training with these ingredients; what they left unfinished is gone on with.
+    def prepare(self, fingerprint: dict[str, Any], code: str) -> list[str]:
+        """Prepare the folder for a training. An interrupted training with the same fingerprint will be resumed.
 
-        What is unfinished of others is removed; a complete cell of others is moved aside, to the study's `superseded`.
+        With another fingerprint, an incomplete cell is removed and a complete one is moved to the study's `superseded`.
 
         Args:
-            ingredients: what the cell is to be made of.
-            code: the state of the code that goes on with it, see `code_state`.
+            fingerprint: of the cell, from `StudyFingerprint.of`.
+            code: state of the code that runs the cell, from `code_state`.
 
         Returns:
             Every state of the code that has worked on the cell, this one last.
@@ -84,22 +83,22 @@ class Cell:
         Raises:
             LiversegError: if it cannot be written.
         """
-        begun = self.read("started.json") or {}
+        started = self.read("started.json") or {}
         codes = [code]
         try:
-            if self.folder.exists() and begun.get("ingredients") != ingredients:
+            if self.folder.exists() and started.get("ingredients") != fingerprint:
                 if (self.folder / "cell.json").exists():
-                    self.folder.rename(self._aside())
+                    self.folder.rename(self._superseded_folder())
                 else:
                     shutil.rmtree(self.folder)
-            elif isinstance(begun.get("code"), list):
-                codes = [*(one for one in begun["code"] if one != code), code]
+            elif isinstance(started.get("code"), list):
+                codes = [*(state for state in started["code"] if state != code), code]
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in ("cell.json", "failed.json"):
                 (self.folder / name).unlink(missing_ok=True)
         except OSError as error:
-            raise self._unwritable(error) from error
-        self.write("started.json", {"ingredients": ingredients, "code": codes})
+            raise self._write_error(error) from error
+        self.write("started.json", {"ingredients": fingerprint, "code": codes})
         return codes
 
     def write(self, name: str, record: dict[str, Any]) -> None:
@@ -110,25 +109,26 @@ class Cell:
         """
         write_text(self.folder / name, json.dumps(record, indent=1) + "\n")
 
-    def _aside(self) -> Path:
+    def _superseded_folder(self) -> Path:
         folder = self.folder.parents[2] / "superseded" / self.folder.parent.name
         folder.mkdir(parents=True, exist_ok=True)
         number = 1
-        while (place := folder / f"{self.folder.name}-{number}").exists():
+        while (path := folder / f"{self.folder.name}-{number}").exists():
             number += 1
-        return place
+        return path
 
-    def _unwritable(self, error: OSError) -> LiversegError:
+    def _write_error(self, error: OSError) -> LiversegError:
         return LiversegError(f"{self.folder}: the study cannot write there ({error.strerror})")
 
 
-def study_cells(study: StudyDefinition, folds: tuple[int, ...]) -> list[Cell]:
-    """Every cell of a study, first seeds first, so that a study cut short has something of every row."""
-    turns = max(len(row.seeds) for row in study.rows)
+def study_cells(study: StudyConfig, folds: tuple[int, ...]) -> list[Cell]:
+    """Return all cells of a study, first seeds first, so that an interrupted study has results of every row."""
+    most_seeds = max(len(row.seeds) for row in study.rows)
+    folder = study.output_dir / "cells"
     return [
-        Cell(row, fold, row.seeds[turn], study.output_dir / "cells" / row.name / f"fold{fold}-seed{row.seeds[turn]}")
-        for turn in range(turns)
+        Cell(row, fold, row.seeds[number], folder / row.name / f"fold{fold}-seed{row.seeds[number]}")
+        for number in range(most_seeds)
         for row in study.rows
-        if turn < len(row.seeds)
+        if number < len(row.seeds)
         for fold in folds
     ]

@@ -1,4 +1,4 @@
-"""CSV tables as spreadsheets and scripts write them: comma, semicolon or tab between cells, UTF-8 with a BOM or not."""
+"""Read CSV tables of spreadsheets and scripts: separated by comma, semicolon or tab, UTF-8 with or without BOM."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from liverseg.errors import LiversegError
 __all__ = ["check_columns", "read_csv"]
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
-"""What may separate cells. Excel writes semicolons where the comma is the decimal sign."""
+"""Allowed separators with their names. Excel writes semicolons where the comma is the decimal sign."""
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV's cells as text, '' where one is empty; blank lines are rows too, names of columns have no space around.
+    """Read the cells of a CSV as text.
 
-    Its separator is the one that gives the most of the needed columns in the header.
+    The separator is the one that finds most of the required columns in the header. Blank lines are rows.
 
     Args:
         path: the file.
-        columns: those it must have.
+        columns: required columns.
+
+    Returns:
+        The table, with '' for empty cells and column names stripped of spaces.
 
     Raises:
-        LiversegError: if it is not UTF-8, a needed column is missing or a row has more cells than there are columns.
+        LiversegError: if it is not UTF-8, a required column is missing or a row has more cells than the header.
         OSError: if it cannot be opened.
-        ValueError: pandas', if its rows cannot be told apart.
+        ValueError: from pandas, if it cannot be parsed.
     """
     content = path.read_bytes()
     try:
@@ -41,7 +44,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
             f"{path}, row {row}: a byte {content[error.start]:#x} that is not UTF-8; save the table as CSV UTF-8"
         ) from error
     headers = {separator: _header(text, separator) for separator in _SEPARATORS}
-    separator = max(_SEPARATORS, key=lambda one: len({*columns} & {*headers[one]}))  # of equals the first, the comma
+    separator = max(_SEPARATORS, key=lambda char: len({*columns} & {*headers[char]}))  # the comma if all are equal
     check_columns(path, headers[separator], columns, ", separated by comma, semicolon or tab")
     _check_widths(path, text, separator)
     table = pd.read_csv(
@@ -56,25 +59,31 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     return table.fillna("")
 
 
-def check_columns(path: Path, found: Iterable[str], needed: Sequence[str], how: str = "") -> None:
-    """Refuse a table that lacks a column; `how` ends the message.
+def check_columns(path: Path, found: Iterable[str], required: Sequence[str], hint: str = "") -> None:
+    """Refuse a table without a required column.
+
+    Args:
+        path: the table's, for the message.
+        found: its columns.
+        required: columns it must have.
+        hint: end of the message.
 
     Raises:
-        LiversegError: if one is missing.
+        LiversegError: if a column is missing.
     """
     found = list(found)
-    missing = [column for column in needed if column not in found]
+    missing = [column for column in required if column not in found]
     if missing:
         shown = repr(", ".join(found)[:200]) if found else "nothing"
         raise LiversegError(
-            f"{path}: no column {missing[0]}, its first row holds {shown}; it needs {', '.join(needed)}{how}"
+            f"{path}: no column {missing[0]}, its first row holds {shown}; it needs {', '.join(required)}{hint}"
         )
 
 
 def _check_widths(path: Path, text: str, separator: str) -> None:
-    """Refuse a row with more cells than the header: pandas takes the first of them for names of rows."""
+    """Refuse a row with more cells than the header: pandas would use the first ones as row names."""
     rows = _rows(text, separator)
-    with suppress(csv.Error):  # pandas tells it better
+    with suppress(csv.Error):  # pandas has a better message
         columns = len(next(rows, []))
         for number, cells in enumerate(rows, 2):
             if len(cells) > columns:
@@ -91,5 +100,5 @@ def _rows(text: str, separator: str) -> Iterator[list[str]]:
 def _header(text: str, separator: str) -> list[str]:
     try:
         return [name.strip() for name in next(_rows(text, separator), [])]
-    except csv.Error:  # a cell without end: no header in this separator
+    except csv.Error:  # an unterminated cell: no header with this separator
         return []

@@ -1,7 +1,7 @@
-"""One training in several processes: who they are, how they meet, wait for each other and tell their errors.
+"""Distributed training: process group, rank, barriers, error reporting.
 
-torchrun starts the processes and ends all of them when one fails. What is here works in a single process too, where
-that process is the first of one.
+torchrun starts the processes and ends all of them when one fails. Without torchrun, the functions act as in a group of
+one process.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ __all__ = [
     "world_size",
 ]
 
-_OF_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_TORCHRUN_VARIABLES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _OVERLAY = "configs/multi_gpu_train.yaml"
 
 
 def init_process_group(device: torch.device | str, wait_minutes: float) -> torch.device:
-    """Meet the other processes of this training, and take the device of this one's number.
+    """Join the process group of this training and return the device of this process.
 
-    On GPUs they talk by NCCL and each has its own; on the CPU by gloo, and the processors are shared out. Processes but
-    the first log warnings alone.
+    GPUs use NCCL, one for each process; CPUs use gloo, with the processors divided between the processes. All
+    processes but the first log only warnings.
 
     Args:
-        device: a CPU or a GPU, whose number does not count.
-        wait_minutes: how long a process waits for another before it gives up, e.g. while that one reads volumes.
+        device: a CPU or a GPU without index.
+        wait_minutes: time a process waits for another before it gives up, as while that one reads volumes.
 
     Raises:
         UsageError: if torchrun has not started this process, or there are fewer GPUs than processes.
     """
     check_values(wait_minutes=wait_minutes)
-    missing = [name for name in _OF_TORCHRUN if name not in os.environ]
+    missing = [name for name in _TORCHRUN_VARIABLES if name not in os.environ]
     if missing:
         raise UsageError(
-            f"{_OVERLAY} is for processes that torchrun starts, and there is no {missing[0]} in the environment; begin "
+            f"{_OVERLAY} is for processes that torchrun starts, and there is no {missing[0]} in the environment; start "
             "with torchrun --standalone --nproc_per_node=2 -m monai.bundle, not with python, or leave it out"
         )
     device = torch.device(device)
-    number = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ["LOCAL_RANK"])
     if device.type == "cuda":
         if device.index:
-            raise UsageError(f"device {device}: each process takes the GPU of its own number; take auto, cuda or cpu")
+            raise UsageError(f"device {device}: each process takes the GPU of its local rank; take auto, cuda or cpu")
         count = torch.cuda.device_count()
         if int(os.environ["LOCAL_WORLD_SIZE"]) > count:
             raise UsageError(
-                f"{os.environ['LOCAL_WORLD_SIZE']} processes on a machine of {count} GPUs; say "
+                f"{os.environ['LOCAL_WORLD_SIZE']} processes on a machine of {count} GPUs; use "
                 f"--nproc_per_node={count} or fewer"
             )
-        device = torch.device("cuda", number)
+        device = torch.device("cuda", local_rank)
         torch.cuda.set_device(device)
     else:
-        torch.set_num_threads(available_cpus())  # torchrun allows each process one alone
+        torch.set_num_threads(available_cpus())  # torchrun sets one thread for each process
     if not distributed.is_initialized():
         hook = sys.excepthook
         distributed.init_process_group(
@@ -80,97 +80,99 @@ def init_process_group(device: torch.device | str, wait_minutes: float) -> torch
             timeout=timedelta(minutes=wait_minutes),
             device_id=device if device.type == "cuda" else None,
         )
-        sys.excepthook = hook  # torch puts one of its own in front, which loses the words of one that ends the program
+        sys.excepthook = hook  # torch wraps it in a hook that loses the message
     if not is_rank_zero():
         logging.getLogger().setLevel(logging.WARNING)
     return device
 
 
 def destroy_process_group() -> None:
-    """Part from the other processes, when all is done."""
+    """Leave the process group at the end of training."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def check_torchrun() -> None:
-    """Refuse to be one of several processes that torchrun has started and that have not met.
+    """Refuse several processes of torchrun without a process group.
 
     Raises:
-        UsageError: each would train for itself, and all of them write to the same files.
+        UsageError: if there are any: each would train for itself, and all would write to the same files.
     """
-    count = _started()
+    count = _torchrun_processes()
     if count > 1 and not distributed.is_initialized():
         raise UsageError(
             f"torchrun has started {count} processes, each of which would train for itself; add {_OVERLAY} as last "
-            "config file, or begin with python -m monai.bundle"
+            "config file, or start with python -m monai.bundle"
         )
 
 
 def require_single_process() -> None:
-    """Refuse to be one of several processes that torchrun has started.
+    """Refuse several processes of torchrun, for work that cannot be distributed.
 
     Raises:
-        UsageError: this is no work to be shared.
+        UsageError: if there are any.
     """
-    if _started() > 1:
+    count = _torchrun_processes()
+    if count > 1:
         raise UsageError(
-            f"torchrun has started {_started()} processes, but only training is shared; begin with python -m "
+            f"torchrun has started {count} processes, but only training is distributed; start with python -m "
             f"monai.bundle, without {_OVERLAY}"
         )
 
 
-def _started() -> int:
-    """How many processes torchrun has started; other launchers set WORLD_SIZE for purposes of their own."""
+def _torchrun_processes() -> int:
+    """Return the number of processes that torchrun has started; other launchers set WORLD_SIZE too, for other uses."""
     return int(os.environ["WORLD_SIZE"]) if {"TORCHELASTIC_RUN_ID", "WORLD_SIZE"} <= {*os.environ} else 1
 
 
 def world_size() -> int:
-    """How many processes train together."""
+    """Return the number of processes in the group."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def rank() -> int:
-    """This one's number, from 0."""
+    """Return the number of this process, from 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def is_rank_zero() -> bool:
-    """Whether this is the process that writes and tells."""
+    """Return whether this is the process that writes files and reports progress."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Go on when every process has come here."""
+    """Wait until all processes have reached this call."""
     if world_size() > 1:
         distributed.barrier()
 
 
 def all_gather(own: Any) -> list[Any]:
-    """What every process gives, by their numbers; all of them must ask.
+    """Return the values of all processes, by rank; every process must call it.
 
     Args:
-        own: anything that can be pickled.
+        own: value of this process; it must be picklable.
     """
     if world_size() == 1:
         return [own]
-    given: list[Any] = [None] * world_size()
-    distributed.all_gather_object(given, own)
-    return given
+    gathered: list[Any] = [None] * world_size()
+    distributed.all_gather_object(gathered, own)
+    return gathered
 
 
 def available_cpus() -> int:
-    """Processors for this process: those it may run on, shared out where torchrun has started several here."""
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    beside = os.environ.get("LOCAL_WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
-    return max(1, there // int(beside))
+    """Return the processors of this process: those it may run on, divided by torchrun's processes on this machine."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
+    return max(1, cpus // int(processes))
 
 
 def report_once(line: str) -> bool:
-    """Whether no other process of torchrun's has told this line: what is wrong for all is told once.
+    """Return whether this process should report a line: True in the first process of torchrun that asks.
 
-    Asked of torchrun's own store, since the processes may not have met yet; where it cannot be asked the line is told.
+    Used for errors that all processes raise. It asks torchrun's store, since there may be no process group yet, and
+    returns True if the store cannot be reached.
     """
-    if _started() > 1:
+    if _torchrun_processes() > 1:
         with suppress(Exception):
             store = distributed.TCPStore(
                 os.environ["MASTER_ADDR"],

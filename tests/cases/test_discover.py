@@ -51,7 +51,7 @@ def test_a_folder_of_dicom_files_is_one_case_and_zips_are_one_each(tmp_path):
         (["x.txt", ".hidden.dcm"], "", "no CT in this folder"),
         ([], "none", "none: no such folder or file"),
         (["x.txt"], "x.txt", "x.txt: not the name of a CT"),
-        (["a.nii", "1.dcm"], "", r"1\.dcm is DICOM and a\.nii is not; put them into folders of their own"),
+        (["a.nii", "1.dcm"], "", r"1\.dcm is DICOM and a\.nii is not; put them into separate folders"),
         (["a.nii", "a.zip"], "", r"a\.nii and a\.zip: both would be case a"),
         (["a.nii", "a.nii.gz"], "", r"a\.nii and a\.nii\.gz: both would be case a"),
         ([".nii"], ".nii", "its name leaves none for the case"),
@@ -171,7 +171,7 @@ def test_what_is_no_source(tmp_path):
         with pytest.raises(LiversegError, match=words):
             find_batch(tmp_path / name, tmp_path / "out")
     write_study(tmp_path / "study")
-    with pytest.raises(LiversegError, match=r"lies within .*study, which is a case"):
+    with pytest.raises(LiversegError, match=r"is within .*study, which is a case"):
         find_batch(tmp_path / "study", tmp_path / "study" / "out")
     with pytest.raises(LiversegError, match="is the source itself"):
         find_batch(tmp_path, tmp_path)

@@ -193,7 +193,7 @@ def test_limits(tmp_path, temporary, monkeypatch):
         assert len(list(folder.iterdir())) == 4
     monkeypatch.setattr(zips, "SMALL_BYTES", 1000)
     monkeypatch.setattr(zips, "MAX_RATIO", 20)
-    with pytest.raises(LiversegError, match="20 times its packed size"), extracted(path):
+    with pytest.raises(LiversegError, match="20 times its compressed size"), extracted(path):
         pass
 
 

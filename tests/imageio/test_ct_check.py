@@ -56,7 +56,7 @@ def test_a_scan_without_air_is_warned_of(tmp_path):
 
 @pytest.mark.parametrize(("low", "high"), [(-32768, 2000), (-1024, 31000), (-1024, 4e8)])
 def test_huge_values_are_refused(low, high, tmp_path):
-    with pytest.raises(LiversegError, match="HU lie between"):
+    with pytest.raises(LiversegError, match="HU are between"):
         checked(tmp_path, between(low, high, np.float32))
 
 

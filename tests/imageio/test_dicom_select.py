@@ -124,7 +124,7 @@ def test_a_tie_asks(study):
         choose_series(study, keep_identifiers=True)
     with pytest.raises(LiversegError, match=r"2 series of most slices, 1\.2\.37 \(4 .*, described with --.*; name one"):
         choose_series(study)
-    with pytest.raises(LiversegError, match=r"2 series fit portal venous, 1\.2\.37 .*; give its whole UID"):
+    with pytest.raises(LiversegError, match=r"2 series fit portal venous, 1\.2\.37 .*; give its complete UID"):
         choose_series(study, "portal venous")
     assert choose_series(study, "37").uid == "1.2.37"
 

@@ -88,7 +88,7 @@ def test_a_mask_beside_the_ct_is_refused(volume, mask, tmp_path):
     far = AFFINE.copy()
     far[2, 3] = 4000
     path = save(tmp_path / "liver.nii.gz", mask, far)
-    with pytest.raises(LiversegError, match=r"liver.nii.gz: lies outside .*ct.nii.gz; is it the mask of this CT"):
+    with pytest.raises(LiversegError, match=r"liver.nii.gz: is outside .*ct.nii.gz; is it the mask of this CT"):
         LiverSource.parse(path).check().read(path, volume)
 
 

@@ -148,7 +148,7 @@ WORDS = {
     "four": "4 dimensions",
     "normalised": "do not look like a CT in HU",
     "nan": "NaN or infinite",
-    "huge": "HU lie between",
+    "huge": "HU are between",
     "complex": "complex64",
     "cut": "truncated",
     "text": "cannot be read as NIfTI",

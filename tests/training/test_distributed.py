@@ -168,13 +168,13 @@ def test_torchrun_without_the_overlay_is_refused(monkeypatch):
         UsageError, match=r"torchrun has started 2 processes, each of which would train for itself; add"
     ):
         check_torchrun()
-    with pytest.raises(UsageError, match="only training is shared; begin with python"):
+    with pytest.raises(UsageError, match="only training is distributed; start with python"):
         require_single_process()
 
 
 @pytest.mark.parametrize(
     ("device", "words"),
-    [("cuda:1", "each process takes the GPU of its own number"), ("cuda", "2 processes on a machine of 0 GPUs")],
+    [("cuda:1", "each process takes the GPU of its local rank"), ("cuda", "2 processes on a machine of 0 GPUs")],
 )
 def test_gpu_of_another_process_is_refused(device, words, monkeypatch):
     if torch.cuda.is_available() and device == "cuda":

@@ -11,7 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from liverseg.utils.files import atomic_write, is_file, write_text
+from liverseg.utils.files import atomic_write, is_file, read_json_object, write_text
 
 __all__ = ["file_states", "is_current", "write_nifti", "write_record"]
 
@@ -36,11 +36,8 @@ def is_current(
         outputs: the files converted from them.
         recipe: options that the result depends on, as JSON values.
     """
-    try:
-        content = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # missing or foreign: it is written again
-        return False
-    return isinstance(content, dict) and content == _content(root, sources, outputs, recipe)
+    # a record that is missing or damaged is written again
+    return read_json_object(record) == _content(root, sources, outputs, recipe)
 
 
 def write_record(

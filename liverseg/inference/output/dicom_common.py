@@ -17,7 +17,6 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from pydicom.valuerep import DSfloat
@@ -25,7 +24,7 @@ from pydicom.valuerep import DSfloat
 from liverseg import __version__
 from liverseg.errors import UnreadableError
 from liverseg.imageio.boxes import Box, bounding_box, to_global
-from liverseg.imageio.dicom_header import skip_validation
+from liverseg.imageio.dicom_header import read_tags, skip_validation
 from liverseg.imageio.dicom_series import DicomSeries
 from liverseg.imageio.volume import Volume
 from liverseg.labels import Label
@@ -221,10 +220,7 @@ def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool
     headers: list[Dataset] = []
     with skip_validation():  # it would log what it finds odd, a patient's birth date for one
         for path in series.files:
-            try:
-                header: Dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=tags)
-            except (OSError, ValueError, NotImplementedError) as error:
-                raise UnreadableError(f"{path}: its header cannot be read; copy or export it again") from error
+            header = read_tags(path, tags)
             for keyword in _UIDS:
                 if not header.get(keyword):
                     raise UnreadableError(
