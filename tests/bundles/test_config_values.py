@@ -1,16 +1,14 @@
-"""Values a key cannot have: one line that says what is allowed, before anything is written.
+"""Values that a key does not allow: one line with the allowed values, before anything is written.
 
-The rules are tested in tests/test_values.py. Here, that each config asks for them: by reading it, in one run for each
-bundle, and among the long tests in a run for each key.
+The rules are tested in tests/bundle/test_validation.py and tests/bundle/test_config.py. These tests are of the configs:
+read, in one run for each bundle, and among the slow tests in one run for each key.
 """
-
-import re
 
 import pytest
 import yaml
 from commands import EVALUATE, INFER, JOINT, PRETRAIN, run_bundle, train
 
-from liverseg.bundle.validation import _RULES
+from liverseg.bundle.validation import RULES
 from liverseg.inference import find_bundle
 
 BAD_TRAINING = {
@@ -37,7 +35,7 @@ BAD_TRAINING = {
 
 
 def one_run_each(keys):
-    """Parameters of which the first alone is not slow."""
+    """Parameters of which only the first is not slow."""
     first, *rest = keys
     return [
         first,
@@ -45,25 +43,33 @@ def one_run_each(keys):
     ]
 
 
+def read(bundle, name):
+    return yaml.safe_load((find_bundle(bundle) / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+def is_plain(value):
+    """True for a number, True, False, and a list of numbers."""
+    return isinstance(value, bool | int | float) or (
+        isinstance(value, list) and all(isinstance(number, int | float) for number in value)
+    )
+
+
+@pytest.mark.parametrize(
+    ("bundle", "name"),
+    [(bundle, name) for bundle in (PRETRAIN, JOINT) for name in ("train", "evaluate", "inference", "export")]
+    + [(JOINT, "average")],
+)
+def test_every_config_checks_its_values_before_anything_else(bundle, name):
+    steps = [step.split("(")[0] for step in read(bundle, name)["initialize"]]
+    first = ["$bundle.install_excepthook", "$bundle.refuse_unknown_overrides"]
+    first += ["$bundle.require_single_process"] * (name == "evaluate")
+    assert steps[: len(first) + 1] == [*first, "$bundle.check_config"]
+
+
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
-@pytest.mark.parametrize("config", ["train", "evaluate", "inference"])
-def test_every_key_with_a_rule_is_checked_before_anything_else(bundle, config):
-    content = yaml.safe_load((find_bundle(bundle) / "configs" / f"{config}.yaml").read_text(encoding="utf-8"))
-    checks = [step for step in content["initialize"] if "check_values" in step]
-    checked = dict(re.findall(r"(\w+)=(?:bundle\.none_if_null\()?@(\w+)", " ".join(checks)))
-    keys = content.keys() & _RULES.keys()
-    if bundle == JOINT:
-        keys -= {"key_score"}  # each strategy has its own, which the metric checks
-    if config == "evaluate":  # an overlay of train, of whose keys it uses these
-        keys = {"amp", "fold", "hu_window", "num_workers", "pixel_mm", "progress", "seed", "slab_spacing_mm"}
-        keys |= {"val_batch_size"}
-        keys |= {"liver_crop"} if bundle == JOINT else {"key_score"}
-    assert checked.keys() >= keys
-    renamed = {key: name for key, name in checked.items() if key != name}
-    assert renamed == ({"batch_size": "slabs_at_a_time"} if config == "inference" else {})
-    first = content["initialize"].index(checks[0])
-    assert content["initialize"][first : first + len(checks)] == checks
-    assert not [step for step in content["initialize"][:first] if "@" in step.replace("@torch_device", "")]
+@pytest.mark.parametrize("name", ["train", "inference", "export", "multi_gpu_train"])
+def test_every_plain_key_has_a_rule(bundle, name):
+    assert [key for key, value in read(bundle, name).items() if is_plain(value) and key not in RULES] == []
 
 
 @pytest.mark.integration
@@ -79,7 +85,7 @@ def test_a_training_is_refused(bundle, key, tmp_path):
 @pytest.mark.parametrize(("bundle", "labels"), [(PRETRAIN, 3), (JOINT, 5)])
 @pytest.mark.parametrize("key", one_run_each(["class_weights", "crop_ratios"]))
 @pytest.mark.integration
-def test_a_number_is_wanted_for_each_label(bundle, labels, key, tmp_path):
+def test_a_number_is_needed_for_each_label(bundle, labels, key, tmp_path):
     line = train(bundle, tmp_path / "none", tmp_path / "out", **{key: [1, 1]}).refusal(code=2)
     assert line == f"liverseg: {key} is [1, 1], 2 numbers; it must have {labels}, one for each label"
 

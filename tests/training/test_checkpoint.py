@@ -1,8 +1,10 @@
-"""A training that was broken off goes on and ends like one that was not; a checkpoint of another run is refused."""
+"""An interrupted training resumes and ends like an uninterrupted one; a checkpoint of another run is refused."""
 
+import json
 import signal
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +14,10 @@ from ignite.engine import Engine, Events
 from liverseg.errors import LiversegError
 from liverseg.networks import read_record, read_weights
 from liverseg.training import RunCheckpoint
+from liverseg.utils.files import sha256_file
+
+LISTED = json.loads((Path(__file__).parent / "listed_settings.json").read_text(encoding="utf-8"))
+"""Settings in a checkpoint of a version that listed them by hand, by bundle, with a word for each file's hash."""
 
 
 def same(one, other):
@@ -174,6 +180,42 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(name, value, joint_se
     assert not list((tmp_path / "models").iterdir())
 
 
+def as_listed(checkpoint, settings):
+    """Make a checkpoint one of a version that listed its settings by hand."""
+    content = torch.load(checkpoint, weights_only=True)
+    checkpoint.unlink()  # a link to a run of other tests
+    listed = {name: content[name] for name in ("epoch", "parts")}
+    torch.save({**listed, "settings": json.dumps(settings)}, checkpoint)
+
+
+@pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
+def test_a_checkpoint_of_an_earlier_version_is_resumed(
+    bundle, lits_tree, cohort_tree, joint_settings, pretrain_run, joint_run, tmp_path
+):
+    run, tree = (pretrain_run, lits_tree) if bundle == PRETRAIN else (joint_run, cohort_tree)
+    for name in ("checkpoint.pt", "models"):
+        (tmp_path / name).symlink_to(run / name)
+    overrides = {**joint_settings, "dataset_dir": tree}
+    files = {"datalist": sha256_file(tree / "datalist.json")}
+    if bundle == PRETRAIN:
+        del overrides["pretrain_weights"]
+    else:
+        files["pretrain_weights"] = sha256_file(overrides["pretrain_weights"])
+    as_listed(tmp_path / "checkpoint.pt", {**LISTED[bundle], **files})
+    told = run_bundle(bundle, "training", TRAIN, **overrides)
+    assert told.code == 0, told.err
+    assert f"after epoch {TINY['epochs']}" in told.out
+
+    for changed, words in (
+        ({"seed": 1}, "seed 1, this run has 0"),
+        ({"hu_window": [0, 250]}, "hu_window [0, 250], this run has [-200, 250]"),
+        ({"optimizer": "SGD(momentum=0.9)"}, "optimizer 'SGD(momentum=0.9)', this run has 'Adam("),
+    ):
+        as_listed(tmp_path / "checkpoint.pt", {**LISTED[bundle], **files, **changed})
+        line = run_bundle(bundle, "training", TRAIN, **overrides).refusal()
+        assert f"the checkpoint is of a run with {words}" in line
+
+
 class Counter:
     """Something with a state: how many epochs it saw."""
 
@@ -216,6 +258,35 @@ def test_a_setting_only_one_of_the_runs_has_is_a_difference(tmp_path):
         counted(tmp_path / "checkpoint.pt", 1, {"seed": 0, "fold": 2})
     with pytest.raises(LiversegError, match="a run with seed 0, this run has None"):
         counted(tmp_path / "checkpoint.pt", 1, {})
+
+
+def test_a_key_that_the_checkpoint_does_not_know_counts_as_off(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    counted(path, 1, {"seed": 0, "nested": {"old": 1}})
+    assert counted(path, 2, {"seed": 0, "new": False, "nested": {"old": 1, "new": None}}) == (2, [2])
+    with pytest.raises(LiversegError, match="a run with nested::new None, this run has 0;"):
+        counted(path, 3, {"seed": 0, "new": False, "nested": {"old": 1, "new": 0}})
+
+
+def test_nested_settings_are_named_by_their_path(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    counted(path, 1, {"train": {"transforms": [{"zoom": 0.1}, None], "sizes": (1, 2)}})
+    with pytest.raises(LiversegError, match=r"a run with train::transforms::0::zoom 0\.1, this run has 0\.2;"):
+        counted(path, 2, {"train": {"transforms": [{"zoom": 0.2}, None], "sizes": (1, 2)}})
+    with pytest.raises(LiversegError, match=r"a run with train::sizes \[1, 2\], this run has \[1, 3\];"):
+        counted(path, 2, {"train": {"transforms": [{"zoom": 0.1}, None], "sizes": (1, 3)}})
+
+
+def test_expressions_are_compared_within_a_version(tmp_path, monkeypatch):
+    path = tmp_path / "checkpoint.pt"
+    counted(path, 1, {"params": "$training.groups(@network)", "network": "@network", "seed": 0})
+    renamed = {"params": "$training.parameter_groups(@network)", "network": "@module", "seed": 0}
+    with pytest.raises(LiversegError, match=r"a run with params '\$training\.groups\(@network\)', this run has "):
+        counted(path, 2, renamed)
+    monkeypatch.setattr("liverseg.__version__", "99")
+    assert counted(path, 2, renamed) == (2, [2])
+    with pytest.raises(LiversegError, match="a run with seed 0, this run has 1;"):
+        counted(path, 3, {**renamed, "seed": 1})
 
 
 @pytest.mark.parametrize("kind", ["empty", "text", "truncated", "list", "folder"])
