@@ -49,13 +49,15 @@ def surface_distances(pred: np.ndarray, true: np.ndarray, spacing_mm: Sequence[f
     if not (pred.any() and true.any()):
         raise ValueError("surface distances of an empty mask are not defined")
     # padded, since MONAI's surface needs background at the edge
-    masks = [torch.from_numpy(np.pad(mask, 1).astype(np.float32))[None, None] for mask in (pred, true)]
+    pred_mask, true_mask = (torch.from_numpy(np.pad(mask, 1).astype(np.float32))[None, None] for mask in (pred, true))
     spacing = [float(step) for step in spacing_mm]
     with warnings.catch_warnings():
         # MONAI warns of an argument that it passes itself
         warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
-        assd = compute_average_surface_distance(*masks, include_background=True, symmetric=True, spacing=spacing)
-        mssd = compute_hausdorff_distance(*masks, include_background=True, spacing=spacing)
+        assd = compute_average_surface_distance(
+            pred_mask, true_mask, include_background=True, symmetric=True, spacing=spacing
+        )
+        mssd = compute_hausdorff_distance(pred_mask, true_mask, include_background=True, spacing=spacing)
     return float(assd), float(mssd)
 
 
