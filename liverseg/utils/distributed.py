@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import distributed
 
-from liverseg.bundle.validation import check_values
 from liverseg.errors import UsageError
 from liverseg.utils.files import sha256_text
 
@@ -51,7 +50,6 @@ def init_process_group(device: torch.device | str, wait_minutes: float) -> torch
     Raises:
         UsageError: if torchrun has not started this process, or there are fewer GPUs than processes.
     """
-    check_values(wait_minutes=wait_minutes)
     missing = [name for name in _TORCHRUN_VARIABLES if name not in os.environ]
     if missing:
         raise UsageError(
