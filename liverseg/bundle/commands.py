@@ -1,4 +1,4 @@
-"""Bundle commands from Python: `python -m monai.bundle run` in a process of its own, as a user would type it."""
+"""Bundle commands from Python: `python -m monai.bundle run` in a separate process, as on the command line."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from liverseg.errors import LiversegError
 __all__ = ["OWN_CONFIGS", "RunningCommands", "bundle_arguments", "bundle_command", "run_logged"]
 
 OWN_CONFIGS = "ignore:parsing config_file"
-"""MONAI warns that a config is code and must be trusted; these are the project's own."""
+"""Filter of MONAI's warning that a config is code and must be trusted. These configs are the project's own."""
 
 
 def bundle_command(run_id: str, configs: Sequence[str], overrides: Mapping[str, Any]) -> list[str]:
-    """The words of a bundle command, to be run in the bundle's folder.
+    """Return the words of a bundle command, to be run in the bundle's folder.
 
     Args:
-        run_id: what of the bundle to run.
+        run_id: run id of the bundle, such as "training".
         configs: names of its config files, without folder and ending.
-        overrides: of the configs' keys; None is told as null, which the bundles take for nothing.
+        overrides: values by key; None becomes the word null.
     """
     command = [sys.executable, *bundle_arguments(run_id, configs)]
     for key, value in overrides.items():
@@ -34,22 +34,22 @@ def bundle_command(run_id: str, configs: Sequence[str], overrides: Mapping[str, 
 
 
 def bundle_arguments(run_id: str, configs: Sequence[str], folder: Path = Path()) -> list[str]:
-    """What follows Python in a bundle command, without overrides.
+    """Return the arguments of Python for a bundle command, without overrides.
 
     Args:
-        run_id: what of the bundle to run.
+        run_id: run id of the bundle, such as "training".
         configs: names of its config files, without folder and ending.
-        folder: the bundle's; by default the one the command is run in.
+        folder: folder of the bundle; by default the current one.
     """
     files = "[" + ",".join(repr(str(folder / "configs" / f"{name}.yaml")) for name in configs) + "]"
     return ["-m", "monai.bundle", "run", run_id, "--config_file", files]
 
 
 class RunningCommands:
-    """Commands that run side by side, to be ended together.
+    """Commands that run in parallel and are stopped together.
 
     Attributes:
-        stopped: they are to end.
+        stopped: True once `stop` has been called.
     """
 
     def __init__(self) -> None:
@@ -58,14 +58,14 @@ class RunningCommands:
         self._lock = threading.Lock()
 
     def add(self, process: subprocess.Popen) -> None:
-        """Remember one, in any thread; one that begins after `stop` ends at once."""
+        """Add a started process, from any thread. After `stop` it is terminated at once."""
         with self._lock:
-            self._processes = {one for one in self._processes if one.poll() is None} | {process}
+            self._processes = {other for other in self._processes if other.poll() is None} | {process}
         if self.stopped:
             process.terminate()
 
     def stop(self) -> None:
-        """End those that run and those that begin. Safe in a signal's handler."""
+        """Terminate all running processes and those that are added later. Safe in a signal handler."""
         self.stopped = True
         for process in tuple(self._processes):
             process.terminate()
@@ -80,21 +80,22 @@ def run_logged(
     started: Callable[[subprocess.Popen], None] | None = None,
     kept_open: Sequence[int] = (),
 ) -> int:
-    """Run a command with its output in a file; returns its exit code.
-
-    Its output comes below a line that does the same in a shell.
+    """Run a command and append its output to a file, below a line with the same command for a shell.
 
     Args:
-        command: the words.
-        folder: to run it in.
-        log: file for its output; what an earlier one has written there stays.
+        command: words of the command.
+        folder: folder to run it in.
+        log: file for its output; earlier content stays.
         environment: variables set for this command.
-        errors_too: also write what it says on stderr to the file; otherwise that goes to this terminal, bars and all.
-        started: told the process once it runs, so that it can be ended.
-        kept_open: descriptors of files the command holds open as long as it runs.
+        errors_too: also write stderr to the file; otherwise it goes to this terminal, with progress bars.
+        started: called with the process once it runs, so that it can be terminated.
+        kept_open: file descriptors that the command keeps open while it runs.
+
+    Returns:
+        The exit code.
 
     Raises:
-        LiversegError: if the file cannot be written or the command not be started.
+        LiversegError: if the file cannot be written or the command cannot be started.
     """
     variables = {**os.environ, "PYTHONWARNINGS": OWN_CONFIGS, **(environment or {})}
     settings = [f"{name}={shlex.quote(value)}" for name, value in (environment or {}).items()]
@@ -112,7 +113,7 @@ def run_logged(
         if started is not None:
             started(process)
         return process.wait()
-    except BaseException:  # told to end: so is the command
+    except BaseException:  # this process is being interrupted, and the command with it
         process.terminate()
         process.wait()
         raise

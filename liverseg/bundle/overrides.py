@@ -1,4 +1,4 @@
-"""Overrides of `python -m monai.bundle run`: a key that no config could use is refused, the closest one named."""
+"""Checks of overrides on the command line of `python -m monai.bundle run`."""
 
 from __future__ import annotations
 
@@ -15,28 +15,38 @@ from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
 
 from liverseg.errors import UsageError, suggest
 
-__all__ = ["is_monai_command", "refuse_unknown_overrides"]
+__all__ = ["is_monai_command", "refuse_unknown_overrides", "split_key"]
 
-_KEY = re.compile(r"--?([A-Za-z_].*)", re.DOTALL)  # one dash will do for MONAI too; -1 is a value
+_KEY = re.compile(r"--?([A-Za-z_].*)", re.DOTALL)  # MONAI accepts one dash too; -1 is a value
 
 
 def is_monai_command(argv: Sequence[str]) -> bool:
-    """Whether this is the command line of `python -m monai.bundle run`."""
+    """Return True for the command line of `python -m monai.bundle run`."""
     module = Path(argv[0]).parts[-3:] if argv else ()
     return module == ("monai", "bundle", "__main__.py") and len(argv) > 1 and argv[1] in ("run", "run_workflow")
 
 
-def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
-    """Refuse an override of `python -m monai.bundle run` that no config file defines, naming the closest one.
+def split_key(key: str) -> list[str]:
+    """Return the parts of a nested key, as MONAI reads them.
 
-    MONAI itself adds a misspelt key to the config and goes on with the default; so it does for a key whose value is the
-    word None, which is refused too. A nested key (`--optimizer::lr`) is followed through mappings and lists to its end;
-    what an object could be built with may be added to it (`--optimizer::weight_decay`). Keys of an `--args_file` are
-    looked at as well. Called outside that command
-    (from Python, say, where the arguments are not on the command line) this does nothing.
+    Example:
+        >>> split_key("train#trainer::max-epochs")
+        ['train', 'trainer', 'max_epochs']
+    """
+    return key.replace("#", "::").replace("-", "_").split("::")
+
+
+def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
+    """Refuse overrides of `python -m monai.bundle run` that no config file defines.
+
+    MONAI itself adds a misspelt key to the config and continues with the default. It does the same for a key with the
+    value None, which is refused too. A nested key (`--optimizer::lr`) is followed through mappings and lists to its
+    end; further arguments of an object are allowed (`--optimizer::weight_decay`). Keys of an `--args_file` are checked
+    as well. Outside this command, for example from Python, where the arguments are not on the command line, this does
+    nothing.
 
     Raises:
-        UsageError: for the first key that is not known or is given None.
+        UsageError: for the first key that is unknown or is None. The message names the closest known key.
     """
     argv = sys.argv if argv is None else argv
     if not is_monai_command(argv):
@@ -46,7 +56,7 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
         return
     config = ConfigParser.load_config_files(_as_list(given["config_file"]))
     known = [*config, *inspect.signature(monai.bundle.run).parameters]
-    paths = {key: key.replace("#", "::").replace("-", "_").split("::") for key in given}  # as MONAI reads them
+    paths = {key: split_key(key) for key in given}
     for key in given:
         top = paths[key][0]
         if top not in known:
@@ -58,13 +68,13 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
         if top not in config or any(
             paths[key][: len(other)] == other for other in paths.values() if len(other) < len(paths[key])
         ):
-            continue  # an argument of MONAI's, or below what another override puts there
+            continue  # an argument of MONAI, or below a value that another override replaces
         targets = {tuple(path[:-1]): given[word] for word, path in paths.items() if path[-1] == "_target_"}
         _check_nested(key, paths[key], config, targets.get(tuple(paths[key][:-1])))
 
 
 def _check_nested(key: str, path: list[str], config: Any, new_target: str | None) -> None:
-    """Refuse a key that cannot be in the innermost mapping or list its path leads to."""
+    """Refuse a nested key that is not in the mapping or list to which its path leads."""
     for depth, name in enumerate(path):
         above = "".join(f"{part}::" for part in path[:depth])
         if isinstance(config, dict) and name in config:
@@ -74,8 +84,8 @@ def _check_nested(key: str, path: list[str], config: Any, new_target: str | None
         elif isinstance(config, dict):
             last = depth == len(path) - 1
             target = new_target if last and new_target else config.get("_target_")
-            refused, arguments = _no_argument(name, target, config) if last and target else (True, [])
-            if not refused:
+            is_refused, arguments = _is_no_argument(name, target, config) if last and target else (True, [])
+            if not is_refused:
                 return
             known = [*config, *arguments]
             match = suggest(name, known)
@@ -88,22 +98,22 @@ def _check_nested(key: str, path: list[str], config: Any, new_target: str | None
             raise UsageError(f"unknown override --{key}; {above[:-2]} is {config!r}, nothing is below it")
 
 
-def _no_argument(name: str, target: Any, present: Iterable[str]) -> tuple[bool, list[str]]:
-    """Whether a target cannot be built with an argument, or it looks like a slip where that is not known.
+def _is_no_argument(name: str, target: Any, present: Iterable[str]) -> tuple[bool, list[str]]:
+    """Return whether a target refuses an argument, and the arguments that it is known to take.
 
-    Also returns the arguments the target is known to take.
+    A target that takes any argument refuses those that look like a misspelling of another.
     """
     if name in ConfigComponent.non_arg_keys:
         return False, []
     arguments, takes_others = _arguments_of(target)
     if not takes_others:
         return name not in arguments, arguments
-    slip = suggest(name, [*present, *arguments], cutoff=0.8) is not None
-    return name not in arguments and slip, arguments
+    is_misspelt = suggest(name, [*present, *arguments], cutoff=0.8) is not None
+    return name not in arguments and is_misspelt, arguments
 
 
 def _arguments_of(target: Any) -> tuple[list[str], bool]:
-    """The named arguments of a `_target_`, and whether it may take others: **kwargs, or it cannot be found."""
+    """Return the named arguments of a `_target_`, and whether it may take others (**kwargs, or it is not found)."""
     try:
         component = ConfigComponent({"_target_": target}, id="", locator=ComponentLocator())
         found: Any = pydoc.locate(component.resolve_module_name())
@@ -112,7 +122,7 @@ def _arguments_of(target: Any) -> tuple[list[str], bool]:
         if not inspect.isclass(found):
             return _named(inspect.signature(found))
         arguments: list[str] = []
-        for kind in inspect.getmro(found):  # **kwargs go on to the next class's constructor
+        for kind in inspect.getmro(found):  # **kwargs are passed to the next class's constructor
             if "__init__" in vars(kind) and kind is not object:
                 more, takes_others = _named(inspect.signature(vars(kind)["__init__"]))
                 arguments += [name for name in more if name != "self"]
@@ -124,13 +134,13 @@ def _arguments_of(target: Any) -> tuple[list[str], bool]:
 
 
 def _named(signature: inspect.Signature) -> tuple[list[str], bool]:
-    kinds = signature.parameters.values()
-    named = [one.name for one in kinds if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)]
-    return named, any(one.kind is one.VAR_KEYWORD for one in kinds)
+    parameters = signature.parameters.values()
+    named = [entry.name for entry in parameters if entry.kind in (entry.POSITIONAL_OR_KEYWORD, entry.KEYWORD_ONLY)]
+    return named, any(entry.kind is entry.VAR_KEYWORD for entry in parameters)
 
 
 def _overrides(words: Sequence[str]) -> dict[str, Any]:
-    """The keys of a command line and of its args file, which the command line overrides, each with its value."""
+    """Return the keys and values of a command line and of its args file, which the command line overrides."""
     given: dict[str, Any] = {}
     for number, word in enumerate(words):
         match = _KEY.fullmatch(word)

@@ -1,4 +1,4 @@
-"""Where the bundles are: in a checkout, installed, or where the user says."""
+"""Folders of the bundles and paths of their weights: in a checkout, installed, or given by the user."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ __all__ = [
 ]
 
 BUNDLES_VARIABLE = "LIVERSEG_BUNDLES"
-"""Environment variable that names the folder the bundles are in."""
+"""Environment variable with the folder that holds the bundles."""
 WEIGHTS_VARIABLE = "LIVERSEG_WEIGHTS"
-"""Environment variable that names the weights to use when none are given."""
+"""Environment variable with the weights to use when none are given."""
 STARTER_FOLDER = Path(liverseg.__file__).absolute().parent / "weights"
-"""Where the weights that come with the software are, with their licence and model card."""
+"""Folder of the weights that come with the software, with their licence and model card."""
 
 
 def find_bundle(name: str) -> Path:
-    """The folder of one of the project's bundles.
+    """Return the folder of one of the project's bundles.
 
-    Looked for in the folder `LIVERSEG_BUNDLES` names and, where that is not set, beside the package (a checkout) and in
-    `share/liverseg/bundles` where Python's packages put their data (an installation, the user's own included).
+    It is looked for in the folder of `LIVERSEG_BUNDLES`. If that is not set, it is looked for beside the package (a
+    checkout), and in `share/liverseg/bundles` of Python's data folders, the user's included (an installation).
 
     Args:
-        name: the bundle's folder name, as `liver_lesion_joint`.
+        name: folder name of the bundle, such as `liver_lesion_joint`.
 
     Raises:
-        LiversegError: if it is in none of them.
+        LiversegError: if it is in none of these folders.
     """
     named = os.environ.get(BUNDLES_VARIABLE)
     if named:
@@ -56,7 +56,7 @@ def find_bundle(name: str) -> Path:
 
 
 def inference_config(bundle: str | os.PathLike | None = None) -> Path:
-    """The `configs/inference.yaml` of a bundle's folder; by default the joint bundle's.
+    """Return the path of a bundle's `configs/inference.yaml`, by default the joint bundle's.
 
     Raises:
         LiversegError: if the folder has none.
@@ -69,11 +69,11 @@ def inference_config(bundle: str | os.PathLike | None = None) -> Path:
 
 
 def weights_path(config: Path, weights: str | os.PathLike | None = None) -> Path:
-    """The weights given, else those `LIVERSEG_WEIGHTS` names, else `default_weights`; absolute.
+    """Return the absolute path of the given weights, else of `LIVERSEG_WEIGHTS`, else of `default_weights`.
 
     Args:
-        config: from `inference_config`.
-        weights: the weights given.
+        config: path from `inference_config`.
+        weights: path of the given weights, if any.
 
     Raises:
         LiversegError: from `default_weights`.
@@ -82,10 +82,10 @@ def weights_path(config: Path, weights: str | os.PathLike | None = None) -> Path
 
 
 def default_weights(bundle: str | os.PathLike) -> str:
-    """A bundle's own `models/model.pt` if it has been trained, else the weights that come with the software.
+    """Return a bundle's own `models/model.pt` if it has been trained, else the weights that come with the software.
 
     Args:
-        bundle: the bundle's folder.
+        bundle: folder of the bundle.
 
     Raises:
         LiversegError: from `starter_weights`.
@@ -96,12 +96,12 @@ def default_weights(bundle: str | os.PathLike) -> str:
 
 
 def starter_weights(bundle: str) -> Path | None:
-    """The weights that come with the software for a bundle; None if there are none for it.
+    """Return the weights that come with the software for a bundle, or None if there are none.
 
-    They are published under a licence of their own, and are not used without it.
+    They have their own licence and are not used without it.
 
     Args:
-        bundle: its name, as `liver_lesion_joint`.
+        bundle: name of the bundle, such as `liver_lesion_joint`.
 
     Raises:
         LiversegError: if the licence is not beside them.
