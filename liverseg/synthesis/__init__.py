@@ -1,6 +1,6 @@
-"""Synthetic focal lesions, typed, to be painted into CTs of livers, of patients as of phantoms."""
+"""Synthetic typed focal lesions for CTs of livers, both of patients and of phantoms."""
 
-from liverseg.synthesis.appearance import Appearance, Surroundings, alike, draw_appearance
+from liverseg.synthesis.appearance import Appearance, Surroundings, draw_appearance, match_contrast
 from liverseg.synthesis.distributions import draw_count, draw_diameter, draw_patient, draw_section, draw_types
 from liverseg.synthesis.lesion import Lesion, draw_lesion
 from liverseg.synthesis.shape import Shape, draw_shape, smooth_min
@@ -10,7 +10,6 @@ __all__ = [
     "Lesion",
     "Shape",
     "Surroundings",
-    "alike",
     "draw_appearance",
     "draw_count",
     "draw_diameter",
@@ -19,5 +18,6 @@ __all__ = [
     "draw_section",
     "draw_shape",
     "draw_types",
+    "match_contrast",
     "smooth_min",
 ]

@@ -1,7 +1,7 @@
-"""What tells the types apart: attenuation in the portal venous phase, relative to the liver that surrounds a lesion.
+"""Attenuation of lesions by type in the portal venous phase, relative to the surrounding liver.
 
-Only radiology differs here. Edges, slow variation, sizes, numbers and places come from distributions that all types
-share, since whatever else differed, a network would learn as a sign of the type.
+Types differ only in their radiological appearance. Edges, slow variation, sizes, numbers and positions come from
+distributions that all types share, because a network would learn any other difference as a sign of the type.
 """
 
 from __future__ import annotations
@@ -14,41 +14,40 @@ import numpy as np
 from liverseg.labels import LESION_TYPES
 from liverseg.synthesis.shape import Shape
 
-__all__ = ["Appearance", "Surroundings", "alike", "draw_appearance"]
+__all__ = ["Appearance", "Surroundings", "draw_appearance", "match_contrast"]
 
 _CYST_HU: Final = (0.0, 20.0)
 _THICK_CYST_SHARE: Final = 0.2  # protein or old blood, or a mean raised by partial volume
 _THICK_CYST_HU: Final = (20.0, 45.0)
 
 _HYPODENSE_HU: Final = (15.0, 60.0)  # below the liver
-_NECROTIC_SHARE: Final = 0.35  # of all, each of them with a rim
+_NECROTIC_SHARE: Final = 0.35  # of all metastases; all of them have a rim
 _NECROTIC_HU: Final = (10.0, 30.0)
 _RIM_SHARE: Final = 0.60
 _RIM_ABOVE_CENTRE_HU: Final = (10.0, 30.0)
 _RIM_MM: Final = (2.0, 5.0)
-_LEAST_BELOW_LIVER_HU: Final = 12.0
+_MIN_BELOW_LIVER_HU: Final = 12.0
 
 _POOL_BELOW_LIVER_HU: Final = (20.0, 60.0)
-_NODULE_LEVEL: Final = (0.80, 1.05)  # share of the way from liver to vessel
+_NODULE_LEVEL: Final = (0.80, 1.05)  # 0 is liver, 1 is vessel
 _NODULES: Final = (7, 15)
 _NODULE_RADIUS: Final = (0.25, 0.50)  # share of the lesion's radius
 _FILLED_BELOW_MM: Final = 15.0
 _FILLED_SHARE: Final = 0.75
 
-_EDGE_MM: Final = (0.8, 6.0)  # logarithm uniform; those of 3D-IRCADb 1 fade over 4 to 6 mm
+_EDGE_MM: Final = (0.8, 6.0)  # log-uniform; lesions of 3D-IRCADb 1 have edges of 4 to 6 mm
 _TEXTURE_HU: Final = (0.5, 5.0)
 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What a scan shows of its liver.
+    """Attenuation and noise of the liver in a scan.
 
     Attributes:
         liver_hu: attenuation of the parenchyma.
-        vessel_hu: of its enhanced vessels.
-        noise_hu: standard deviation of the noise of a voxel.
-        measured_contrast_hu: by how much the brightest parts of the liver are above `liver_hu`, as measured;
-            `vessel_hu` is kept within what portal venous scans show.
+        vessel_hu: attenuation of enhanced vessels, limited to the range of portal venous scans.
+        noise_hu: standard deviation of a voxel's noise.
+        measured_contrast_hu: measured difference of the brightest parts of the liver to `liver_hu`, not limited.
     """
 
     liver_hu: float
@@ -62,12 +61,12 @@ class Appearance:
     """Attenuation inside a lesion, and its edge.
 
     Attributes:
-        centre_hu: away from rim and nodules.
-        outer_hu: of the rim or the nodules.
-        rim_mm: width of the rim, 0 without one.
+        centre_hu: attenuation outside rim and nodules.
+        outer_hu: attenuation of the rim or the nodules.
+        rim_mm: width of the rim, 0 without a rim.
         nodules: (n, 4): centre in the shape's round frame (3) and radius, mm.
-        edge_mm: width over which the lesion fades into the liver.
-        texture_hu: standard deviation of its slow variation.
+        edge_mm: width of the transition from lesion to liver.
+        texture_hu: standard deviation of the slow variation.
     """
 
     centre_hu: float
@@ -86,15 +85,15 @@ def draw_appearance(
     *,
     flat: bool = False,
 ) -> Appearance:
-    """Draw what a lesion looks like.
+    """Draw the appearance of a lesion.
 
     Args:
         rng: source of random numbers.
         kind: one of `LESION_TYPES`.
-        shape: the lesion's.
-        around: of the same scan.
-        flat: the scan is one slice. No hemangioma is bright throughout there: nothing could tell it from a vessel that
-            crosses the slice.
+        shape: shape of the lesion.
+        around: liver of the scan.
+        flat: whether the scan is a single slice. Hemangiomas are then not bright throughout, because these could not be
+            distinguished from a vessel that crosses the slice.
 
     Raises:
         ValueError: if the type is not known.
@@ -102,7 +101,7 @@ def draw_appearance(
     if kind not in LESION_TYPES:
         raise ValueError(f"lesion type {kind!r}; allowed: {', '.join(LESION_TYPES)}")
     edge = float(np.exp(rng.uniform(*np.log(_EDGE_MM))))
-    # an edge wider than the lesion would leave nothing of it
+    # an edge wider than the lesion would erase it
     common = {"edge_mm": min(edge, 0.8 * shape.radius), "texture_hu": float(rng.uniform(*_TEXTURE_HU))}
     if kind == "hemangioma":
         centre, outer, rim, nodules = _hemangioma(rng, shape, around, flat)
@@ -111,36 +110,40 @@ def draw_appearance(
     return Appearance(centre, outer, rim, nodules, **common)
 
 
-def alike(
+def match_contrast(
     rng: np.random.Generator | np.random.RandomState, drawn: Appearance, first: Appearance, around: Surroundings
 ) -> Appearance:
-    """An appearance with the contrast of the patient's first metastasis, within 10 HU: metastases resemble each other.
+    """Give a metastasis the contrast of the patient's first one, within 10 HU, because metastases resemble each other.
 
     Args:
         rng: source of random numbers.
-        drawn: whose rim and edge are kept.
-        first: whose contrast it takes.
-        around: of the same scan.
+        drawn: appearance of the metastasis; rim and edge are kept.
+        first: appearance of the patient's first metastasis.
+        around: liver of the scan.
     """
-    centre = min(first.centre_hu + rng.uniform(-10, 10), around.liver_hu - _LEAST_BELOW_LIVER_HU)
+    centre = min(first.centre_hu + rng.uniform(-10, 10), around.liver_hu - _MIN_BELOW_LIVER_HU)
     return replace(drawn, centre_hu=centre, outer_hu=centre + drawn.outer_hu - drawn.centre_hu)
 
 
-_Drawn = tuple[float, float, float, np.ndarray]
+_CentreOuterRimNodules = tuple[float, float, float, np.ndarray]
 _NO_NODULES: Final = np.zeros((0, 4))
 
 
-def _cyst(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:
-    """Water, whatever surrounds it, of one attenuation without a rim."""
+def _cyst(
+    rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings
+) -> _CentreOuterRimNodules:
+    """Draw a homogeneous cyst with the attenuation of water, whatever the liver, without a rim."""
     hu = rng.uniform(*(_THICK_CYST_HU if rng.uniform() < _THICK_CYST_SHARE else _CYST_HU))
     return hu, hu, 0.0, _NO_NODULES
 
 
-def _metastasis(rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings) -> _Drawn:
-    """Darker than the liver, most with a rim brighter than the centre, some with a necrotic centre.
+def _metastasis(
+    rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings
+) -> _CentreOuterRimNodules:
+    """Draw a metastasis: darker than the liver, mostly with a brighter rim, some with a necrotic centre.
 
-    Necrosis leaves a rim of viable tumour, which enhances as other metastases do: without it nothing could tell a
-    necrotic metastasis from a cyst.
+    Necrosis leaves a rim of viable tumour, which enhances as other metastases do. Without it, a necrotic metastasis
+    could not be distinguished from a cyst.
     """
     viable = around.liver_hu - rng.uniform(*_HYPODENSE_HU)
     if rng.uniform() >= _RIM_SHARE:
@@ -148,14 +151,14 @@ def _metastasis(rng: np.random.Generator | np.random.RandomState, shape: Shape, 
     rim, above = min(rng.uniform(*_RIM_MM), 0.6 * shape.radius), rng.uniform(*_RIM_ABOVE_CENTRE_HU)
     if rng.uniform() >= _NECROTIC_SHARE / _RIM_SHARE:
         return viable, viable + above, rim, _NO_NODULES
-    centre = min(rng.uniform(*_NECROTIC_HU), around.liver_hu - _LEAST_BELOW_LIVER_HU)
+    centre = min(rng.uniform(*_NECROTIC_HU), around.liver_hu - _MIN_BELOW_LIVER_HU)
     return centre, max(centre + above, viable), rim, _NO_NODULES
 
 
 def _hemangioma(
     rng: np.random.Generator | np.random.RandomState, shape: Shape, around: Surroundings, flat: bool
-) -> _Drawn:
-    """Nodules at the edge as bright as vessels around a dark centre; small ones are bright throughout."""
+) -> _CentreOuterRimNodules:
+    """Draw a hemangioma: peripheral nodules as bright as vessels around a dark centre; small ones bright throughout."""
     bright = around.liver_hu + rng.uniform(*_NODULE_LEVEL) * (around.vessel_hu - around.liver_hu)
     if not flat and 2 * shape.radius < _FILLED_BELOW_MM and rng.uniform() < _FILLED_SHARE:
         return bright, bright, 0.0, _NO_NODULES

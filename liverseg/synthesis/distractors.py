@@ -1,8 +1,7 @@
-"""What looks like a lesion and is none: it is painted into livers as the liver that it is.
+"""Distractors: normal structures that look like lesions, painted into livers and labelled as liver.
 
-Networks that learn from synthetic lesions call vessels without contrast medium, fissures, focal fat, perfusion
-differences and the liver's blurred rim lesions (what a first network trained on such lesions did on patients), because
-nothing taught them otherwise.
+A first network trained on synthetic lesions alone called vessels without contrast medium, fissures, focal fat,
+perfusion differences and the blurred edge of the liver lesions in patients, because it had never seen them as liver.
 """
 
 from __future__ import annotations
@@ -17,27 +16,27 @@ from liverseg.synthesis.shape import draw_shape
 __all__ = ["DISTRACTORS", "Distractor", "draw_distractor"]
 
 DISTRACTORS: Final = {"vein": 0.30, "vessel": 0.22, "wedge": 0.12, "focal fat": 0.06, "fissure": 0.30}
-"""How often each is drawn. Wedges and focal fat look much like faint lesions at the liver's surface: where every other
-distractor was one of them, a network missed the latter. With few bright vessels a network outlined those of a patient
-whose hepatic veins were wider and brighter than most."""
+"""Probability of each kind. Wedges and focal fat resemble faint lesions at the liver's surface, which a network missed
+when half of the distractors were of these kinds. With few bright vessels, a network outlined those of a patient whose
+hepatic veins were wider and brighter than most."""
 
 _RADIUS_MM: Final = {"vein": (1.2, 5.0), "vessel": (1.2, 8.0)}
-"""Logarithm uniform. Hepatic veins are up to some 15 mm wide where they join."""
+"""Log-uniform. Hepatic veins are up to some 15 mm wide where they join."""
 
 _Rng = np.random.Generator | np.random.RandomState
 
 
 @dataclass(frozen=True)
 class Distractor:
-    """Something that changes a liver's attenuation without being a lesion.
+    """A structure that changes a liver's attenuation without being a lesion.
 
     Attributes:
         kind: one of `DISTRACTORS`.
         centre: mm along slices, rows and columns.
-        reach: half the edge in mm of a cube around the centre that holds it.
-        change_hu: what it adds to the attenuation.
-        share: function of offsets from the centre in mm along slices, rows and columns, which broadcast, and of the
-            in-plane pixel in mm; 0 to 1.
+        reach: half the edge in mm of a cube around the centre that contains it.
+        change_hu: change of the attenuation.
+        share: function that returns the distractor's share of each voxel, 0 to 1, from offsets to the centre in mm
+            along slices, rows and columns, each one-dimensional, and the in-plane pixel in mm.
     """
 
     kind: str
@@ -55,10 +54,10 @@ def draw_distractor(
     Args:
         rng: source of random numbers.
         kind: one of `DISTRACTORS`.
-        centre: a point of the liver; for wedges, focal fat and fissures one at its surface.
-        inwards: (row, column) unit vector that leads from the centre into the liver.
-        in_plane: let vessels run within the slice: where neighbouring slices show the same, one that crosses the slice
-            cannot be told from a lesion.
+        centre: a point of the liver; for wedges, focal fat and fissures at its surface.
+        inwards: (row, column) unit vector from the centre into the liver.
+        in_plane: whether vessels run within the slice. If neighbouring slices are copies, a vessel that crosses the
+            slice cannot be distinguished from a lesion.
 
     Raises:
         ValueError: if the kind is not known.
@@ -82,7 +81,7 @@ def draw_distractor(
 
 
 def _tube(rng: _Rng, kind: str, centre: tuple[float, float, float], in_plane: bool) -> Distractor:
-    """A bent, tapered piece of a vessel or bile duct; "vein" is darker than the liver, "vessel" brighter."""
+    """Draw a bent, tapered piece of a vessel or bile duct: "vein" is darker than the liver, "vessel" brighter."""
     length, radius = rng.uniform(20, 60), float(np.exp(rng.uniform(*np.log(_RADIUS_MM[kind]))))
     direction = rng.standard_normal(3)
     if in_plane:
@@ -102,10 +101,10 @@ def _tube(rng: _Rng, kind: str, centre: tuple[float, float, float], in_plane: bo
         z, y, x = z[:, None, None], y[None, :, None], x[None, None, :]
         nearest = np.full(np.broadcast_shapes(z.shape, y.shape, x.shape), np.inf, np.float32)
         for start, end, first, last in zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True):
-            way = (end - start).astype(np.float32)
+            axis = (end - start).astype(np.float32)
             dz, dy, dx = z - np.float32(start[0]), y - np.float32(start[1]), x - np.float32(start[2])
-            t = np.clip((dz * way[0] + dy * way[1] + dx * way[2]) / np.float32(max(way @ way, 1e-6)), 0, 1)
-            squared = (dz - t * way[0]) ** 2 + (dy - t * way[1]) ** 2 + (dx - t * way[2]) ** 2
+            t = np.clip((dz * axis[0] + dy * axis[1] + dx * axis[2]) / np.float32(max(axis @ axis, 1e-6)), 0, 1)
+            squared = (dz - t * axis[0]) ** 2 + (dy - t * axis[1]) ** 2 + (dx - t * axis[2]) ** 2
             nearest = np.minimum(nearest, np.sqrt(squared) - (np.float32(first) + t * np.float32(last - first)))
         return np.clip(0.5 - nearest / np.float32(max(edge, pixel)), 0, 1)
 
@@ -113,7 +112,7 @@ def _tube(rng: _Rng, kind: str, centre: tuple[float, float, float], in_plane: bo
 
 
 def _wedge(rng: _Rng, centre: tuple[float, float, float], inwards: np.ndarray) -> Distractor:
-    """A difference of perfusion: a triangle whose base lies at the surface, its point inside the liver."""
+    """Draw a perfusion difference: a triangle with its base at the surface and its tip inside the liver."""
     depth, half_angle = rng.uniform(20, 50), rng.uniform(0.25, 0.6)
     height, edge = rng.uniform(8, 25), rng.uniform(2.5, 6)
     slope = np.float32(np.tan(half_angle))
@@ -121,19 +120,19 @@ def _wedge(rng: _Rng, centre: tuple[float, float, float], inwards: np.ndarray) -
 
     def share(z: np.ndarray, y: np.ndarray, x: np.ndarray, pixel: float) -> np.ndarray:
         dy, dx = y[None, :, None], x[None, None, :]
-        along = depth - (dy * direction[0] + dx * direction[1])  # from the point back to the surface
+        along = depth - (dy * direction[0] + dx * direction[1])  # from the tip back to the surface
         across = np.abs(dy * direction[1] - dx * direction[0])
         width = np.float32(max(edge, pixel))
         wedge = np.clip(0.5 - (across - slope * along) / width, 0, 1) * np.clip(along / width, 0, 1)
-        over = np.clip((height - np.abs(z)) / width, 0, 1)[:, None, None]
-        return (wedge * over).astype(np.float32)
+        across_slices = np.clip((height - np.abs(z)) / width, 0, 1)[:, None, None]
+        return (wedge * across_slices).astype(np.float32)
 
     change = -rng.uniform(10, 25) if rng.uniform() < 0.75 else rng.uniform(8, 20)
     return Distractor("wedge", centre, depth + 10.0, change, share)
 
 
 def _fissure(rng: _Rng, centre: tuple[float, float, float], inwards: np.ndarray) -> Distractor:
-    """A cleft with some fat in it that leads from the surface into the liver."""
+    """Draw a fissure: a cleft with some fat that leads from the surface into the liver."""
     length, half_width = rng.uniform(12, 40), rng.uniform(0.5, 2.2)
     height, edge = rng.uniform(10, 40), rng.uniform(1.0, 2.5)
     turn = rng.uniform(-0.7, 0.7)

@@ -1,4 +1,4 @@
-"""What of a liver is surely no lesion, where only the liver was outlined."""
+"""Regions of a liver without lesions, for label maps that outline the liver only."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["label_normal_liver"]
 
 _SIGMA_MM: Final = 1.5
 _TOLERANCE_HU: Final = 10.0
-_DARK_RADIUS_MM: Final = 3.2  # smoothing makes spots wider by some .5 mm
+_DARK_RADIUS_MM: Final = 3.2  # smoothing makes spots about 0.5 mm wider
 _BRIGHT_RADIUS_MM: Final = 7.0
 _MARGIN_MM: Final = 3.0
 
@@ -23,23 +23,23 @@ _MARGIN_MM: Final = 3.0
 def label_normal_liver(
     hu: np.ndarray, label: np.ndarray, liver_hu: float, noise_hu: float, pixel_mm: Sequence[float]
 ) -> np.ndarray:
-    """A label map whose `LIVER_OR_LESION` is liver where nothing suggests a lesion (ours).
+    """Set `LIVER_OR_LESION` of a label map to liver where nothing suggests a lesion (our method).
 
-    Outlines of livers without their lesions say nothing of what in them is no lesion, and a network that learns lesions
-    from synthesis alone sees them everywhere. What stays `LIVER_OR_LESION` are spots darker than the parenchyma that
-    hold a disc of 6 mm diameter, and brighter ones that hold a disc of 14 mm, which vessels seldom do, each with a
-    margin of 3 mm. All else in the outline is liver: parenchyma, vessels, and its blurred rim.
+    Outlines of livers without their lesions do not show where there is no lesion, and a network that learns lesions
+    from synthesis alone sees them everywhere. `LIVER_OR_LESION` stays in spots darker than the parenchyma that contain
+    a disc of 6 mm diameter, and in brighter spots that contain a disc of 14 mm, which vessels seldom do, each with a
+    margin of 3 mm. The rest of the outline becomes liver: parenchyma, vessels, and the blurred edge.
 
     Args:
         hu: one slice, (row, column).
-        label: its label map.
+        label: label map of the slice, same shape.
         liver_hu: attenuation of its parenchyma.
         noise_hu: standard deviation of a pixel's noise.
-        pixel_mm: between rows and between columns.
+        pixel_mm: distance of rows and of columns.
     """
     unknown = label == LIVER_OR_LESION
     sigma = [_SIGMA_MM / mm for mm in pixel_mm]
-    # the liver alone is averaged, and without its outermost pixels: its rim is no lesion
+    # average over the liver only, without its outermost pixels, so that the blurred edge does not count as dark
     inside = ndimage.binary_erosion(label >= LIVER).astype(np.float32)
     weight = ndimage.gaussian_filter(inside, sigma, truncate=3.0)
     smooth = ndimage.gaussian_filter(hu * inside, sigma, truncate=3.0) / np.maximum(weight, np.float32(1e-3))

@@ -1,4 +1,4 @@
-"""Where lesions and distractors lie in a liver, and what the label map says of them."""
+"""Placement of lesions and distractors in a liver, and their outlines for the label map."""
 
 from __future__ import annotations
 
@@ -16,34 +16,42 @@ from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
 from liverseg.synthesis.lesion import Lesion, draw_lesion
 from liverseg.synthesis.painting import Scan
 
-__all__ = ["MOST_MARGIN_MM", "Placed", "add_distractors", "add_lesions", "depth_mm", "detectability", "outlined"]
+__all__ = [
+    "MAX_MARGIN_MM",
+    "PaintedObject",
+    "add_distractors",
+    "add_lesions",
+    "depth_mm",
+    "detectability",
+    "reader_outline",
+]
 
-_TRIES: Final = 8
-_SECTION: Final = 0.9
-"""A lesion's centre lies at most so many radii from the slice that crosses it."""
-_LARGEST: Final = 2.6
-"""A lesion's diameter is at most so many times the greatest depth of the liver, which it may bulge over."""
+_ATTEMPTS: Final = 8
+_MAX_OFFSET_RADII: Final = 0.9
+"""Largest distance of a lesion's centre from the slice that crosses it, in radii."""
+_MAX_DIAMETER_DEPTHS: Final = 2.6
+"""Largest diameter of a lesion by the greatest depth of the liver; lesions may bulge."""
 
 _NOISE_CELL_MM: Final = 2.0
-"""Noise of CT is alike over about this distance: so many mm² of a disc add one independent sample to its mean."""
+"""Correlation length of CT noise: a disc has one independent sample per square of this edge."""
 
-_SEEN_AT_ONCE_MM: Final = 5.0
-"""Radius of the largest disc over which noise is averaged by eye: of larger lesions contrast alone decides. Ours."""
+_MAX_DISC_RADIUS_MM: Final = 5.0
+"""Radius of the largest disc over which the eye averages noise; beyond it, only contrast counts (our choice)."""
 
-MOST_MARGIN_MM: Final = 5.0
-"""Readers outline lesions generously, but no more than this."""
+MAX_MARGIN_MM: Final = 5.0
+"""Readers outline lesions generously, but not more than this."""
 
 _Rng = np.random.Generator | np.random.RandomState
 
 
 @dataclass(frozen=True)
-class Placed:
-    """Something painted.
+class PaintedObject:
+    """A lesion or distractor that was painted.
 
     Attributes:
         kind: type of the lesion or kind of the distractor.
-        box: where it lies.
-        share: of each voxel of the box, 0 to 1.
+        box: box in the scan that contains it.
+        share: its share of each voxel of the box, 0 to 1.
     """
 
     kind: str
@@ -52,13 +60,12 @@ class Placed:
 
 
 def depth_mm(liver: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Distance of each voxel of a liver to its surface in mm, float32, 0 outside; of any number of axes."""
+    """Return the distance of each voxel of a liver to its surface in mm, float32, 0 outside; any number of axes."""
     depth = np.zeros(liver.shape, np.float32)
-    found = ndimage.find_objects(liver.astype(np.uint8))
-    if found:
-        box = tuple(
-            slice(max(0, side.start - 1), side.stop + 1) for side in found[0]
-        )  # a margin: the image's edge is no surface
+    boxes = ndimage.find_objects(liver.astype(np.uint8))
+    if boxes:
+        # one voxel of margin, so that the surface is inside the box; the image's border is no surface
+        box = tuple(slice(max(0, side.start - 1), side.stop + 1) for side in boxes[0])
         depth[box] = ndimage.distance_transform_edt(liver[box], sampling=spacing)
     return depth
 
@@ -69,119 +76,122 @@ def add_lesions(
     kinds: Sequence[str],
     diameters: Sequence[float],
     depth: np.ndarray,
-    taken: np.ndarray,
+    occupied: np.ndarray,
     section: int | None = None,
     min_detectability: float = 0.0,
-) -> list[Placed]:
-    """Paint lesions into a scan, apart from each other; those for which there is no room are left out.
+) -> list[PaintedObject]:
+    """Paint lesions into a scan, separate from each other; lesions without enough space are left out.
 
     Args:
         rng: source of random numbers.
-        scan: what is painted on.
+        scan: the scan, changed in place.
         kinds: type of each lesion.
-        diameters: mm, of each lesion.
-        depth: `depth_mm` of the scan's liver; of the section alone, (row, column), where one is given.
-        taken: boolean (slice, row, column), voxels of lesions that are there; those painted are added.
-        section: number of the slice that crosses every lesion; None places their centres anywhere in the liver.
-        min_detectability: lesions of a lower `detectability` are drawn again, or left out if that does not help.
+        diameters: diameter of each lesion, mm.
+        depth: `depth_mm` of the scan's liver, or of the liver in the section, (row, column), if that is given.
+        occupied: boolean (slice, row, column), voxels of existing lesions; painted lesions are added in place.
+        section: number of the slice that crosses every lesion; None places centres anywhere in the liver.
+        min_detectability: lesions of a lower `detectability` are drawn again, or left out after some attempts.
     """
-    placed: list[Placed] = []
+    painted: list[PaintedObject] = []
     deepest = float(depth.max(initial=0.0))
     candidates = np.flatnonzero(depth > 0)
     if not len(candidates):
-        return placed
+        return painted
     depths = depth.ravel()[candidates]
     first = None
-    for kind, wanted in zip(kinds, diameters, strict=True):
-        diameter = min(wanted, _LARGEST * deepest)
-        for _ in range(_TRIES):
-            least = min(rng.uniform(0.1, 1.1) * diameter / 2, 0.8 * deepest)
-            deep = candidates[depths >= least]
-            centre = _position(rng, scan, int(deep[rng.choice(len(deep))]), depth.shape, diameter, section)
-            lesion, as_first = draw_lesion(rng, kind, centre, diameter, scan.around, first, flat=scan.is_flat)
-            beside_mm = 0.0 if section is None else centre[0] - float(scan.positions_mm[section])
-            if detectability(lesion, scan.around, beside_mm) < min_detectability:
+    for kind, drawn_diameter in zip(kinds, diameters, strict=True):
+        diameter = min(drawn_diameter, _MAX_DIAMETER_DEPTHS * deepest)
+        for _ in range(_ATTEMPTS):
+            min_depth = min(rng.uniform(0.1, 1.1) * diameter / 2, 0.8 * deepest)
+            deep = candidates[depths >= min_depth]
+            centre = _draw_centre(rng, scan, int(deep[rng.choice(len(deep))]), depth.shape, diameter, section)
+            lesion, first_if_kept = draw_lesion(rng, kind, centre, diameter, scan.around, first, flat=scan.is_flat)
+            offset_mm = 0.0 if section is None else centre[0] - float(scan.positions_mm[section])
+            if detectability(lesion, scan.around, offset_mm) < min_detectability:
                 continue
-            first = as_first
-            if _is_free(lesion, scan, taken):
-                painted = scan.paint(lesion)
-                if painted is not None:
-                    placed.append(Placed(kind, *painted))
-                    taken[painted[0]] |= painted[1] >= 0.1
+            first = first_if_kept
+            if _is_free(lesion, scan, occupied):
+                region = scan.paint(lesion)
+                if region is not None:
+                    box, share = region
+                    painted.append(PaintedObject(kind, box, share))
+                    occupied[box] |= share >= 0.1
                 break
             diameter = max(0.85 * diameter, 3.0)
-    return placed
+    return painted
 
 
-def detectability(lesion: Lesion, around: Surroundings, beside_mm: float = 0.0) -> float:
-    """How well a lesion is seen: contrast of its centre or rim, whichever is larger, by the noise of the mean over it.
+def detectability(lesion: Lesion, around: Surroundings, offset_mm: float = 0.0) -> float:
+    """Return the contrast-to-noise ratio of a lesion.
 
-    The mean is over its section, and of a large one over a disc of 5 mm radius. Rose (1948) asks for 3 to 5 on an even
-    background. What no reader would have outlined teaches a network to ignore faint lesions.
+    It is the larger contrast of centre and rim, divided by the noise of the mean over the lesion's section, or over a
+    disc of 5 mm radius for a large lesion. Rose (1948) asks for 3 to 5 on a homogeneous background. Lesions that no
+    reader would have outlined teach a network to ignore faint lesions.
 
     Args:
-        lesion: seen on one slice.
-        around: liver and noise of its scan.
-        beside_mm: distance of the slice to the lesion's centre.
+        lesion: the lesion.
+        around: attenuation and noise of the liver in its scan.
+        offset_mm: distance of the slice to the lesion's centre.
     """
-    look = lesion.appearance
-    contrast = max(abs(look.centre_hu - around.liver_hu), abs(look.outer_hu - around.liver_hu))
-    area_mm2 = math.pi * float(np.clip(lesion.shape.radius**2 - beside_mm**2, 0.0, _SEEN_AT_ONCE_MM**2))
+    appearance = lesion.appearance
+    contrast = max(abs(appearance.centre_hu - around.liver_hu), abs(appearance.outer_hu - around.liver_hu))
+    area_mm2 = math.pi * float(np.clip(lesion.shape.radius**2 - offset_mm**2, 0.0, _MAX_DISC_RADIUS_MM**2))
     return contrast * math.sqrt(area_mm2) / (_NOISE_CELL_MM * max(around.noise_hu, 1.0))
 
 
-def outlined(
-    placed: Placed, shape: Sequence[int], pixel_mm: Sequence[float], margin_mm: float
+def reader_outline(
+    lesion: PaintedObject, shape: Sequence[int], pixel_mm: Sequence[float], margin_mm: float
 ) -> tuple[Box, np.ndarray]:
-    """A lesion as a reader outlines it, slice by slice.
+    """Outline a lesion as a reader would, slice by slice.
 
-    Readers' outlines hold the blurred edge: those of 3D-IRCADb 1 lie 2 to 3 mm outside the contour where a lesion's
-    contrast has fallen to a half.
+    Readers include the blurred edge: the outlines of 3D-IRCADb 1 are 2 to 3 mm outside the contour of half contrast.
 
     Args:
-        placed: the lesion.
-        shape: of the scan, (slice, row, column).
-        pixel_mm: between rows and between columns.
-        margin_mm: how far outside the contour of half contrast the outline runs; 0 for the contour itself.
+        lesion: the painted lesion.
+        shape: shape of the scan, (slice, row, column).
+        pixel_mm: distance of rows and of columns.
+        margin_mm: distance of the outline from the contour of half contrast; 0 for the contour itself.
 
     Returns:
-        The box that the outline lies in and its inside, boolean, shape of the box.
+        The box of the outline and the mask inside the outline, boolean, shape of the box.
     """
-    filled = placed.share >= 0.5
+    filled = lesion.share >= 0.5
     if not margin_mm:
-        return placed.box, filled
-    plane, added = [], [(0, 0)]
-    for side, length, pixel in zip(placed.box[1:], shape[1:], pixel_mm, strict=True):
-        more = math.ceil(margin_mm / pixel)
-        plane.append(slice(max(0, side.start - more), min(length, side.stop + more)))
-        added.append((side.start - plane[-1].start, plane[-1].stop - side.stop))
-    inside = np.pad(filled, added)
-    for own in inside:
-        if own.any():
-            own |= ndimage.distance_transform_edt(~own, sampling=pixel_mm) <= margin_mm
-    return (placed.box[0], plane[0], plane[1]), inside
+        return lesion.box, filled
+    plane, padding = [], [(0, 0)]
+    for side, length, pixel in zip(lesion.box[1:], shape[1:], pixel_mm, strict=True):
+        margin = math.ceil(margin_mm / pixel)
+        plane.append(slice(max(0, side.start - margin), min(length, side.stop + margin)))
+        padding.append((side.start - plane[-1].start, plane[-1].stop - side.stop))
+    inside = np.pad(filled, padding)
+    for on_slice in inside:
+        if on_slice.any():
+            on_slice |= ndimage.distance_transform_edt(~on_slice, sampling=pixel_mm) <= margin_mm
+    return (lesion.box[0], plane[0], plane[1]), inside
 
 
-def add_distractors(rng: _Rng, scan: Scan, count: int, depth: np.ndarray, section: int, in_plane: bool) -> list[Placed]:
+def add_distractors(
+    rng: _Rng, scan: Scan, count: int, depth: np.ndarray, section: int, in_plane: bool
+) -> list[PaintedObject]:
     """Paint distractors that cross a slice of a scan.
 
     Args:
         rng: source of random numbers.
-        scan: what is painted on.
-        count: how many.
+        scan: the scan, changed in place.
+        count: number of distractors.
         depth: `depth_mm` of the section's liver, (row, column).
         section: number of the slice.
         in_plane: see `draw_distractor`.
     """
-    placed: list[Placed] = []
+    painted: list[PaintedObject] = []
     inside, surface = np.flatnonzero(depth > 6), np.flatnonzero((depth > 0) & (depth < 3.5))
     if not len(inside) or not len(surface):
-        return placed
+        return painted
     middle = np.array(np.unravel_index(inside, depth.shape)).mean(axis=1)
     for _ in range(count):
         kind = str(rng.choice(list(DISTRACTORS), p=list(DISTRACTORS.values())))
-        among = inside if kind in ("vein", "vessel") else surface
-        row, column = np.unravel_index(int(among[rng.choice(len(among))]), depth.shape)
+        candidates = inside if kind in ("vein", "vessel") else surface
+        row, column = np.unravel_index(int(candidates[rng.choice(len(candidates))]), depth.shape)
         inwards = (middle - (row, column)) * scan.pixel_mm
         inwards /= max(float(np.linalg.norm(inwards)), 1e-6)
         centre = (
@@ -189,18 +199,18 @@ def add_distractors(rng: _Rng, scan: Scan, count: int, depth: np.ndarray, sectio
             float(row) * scan.pixel_mm[0],
             float(column) * scan.pixel_mm[1],
         )
-        painted = scan.paint_distractor(draw_distractor(rng, kind, centre, inwards, in_plane=in_plane))
-        if painted is not None:
-            placed.append(Placed(kind, *painted))
-    return placed
+        region = scan.paint_distractor(draw_distractor(rng, kind, centre, inwards, in_plane=in_plane))
+        if region is not None:
+            painted.append(PaintedObject(kind, *region))
+    return painted
 
 
-def _position(
+def _draw_centre(
     rng: _Rng, scan: Scan, index: int, shape: tuple[int, ...], diameter: float, section: int | None
 ) -> tuple[float, float, float]:
-    """Centre of a lesion in mm at the voxel of that index, within the voxel."""
+    """Draw the centre of a lesion in mm, within the voxel of a flat index."""
     number, row, column = np.unravel_index(index, shape) if section is None else (section, *divmod(index, shape[1]))
-    spread = scan.thickness_mm / 2 if section is None else _SECTION * diameter / 2
+    spread = scan.thickness_mm / 2 if section is None else _MAX_OFFSET_RADII * diameter / 2
     return (
         float(scan.positions_mm[int(number)]) + rng.uniform(-spread, spread),
         (float(row) + rng.uniform(-0.5, 0.5)) * scan.pixel_mm[0],
@@ -208,13 +218,13 @@ def _position(
     )
 
 
-def _is_free(lesion: Lesion, scan: Scan, taken: np.ndarray) -> bool:
-    """Whether no other lesion is within a lesion's radius and a tenth of its centre."""
+def _is_free(lesion: Lesion, scan: Scan, occupied: np.ndarray) -> bool:
+    """Whether there is no other lesion within 1.1 radii and 2 mm in-plane, and one radius across slices."""
     near = np.flatnonzero(np.abs(scan.positions_mm - lesion.centre[0]) <= lesion.shape.radius)
     slices = slice(int(near[0]), int(near[-1]) + 1) if len(near) else slice(0, 0)
     reach = 1.1 * lesion.shape.radius + 2
     rows, columns = (
-        slice(max(0, int((place - reach) / pixel)), int((place + reach) / pixel) + 1)
-        for place, pixel in zip(lesion.centre[1:], scan.pixel_mm, strict=True)
+        slice(max(0, int((position - reach) / pixel)), int((position + reach) / pixel) + 1)
+        for position, pixel in zip(lesion.centre[1:], scan.pixel_mm, strict=True)
     )
-    return not taken[slices, rows, columns].any()
+    return not occupied[slices, rows, columns].any()

@@ -14,18 +14,18 @@ _BUMPS: Final = 6
 _BUMP_HEIGHT: Final = (0.05, 0.20)
 _LOBULATED_SHARE: Final = 0.6
 _REACH: Final = 3.0
-"""Hardly any lesion reaches farther from its centre along an axis than so many times its radius."""
+"""Extent of a shape from its centre along an axis, in radii; hardly any shape exceeds it."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Shape of a lesion in mm, around the origin, axes in the order of a volume's (slice, row, column).
+    """Shape of a lesion around the origin, mm, axes (slice, row, column).
 
     Attributes:
-        radius: of the ball of about the same volume, mm.
+        radius: radius of a ball of about the same volume, mm.
         frame: 3×3, maps an offset in mm to the frame in which the lesion is round.
         bumps: (n, 5): direction (3), phase, and height as a share of the radius, of each wave on the surface.
-        lobes: (n, 4): centre in the round frame (3) and radius, mm, of each lobe besides the main one.
+        lobes: (n, 4): centre in the round frame (3) and radius, mm, of each additional lobe.
     """
 
     radius: float
@@ -35,11 +35,11 @@ class Shape:
 
     @property
     def reach(self) -> float:
-        """Half the edge in mm of a cube around the origin that holds the shape."""
+        """Half the edge in mm of a cube around the origin that contains the shape."""
         return _REACH * self.radius
 
     def round_frame(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Coordinates in the round frame of a grid of offsets, given by its one-dimensional axes in mm."""
+        """Return coordinates in the round frame for a grid of offsets, given by its one-dimensional axes in mm."""
         frame = self.frame.astype(np.float32)
         axes = [axis.astype(np.float32) for axis in (z, y, x)]
         pz, py, px = axes[0][:, None, None], axes[1][None, :, None], axes[2][None, None, :]
@@ -47,7 +47,7 @@ class Shape:
         return first, second, third
 
     def distance(self, q: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
-        """Approximate signed distance to the surface in mm, negative inside, at points of the round frame."""
+        """Return the approximate signed distance to the surface in mm, negative inside, at round-frame points."""
         length = np.sqrt(q[0] * q[0] + q[1] * q[1] + q[2] * q[2]) + np.float32(1e-3)
         bumps = np.zeros_like(length)
         for first, second, third, phase, height in self.bumps.astype(np.float32):
@@ -62,9 +62,9 @@ class Shape:
 def draw_shape(rng: np.random.Generator | np.random.RandomState, diameter: float) -> Shape:
     """Draw a shape of about the volume of a ball of `diameter` mm.
 
-    Ratios of axes, bumps and lobes were set so that elongation and compactness agree with those of LiTS's lesions (the
-    longest by the shortest side of the bounding box: 1.22, 1.39, 1.82 at the quartiles; the volume by that of the
-    bounding box: 0.30, 0.38, 0.45); `benchmarks/synthetic_lesions.py` measures them.
+    Ratios of axes, bumps and lobes were set to match the elongation and compactness of the lesions of LiTS: longest by
+    shortest side of the bounding box, 1.22, 1.39 and 1.82 at the quartiles, and volume by that of the bounding box,
+    0.30, 0.38 and 0.45. `benchmarks/synthetic_lesions.py` measures them.
     """
     axes = np.linalg.qr(rng.standard_normal((3, 3)))[0]
     stretch = np.exp(_AXIS_LOG_SD * rng.standard_normal(3))
@@ -72,7 +72,7 @@ def draw_shape(rng: np.random.Generator | np.random.RandomState, diameter: float
     lobes = np.zeros((0, 4))
     radius = diameter / 2
     if rng.uniform() < _LOBULATED_SHARE:
-        radius *= 0.84  # the lobes add what this takes away
+        radius *= 0.84  # compensates for the volume of the lobes
         lobes = np.array(
             [
                 [*(rng.uniform(0.7, 1.25) * radius * _direction(rng)), rng.uniform(0.4, 0.8) * radius]
@@ -87,7 +87,7 @@ def draw_shape(rng: np.random.Generator | np.random.RandomState, diameter: float
 
 
 def smooth_min(first: np.ndarray, second: np.ndarray, width: float) -> np.ndarray:
-    """Union of two shapes, signed distances in mm, with a fillet of about `width` mm (quadratic polynomial blend)."""
+    """Unite two shapes, signed distances in mm, with a fillet of about `width` mm (quadratic polynomial blend)."""
     share = np.maximum(np.float32(width) - np.abs(first - second), 0) / np.float32(width)
     return np.minimum(first, second) - share * share * np.float32(width / 4)
 

@@ -1,4 +1,4 @@
-"""Synthetic lesions in the livers of a data list, written once: to look at, and to validate on what never changes."""
+"""Synthetic lesions in the livers of a data list, written to files for inspection and for a fixed validation set."""
 
 from __future__ import annotations
 
@@ -30,33 +30,33 @@ from liverseg.synthesis.appearance import Surroundings
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
 from liverseg.synthesis.normal_liver import label_normal_liver
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import MOST_MARGIN_MM, add_lesions, depth_mm, outlined
+from liverseg.synthesis.placement import MAX_MARGIN_MM, add_lesions, depth_mm, reader_outline
 from liverseg.utils.files import write_text
 
 __all__ = ["LesionRow", "SynthesisResult", "synthesize_datalist"]
 
 RECIPE: Final = 5
-"""Raised whenever the same seed gives other voxels, so that old files are never taken for new."""
+"""Increased whenever the same seed gives other voxels, so that old files are not reused."""
 
-_LEAST_LIVER_ML: Final = 0.5
-"""Of a single slice of 5 mm: 100 mm² have no room for a lesion."""
-_LEAST_VESSEL_CONTRAST_HU: Final = 12.0
+_MIN_LIVER_ML: Final = 0.5
+"""On a single slice of 5 mm, this is 100 mm², too little for a lesion."""
+_MIN_VESSEL_CONTRAST_HU: Final = 12.0
 _SECTION_MM: Final = 40.0
-"""Stacks of slices that are lower than this are sections of a liver: each gets the lesions that a slice meets."""
+"""Stacks of slices below this height are sections of a liver and get the lesions that a slice crosses."""
 
 
 @dataclass(frozen=True)
 class LesionRow:
-    """One lesion that was painted.
+    """One painted lesion.
 
     Attributes:
-        image: path in the new list.
-        patient: whose liver it was painted into.
-        lesion_type: its type.
-        slices: how many show it.
-        volume_ml: of its label.
-        mean_hu: of the finished image over its label.
-        liver_hu, vessel_hu, noise_hu: what the image showed before.
+        image: path of the image in the new list.
+        patient: name of the patient.
+        lesion_type: type of the lesion.
+        slices: number of slices with its label.
+        volume_ml: volume of its label.
+        mean_hu: mean of the finished image over its label.
+        liver_hu, vessel_hu, noise_hu: measurements of the image before painting.
     """
 
     image: str
@@ -72,13 +72,13 @@ class LesionRow:
 
 @dataclass(frozen=True)
 class SynthesisResult:
-    """What `synthesize_datalist` wrote.
+    """Result of `synthesize_datalist`.
 
     Attributes:
-        datalist: the new list.
-        volumes: in it.
-        lesions: painted.
-        failures: one sentence for each volume that is not in it.
+        datalist: path of the new list.
+        volumes: number of volumes in the list.
+        lesions: number of painted lesions.
+        failures: one sentence for each volume that failed.
     """
 
     datalist: Path
@@ -101,46 +101,45 @@ def synthesize_datalist(
     workers: int | None = None,
     progress: bool = True,
 ) -> SynthesisResult:
-    """Write copies of a list's volumes with synthetic lesions in their livers, and a data list of them.
+    """Write copies of a list's volumes with synthetic lesions in their livers, and a data list of the copies.
 
-    The copies keep their patient and fold, so that one list may be joined with the other. Lesions that were outlined
-    stay; those that nobody outlined are counted as liver, which the new list says in its source, and nothing is painted
-    where `label_normal_liver` suspects one. The same seed gives
-    the same voxels whatever the number of workers, and what is complete is not written again.
+    The copies keep their patient and fold, so that the lists can be joined. Outlined lesions stay. Lesions without an
+    outline are labelled as liver, which the new list states in its source, and nothing is painted where
+    `label_normal_liver` suspects one. The same seed gives the same voxels whatever the number of workers. Complete
+    copies are not written again.
 
     Args:
-        path: the list. In one with the label table of pre-training whose lesions are outlined, lesions are untyped;
-            all others get typed ones.
+        path: the list. Lesions are untyped if it has the label table of pre-training and outlined lesions, else typed.
         dataset_dir: folder its paths are relative to.
-        output: folder for `images/`, `labels/`, `lesions.csv` and `datalist.json`; made if missing.
-        fold: the fold to take; all items of the list if it is not given.
-        untyped: write the label table of pre-training, in which every lesion is 2, for any list but a typed one.
-        copies: copies of each volume, each with other lesions.
-        seed: of everything random.
-        outline_margin_mm: how far outside the contour of half contrast lesions are outlined, see `outlined`.
-        min_detectability: lesions that would be seen less well are drawn again, see `detectability`; 0 paints all.
-        workers: processes; one a processor if not given.
-        progress: show a bar on stderr.
+        output: folder for `images/`, `labels/`, `lesions.csv` and `datalist.json`; created if needed.
+        fold: use the items of this fold only; all items by default.
+        untyped: write the label table of pre-training, in which every lesion is 2; not allowed for a typed list.
+        copies: number of copies of each volume, with different lesions.
+        seed: seed of all random numbers.
+        outline_margin_mm: distance of outlines from the contour of half contrast, see `reader_outline`.
+        min_detectability: lesions of a lower `detectability` are drawn again; 0 paints all.
+        workers: number of processes; the number of processors by default.
+        progress: show a progress bar on stderr.
 
     Raises:
-        UsageError: if copies, seed, margin, detectability or workers are out of range, or lesions of a typed list are
-            to be untyped.
-        LiversegError: if the list is not sound, none of its items has a liver mask, or none could be painted.
+        UsageError: if copies, seed, margin, detectability or workers are out of range, or `untyped` is given for a
+            typed list.
+        LiversegError: if the list is not valid, none of its items has a liver mask, or all volumes fail.
     """
-    for name, value, least in (("copies", copies, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if value is not None and value < least:
-            raise UsageError(f"{name} {value}: at least {least} is needed")
+    for name, value, minimum in (("copies", copies, 1), ("seed", seed, 0), ("workers", workers, 1)):
+        if value is not None and value < minimum:
+            raise UsageError(f"{name} {value}: at least {minimum} is needed")
     if not 0 <= min_detectability < math.inf:
         raise UsageError(f"min detectability {min_detectability:g}: it must be a number, 0 or more")
-    if not 0 <= outline_margin_mm <= MOST_MARGIN_MM:
-        raise UsageError(f"outline margin {outline_margin_mm:g} mm: 0 to {MOST_MARGIN_MM:g} are allowed")
-    listed = read_datalist(path)
-    items = [item for item in (*listed.training, *listed.test) if item.label is not None]
+    if not 0 <= outline_margin_mm <= MAX_MARGIN_MM:
+        raise UsageError(f"outline margin {outline_margin_mm:g} mm: 0 to {MAX_MARGIN_MM:g} are allowed")
+    source = read_datalist(path)
+    items = [item for item in (*source.training, *source.test) if item.label is not None]
     if fold is not None:
-        items = [item for item in listed.split(fold)[1] if item.label is not None]
+        items = [item for item in source.split(fold)[1] if item.label is not None]
     if not items:
         raise LiversegError(f"{path}: no item has a liver mask; lesions can only be painted into livers that are known")
-    typed = len(listed.labels) == len(JOINT_LABELS)
+    typed = len(source.labels) == len(JOINT_LABELS)
     if typed and untyped:
         raise UsageError(f"{path}: has typed lesions; leave untyped out")
     typed = typed or not (untyped or any(item.lesions_are_outlined for item in items))
@@ -155,29 +154,29 @@ def synthesize_datalist(
     names = {task.name for task in tasks}
     if len(names) < len(tasks):
         raise LiversegError(f"{path}: two images of a patient have one file name; rename one of them")
-    outcomes = list(
+    results = list(
         tqdm(_run(tasks, workers), total=len(tasks), desc="synthesizing", unit="volume", disable=not progress)
     )
-    failures = tuple(outcome for outcome in outcomes if isinstance(outcome, str))
-    done = [outcome for outcome in outcomes if not isinstance(outcome, str)]
-    if not done:
+    failures = tuple(result for result in results if isinstance(result, str))
+    copied = [result for result in results if not isinstance(result, str)]
+    if not copied:
         raise LiversegError(f"{path}: no volume could be painted; the first: {failures[0]}")
-    rows = [row for _, lesions in done for row in lesions]
+    rows = [row for _, lesions in copied for row in lesions]
     _write_rows(Path(output) / "lesions.csv", rows)
-    training = tuple(item for new, _ in done for item in new if item.fold is not None)
-    test = tuple(item for new, _ in done for item in new if item.fold is None)
+    training = tuple(item for copied_items, _ in copied for item in copied_items if item.fold is not None)
+    test = tuple(item for copied_items, _ in copied for item in copied_items if item.fold is None)
     datalist = DataList(
-        name=f"{listed.name} with synthetic lesions",
-        version=listed.version,
-        source=f"{listed.source}; lesions painted by liverseg (recipe {RECIPE}, seed {seed}), other lesions of the "
+        name=f"{source.name} with synthetic lesions",
+        version=source.version,
+        source=f"{source.source}; lesions painted by liverseg (recipe {RECIPE}, seed {seed}), other lesions of the "
         "patients that nobody outlined are counted as liver",
-        licence=listed.licence,
+        licence=source.licence,
         labels=label_table(len(JOINT_LABELS if typed else PRETRAIN_LABELS)),
         training=training,
         test=test,
     )
     written = write_datalist(Path(output) / "datalist.json", datalist)
-    return SynthesisResult(written, len(done), len(rows), failures)
+    return SynthesisResult(written, len(copied), len(rows), failures)
 
 
 @dataclass(frozen=True)
@@ -195,33 +194,34 @@ class _Task:
 
     @property
     def name(self) -> str:
-        """File name without its ending."""
+        """File name without the ending."""
         patient = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.item.patient)
         return f"{patient}_{case_name(self.item.image)}_{self.copy}"
 
 
-_Outcome = tuple[tuple[DataItem, ...], tuple[LesionRow, ...]] | str
+_Result = tuple[tuple[DataItem, ...], tuple[LesionRow, ...]] | str
+"""Items and lesions of a copy, or the message of its error."""
 
 
-def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[_Outcome]:
+def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[_Result]:
     count = min(workers or os.cpu_count() or 1, len(tasks))
     if count == 1:
-        yield from map(_synthesize, tasks)
+        yield from map(_try_write_copy, tasks)
         return
-    # spawned, not forked: a caller may have threads
+    # spawned, not forked: the caller may have threads
     with ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_synthesize, tasks)
+        yield from pool.map(_try_write_copy, tasks)
 
 
-def _synthesize(task: _Task) -> _Outcome:
-    """Write one copy; its items and lesions, or why there is none."""
+def _try_write_copy(task: _Task) -> _Result:
     try:
-        return _written(task)
+        return _write_copy(task)
     except LiversegError as error:
         return str(error)
 
 
-def _written(task: _Task) -> _Outcome:
+def _write_copy(task: _Task) -> _Result:
+    """Write one copy unless it is current, and return its items and lesions."""
     item = task.item
     sources = [task.dataset_dir / item.image, task.dataset_dir / str(item.label)]
     image_path, label_path = (task.output / kind / f"{task.name}.nii.gz" for kind in ("images", "labels"))
@@ -235,65 +235,66 @@ def _written(task: _Task) -> _Outcome:
         "min_detectability": task.min_detectability,
         "patient": item.patient,
     }
-    state = file_states(task.output, sources)
-    made = [image_path, label_path, rows_path]
-    if not is_current(record, task.output, state, made, recipe):
-        hu, label, affine, rows = _painted(task, read_volume(sources[0]), read_volume(sources[1]))
+    states = file_states(task.output, sources)
+    outputs = [image_path, label_path, rows_path]
+    if not is_current(record, task.output, states, outputs, recipe):
+        hu, label, affine, rows = _paint(task, read_volume(sources[0]), read_volume(sources[1]))
         write_nifti(image_path, hu, affine)
         write_nifti(label_path, label, affine)
         rows_path.parent.mkdir(exist_ok=True)
         write_text(rows_path, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
-        write_record(record, task.output, state, made, recipe)
+        write_record(record, task.output, states, outputs, recipe)
     rows = [LesionRow(**row) for row in json.loads(rows_path.read_text(encoding="utf-8"))]
     return _items(task, label_path), tuple(rows)
 
 
-def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[LesionRow]]:
-    """HU (int16) and labels (uint8) in the image's own axis order, its affine, and the lesions."""
-    apart = affine_distance_mm(image.affine, label.affine, image.array.shape)
-    if image.array.shape != label.array.shape or apart:
+def _paint(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[LesionRow]]:
+    """Return HU (int16) and labels (uint8) in the image's axis order, its affine, and the painted lesions."""
+    distance_mm = affine_distance_mm(image.affine, label.affine, image.array.shape)
+    if image.array.shape != label.array.shape or distance_mm:
         raise LiversegError(f"{label.path}: not on the grid of its image {image.path}")
     spacing = image.axial_spacing
-    truth = np.ascontiguousarray(label.axial).astype(np.uint8)
-    box = bounding_box(truth)
-    millilitres = float(np.count_nonzero(truth)) * image.voxel_ml
-    if box is None or millilitres < _LEAST_LIVER_ML:
-        raise LiversegError(f"{label.path}: {millilitres:.2f} ml of liver; at least {_LEAST_LIVER_ML} ml are needed")
+    values = np.ascontiguousarray(label.axial).astype(np.uint8)
+    box = bounding_box(values)
+    liver_ml = float(np.count_nonzero(values)) * image.voxel_ml
+    if box is None or liver_ml < _MIN_LIVER_ML:
+        raise LiversegError(f"{label.path}: {liver_ml:.2f} ml of liver; at least {_MIN_LIVER_ML} ml are needed")
     hu = np.array(image.axial, dtype=np.float32)
-    cut, own = hu[box], truth[box]
-    around = measure_surroundings(cut, own == LIVER)
+    box_hu, box_values = hu[box], values[box]
+    around = measure_surroundings(box_hu, box_values == LIVER)
     if around is None:
         raise LiversegError(f"{label.path}: its liver is nowhere wide enough to measure its parenchyma")
-    if around.measured_contrast_hu < _LEAST_VESSEL_CONTRAST_HU:
+    if around.measured_contrast_hu < _MIN_VESSEL_CONTRAST_HU:
         raise LiversegError(
             f"{image.path}: vessels are {around.measured_contrast_hu:.0f} HU brighter than the liver; at least "
-            f"{_LEAST_VESSEL_CONTRAST_HU:.0f} HU, as in the portal venous phase, are needed"
+            f"{_MIN_VESSEL_CONTRAST_HU:.0f} HU, as in the portal venous phase, are needed"
         )
-    # every copy of every volume by a seed of its own, the same whatever else is in the list
+    # each copy has its own seed, which does not depend on other items of the list
     rng = np.random.default_rng([task.seed, task.copy, zlib.crc32(task.name.encode())])
-    scan = Scan(cut, own >= LIVER, np.arange(len(cut)) * spacing[0], min(spacing[0], 5.0), spacing[1:], around)
-    section = int(rng.integers(len(cut))) if len(cut) * spacing[0] < _SECTION_MM else None
+    positions_mm = np.arange(len(box_hu)) * spacing[0]
+    scan = Scan(box_hu, box_values >= LIVER, positions_mm, min(spacing[0], 5.0), spacing[1:], around)
+    section = int(rng.integers(len(box_hu))) if len(box_hu) * spacing[0] < _SECTION_MM else None
     diameters = draw_patient(rng) if section is None else draw_section(rng)
     depth = depth_mm(scan.liver, spacing) if section is None else depth_mm(scan.liver[section], spacing[1:])
     kinds = draw_types(rng, len(diameters)) if diameters else []
     rows = []
-    taken = own >= LESION
+    occupied = box_values >= LESION
     if not task.item.lesions_are_outlined:
-        taken |= _suspicious(cut, own, around, spacing[1:])
-    for placed in add_lesions(rng, scan, kinds, diameters, depth, taken, section, task.min_detectability):
-        value = LESION + LESION_TYPES.index(placed.kind) if task.typed else LESION
-        where, inside = outlined(placed, own.shape, spacing[1:], task.outline_margin_mm)
-        filled = inside & (own[where] == LIVER)
-        own[where][filled] = value
+        occupied |= _suspicious(box_hu, box_values, around, spacing[1:])
+    for lesion in add_lesions(rng, scan, kinds, diameters, depth, occupied, section, task.min_detectability):
+        value = LESION + LESION_TYPES.index(lesion.kind) if task.typed else LESION
+        lesion_box, inside = reader_outline(lesion, box_values.shape, spacing[1:], task.outline_margin_mm)
+        filled = inside & (box_values[lesion_box] == LIVER)
+        box_values[lesion_box][filled] = value
         if filled.any():
             rows.append(
                 LesionRow(
                     image=f"images/{task.name}.nii.gz",
                     patient=task.item.patient,
-                    lesion_type=placed.kind,
+                    lesion_type=lesion.kind,
                     slices=int(filled.any(axis=(1, 2)).sum()),
                     volume_ml=round(float(filled.sum()) * image.voxel_ml, 4),
-                    mean_hu=round(float(cut[where][filled].mean()), 1),
+                    mean_hu=round(float(box_hu[lesion_box][filled].mean()), 1),
                     liver_hu=round(around.liver_hu, 1),
                     vessel_hu=round(around.vessel_hu, 1),
                     noise_hu=round(around.noise_hu, 1),
@@ -301,19 +302,19 @@ def _painted(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.
             )
     if task.item.clipped_hu is not None:
         np.clip(hu, *task.item.clipped_hu, out=hu)
-    return image.from_axial(as_integers(hu, np.int16)), image.from_axial(truth), image.affine, rows
+    return image.from_axial(as_integers(hu, np.int16)), image.from_axial(values), image.affine, rows
 
 
 def _suspicious(hu: np.ndarray, label: np.ndarray, around: Surroundings, pixel_mm: tuple[float, float]) -> np.ndarray:
-    """What in a liver may be a lesion that nobody outlined; one painted over it would be half of another."""
+    """Return where a liver may have a lesion without an outline, which must not be partly painted over."""
     unknown = np.where(label == LIVER, np.uint8(LIVER_OR_LESION), label)
     slices = [label_normal_liver(hu[z], unknown[z], around.liver_hu, around.noise_hu, pixel_mm) for z in range(len(hu))]
     return np.stack(slices) == LIVER_OR_LESION
 
 
 def _items(task: _Task, label_path: Path) -> tuple[DataItem, ...]:
-    """Items of a copy: its slices, with their types, if the list has slices of it or it is a section, or the volume."""
-    new = replace(
+    """Return one item per slice, with lesion types, for a typed copy of a section, else one item for the volume."""
+    copy = replace(
         task.item,
         image=f"images/{task.name}.nii.gz",
         label=f"labels/{task.name}.nii.gz",
@@ -324,13 +325,13 @@ def _items(task: _Task, label_path: Path) -> tuple[DataItem, ...]:
     label = read_volume(label_path)
     axial = label.axial
     if not task.typed or len(axial) * label.axial_spacing[0] >= _SECTION_MM:
-        return (new,)
+        return (copy,)
     flipped = axial_orientation(label.affine)[slice_axis(label.affine), 1] < 0
     items = []
     for number, plane in enumerate(axial):
-        found = [int(value) for value in np.unique(plane) if value >= LESION]
-        kind = LESION_TYPES[found[0] - LESION] if len(found) == 1 else None
-        items.append(replace(new, slice=len(axial) - 1 - number if flipped else number, lesion_type=kind))
+        lesion_values = [int(value) for value in np.unique(plane) if value >= LESION]
+        lesion_type = LESION_TYPES[lesion_values[0] - LESION] if len(lesion_values) == 1 else None
+        items.append(replace(copy, slice=len(axial) - 1 - number if flipped else number, lesion_type=lesion_type))
     return tuple(items)
 
 

@@ -18,7 +18,7 @@ from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_
 from liverseg.synthesis import draw_section, draw_types
 from liverseg.synthesis.normal_liver import label_normal_liver
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import MOST_MARGIN_MM, add_distractors, add_lesions, depth_mm, outlined
+from liverseg.synthesis.placement import MAX_MARGIN_MM, add_distractors, add_lesions, depth_mm, reader_outline
 
 __all__ = ["RandSyntheticLesionsd"]
 
@@ -53,7 +53,7 @@ class RandSyntheticLesionsd(RandomizableTransform):
         normal_liver: whether to label tissue that looks like normal liver where lesions are not distinguished.
         outline_margin_mm: lower and upper limit of the distance between the contour of half contrast and the outline,
             drawn for each slab. Readers outline outside that contour, each at another distance, see
-            `liverseg.synthesis.placement.outlined`.
+            `liverseg.synthesis.placement.reader_outline`.
         min_detectability: least detectability of lesions; others are drawn again, see
             `liverseg.synthesis.placement.detectability`. 0 paints all.
 
@@ -77,10 +77,10 @@ class RandSyntheticLesionsd(RandomizableTransform):
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise UsageError(f"synthetic lesions: {name} is {value!r}; it must be a number, 0 to 1")
         margin = tuple(outline_margin_mm)
-        if len(margin) != 2 or not 0 <= margin[0] <= margin[1] <= MOST_MARGIN_MM:
+        if len(margin) != 2 or not 0 <= margin[0] <= margin[1] <= MAX_MARGIN_MM:
             raise UsageError(
                 f"synthetic lesions: outline_margin_mm is {list(margin)}; it must be two numbers, the lower first, "
-                f"0 to {MOST_MARGIN_MM:g} mm"
+                f"0 to {MAX_MARGIN_MM:g} mm"
             )
         if isinstance(min_detectability, bool) or not isinstance(min_detectability, int | float):
             raise UsageError(f"synthetic lesions: min_detectability is {min_detectability!r}; it must be a number")
@@ -163,7 +163,7 @@ class RandSyntheticLesionsd(RandomizableTransform):
         placed = add_lesions(self.R, scan, kinds, diameters, depth, occupied, middle, self.min_detectability)
         for lesion in placed:
             value = LESION if self.labels == len(PRETRAIN_LABELS) else LESION + LESION_TYPES.index(lesion.kind)
-            box, inside = outlined(lesion, scan.hu.shape, scan.pixel_mm, margin)
+            box, inside = reader_outline(lesion, scan.hu.shape, scan.pixel_mm, margin)
             _write_label(label, box, inside, middle, value, replaces=(LIVER, LIVER_OR_LESION))
         if not lesions.any() and len({lesion.kind for lesion in placed}) == 1 and "lesion_type" in out:
             out["lesion_type"] = LESION_TYPES.index(placed[0].kind)

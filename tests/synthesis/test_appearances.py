@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from liverseg.labels import LESION_TYPES
-from liverseg.synthesis import Appearance, Lesion, Surroundings, alike, draw_appearance, draw_shape
+from liverseg.synthesis import Appearance, Lesion, Surroundings, draw_appearance, draw_shape, match_contrast
 
 AROUND = Surroundings(110.0, 165.0)
 
@@ -85,7 +85,7 @@ def test_necrotic_metastases_have_a_rim_that_cysts_lack() -> None:
 def test_metastases_of_a_patient_resemble_each_other() -> None:
     rng = np.random.default_rng(0)
     first = draw("metastasis", 1)[0].appearance
-    others = [alike(rng, lesion.appearance, first, AROUND) for lesion in draw("metastasis")]
+    others = [match_contrast(rng, lesion.appearance, first, AROUND) for lesion in draw("metastasis")]
     assert max(abs(other.centre_hu - first.centre_hu) for other in others) <= 10
     for lesion, other in zip(draw("metastasis"), others, strict=True):
         own = lesion.appearance

@@ -8,7 +8,14 @@ import pytest
 from liverseg.synthesis import Lesion, Surroundings, draw_appearance, draw_shape
 from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import Placed, add_distractors, add_lesions, depth_mm, detectability, outlined
+from liverseg.synthesis.placement import (
+    PaintedObject,
+    add_distractors,
+    add_lesions,
+    depth_mm,
+    detectability,
+    reader_outline,
+)
 
 NOISE = 12.0
 
@@ -126,7 +133,7 @@ def test_outlines_run_at_their_margin_outside_the_lesion(margin: float) -> None:
     distance = np.hypot((y - centre[0]) * pixel_mm[0], (x - centre[1]) * pixel_mm[1])
     box = (slice(1, 2), slice(15, 26), slice(18, 30))
     share = np.clip(0.5 - (distance - 5.0) / 3.0, 0, 1)[None, box[1], box[2]]
-    where, inside = outlined(Placed("cyst", box, share), shape, pixel_mm, margin)
+    where, inside = reader_outline(PaintedObject("cyst", box, share), shape, pixel_mm, margin)
     found = np.zeros(shape, bool)
     found[where] = inside
     assert not found[[0, 2]].any()
@@ -140,8 +147,8 @@ def test_what_nobody_would_see_is_drawn_again_or_left_out() -> None:
     look = lesion.appearance
     contrast = max(110 - look.centre_hu, abs(110 - look.outer_hu))
     seen = contrast * np.sqrt(np.pi * (lesion.shape.radius**2 - 2.0**2)) / (2 * NOISE)
-    assert detectability(lesion, around, beside_mm=2.0) == pytest.approx(seen)
-    assert detectability(lesion, around, beside_mm=9.0) == 0
+    assert detectability(lesion, around, offset_mm=2.0) == pytest.approx(seen)
+    assert detectability(lesion, around, offset_mm=9.0) == 0
     large = make_lesion("cyst", 60.0, (2.5, 60.0, 72.0))
     seen = (110 - large.appearance.centre_hu) * np.sqrt(np.pi) * 5 / (2 * NOISE)
     assert detectability(large, around) == pytest.approx(seen)
