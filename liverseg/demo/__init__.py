@@ -1,4 +1,4 @@
-"""The demo: everything a user would do by hand, in order, on phantoms."""
+"""The demo: all steps from data to results, on phantoms."""
 
 from liverseg.demo.run import DemoSize, run_demo
 

@@ -1,4 +1,4 @@
-"""The demo's stages: the bundle commands a user would type, on phantoms made for them."""
+"""The stages of the demo: the bundle commands that a user would type, on phantoms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from liverseg.datalists import build_datalist
-from liverseg.demo.stages import Stages, run_bundle, run_side_by_side
+from liverseg.demo.stages import StageSeconds, run_bundle, run_side_by_side
 from liverseg.demo.summary import write_summary
 from liverseg.errors import UsageError
 from liverseg.phantom import write_cohort, write_lits_tree
@@ -18,23 +18,23 @@ from liverseg.phantom.writers import check_cohort_arguments, check_lits_argument
 __all__ = ["DemoSize", "run_demo"]
 
 _TEST_SHARE = 0.25
-_FEWEST = 8
+_MIN_PATIENTS = 8
 _ORIGIN = "liverseg phantom: synthetic volumes, no patients"
 _LICENCE = "CC0-1.0"
 
 
 @dataclass(frozen=True)
 class DemoSize:
-    """How much the demo makes and trains.
+    """Amount of data and training of the demo.
 
     Attributes:
-        volumes: LiTS-like volumes for pre-training; a quarter is held out for testing.
-        patients: typed patients for the joint network, likewise.
-        slices: annotated slices of theirs.
+        volumes: number of LiTS-like volumes for pre-training; a quarter is held out for testing.
+        patients: number of typed patients for the joint network; a quarter is held out for testing.
+        slices: number of their annotated slices.
         matrix: pixels along a row and a column of a slice.
-        pretrain_epochs: epochs of pre-training; None for the phantom overlay's number.
-        joint_epochs: epochs of each of the two joint trainings; None likewise.
-        seed: of phantoms, splits and trainings.
+        pretrain_epochs: epochs of pre-training; None for the number in the phantom overlay.
+        joint_epochs: epochs of each of the two joint trainings; None for the number in the phantom overlay.
+        seed: seed of phantoms, splits and trainings.
     """
 
     volumes: int = 80
@@ -47,22 +47,23 @@ class DemoSize:
 
 
 def run_demo(output: Path, size: DemoSize) -> None:
-    """Make phantoms, pre-train, hand over, train jointly with and without the hand-over, score, infer, summarise.
+    """Make phantoms, pre-train, train jointly with and without transferred weights, evaluate, infer, summarise.
 
-    An interrupted demo goes on where it stopped; a finished one is made anew, its phantoms kept if they are the same.
+    An interrupted demo continues where it stopped. A finished demo is run again; its phantoms are kept if their
+    settings are the same.
 
     Args:
-        output: folder for everything, made if missing.
-        size: how much of it.
+        output: folder for all files, created if needed.
+        size: amount of data and training.
 
     Raises:
-        UsageError: if the size cannot be made.
+        UsageError: if a number is out of range.
         LiversegError: if the folder holds phantoms of another size, or a stage fails; its output is in `logs/`.
     """
     _check_size(size)
     output = Path(output).absolute()
     finished = (output / "summary.json").exists()
-    stages = Stages(output, anew=finished)
+    stages = StageSeconds(output, reset=finished)
     lits, cohort = output / "data" / "lits", output / "data" / "cohort"
 
     with stages.stage("phantoms"):
@@ -79,7 +80,7 @@ def run_demo(output: Path, size: DemoSize) -> None:
                 licence=_LICENCE,
             )
 
-    if finished:  # only now: a demo of another size has been refused and lost nothing
+    if finished:  # after the phantoms, so that a demo of another size is refused before anything is deleted
         for name in ("pretrain", "joint_transfer", "joint_scratch", "predictions", "input"):
             shutil.rmtree(output / name, ignore_errors=True)
         for name in ("summary.json", "summary.md"):
@@ -97,10 +98,10 @@ def run_demo(output: Path, size: DemoSize) -> None:
         run_bundle(stages, "liver_lesion_pretrain", "export", ["export"], {"ckpt_dir": folder, "output_dir": output})
 
     epochs = {} if size.joint_epochs is None else {"epochs": size.joint_epochs}
-    starts = {"joint_transfer": str(weights), "joint_scratch": "null"}
+    initial_weights = {"joint_transfer": str(weights), "joint_scratch": "null"}
     runs = {
         name: {"dataset_dir": cohort, "output_dir": output / name, "ckpt_dir": output / name, "cache_dir": cache}
-        for name in starts
+        for name in initial_weights
     }
     with stages.stage("joint trainings, from exported weights and from scratch side by side"):
         run_side_by_side(
@@ -108,7 +109,10 @@ def run_demo(output: Path, size: DemoSize) -> None:
             "liver_lesion_joint",
             "training",
             ["train", "phantom"],
-            {name: {**runs[name], **common, **epochs, "pretrain_weights": start} for name, start in starts.items()},
+            {
+                name: {**runs[name], **common, **epochs, "pretrain_weights": start}
+                for name, start in initial_weights.items()
+            },
         )
     with stages.stage("joint evaluations"):
         run_side_by_side(stages, "liver_lesion_joint", "evaluating", ["train", "phantom", "evaluate"], runs)
@@ -124,16 +128,16 @@ def run_demo(output: Path, size: DemoSize) -> None:
 
 
 def _check_size(size: DemoSize) -> None:
-    """Everything about the size that would be found wrong only minutes later."""
+    """Check all numbers before the first stage, which takes minutes."""
     check_lits_arguments(size.volumes, size.matrix, size.seed, None)
     check_cohort_arguments(size.patients, size.slices, size.matrix, size.seed, None)
     for name, count in (("volumes", size.volumes), ("patients", size.patients)):
-        if count < _FEWEST:
-            raise UsageError(f"{name} {count}: the demo needs {_FEWEST}, for five folds and test patients")
+        if count < _MIN_PATIENTS:
+            raise UsageError(f"{name} {count}: the demo needs {_MIN_PATIENTS}, for five folds and test patients")
 
 
 def _typical_case(cohort: Path, evaluation: Path, folder: Path) -> Path:
-    """A folder with one test patient's volume in it: the one whose class-aware Dice is the median, so a typical one."""
+    """Copy the volume of the test patient with the median class-aware Dice into a folder; return its path."""
     scores = pd.read_csv(evaluation).groupby("image")["class_aware_dice"].mean().sort_values(kind="stable")
     image = cohort / str(scores.index[len(scores) // 2])
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""One stage after the other: timed, logged, told about."""
+"""Stages of the demo: timing, logs and bundle commands."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from liverseg.errors import LiversegError
 from liverseg.inference import find_bundle
 from liverseg.utils.files import write_text
 
-__all__ = ["Stages", "run_bundle", "run_side_by_side"]
+__all__ = ["StageSeconds", "run_bundle", "run_side_by_side"]
 
 
-class Stages:
-    """Counts seconds by stage; the count survives an interruption.
+class StageSeconds:
+    """Measures seconds by stage, and keeps them over an interruption of the demo.
 
     Args:
-        output: the demo's folder, made if missing.
-        anew: count from zero, whatever an earlier demo left.
+        output: the demo's folder, created if needed.
+        reset: ignore the seconds of an earlier demo.
 
     Attributes:
         logs: folder for the output of commands.
-        commands: those that run.
+        commands: the running commands.
+        seconds: seconds by stage.
     """
 
-    def __init__(self, output: Path, anew: bool = False) -> None:
+    def __init__(self, output: Path, reset: bool = False) -> None:
         self.logs = output / "logs"
         self.commands = RunningCommands()
         self._path = output / "stages.json"
@@ -40,12 +41,12 @@ class Stages:
             self.logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise LiversegError(f"{output}: the demo cannot write there ({error.strerror})") from error
-        going_on = self._path.exists() and not anew
-        self.seconds: dict[str, float] = json.loads(self._path.read_text()) if going_on else {}
+        resumed = self._path.exists() and not reset
+        self.seconds: dict[str, float] = json.loads(self._path.read_text()) if resumed else {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Announce a stage, and add its seconds whether it ends well or not."""
+        """Print the name of a stage and add the seconds of the block, even if it fails."""
         print(f"== {name}", file=sys.stderr, flush=True)
         start = time.monotonic()
         try:
@@ -56,7 +57,7 @@ class Stages:
 
 
 def run_bundle(
-    stages: Stages,
+    stages: StageSeconds,
     bundle: str,
     run_id: str,
     configs: Sequence[str],
@@ -65,21 +66,21 @@ def run_bundle(
 ) -> None:
     """Run `python -m monai.bundle run RUN_ID` in a bundle's folder, as a user would.
 
-    Progress bars go to this terminal, everything else to a file in `logs/`.
+    Progress bars go to this terminal, all other output to a file in `logs/`.
 
     Args:
-        stages: whose `logs/` it is.
+        stages: has the folder `logs/` and the running commands.
         bundle: the bundle's folder name.
-        run_id: what of it to run.
-        configs: names of its config files.
-        overrides: of the configs' keys, `output_dir` among them.
-        environment: variables set for this command.
+        run_id: id of the run in the configs.
+        configs: names of the bundle's config files.
+        overrides: values of config keys, including `output_dir`.
+        environment: environment variables for this command.
 
     Raises:
-        LiversegError: if the command fails, naming the file its output is in.
+        LiversegError: if the command fails; the message names the file with its output.
     """
-    what = Path(overrides.get("ckpt_dir", overrides["output_dir"])).name
-    log = stages.logs / f"{what}-{run_id}.log"
+    name = Path(overrides.get("ckpt_dir", overrides["output_dir"])).name
+    log = stages.logs / f"{name}-{run_id}.log"
     command = bundle_command(run_id, configs, overrides)
     code = run_logged(command, find_bundle(bundle), log, environment, started=stages.commands.add)
     if code:
@@ -87,34 +88,34 @@ def run_bundle(
 
 
 def run_side_by_side(
-    stages: Stages, bundle: str, run_id: str, configs: Sequence[str], overrides: Mapping[str, Mapping[str, Any]]
+    stages: StageSeconds, bundle: str, run_id: str, configs: Sequence[str], overrides: Mapping[str, Mapping[str, Any]]
 ) -> None:
-    """`run_bundle` for several sets of overrides at once, the processors shared out between them.
+    """Run `run_bundle` for several sets of overrides at the same time, with an equal share of the processors each.
 
-    Small networks gain little from a second thread, so two trainings beside each other end sooner than one after the
-    other; and both have the same number of threads, as a fair comparison needs.
+    Small networks gain little from a second thread, so two trainings in parallel are faster than one after the other.
+    Both have the same number of threads, as a fair comparison needs.
 
     Args:
-        stages: whose `logs/` it is.
+        stages: has the folder `logs/` and the running commands.
         bundle: the bundle's folder name.
-        run_id: what of it to run.
-        configs: names of its config files.
-        overrides: for each run, by any name.
+        run_id: id of the run in the configs.
+        configs: names of the bundle's config files.
+        overrides: values of config keys for each run, by any name.
 
     Raises:
-        LiversegError: if one of the commands fails, when all have ended.
+        LiversegError: if a command fails, after all have ended.
     """
     threads = str(max(1, (os.cpu_count() or 1) // len(overrides)))
     with ThreadPoolExecutor(len(overrides)) as pool:
-        waiting = []
+        futures = []
         try:
-            for line, of_run in enumerate(overrides.values()):
-                # the bars of each command have a line of the terminal to themselves
+            for line, run_overrides in enumerate(overrides.values()):
+                # each command has its own line of the terminal for progress bars
                 environment = {"OMP_NUM_THREADS": threads, "TQDM_POSITION": str(line)}
-                waiting.append(pool.submit(run_bundle, stages, bundle, run_id, configs, of_run, environment))
-            wait(waiting)
-        except BaseException:  # told to end: so are the commands
+                futures.append(pool.submit(run_bundle, stages, bundle, run_id, configs, run_overrides, environment))
+            wait(futures)
+        except BaseException:  # a signal ends the commands too
             stages.commands.stop()
             raise
-    for run in waiting:
-        run.result()
+    for future in futures:
+        future.result()

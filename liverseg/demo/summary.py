@@ -1,4 +1,4 @@
-"""The demo's table: what came out, as JSON for programs and Markdown for people."""
+"""Summary of the demo's scores, as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ _COLUMNS = ("liver_dice", "lesion_dice", "lesion_recall", "type_accuracy")
 
 
 def write_summary(output: Path, seconds: Mapping[str, float], case: Path) -> str:
-    """Gather the evaluations of a demo into `summary.json` and `summary.md`; returns the Markdown.
+    """Write the evaluations of a demo to `summary.json` and `summary.md`.
 
     Args:
         output: the demo's folder.
         seconds: seconds by stage.
         case: the CT that was predicted.
+
+    Returns:
+        The Markdown, with the paths of the summary and of the preview.
     """
     scores = {
         name: json.loads((output / name / "evaluation.json").read_text(encoding="utf-8"))
@@ -60,8 +63,8 @@ def _markdown(summary: Mapping[str, Any]) -> str:
     ]
     for name, scores in rows.items():
         cells = [f"{scores[column]:.2f}" if column in scores else "" for column in _COLUMNS]
-        what = "volumes" if name.startswith("pretrain") else "slices"
-        tested = f"{scores['units']} {what} of {scores['patients']} patients"
+        unit = "volumes" if name.startswith("pretrain") else "slices"
+        tested = f"{scores['units']} {unit} of {scores['patients']} patients"
         lines.append(f"| {name} | {' | '.join(cells)} | {tested} |")
     transfer = summary["transfer"]
     seconds = summary["seconds"]

@@ -1,1 +1,1 @@
-"""What a case leaves behind: its folder of files, when that is whole, and tables over many of them."""
+"""Results: the folder of files of a case, and tables over many cases."""

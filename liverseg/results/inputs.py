@@ -1,4 +1,4 @@
-"""What a case was computed from: told in its record, and asked for again when a run goes on."""
+"""Description of a case's input for its record, and checks whether an input has changed."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ Listing = tuple[tuple[str, int, int], ...]
 
 
 def describe_input(path: Path, files: Sequence[Path], series: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """What a record tells of its input.
+    """Describe an input for the record of its case.
 
     Args:
-        path: what was given.
-        files: what of it is the CT, in order. The SHA-256 is that of a single file's bytes; of several it is that of
-            their SHA-256s, as hexadecimal text one after the other.
-        series: `uid`, `description` (None where identifiers are not kept) and number of `slices`, where it came as
-            DICOM.
+        path: the file or folder that was given.
+        files: files of the CT, in order. `sha256` is that of a single file's bytes, or that of the hexadecimal SHA-256s
+            of several files, joined.
+        series: for DICOM, `uid`, `description` (None if identifiers are not kept) and number of `slices`.
 
     Returns:
-        `path`, `sha256`, `bytes`, and where it was a folder `files`, their paths in it, and `listing_sha256`, of the
-        names and sizes of all that is in the folder: a slice that comes later makes it another input.
+        `path`, `sha256`, `bytes`, and for a folder `files`, their paths in it, and `listing_sha256`, of the names and
+        sizes of all files in the folder, which changes if a slice is added later.
     """
     hashes = [sha256_file(file) for file in files]
-    facts: dict[str, Any] = {
+    description: dict[str, Any] = {
         "path": str(path),
         "sha256": hashes[0] if len(hashes) == 1 else sha256_text("".join(hashes)),
         "bytes": sum(file.stat().st_size for file in files),
     }
     if path.is_dir():
-        facts |= {"files": [os.path.relpath(file, path) for file in files], "listing_sha256": _listing_hash(path)}
-    return facts if series is None else {**facts, "series": dict(series)}
+        relative = [os.path.relpath(file, path) for file in files]
+        description |= {"files": relative, "listing_sha256": _hash_listing(path)}
+    return description if series is None else {**description, "series": dict(series)}
 
 
-def matches_input(path: Path, facts: Mapping[str, Any]) -> bool:
-    """Whether what lies at a path is what a record's `describe_input` were of; false for facts that are not whole."""
+def matches_input(path: Path, description: Mapping[str, Any]) -> bool:
+    """Whether a file or folder has the content that a record's `describe_input` has; False if that is incomplete."""
     try:
         if not path.is_dir():
-            return sha256_file(path) == facts["sha256"]
-        if _listing_hash(path) != facts["listing_sha256"]:
+            return sha256_file(path) == description["sha256"]
+        if _hash_listing(path) != description["listing_sha256"]:
             return False
-        files = [path / name for name in facts["files"]]
-        return describe_input(path, files)["sha256"] == facts["sha256"]
+        files = [path / name for name in description["files"]]
+        return describe_input(path, files)["sha256"] == description["sha256"]
     except (LiversegError, OSError, KeyError, TypeError, ValueError):
         return False
 
 
 def file_fingerprint(path: Path) -> str:
-    """What tells, without reading it, whether a file or folder has changed: SHA-256 of names, sizes and times."""
+    """Return a SHA-256 of names, sizes and modification times, to detect changes of a file or folder cheaply."""
     return sha256_text("\n".join(f"{name!a} {size} {time}" for name, size, time in _listing(path)))
 
 
 @contextmanager
 def unchanged_while_read(path: Path) -> Iterator[None]:
-    """See that a file, or all in a folder and below it, was the same before and after the block: names, sizes, times.
+    """Make sure that a file or folder does not change during the block, by names, sizes and modification times.
 
     Raises:
-        LiversegError: if it was not: half a CT may have been read, or another one hashed than was read.
+        LiversegError: if it changed: an incomplete CT may have been read, or another one hashed than was read.
     """
     before = _listing(path)
     yield
@@ -73,25 +73,25 @@ def unchanged_while_read(path: Path) -> Iterator[None]:
 
 
 def _listing(path: Path) -> Listing:
-    """Name, size and time of change in nanoseconds of a file, or of every visible file in a folder and below it.
+    """Return name, size and modification time in ns of a file, or of all visible files in a folder and below it.
 
-    Empty where it cannot be looked at: whatever reads it says why.
+    Empty if it is not readable; reading the file then raises the error.
     """
     try:
         if not path.is_dir():
-            found = path.stat()
-            return ((path.name, found.st_size, found.st_mtime_ns),)
-        listed = []
-        for folder, below, names in os.walk(path):
-            below[:] = [name for name in below if not name.startswith(".")]
-            for one in (os.path.join(folder, name) for name in names if not name.startswith(".")):
-                found = os.lstat(one)
-                listed.append((os.path.relpath(one, path), found.st_size, found.st_mtime_ns))
-        return tuple(sorted(listed))
+            stat = path.stat()
+            return ((path.name, stat.st_size, stat.st_mtime_ns),)
+        listing = []
+        for folder, subfolders, names in os.walk(path):
+            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
+            for file in (os.path.join(folder, name) for name in names if not name.startswith(".")):
+                stat = os.lstat(file)
+                listing.append((os.path.relpath(file, path), stat.st_size, stat.st_mtime_ns))
+        return tuple(sorted(listing))
     except (OSError, ValueError):
         return ()
 
 
-def _listing_hash(path: Path) -> str:
+def _hash_listing(path: Path) -> str:
     names = "\n".join(f"{name!a} {size}" for name, size, _ in _listing(path))
     return sha256_text(names)

@@ -11,13 +11,13 @@ import pytest
 
 from liverseg.bundle.commands import RunningCommands
 from liverseg.demo import stages as stages_module
-from liverseg.demo.stages import Stages, run_bundle, run_side_by_side
+from liverseg.demo.stages import StageSeconds, run_bundle, run_side_by_side
 from liverseg.utils.shutdown import GracefulShutdown
 
 
 @pytest.mark.parametrize("how", [run_bundle, run_side_by_side])
 def test_commands_end_when_the_demo_is_told_to(how, tmp_path, monkeypatch):
-    stages, begun = Stages(tmp_path), []
+    stages, begun = StageSeconds(tmp_path), []
     add = stages.commands.add
     monkeypatch.setattr(stages.commands, "add", lambda process: (begun.append(process), add(process)))
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
