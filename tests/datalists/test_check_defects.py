@@ -177,6 +177,19 @@ DEFECTS = {
         *(VOLUME, ERROR, "spacing", "2×nan×4 mm"),
     ),
     "singular affine": (header_with(VOLUME, srow_z=0), VOLUME, ERROR, "spacing", "singular"),
+    "parallel axes": (
+        header_with(VOLUME, srow_x=[1000, 1000, 0, 0], srow_y=[0, 1e-12, 0, 0], srow_z=[0, 0, 4, 0]),
+        *(VOLUME, ERROR, "spacing", "two axes of its affine are all but parallel"),
+    ),
+    "no rotation": (
+        header_with(VOLUME, sform_code=0, qform_code=1, quatern_b=0.7, quatern_c=0.7, quatern_d=0.7),
+        *(VOLUME, ERROR, "spacing", "its quaternion is no rotation"),
+    ),
+    "thick as no scan": (
+        header_with(VOLUME, srow_z=[0, 0, 4000, 0]),
+        *(VOLUME, ERROR, "spacing", r"voxels of 2 × 2 × 4e\+03 mm; 0\.001 to 1000 mm are allowed"),
+    ),
+    "metres": (header_with(VOLUME, xyzt_units=1), VOLUME, ERROR, "units", "lengths in meter; mm are needed"),
     "thick": (placed(AFFINE @ np.diag([1, 1, 3, 1]), both=True), VOLUME, WARNING, "thick slices", "12 mm apart"),
     "oblique": (placed(about_x(9), both=True), VOLUME, WARNING, "oblique", "oblique by 9.0 degrees"),
     "two slices": (thin, VOLUME, WARNING, "few slices", "2 slices: edge"),
