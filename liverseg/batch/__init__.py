@@ -1,1 +1,1 @@
-"""Many CTs, one after the other or side by side, left alone: what is to be done, who does it, what has been done."""
+"""Inference over many CTs: planning, dispatching to worker processes or Ray actors, journal, tables."""

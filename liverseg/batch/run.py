@@ -1,28 +1,30 @@
-"""A batch from its beginning to its end."""
+"""Run a batch: find its cases, start the workers, dispatch the cases, write the tables."""
 
 from __future__ import annotations
 
 import math
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from liverseg import __version__
-from liverseg.batch.completeness import wanted
-from liverseg.batch.dispatch import Dispatcher
-from liverseg.batch.job import Job
+from liverseg.batch.dispatcher import Dispatcher
+from liverseg.batch.events import CaseAlreadyDone, CaseFailedBefore, CasePlanned, PlanningDone, PlanningFailed
+from liverseg.batch.job import Job, run_spec
 from liverseg.batch.reporter import BatchReporter, write_line
-from liverseg.batch.state import BatchState, find_failure
+from liverseg.batch.state import BatchState
 from liverseg.batch.summary import write_tables
-from liverseg.batch.workers import Limits, LocalWorker, Start
+from liverseg.batch.workers import Limits, LocalWorker, StartWorker
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.cases.case import BatchCase
-from liverseg.cases.sources import find_batch, shard_of
+from liverseg.cases.discover import find_batch, shard_of
+from liverseg.cases.events import Event
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
-from liverseg.imageio.liver_mask import liver_source
+from liverseg.imageio.liver_mask import LiverSource
 from liverseg.utils.files import is_file
 from liverseg.utils.shutdown import GracefulShutdown, preserve_signal_handlers
 
@@ -47,131 +49,156 @@ def run_batch(
     limits: Limits | None = None,
     **overrides: Any,
 ) -> None:
-    """Compute every CT of a source that is not complete, and tell of all of them.
+    """Compute every CT of a source that is not complete, and report all of them.
 
-    Several runs may work on one output folder: each case is in the hands of one, the others wait for it last.
+    Several runs may share an output folder. Each case is computed by one of them; the others check it again at the end.
 
     Args:
-        source: what `find_batch` takes.
-        output: folder of results, made if missing: a folder a case, tables, a page, and the run's log.
+        source: input for `find_batch`.
+        output: folder of results, made if missing: one folder per case, tables, a page and the run log.
         weights: trained weights; by default as for `run_inference`.
-        bundle: the bundle's folder; by default the joint bundle.
+        bundle: folder of the bundle; by default the joint bundle.
         dataset_dir: folder for the relative paths of a manifest or data list.
         shard: (i, n): only the i-th of n parts of the cases, counted from 1.
-        retry_failed: try again what failed before with the same input, weights and settings.
+        retry_failed: also compute cases that failed before with the same input, weights and settings.
         engine: one of `ENGINES`.
-        workers: at a time; by default one, or with Ray as many as the cluster is enough for.
-        cpus: processors of each; by default all, or with Ray one.
-        gpus: GPUs of each of Ray's.
-        limits: how long things may take.
-        overrides: of the keys of the bundle's `configs/inference.yaml`; those that are None keep its values.
+        workers: number of workers; by default 1, with Ray as many as fit the cluster.
+        cpus: processors of each worker; by default all, with Ray 1.
+        gpus: GPUs of each worker, with Ray.
+        limits: time limits.
+        overrides: of the keys of the bundle's `configs/inference.yaml`; None keeps the config's value.
 
     Raises:
         UsageError: if an argument is wrong.
-        LiversegError: if there is nothing to be done, the weights cannot be used, the output folder cannot be written,
-            or every case failed.
-        SomeCasesFailed: if part of them failed.
-        SystemExit: with 128 and the signal's number, if it was told to end.
+        LiversegError: if there is no case, the weights cannot be used, the output folder cannot be written, or every
+            case failed.
+        SomeCasesFailed: if some cases failed.
+        SystemExit: with 128 plus the signal's number, if a signal ended the batch.
     """
-    if engine not in ENGINES:
-        raise UsageError(f"engine {engine!r}; there are {', '.join(ENGINES)}")
-    for name, number, least in (("workers", workers, 1), ("cpus", cpus, 0.1), ("gpus", gpus, 0)):
-        if number is not None and not least <= number < math.inf:
-            raise UsageError(f"{name} is {number}; at least {least} is needed")
+    _check_arguments(engine, workers, cpus, gpus)
     config = inference_config(bundle)
     weights = weights_path(config, weights)
     if not is_file(weights):
         raise LiversegError(f"{weights}: no such weights file; give --weights")
     output = output.absolute()
     state = BatchState(output, shard)
-    with GracefulShutdown() as told:
-        with state.kept_alive(make=True):
-            everything = find_batch(source, output, dataset_dir)
-            liver_source(overrides.get("liver") or "auto", len(everything))  # what is wrong with it is said at once
-            cases = shard_of(everything, *shard)
-            given = {name: value for name, value in overrides.items() if value is not None}
-            job = Job(output, config.parent.parent, weights, given, wanted(config, weights, given), retry_failed)
-        about = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
-        teller = BatchReporter(source.name, len(cases), state, job.wanted, overrides.get("liver"))
-        how = "failed"
+    given = {name: value for name, value in overrides.items() if value is not None}
+    with GracefulShutdown() as shutdown:
+        with state.heartbeat(make=True):
+            all_cases = find_batch(source, output, dataset_dir)
+            LiverSource.parse(overrides.get("liver") or "auto").check(len(all_cases))  # refuse a wrong value at once
+            cases = shard_of(all_cases, *shard)
+            spec = run_spec(config, weights, given)
+            job = Job(output, config.parent.parent, weights, given, spec, retry_failed)
         state.begin()
-        try:
-            state.log("run begun", **about, weights_sha256=job.wanted.weights_sha256, settings=given, engine=engine)
-            with state.kept_alive():
-                told.then(_nothing)  # what is raised while Ray begins its processes may be lost
-                how_to_begin = _engine(engine, job, workers, cpus, gpus)
-            dispatcher = Dispatcher(*how_to_begin, limits or Limits(), teller)
-            told.then(dispatcher.stop)
-            if told.by:
-                dispatcher.stop()
-            threading.Thread(target=_plan, args=(cases, dispatcher, job, state), name="plan", daemon=True).start()
-            dispatcher.run()
-            told.then(None)
-            if not told.by:
-                with state.kept_alive():
-                    write_tables(everything, state, job.wanted)
-            how = "done"
-        finally:
-            told.then(_nothing)  # what is left to do takes a moment
-            teller.close()
-            counts = {"made": len(teller.made), "failed": len(teller.failures), "unfinished": teller.unfinished}
-            state.log("run ended", how=f"ended by {told.by.name}" if told.by else how, **counts)
-            state.ended()
-    left = len(cases) - len(teller.made) - len(teller.failures)
-    write_line(f"{output}: {len(teller.made)} done, {len(teller.failures)} failed, {left} left")
-    if told.by:
-        raise SystemExit(128 + told.by)
-    if teller.failures:
-        kind = LiversegError if len(teller.failures) == len(cases) else SomeCasesFailed
-        which = f"{len(teller.failures)} of {len(cases)} cases failed"
-        raise kind(f"{which}; {output / 'failed.csv'} says why, --retry-failed tries them again")
+        reporter = BatchReporter(source.name, cases, state, spec, overrides.get("liver"))
+        details = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
+        details |= {"weights_sha256": spec.weights_sha256, "settings": given, "engine": engine}
+        with _log_run(state, reporter, shutdown, details):
+            with shutdown.on_signal(_ignore):  # an exception could get lost while Ray starts its processes
+                with state.heartbeat():
+                    start, count = _start_engine(engine, job, workers, cpus, gpus)
+                _dispatch(cases, Dispatcher(start, count, limits or Limits(), reporter), job, state, shutdown)
+            if shutdown.signal is None:
+                with state.heartbeat():
+                    write_tables(all_cases, state, spec)
+    write_line(f"{output}: {len(reporter.made)} done, {len(reporter.failures)} failed, {reporter.left} left")
+    if shutdown.signal:
+        raise SystemExit(128 + shutdown.signal)
+    _raise_for_failures(len(reporter.failures), len(cases), output)
 
 
-def _nothing() -> None:
-    """What a signal does while it must not break anything off."""
+def _check_arguments(engine: str, workers: int | None, cpus: float | None, gpus: float) -> None:
+    if engine not in ENGINES:
+        raise UsageError(f"engine {engine!r}; there are {', '.join(ENGINES)}")
+    for name, number, least in (("workers", workers, 1), ("cpus", cpus, 0.1), ("gpus", gpus, 0)):
+        if number is not None and not least <= number < math.inf:
+            raise UsageError(f"{name} is {number}; at least {least} is needed")
 
 
-def _plan(cases: Sequence[BatchCase], dispatcher: Dispatcher, job: Job, state: BatchState) -> None:
-    """Say of every case what is to be done; runs in a thread, since it reads what is complete again."""
+@contextmanager
+def _log_run(
+    state: BatchState, reporter: BatchReporter, shutdown: GracefulShutdown, details: Mapping[str, Any]
+) -> Iterator[None]:
+    """Log the start and the end of a run, however it ends."""
+    outcome = "failed"
     try:
-        made = []
-        for case in cases:
-            if job.wanted.was_made(case, job.output):
-                made.append(case)  # reading them again takes long, and workers need not wait for it
-            else:
-                dispatcher.events.put((None, _to_do(case, job, state)))
-        for case in made:
-            complete = job.wanted.is_complete(case, job.output)
-            event = {"event": "complete", "case": case} if complete else _to_do(case, job, state)
-            dispatcher.events.put((None, event))
-        dispatcher.events.put((None, {"event": "planned"}))
-    except Exception as error:  # whoever waits for the rest would wait for ever
-        dispatcher.events.put((None, {"event": "unplanned", "error": error}))
+        state.log("run begun", **details)
+        yield
+        outcome = "done"
+    finally:
+        with shutdown.on_signal(_ignore):  # the rest takes a moment
+            reporter.close()
+            if shutdown.signal:
+                outcome = f"ended by {shutdown.signal.name}"
+            counts = {"made": len(reporter.made), "failed": len(reporter.failures), "unfinished": reporter.unfinished}
+            state.log("run ended", how=outcome, **counts)
+            state.stop_heartbeat()
 
 
-def _to_do(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any]:
-    known = find_failure(case, job, state)
-    if known is None:
-        return {"event": "todo", "case": case}
-    return {"event": "failed before", "case": case, "known": known}
+def _ignore() -> None:
+    """Signal handler during critical sections: do nothing."""
 
 
-def _engine(engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float) -> tuple[Start, int]:
-    """What begins a worker, and how many there are to be."""
+def _start_engine(
+    engine: str, job: Job, workers: int | None, cpus: float | None, gpus: float
+) -> tuple[StartWorker, int]:
+    """Return the function that starts a worker, and the number of workers."""
     if engine == "ray":
-        from liverseg.batch.ray_engine import ray_engine  # an extra
+        from liverseg.batch.ray_worker import ray_engine  # an extra
 
-        with preserve_signal_handlers():  # Ray sets one of its own for SIGTERM
+        with preserve_signal_handlers():  # Ray sets a handler for SIGTERM
             return ray_engine(job, workers, 1.0 if cpus is None else cpus, gpus)
     if gpus:
         raise UsageError("--gpus is for --engine ray; here --device says which GPU")
     workers = workers or 1
-    return partial(LocalWorker, job, environment=_environment(workers, cpus)), workers
+    return partial(LocalWorker, job, environment=_worker_environment(workers, cpus)), workers
 
 
-def _environment(workers: int, cpus: float | None) -> Mapping[str, str]:
-    """Processors shared out between workers, where whoever runs the batch has not done so."""
+def _worker_environment(workers: int, cpus: float | None) -> Mapping[str, str]:
+    """Divide the processors between the workers, unless the environment already limits threads."""
     if cpus is None and (workers == 1 or "OMP_NUM_THREADS" in os.environ):
         return {}
     threads = len(os.sched_getaffinity(0)) // workers if cpus is None else int(cpus)
     return {"OMP_NUM_THREADS": str(max(1, threads))}
+
+
+def _dispatch(
+    cases: Sequence[BatchCase], dispatcher: Dispatcher, job: Job, state: BatchState, shutdown: GracefulShutdown
+) -> None:
+    """Plan the cases in a thread, and run the dispatcher until all are settled or a signal stops it."""
+    with shutdown.on_signal(dispatcher.stop):
+        if shutdown.signal:
+            dispatcher.stop()
+        threading.Thread(target=_plan, args=(cases, dispatcher, job, state), name="plan", daemon=True).start()
+        dispatcher.run()
+
+
+def _plan(cases: Sequence[BatchCase], dispatcher: Dispatcher, job: Job, state: BatchState) -> None:
+    """Post for every case whether it has to be computed. Runs in a thread, because it reads complete cases again."""
+    try:
+        recorded = []
+        for case in cases:
+            if job.spec.record_matches(case, job.output):
+                recorded.append(case)  # verified last: it takes long, and workers can start meanwhile
+            else:
+                dispatcher.post(_plan_case(case, job, state))
+        for case in recorded:
+            complete = job.spec.verify(case, job.output)
+            dispatcher.post(CaseAlreadyDone(case.name) if complete else _plan_case(case, job, state))
+        dispatcher.post(PlanningDone())
+    except Exception as error:  # without an event the dispatcher would wait forever
+        dispatcher.post(PlanningFailed(error))
+
+
+def _plan_case(case: BatchCase, job: Job, state: BatchState) -> Event:
+    known = state.find_failure(case, job)
+    return CasePlanned(case) if known is None else CaseFailedBefore(case.name, known)
+
+
+def _raise_for_failures(failed: int, cases: int, output: Path) -> None:
+    if failed:
+        kind = LiversegError if failed == cases else SomeCasesFailed
+        raise kind(
+            f"{failed} of {cases} cases failed; {output / 'failed.csv'} says why, --retry-failed tries them again"
+        )

@@ -1,4 +1,4 @@
-"""What a batch keeps beside its results: who has which case in hand, what failed, and a line for all that happened."""
+"""State folder of an output folder: locks of cases, failures, the run log and the heartbeat file."""
 
 from __future__ import annotations
 
@@ -19,69 +19,48 @@ from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
 from liverseg.imageio.liver_mask import LiverSource
 from liverseg.results.inputs import file_fingerprint
-from liverseg.utils.files import TEMPORARY_PREFIX, sha256_text, write_text
+from liverseg.utils.files import TEMPORARY_PREFIX, read_json_object, sha256_text, write_text
 from liverseg.utils.locks import NO_LOCKS, FileLock
 
-__all__ = [
-    "ALIVE_SECONDS",
-    "BatchState",
-    "case_fingerprint",
-    "find_failure",
-]
+__all__ = ["HEARTBEAT_SECONDS", "BatchState", "case_fingerprint"]
+
+RUN_LOG = "run.jsonl"
+_FOLDER = ".liverseg"
+HEARTBEAT_SECONDS = 10.0
+"""Seconds between two touches of the heartbeat file."""
 
 
 def case_fingerprint(case: BatchCase, liver: str | None) -> str:
-    """SHA-256 of names, sizes and times of a case's CT and of its liver mask, be they there or not.
+    """Return a cheap fingerprint of a case's CT and liver mask: SHA-256 of names, sizes and modification times.
+
+    The files need not exist.
 
     Args:
         case: the case.
-        liver: the run's, as `--liver` takes it; a mask of the case's own goes before it.
+        liver: liver masks of the run, as `--liver` takes them; a mask of the case itself takes precedence.
     """
     masks = LiverSource.parse(case.liver or liver or "none").candidates(case.name)
     return sha256_text(" ".join(file_fingerprint(path) for path in (case.image, *masks)))
 
 
-def find_failure(case: BatchCase, job: Job, state: BatchState) -> dict[str, Any] | None:
-    """What is known of a case's failure with the same input, weights and settings.
-
-    None where there is none, or where the batch is to try again what failed.
-
-    Args:
-        case: the case.
-        job: of the batch.
-        state: of the output folder.
-    """
-    known = None if job.retry_failed else state.failure(case.name)
-    if known is None or known.get("weights_sha256") != job.wanted.weights_sha256:
-        return None
-    same = known.get("configuration_sha256") == job.wanted.configuration(case)
-    return known if same and known.get("input") == case_fingerprint(case, job.overrides.get("liver")) else None
-
-
-RUN_LOG = "run.jsonl"
-_FOLDER = ".liverseg"
-ALIVE_SECONDS = 10.0
-"""Between two touches of the file that says a batch lives."""
-
-
 class BatchState:
-    """The state of the batches that write into an output folder, several at once if need be.
+    """State of the batches that write into an output folder; several may do so at once.
 
     Args:
-        output: the folder; `begin` makes it.
-        shard: (i, n), which part of the cases this run has.
+        output: the output folder; `begin` makes it.
+        shard: (i, n): this run has the i-th of n parts of the cases.
 
     Attributes:
-        output: the folder.
-        folder: the state's own in it.
+        output: the output folder.
+        folder: the state folder in it.
     """
 
     def __init__(self, output: Path, shard: tuple[int, int] = (1, 1)) -> None:
         self.output = output
         self.folder = output / _FOLDER
         part, parts = shard
-        self._alive = self.folder / ("alive" if parts == 1 else f"alive-{part}-of-{parts}")
-        self._told = False
+        self._heartbeat_file = self.folder / ("alive" if parts == 1 else f"alive-{part}-of-{parts}")
+        self._log_failed = False
 
     def begin(self) -> None:
         """Make the folders.
@@ -92,36 +71,36 @@ class BatchState:
         try:
             for name in ("locks", "failed"):
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
-            self._alive.touch()
+            self._heartbeat_file.touch()
         except OSError as error:
             raise _unwritable(self.output, error) from error
 
     def lock(self, case: str) -> FileLock | None:
-        """Hold a case; None where another run has it in hand.
+        """Lock a case; return None if another run holds its lock.
 
         Raises:
-            LiversegError: if the folder is gone or cannot be written, or knows no locks.
+            LiversegError: if the folder is missing or not writable, or its file system does not support locks.
         """
-        path = self._lock(case)
+        path = self._lock_file(case)
         try:
-            return FileLock.of(path)
+            return FileLock.try_acquire(path)
         except OSError as error:
             raise _unwritable(path.parent, error) from error
 
     def discard_lock(self, case: str) -> None:
-        """Take away the lock's file of a case that is settled, if whoever held it was killed before."""
+        """Remove the lock file of a settled case if a killed run has left it."""
         with suppress(OSError, OutputError):
-            if self._lock(case).exists() and (lock := self.lock(case)) is not None:
+            if self._lock_file(case).exists() and (lock := self.lock(case)) is not None:
                 lock.remove()
 
-    def _lock(self, case: str) -> Path:
+    def _lock_file(self, case: str) -> Path:
         return self.folder / "locks" / f"{case}.lock"
 
     @contextmanager
-    def tables_held(self) -> Iterator[None]:
-        """Hold the tables over all cases, so that of two runs the one that writes last has seen all.
+    def lock_tables(self) -> Iterator[None]:
+        """Lock the tables over all cases, so that the last of several runs sees all results.
 
-        What a run that was killed had of them and of failures under temporary names is taken away.
+        Removes the temporary files of tables and failures that a killed run has left.
 
         Raises:
             LiversegError: if the folder cannot be written.
@@ -130,69 +109,70 @@ class BatchState:
             with (self.folder / "tables.lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 for folder in (self.output, self.folder / "failed"):
-                    for left in folder.glob(TEMPORARY_PREFIX + "*"):
-                        left.unlink(missing_ok=True)
+                    for path in folder.glob(TEMPORARY_PREFIX + "*"):
+                        path.unlink(missing_ok=True)
                 yield
         except OSError as error:
             raise _unwritable(self.output, error) from error
 
     @contextmanager
-    def kept_alive(self, make: bool = False) -> Iterator[None]:
-        """Say so while something takes long.
+    def heartbeat(self, make: bool = False) -> Iterator[None]:
+        """Touch the heartbeat file regularly from a thread during a long step.
 
         Args:
-            make: make the folder for it if need be, but not for what is over soon; it goes again if the block fails.
+            make: make missing folders, but only once the step has taken `HEARTBEAT_SECONDS`; they are removed again if
+                the block fails.
         """
-        over = threading.Event()
+        stop = threading.Event()
         made: list[Path] = []
 
-        def say() -> None:
-            while not over.wait(ALIVE_SECONDS):
+        def beat() -> None:
+            while not stop.wait(HEARTBEAT_SECONDS):
                 with suppress(OSError):
                     folders = (*reversed(self.output.parents), self.output, self.folder) if make else ()
-                    for folder in [one for one in folders if not one.exists()]:
+                    for folder in [path for path in folders if not path.exists()]:
                         folder.mkdir()
                         made.append(folder)
-                    self.still_alive()
+                    self.touch()
 
-        saying = threading.Thread(target=say, name="alive", daemon=True)
-        saying.start()
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
         try:
             yield
         except BaseException:
-            over.set()
-            saying.join()
-            self.ended()
+            stop.set()
+            thread.join()
+            self.stop_heartbeat()
             for folder in reversed(made):
                 with suppress(OSError):
-                    folder.rmdir()  # if nothing is in it
+                    folder.rmdir()  # only if it is empty
             raise
-        over.set()
-        saying.join()
+        stop.set()
+        thread.join()
 
-    def still_alive(self) -> None:
-        """Say so, for whoever looks at the time of the file."""
+    def touch(self) -> None:
+        """Touch the heartbeat file, whose time a supervisor can check."""
         with suppress(OSError):
-            self._alive.touch()
+            self._heartbeat_file.touch()
 
-    def ended(self) -> None:
-        """Nobody need look any more."""
+    def stop_heartbeat(self) -> None:
+        """Remove the heartbeat file."""
         with suppress(OSError):
-            self._alive.unlink(missing_ok=True)
+            self._heartbeat_file.unlink(missing_ok=True)
 
-    def log(self, event: str, **about: Any) -> None:
-        """Add a line to the run's log, whole or not at all; if that fails, say so once and go on.
+    def log(self, event: str, **details: Any) -> None:
+        """Append a line to the run log, completely or not at all; the first failure is printed, later ones are ignored.
 
         Args:
-            event: what happened.
-            about: what of; JSON-able.
+            event: name of the event.
+            details: further fields, serialisable as JSON.
         """
-        line = {"time": _now(), "event": event, "host": socket.gethostname(), "pid": os.getpid(), **about}
+        line = {"time": _now(), "event": event, "host": socket.gethostname(), "pid": os.getpid(), **details}
         data = (json.dumps(line, default=str) + "\n").encode()
         try:
             descriptor = os.open(self.output / RUN_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # over NFS, appending alone would not keep two lines apart
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # over NFS, O_APPEND alone would let lines overlap
                 size = os.fstat(descriptor).st_size
                 if os.write(descriptor, data) != len(data):
                     os.ftruncate(descriptor, size)
@@ -200,36 +180,44 @@ class BatchState:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            if not self._told:
-                self._told = True
+            if not self._log_failed:
+                self._log_failed = True
                 print(f"{self.output / RUN_LOG}: cannot be written ({error.strerror or error})", file=sys.stderr)
 
-    def failure(self, case: str) -> dict[str, Any] | None:
-        """What is known of a case's last failure; None where it has not failed."""
-        try:
-            content = json.loads(self._failed(case).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-        return content if isinstance(content, dict) else None
+    def read_failure(self, case: str) -> dict[str, Any] | None:
+        """Return the last failure of a case; None if there is none."""
+        return read_json_object(self._failure_file(case))
 
-    def keep_failure(self, case: str, **about: Any) -> None:
-        """Keep a failure for later runs.
+    def find_failure(self, case: BatchCase, job: Job) -> dict[str, Any] | None:
+        """Return an earlier failure of a case with the same input, weights and settings.
+
+        None if there is none, or if the job retries failed cases.
+        """
+        known = None if job.retry_failed else self.read_failure(case.name)
+        if known is None or known.get("weights_sha256") != job.spec.weights_sha256:
+            return None
+        same_settings = known.get("configuration_sha256") == job.spec.configuration(case)
+        same_input = same_settings and known.get("input") == case_fingerprint(case, job.overrides.get("liver"))
+        return known if same_input else None
+
+    def record_failure(self, case: str, **details: Any) -> None:
+        """Write a failure for later runs.
 
         Raises:
             LiversegError: if it cannot be written.
         """
-        text = json.dumps({"time": _now(), **about}, indent=1) + "\n"
+        text = json.dumps({"time": _now(), **details}, indent=1) + "\n"
         try:
-            write_text(self._failed(case), text)
-        except OutputError:  # another run, at its end, may have taken it for what a killed one left
-            write_text(self._failed(case), text)
+            write_text(self._failure_file(case), text)
+        except OutputError:  # another run may have removed the temporary file with those of a killed run
+            write_text(self._failure_file(case), text)
 
-    def forget_failure(self, case: str) -> None:
-        """A case is done, or is tried again."""
+    def clear_failure(self, case: str) -> None:
+        """Remove the failure of a case that is done."""
         with suppress(OSError):
-            self._failed(case).unlink(missing_ok=True)
+            self._failure_file(case).unlink(missing_ok=True)
 
-    def _failed(self, case: str) -> Path:
+    def _failure_file(self, case: str) -> Path:
         return self.folder / "failed" / f"{case}.json"
 
 
@@ -238,5 +226,5 @@ def _now() -> str:
 
 
 def _unwritable(folder: Path, error: OSError) -> OutputError:
-    what = "does its file system know no locks?" if error.errno in NO_LOCKS else "is it full, or gone?"
-    return OutputError(f"{folder}: the batch cannot write there ({error.strerror or error}); {what}")
+    hint = "does its file system support locks?" if error.errno in NO_LOCKS else "is the disk full or the folder gone?"
+    return OutputError(f"{folder}: the batch cannot write there ({error.strerror or error}); {hint}")

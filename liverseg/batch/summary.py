@@ -11,7 +11,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from liverseg import __version__
-from liverseg.batch.completeness import RunSpec
+from liverseg.batch.job import RunSpec
 from liverseg.batch.state import BatchState
 from liverseg.cases.case import BatchCase
 from liverseg.results.tables import summary_of
@@ -27,7 +27,7 @@ FAILED = ("case", "category", "reason", "input", "tries", "time")
 """Columns of failed.csv."""
 
 
-def write_tables(cases: Sequence[BatchCase], state: BatchState, wanted: RunSpec) -> None:
+def write_tables(cases: Sequence[BatchCase], state: BatchState, spec: RunSpec) -> None:
     """Write `summary.csv`, `lesions.csv`, `failed.csv` and `index.html` over all of a batch's cases.
 
     Of several runs on one folder, such as shards, each writes what is there, and the last has all.
@@ -35,16 +35,16 @@ def write_tables(cases: Sequence[BatchCase], state: BatchState, wanted: RunSpec)
     Args:
         cases: all of them, other shards' too.
         state: the output folder's.
-        wanted: what results are made with; others are left out.
+        spec: weights and settings of the batch; results of others are left out.
 
     Raises:
         LiversegError: if they cannot be written.
     """
-    with state.tables_held():
+    with state.lock_tables():
         failed = _failed(cases, state)
         # one that has failed since has the results of another input
         names = set(failed["case"])
-        made = [case for case in cases if case.name not in names and wanted.was_made(case, state.output)]
+        made = [case for case in cases if case.name not in names and spec.record_matches(case, state.output)]
         summary, lesions = summary_of(state.output, [case.name for case in made])
         for name, table in (("summary.csv", summary), ("lesions.csv", lesions), ("failed.csv", failed)):
             write_text(state.output / name, _plain(table).to_csv(index=False))
@@ -55,7 +55,7 @@ def write_tables(cases: Sequence[BatchCase], state: BatchState, wanted: RunSpec)
 def _failed(cases: Sequence[BatchCase], state: BatchState) -> pd.DataFrame:
     rows = []
     for case in cases:
-        known = state.failure(case.name)
+        known = state.read_failure(case.name)
         if known is not None:
             row = {**known, "case": case.name, "input": str(case.image)}
             rows.append({column: row.get(column) for column in FAILED})

@@ -1,6 +1,6 @@
-"""One who computes cases: loads the weights once, holds each case while it is at it, and tells what becomes of it.
+"""Compute cases in a worker: load the weights once, lock each case, run it, report its events.
 
-Runs in a process of its own, so that a case that hangs, crashes or takes all memory ends the worker and not the batch.
+A worker is a separate process. A case that hangs, crashes or takes all memory ends only the worker, not the batch.
 """
 
 from __future__ import annotations
@@ -11,57 +11,70 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from liverseg.batch.completeness import wanted
-from liverseg.batch.job import Job
-from liverseg.batch.state import BatchState, case_fingerprint, find_failure
+from liverseg.batch.events import (
+    CaseAbandoned,
+    CaseAlreadyDone,
+    CaseFailedBefore,
+    CaseLockedElsewhere,
+    CaseStarted,
+    OutputUnwritable,
+    WorkerReady,
+    WorkerRefused,
+)
+from liverseg.batch.job import Job, run_spec
+from liverseg.batch.state import BatchState, case_fingerprint
 from liverseg.cases.case import BatchCase
+from liverseg.cases.events import Callback, CaseDone, CaseEvent, CaseFailed, Event, StageEnded, StageStarted
 from liverseg.errors import LiversegError, OutputError, causes
-from liverseg.inference.failures import categorise_failure, describe_cause
+from liverseg.inference.failures import case_failed, describe_cause
 from liverseg.inference.predict import case_evaluator
-from liverseg.inference.progress import CaseCallback, WrittenCase
 from liverseg.results.case_folder import discard_unfinished
 from liverseg.utils.locks import FileLock
 
-__all__ = ["CaseWorker"]
+__all__ = ["CaseWorker", "DeviceLostError"]
 
-Tell = Callable[..., None]
-
-_NOT_WRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)
-_NO_DEVICE = 71
-"""Exit code of a worker whose GPU has failed."""
+_UNWRITABLE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)
 
 
-class CaseWorker(CaseCallback):
-    """Computes the cases it is given.
+class DeviceLostError(Exception):
+    """The GPU has failed; this process cannot use it any more."""
 
-    What it tells, by event: `ready`, the weights are loaded; `refused`, they cannot be, with `reason` and `exit_code`;
-    of a case `begun`, `stage` (with `stage` and `at`, begun or ended), `done` (with `found`, `seconds`, `warnings`),
-    `failed` (with `category`, `reason`, `stage`), `elsewhere` (another run has it in hand), `already` (another run has
-    done it), `failed before` (another run has seen it fail, of which `known` tells), `abandoned`; `unwritable`, the
-    output folder cannot be written any more, with `reason`.
+
+class CaseWorker(Callback):
+    """Computes cases and reports what happens to them.
+
+    Emits `WorkerReady` or `WorkerRefused`. For each case it emits `StageStarted` and `StageEnded`, `CaseStarted`, and
+    in the end one of `CaseDone`, `CaseFailed`, `CaseAlreadyDone`, `CaseFailedBefore`, `CaseLockedElsewhere`,
+    `CaseAbandoned` and `OutputUnwritable`.
 
     Args:
-        job: what the cases share.
-        tell: is called with `event` and what belongs to it, in several threads.
-        draining: once it is set no more is computed; what is computed already is written.
+        job: settings of the batch.
+        emit: receives the events, in several threads.
+        draining: once set, nothing more is computed; what is computed is still written.
     """
 
-    def __init__(self, job: Job, tell: Tell, draining: threading.Event) -> None:
-        self._job, self._tell = job, tell
+    def __init__(self, job: Job, emit: Callable[[Event], None], draining: threading.Event) -> None:
+        self._job, self._emit = job, emit
         self._state = BatchState(job.output)
         self._locks: dict[str, FileLock] = {}
         self._draining = draining
 
     def work(self, cases: Iterable[BatchCase]) -> None:
-        """Load the weights, then compute cases as they come, until there are no more.
+        """Load the weights, then compute cases as they come.
 
         Args:
-            cases: asked for one at a time, in a thread of their own.
+            cases: iterated in another thread, one at a time.
+
+        Raises:
+            DeviceLostError: if the GPU has failed. The case that met the error has no event: it is tried again by
+                another worker.
         """
         try:
             evaluator = case_evaluator(
@@ -71,119 +84,119 @@ class CaseWorker(CaseCallback):
                 progress=False,
                 **self._job.overrides,
             )
-            self._check_unchanged()  # after they were loaded, or they might change between
+            self._check_unchanged()  # after loading; before, they could still change
         except LiversegError as error:
-            self._tell(event="refused", reason=str(error), exit_code=int(error.exit_code))
+            self._emit(WorkerRefused(str(error), int(error.exit_code)))
             return
-        self._tell(event="ready")
-        evaluator.work(self._claimed(cases), self)
+        self._emit(WorkerReady())
+        evaluator.work(self._claim(cases), self)
 
     def _check_unchanged(self) -> None:
-        """A worker begun in the midst of a batch makes what those before it made, or nothing."""
+        """Refuse weights or a bundle that changed since the batch started: its results would differ."""
         job = self._job
-        now = wanted(job.bundle / "configs" / "inference.yaml", job.weights, job.overrides)
-        if not now.same_as(job.wanted):
+        if run_spec(job.bundle / "configs" / "inference.yaml", job.weights, job.overrides) != job.spec:
             raise LiversegError(
-                f"{job.weights} or {job.bundle}: is not what it was when the batch began; run the batch again, with "
-                "copies that stay as they are"
+                f"{job.weights} or {job.bundle}: has changed since the batch started; run the batch again, with copies "
+                "that do not change"
             )
 
-    def _claimed(self, cases: Iterable[BatchCase]) -> Iterator[dict[str, Any]]:
-        """The cases that are to be computed, each held from now on."""
+    def _claim(self, cases: Iterable[BatchCase]) -> Iterator[dict[str, Any]]:
+        """Lock the cases and yield the items of those that have to be computed."""
         for case in cases:
             if self._draining.is_set():
-                self._tell(event="abandoned", case=case.name)
+                self._emit(CaseAbandoned(case.name))
                 continue
-            self._tell(event="stage", case=case.name, stage="claim", at="begun")
+            self._emit(StageStarted(case.name, "claim"))
             try:
                 lock = self._state.lock(case.name)
-            except OutputError as error:  # nor could those after it be held
-                self._tell(event="unwritable", reason=describe_cause(error), case=case.name)
+            except OutputError as error:  # the next cases could not be locked either
+                self._emit(OutputUnwritable(case.name, describe_cause(error)))
                 return
             if lock is None:
-                self._tell(event="elsewhere", case=case.name)
+                self._emit(CaseLockedElsewhere(case.name))
                 continue
             self._locks[case.name] = lock
             try:
-                stamp = self._claimed_with(case)
+                event = self._claimed(case)
             except (OSError, OutputError) as error:
-                self.failed(case.name, "write", error)
+                self.on_event(case_failed(case.name, "write", error))
                 continue
-            if stamp is None:
+            if not isinstance(event, CaseStarted):
+                self._release(case.name)
+                self._emit(event)
                 continue
-            self._tell(event="stage", case=case.name, stage="claim", at="ended")
-            self._tell(event="begun", case=case.name, stamp=stamp)
-            own = {**case.own_settings(), "configuration": self._job.wanted.configuration(case)}
-            yield {"image": str(case.image), "case": case.name, **own}
+            self._emit(StageEnded(case.name, "claim"))
+            self._emit(event)
+            settings = {**case.own_settings(), "configuration": self._job.spec.configuration(case)}
+            yield {"image": str(case.image), "case": case.name, **settings}
 
-    def _claimed_with(self, case: BatchCase) -> str | None:
-        """The stamp of the input of a case that is held; None where it is not to be computed, which is told."""
-        if self._job.wanted.is_complete(case, self._job.output):
-            self._release(case.name)
-            self._tell(event="already", case=case.name)
-            return None
-        known = find_failure(case, self._job, self._state)
+    def _claimed(self, case: BatchCase) -> CaseEvent:
+        """Decide about a locked case: `CaseStarted`, or the event that explains why it is not computed."""
+        if self._job.spec.verify(case, self._job.output):
+            return CaseAlreadyDone(case.name)
+        known = self._state.find_failure(case, self._job)
         if known is not None:
-            self._release(case.name)
-            self._tell(event="failed before", case=case.name, known=known)
-            return None
+            return CaseFailedBefore(case.name, known)
         discard_unfinished(self._job.output / case.name)
-        return case_fingerprint(case, self._job.overrides.get("liver"))
+        return CaseStarted(case.name, case_fingerprint(case, self._job.overrides.get("liver")))
 
-    def wanted(self, case: str) -> bool:
-        """Not any more, when the worker is to end."""
+    def should_run(self, case: str) -> bool:
+        """Abandon a case that is read when the worker is draining."""
         if self._draining.is_set():
             self._release(case)
-            self._tell(event="abandoned", case=case)
+            self._emit(CaseAbandoned(case))
             return False
         return True
 
-    def begun(self, case: str, stage: str) -> None:
-        """Told on."""
-        self._tell(event="stage", case=case, stage=stage, at="begun")
+    @singledispatchmethod
+    def on_event(self, event: Event) -> None:
+        """Emit the events that the batch needs; progress within a stage is not among them."""
 
-    def ended(self, case: str, stage: str) -> None:
-        """Told on."""
-        self._tell(event="stage", case=case, stage=stage, at="ended")
+    @on_event.register
+    def _on_stage_start(self, event: StageStarted) -> None:
+        self._emit(event)
 
-    def done(self, case: str, written: WrittenCase) -> None:
-        """Given back and told on."""
-        self._release(case)
-        told = {"found": written.found, "warnings": list(written.warnings)}
-        seconds = {stage: round(duration, 3) for stage, duration in written.seconds.items()}
-        self._tell(event="done", case=case, seconds=seconds, **told)
+    @on_event.register
+    def _on_stage_end(self, event: StageEnded) -> None:
+        self._emit(event)
 
-    def failed(self, case: str, stage: str, error: Exception) -> None:
-        """Given back and told on; if it is for want of an output folder, that and not the case is told of."""
-        self._release(case)
-        category, reason = categorise_failure(error, stage), describe_cause(error)
+    @on_event.register
+    def _on_done(self, event: CaseDone) -> None:
+        self._release(event.case)
+        self._emit(replace(event, seconds={stage: round(seconds, 3) for stage, seconds in event.seconds.items()}))
+
+    @on_event.register
+    def _on_failed(self, event: CaseFailed) -> None:
+        """Emit the failure, unless its cause is the GPU or the output folder, which would fail all other cases too."""
+        assert event.error is not None  # the evaluator is in this process
+        self._release(event.case)
         if os.environ.get("LIVERSEG_DEBUG"):
-            traceback.print_exception(error)
-        if category == "internal" and _device_is_lost(error):
-            os._exit(_NO_DEVICE)  # it would fail every case after this one; the batch begins another worker
-        if category == "output" and stage == "write" and self._output_is_gone(error):
-            self._tell(event="unwritable", reason=reason, case=case)
+            traceback.print_exception(event.error)
+        if event.category == "internal" and _is_device_lost(event.error):
+            raise DeviceLostError(event.reason) from event.error
+        if event.category == "output" and event.stage == "write" and self._is_output_lost(event.error):
+            self._emit(OutputUnwritable(event.case, event.reason))
         else:
-            self._tell(event="failed", case=case, stage=stage, category=category, reason=reason)
+            self._emit(event)
 
     def _release(self, case: str) -> None:
         lock = self._locks.pop(case, None)
         if lock is not None:
             lock.remove()
 
-    def _output_is_gone(self, error: BaseException) -> bool:
-        """Whether no case could be written any more, rather than this one alone."""
-        if any(isinstance(cause, OSError) and cause.errno in _NOT_WRITABLE for cause in causes(error)):
+    def _is_output_lost(self, error: BaseException) -> bool:
+        """Return whether no case can be written, and not only this one."""
+        if any(isinstance(cause, OSError) and cause.errno in _UNWRITABLE_DISK for cause in causes(error)):
             return True
-        return not _can_be_written(self._state.folder)
+        return not _is_writable(self._state.folder)
 
 
-def _device_is_lost(error: BaseException) -> bool:
-    """Whether a GPU has failed in a way that stays until the process ends, as CUDA's errors but for memory do."""
+def _is_device_lost(error: BaseException) -> bool:
+    """Return whether a GPU has failed until the process ends: true for all errors of CUDA except lack of memory."""
     return any(isinstance(cause, torch.AcceleratorError) for cause in causes(error))
 
 
-def _can_be_written(folder: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * 4096)

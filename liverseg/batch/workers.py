@@ -1,8 +1,7 @@
-"""Workers as the dispatcher sees them: a slot for each, the cases assigned to it, its process and pipes."""
+"""Workers as the dispatcher sees them: the interface, a slot for each, and the local worker process."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -15,98 +14,63 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-from liverseg.batch.job import Job, case_to_json
-from liverseg.batch.worker_process import DRAIN, END
+from liverseg.batch.events import WorkerExited, from_json
+from liverseg.batch.job import Job
+from liverseg.batch.worker_main import DRAIN, END
 from liverseg.cases.case import BatchCase
+from liverseg.cases.events import Event
 from liverseg.errors import LiversegError, OutputError, one_line
 
 __all__ = [
     "AssignedCase",
+    "Emit",
     "Limits",
     "LocalWorker",
-    "Start",
+    "StartWorker",
     "Stopwatch",
-    "Tell",
     "Worker",
     "WorkerSlot",
     "describe_exit",
     "oom_kills",
 ]
 
-
-class Stopwatch:
-    """Seconds a case has been in one of its stages."""
-
-    def __init__(self) -> None:
-        self._spent = 0.0
-        self._since: float | None = None
-
-    def stage(self, at: str) -> None:
-        """A stage has begun or ended."""
-        now = time.monotonic()
-        if self._since is not None:
-            self._spent += now - self._since
-        self._since = now if at == "begun" else None
-
-    @property
-    def seconds(self) -> float:
-        """So far."""
-        return self._spent + (0.0 if self._since is None else time.monotonic() - self._since)
-
-
-_COUNTERS = (
-    Path("/proc/vmstat"),
-    Path("/sys/fs/cgroup/memory.events"),
-    Path("/sys/fs/cgroup/memory/memory.oom_control"),
-)
-"""Of the whole machine, and of this container under either kind of control groups."""
-
-
-def oom_kills() -> int:
-    """How often processes were ended for want of memory, as far as can be seen: only that it grows says something."""
-    kills = 0
-    for path in _COUNTERS:
-        with suppress(OSError, ValueError):
-            words = path.read_text(encoding="ascii").split()
-            if "oom_kill" in words:
-                kills += int(words[words.index("oom_kill") + 1])
-    return kills
-
-
-Tell = Callable[[dict[str, Any]], None]
-"""Takes an event: what happened, under `event`, and what belongs to it."""
+Emit = Callable[[Event], None]
+"""Receives the events of a worker; may be called from any thread."""
 
 
 class Worker(Protocol):
-    """What computes cases, on this machine or another; tells the events of `CaseWorker`, and `gone` at last."""
+    """Computes cases, on this machine or another.
+
+    Emits the events of `CaseWorker`, and at last `WorkerExited`.
+    """
 
     def send(self, case: BatchCase) -> None:
-        """Give it a case more."""
+        """Queue a case."""
 
     def finish(self) -> None:
-        """There are no more cases."""
+        """End after the queued cases."""
 
     def drain(self) -> None:
-        """Compute none of the cases it has, but write what is computed; then end."""
+        """Abandon the cases that are not computed yet, write the others, then end."""
 
     def kill(self) -> None:
-        """End it now."""
+        """End now."""
 
 
-Start = Callable[[Tell], Worker]
-"""Begins a worker."""
+StartWorker = Callable[[Emit], Worker]
+"""Starts a worker."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How long things may take, in seconds.
+    """Time limits in seconds.
 
     Attributes:
-        case: a case, in all its stages.
-        grace: to finish the case in hand when the batch is told to stop.
-        start: a worker, until it has loaded the weights.
+        case: for all stages of a case.
+        grace: to finish the current cases when the batch is stopped.
+        start: until a worker has loaded the weights.
     """
 
     case: float = 3600.0
@@ -114,61 +78,102 @@ class Limits:
     start: float = 900.0
 
 
+class Stopwatch:
+    """Measures the time a case spends in its stages, without the waiting between them."""
+
+    def __init__(self) -> None:
+        self._elapsed = 0.0
+        self._started: float | None = None
+
+    def start(self) -> None:
+        """Start to measure, or continue."""
+        self.stop()
+        self._started = time.monotonic()
+
+    def stop(self) -> None:
+        """Stop until the next start."""
+        self._elapsed, self._started = self.elapsed, None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds measured so far."""
+        return self._elapsed + (0.0 if self._started is None else time.monotonic() - self._started)
+
+
 @dataclass
 class AssignedCase:
-    """A case a worker has been given.
+    """A case that a worker has.
 
     Attributes:
         case: the case.
-        clock: how long it has been worked at.
-        begun: the worker holds it.
-        writing: it is computed.
+        stopwatch: time spent in its stages.
+        started: the worker has locked it.
+        writing: it is computed and being written.
     """
 
     case: BatchCase
-    clock: Stopwatch = field(default_factory=Stopwatch)
-    begun: bool = False
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    started: bool = False
     writing: bool = False
 
 
 @dataclass
 class WorkerSlot:
-    """A place for a worker.
+    """Place for a worker, and its state.
 
     Attributes:
-        worker: who is there; None where nobody is.
-        given: what it has been given and is not settled, by name.
+        worker: the worker; None if there is none.
+        assigned: its unsettled cases by name.
         ready: it has loaded the weights.
-        since: when it was begun, seconds.
-        oom_kills: how often the system had run out of memory by then.
-        late: the case it was killed for.
-        on_its_own: it has one case alone, to see whether that one ends it.
-        closed_until: when it may be tried again to begin one here, seconds.
+        started_at: time of its start, `time.monotonic`.
+        oom_kills: `oom_kills` at its start.
+        timed_out: name of the case for which it was killed.
+        isolated: it has a single suspected case, to see whether this case ends it.
+        retry_after: no worker is started here before this time, `time.monotonic`.
     """
 
     worker: Worker | None = None
-    given: dict[str, AssignedCase] = field(default_factory=dict)
+    assigned: dict[str, AssignedCase] = field(default_factory=dict)
     ready: bool = False
-    since: float = 0.0
+    started_at: float = 0.0
     oom_kills: int = 0
-    late: str | None = None
-    on_its_own: bool = False
-    closed_until: float = 0.0
+    timed_out: str | None = None
+    isolated: bool = False
+    retry_after: float = 0.0
 
     @property
-    def in_front(self) -> int:
-        """How many cases it has that are not being written."""
-        return sum(not one.writing for one in self.given.values())
+    def queued(self) -> int:
+        """Number of its cases that are not being written yet."""
+        return sum(not assigned.writing for assigned in self.assigned.values())
 
-    def take(self, name: str) -> None:
-        """A case is settled."""
-        self.given.pop(name, None)
-        if not self.given:
-            self.on_its_own = False
+    def settle(self, case: str) -> None:
+        """Remove a finished case."""
+        self.assigned.pop(case, None)
+        if not self.assigned:
+            self.isolated = False
+
+
+_OOM_COUNTERS = (
+    Path("/proc/vmstat"),
+    Path("/sys/fs/cgroup/memory.events"),
+    Path("/sys/fs/cgroup/memory/memory.oom_control"),
+)
+"""Of the machine, and of this container by version 2 and version 1 of control groups."""
+
+
+def oom_kills() -> int:
+    """Count the processes that the system has killed for lack of memory, as far as visible; only growth matters."""
+    kills = 0
+    for path in _OOM_COUNTERS:
+        with suppress(OSError, ValueError):
+            words = path.read_text(encoding="ascii").split()
+            if "oom_kill" in words:
+                kills += int(words[words.index("oom_kill") + 1])
+    return kills
 
 
 def describe_exit(code: int) -> str:
-    """How a process ended, by its exit code, below 0 for a signal."""
+    """Describe how a process ended by its exit code, negative for a signal."""
     if code < 0:
         try:
             return f"was ended by {signal.Signals(-code).name}"
@@ -178,86 +183,88 @@ def describe_exit(code: int) -> str:
 
 
 _STDERR = 2
-"""The descriptor: in a notebook `sys.stderr` has none."""
+"""File descriptor; `sys.stderr` has none in a notebook."""
 
 
 class LocalWorker:
-    """A worker process.
+    """A worker process on this machine.
 
     Args:
-        job: what its cases share.
-        tell: is called in a thread with each event of `CaseWorker`, and at last with `gone` and the exit `code`, below
-            0 for a signal.
-        environment: variables set for it.
+        job: settings of the batch.
+        emit: receives the worker's events, in a thread.
+        environment: environment variables to set for the process.
+
+    Raises:
+        LiversegError: if the process cannot be started.
     """
 
-    def __init__(self, job: Job, tell: Callable[[dict[str, Any]], None], environment: Mapping[str, str]) -> None:
+    def __init__(self, job: Job, emit: Emit, environment: Mapping[str, str]) -> None:
         try:
-            # of its own: what a worker that is killed was unpacking goes away with it
+            # a killed worker leaves unpacked archives behind; they are removed with this folder
             self._temporary = tempfile.mkdtemp(prefix="liverseg-worker-")
         except OSError as error:
             raise OutputError(
-                f"no temporary folder for a worker ({one_line(error)}); set TMPDIR to one that can be written"
+                f"no temporary folder for a worker ({one_line(error)}); set TMPDIR to a writable folder"
             ) from error
         try:
-            reading, self._process = _process(self._temporary, environment)
+            events, self._process = _start_process(self._temporary, environment)
         except OSError as error:
             shutil.rmtree(self._temporary, ignore_errors=True)
             raise LiversegError(
-                f"a worker cannot be begun ({one_line(error)}): too many processes or files?"
+                f"a worker cannot be started ({one_line(error)}): too many processes or files?"
             ) from error
-        self._tell = tell
-        threading.Thread(target=self._listen, args=(reading,), daemon=True).start()
-        self._say(job.to_json())
+        self._emit = emit
+        threading.Thread(target=self._read_events, args=(events,), daemon=True).start()
+        self._write_line(job.to_json())
 
     @property
     def pid(self) -> int:
-        """Of the process."""
+        """Process id of the worker."""
         return self._process.pid
 
     def send(self, case: BatchCase) -> None:
-        """Give it a case more."""
-        self._say(case_to_json(case))
+        """Queue a case."""
+        self._write_line(case.to_json())
 
     def finish(self) -> None:
-        """There are no more cases."""
-        self._say(END)
+        """End after the queued cases."""
+        self._write_line(END)
 
     def drain(self) -> None:
-        """Compute none of the cases it has, but write what is computed; then end."""
-        self._say(DRAIN)
-        self._say(END)
+        """Abandon the cases that are not computed yet, write the others, then end."""
+        self._write_line(DRAIN)
+        self._write_line(END)
 
     def kill(self) -> None:
-        """End it now."""
+        """End now."""
         with suppress(OSError):
             self._process.kill()
 
-    def _say(self, line: str) -> None:
-        with suppress(OSError, ValueError):  # it is gone, which is told
+    def _write_line(self, line: str) -> None:
+        with suppress(OSError, ValueError):  # the process has ended, which `_read_events` reports
             assert self._process.stdin is not None
             self._process.stdin.write(line + "\n")
             self._process.stdin.flush()
 
-    def _listen(self, reading: int) -> None:
-        with os.fdopen(reading, encoding="utf-8") as events:
+    def _read_events(self, descriptor: int) -> None:
+        with os.fdopen(descriptor, encoding="utf-8") as events:
             for line in events:
-                with suppress(ValueError):  # half a line, of a process that was killed
-                    self._tell(json.loads(line))
+                with suppress(ValueError):  # a killed process may leave half a line
+                    self._emit(from_json(line))
         code = self._process.wait()
         shutil.rmtree(self._temporary, ignore_errors=True)
-        self._tell({"event": "gone", "code": code})
+        self._emit(WorkerExited(code))
 
 
-def _process(temporary: str, environment: Mapping[str, str]) -> tuple[int, subprocess.Popen[str]]:
-    """Begin it; gives the end of a pipe on which it tells its events."""
+def _start_process(temporary: str, environment: Mapping[str, str]) -> tuple[int, subprocess.Popen[str]]:
+    """Start a worker process; return the descriptor of its events, and the process."""
     reading, writing = os.pipe()
     try:
-        # a session of its own: what a terminal sends on Ctrl-C goes to the batch alone
+        # in a new session, so that Ctrl-C in a terminal reaches only the batch
         return reading, subprocess.Popen(
-            [sys.executable, "-m", "liverseg.batch.worker_process", str(writing)],
+            [sys.executable, "-m", "liverseg.batch.worker_main", str(writing)],
             stdin=subprocess.PIPE,
-            stdout=_STDERR,  # what libraries print; results are told by the batch
+            stdout=_STDERR,  # only libraries print there; the batch reports results
             pass_fds=[writing],
             env={**os.environ, "TMPDIR": temporary, **environment},
             start_new_session=True,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import importlib
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from liverseg import __version__
-from liverseg.errors import ExitCode, LiversegError
+from liverseg.errors import ExitCode, LiversegError, suggest
 from liverseg.utils.shutdown import GracefulShutdown
 
 __all__ = ["VERBS", "main"]
@@ -50,13 +49,13 @@ class _Parser(argparse.ArgumentParser):
 
     def closest(self, unknown: str) -> str:
         """A hint that names the known option most like `unknown`, or an empty string."""
-        match = difflib.get_close_matches(unknown.split("=")[0], self.options(), n=1, cutoff=0.5)
-        return f"; did you mean {match[0]}?" if match else ""
+        match = suggest(unknown.split("=")[0], self.options(), cutoff=0.5)
+        return f"; did you mean {match}?" if match else ""
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        match = difflib.get_close_matches(str(value), map(str, action.choices or ()), n=1)
+        match = suggest(str(value), map(str, action.choices or ()))
         if match and value not in (action.choices or ()):
-            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; did you mean {match[0]}?")
+            raise argparse.ArgumentError(action, f"invalid choice: {value!r}; did you mean {match}?")
         super()._check_value(action, value)
 
 
@@ -75,8 +74,8 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         parser.error(f"unknown argument {argv[0]}{parser.closest(argv[0])}")
     named = parser.parse_args(argv)
     if named.verb not in VERBS:
-        match = difflib.get_close_matches(named.verb, VERBS, n=1)
-        parser.error(f"unknown verb {named.verb!r}; {f'did you mean {match[0]}?' if match else f'there are {verbs}'}")
+        match = suggest(named.verb, VERBS)
+        parser.error(f"unknown verb {named.verb!r}; {f'did you mean {match}?' if match else f'there are {verbs}'}")
     module = importlib.import_module(f"liverseg.cli.{named.verb.replace('-', '_')}")
     verb = _Parser(prog=f"liverseg {named.verb}", description=VERBS[named.verb], allow_abbrev=False)
     module.add_arguments(verb)
@@ -98,15 +97,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: with 128 and the signal's number, if it was told to end.
     """
-    with GracefulShutdown() as told:
-        return _main(sys.argv[1:] if argv is None else argv, told)
+    with GracefulShutdown() as shutdown:
+        return _main(sys.argv[1:] if argv is None else argv, shutdown)
 
 
-def _main(argv: Sequence[str], told: GracefulShutdown) -> int:
+def _main(argv: Sequence[str], shutdown: GracefulShutdown) -> int:
     try:
         arguments = _parse(argv)  # imports the verb's module, which may take seconds
     except SystemExit as stop:
-        if told.by:
+        if shutdown.signal:
             raise
         return int(stop.code or 0)
     try:

@@ -6,6 +6,7 @@ import errno
 
 import torch
 
+from liverseg.cases.events import CaseFailed
 from liverseg.errors import (
     ConflictError,
     GeometryError,
@@ -17,7 +18,7 @@ from liverseg.errors import (
     user_error,
 )
 
-__all__ = ["FAILURE_CATEGORIES", "categorise_failure", "describe_cause"]
+__all__ = ["FAILURE_CATEGORIES", "case_failed", "categorise_failure", "describe_cause"]
 
 FAILURE_CATEGORIES = ("unreadable", "geometry", "not CT", "out of memory", "output", "conflict", "internal")
 """What `categorise_failure` may say."""
@@ -68,6 +69,17 @@ def categorise_failure(error: BaseException, stage: str) -> str:
     if any(isinstance(cause, (LiversegError, OSError)) for cause in chain):
         return _BY_STAGE.get(stage, "internal")
     return "internal"
+
+
+def case_failed(case: str, stage: str, error: Exception) -> CaseFailed:
+    """Describe the failure of a case by its category and its cause.
+
+    Args:
+        case: name of the case.
+        stage: the stage that failed, as in `categorise_failure`.
+        error: the exception that ended the case.
+    """
+    return CaseFailed(case, stage, categorise_failure(error, stage), describe_cause(error), error)
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

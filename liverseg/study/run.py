@@ -97,14 +97,17 @@ def run_study(
         raise UsageError(f"{slots} workers; at least 1 is needed")
     runner = _Runner(ingredients, slots, devices)
     failed: dict[str, str] = {}
-    with GracefulShutdown() as ending, tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar:
-        ending.then(runner.commands.stop)  # cells go on from their checkpoints next time
+    with (
+        GracefulShutdown() as shutdown,
+        shutdown.on_signal(runner.commands.stop),  # cells continue from their checkpoints next time
+        tqdm(total=len(waiting), desc=study.name, unit="cell", file=sys.stderr) as bar,
+    ):
         elsewhere = _run_all(runner, waiting, False, bar, failed)
         if elsewhere and not runner.commands.stopped:
             tqdm.write(f"{len(elsewhere)} cells are in the hands of another run: waiting for it", file=sys.stderr)
             _run_all(runner, elsewhere, True, bar, failed)
-    if ending.by:
-        raise SystemExit(128 + ending.by)
+    if shutdown.signal:
+        raise SystemExit(128 + shutdown.signal)
     if failed:
         rows = ", ".join(failed)
         raise SomeCasesFailed(f"{study.name}: {len(failed)} of {len(study.rows)} rows have cells that failed: {rows}")

@@ -1,4 +1,4 @@
-"""Being told to end, by a signal: from a terminal, `kill`, or whatever runs a container or a job."""
+"""Graceful shutdown on SIGINT, SIGTERM and SIGHUP."""
 
 from __future__ import annotations
 
@@ -15,75 +15,84 @@ from types import FrameType, TracebackType
 __all__ = ["SHUTDOWN_SIGNALS", "GracefulShutdown", "preserve_signal_handlers"]
 
 SHUTDOWN_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_SECONDS = 5.0
-"""So long what the first signal has begun to bring in order is not broken off by another; what hangs longer is."""
+_CLEANUP_SECONDS = 5.0
+"""Ignore further signals for this time, so that cleanup can finish; after that they interrupt it."""
 
 
 class GracefulShutdown:
-    """While it is entered, SIGINT, SIGTERM and SIGHUP raise `SystemExit` with 128 and the signal's number.
+    """Context manager in which SIGINT, SIGTERM and SIGHUP raise `SystemExit` with 128 plus the signal's number.
 
-    So whatever is being written is taken away on the way out, and process 1 of a container, from which the kernel keeps
-    signals without a handler, ends at all. A signal that whoever began this process has it ignore stays ignored: SIGHUP
-    by `nohup`, SIGINT by a script's `&`. Elsewhere than in the main thread nothing is handled.
+    The exception lets `finally` blocks remove unfinished files. It also ends process 1 of a container, to which the
+    kernel does not deliver signals without a handler. A signal that is ignored when the process starts stays ignored:
+    SIGHUP under `nohup`, SIGINT in a script's background job. Outside the main thread no signal is handled.
 
     Attributes:
-        by: the first signal there was; None before.
+        signal: the first signal; None before.
     """
 
     def __init__(self) -> None:
-        self.by: signal.Signals | None = None
-        self._then: Callable[[], None] | None = None
-        self._before: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
+        self.signal: signal.Signals | None = None
+        self._action: Callable[[], None] | None = None
+        self._previous: dict[signal.Signals, Callable[[int, FrameType | None], object] | int | None] = {}
         self._pid = os.getpid()
-        self._raised = -math.inf
+        self._raised_at = -math.inf
 
-    def then(self, end: Callable[[], None] | None) -> None:
-        """What a signal does from now on instead of raising; it may be called several times. None raises again.
+    @contextmanager
+    def on_signal(self, action: Callable[[], None]) -> Iterator[None]:
+        """Within the block, call a function on each signal instead of raising.
 
-        Handlers that a library has set meanwhile, as Ray does, are replaced.
+        Handlers that a library has set in the meantime, as Ray does, are replaced at both ends of the block.
         """
-        self._then = end
-        for number in self._before:
-            signal.signal(number, self._told)
+        outer, self._action = self._action, action
+        self._install_handlers()
+        try:
+            yield
+        finally:
+            self._action = outer
+            self._install_handlers()
+
+    def _install_handlers(self) -> None:
+        for number in self._previous:
+            signal.signal(number, self._handle)
 
     def __enter__(self) -> GracefulShutdown:
         if threading.current_thread() is threading.main_thread():
             for number in SHUTDOWN_SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._told)
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
     ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: one that Python did not set
-        if self.by is not None and isinstance(error, _Ended):
-            with suppress(OSError):  # the terminal may be what is gone
-                print(f"liverseg: ended by {self.by.name}", file=sys.stderr, flush=True)
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: not set by Python
+        if self.signal is not None and isinstance(error, _Interrupted):
+            with suppress(OSError):  # the terminal may be closed
+                print(f"liverseg: ended by {self.signal.name}", file=sys.stderr, flush=True)
 
-    def _told(self, number: int, _: FrameType | None) -> None:
+    def _handle(self, number: int, _: FrameType | None) -> None:
         if os.getpid() != self._pid:
-            os._exit(128 + number)  # a process that was forked off has nothing to bring in order
-        self.by = self.by or signal.Signals(number)
+            os._exit(128 + number)  # a forked process has nothing to clean up
+        self.signal = self.signal or signal.Signals(number)
         now = time.monotonic()
-        if self._then is not None:
-            self._then()
-        elif now - self._raised > _SECONDS:
-            self._raised = now
-            raise _Ended(128 + number)
+        if self._action is not None:
+            self._action()
+        elif now - self._raised_at > _CLEANUP_SECONDS:
+            self._raised_at = now
+            raise _Interrupted(128 + number)
 
 
 @contextmanager
 def preserve_signal_handlers() -> Iterator[None]:
-    """Whatever a library does meanwhile, the handlers of signals stay what they are."""
-    own = signal.signal
+    """Prevent a library from setting signal handlers within the block."""
+    original = signal.signal
     signal.signal = lambda signalnum, handler: signal.getsignal(signalnum)
     try:
         yield
     finally:
-        signal.signal = own
+        signal.signal = original
 
 
-class _Ended(SystemExit):
-    """Raised by a signal, in the midst of anything."""
+class _Interrupted(SystemExit):
+    """Raised by a signal handler."""

@@ -8,35 +8,32 @@ import subprocess
 import sys
 import threading
 import time
-from queue import SimpleQueue
 
-import nibabel as nib
-import numpy as np
-from dicom_files import write_slice
+from ct_files import hu, write_ct, write_study
 
-from liverseg.batch.job import Job, case_from_json, case_to_json
-from liverseg.batch.worker import CaseWorker
+from liverseg.batch.events import WorkerExited, from_json, to_json
+from liverseg.batch.job import Job
+from liverseg.batch.worker_main import CaseQueue, worker_loop
+from liverseg.cases.case import BatchCase
 from liverseg.results.case_folder import CASE_FILES
+
+__all__ = [
+    "LONGEST",
+    "SAME_EVERY_TIME",
+    "Batch",
+    "ThreadWorker",
+    "batch",
+    "happened",
+    "hu",
+    "log",
+    "results",
+    "write_ct",
+    "write_study",
+]
 
 SAME_EVERY_TIME = [name for name in CASE_FILES if name != "record.json"]
 LONGEST = 240
 """Seconds no run here takes, however busy the machine is."""
-
-
-def hu(seed, shape=(32, 40, 4)):
-    return np.random.default_rng(seed).integers(-1000, 1000, shape, np.int16)
-
-
-def write_ct(path, seed=0, shape=(32, 40, 4)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(hu(seed, shape), np.diag([-2.0, -2.0, 4.0, 1.0])), path)
-    return path
-
-
-def write_study(folder, seed=0, slices=4, **tags):
-    for number in range(slices):
-        write_slice(folder / f"{number}.dcm", hu(seed, (40, 32, slices))[:, :, number], (0, 0, 2.5 * number), **tags)
-    return folder
 
 
 class Batch:
@@ -86,36 +83,27 @@ class Batch:
 
 
 class ThreadWorker:
-    """A worker in a thread of this process, for whatever is not about processes.
+    """A worker in a thread of this process, for tests that are not about processes.
 
-    Job, cases and events take the way through JSON that they take between processes.
+    Job, cases and events are converted to JSON and back, as between processes.
     """
 
-    def __init__(self, job, tell, environment=None):
-        self._job, self._tell = Job.from_json(job.to_json()), tell
-        self._cases, self._draining = SimpleQueue(), threading.Event()
+    def __init__(self, job, emit, environment=None):
+        self._job, self._emit, self._cases = Job.from_json(job.to_json()), emit, CaseQueue()
         threading.Thread(target=self._work, daemon=True).start()
 
     def _work(self):
-        def tell(**about):
-            self._tell(json.loads(json.dumps(about)))
-
-        code = 1
-        try:
-            CaseWorker(self._job, tell, self._draining).work(iter(self._cases.get, None))
-            code = 0
-        finally:
-            self._tell({"event": "gone", "code": code})
+        code = worker_loop(self._job, self._cases, lambda event: self._emit(from_json(to_json(event))))
+        self._emit(WorkerExited(code))
 
     def send(self, case):
-        self._cases.put(case_from_json(case_to_json(case)))
+        self._cases.put(BatchCase.from_json(case.to_json()))
 
     def finish(self):
-        self._cases.put(None)
+        self._cases.finish()
 
     def drain(self):
-        self._draining.set()
-        self._cases.put(None)
+        self._cases.drain()
 
     kill = drain  # a thread cannot be killed
 

@@ -1,8 +1,7 @@
 import pytest
 from batch_runs import ThreadWorker, happened, results, write_ct
 
-from liverseg.batch.completeness import wanted
-from liverseg.batch.job import Job
+from liverseg.batch.job import Job, run_spec
 from liverseg.batch.run import run_batch
 from liverseg.batch.state import BatchState
 from liverseg.bundle.paths import inference_config
@@ -38,8 +37,8 @@ def source(tmp_path):
 
 @pytest.fixture
 def job(source, weights, tmp_path):
-    """What a worker is told of a batch over it."""
+    """The job of a batch over it."""
     state = BatchState(tmp_path / "out")
     state.begin()
     config = inference_config(None)
-    return Job(tmp_path / "out", config.parent.parent, weights, {}, wanted(config, weights, {}))
+    return Job(tmp_path / "out", config.parent.parent, weights, {}, run_spec(config, weights, {}))

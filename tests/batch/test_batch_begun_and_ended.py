@@ -1,4 +1,4 @@
-"""What frames a batch: looking for cases, beginning workers, the tables; and what changes between."""
+"""Start and end of a batch: looking for cases, starting workers, the tables; and changes in between."""
 
 import errno
 import shutil
@@ -14,22 +14,23 @@ from batch_runs import happened, log, write_ct
 
 from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
-from liverseg.batch.completeness import wanted
-from liverseg.batch.job import Job
+from liverseg.batch.events import CaseFailedBefore, CaseStarted, OutputUnwritable, WorkerReady, WorkerRefused
+from liverseg.batch.job import Job, run_spec
 from liverseg.batch.reporter import BatchReporter, write_line
 from liverseg.batch.run import run_batch
 from liverseg.batch.state import BatchState, case_fingerprint
 from liverseg.batch.worker import CaseWorker
 from liverseg.bundle.paths import inference_config
 from liverseg.cases.case import BatchCase
+from liverseg.cases.events import CaseDone, CaseFailed
 from liverseg.cli.main import main
 from liverseg.errors import ExitCode, LiversegError, SomeCasesFailed
 
 
-def told_by_worker(job, *cases):
-    """The events of a worker that is given these cases."""
+def worker_events(job, *cases):
+    """The events of a worker that gets these cases."""
     events = []
-    CaseWorker(job, lambda **about: events.append(about), threading.Event()).work(cases)
+    CaseWorker(job, events.append, threading.Event()).work(cases)
     return events
 
 
@@ -54,7 +55,7 @@ def test_a_batch_lives_while_it_looks_for_cases(source, weights, tmp_path, monke
         seen.append(alive.exists())
         return find(*arguments)
 
-    monkeypatch.setattr(state_module, "ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr(state_module, "HEARTBEAT_SECONDS", 0.05)
     monkeypatch.setattr(run_module, "find_batch", slow)
     with pytest.raises(LiversegError, match="no such folder or file"):
         run_batch(tmp_path / "nowhere", tmp_path / "out", weights=weights)
@@ -78,9 +79,9 @@ def test_a_batch_told_to_end_while_it_writes_its_tables(source, worker_threads, 
     assert "1 done, 0 failed, 0 left" in capsys.readouterr().err
 
 
-def test_a_worker_that_cannot_be_begun_is_told_of(source, weights, tmp_path, monkeypatch):
+def test_a_worker_that_cannot_be_started_is_an_error(source, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "no python"))
-    with pytest.raises(LiversegError, match=r"a worker cannot be begun .*No such file"):
+    with pytest.raises(LiversegError, match=r"a worker cannot be started .*No such file"):
         run_batch(source, tmp_path / "out", weights=weights)
     assert log(tmp_path / "out")[-1]["how"] == "failed"
 
@@ -88,14 +89,14 @@ def test_a_worker_that_cannot_be_begun_is_told_of(source, weights, tmp_path, mon
 @pytest.mark.integration
 def test_a_worker_leaves_alone_what_another_run_has_seen_fail(job, source):
     case = BatchCase("ct", source / "ct.nii.gz")
-    known = {"category": "unreadable", "weights_sha256": job.wanted.weights_sha256}
-    known |= {"configuration_sha256": job.wanted.configuration(case), "input": case_fingerprint(case, None)}
-    BatchState(job.output).keep_failure("ct", **known)
-    told = told_by_worker(job, case)[-1]
-    assert told["event"] == "failed before"
-    assert told["known"]["category"] == "unreadable"
+    known = {"category": "unreadable", "weights_sha256": job.spec.weights_sha256}
+    known |= {"configuration_sha256": job.spec.configuration(case), "input": case_fingerprint(case, None)}
+    BatchState(job.output).record_failure("ct", **known)
+    event = worker_events(job, case)[-1]
+    assert isinstance(event, CaseFailedBefore)
+    assert event.known["category"] == "unreadable"
     again = Job(**{**vars(job), "retry_failed": True})
-    assert told_by_worker(again, case)[-1]["event"] == "done"
+    assert isinstance(worker_events(again, case)[-1], CaseDone)
 
 
 @pytest.mark.integration
@@ -104,25 +105,25 @@ def test_weights_or_a_bundle_changed_meanwhile_are_not_used(job, source, weights
     copy = tmp_path / "bundle"
     shutil.copytree(job.bundle, copy)
     config = copy / "configs" / "inference.yaml"
-    own = Job(**{**vars(job), "bundle": copy, "wanted": wanted(config, weights, {})})
-    assert own.wanted.same_as(Job.from_json(own.to_json()).wanted)
+    own = Job(**{**vars(job), "bundle": copy, "spec": run_spec(config, weights, {})})
+    assert own == Job.from_json(own.to_json())
     config.write_text(config.read_text(encoding="utf-8").replace("\n# ", "\n#  "), encoding="utf-8")  # says the same
-    assert told_by_worker(own)[-1] == {"event": "ready"}
+    assert worker_events(own) == [WorkerReady()]
     config.write_text(config.read_text(encoding="utf-8") + "\nmore: 1\n", encoding="utf-8")
-    (told,) = told_by_worker(own, case)
-    assert told["event"] == "refused" and told["exit_code"] == ExitCode.FAILED
-    assert "is not what it was when the batch began" in told["reason"]
+    (event,) = worker_events(own, case)
+    assert isinstance(event, WorkerRefused) and event.exit_code == ExitCode.FAILED
+    assert "has changed since the batch started" in event.reason
 
 
-def test_what_a_state_dict_cannot_say_of_itself_is_part_of_what_is_wanted(weights, tmp_path):
+def test_the_record_beside_a_state_dict_is_part_of_the_spec(weights, tmp_path):
     config, model = inference_config(None), tmp_path / "model.pt"
     model.write_bytes(weights.read_bytes())
-    alone = wanted(config, model, {})
+    alone = run_spec(config, model, {})
     model.with_suffix(".json").write_text("{}", encoding="utf-8")
-    with_record = wanted(config, model, {})
+    with_record = run_spec(config, model, {})
     model.with_suffix(".json").write_text('{"temperature": 2}', encoding="utf-8")
-    assert not alone.same_as(with_record) and not with_record.same_as(wanted(config, model, {}))
-    assert wanted(config, model, {"device": "cpu", "progress": True}).same_as(wanted(config, model, {}))
+    assert alone != with_record and with_record != run_spec(config, model, {})
+    assert run_spec(config, model, {"device": "cpu", "progress": True}) == run_spec(config, model, {})
 
 
 @pytest.mark.integration
@@ -143,48 +144,49 @@ def test_a_file_system_without_locks_ends_the_batch_and_no_case(job, source, mon
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr("liverseg.utils.locks.fcntl.flock", no_locks)
-    told = told_by_worker(job, BatchCase("ct", source / "ct.nii.gz"))
-    assert told[-1]["event"] == "unwritable"
-    assert "does its file system know no locks?" in told[-1]["reason"]
+    event = worker_events(job, BatchCase("ct", source / "ct.nii.gz"))[-1]
+    assert isinstance(event, OutputUnwritable)
+    assert "does its file system support locks?" in event.reason
     assert not list((job.output / ".liverseg" / "locks").iterdir())
 
 
 @pytest.mark.integration
-def test_a_complete_case_is_not_told_as_failed(source, worker_threads, weights, tmp_path):
+def test_a_complete_case_is_not_reported_as_failed(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     config, state = inference_config(None), BatchState(tmp_path / "out")
-    made = wanted(config, weights, {})
+    spec = run_spec(config, weights, {})
     case = BatchCase("ct", source / "ct.nii.gz")
-    # as if its worker had been killed between its last file and telling of it
-    known = {"category": "internal", "weights_sha256": made.weights_sha256}
-    state.keep_failure("ct", **known, configuration_sha256=made.configuration(case), input=case_fingerprint(case, None))
+    # as if its worker had been killed between its last file and `CaseDone`
+    known = {"category": "internal", "weights_sha256": spec.weights_sha256, "input": case_fingerprint(case, None)}
+    state.record_failure("ct", **known, configuration_sha256=spec.configuration(case))
     run_batch(source, tmp_path / "out", weights=weights)
     assert happened(tmp_path / "out", "done") == ["ct"]
-    assert state.failure("ct") is None
+    assert state.read_failure("ct") is None
 
 
 @pytest.mark.integration
-def test_a_case_made_by_a_worker_that_was_ended_before_it_told_of_it_is_done(source, worker_threads, weights, tmp_path):
+def test_a_case_whose_worker_ended_after_the_last_file_is_done(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     state, case = BatchState(tmp_path / "out"), BatchCase("ct", source / "ct.nii.gz")
-    teller = BatchReporter("in", 1, state, wanted(inference_config(None), weights, {}), None)
+    reporter = BatchReporter("in", [case], state, run_spec(inference_config(None), weights, {}), None)
+    started, failed = CaseStarted("ct", ""), CaseFailed("ct", None, "timeout", "took longer")
     record = tmp_path / "out" / "ct" / "record.json"
     whole = record.read_text(encoding="utf-8")
     older = whole.replace('"finished": "2', '"finished": "1')
     assert older != whole
     for earlier in (older, None):
         record.write_text(earlier, encoding="utf-8") if earlier else record.unlink()
-        teller.begun(case, "")
+        reporter.on_event(started)
         record.write_text(whole, encoding="utf-8")
-        teller.failed(case, "timeout", "took longer")
-        assert (teller.made, teller.failures) == ({"ct"}, set())
-    teller.begun(case, "")
-    teller.failed(case, "timeout", "took longer")
-    assert teller.failures == {"ct"}  # its record was there before, of another content of the file
+        reporter.on_event(failed)
+        assert (reporter.made, reporter.failures) == ({"ct"}, set())
+    reporter.on_event(started)
+    reporter.on_event(failed)
+    assert reporter.failures == {"ct"}  # its record was there before, of another content of the file
 
 
 @pytest.mark.integration
-def test_a_case_whose_input_has_become_unreadable_is_told_as_failed(source, worker_threads, weights, tmp_path):
+def test_a_case_whose_input_has_become_unreadable_is_reported_as_failed(source, worker_threads, weights, tmp_path):
     run_batch(source, tmp_path / "out", weights=weights)
     (source / "ct.nii.gz").write_text("no NIfTI", encoding="utf-8")
     for _ in range(2):
@@ -209,7 +211,7 @@ def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, worker_thr
     assert happened(tmp_path / "out", "done") == ["good"]
 
 
-def test_what_is_told_can_be_written_to_any_terminal(tmp_path):
+def test_lines_can_be_written_to_any_terminal(tmp_path):
     with (tmp_path / "log").open("w", encoding="ascii") as file:
         write_line("Leber \u00fc\u0394\x1b[2J", file)
     assert (tmp_path / "log").read_text(encoding="ascii").strip() == r"Leber \xfc\u0394\x1b[2J"

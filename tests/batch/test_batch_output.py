@@ -31,7 +31,7 @@ def test_a_full_disk_ends_the_batch_and_no_case(many, worker_threads, weights, s
     assert main(command) == 1
     err = capsys.readouterr().err
     line = err.splitlines()[-1]
-    assert "No space left on device" in line and line.endswith("the batch stops; run it again to go on")
+    assert "No space left on device" in line and line.endswith("the batch stops; run it again to continue")
     assert "Traceback" not in err
     assert not happened(folder / "out", "failed")
     done = happened(folder / "out", "done")

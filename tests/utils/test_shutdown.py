@@ -23,15 +23,15 @@ def heard():
 
 @pytest.mark.parametrize("number", NUMBERS)
 def test_a_handler_that_a_library_sets_meanwhile_is_replaced(number):
-    with GracefulShutdown() as told:
+    with GracefulShutdown() as shutdown:
         signal.signal(number, lambda *_: pytest.fail("the library's"))
-        told.then(lambda: None)
-        signal.raise_signal(number)
-    assert told.by == number
+        with shutdown.on_signal(lambda: None):
+            signal.raise_signal(number)
+    assert shutdown.signal == number
 
 
 def test_what_hangs_is_broken_off_by_a_later_signal(monkeypatch):
-    monkeypatch.setattr("liverseg.utils.shutdown._SECONDS", 0.05)
+    monkeypatch.setattr("liverseg.utils.shutdown._CLEANUP_SECONDS", 0.05)
     with pytest.raises(SystemExit), GracefulShutdown():
         with suppress(SystemExit):  # lost, as in a __del__
             signal.raise_signal(signal.SIGTERM)
@@ -63,15 +63,14 @@ def test_a_signal_ends_what_is_going_on(number, capsys):
 
 def test_a_signal_does_what_it_is_to_do_instead(capsys):
     done = []
-    with GracefulShutdown() as told:
-        told.then(lambda: done.append(told.by))
+    with GracefulShutdown() as shutdown, shutdown.on_signal(lambda: done.append(shutdown.signal)):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
     assert done == [signal.SIGTERM, signal.SIGTERM]  # the first is what ended it
     assert capsys.readouterr().err == ""
-    with pytest.raises(SystemExit), GracefulShutdown() as told:
-        told.then(done.clear)
-        told.then(None)
+    with pytest.raises(SystemExit), GracefulShutdown() as shutdown:
+        with shutdown.on_signal(done.clear):
+            pass
         signal.raise_signal(signal.SIGTERM)
     assert done
 
@@ -79,9 +78,9 @@ def test_a_signal_does_what_it_is_to_do_instead(capsys):
 def test_a_signal_that_is_ignored_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup begins its command
     try:
-        with GracefulShutdown() as told:
+        with GracefulShutdown() as shutdown:
             signal.raise_signal(signal.SIGHUP)
-        assert told.by is None
+        assert shutdown.signal is None
     finally:
         signal.signal(signal.SIGHUP, before)
 
@@ -97,11 +96,10 @@ def test_a_forked_process_ends_at_once(capfd):
 
 
 def test_handlers_are_kept_from_a_library():
-    with GracefulShutdown() as told:
-        told.then(lambda: None)
+    with GracefulShutdown() as shutdown, shutdown.on_signal(lambda: None):
         with preserve_signal_handlers():
             signal.signal(signal.SIGTERM, lambda *_: pytest.fail("the library's"))
         signal.raise_signal(signal.SIGTERM)
-    assert told.by == signal.SIGTERM
+    assert shutdown.signal == signal.SIGTERM
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
