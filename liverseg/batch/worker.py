@@ -127,8 +127,7 @@ class CaseWorker(Callback):
                 continue
             self._emit(StageEnded(case.name, "claim"))
             self._emit(event)
-            settings = {**case.own_settings(), "configuration": self._job.spec.configuration(case)}
-            yield {"image": str(case.image), "case": case.name, **settings}
+            yield {**case.to_item(), "configuration": self._job.spec.configuration(case)}
 
     def _claimed(self, case: BatchCase) -> CaseEvent:
         """Decide about a locked case: `CaseStarted`, or the event that explains why it is not computed."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -47,6 +48,16 @@ class BatchCase:
     def to_item(self) -> dict[str, Any]:
         """Return the case as an item of a MONAI data set, the input of inference's transforms."""
         return {"image": str(self.image), "case": self.name, **self.own_settings()}
+
+    def to_json(self) -> str:
+        """Serialise to one line of JSON."""
+        return json.dumps(asdict(self), default=str)
+
+    @classmethod
+    def from_json(cls, line: str) -> BatchCase:
+        """Inverse of `to_json`."""
+        content = json.loads(line)
+        return cls(**{**content, "image": Path(content["image"])})
 
 
 def safe_name(text: str) -> str:
