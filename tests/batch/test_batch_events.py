@@ -76,7 +76,7 @@ def test_a_lost_gpu_ends_the_worker_and_its_case_fails_alone(source, worker_thre
     def fail(*_, **__):
         raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr("liverseg.inference.cascade.LiverCascade.__call__", fail)
+    monkeypatch.setattr("liverseg.inference.cascade.LiverCascade.locate_liver", fail)
     with pytest.raises(LiversegError, match="1 of 1 cases failed"):
         run_batch(source, tmp_path / "out", weights=weights)
     (failed,) = [line for line in log(tmp_path / "out") if line["event"] == "failed"]
