@@ -1,4 +1,4 @@
-"""Synthetic portal-venous abdomens with liver lesions: seeded, labelled, and no patients."""
+"""Phantoms: synthetic portal venous CTs of the abdomen with labelled liver lesions, reproducible by seed."""
 
 from liverseg.phantom.writers import write_cohort, write_lits_tree
 

@@ -1,4 +1,4 @@
-"""The scanner: partial volume over pixel and slice thickness, point spread, CT-like noise, rounding to int16 HU."""
+"""The scanner: grid, point spread, CT-like noise, rounding to int16 HU."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _FWHM = 2.3548
 
 @dataclass(frozen=True)
 class Scanner:
-    """One acquisition.
+    """Parameters of one acquisition.
 
     Attributes:
         field_of_view: edge of the square image, mm.
         matrix: pixels along that edge.
         centre: (x, y) of the image's centre, LPS+ mm.
         first: z of the lowest slice's centre, mm.
-        slices: how many.
+        slices: number of slices.
         thickness: slice thickness and spacing, mm.
         point_spread: in-plane full width at half maximum, mm.
         noise: standard deviation at the centre of the image, HU.
-        kernel: cut-off of the reconstruction kernel, cycles a mm.
-        correlation: share of each slice's noise that it has from the slice below.
+        kernel: cut-off of the reconstruction kernel, cycles per mm.
+        correlation: weight of the noise of the slice below in each slice's noise.
     """
 
     field_of_view: float
@@ -64,13 +64,13 @@ class Scanner:
 
     @property
     def affine(self) -> np.ndarray:
-        """4×4, (x, y, z) index to RAS+ mm; the stored axes run to left, back and head (LPS+), like a CT's own."""
+        """4×4, (x, y, z) index to RAS+ mm; the array axes run to left, back and head (LPS+), as in DICOM."""
         affine = np.diag([-self.pixel, -self.pixel, self.thickness, 1.0])
         affine[:3, 3] = (-self.x[0], -self.y[0], self.first)
         return affine
 
     def inner_slices(self, finest: float) -> int:
-        """How many thin slices of at most `finest` mm are averaged to one."""
+        """Return the number of thin slices of at most `finest` mm that are averaged to one slice."""
         return max(int(np.ceil(self.thickness / finest - 1e-6)), 1)
 
     def _pixels(self) -> np.ndarray:
@@ -78,22 +78,22 @@ class Scanner:
 
 
 def blur_in_plane(hu: np.ndarray, scanner: Scanner) -> np.ndarray:
-    """The scanner's in-plane point spread on (z, y, x) HU; slices are not mixed."""
+    """Apply the scanner's in-plane point spread to (z, y, x) HU, slice by slice."""
     sigma = scanner.point_spread / _FWHM / scanner.pixel
     hu = gaussian_filter1d(hu, sigma, axis=1, mode="nearest", truncate=3.0)
     return gaussian_filter1d(hu, sigma, axis=2, mode="nearest", truncate=3.0)
 
 
 def noise_transfer(scanner: Scanner) -> np.ndarray:
-    """Amplitude of the noise over in-plane frequency, (matrix, matrix // 2 + 1), with unit variance in the image.
+    """Return the noise amplitude by in-plane frequency, (matrix, matrix // 2 + 1), for unit variance in the image.
 
     Filtered backprojection gives a noise power of ramp × apodisation squared (Riederer, Pelc and Chesler, Phys Med
-    Biol 23 (1978) 446): it rises from near zero, peaks at middle frequencies and falls to the kernel's cut-off.
+    Biol 23 (1978) 446). It rises from near zero, peaks at middle frequencies and falls to the kernel's cut-off.
     """
     f = np.hypot(fft.fftfreq(scanner.matrix, scanner.pixel)[:, None], fft.rfftfreq(scanner.matrix, scanner.pixel)[None])
     cut = min(scanner.kernel, 0.5 / scanner.pixel)
     window = np.where(f < cut, np.cos(0.5 * np.pi * np.minimum(f / cut, 1)) ** 2, 0)
-    # real noise has a little left at zero frequency: beam hardening, scatter, electronics
+    # real noise does not vanish at zero frequency, because of beam hardening, scatter and electronics
     power = (f / cut + 0.04) * window**2
     weight = np.full(power.shape[1], 2.0)
     weight[0] = 1.0
@@ -104,20 +104,23 @@ def noise_transfer(scanner: Scanner) -> np.ndarray:
 
 
 def scan_noise(rng: np.random.Generator, scanner: Scanner) -> np.ndarray:
-    """Noise of the whole scan, (z, y, x) float32 HU: CT-like in-plane spectrum, neighbouring slices correlated, a
-    little stronger in the middle of the body than at its edge, as attenuation makes it."""
+    """Draw the noise of a scan, (z, y, x) float32 HU.
+
+    It has a CT-like in-plane spectrum, is correlated between neighbouring slices, and is a little stronger in the
+    middle of the body than at its edge, as an effect of attenuation.
+    """
     n, m = scanner.slices, scanner.matrix
     transfer = noise_transfer(scanner)
-    share = np.float32(scanner.correlation)
-    along = (np.arange(m) - (m - 1) / 2) * scanner.pixel
-    strength = 1.05 - 0.25 * np.minimum((along[:, None] ** 2 + along[None] ** 2) / 170.0**2, 1)
+    weight_below = np.float32(scanner.correlation)
+    position = (np.arange(m) - (m - 1) / 2) * scanner.pixel
+    strength = 1.05 - 0.25 * np.minimum((position[:, None] ** 2 + position[None] ** 2) / 170.0**2, 1)
     strength = (scanner.noise * strength / np.sqrt(1 + scanner.correlation**2)).astype(np.float32)
     noise = np.empty((n, m, m), dtype=np.float32)
     below = _slice_noise(rng, transfer, m)
     for k in range(n):
-        own = _slice_noise(rng, transfer, m)
-        noise[k] = (own + share * below) * strength
-        below = own
+        current = _slice_noise(rng, transfer, m)
+        noise[k] = (current + weight_below * below) * strength
+        below = current
     return noise
 
 
@@ -127,5 +130,5 @@ def _slice_noise(rng: np.random.Generator, transfer: np.ndarray, matrix: int) ->
 
 
 def to_int16(hu: np.ndarray) -> np.ndarray:
-    """Whole HU between -1024 and 3071, as scanners store them."""
+    """Round to integer HU from -1024 to 3071, as scanners store them."""
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)

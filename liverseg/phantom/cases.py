@@ -1,4 +1,4 @@
-"""The cases of a tree: file names, seeds and main lesion types, known before anything is computed."""
+"""The cases of a tree of phantoms: file names, seeds and main lesion types."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from liverseg.phantom.patient import Coverage
 __all__ = ["Case", "cohort_cases", "lits_cases"]
 
 _LITS, _COHORT = 1, 2
-"""First word of every seed: the two trees never share a patient."""
+"""A word of every seed, so that the two trees never share a patient."""
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,13 @@ class Case:
     """One phantom to be written.
 
     Attributes:
-        name: patient.
+        name: name of the patient.
         image, label, record: paths relative to the tree's root.
-        seed: words of the case's own seed sequence.
+        seed: entropy of the case's seed sequence.
         matrix: in-plane pixels along one edge.
-        coverage: what the scan covers.
+        coverage: range of the scan.
         main_type: type of the first lesion.
-        typed: keep lesion types in the label map; otherwise every lesion is 2.
+        typed: whether the label map has lesion types; otherwise every lesion is 2.
     """
 
     name: str
@@ -41,27 +41,27 @@ class Case:
     typed: bool
 
     def is_complete(self, root: Path) -> bool:
-        """True when image, label and record are there; each appears by rename, the record last."""
+        """Whether image, label and record exist; each is written atomically, the record last."""
         return all((root / path).is_file() for path in (self.image, self.label, self.record))
 
 
 def _main_types(count: int, words: tuple[int, ...]) -> list[str]:
-    """A type for each case, in shares as even as whole numbers allow at every length."""
+    """Draw a type for each case; at every length, the counts are as close to the shares as whole numbers allow."""
     kinds = list(d.PATIENT_TYPES)
     shares = np.array([d.PATIENT_TYPES[kind] for kind in kinds])
     rng = np.random.default_rng(np.random.SeedSequence(words))
-    given = np.zeros(len(kinds))
+    counts = np.zeros(len(kinds))
     chosen = []
     for number in range(count):
-        lack = shares * (number + 1) - given + 0.6 * rng.random(len(kinds))
-        best = int(np.argmax(lack))
-        given[best] += 1
+        deficit = shares * (number + 1) - counts + 0.6 * rng.random(len(kinds))
+        best = int(np.argmax(deficit))
+        counts[best] += 1
         chosen.append(kinds[best])
     return chosen
 
 
 def lits_cases(volumes: int, matrix: int, seed: int) -> list[Case]:
-    """Cases of a LiTS-like tree, numbered from 0."""
+    """List the cases of a LiTS-like tree, numbered from 0."""
     return [
         Case(
             name=f"lits-{number:03d}",
@@ -79,7 +79,7 @@ def lits_cases(volumes: int, matrix: int, seed: int) -> list[Case]:
 
 
 def cohort_cases(patients: int, matrix: int, seed: int) -> list[Case]:
-    """Cases of a typed cohort, numbered from 1."""
+    """List the cases of a typed cohort, numbered from 1."""
     return [
         Case(
             name=(name := f"patient-{number:03d}"),

@@ -1,8 +1,8 @@
-"""Smooth 3-D fields on a coarse lattice: implicit shapes, random warps, and their values at any fine position.
+"""Smooth 3-D fields on a coarse lattice: implicit shapes, random warps, and interpolation to any position.
 
 The frame is the patient's: x towards the left, y towards the back, z towards the head (LPS+), in mm. A shape is a
-signed distance in mm, negative inside, approximate away from its surface. Organs are smooth, so a lattice of a few mm
-holds them; cubic B-spline weights bring them to the scanner's grid without steps or corners.
+signed distance in mm, negative inside, approximate away from its surface. Organs are smooth, so a lattice with a step
+of a few mm represents them. Cubic B-spline weights interpolate them to the scanner's grid without steps or corners.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Lattice:
     Attributes:
         origin: (z, y, x) of its first point, mm.
         step: distance between points, mm, the same along each axis.
-        shape: points along (z, y, x).
+        shape: number of points along (z, y, x).
     """
 
     origin: Triple
@@ -44,7 +44,7 @@ class Lattice:
     shape: tuple[int, int, int]
 
     def axis(self, number: int) -> np.ndarray:
-        """Positions along one axis (0 is z), mm, float32."""
+        """Return positions along one axis (0 is z), mm, float32."""
         return (self.origin[number] + self.step * np.arange(self.shape[number])).astype(np.float32)
 
 
@@ -55,7 +55,7 @@ class Field:
     Attributes:
         values: (z, y, x), float32.
         start: (z, y, x) index of the box's first point in the lattice.
-        lattice: the whole grid.
+        lattice: the complete lattice.
     """
 
     values: np.ndarray
@@ -63,31 +63,31 @@ class Field:
     lattice: Lattice
 
     def bounds(self, axis: int, margin: float = 0.0) -> tuple[float, float]:
-        """First and last position in mm along `axis` where the field is below `margin`; (inf, -inf) where nowhere."""
+        """Return the first and last position in mm along `axis` with values below `margin`; (inf, -inf) if none."""
         others = tuple(other for other in range(3) if other != axis)
-        hit = np.flatnonzero((self.values < margin).any(axis=others))
-        if hit.size == 0:
+        below = np.flatnonzero((self.values < margin).any(axis=others))
+        if below.size == 0:
             return (np.inf, -np.inf)
-        first = self.lattice.origin[axis] + self.lattice.step * (self.start[axis] + hit[0] - 1)
-        last = self.lattice.origin[axis] + self.lattice.step * (self.start[axis] + hit[-1] + 1)
+        first = self.lattice.origin[axis] + self.lattice.step * (self.start[axis] + below[0] - 1)
+        last = self.lattice.origin[axis] + self.lattice.step * (self.start[axis] + below[-1] + 1)
         return (float(first), float(last))
 
     def resample(self, positions: np.ndarray, axis: int) -> np.ndarray:
-        """Values with one axis brought to `positions` (mm) by cubic B-spline weights; the box's edge repeats beyond."""
+        """Interpolate one axis to `positions` (mm) with cubic B-spline weights; edge values repeat outside the box."""
         return _resample(self.values, self._index(positions, axis), axis)
 
     def at(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-        """Values at points (three arrays of one shape, mm), trilinear: for a few hundred points, not for grids."""
+        """Interpolate at points (three arrays of one shape, mm), trilinear; too slow for complete grids."""
         result = np.zeros(np.shape(z), dtype=np.float32)
         indices = [self._index(np.asarray(p, dtype=np.float64), axis) for axis, p in enumerate((z, y, x))]
-        limits = [np.clip(i, 0, n - 1.001) for i, n in zip(indices, self.values.shape, strict=True)]
-        whole = [i.astype(int) for i in limits]
-        part = [i - w for i, w in zip(limits, whole, strict=True)]
+        clipped = [np.clip(i, 0, n - 1.001) for i, n in zip(indices, self.values.shape, strict=True)]
+        lower = [i.astype(int) for i in clipped]
+        fraction = [i - low for i, low in zip(clipped, lower, strict=True)]
         for corner in np.ndindex(2, 2, 2):
             weight = np.ones_like(result)
             for axis in range(3):
-                weight = weight * (part[axis] if corner[axis] else 1 - part[axis])
-            result += weight * self.values[tuple(whole[axis] + corner[axis] for axis in range(3))]
+                weight = weight * (fraction[axis] if corner[axis] else 1 - fraction[axis])
+            result += weight * self.values[tuple(lower[axis] + corner[axis] for axis in range(3))]
         return result
 
     def _index(self, positions: np.ndarray, axis: int) -> np.ndarray:
@@ -95,15 +95,15 @@ class Field:
 
 
 def spline_weights(index: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Four neighbours of each fractional index and their cubic B-spline weights, each of shape (4, n).
+    """Return four neighbours of each fractional index and their cubic B-spline weights, each of shape (4, n).
 
-    The weights are the uniform cubic B-spline's; without a prefilter they smooth a little, which rounds edges as tissue
-    does (de Boor, A Practical Guide to Splines, 1978).
+    The weights are those of the uniform cubic B-spline (de Boor, A Practical Guide to Splines, 1978). Without a
+    prefilter they smooth a little, which gives the rounded edges of tissue.
     """
-    whole = np.floor(index).astype(int)
-    f = (index - whole).astype(np.float32)
+    lower = np.floor(index).astype(int)
+    f = (index - lower).astype(np.float32)
     weights = np.stack([(1 - f) ** 3, 4 - 6 * f**2 + 3 * f**3, 1 + 3 * f + 3 * f**2 - 3 * f**3, f**3]) / 6
-    return np.clip(whole + np.arange(-1, 3)[:, None], 0, length - 1), weights.astype(np.float32)
+    return np.clip(lower + np.arange(-1, 3)[:, None], 0, length - 1), weights.astype(np.float32)
 
 
 def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
@@ -120,8 +120,14 @@ def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
 
 
 def smooth_noise(rng: np.random.Generator, lattice: Lattice, grain: float, amplitude: float) -> np.ndarray:
-    """A random field on the whole lattice without features finer than about `grain` mm, standard deviation near
-    `amplitude`; (z, y, x) float32."""
+    """Draw a random field on the lattice, (z, y, x) float32.
+
+    Args:
+        rng: source of random numbers.
+        lattice: the lattice.
+        grain: size of the finest features, about, mm.
+        amplitude: standard deviation, about.
+    """
     coarse = Lattice(
         lattice.origin,
         grain,
@@ -130,17 +136,17 @@ def smooth_noise(rng: np.random.Generator, lattice: Lattice, grain: float, ampli
     values = rng.standard_normal(coarse.shape, dtype=np.float32)
     for axis in range(3):
         values = _resample(values, (lattice.axis(axis) - lattice.origin[axis]) / grain + 1.0, axis)
-    # the weights leave (0.479)^(3/2) of white noise's standard deviation on average
+    # on average, interpolation reduces the standard deviation of white noise to 0.479^(3/2)
     return values * np.float32(amplitude / 0.33)
 
 
 class Region:
-    """A box of the lattice with its warped coordinates, in which shapes are evaluated.
+    """A box of the lattice with warped coordinates, in which shapes are evaluated.
 
     Args:
-        lattice: the whole grid.
+        lattice: the complete lattice.
         warp: displacement in mm, three fields (z, y, x) of the lattice's shape, or None for straight coordinates.
-        box: ((z0, z1), (y0, y1), (x0, x1)) in mm, or None for everything; it is clipped to the lattice.
+        box: ((z0, z1), (y0, y1), (x0, x1)) in mm, clipped to the lattice; None for the complete lattice.
     """
 
     def __init__(
@@ -166,20 +172,20 @@ class Region:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Points along (z, y, x)."""
+        """Number of points along (z, y, x)."""
         return tuple(s.stop - s.start for s in self.slices)  # type: ignore[return-value]
 
     def around(self, centre: Triple, radii: Triple, margin: float = 14.0) -> Region:
-        """The part of the lattice around an ellipsoid given in (x, y, z) mm."""
+        """Return the region around an ellipsoid given in (x, y, z) mm."""
         box = tuple((centre[k] - radii[k] - margin, centre[k] + radii[k] + margin) for k in (2, 1, 0))
         return Region(self.lattice, self._warp, box)
 
     def cut(self, values: np.ndarray) -> np.ndarray:
-        """This region's part of an array that covers the whole lattice."""
+        """Crop an array of the complete lattice to this region."""
         return values[self.slices]
 
     def field(self, values: np.ndarray) -> Field:
-        """The values as a field at this region's place."""
+        """Return the values as a field on this region."""
         start = tuple(s.start for s in self.slices)
         full = np.broadcast_to(np.asarray(values, dtype=np.float32), self.shape)
         return Field(full, start, self.lattice)  # type: ignore[arg-type]
@@ -188,13 +194,13 @@ class Region:
 def ellipsoid(
     region: Region, centre: Triple, radii: Triple, rotation: np.ndarray | None = None, taper: float = 0.0
 ) -> np.ndarray:
-    """Approximate signed distance to an ellipsoid, mm.
+    """Return the approximate signed distance to an ellipsoid, mm.
 
     Args:
-        region: where to evaluate it.
+        region: region in which to evaluate it.
         centre: (x, y, z) in mm.
         radii: half axes in mm.
-        rotation: 3×3, its rows are the half axes' directions in (x, y, z).
+        rotation: 3×3, rows are the directions of the half axes in (x, y, z).
         taper: share by which the second and third half axis shrink per first half axis, -1 to 1.
     """
     x, y, z = region.x - np.float32(centre[0]), region.y - np.float32(centre[1]), region.z - np.float32(centre[2])
@@ -212,19 +218,19 @@ def ellipsoid(
 
 
 def tube(region: Region, points: np.ndarray, radii: np.ndarray | float) -> np.ndarray:
-    """Signed distance to a bent, tapered tube through `points`, (n, 3) in (x, y, z) mm, with radii in mm."""
+    """Return the signed distance to a bent, tapered tube through `points`, (n, 3) in (x, y, z) mm, radii in mm."""
     points = np.asarray(points, dtype=np.float32)
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float32), len(points))
-    best = np.full(region.shape, np.inf, dtype=np.float32)
+    nearest = np.full(region.shape, np.inf, dtype=np.float32)
     for start, end, first, last in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
-        along = end - start
+        axis = end - start
         px, py, pz = region.x - start[0], region.y - start[1], region.z - start[2]
-        t = np.clip((px * along[0] + py * along[1] + pz * along[2]) / max(float(along @ along), 1e-6), 0, 1)
-        distance = np.sqrt((px - t * along[0]) ** 2 + (py - t * along[1]) ** 2 + (pz - t * along[2]) ** 2)
-        np.minimum(best, distance - (first + t * (last - first)), out=best)
-    return best
+        t = np.clip((px * axis[0] + py * axis[1] + pz * axis[2]) / max(float(axis @ axis), 1e-6), 0, 1)
+        distance = np.sqrt((px - t * axis[0]) ** 2 + (py - t * axis[1]) ** 2 + (pz - t * axis[2]) ** 2)
+        np.minimum(nearest, distance - (first + t * (last - first)), out=nearest)
+    return nearest
 
 
 def smooth_max(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
-    """Intersection of two shapes with a fillet of about `k` mm; `smooth_max(a, -b, k)` takes b away from a."""
+    """Intersect two shapes with a fillet of about `k` mm; `smooth_max(a, -b, k)` subtracts b from a."""
     return -smooth_min(-a, -b, k)

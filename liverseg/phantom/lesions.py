@@ -1,4 +1,4 @@
-"""Where a phantom's lesions lie; what they are is `liverseg.synthesis`'s, as for lesions in patients' livers."""
+"""Sizes and positions of a phantom's lesions; `liverseg.synthesis` draws the lesions, as for patients' livers."""
 
 from __future__ import annotations
 
@@ -20,34 +20,34 @@ from liverseg.synthesis import (
 
 __all__ = ["draw_diameters", "place_lesions"]
 
-_CLEAR_SHARE: Final = 0.6
-"""A lesion's centre is at least this share of its radius away from what takes its place from the liver."""
-_MOST: Final = 200
-"""Draws of a diameter before it is taken as it must be."""
-_INDEX_MM: Final = 11.0
-"""A patient who is annotated for a lesion has one of at least this diameter."""
+_MIN_CLEARANCE: Final = 0.6
+"""Smallest distance of a lesion's centre to gallbladder and great vessels, in radii."""
+_MAX_DRAWS: Final = 200
+"""Draws of a diameter before the lower limit is used."""
+_MIN_ANNOTATED_MM: Final = 11.0
+"""An annotated patient has a lesion of at least this diameter."""
 
 
 def draw_diameters(rng: np.random.Generator, smallest: float, annotated: bool) -> list[float]:
-    """Diameters in mm of a phantom's lesions.
+    """Draw the diameters in mm of a phantom's lesions.
 
     Args:
-        rng: the patient's random numbers.
-        smallest: diameter in mm below which the scan could not show a lesion.
-        annotated: whether there must be a lesion; otherwise one scan of ten has none.
+        rng: the patient's random number generator.
+        smallest: diameter in mm of the smallest lesion that the scan can show.
+        annotated: whether there must be a lesion; otherwise one scan in ten has none.
     """
     if not annotated:
         return [max(diameter, smallest) for diameter in draw_patient(rng)]
-    least = [max(smallest, _INDEX_MM)] + [smallest] * (draw_count(rng) - 1)
-    return [_at_least(rng, low) for low in least]
+    minima = [max(smallest, _MIN_ANNOTATED_MM)] + [smallest] * (draw_count(rng) - 1)
+    return [_draw_at_least(rng, minimum) for minimum in minima]
 
 
-def _at_least(rng: np.random.Generator, low: float) -> float:
-    for _ in range(_MOST):
+def _draw_at_least(rng: np.random.Generator, minimum: float) -> float:
+    for _ in range(_MAX_DRAWS):
         diameter = draw_diameter(rng)
-        if diameter >= low:
+        if diameter >= minimum:
             return diameter
-    return low
+    return minimum
 
 
 def place_lesions(
@@ -58,22 +58,23 @@ def place_lesions(
     not_liver: Field,
     around: Surroundings,
 ) -> list[Lesion]:
-    """Draw lesions and place them in the liver, apart from each other; centres are (z, y, x) in LPS+ mm.
+    """Draw lesions and place them in the liver, separate from each other; centres are (z, y, x) in LPS+ mm.
 
     Args:
-        rng: the patient's random numbers.
-        kinds: type of each.
-        diameters: of each in mm; one for which there is no room becomes smaller, down to a third, or is left out.
+        rng: the patient's random number generator.
+        kinds: type of each lesion.
+        diameters: diameter of each lesion, mm. A lesion without enough space becomes smaller, down to a third of its
+            diameter, or is left out.
         liver: signed distance to the liver, mm.
-        not_liver: signed distance to gallbladder and great vessels, mm; a lesion may touch them, not lie in them.
-        around: attenuation around them.
+        not_liver: signed distance to gallbladder and great vessels, mm. Lesions may touch them, but not be in them.
+        around: attenuation of the liver.
     """
     lesions: list[Lesion] = []
     candidates = np.argwhere(liver.values < -3.0)
     depth = -liver.values[tuple(candidates.T)]
     first: Appearance | None = None
-    for kind, wanted in zip(kinds, diameters, strict=True):
-        diameter = min(wanted, 1.9 * float(depth.max()))
+    for kind, drawn_diameter in zip(kinds, diameters, strict=True):
+        diameter = min(drawn_diameter, 1.9 * float(depth.max()))
         for _ in range(60):
             radius = diameter / 2
             deep = np.flatnonzero(depth > min(rng.uniform(0.35, 1.1) * radius + 1.0, 0.8 * depth.max()))
@@ -82,16 +83,16 @@ def place_lesions(
             z, y, x = (
                 lattice.origin[k] + lattice.step * (row[k] + liver.start[k] + rng.uniform(-0.4, 0.4)) for k in range(3)
             )
-            if not_liver.at(z, y, x) >= _CLEAR_SHARE * radius and _is_apart((z, y, x), radius, lesions):
+            if not_liver.at(z, y, x) >= _MIN_CLEARANCE * radius and _is_separate((z, y, x), radius, lesions):
                 lesion, first = draw_lesion(rng, kind, (float(z), float(y), float(x)), diameter, around, first)
                 lesions.append(lesion)
                 break
-            diameter = max(0.97 * diameter, wanted / 3)
+            diameter = max(0.97 * diameter, drawn_diameter / 3)
     return lesions
 
 
-def _is_apart(centre: tuple[float, float, float], radius: float, lesions: Sequence[Lesion]) -> bool:
-    """Whether 3 mm of liver would be left between balls somewhat larger than the lesions."""
+def _is_separate(centre: tuple[float, float, float], radius: float, lesions: Sequence[Lesion]) -> bool:
+    """Whether there are 3 mm of liver between balls with 1.15 times the radii of the lesions."""
     gaps = [
         np.linalg.norm(np.subtract(centre, other.centre)) - 1.15 * (radius + other.shape.radius) for other in lesions
     ]

@@ -1,4 +1,4 @@
-"""The liver: two lobes under the diaphragm, its fissures, and the two vessel trees in it. Frame LPS+, mm."""
+"""The liver: two lobes below the diaphragm, fissures, and two vessel trees. Frame LPS+, mm."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["hepatic_veins", "liver_shape", "portal_tree"]
 
 _LEAF_RADIUS = 1.15
 _MURRAY = 2.8
-"""Exponent of Murray's law: a parent's radius to this power is the sum of its children's (Murray 1926 has 3; measured
-hepatic trees lie a little below)."""
+"""Exponent of Murray's law: a parent's radius to this power is the sum over its children. Murray (1926) has 3, measured
+hepatic trees a little less."""
 
 
 def liver_shape(rng: np.random.Generator, organs: Organs) -> Field:
-    """Signed distance to one patient's liver: size, left lobe, lower tip and fissures vary."""
+    """Draw the signed distance to a patient's liver; size, left lobe, lower tip and fissures vary."""
     trunk = organs.trunk
     h = trunk.habitus
     sx, sy, sz = h.scale
@@ -53,13 +53,13 @@ def _retroperitoneum(region: Region, organs: Organs) -> np.ndarray:
 
 
 def _carve(rng: np.random.Generator, region: Region, organs: Organs, shape: np.ndarray) -> np.ndarray:
-    """Take away the impressions of the neighbours and the fissures."""
+    """Subtract fissures and impressions of neighbouring organs."""
     sx, sy, sz = organs.trunk.habitus.scale
     centre, radii = organs.kidneys[0]
     shape = smooth_max(shape, -(ellipsoid(region, centre, radii) - 7), 10)
     porta = ellipsoid(region, (-22 * sx, 0, -16 * sz), (26 * sx, 11 * sy, 20 * sz))
     shape = smooth_max(shape, -porta, 8)
-    # ligamentum teres: a cleft from below and in front, left of the gallbladder
+    # ligamentum teres: a cleft from below and from the front, left of the gallbladder
     x = region.x - (6 * sx + 0.10 * (region.y + 50))
     cleft = np.maximum(np.abs(x) - rng.uniform(1.0, 3.5), np.maximum(region.z - 8 * sz, region.y + 14 * sy))
     shape = smooth_max(shape, -cleft, 6)
@@ -70,9 +70,9 @@ def _carve(rng: np.random.Generator, region: Region, organs: Organs, shape: np.n
 
 
 def _grow(
-    rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarray, piece: float
+    rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Grow a tree from trunk polylines towards every target by the shortest bent way; returns points and parents."""
+    """Grow a tree from trunk polylines to each target, bent from its nearest point; return points and parents."""
     points: list[np.ndarray] = []
     parents: list[int] = []
     for line in trunks:
@@ -83,24 +83,24 @@ def _grow(
     for target in targets[order]:
         existing = np.array(points)
         nearest = int(np.argmin(np.linalg.norm(existing - target, axis=1)))
-        way = target - existing[nearest]
-        count = max(int(np.ceil(np.linalg.norm(way) / piece)), 1)
+        path = target - existing[nearest]
+        count = max(int(np.ceil(np.linalg.norm(path) / step)), 1)
         parent = parents[nearest]
-        came = existing[nearest] - existing[parent] if parent >= 0 else way
-        came = came / (np.linalg.norm(came) + 1e-6) * np.linalg.norm(way)
-        at = nearest
+        direction = existing[nearest] - existing[parent] if parent >= 0 else path
+        direction = direction / (np.linalg.norm(direction) + 1e-6) * np.linalg.norm(path)
+        last = nearest
         for number in range(1, count + 1):
             t = number / count
-            # leaves along the parent's direction and bends over to the target
-            bend = 0.45 * t * (1 - t) * came
-            points.append(existing[nearest] + t * way + bend + (1 - t) * 0.6 * rng.standard_normal(3))
-            parents.append(at)
-            at = len(points) - 1
+            # starts in the parent's direction and bends towards the target
+            bend = 0.45 * t * (1 - t) * direction
+            points.append(existing[nearest] + t * path + bend + (1 - t) * 0.6 * rng.standard_normal(3))
+            parents.append(last)
+            last = len(points) - 1
     return np.array(points), np.array(parents)
 
 
 def _tree(rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarray, largest: float) -> np.ndarray:
-    """Capsules of a grown tree, radii by Murray's law and no wider than `largest` mm."""
+    """Grow a tree of capsules with radii by Murray's law, at most `largest` mm."""
     points, parents = _grow(rng, trunks, targets, 9.0)
     flow = np.zeros(len(points))
     has_child = np.zeros(len(points), dtype=bool)
@@ -115,15 +115,15 @@ def _tree(rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarra
     return segments(lines)
 
 
-def _targets(rng: np.random.Generator, shape: Field, count: int, apart: float, depth: float) -> np.ndarray:
-    """Points inside the liver at least `depth` mm below its surface and about `apart` mm from each other."""
+def _targets(rng: np.random.Generator, shape: Field, count: int, spacing: float, depth: float) -> np.ndarray:
+    """Draw points in the liver at least `depth` mm below its surface and about `spacing` mm from each other."""
     lattice = shape.lattice
     inside = np.argwhere(shape.values < -depth)
     chosen: list[np.ndarray] = []
     for row in rng.permutation(len(inside))[: count * 12]:
         z, y, x = (lattice.origin[k] + lattice.step * (inside[row][k] + shape.start[k]) for k in range(3))
         point = np.array([x, y, z]) + rng.uniform(-2, 2, 3)
-        if all(np.linalg.norm(point - other) > apart for other in chosen):
+        if all(np.linalg.norm(point - other) > spacing for other in chosen):
             chosen.append(point)
         if len(chosen) == count:
             break
@@ -131,12 +131,12 @@ def _targets(rng: np.random.Generator, shape: Field, count: int, apart: float, d
 
 
 def _route(start: np.ndarray, scale: tuple[float, float, float], *steps: tuple[float, float, float]) -> np.ndarray:
-    """A polyline from `start` through points given as template offsets from it, (n, 3) mm."""
+    """Return a polyline from `start` through points given as template offsets from it, (n, 3) mm."""
     return np.array([start, *(start + np.multiply(step, scale) for step in steps)])
 
 
 def portal_tree(rng: np.random.Generator, organs: Organs, shape: Field) -> np.ndarray:
-    """Capsules of the portal branches: right and left from the porta hepatis."""
+    """Grow the portal branches as capsules, right and left from the porta hepatis."""
     scale = organs.trunk.habitus.scale
     porta = organs.portal[-1]
     right = _route(porta, scale, (-16, 2, 5), (-34, 4, 8))
@@ -150,7 +150,7 @@ def portal_tree(rng: np.random.Generator, organs: Organs, shape: Field) -> np.nd
 
 
 def hepatic_veins(rng: np.random.Generator, organs: Organs, shape: Field) -> np.ndarray:
-    """Capsules of the right, middle and left hepatic vein, which meet at the cava below the diaphragm."""
+    """Grow the right, middle and left hepatic vein as capsules, which meet at the cava below the diaphragm."""
     scale = organs.trunk.habitus.scale
     root = organs.cava[-3] + np.array([0.0, -4.0, 4.0])
     trunks = [

@@ -1,4 +1,4 @@
-"""Abdominal organs around the liver, as templates scaled to the patient. Frame LPS+, mm; z = 0 at the porta hepatis."""
+"""Abdominal organs around the liver, templates scaled to the patient. Frame LPS+, mm; z = 0 at the porta hepatis."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from liverseg.phantom.trunk import Trunk
 
 __all__ = ["Organs"]
 
-_LARGEST_VESSEL = 12.5
-"""Radius of the widest cava, mm."""
+_MAX_VESSEL_RADIUS = 12.5
+"""Radius of the widest cava and aorta, mm."""
 
 
-def _turn(axis: int, degrees: float) -> np.ndarray:
-    """Rotation about x (0), y (1) or z (2)."""
+def _rotation(axis: int, degrees: float) -> np.ndarray:
+    """Return the rotation about x (0), y (1) or z (2)."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     i, j = [(1, 2), (2, 0), (0, 1)][axis]
     matrix = np.eye(3)
@@ -26,17 +26,17 @@ def _turn(axis: int, degrees: float) -> np.ndarray:
 
 
 class Organs:
-    """Organs of one patient, placed at random near their template.
+    """Organs of one patient, randomly placed near their template position.
 
     Args:
-        rng: the patient's random numbers.
-        trunk: the trunk they lie in.
+        rng: the patient's random number generator.
+        trunk: the trunk around the organs.
 
     Attributes:
         kidneys: centre and radii (x, y, z) in mm of the right and left kidney.
-        gallbladder: centre, radii and rotation, or None after a cholecystectomy.
-        portal: the portal trunk's points from the confluence to the porta hepatis, (n, 3) mm.
-        cava: the inferior vena cava's points from below to the heart, (n, 3) mm.
+        gallbladder: centre, radii and rotation; None after a cholecystectomy.
+        portal: points of the portal trunk from the confluence to the porta hepatis, (n, 3) mm.
+        cava: points of the inferior vena cava from below to the heart, (n, 3) mm.
     """
 
     def __init__(self, rng: np.random.Generator, trunk: Trunk) -> None:
@@ -51,7 +51,7 @@ class Organs:
         self.gallbladder = None
         if rng.random() < 0.92:
             width = rng.uniform(12, 19)
-            tilt = _turn(0, rng.uniform(-10, 25)) @ _turn(1, rng.uniform(-25, 25))
+            tilt = _rotation(0, rng.uniform(-10, 25)) @ _rotation(1, rng.uniform(-25, 25))
             self.gallbladder = (self._at(-42, -40, -36, 5), (width, width * 1.05, rng.uniform(28, 42)), tilt)
         porta = self._at(-22, 2, -4, 2)
         self.portal = np.array([self._at(4, 6, -48, 3), self._at(-8, 2, -26, 2), porta])
@@ -68,7 +68,7 @@ class Organs:
         return np.stack([x0 + np.array([-20, -20, -22, -24, -24, -23, -19, -6]), y0 - forward, heights], axis=1)
 
     def layers(self) -> list[Layer | Tubes]:
-        """Everything that may be painted before the liver, in order."""
+        """Return the organs to paint before the liver, in order."""
         return [
             *self._mesentery(),
             *self._bowel(),
@@ -80,14 +80,14 @@ class Organs:
         ]
 
     def _inside(self, region: Region, margin: float) -> np.ndarray:
-        """Where an organ of the abdomen may lie: cavity and below the diaphragm, `margin` mm away from both."""
+        """Return the space for abdominal organs: in the cavity and below the diaphragm, `margin` mm from both."""
         return smooth_max(region.cut(self.trunk.cavity), region.cut(self.trunk.abdomen), 8) + np.float32(margin)
 
     def _kidneys(self) -> list[Layer]:
         layers = []
         for side, (centre, radii) in zip((-1, 1), self.kidneys, strict=True):
             r = self.soft.around(centre, radii, 36)
-            tilt = _turn(1, 12 * side) @ _turn(0, -10) @ _turn(2, -28 * side)
+            tilt = _rotation(1, 12 * side) @ _rotation(0, -10) @ _rotation(2, -28 * side)
             bean = ellipsoid(r, centre, radii, tilt)
             hilum = np.array(centre) + np.array([-side * 20.0, -12.0, 0.0])
             sinus = ellipsoid(r, tuple(hilum), (16, 10, 24), tilt)
@@ -110,7 +110,7 @@ class Organs:
         size = self.rng.uniform(0.85, 1.2)
         c = self._at(104, 34, 18, 4)
         r = self.soft.around(c, (62, 66, 66))
-        outer = ellipsoid(r, c, (36 * size, 58 * size, 56 * size), _turn(2, 18))
+        outer = ellipsoid(r, c, (36 * size, 58 * size, 56 * size), _rotation(2, 18))
         medial = ellipsoid(r, (c[0] - 36 * size, c[1] - 10, c[2] - 4), (27, 50 * size, 80))
         shape = smooth_max(smooth_max(outer, -medial, 9), self._inside(r, 3.0), 7)
         shape = smooth_max(shape, -(ellipsoid(r, *self.kidneys[1]) - 4), 8)
@@ -153,21 +153,21 @@ class Organs:
         ]
 
     def _loops(self, centre: tuple[float, float, float], spread: np.ndarray, count: int, step: float) -> np.ndarray:
-        """A wandering path that stays near `centre`."""
+        """Draw a random walk that stays near `centre`."""
         point = np.array(centre, dtype=float) + 0.5 * spread * self.rng.standard_normal(3)
-        way = self.rng.standard_normal(3)
+        direction = self.rng.standard_normal(3)
         points = []
         for _ in range(count):
             pull = (np.array(centre) - point) / spread
-            way = 0.75 * way + 0.55 * self.rng.standard_normal(3) + 0.35 * pull
-            point = point + step * way / np.linalg.norm(way)
+            direction = 0.75 * direction + 0.55 * self.rng.standard_normal(3) + 0.35 * pull
+            point = point + step * direction / np.linalg.norm(direction)
             points.append(point)
         return np.array(points)
 
     def _bowel(self) -> list[Layer]:
         layers: list[Layer] = []
         sx, sy, _ = self.scale
-        homes = [
+        centres = [
             (38, -30, -78),
             (10, -44, -112),
             (56, -8, -112),
@@ -179,8 +179,8 @@ class Organs:
             (-10, -62, -120),
             (48, -62, -104),
         ]
-        for home in homes:
-            c = self._at(*home, 6)
+        for centre in centres:
+            c = self._at(*centre, 6)
             points = self._loops(c, np.array([24 * sx, 18 * sy, 18]), 11, 17)
             low, high = points.min(axis=0) - 16, points.max(axis=0) + 16
             r = self.soft.around(tuple((low + high) / 2), tuple((high - low) / 2), 22)
@@ -216,21 +216,20 @@ class Organs:
         return layers
 
     def _mesentery(self) -> list[Tubes]:
-        """Small vessels in the visceral fat."""
+        """Draw small vessels in the visceral fat."""
         lines = []
         for _ in range(46):
             start = np.array(
                 self._at(self.rng.uniform(-40, 60), self.rng.uniform(-30, 25), self.rng.uniform(-150, -40), 4)
             )
-            way = self.rng.standard_normal(3) * [1, 0.8, 0.8]
-            points = np.cumsum(
-                np.vstack([start, [way * 9 + 5 * self.rng.standard_normal(3) for _ in range(3)]]), axis=0
-            )
+            direction = self.rng.standard_normal(3) * [1, 0.8, 0.8]
+            steps = [direction * 9 + 5 * self.rng.standard_normal(3) for _ in range(3)]
+            points = np.cumsum(np.vstack([start, steps]), axis=0)
             lines.append((points, np.linspace(self.rng.uniform(1.2, 2.6), 0.8, 4)))
         return [Tubes("mesenteric_vessel", segments(lines), self.hu["blood"] - 20)]
 
     def gallbladder_layers(self) -> list[Layer]:
-        """Gallbladder in its fossa: wall and bile."""
+        """Return wall and bile of the gallbladder, if there is one."""
         if self.gallbladder is None:
             return []
         r = self.soft.around(self.gallbladder[0], (46, 46, 46))
@@ -244,21 +243,21 @@ class Organs:
         if self.gallbladder is None:
             return np.full(region.shape, np.inf, dtype=np.float32)
         centre, radii, tilt = self.gallbladder
-        turn = tilt @ _turn(1, 60) @ _turn(2, -30)
-        return ellipsoid(region, centre, (radii[2], radii[0], radii[1]), turn, taper=0.35)
+        rotation = tilt @ _rotation(1, 60) @ _rotation(2, -30)
+        return ellipsoid(region, centre, (radii[2], radii[0], radii[1]), rotation, taper=0.35)
 
     def not_liver(self) -> Field:
-        """Signed distance to what takes its place from the liver when painted over it, mm: no lesion may lie there."""
-        vessels = [tube(self.trunk.straight, line, _LARGEST_VESSEL) for line in (self.cava, self.portal)]
+        """Return the signed distance to gallbladder, cava and portal trunk, mm, which are painted over the liver."""
+        vessels = [tube(self.trunk.straight, line, _MAX_VESSEL_RADIUS) for line in (self.cava, self.portal)]
         return self.trunk.straight.field(np.minimum.reduce([self._gallbladder_in(self.soft), *vessels]))
 
     def great_vessels(self) -> list[Layer | Tubes]:
-        """Aorta, cava, portal trunk, crura and esophagus, to be painted after the liver."""
+        """Return aorta, cava, portal trunk, crura and esophagus, to paint after the liver."""
         heights = np.linspace(-240, 240, 25)
         x0, y0 = self.trunk.spine_centre(heights)
         climb = np.clip((heights - 10) / 100, 0, 1)
         aorta = np.stack([x0 + 9 + 12 * climb, y0 - 27 + 8 * climb, heights], axis=1)
-        radius = self.rng.uniform(9, _LARGEST_VESSEL)
+        radius = self.rng.uniform(9, _MAX_VESSEL_RADIUS)
         crus = []
         for side, low in ((-1, -70), (1, -60)):
             z = np.linspace(low, self.trunk.habitus.dome - 28, 7)
@@ -274,7 +273,7 @@ class Organs:
         return [
             Tubes("muscle", segments(crus), self.hu["muscle"]),
             Tubes("esophagus", segments([(gullet, 8.0)]), self.hu["muscle"] + 8),
-            Tubes("cava", segments([(self.cava, self.rng.uniform(9.5, _LARGEST_VESSEL))]), self.hu["blood"] - 8),
+            Tubes("cava", segments([(self.cava, self.rng.uniform(9.5, _MAX_VESSEL_RADIUS))]), self.hu["blood"] - 8),
             Tubes("aorta", segments([(aorta, radius)]), self.hu["blood"] + 6),
             Tubes("portal_vein", segments([(self.portal, np.array([7.0, 6.6, 6.2]))]), self.hu["blood"] + 12),
             Tubes("hepatic_artery", segments([(hepatic, 2.4)]), self.hu["blood"]),

@@ -1,4 +1,4 @@
-"""One phantom patient: seed in; finished volume, label map and lesion table out."""
+"""One phantom patient: volume, label map and lesion table from a seed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _INDEX = {label.name: label.index for label in JOINT_LABELS}
 
 
 class Coverage(Enum):
-    """What a scan covers, feet to head."""
+    """Range of a scan, feet to head."""
 
     ABDOMEN = "lung base to lower kidneys"
     LIVER = "the liver with 1 to 2 cm of margin"
@@ -35,19 +35,19 @@ class Coverage(Enum):
 
 @dataclass(frozen=True)
 class LesionRow:
-    """One lesion as it came out.
+    """One lesion, measured in the finished volume.
 
     Attributes:
         lesion: number in the patient, from 1.
         lesion_type: cyst, hemangioma or metastasis.
-        volume_ml: of its label.
-        diameter_mm: of the ball with that volume.
+        volume_ml: volume of its label.
+        diameter_mm: diameter of the ball with that volume.
         mean_hu: mean of the finished, noisy volume over its label.
-        liver_hu: mean of the finished volume over the voxels labelled liver (lesions left out, vessels in).
+        liver_hu: mean of the finished volume over voxels labelled liver (without lesions, with vessels).
         noise_hu: standard deviation of the noise in the liver.
         contrast_to_noise: |mean_hu - liver_hu| / noise_hu.
         x, y, z: centroid of its label, RAS+ mm.
-        slices: pixels on each slice of the volume's slice axis.
+        slices: number of pixels by slice.
     """
 
     lesion: int
@@ -72,9 +72,9 @@ class Phantom:
         image: int16 HU, (x, y, z), axes to left, back and head.
         label: uint8, same shape: 0 background, 1 liver, 2 cyst, 3 hemangioma, 4 metastasis.
         affine: 4×4, index to RAS+ mm.
-        lesions: one row a lesion that is at least one voxel large.
-        facts: what was drawn for this patient, for the record.
-        organs: uint8 organ map with `organ_names`, None unless asked for.
+        lesions: one row per lesion of at least one voxel.
+        facts: parameters drawn for this patient, for the record.
+        organs: uint8 organ map with `organ_names`; None unless requested.
     """
 
     image: np.ndarray
@@ -98,11 +98,11 @@ def make_phantom(
     """Make one patient.
 
     Args:
-        seed: decides everything about the patient; the same seed gives the same voxels.
+        seed: seed of all random numbers; the same seed gives the same voxels.
         matrix: in-plane pixels along one edge.
-        coverage: what the scan covers.
+        coverage: range of the scan.
         main_type: type of the patient's first lesion.
-        annotated: whether there must be a lesion that can be annotated; otherwise one patient of ten has none.
+        annotated: whether there must be a lesion that can be annotated; otherwise one patient in ten has none.
         organs: also return an organ map, for tests and pictures.
     """
     streams = [np.random.default_rng(child) for child in seed.spawn(4)]
@@ -112,33 +112,33 @@ def make_phantom(
     lattice = _lattice(habitus)
     warp = _warp(body_rng, lattice)
     trunk = Trunk(body_rng, habitus, lattice, warp, hu)
-    around = Organs(body_rng, trunk)
-    liver = liver_shape(body_rng, around)
+    abdomen = Organs(body_rng, trunk)
+    liver = liver_shape(body_rng, abdomen)
     liver_hu, vessel_hu = _liver_hu(body_rng)
     hu["blood"] = vessel_hu - 12
     scanner = _scanner(scan_rng, habitus, liver, matrix, coverage)
     smallest = max(1.3 * scanner.thickness, 3.5 * scanner.pixel)
     diameters = draw_diameters(lesion_rng, smallest, annotated)
     kinds = draw_types(lesion_rng, len(diameters), main_type) if diameters else []
-    contrast = Surroundings(liver_hu, vessel_hu)
-    lesions = place_lesions(lesion_rng, kinds, diameters, liver, around.not_liver(), contrast)
+    surroundings = Surroundings(liver_hu, vessel_hu)
+    lesions = place_lesions(lesion_rng, kinds, diameters, liver, abdomen.not_liver(), surroundings)
     scene = Scene(
-        under=[*trunk.layers(), *around.layers()],
+        under=[*trunk.layers(), *abdomen.layers()],
         liver=[
             Layer("liver", liver, liver_hu, d.LIVER_TEXTURE),
-            Tubes("hepatic_vein", hepatic_veins(body_rng, around, liver), vessel_hu - 3),
-            Tubes("portal_branch", portal_tree(body_rng, around, liver), vessel_hu),
+            Tubes("hepatic_vein", hepatic_veins(body_rng, abdomen, liver), vessel_hu - 3),
+            Tubes("portal_branch", portal_tree(body_rng, abdomen, liver), vessel_hu),
         ],
-        over=[*around.gallbladder_layers(), *around.great_vessels(), *trunk.bones()],
+        over=[*abdomen.gallbladder_layers(), *abdomen.great_vessels(), *trunk.bones()],
     )
-    grain = Field(smooth_noise(body_rng, lattice, 6.0, 1.0), (0, 0, 0), lattice)
-    seen = render(scene, lesions, grain, _table(habitus, scanner, hu), scanner, organs)
+    texture = Field(smooth_noise(body_rng, lattice, 6.0, 1.0), (0, 0, 0), lattice)
+    rendering = render(scene, lesions, texture, _table(habitus, scanner, hu), scanner, organs)
     noise = scan_noise(noise_rng, scanner)
-    image = to_int16(seen.hu + noise)
-    label = seen.liver.astype(np.uint8) * np.uint8(LIVER)
+    image = to_int16(rendering.hu + noise)
+    label = rendering.liver.astype(np.uint8) * np.uint8(LIVER)
     for number, lesion in enumerate(lesions, 1):
-        label[seen.lesions == number] = _INDEX[lesion.kind]
-    rows = _rows(image, label, seen.lesions, noise, [lesion.kind for lesion in lesions], scanner)
+        label[rendering.lesions == number] = _INDEX[lesion.kind]
+    rows = _rows(image, label, rendering.lesions, noise, [lesion.kind for lesion in lesions], scanner)
     facts: dict[str, float | str] = {
         "main_type": main_type,
         "liver_hu": round(liver_hu, 1),
@@ -150,9 +150,14 @@ def make_phantom(
         "subcutaneous_fat_mm": round(habitus.fat[0], 1),
         "liver_ml": round(float(np.count_nonzero(label)) * scanner.pixel**2 * scanner.thickness / 1000, 1),
     }
-    map_ = None if seen.organs is None else seen.organs.transpose(2, 1, 0)
     return Phantom(
-        image.transpose(2, 1, 0), label.transpose(2, 1, 0), scanner.affine, tuple(rows), facts, map_, seen.names
+        image=image.transpose(2, 1, 0),
+        label=label.transpose(2, 1, 0),
+        affine=scanner.affine,
+        lesions=tuple(rows),
+        facts=facts,
+        organs=None if rendering.organs is None else rendering.organs.transpose(2, 1, 0),
+        organ_names=rendering.names,
     )
 
 
@@ -167,12 +172,12 @@ def _lattice(habitus: Habitus) -> Lattice:
 
 
 def _warp(rng: np.random.Generator, lattice: Lattice) -> list[np.ndarray]:
-    """Random displacement that makes every template organ this patient's own, mm."""
+    """Draw the displacement in mm that varies the template organs between patients."""
     return [smooth_noise(rng, lattice, 60.0, 5.0) + smooth_noise(rng, lattice, 24.0, 1.6) for _ in range(3)]
 
 
 def _liver_hu(rng: np.random.Generator) -> tuple[float, float]:
-    """HU of parenchyma and of its vessels; a fatty liver is darker, its vessels are not."""
+    """Draw the HU of parenchyma and vessels; a fatty liver is darker, but not its vessels."""
     mean, spread = d.LIVER_HU
     liver = mean + spread * float(np.clip(rng.standard_normal(), -2, 2))
     fatty, drop = rng.random() < d.FATTY_SHARE, rng.uniform(*d.FATTY_DROP)
@@ -207,7 +212,7 @@ def _scanner(rng: np.random.Generator, habitus: Habitus, liver: Field, matrix: i
 
 
 def _table(habitus: Habitus, scanner: Scanner, hu: dict[str, float]) -> np.ndarray:
-    """The empty scanner: air, and a curved table with a mattress, (y, x) HU."""
+    """Return the HU of the empty scanner, (y, x): air, and a curved table with a mattress."""
     x, y = scanner.x[None, :], scanner.y[:, None]
     back = habitus.depth + 1.2 * habitus.wall + habitus.fat[2]
     top = back + 9 - x**2 / 1100
@@ -227,15 +232,15 @@ def _table(habitus: Habitus, scanner: Scanner, hu: dict[str, float]) -> np.ndarr
 
 
 def _rows(
-    image: np.ndarray, label: np.ndarray, found: np.ndarray, noise: np.ndarray, kinds: list[str], scanner: Scanner
+    image: np.ndarray, label: np.ndarray, numbers: np.ndarray, noise: np.ndarray, kinds: list[str], scanner: Scanner
 ) -> list[LesionRow]:
-    plain = label == LIVER
-    liver_hu = float(image[plain].mean())
-    noise_hu = float(noise[plain].std())
-    voxel = scanner.pixel**2 * scanner.thickness / 1000
+    liver = label == LIVER
+    liver_hu = float(image[liver].mean())
+    noise_hu = float(noise[liver].std())
+    voxel_ml = scanner.pixel**2 * scanner.thickness / 1000
     rows: list[LesionRow] = []
     for number, kind in enumerate(kinds, 1):
-        where = np.nonzero(found == number)
+        where = np.nonzero(numbers == number)
         count = len(where[0])
         if count == 0:
             continue
@@ -248,8 +253,8 @@ def _rows(
             LesionRow(
                 lesion=len(rows) + 1,
                 lesion_type=kind,
-                volume_ml=round(count * voxel, 4),
-                diameter_mm=round(float(np.cbrt(6000 * count * voxel / np.pi)), 2),
+                volume_ml=round(count * voxel_ml, 4),
+                diameter_mm=round(float(np.cbrt(6000 * count * voxel_ml / np.pi)), 2),
                 mean_hu=round(mean, 2),
                 liver_hu=round(liver_hu, 2),
                 noise_hu=round(noise_hu, 2),

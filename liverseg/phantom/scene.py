@@ -1,4 +1,4 @@
-"""What a patient is made of before the scanner sees it: layers and tubes, painted one over the other."""
+"""Description of a patient before the scan: layers and tubes, painted in order."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Layer:
     """An organ: an implicit shape filled with one tissue.
 
     Attributes:
-        name: organ, as in the organ map.
+        name: name in the organ map.
         shape: signed distance, mm.
         hu: attenuation inside.
-        texture: standard deviation of the tissue's own variation, HU.
-        offset: moves the surface, mm: a negative one shrinks the shape (a wall is a shape and the same one shrunk).
-        blur: width of the organ's edge in mm where it is wider than the pixel.
+        texture: standard deviation of the tissue's texture, HU.
+        offset: shift of the surface in mm; negative values shrink the shape. Walls are a shape and its shrunk copy.
+        blur: width of the organ's edge in mm, if it is larger than the pixel.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Tubes:
     """Many thin tapered capsules: vessels, ribs.
 
     Attributes:
-        name: organ, as in the organ map.
+        name: name in the organ map.
         parts: (n, 8) float32: start (x, y, z), end (x, y, z), radius at start and end, all mm.
         hu: attenuation inside.
         lumen: mm by which every radius is reduced.
@@ -52,10 +52,12 @@ class Tubes:
 
 @dataclass
 class Scene:
-    """Everything to paint, in order: `under` the liver, the liver with its vessels, `over` it.
+    """Everything to paint, in order.
 
     Attributes:
-        table: HU of the empty scanner with its table, function of in-plane positions (x, y) in mm.
+        under: organs painted before the liver.
+        liver: the liver and then its vessels.
+        over: organs painted over the liver.
     """
 
     under: list[Layer | Tubes] = field(default_factory=list)
@@ -64,7 +66,7 @@ class Scene:
 
 
 def segments(lines: Iterable[tuple[np.ndarray, np.ndarray | float]]) -> np.ndarray:
-    """Capsules (n, 8) of polylines given as ((m, 3) points in mm, radii in mm)."""
+    """Convert polylines, each ((m, 3) points in mm, radii in mm), to capsules (n, 8)."""
     parts = []
     for points, radii in lines:
         points = np.asarray(points, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""A cohort's two tables: which slices are annotated, and what every lesion is."""
+"""The tables of a cohort: annotated slices, and lesions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["choose_slices", "write_cohort_tables"]
 
 _SEED_WORD = 3
 _VISIBLE_SHARE = 0.35
-"""Share of a lesion's largest section that a slice must show to be worth annotating."""
+"""Smallest section of a lesion on a slice preferred for annotation, as a share of its largest section."""
 
 _LESION_COLUMNS = (
     "lesion",
@@ -40,7 +40,7 @@ def write_cohort_tables(root: Path, cases: Sequence[Case], slices: int, seed: in
     """Write `slices.csv` and `lesions.csv` from the cases' records.
 
     Raises:
-        LiversegError: if fewer slices show a lesion than asked for.
+        LiversegError: if fewer than `slices` slices show a lesion.
     """
     records = [json.loads((root / case.record).read_text(encoding="utf-8")) for case in cases]
     chosen = choose_slices(records, slices, seed)
@@ -60,35 +60,35 @@ def write_cohort_tables(root: Path, cases: Sequence[Case], slices: int, seed: in
 
 
 def choose_slices(records: Sequence[dict[str, Any]], slices: int, seed: int) -> list[list[tuple[int, str]]]:
-    """Pick annotated slices for every patient, as a reader would: where a lesion is well seen, each place once.
+    """Choose slices to annotate as a reader would: those that show lesions well and are not next to each other.
 
-    Every patient gets its best slice first; the others are dealt out one at a time to the patient and type that have
-    had the fewest, so that types stay even.
+    Each patient gets its best slice first. Then slices go to the patient and type with the fewest, one at a time, so
+    that types stay balanced.
 
     Args:
-        records: one a patient, with `lesions` that hold `lesion_type` and `slices` (pixels by slice number).
-        slices: how many in all.
-        seed: decides between near equals.
+        records: one record per patient, with `lesions` that have `lesion_type` and `slices` (pixels by slice number).
+        slices: number of slices of all patients together.
+        seed: seed of the choice between similar slices.
 
     Returns:
-        For every patient (slice number, type with most pixels there), in slice order.
+        For each patient, (slice number, type with most pixels there), in slice order.
 
     Raises:
-        LiversegError: if fewer slices show a lesion than asked for.
+        LiversegError: if fewer than `slices` slices show a lesion.
     """
     rng = np.random.default_rng(np.random.SeedSequence((seed, _SEED_WORD)))
-    offers = [_offers(record, rng) for record in records]
-    total = sum(len(offer) for offer in offers)
+    candidates = [_rank_slices(record, rng) for record in records]
+    total = sum(len(ranked) for ranked in candidates)
     if slices > total:
         raise LiversegError(
             f"slices {slices}: only {total} slices of these {len(records)} patients show a lesion; ask for no more"
         )
-    taken: list[list[tuple[int, str]]] = [[] for _ in records]
+    chosen: list[list[tuple[int, str]]] = [[] for _ in records]
     counts = dict.fromkeys(LESION_TYPES, 0)
 
-    def take(patient: int, position: int) -> None:
-        number, kind = offers[patient].pop(position)
-        taken[patient].append((number, kind))
+    def take(patient: int, rank: int) -> None:
+        number, kind = candidates[patient].pop(rank)
+        chosen[patient].append((number, kind))
         counts[kind] += 1
 
     for patient in range(len(records)):
@@ -96,19 +96,19 @@ def choose_slices(records: Sequence[dict[str, Any]], slices: int, seed: int) -> 
     for _ in range(slices - len(records)):
         fewest = min(counts.values())
         best: tuple[float, int, int] | None = None
-        for patient, offer in enumerate(offers):
-            for position, (_, kind) in enumerate(offer):
-                cost = len(taken[patient]) + 0.25 * position + 0.4 * (counts[kind] - fewest)
+        for patient, ranked in enumerate(candidates):
+            for rank, (_, kind) in enumerate(ranked):
+                cost = len(chosen[patient]) + 0.25 * rank + 0.4 * (counts[kind] - fewest)
                 if best is None or cost < best[0]:
-                    best = (cost, patient, position)
-        if best is None:  # cannot be: the total was checked
+                    best = (cost, patient, rank)
+        if best is None:  # impossible, since the total was checked
             break
         take(best[1], best[2])
-    return [sorted(rows) for rows in taken]
+    return [sorted(rows) for rows in chosen]
 
 
-def _offers(record: dict[str, Any], rng: np.random.Generator) -> list[tuple[int, str]]:
-    """A patient's slices that show a lesion, the most telling first."""
+def _rank_slices(record: dict[str, Any], rng: np.random.Generator) -> list[tuple[int, str]]:
+    """Rank a patient's slices with a lesion, those that show it best first, and their most frequent type."""
     pixels: dict[int, dict[str, int]] = {}
     score: dict[int, float] = {}
     for lesion in record["lesions"]:
@@ -122,13 +122,13 @@ def _offers(record: dict[str, Any], rng: np.random.Generator) -> list[tuple[int,
         raise LiversegError(f"{record['patient']}: no lesion in it; nothing can be annotated")
     jitter = {number: share - 0.25 * rng.random() for number, share in score.items()}
     order = sorted(pixels, key=lambda number: -jitter[number])
-    spread: list[int] = []
+    preferred: list[int] = []
     rest: list[int] = []
     for number in order:
-        seen = score[number] >= _VISIBLE_SHARE
-        apart = all(abs(number - other) > 1 for other in spread)
-        (spread if seen and apart else rest).append(number)
-    return [(number, max(pixels[number], key=lambda kind: pixels[number][kind])) for number in spread + rest]
+        visible = score[number] >= _VISIBLE_SHARE
+        separate = all(abs(number - other) > 1 for other in preferred)
+        (preferred if visible and separate else rest).append(number)
+    return [(number, max(pixels[number], key=lambda kind: pixels[number][kind])) for number in preferred + rest]
 
 
 def _write_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -1,4 +1,4 @@
-"""HU of every tissue in the portal venous phase, mean and spread between patients; docs/phantom.md has the sources."""
+"""HU of tissues in the portal venous phase, mean and spread between patients; docs/phantom.md has the sources."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["TISSUES", "Tissue", "draw_tissues"]
 
 @dataclass(frozen=True)
 class Tissue:
-    """One tissue's attenuation.
+    """Attenuation of a tissue.
 
     Attributes:
-        mean: HU at 120 kV, 60 to 80 s after contrast.
+        mean: mean HU at 120 kV, 60 to 80 s after contrast.
         spread: standard deviation between patients, HU.
-        texture: standard deviation inside one patient at a grain of about 6 mm, HU.
+        texture: standard deviation within a patient, with a grain of about 6 mm, HU.
     """
 
     mean: float
@@ -52,11 +52,11 @@ TISSUES: dict[str, Tissue] = {
     "cartilage": Tissue(110, 15),
     "pulmonary_vessel": Tissue(60, 10),
 }
-"""Liver parenchyma, its vessels and the lesions are drawn in `difficulty`, because they decide how hard the task is."""
+"""Liver parenchyma and its vessels are in `difficulty`, because they determine how difficult the task is."""
 
 
 def draw_tissues(rng: np.random.Generator) -> dict[str, float]:
-    """One patient's HU of each tissue; the spread is cut at two standard deviations."""
+    """Draw a patient's HU of each tissue, within two standard deviations of the mean."""
     return {
         name: float(tissue.mean + tissue.spread * np.clip(rng.standard_normal(), -2, 2))
         for name, tissue in TISSUES.items()

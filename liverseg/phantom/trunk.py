@@ -18,12 +18,12 @@ _VERTEBRA = 33.0
 
 @dataclass(frozen=True)
 class Habitus:
-    """One patient's build, all in mm unless said otherwise.
+    """Build of a patient, in mm unless noted otherwise.
 
     Attributes:
         width, depth: half axes of the abdominal cavity.
         wall: muscle thickness at the flank.
-        fat: subcutaneous fat at flank, front and back.
+        fat: thickness of subcutaneous fat at flank, front and back.
         front_power, back_power: roundness of the outline's front and back, 2 is an ellipse.
         dome: height of the right diaphragm above the porta hepatis.
         spine: y of the vertebral bodies' centre.
@@ -40,12 +40,12 @@ class Habitus:
 
     @property
     def scale(self) -> tuple[float, float, float]:
-        """Factors on the template organs' (x, y, z), made for a cavity of 132 × 95 mm half axes and a dome at 80 mm."""
+        """Scale (x, y, z) of the template organs, which fit a cavity of 132 × 95 mm half axes and a dome at 80 mm."""
         return (self.width / 132.0, self.depth / 95.0, self.dome / 80.0)
 
 
 def draw_habitus(rng: np.random.Generator) -> Habitus:
-    """A random adult: half widths about 118 to 150 mm, subcutaneous fat 5 to 36 mm."""
+    """Draw the build of an adult: half widths of 116 to 150 mm, subcutaneous fat of 5 to 38 mm at the flank."""
     width = float(np.clip(rng.normal(132, 8), 116, 150))
     depth = width * rng.uniform(0.68, 0.80)
     fat = float(np.clip(rng.lognormal(np.log(15), 0.55), 5, 38))
@@ -65,9 +65,9 @@ class Trunk:
     """Fields of the trunk on the patient's lattice.
 
     Args:
-        rng: the patient's random numbers.
-        habitus: build.
-        lattice: grid of the fields.
+        rng: the patient's random number generator.
+        habitus: the patient's build.
+        lattice: lattice of the fields.
         warp: displacement fields for soft organs.
         hu: HU of the tissues.
     """
@@ -90,7 +90,7 @@ class Trunk:
         self._vertebra_phase = rng.uniform(0, _VERTEBRA)
 
     def outline(self, region: Region, sides: tuple[float, float, float]) -> np.ndarray:
-        """Signed distance to the trunk's cross-section grown by `sides` (flank, front, back), mm."""
+        """Return the signed distance to the trunk's cross-section, enlarged by `sides` (flank, front, back), mm."""
         h = self.habitus
         flank, front, back = sides
         # the thorax narrows a little towards the shoulders and the pelvis
@@ -105,7 +105,7 @@ class Trunk:
         return np.asarray(radius * (1 - 1 / rho), dtype=np.float32)
 
     def spine_centre(self, z: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-        """(x, y) of the vertebral bodies' centre at height z, mm."""
+        """Return (x, y) of the centre of the vertebral bodies at height z, mm."""
         sway, length, phase = self._spine_sway
         x = sway * np.sin(np.asarray(z) / length + phase)
         y = self.habitus.spine + 0.00045 * (np.asarray(z) + 60) ** 2
@@ -118,7 +118,7 @@ class Trunk:
         return smooth_max(inner, -back, 22)
 
     def _abdomen(self) -> np.ndarray:
-        """What lies below the diaphragm: two domes, the right one higher, on a base that deepens towards the back."""
+        """Return the space below the diaphragm: two domes, the right higher, on a base that is deeper at the back."""
         sx, sy, _ = self.habitus.scale
         dome, r = self.habitus.dome, self._half
         right = ellipsoid(r, (-60 * sx, -8 * sy, dome - 96), (79 * sx, 88 * sy, 96))
@@ -129,7 +129,7 @@ class Trunk:
         return smooth_min(domes, np.broadcast_to(recess, r.shape), 10)
 
     def layers(self) -> list[Layer | Tubes]:
-        """Wall, fat, lungs, heart and muscles, to be painted before the organs."""
+        """Return wall, fat, lungs, heart and muscles, to paint before the organs."""
         h, hu, s = self.habitus, self.hu, self.straight
         flank, front, back = h.fat
         w = h.wall
@@ -155,7 +155,7 @@ class Trunk:
         ]
 
     def _inner_muscle(self, muscle: Field) -> Field:
-        """The deeper layer of the wall; where it parts from the outer one, a thin plane of fat lies between them."""
+        """Draw the deeper muscle layer of the wall, in places separated from the outer layer by a thin plane of fat."""
         gap = smooth_noise(self.rng, self.lattice, 26.0, 1.3) + np.float32(0.4 + 0.03 * self.habitus.fat[0])
         return self._half.field(muscle.values + np.clip(gap, 0, 3.5))
 
@@ -171,11 +171,11 @@ class Trunk:
             for k in inside:
                 hilum = np.array([np.sign(x[k]) * 25.0, 0.0, z1 + 40])
                 start = np.array([x[k], y[k], z[k]])
-                way = hilum - start
-                way = way / np.linalg.norm(way) + 0.35 * self.rng.standard_normal(3)
+                direction = hilum - start
+                direction = direction / np.linalg.norm(direction) + 0.35 * self.rng.standard_normal(3)
                 length = self.rng.uniform(8, 26)
                 radius = self.rng.uniform(0.8, 2.4)
-                lines.append((np.stack([start, start + way * length]), np.array([0.7 * radius, radius])))
+                lines.append((np.stack([start, start + direction * length]), np.array([0.7 * radius, radius])))
         return Tubes("pulmonary_vessel", segments(lines), self.hu["pulmonary_vessel"])
 
     def _heart(self) -> list[Layer]:
@@ -188,11 +188,11 @@ class Trunk:
         left = ellipsoid(r, (c[0] + 14, c[1] + 4, c[2] + 4), (40 * sx, 26 * sy, 36), tilt)
         right = ellipsoid(r, (c[0] - 22, c[1] - 10, c[2] + 2), (36 * sx, 24 * sy, 38), tilt)
         septum = np.abs(0.80 * (r.x - c[0]) + 0.5 * (r.y - c[1]) + 2) - 5.0
-        rooms = smooth_max(smooth_max(smooth_min(left, right, 6), -septum, 4), sac + 7, 6)
+        chambers = smooth_max(smooth_max(smooth_min(left, right, 6), -septum, 4), sac + 7, 6)
         return [
             Layer("pericardial_fat", r.field(sac), self.hu["visceral_fat"], offset=5.0),
             Layer("heart", r.field(sac), self.hu["myocardium"], 3.0),
-            Layer("heart_chamber", r.field(rooms), self.hu["blood"], 3.0, blur=3.0),
+            Layer("heart_chamber", r.field(chambers), self.hu["blood"], 3.0, blur=3.0),
         ]
 
     def _deep_muscles(self) -> list[Layer]:
@@ -208,11 +208,11 @@ class Trunk:
         return layers
 
     def bones(self) -> list[Layer | Tubes]:
-        """Spine, ribs and their cartilage, to be painted last."""
+        """Return spine, ribs and their cartilage, to paint last."""
         hu, r = self.hu, self.straight
         x0, y0 = self.spine_centre(r.z)
         box = Region(self.lattice, None, ((-1e3, 1e3), (0.0, 200.0), (-60.0, 60.0)))
-        x, y = box.x - box_cut(x0, box), box.y - box_cut(y0, box)
+        x, y = box.x - x0[box.slices[0]], box.y - y0[box.slices[0]]
         height = np.mod(box.z - self._vertebra_phase, _VERTEBRA) - _VERTEBRA / 2
         waist = 1 - 0.07 * np.cos(2 * np.pi * height / _VERTEBRA)
         rho = np.sqrt((x / (22.5 * waist)) ** 2 + (y / (16.5 * waist)) ** 2) + np.float32(1e-4)
@@ -282,8 +282,3 @@ class Trunk:
                 heights = start + np.linspace(0, 55, 8)
                 lines.append((self._rib_points(angles, heights, side, 0.6), 4.8))
         return segments(lines)
-
-
-def box_cut(values: np.ndarray, box: Region) -> np.ndarray:
-    """The part of a (z, 1, 1) column that belongs to a region."""
-    return values[box.slices[0]]

@@ -1,7 +1,7 @@
-"""Writes the two phantom trees: LiTS-like volumes, and a cohort of typed, annotated slices.
+"""Writers of two trees of phantoms: LiTS-like volumes, and a cohort of typed, annotated slices.
 
-Each case is made by its own process from its own seed, so its bytes depend neither on the number of workers nor on the
-order. Files appear under their names only when complete; a case's record comes last and marks the case as done.
+Each case has its own seed, so its bytes do not depend on the number of workers or the order. Files are written
+atomically; a case's record is written last and marks the case as complete.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from liverseg.utils.files import atomic_write
 __all__ = ["SETTINGS", "check_cohort_arguments", "check_lits_arguments", "write_cohort", "write_lits_tree"]
 
 SETTINGS = "phantom.json"
-"""File in a tree's root that says what made it; a tree is continued only with the same settings."""
+"""File in a tree's root with its settings; a tree is only continued with the same settings."""
 
-_SMALLEST_MATRIX = 64
+_MIN_MATRIX = 64
 
 
 def write_lits_tree(
@@ -46,22 +46,22 @@ def write_lits_tree(
 ) -> Path:
     """Write `volume-N.nii.gz` (int16 HU) and `segmentation-N.nii.gz` (uint8: 0 background, 1 liver, 2 lesion).
 
-    Volumes reach from the lung base to the lower kidneys. Files that are already complete are kept.
+    Volumes reach from the lung base to the lower kidneys. Existing files are kept.
 
     Args:
-        root: folder, made if missing; it must be empty or hold a tree of the same settings.
-        volumes: how many, numbered from 0.
+        root: folder, created if needed; it must be empty or have a tree of the same settings.
+        volumes: number of volumes, numbered from 0.
         matrix: in-plane pixels along one edge, at least 64.
-        seed: of everything random.
-        workers: processes; all processors by default.
-        progress: show a bar on stderr.
+        seed: seed of all random numbers.
+        workers: number of processes; the number of processors by default.
+        progress: show a progress bar on stderr.
 
     Returns:
         The folder.
 
     Raises:
         UsageError: if an argument is out of range.
-        LiversegError: if the folder is not writable or holds something else.
+        LiversegError: if the folder is not writable or has other files.
     """
     check_lits_arguments(volumes, matrix, seed, workers)
     folder = _open_tree(Path(root), {"kind": "lits", "volumes": volumes, "matrix": matrix, "seed": seed})
@@ -81,42 +81,41 @@ def write_cohort(
 ) -> Path:
     """Write a typed cohort: `images/`, `labels/` (uint8, the joint label table), `slices.csv` and `lesions.csv`.
 
-    Volumes cover the liver with 1 to 2 cm of margin, and labels are the whole 3-D truth; `slices.csv` names the
-    annotated ones: `slices` rows, at least one a patient, most of them where a lesion is near its largest.
+    Volumes cover the liver with 1 to 2 cm of margin, and labels are the complete 3-D ground truth. `slices.csv` lists
+    the annotated slices: `slices` rows, at least one per patient, most of them near the largest section of a lesion.
 
     Args:
-        root: folder, made if missing; it must be empty or hold a cohort of the same settings.
-        patients: how many.
-        slices: annotated slices over all patients.
+        root: folder, created if needed; it must be empty or have a cohort of the same settings.
+        patients: number of patients.
+        slices: number of annotated slices of all patients together.
         matrix: in-plane pixels along one edge, at least 64.
-        seed: of everything random.
-        workers: processes; all processors by default.
-        progress: show a bar on stderr.
+        seed: seed of all random numbers.
+        workers: number of processes; the number of processors by default.
+        progress: show a progress bar on stderr.
 
     Returns:
         The folder.
 
     Raises:
         UsageError: if an argument is out of range.
-        LiversegError: if there are fewer slices with lesions than asked for, or the folder is not writable or holds
-            something else.
+        LiversegError: if fewer than `slices` slices show a lesion, or the folder is not writable or has other files.
     """
     check_cohort_arguments(patients, slices, matrix, seed, workers)
     folder = _open_tree(Path(root), {"kind": "cohort", "patients": patients, "matrix": matrix, "seed": seed})
     cases = cohort_cases(patients, matrix, seed)
     _write_cases(folder, cases, workers, progress)
-    # always anew: they take no time, and another number of slices needs no other volumes
+    # written every time: this is quick, and another number of slices needs no new volumes
     write_cohort_tables(folder, cases, slices, seed)
     return folder
 
 
 def check_lits_arguments(volumes: int, matrix: int, seed: int, workers: int | None) -> None:
-    """Raise UsageError for an argument of `write_lits_tree` that is out of range."""
+    """Raise a `UsageError` if an argument of `write_lits_tree` is out of range."""
     _check(volumes=volumes, matrix=matrix, seed=seed, workers=workers)
 
 
 def check_cohort_arguments(patients: int, slices: int, matrix: int, seed: int, workers: int | None) -> None:
-    """Raise UsageError for an argument of `write_cohort` that is out of range."""
+    """Raise a `UsageError` if an argument of `write_cohort` is out of range."""
     _check(patients=patients, slices=slices, matrix=matrix, seed=seed, workers=workers)
     if slices < patients:
         raise UsageError(f"slices {slices}: fewer than the {patients} patients; each needs at least one")
@@ -126,8 +125,8 @@ def _check(*, matrix: int, seed: int, workers: int | None, **counts: int) -> Non
     for name, count in counts.items():
         if count < 1:
             raise UsageError(f"{name} {count}: at least 1 is needed")
-    if not _SMALLEST_MATRIX <= matrix <= 1024:
-        raise UsageError(f"matrix {matrix}: from {_SMALLEST_MATRIX} to 1024 pixels are allowed")
+    if not _MIN_MATRIX <= matrix <= 1024:
+        raise UsageError(f"matrix {matrix}: from {_MIN_MATRIX} to 1024 pixels are allowed")
     if seed < 0:
         raise UsageError(f"seed {seed}: a whole number from 0 is needed")
     if workers is not None and workers < 1:
@@ -135,19 +134,19 @@ def _check(*, matrix: int, seed: int, workers: int | None, **counts: int) -> Non
 
 
 def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
-    """Make the folder or check that what it holds was made by the same settings."""
+    """Create the folder, or check that its content was made with the same settings."""
     settings = {**settings, "recipe": d.RECIPE}
     path = root / SETTINGS
     if path.is_file():
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            earlier = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise LiversegError(f"{path}: not readable ({error}); delete the folder or choose another") from error
-        for key in {**settings, **found} if isinstance(found, dict) else settings:
-            if not isinstance(found, dict) or found.get(key) != settings.get(key):
-                was = found.get(key) if isinstance(found, dict) else None
+        for key in {**settings, **earlier} if isinstance(earlier, dict) else settings:
+            if not isinstance(earlier, dict) or earlier.get(key) != settings.get(key):
+                value = earlier.get(key) if isinstance(earlier, dict) else None
                 raise LiversegError(
-                    f"{root}: holds phantoms made with {key} {was}, now {key} {settings.get(key)} is asked for; "
+                    f"{root}: holds phantoms made with {key} {value}, now {key} {settings.get(key)} is asked for; "
                     "choose another folder or delete this one"
                 )
         return root
@@ -164,7 +163,7 @@ def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
 
 
 def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progress: bool) -> None:
-    """Write what is missing."""
+    """Write the cases that are missing."""
     missing = [case for case in cases if not case.is_complete(root)]
     count = min(workers or os.cpu_count() or 1, len(missing))
     bar = tqdm(
@@ -181,13 +180,13 @@ def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progres
                     write_case(root, case)
                     bar.update()
             else:
-                # spawned, not forked: a caller may have threads
+                # spawned, not forked: the caller may have threads
                 context = multiprocessing.get_context("spawn")
                 with ProcessPoolExecutor(count, mp_context=context) as pool:
-                    waiting = [pool.submit(write_case, root, case) for case in missing]
+                    futures = [pool.submit(write_case, root, case) for case in missing]
                     try:
-                        for done in as_completed(waiting):
-                            done.result()
+                        for future in as_completed(futures):
+                            future.result()
                             bar.update()
                     except BaseException:
                         pool.shutdown(wait=False, cancel_futures=True)
@@ -197,7 +196,7 @@ def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progres
 
 
 def write_case(root: Path, case: Case) -> None:
-    """Make one case and write image, label and record, each by rename."""
+    """Make one case and write image, label and record, each atomically."""
     seed = np.random.SeedSequence(case.seed)
     phantom = make_phantom(
         seed, matrix=case.matrix, coverage=case.coverage, main_type=case.main_type, annotated=case.typed
@@ -211,12 +210,12 @@ def write_case(root: Path, case: Case) -> None:
 
 
 def _nifti(array: np.ndarray, affine: np.ndarray) -> bytes:
-    """A .nii.gz with sform and qform set to scanner coordinates and mm; the same bytes for the same voxels."""
+    """Encode a .nii.gz with sform and qform in scanner coordinates and mm; equal voxels give equal bytes."""
     image = nib.Nifti1Image(array, affine)
     image.header.set_xyzt_units("mm", "sec")
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
-    # level 1: noise hardly shrinks further, and the time of day stays out of the header
+    # level 1, because noise hardly compresses further; mtime 0 keeps the time out of the gzip header
     return gzip.compress(image.to_bytes(), compresslevel=1, mtime=0)
 
 
