@@ -78,7 +78,7 @@ def test_load_of_another_size_tells_the_size_first(exported):
 
 def test_load_compares_window_slab_and_labels(tmp_path, pretrained, record, exported):
     network = SEResUNet("small", out_channels=3)
-    with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 200\] in the network; take"):
+    with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] in the file, \[-100, 200\] in the network; use"):
         load_weights(network, exported, input_spec=SlabInput((-100, 200)))
     with pytest.raises(LiversegError, match=r"slab slices 3 in the file, 5 in the network"):
         load_weights(network, exported, input_spec=replace(INPUT_SPEC, slab_slices=5))
