@@ -21,7 +21,7 @@ from monai.inferers import Inferer
 
 from liverseg.imageio.boxes import Box, box_shape, full_box
 from liverseg.imageio.ct_check import bone_and_body
-from liverseg.inference.components import keep_largest_liver, largest_part, restrict_to_liver
+from liverseg.inference.components import keep_largest_liver, largest_component, restrict_to_liver
 from liverseg.inference.inferer import SlabInferer
 from liverseg.inference.prediction import SlabPrediction, join_predictions
 from liverseg.inference.progress import StageTimer
@@ -252,7 +252,7 @@ class LiverCascade(Inferer):
         slices = np.arange(min(step // 2, (depth - 1) // 2), depth, step)
         coarse = max(1, round(self.coarse_mm / min(spacing[1:])))
         for reduction in sorted({min(coarse, *inputs.shape[1:]), 1}, reverse=True):
-            mask = largest_part(self.slabs.liver(inputs, network, slices, reduction, spacing[0], spacing[1:]))
+            mask = largest_component(self.slabs.liver(inputs, network, slices, reduction, spacing[0], spacing[1:]))
             windows = windows_around(mask, slices, reduction, height, margin, inputs.shape, stride)
             if windows:
                 return windows
@@ -279,5 +279,5 @@ def _head_warning(inputs: torch.Tensor | np.ndarray, slices: slice, spacing: Seq
         return ""
     return (
         f"{bone:.0%} of the {body_cm2:.0f} cm2 of body around what looks like a liver is bone, as in a head; "
-        "liver none computes it all the same"
+        "to label all of the CT anyway, set liver to none"
     )

@@ -1,4 +1,4 @@
-"""Connected parts of a label map: the one liver, and the lesions in it."""
+"""Connected components of a label map: the liver, and the lesions in it."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import FACE_CONNECTIVITY, LESION, LIVER
 
 __all__ = [
-    "AROUND",
+    "SURROUNDING_STEPS",
     "components_touching",
     "keep_largest_liver",
-    "largest_part",
+    "largest_component",
     "lesion_components",
     "liver_contact",
     "restrict_to_liver",
 ]
 
-_ANY_NEIGHBOUR: Final = 26
-AROUND: Final = 2
-"""Steps over faces that a lesion's surroundings reach."""
-_THIN: Final = 3
-"""Of arrays with so short an axis cc3d 4.1 counts on fewer parts by 26 neighbours than there may be, and fails."""
+_VERTEX_CONNECTIVITY: Final = 26
+SURROUNDING_STEPS: Final = 2
+"""Size of a lesion's surroundings in steps over faces."""
+_MAX_THIN_EDGE: Final = 3
+"""With an axis this short, cc3d 4.1 expects fewer components of 26 neighbours than there may be, and fails."""
 
 
-def largest_part(mask: np.ndarray) -> np.ndarray:
-    """The largest 3-D part of a mask, 26 neighbours; the mask itself where it is one part or none."""
-    if min(mask.shape) <= _THIN:
-        inner = slice(_THIN, -_THIN)
-        return largest_part(np.pad(mask, _THIN))[inner, inner, inner]
-    parts, count = cc3d.connected_components(mask, connectivity=_ANY_NEIGHBOUR, return_N=True)
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """Return the largest 3-D component of a mask, 26 neighbours; the mask itself if it has at most one."""
+    if min(mask.shape) <= _MAX_THIN_EDGE:
+        inner = slice(_MAX_THIN_EDGE, -_MAX_THIN_EDGE)
+        return largest_component(np.pad(mask, _MAX_THIN_EDGE))[inner, inner, inner]
+    parts, count = cc3d.connected_components(mask, connectivity=_VERTEX_CONNECTIVITY, return_N=True)
     if count <= 1:
         return mask
     return np.asarray(parts == 1 + int(np.argmax(cc3d.statistics(parts)["voxel_counts"][1:])))
 
 
 def components_touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-    """Those parts of a 3-D mask, joined by faces, that hold at least one of the seeds; both of one shape."""
+    """Return the components of a 3-D mask, joined by faces, that contain a seed; both arrays have one shape."""
     parts = cc3d.connected_components(mask, connectivity=FACE_CONNECTIVITY[3])
     reached = np.zeros(int(parts.max(initial=0)) + 1, bool)
     reached[np.unique(parts[seeds])] = True
@@ -51,18 +51,18 @@ def components_touching(mask: np.ndarray, seeds: np.ndarray) -> np.ndarray:
 
 
 def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:
-    """Keep the largest 3-D part of liver and lesions together, 26 neighbours; lesions outside it go with the rest.
+    """Keep the largest 3-D component of liver and lesions together, 26 neighbours, and remove all others.
 
-    A body has one liver: what else the network calls liver is spleen or stomach wall.
+    A body has one liver: other components that the network calls liver are spleen or stomach wall.
 
     Returns:
-        A new prediction; the same one where there is nothing to take away.
+        A new prediction; the same object if there is nothing to remove.
     """
     box = bounding_box(prediction.inside >= LIVER)
     if box is None:
         return prediction
     found = prediction.inside[box]
-    kept = largest_part(found >= LIVER)
+    kept = largest_component(found >= LIVER)
     if np.count_nonzero(kept) == np.count_nonzero(found):
         return prediction
     inside = np.zeros_like(prediction.inside)
@@ -71,40 +71,41 @@ def keep_largest_liver(prediction: SlabPrediction) -> SlabPrediction:
 
 
 def restrict_to_liver(prediction: SlabPrediction, liver: np.ndarray) -> SlabPrediction:
-    """Take the liver from a mask: what the network calls liver goes, lesions stay where they touch the mask.
+    """Replace the network's liver by a mask, and keep the lesions that touch it.
 
-    Masks of the liver often leave large lesions out, so a lesion that touches the mask by a face or lies in it is kept
-    whole.
+    Masks of the liver often leave large lesions out. A lesion that overlaps the mask or touches it by a face is
+    therefore kept entirely.
 
     Args:
         prediction: of any box.
         liver: true in the liver, shape of the box.
     """
     lesion = prediction.inside >= LESION
-    # a path of faces from the mask through lesion reaches all that touches it
+    # seeds in the mask reach every lesion that is joined to it by faces
     touching = lesion & components_touching(lesion | liver, liver)
     inside = np.where(touching, prediction.inside, liver.astype(np.uint8) * LIVER)
     return replace(prediction.relabelled(inside), liver=liver)
 
 
 def lesion_components(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """3-D parts of a lesion mask that touch by a face, LiTS's convention (Bilic et al. 2023).
+    """Number the 3-D components of a lesion mask, joined by faces: LiTS's convention (Bilic et al. 2023).
 
     Args:
-        lesion: true where there is lesion of any type, 3-D.
+        lesion: true in lesions of any type, 3-D.
 
     Returns:
-        Part numbers 1 ... n of the mask's shape, 0 elsewhere, and each part's voxels, shape (n,).
+        Component numbers 1 ... n in the mask's shape, 0 elsewhere, and the voxels of each, shape (n,).
     """
     parts = cc3d.connected_components(lesion, connectivity=FACE_CONNECTIVITY[3])
     return parts, np.asarray(cc3d.statistics(parts)["voxel_counts"])[1:].astype(np.int64)
 
 
 def liver_contact(parts: np.ndarray, organ: np.ndarray) -> np.ndarray:
-    """How much of each lesion's surroundings is liver or another lesion: 1 deep in the liver, less at its surface.
+    """Return the share of each lesion's surroundings that is liver or another lesion.
 
-    Surroundings are the voxels that two steps over faces lead to from the lesion; those outside the arrays are unknown
-    and do not count. What lies mostly outside the liver is gallbladder, stomach wall or fat of the hilum.
+    It is 1 deep in the liver and less at its surface. Surroundings are the voxels within two steps over faces; those
+    outside the arrays are unknown and do not count. A lesion mostly outside the liver is gallbladder, stomach wall or
+    fat of the hilum.
 
     Args:
         parts: lesions numbered 1 ... n, 0 elsewhere, 3-D.
@@ -116,8 +117,8 @@ def liver_contact(parts: np.ndarray, organ: np.ndarray) -> np.ndarray:
     faces = ndimage.generate_binary_structure(3, 1)
     contact = []
     for number, found in enumerate(ndimage.find_objects(parts), 1):
-        box = tuple(slice(max(0, side.start - AROUND), side.stop + AROUND) for side in found)
+        box = tuple(slice(max(0, side.start - SURROUNDING_STEPS), side.stop + SURROUNDING_STEPS) for side in found)
         own = parts[box] == number
-        around = ndimage.binary_dilation(own, faces, iterations=AROUND) & ~own
+        around = ndimage.binary_dilation(own, faces, iterations=SURROUNDING_STEPS) & ~own
         contact.append(organ[box][around].mean() if around.any() else 1.0)
     return np.array(contact, np.float64)

@@ -1,13 +1,13 @@
-"""In which contrast phase a CT was taken, judged by the blood in the aorta and by the liver.
+"""Estimate the contrast phase of a CT from the blood in the aorta and from the liver.
 
-No network is needed. The aorta is looked for as what it is on axial slices: a round object of about its size, in front
-of the spine or to the left of it, brighter than what is around it, and on slice after slice in nearly the same place.
-It is found in unenhanced scans too, where fat is around it.
+No network is needed. On axial slices the aorta is a round object of a known size, in front of the spine or to the left
+of it, brighter than its surroundings, and on successive slices in nearly the same place. In unenhanced scans it is
+found as well, because fat surrounds it.
 
-Figures that the rules rest on: 10 to 15 s after the bolus arrives the aorta enhances by 300 to 336 HU and the liver by
+The rules rest on these figures: 10 to 15 s after the bolus arrives the aorta enhances by 300 to 336 HU and the liver by
 15 to 25 HU; 45 to 55 s after, by 117 to 125 HU and by 59 to 63 HU (Goshima et al., AJR 187, 2006, W25). Without
 contrast medium the liver has 58.8 ± 10.8 HU (Boyce et al., AJR 194, 2010, 623) and blood about 40 HU. The limits
-between the phases are ours, and so is the search for the aorta; docs/evaluation.md says on what they were tried.
+between the phases are ours, and so is the search for the aorta; docs/evaluation.md describes their tests.
 """
 
 from __future__ import annotations
@@ -26,39 +26,39 @@ __all__ = ["PHASES", "ContrastPhase", "LiverHU", "aorta_hu", "contrast_phase", "
 PHASES: Final = ("unenhanced", "arterial", "portal venous", "delayed", "unknown")
 
 _PIXEL_MM: Final = 1.5
-"""Pixels are averaged to about this size: an aorta is ten times as wide, and noise falls."""
-_STEP_MM, _LEAST_SLICES = 5.0, 40
-"""The aorta is looked for on a slice every 5 mm, of a short scan on more."""
+"""Pixels are averaged to about this size, which reduces noise; an aorta is ten times as wide."""
+_STEP_MM, _MIN_SLICES = 5.0, 40
+"""The aorta is searched on a slice every 5 mm, in a short scan on more slices."""
 _BEYOND_LIVER_MM: Final = 30.0
 _LIVER_SLICES: Final = 24
 _ERODED_MM: Final = 2.0
-_FEWEST_PIXELS: Final = 200
+_MIN_PIXELS: Final = 200
 
 _BODY: Final = -300
 _BONE: Final = 220
-_LEAST_BONE_MM2: Final = 300.0
+_MIN_BONE_MM2: Final = 300.0
 _SPINE_MM: Final = (45.0, 110.0)
-"""Bone is taken for spine within this distance from the body's midline, and behind its middle down to here."""
+"""Bone counts as spine within this distance of the body's midline, and down to this distance behind its middle."""
 _WINDOW_MM: Final = (95.0, 10.0, 25.0, 65.0)
-"""From the spine's middle to the front, back, right and left: where the aorta may lie."""
+"""Position of the aorta, at most: from the spine's middle to the front, back, right and left."""
 _LEVELS: Final = (0, 15, 30, 45, 60, 75, 90, 105, 120, 140, 160, 190, 220, 260, 300, 350, 400)
 _AREA_MM2: Final = (120.0, 1500.0)
 """Discs of 12 to 44 mm: from a slender aorta to an aneurysm."""
-_LEAST_FILL, _LEAST_ASPECT = 0.85, 0.65
+_MIN_FILL, _MIN_ASPECT = 0.85, 0.65
 _EDGE_HU: Final = 40.0
-_LONGEST_GAP_MM: Final = 30.0
-_SHORTEST_MM, _FEWEST = 20.0, 4
+_MAX_GAP_MM: Final = 30.0
+_MIN_LENGTH_MM, _MIN_DISCS = 20.0, 4
 _ENHANCED_HU: Final = 90.0
-"""Blood above it holds contrast medium."""
+"""Blood above it contains contrast medium."""
 
 
 class LiverHU(NamedTuple):
     """HU of the liver's parenchyma.
 
     Attributes:
-        median: of liver voxels without lesions, those near its edge left out.
-        vessels: how far the brightest hundredth of the smoothed liver lies above the median, as a multiple of what
-            noise of the liver's own spread would give: 1 without bright vessels.
+        median: of liver voxels without lesions, without those near its edge.
+        vessels: distance of the brightest hundredth of the smoothed liver above the median, as a multiple of its value
+            for noise of the liver's own spread: 1 without bright vessels.
     """
 
     median: float
@@ -66,7 +66,7 @@ class LiverHU(NamedTuple):
 
 
 class _Disc(NamedTuple):
-    """A round object on a slice; lengths in mm from the picture's corner, z from the first slice."""
+    """A round object on a slice; lengths in mm from the corner of the image, z from the first slice."""
 
     z: float
     y: float
@@ -78,14 +78,14 @@ class _Disc(NamedTuple):
 
 @dataclass(frozen=True)
 class ContrastPhase:
-    """A contrast phase, and what it was judged by.
+    """A contrast phase and the measurements it is based on.
 
     Attributes:
-        phase: one of `PHASES`; "unknown" where what was measured does not tell.
-        confidence: "high" where the measurements lie well within a phase, "low" near its limits, "none" for unknown.
-        aorta_hu: median HU of the aorta's blood; None where no aorta was found.
-        aorta_mm: how far along the body it was followed.
-        liver_hu: median HU of the parenchyma; None where there is too little of it.
+        phase: one of `PHASES`; "unknown" if the measurements do not determine it.
+        confidence: "high" if the measurements are well within a phase, "low" near its limits, "none" for unknown.
+        aorta_hu: median HU of the aorta's blood; None if no aorta was found.
+        aorta_mm: length of the aorta that was found.
+        liver_hu: median HU of the parenchyma; None if there is too little of it.
     """
 
     phase: str
@@ -95,7 +95,7 @@ class ContrastPhase:
     liver_hu: float | None
 
     def describe(self) -> str:
-        """Phase, confidence and measurements in one line."""
+        """Return phase, confidence and measurements in one line."""
         aorta = (
             "no aorta found" if self.aorta_hu is None else f"aorta {self.aorta_hu:.0f} HU over {self.aorta_mm:.0f} mm"
         )
@@ -104,7 +104,7 @@ class ContrastPhase:
         return f"{self.phase}{sure} ({aorta}, {liver})"
 
     def to_json(self) -> dict[str, Any]:
-        """For a case's record."""
+        """Return the content for a case's record."""
         return asdict(self)
 
 
@@ -114,7 +114,7 @@ def contrast_phase(hu: np.ndarray, liver: LiverHU | None, slices: slice, spacing
     Args:
         hu: in axial order, shape (slice, row, column), any number type.
         liver: of `liver_hu`.
-        slices: those that the liver is on.
+        slices: the slices of the liver.
         spacing: mm between slices, rows and columns.
     """
     beyond = round(_BEYOND_LIVER_MM / spacing[0])
@@ -126,7 +126,7 @@ def contrast_phase(hu: np.ndarray, liver: LiverHU | None, slices: slice, spacing
 
 
 def phase_of(aorta: float | None, liver: LiverHU | None) -> tuple[str, str]:
-    """Phase and confidence for the HU of blood and liver.
+    """Return phase and confidence for the HU of blood and liver.
 
     Example:
         >>> phase_of(385.0, LiverHU(66.0, 1.2)), phase_of(150.0, LiverHU(117.0, 1.5)), phase_of(None, None)
@@ -135,7 +135,7 @@ def phase_of(aorta: float | None, liver: LiverHU | None) -> tuple[str, str]:
     if aorta is None or liver is None:
         return "unknown", "none"
     if aorta < 75:
-        # a fatty or an iron-laden liver is not the blood's affair, but enhanced liver with unenhanced blood is no phase
+        # the liver may be fatty or contain iron, but no phase has an enhanced liver with unenhanced blood
         return ("unenhanced", "high" if aorta < 65 else "low") if liver.median < 90 else ("unknown", "none")
     if aorta >= 240 and aorta >= 2.2 * liver.median:
         return "arterial", "high" if aorta >= 280 else "low"
@@ -144,21 +144,21 @@ def phase_of(aorta: float | None, liver: LiverHU | None) -> tuple[str, str]:
     if aorta >= 120:
         if liver.median >= 80:
             return "portal venous", "high" if 130 <= aorta < 220 and liver.median >= 90 else "low"
-        # the liver is fatty, or not enhanced yet: in the first case its veins are brighter than it is
+        # the liver is fatty, or not enhanced yet; the veins of a fatty liver are brighter than the parenchyma
         return ("portal venous", "low") if liver.vessels >= 1.25 else ("unknown", "none")
     return ("delayed", "low") if 70 <= liver.median <= aorta + 20 else ("unknown", "none")
 
 
 def liver_hu(inside: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) -> LiverHU | None:
-    """HU of the parenchyma, from at most 24 slices.
+    """Measure the HU of the parenchyma on at most 24 slices.
 
     Args:
         inside: HU in axial order, shape (slice, row, column).
-        labels: label map of that shape; what is 1 counts, 2 mm within its edge.
+        labels: label map of that shape; voxels of label 1 count, if they are 2 mm from its edge.
         spacing: mm between slices, rows and columns.
 
     Returns:
-        None where fewer than 200 pixels of about 1.5 mm are left.
+        None if fewer than 200 pixels of about 1.5 mm are left.
     """
     by = max(1, round(_PIXEL_MM / min(spacing[1:])))
     pixel = by * min(spacing[1:])
@@ -166,64 +166,64 @@ def liver_hu(inside: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) -
     on = np.flatnonzero((labels == LIVER).any(axis=(1, 2)))
     raw, smooth = [], []
     for index in on[np.unique(np.linspace(0, len(on) - 1, min(len(on), _LIVER_SLICES)).round().astype(int))]:
-        plane = _averaged(inside[index], by)
-        core = ndimage.binary_erosion(_averaged(labels[index] == LIVER, by) > 0.999, iterations=eroded)
+        plane = _downsample(inside[index], by)
+        core = ndimage.binary_erosion(_downsample(labels[index] == LIVER, by) > 0.999, iterations=eroded)
         raw.append(plane[core])
         smooth.append(ndimage.gaussian_filter(plane, 1.5 / pixel)[core])
     values = np.concatenate(raw) if raw else np.zeros(0)
-    if len(values) < _FEWEST_PIXELS:
+    if len(values) < _MIN_PIXELS:
         return None
     low, median, high, brightest = np.percentile(np.concatenate(smooth), [25, 50, 75, 99])
-    # of a normal distribution the quartiles are 1.349 and the last hundredth begins 2.326 standard deviations away
+    # in a normal distribution the quartiles are 1.349 standard deviations apart, and the top hundredth starts at 2.326
     spread = max(float(high - low) / 1.349, 1.0)
     return LiverHU(float(np.median(values)), float(brightest - median) / (2.326 * spread))
 
 
 def aorta_hu(hu: np.ndarray, slices: slice, spacing: Sequence[float]) -> tuple[float, float] | None:
-    """HU of the blood in the aorta.
+    """Measure the HU of the blood in the aorta.
 
     Args:
         hu: in axial order, shape (slice, row, column).
-        slices: where it is looked for, every 5 mm at least.
+        slices: the slices to search, one every 5 mm at least.
         spacing: mm between slices, rows and columns.
 
     Returns:
-        Median HU of what was found on each slice, without its edge, and over how many mm it was followed; None where
-        less than 20 mm or four slices of it were found.
+        Median over the slices of the aorta's HU, without its edge, and the length in mm that was found; None if less
+        than 20 mm or four slices of it were found.
     """
     by = max(1, round(_PIXEL_MM / min(spacing[1:])))
     pixel = (by * spacing[1], by * spacing[2])
-    step_mm = min(_STEP_MM, (slices.stop - slices.start) * spacing[0] / _LEAST_SLICES)
+    step_mm = min(_STEP_MM, (slices.stop - slices.start) * spacing[0] / _MIN_SLICES)
     numbers = np.arange(slices.start, slices.stop, max(1, round(step_mm / spacing[0])))
-    planes = [_averaged(hu[index], by) for index in numbers]
+    planes = [_downsample(hu[index], by) for index in numbers]
     spine = _spine(planes, pixel)
     if spine is None:
         return None
     discs = [
         disc
         for index, plane, middle in zip(numbers, planes, spine, strict=True)
-        for disc in _discs(plane, middle, pixel, float(index) * spacing[0])
+        for disc in _find_discs(plane, middle, pixel, float(index) * spacing[0])
     ]
     bright, soft = (
-        _longest_chain([disc for disc in discs if (disc.hu >= _ENHANCED_HU) is one]) for one in (True, False)
+        _heaviest_chain([disc for disc in discs if (disc.hu >= _ENHANCED_HU) is enhanced]) for enhanced in (True, False)
     )
-    # in an enhanced scan soft tubes are gullet, bowel or muscle
+    # in an enhanced scan, tubes without contrast medium are oesophagus, bowel or muscle
     chain = bright if 2 * sum(disc.weight for disc in bright) >= sum(disc.weight for disc in soft) else soft
     length = chain[-1].z - chain[0].z + spacing[0] if chain else 0.0
-    if len(chain) < _FEWEST or length < _SHORTEST_MM:
+    if len(chain) < _MIN_DISCS or length < _MIN_LENGTH_MM:
         return None
     return float(np.median([disc.hu for disc in chain])), length
 
 
-def _averaged(plane: np.ndarray, by: int) -> np.ndarray:
-    """A plane whose pixels are the means of squares of pixels; what makes no full square is left out."""
+def _downsample(plane: np.ndarray, by: int) -> np.ndarray:
+    """Average squares of pixels; pixels that make no full square are left out."""
     rows, columns = plane.shape[0] // by, plane.shape[1] // by
     cut = plane[: rows * by, : columns * by].astype(np.float32)
     return np.asarray(cut.reshape(rows, by, columns, by).mean(axis=(1, 3)))
 
 
 def _spine(planes: Sequence[np.ndarray], pixel: tuple[float, float]) -> np.ndarray | None:
-    """The middle of the spine's bone on each plane, (planes, 2) of row and column; None where there is none."""
+    """Return the middle of the spine's bone on each plane, (planes, 2) of row and column; None without a spine."""
     aside, behind = _SPINE_MM[0] / pixel[1], _SPINE_MM[1] / pixel[0]
     middles = np.full((len(planes), 2), np.nan)
     for number, plane in enumerate(planes):
@@ -232,7 +232,7 @@ def _spine(planes: Sequence[np.ndarray], pixel: tuple[float, float]) -> np.ndarr
             continue
         top, left = int(np.median(rows)), max(0, int(np.median(columns) - aside))
         bone = plane[top : top + int(behind), left : int(np.median(columns) + aside)] > _BONE
-        if bone.sum() * pixel[0] * pixel[1] >= _LEAST_BONE_MM2:
+        if bone.sum() * pixel[0] * pixel[1] >= _MIN_BONE_MM2:
             on = np.nonzero(bone)
             middles[number] = np.median(on[0]) + top, np.median(on[1]) + left
     known = np.flatnonzero(np.isfinite(middles[:, 0]))
@@ -243,8 +243,8 @@ def _spine(planes: Sequence[np.ndarray], pixel: tuple[float, float]) -> np.ndarr
     return np.stack([ndimage.median_filter(axis, 5, mode="nearest") for axis in filled], axis=1)
 
 
-def _discs(plane: np.ndarray, middle: np.ndarray, pixel: tuple[float, float], z: float) -> list[_Disc]:
-    """Round objects of an aorta's size before the spine and to its left, at every level of HU."""
+def _find_discs(plane: np.ndarray, middle: np.ndarray, pixel: tuple[float, float], z: float) -> list[_Disc]:
+    """Find round objects of an aorta's size in front of the spine and to its left, at every level of HU."""
     front, back, right, left = _WINDOW_MM
     top, bottom = max(0, int(middle[0] - front / pixel[0])), int(middle[0] + back / pixel[0])
     first, last = max(0, int(middle[1] - right / pixel[1])), int(middle[1] + left / pixel[1])
@@ -259,11 +259,11 @@ def _discs(plane: np.ndarray, middle: np.ndarray, pixel: tuple[float, float], z:
             area = sizes[number] * pixel[0] * pixel[1]
             height, width = (side.stop - side.start for side in box)
             tall, wide = height * pixel[0], width * pixel[1]
-            if not _AREA_MM2[0] <= area <= _AREA_MM2[1] or min(tall, wide) < _LEAST_ASPECT * max(tall, wide):
+            if not _AREA_MM2[0] <= area <= _AREA_MM2[1] or min(tall, wide) < _MIN_ASPECT * max(tall, wide):
                 continue
-            if sizes[number] < _LEAST_FILL * np.pi / 4 * height * width or _at_edge(box, window.shape):
+            if sizes[number] < _MIN_FILL * np.pi / 4 * height * width or _at_edge(box, window.shape):
                 continue
-            measured = _measured(window, parts, number, box)
+            measured = _measure_disc(window, parts, number, box)
             if measured is not None:
                 hu, contrast = measured
                 rows, columns = np.nonzero(parts[box] == number)
@@ -276,8 +276,10 @@ def _at_edge(box: tuple[slice, ...], shape: tuple[int, ...]) -> bool:
     return any(side.start == 0 or side.stop == length for side, length in zip(box, shape, strict=True))
 
 
-def _measured(window: np.ndarray, parts: np.ndarray, number: int, box: tuple[slice, ...]) -> tuple[float, float] | None:
-    """Median HU of a part without its edge, and how far above its surroundings that is; None if it is not brighter."""
+def _measure_disc(
+    window: np.ndarray, parts: np.ndarray, number: int, box: tuple[slice, ...]
+) -> tuple[float, float] | None:
+    """Return the median HU of a part without its edge, and its contrast to the surroundings; None if not brighter."""
     around = tuple(slice(max(0, side.start - 3), side.stop + 3) for side in box)
     own, values = parts[around] == number, window[around]
     core = ndimage.binary_erosion(own)
@@ -290,8 +292,8 @@ def _measured(window: np.ndarray, parts: np.ndarray, number: int, box: tuple[sli
     return (hu, contrast) if contrast > 0 else None
 
 
-def _longest_chain(discs: Sequence[_Disc]) -> list[_Disc]:
-    """The row of discs on rising slices, each near the one before and like it, that weighs most."""
+def _heaviest_chain(discs: Sequence[_Disc]) -> list[_Disc]:
+    """Return the chain of discs with the largest weight, each on a later slice, near the previous one and like it."""
     if not discs:
         return []
     ordered = sorted(discs)
@@ -300,7 +302,7 @@ def _longest_chain(discs: Sequence[_Disc]) -> list[_Disc]:
     for number, disc in enumerate(ordered):
         weights[number] = disc.weight
         apart = disc.z - z[:number]
-        fits = (apart > 0) & (apart <= _LONGEST_GAP_MM)
+        fits = (apart > 0) & (apart <= _MAX_GAP_MM)
         fits &= np.hypot(y[:number] - disc.y, x[:number] - disc.x) <= 4 + 0.6 * apart
         fits &= np.abs(hu[:number] - disc.hu) <= np.maximum(15, 0.15 * np.minimum(hu[:number], disc.hu))
         fits &= np.abs(np.log(area[:number] / disc.area)) <= np.log(2.5)

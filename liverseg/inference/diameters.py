@@ -9,8 +9,8 @@ from scipy.spatial import ConvexHull
 
 __all__ = ["AxialDiameters", "axial_diameters"]
 
-_SAME = 1e-9
-"""Of a length: what differs less is equal but for rounding."""
+_TOLERANCE = 1e-9
+"""Relative difference of two lengths below which they are equal, rounding aside."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class AxialDiameters:
     Attributes:
         slice: index of that slice in the mask.
         longest_mm: longest diameter in the slice.
-        perpendicular_mm: longest diameter at a right angle to it, on the same slice.
+        perpendicular_mm: longest diameter at a right angle to it, in the same slice.
     """
 
     slice: int
@@ -32,18 +32,18 @@ def axial_diameters(mask: np.ndarray, row_step: np.ndarray, column_step: np.ndar
     """Measure a lesion's mask slice by slice.
 
     The outline runs half a voxel beyond the outermost voxel centres along rows and columns, as an isoline between
-    lesion and no lesion would: one voxel measures its edge and a digitised disc its diameter. Diameters are those of
-    the outline's convex hull, so they may cross a notch of the lesion, as calipers do.
+    lesion and background does: a single voxel measures its edge, and a digitised disc its diameter. Diameters are those
+    of the outline's convex hull, so they may cross a notch of the lesion, as calipers do.
 
     Args:
-        mask: the lesion's voxels, shape (slice, row, column), at least one true.
+        mask: true in the lesion, shape (slice, row, column), at least one voxel.
         row_step: mm (x, y, z) from one row to the next.
         column_step: mm (x, y, z) from one column to the next; not necessarily at a right angle to `row_step`.
     """
     to_mm = _in_plane(row_step, column_step)
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     outlines = [_outline(mask[index]) @ to_mm for index in slices]
-    # no diameter is longer than its box's diagonal: most slices need no hull
+    # no diameter exceeds the diagonal of its box, so most slices need no hull
     bounds = np.array([np.linalg.norm(np.ptp(outline, axis=0)) for outline in outlines])
     best = AxialDiameters(int(slices[0]), 0.0, 0.0)
     for number in np.argsort(-bounds, kind="stable"):
@@ -56,13 +56,13 @@ def axial_diameters(mask: np.ndarray, row_step: np.ndarray, column_step: np.ndar
 
 
 def _in_plane(row_step: np.ndarray, column_step: np.ndarray) -> np.ndarray:
-    """(row, column) to 2-D mm, distances kept: the triangular factor holds lengths and angle of the two steps."""
+    """Return a matrix from (row, column) to 2-D mm; QR's triangular factor keeps lengths and the angle of the steps."""
     steps = np.stack([row_step, column_step], axis=1).astype(np.float64)
     return np.asarray(np.linalg.qr(steps, mode="r")).T
 
 
 def _outline(pixels: np.ndarray) -> np.ndarray:
-    """Points (row, column) whose convex hull is that of the outline; only the ends of each row can be on it."""
+    """Return points (row, column) with the convex hull of the outline; only the ends of each row can be on it."""
     rows = np.flatnonzero(pixels.any(axis=1))
     filled = pixels[rows]
     first = filled.argmax(axis=1)
@@ -74,27 +74,27 @@ def _outline(pixels: np.ndarray) -> np.ndarray:
 
 
 def _hull_diameters(points: np.ndarray) -> tuple[float, float]:
-    """The longest diameter and its perpendicular; of equally long ones the one with the longer perpendicular."""
+    """Return the longest diameter and its perpendicular; of equal diameters, that with the longer perpendicular."""
     hull = points[ConvexHull(points).vertices]
-    apart = np.linalg.norm(hull[:, None] - hull[None], axis=2)
-    longest = float(apart.max())
-    ends = np.argwhere(np.triu(apart) > longest * (1 - _SAME))
-    return longest, max(_perpendicular(hull, int(one), int(other)) for one, other in ends)
+    distances = np.linalg.norm(hull[:, None] - hull[None], axis=2)
+    longest = float(distances.max())
+    ends = np.argwhere(np.triu(distances) > longest * (1 - _TOLERANCE))
+    return longest, max(_perpendicular(hull, int(first), int(second)) for first, second in ends)
 
 
-def _perpendicular(hull: np.ndarray, one: int, other: int) -> float:
-    """The longest chord of a convex outline at a right angle to the line between two of its corners."""
-    along = (hull[one] - hull[other]) / np.linalg.norm(hull[one] - hull[other])
+def _perpendicular(hull: np.ndarray, first: int, second: int) -> float:
+    """Return the longest chord of a convex outline at a right angle to the line between two of its corners."""
+    along = (hull[first] - hull[second]) / np.linalg.norm(hull[first] - hull[second])
     across = np.array([-along[1], along[0]])
-    position, side = (hull - hull[other]) @ along, (hull - hull[other]) @ across
-    side[[one, other]] = 0.0  # but for rounding, which would leave an end out of one of the halves
-    # hull vertices above and below the long axis, both of which start and end on it; the width between them is concave
-    # with corners at the vertices, so its largest value is at one of them
+    position, side = (hull - hull[second]) @ along, (hull - hull[second]) @ across
+    side[[first, second]] = 0.0  # by rounding, an end could be missing in one of the halves
+    # the hull above and below the long axis, both from end to end of it; the width between them is concave with corners
+    # at the vertices, so its maximum is at one of them
     upper, lower = side >= 0, side <= 0
-    width = _height(position, position[upper], side[upper]) - _height(position, position[lower], side[lower])
+    width = _interpolate(position, position[upper], side[upper]) - _interpolate(position, position[lower], side[lower])
     return float(width.max())
 
 
-def _height(at: np.ndarray, position: np.ndarray, side: np.ndarray) -> np.ndarray:
+def _interpolate(at: np.ndarray, position: np.ndarray, side: np.ndarray) -> np.ndarray:
     order = np.argsort(position, kind="stable")
     return np.interp(at, position[order], side[order])

@@ -1,4 +1,4 @@
-"""What a run says when cases fail."""
+"""Describe and categorise the failures of cases."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from liverseg.errors import (
 __all__ = ["FAILURE_CATEGORIES", "case_failed", "categorise_failure", "describe_cause"]
 
 FAILURE_CATEGORIES = ("unreadable", "geometry", "not CT", "out of memory", "output", "conflict", "internal")
-"""What `categorise_failure` may say."""
+"""Categories of `categorise_failure`."""
 
 _CATEGORIES: dict[type[LiversegError], str] = {
     UnreadableError: "unreadable",
@@ -31,33 +31,33 @@ _CATEGORIES: dict[type[LiversegError], str] = {
     ConflictError: "conflict",
 }
 _BY_STAGE = {"read": "unreadable", "write": "output"}
-"""What an error that does not say of what kind it is means where a CT is read, or its results are written."""
+"""Category of an error without a kind, by the stage in which a CT is read or its results are written."""
 _NO_MEMORY = ("can't allocate memory", "defaultcpuallocator", "out of memory", "alloc_failed", "failed to allocate")
-"""How torch's CPU allocator, CUDA, cuBLAS or cuDNN, and ITK say so, all in a RuntimeError, in lower case."""
+"""Messages, in lower case, of torch's CPU allocator, CUDA, cuBLAS or cuDNN, and ITK, each in a RuntimeError."""
 
 
 def describe_cause(error: BaseException) -> str:
-    """One line that says why a case failed."""
+    """Return the reason why a case failed, in one line."""
     known = user_error(error)
     if known is not None:
         return str(known)
     first = error
-    while first.__cause__ is not None:  # MONAI wraps it in words about a transform
+    while first.__cause__ is not None:  # MONAI wraps it in an error about a transform
         first = first.__cause__
     words = " ".join(str(first).split())
     return f"{type(first).__name__}: {words}" if words else type(first).__name__
 
 
 def categorise_failure(error: BaseException, stage: str) -> str:
-    """Of what kind a case's failure is, one of `FAILURE_CATEGORIES`, for whoever has many to look through.
+    """Return the category of a case's failure, one of `FAILURE_CATEGORIES`, to sort the failures of a batch.
 
-    What an error was caused by counts as well. Too little memory comes before all else: a CT whose voxels found none
-    is told as one that cannot be read, and may well be read on a larger machine.
+    The causes of an error count as well. "out of memory" takes precedence: a CT whose voxels do not fit in memory is
+    reported as unreadable, but a larger machine may read it.
 
     Args:
-        error: what ended the case.
-        stage: in which: "read", "write" or another. A LiversegError or OSError that says nothing of its kind is
-            "unreadable" in the one and "output" in the other; in all others it is "internal".
+        error: the exception that ended the case.
+        stage: "read", "write" or another. A LiversegError or OSError without a kind is "unreadable" in the first and
+            "output" in the second; in all others it is "internal".
     """
     chain = list(causes(error))
     if any(map(_is_out_of_memory, chain)):

@@ -1,4 +1,4 @@
-"""A CT through the 2.5-D network, slab by slab, and back as one label map."""
+"""Run the 2.5-D network over a CT, slab by slab, and assemble the label map."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from liverseg.utils.precision import autocast, autocast_dtype
 
 __all__ = ["SlabInferer", "resolve_batch_size"]
 
-_BEST_BATCH = {"cpu": 2, "cuda": 16}
+_BATCH_SIZES = {"cpu": 2, "cuda": 16}
 
 
 class SlabInferer(Inferer):
-    """Runs a slab network over axial slices of a CT, whole or within a box.
+    """Run a slab network over axial slices of a CT, or over a box of it.
 
     There is no sliding window and no worker process. Slices go through the network at their own resolution, or with
-    `pixel_mm` at that of the training, to which they are resampled a batch at a time; labels are made on the CT's own
-    grid in either case. HU stay in the file's own number type until then, and only the label map and the lesion voxels'
-    probabilities leave the device.
+    `pixel_mm` at that of the training, to which each batch is resampled. Labels are on the CT's own grid in either
+    case. HU keep the file's number type until then, and only the label map and the probabilities of lesion voxels leave
+    the device.
 
     Args:
         hu_window: lower and upper HU of the network's input.
-        slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent ones, see `slab_indices`.
+        slab_spacing_mm: distance of a slab's slices in mm; None takes adjacent slices, see `slab_indices`.
         batch_size: slabs that go through the network at a time, see `resolve_batch_size`; memory grows with it. With
-            `pixel_mm` as many more as the network sees fewer pixels of each, or fewer: small maps need large batches.
-        amp: "auto" (bfloat16 where the hardware computes it), True or False.
-        type_temperature: what type logits are divided by before their softmax; the weights' record has it.
-        pixel_mm: edge of the pixels the network was trained at, in mm; None for slices' own.
-        voxel_threshold: how likely lesion, of whatever type, must be given liver or lesion for a voxel of the liver to
-            be called lesion; None takes the likeliest label, with which types that are in doubt lose to the liver.
+            `pixel_mm` it is scaled so that the network sees as many pixels at a time: small maps need large batches.
+        amp: "auto" (bfloat16 if the hardware computes it), True or False.
+        type_temperature: divides the type logits before their softmax; from the weights record.
+        pixel_mm: edge in mm of the pixels the network was trained with; None for the slices' own pixels.
+        voxel_threshold: smallest probability of lesion of any type, given liver or lesion, for a voxel of the liver to
+            be lesion. None takes the likeliest label; then several types of similar probability lose to the liver.
 
     Raises:
-        UsageError: if the batch size is not a whole number of at least 1.
+        UsageError: if the batch size is not an integer of at least 1.
         ValueError: if the HU window is empty, the temperature not above 0, or the threshold not between 0 and 1.
 
     Example:
@@ -82,23 +82,23 @@ class SlabInferer(Inferer):
 
     @property
     def input_spec(self) -> SlabInput:
-        """What the network sees of a CT."""
+        """The network's input: HU window, slab spacing and pixel size."""
         return SlabInput((self.hu_window.lower, self.hu_window.upper), self.slab_spacing_mm, pixel_mm=self.pixel_mm)
 
     def precision(self, device: torch.device | str) -> str:
-        """The number format the network is computed in on a device: "bfloat16" or "float32".
+        """Return the number format of the computation on a device: "bfloat16" or "float32".
 
         Raises:
-            UsageError: if `amp` is no known word, or True where the device has no bfloat16.
+            UsageError: if `amp` has another value, or is True and the device has no bfloat16.
         """
         dtype = autocast_dtype(device, self.amp)
         return "float32" if dtype is None else str(dtype).removeprefix("torch.")
 
     @contextmanager
     def inference(self, network: Callable[..., Any]) -> Iterator[None]:
-        """Without gradients, in the wanted precision; weights are brought to it once for all that is computed within.
+        """Compute the block without gradients, in the precision of `amp`.
 
-        Whoever calls several times enters it around all of the calls.
+        The weights are converted once for the block, so enter it around several calls.
         """
         with torch.inference_mode(), autocast(_device_of(network), self.amp):
             yield
@@ -121,14 +121,14 @@ class SlabInferer(Inferer):
                 length one. A NumPy view (`Volume.axial`) is copied only a batch at a time.
             network: slabs (batch, 3, row, column) in [-1, 1] to logits (batch, label, row, column), in eval mode; it
                 runs on the device its parameters are on.
-            slice_mm: distance of neighbouring slices in mm, needed where slabs have a spacing of their own.
-            in_plane_mm: distance of neighbouring rows and columns in mm, needed where the network has a pixel size.
-            box: what is labelled; all of the volume by default. Slices outside it are still seen as neighbours.
+            slice_mm: distance of neighbouring slices in mm; needed with a slab spacing.
+            in_plane_mm: distance of neighbouring rows and columns in mm; needed with a pixel size.
+            box: the part to label; by default all of the volume. The network sees slices outside it as neighbours.
             on_batch: called after each batch with its number of voxels.
-            args, kwargs: handed on to the network.
+            args, kwargs: passed to the network.
 
         Raises:
-            ValueError: if `inputs` is not one volume, or a distance of its voxels is needed and not given.
+            ValueError: if `inputs` is not one volume, or a distance of its voxels is needed and missing.
         """
         volume = _one_volume(inputs)
         box = full_box(volume.shape) if box is None else box
@@ -158,20 +158,17 @@ class SlabInferer(Inferer):
         slice_mm: float | None = None,
         in_plane_mm: Sequence[float] | None = None,
     ) -> np.ndarray:
-        """Where the network sees liver, lesions included, on some slices at a lower resolution.
+        """Label the liver, lesions included, on some slices at a lower resolution.
 
         Args:
-            inputs: as above.
-            network: as above.
-            slices: numbers of the slices to look at, rising.
-            reduction: so many pixels along rows and columns are averaged into one. A network with a pixel size looks at
-                pixels as large as these or at its own, whichever are larger; the mask is the same.
-            slice_mm: as above.
-            in_plane_mm: as above.
+            inputs, network, slice_mm, in_plane_mm: as for `__call__`.
+            slices: indices of the slices, increasing.
+            reduction: edge of an averaged pixel in pixels of the volume. A network with a pixel size sees averaged
+                pixels or its own, whichever are larger; the mask has averaged pixels in either case.
 
         Returns:
-            Mask of shape (slices looked at, rows / reduction, columns / reduction), the last pixels of a row or column
-            that make no full one left out.
+            Mask of shape (slices, rows / reduction, columns / reduction), without the last pixels of a row or column
+            that make no full averaged pixel.
         """
         volume = _one_volume(inputs)
         plane = (slice(0, volume.shape[1]), slice(0, volume.shape[2]))
@@ -191,9 +188,9 @@ class SlabInferer(Inferer):
         *args: Any,
         **kwargs: Any,
     ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-        """Batch by batch the numbers of the middle slices and their logits, to be gone through within `inference`.
+        """Yield the indices of each batch's middle slices and their logits; iterate within `inference`.
 
-        Logits are on the grid of the plane, its last pixels that make no full one of a reduction left out.
+        Logits are on the grid of the plane, reduced as for `liver`.
         """
         device = _device_of(network)
         if self.slab_spacing_mm is None:
@@ -203,11 +200,11 @@ class SlabInferer(Inferer):
         if self.pixel_mm is not None and in_plane_mm is None:
             raise ValueError(f"pixels of {self.pixel_mm} mm need the volume's in_plane_mm")
         lengths = [(side.stop - side.start) // reduction for side in plane]
-        looked_at, batch_size = None, self.batch_size
+        network_mm, batch_size = None, self.batch_size
         if self.pixel_mm is not None and in_plane_mm is not None:
-            looked_at = self.pixel_mm if reduction == 1 else max(self.pixel_mm, reduction * min(in_plane_mm))
-            # 0.1: what is rounded down may be a multiple
-            batch_size = max(1, int(batch_size * looked_at**2 / math.prod(in_plane_mm) + 0.1))
+            network_mm = self.pixel_mm if reduction == 1 else max(self.pixel_mm, reduction * min(in_plane_mm))
+            # 0.1 against rounding: the quotient may be an integer
+            batch_size = max(1, int(batch_size * network_mm**2 / math.prod(in_plane_mm) + 0.1))
         if reduction > 1:
             sides = zip(plane, lengths, strict=True)
             rows, columns = (slice(side.start, side.start + length * reduction) for side, length in sides)
@@ -215,31 +212,31 @@ class SlabInferer(Inferer):
         for start in range(0, len(slices), batch_size):
             middles = slices[start : start + batch_size]
             needed = slab_indices(middles, volume.shape[0], slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm)
-            # each slice is moved and windowed once, although up to three slabs hold it
+            # each slice is moved and windowed once, although up to three slabs contain it
             numbers, places = np.unique(needed, return_inverse=True)
-            adjacent = numbers[-1] - numbers[0] < len(numbers)  # and no copy is needed to take them out
-            cut = volume[(slice(None), *plane)]
-            own = cut[numbers[0] : numbers[-1] + 1] if adjacent else cut[numbers]
+            adjacent = numbers[-1] - numbers[0] < len(numbers)  # a view suffices
+            cropped = volume[(slice(None), *plane)]
+            own = cropped[numbers[0] : numbers[-1] + 1] if adjacent else cropped[numbers]
             hu = _as_tensor(own).to(device, non_blocking=True)
-            if looked_at is None or in_plane_mm is None:
-                seen = self.hu_window(hu)
+            if network_mm is None or in_plane_mm is None:
+                windowed = self.hu_window(hu)
                 if reduction > 1:
-                    seen = functional.avg_pool2d(seen[:, None], reduction)[:, 0]
+                    windowed = functional.avg_pool2d(windowed[:, None], reduction)[:, 0]
             else:
-                seen = self.hu_window(to_pixel_mm(hu, in_plane_mm, looked_at))
-            slabs = seen[torch.from_numpy(places.reshape(needed.shape)).to(device)]
+                windowed = self.hu_window(to_pixel_mm(hu, in_plane_mm, network_mm))
+            slabs = windowed[torch.from_numpy(places.reshape(needed.shape)).to(device)]
             logits = network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
             yield middles, back_to_slice(logits, lengths)
 
 
 def resolve_batch_size(batch_size: int | str, device: torch.device | str) -> int | str:
-    """The batch size for a device: of "auto" 2 on a CPU, where more gain nothing, and 16 on a GPU; else what is given.
+    """Return the batch size; for "auto" 2 on a CPU, where more are no faster, and 16 on a GPU.
 
     Example:
-        >>> slabs_at_a_time("auto", "cpu")
+        >>> resolve_batch_size("auto", "cpu")
         2
     """
-    return _BEST_BATCH.get(torch.device(device).type, 2) if str(batch_size).lower() == "auto" else batch_size
+    return _BATCH_SIZES.get(torch.device(device).type, 2) if str(batch_size).lower() == "auto" else batch_size
 
 
 def _device_of(network: Callable[..., Any]) -> torch.device:
@@ -257,12 +254,12 @@ def _one_volume(inputs: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:
 def _as_tensor(slices: torch.Tensor | np.ndarray) -> torch.Tensor:
     if isinstance(slices, torch.Tensor):
         return slices
-    # always copied, a few slices at most: torch knows no negative strides, big-endian numbers or read-only memory
+    # always a copy, of a few slices: torch accepts no negative strides, big-endian numbers or read-only memory
     return torch.from_numpy(np.array(slices, dtype=slices.dtype.newbyteorder("="), order="C"))
 
 
 def _labels(logits: torch.Tensor, voxel_threshold: float | None) -> torch.Tensor:
-    """The likeliest label of each voxel; with a threshold, what is not background is liver or the likeliest lesion."""
+    """Return each voxel's likeliest label; with a threshold, voxels of liver or lesion are split by it instead."""
     best = logits.argmax(dim=1)
     if voxel_threshold is None:
         return best
@@ -273,7 +270,7 @@ def _labels(logits: torch.Tensor, voxel_threshold: float | None) -> torch.Tensor
 
 
 def _lesion_voxels(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> tuple[np.ndarray, np.ndarray]:
-    """Of the lesion voxels, slice by slice in C order, probabilities of the types given lesion, and that of lesion."""
+    """Return the lesion voxels' probabilities of each type given lesion, and of lesion, in C order."""
     rows = logits.permute(0, 2, 3, 1)[best >= LESION].float()
     types = torch.softmax(rows[:, LESION:] / temperature, dim=1)
     lesion = torch.softmax(rows, dim=1)[:, LESION:].sum(dim=1)

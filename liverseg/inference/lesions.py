@@ -1,4 +1,4 @@
-"""Lesions from a label map: which voxels belong together, and which type they vote for."""
+"""Find the lesions of a label map: their voxels, and the type that the voxels vote for."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ import numpy as np
 
 from liverseg.evaluation.lesion_threshold import lesion_score
 from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, embed, pad_box
-from liverseg.inference.components import AROUND, lesion_components, liver_contact
+from liverseg.inference.components import SURROUNDING_STEPS, lesion_components, liver_contact
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import INDETERMINATE, LESION, LESION_TYPES, LIVER
 
 __all__ = ["MAX_LESIONS", "LesionMap", "find_lesions", "liver_volume_ml"]
 
 MAX_LESIONS = int(np.iinfo(np.uint16).max)
-"""As many ids as lesions.nii.gz can hold."""
+"""Largest number of ids that lesions.nii.gz can hold."""
 
 
 @dataclass(frozen=True)
 class LesionMap:
-    """Labels and lesions of one volume, in axial order, kept for the box that holds all the network looked at.
+    """Labels and lesions of a volume in axial order, kept for the box that holds all labelled voxels.
 
     Attributes:
         inside: label map of the box, uint8, shape (slice, row, column); all voxels of a lesion have the lesion's type.
-        ids_inside: lesion ids 1 ... n by falling volume, 0 elsewhere, uint16, same shape.
-        box: where they lie in the volume; outside it is background.
+        ids_inside: lesion ids 1 ... n by decreasing volume, 0 elsewhere, uint16, same shape.
+        box: position of both in the volume; outside it is background.
         shape: of the volume, (slice, row, column).
         voxels: voxels of each lesion, shape (n,).
         types: label of each lesion, shape (n,).
-        probabilities: of each type for each lesion, rows add up to 1, shape (n, lesion types).
-        dropped: lesions left out, too small or beyond `MAX_LESIONS`.
-        scores: of each lesion, 0 to 1, see `lesion_score`; NaN where they are not known, shape (n,).
-        below_threshold: lesions left out because of their score.
-        outside_liver: lesions left out because they lie mostly outside the liver.
+        probabilities: of each type for each lesion, rows sum to 1, shape (n, lesion types).
+        dropped: number of lesions left out, too small or beyond `MAX_LESIONS`.
+        scores: of each lesion, 0 to 1, see `lesion_score`; NaN if unknown, shape (n,).
+        below_threshold: number of lesions left out because of their score.
+        outside_liver: number of lesions left out because they are mostly outside the liver.
         reasons: why a lesion is `INDETERMINATE`, by its id.
     """
 
@@ -52,8 +52,8 @@ class LesionMap:
     outside_liver: int
     reasons: Mapping[int, str]
 
-    def indeterminate(self, reasons: Mapping[int, str]) -> LesionMap:
-        """The same with some lesions made `INDETERMINATE`.
+    def mark_indeterminate(self, reasons: Mapping[int, str]) -> LesionMap:
+        """Return a copy in which some lesions are `INDETERMINATE`.
 
         Args:
             reasons: by lesion id.
@@ -66,16 +66,16 @@ class LesionMap:
 
     @property
     def labels(self) -> np.ndarray:
-        """The label map of the whole volume, a new array each time."""
+        """The label map of the volume, a new array each time."""
         return embed(self.inside, self.box, self.shape)
 
     @property
     def ids(self) -> np.ndarray:
-        """The lesion ids of the whole volume, a new array each time."""
+        """The lesion ids of the volume, a new array each time."""
         return embed(self.ids_inside, self.box, self.shape)
 
     def on_slice(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Labels and ids of one axial slice of the volume, each of shape (row, column)."""
+        """Return labels and ids of one axial slice of the volume, each of shape (row, column)."""
         slices, rows, columns = self.box
         labels, ids = np.zeros(self.shape[1:], np.uint8), np.zeros(self.shape[1:], np.uint16)
         if slices.start <= index < slices.stop:
@@ -94,23 +94,25 @@ def find_lesions(
 ) -> LesionMap:
     """Join lesion voxels that touch by a face, whatever their type, and let each lesion's voxels vote for its type.
 
-    The vote is the mean over the lesion's voxels of the probability of each type given lesion; the highest mean names
-    the lesion, if it is high enough. A lesion's score is that of `lesion_score`. Lesions below the stated volume or
-    score become liver, which they lie in; of a liver from elsewhere what lies beside it becomes background. So do
-    lesions around which there is less liver than stated, if the network outlined the liver.
+    The vote is the mean of the voxels' probabilities of each type given lesion. The lesion takes the type with the
+    highest mean if that is high enough. Its score is `lesion_score`.
+
+    Lesions below the smallest volume or score become liver; with a given mask of the liver, their voxels outside the
+    mask become background. If the network outlined the liver, lesions with too little liver around them become
+    background too.
 
     Args:
         prediction: label map and probabilities.
         voxel_ml: volume of a voxel.
-        min_lesion_ml: smallest lesion that is kept; 0.03 ml is a ball of 3.9 mm, below what a reader would measure.
-        min_confidence: least probability of the likeliest type; a lesion below it is `INDETERMINATE`.
-        lesion_threshold: least score; 0 keeps all.
-        min_liver_contact: least share of liver around a lesion, see `liver_contact`; 0 keeps all. A liver from
-            elsewhere may leave out lesions at its surface, so there none is judged.
+        min_lesion_ml: smallest lesion to keep; 0.03 ml is a ball of 3.9 mm, smaller than a reader would measure.
+        min_confidence: smallest probability of the likeliest type; a lesion below it is `INDETERMINATE`.
+        lesion_threshold: smallest score to keep; 0 keeps all.
+        min_liver_contact: smallest share of liver around a lesion to keep, see `liver_contact`; 0 keeps all. It is not
+            applied with a given mask, which may leave out lesions at its surface.
 
     Raises:
-        ValueError: if a volume is not positive, the smallest lesion is below zero, or there is a threshold and no
-            probability of lesion was kept.
+        ValueError: if a volume is not positive, the smallest lesion is below zero, or there is a threshold and the
+            prediction has no probabilities of lesion.
     """
     if voxel_ml <= 0 or not min_lesion_ml >= 0:
         raise ValueError(f"voxels of {voxel_ml} ml, lesions from {min_lesion_ml} ml; neither may be negative")
@@ -120,20 +122,20 @@ def find_lesions(
     labels, ids = prediction.inside.copy(), np.zeros(prediction.inside.shape, np.uint16)
     box = bounding_box(labels >= LESION)
     if box is None:
-        nothing = np.zeros(0, np.int64)
-        none = np.zeros((0, types))
+        no_lesions = np.zeros(0, np.int64)
         return LesionMap(
-            labels, ids, prediction.box, prediction.shape, nothing, nothing, none, 0, np.zeros(0), 0, 0, {}
-        )
+            labels, ids, prediction.box, prediction.shape, no_lesions, no_lesions, np.zeros((0, types)), 0, np.zeros(0),
+            0, 0, {},
+        )  # fmt: skip
     lesion = labels[box] >= LESION
     parts, voxels = lesion_components(lesion)
-    # computed in floating point: a lesion of exactly the stated size, or of the stated confidence, must not be lost
+    # with a tolerance for rounding: a lesion of exactly the smallest size or confidence is kept
     large = np.flatnonzero(voxels * voxel_ml >= min_lesion_ml * (1 - 1e-6))
     scores = lesion_score(parts[lesion], len(voxels), prediction.lesion_probabilities)
     outside = np.zeros(0, np.int64)
     if min_liver_contact > 0 and prediction.liver is None:
-        wide = pad_box(box, AROUND, labels.shape)
-        contact = liver_contact(crop_to_box(parts, box, wide), labels[wide] >= LIVER)
+        padded = pad_box(box, SURROUNDING_STEPS, labels.shape)
+        contact = liver_contact(crop_to_box(parts, box, padded), labels[padded] >= LIVER)
         inside = contact[large] >= min_liver_contact - 1e-6
         large, outside = large[inside], large[~inside]
     likely = large[~(scores[large] < lesion_threshold - 1e-6)]
@@ -169,5 +171,5 @@ def find_lesions(
 
 
 def liver_volume_ml(lesions: LesionMap, voxel_ml: float) -> float:
-    """Volume of the liver with its lesions, in ml."""
+    """Return the volume of the liver with its lesions, in ml."""
     return float(np.count_nonzero(lesions.inside)) * voxel_ml

@@ -24,22 +24,22 @@ __all__ = [
     "with_types",
 ]
 
-_FIRST = 64
-_SAME_MM = 1e-6
-"""Closer than two voxels ever are: rounding."""
+_COARSE_POINTS = 64
+_TOLERANCE_MM = 1e-6
+"""Two voxels are never closer; a smaller distance is rounding."""
 
 
 class LiverSurface:
     """The outermost voxels of a liver: those that share a face with a voxel outside it.
 
-    Holes inside the liver (vessels the network leaves out, say) are not outside. Where the scan ends, the liver does
-    not: the volume's own edge is no surface.
+    Holes inside the liver, such as vessels that the network leaves out, are not outside. The edge of the volume is no
+    surface, because the liver may extend beyond the scan.
 
     Args:
         liver: true in liver and lesions, shape (slice, row, column), of a box in a volume.
         steps: mm (x, y, z) from one slice, row and column to the next, one row each, shape (3, 3).
-        cut: for each axis whether the box's first and last side are sides of the volume, shape (3, 2); what lies
-            beyond the box's other sides is not liver.
+        cut: for each axis, whether the first and the last side of the box are sides of the volume, shape (3, 2). Beyond
+            the other sides of the box there is no liver.
     """
 
     def __init__(self, liver: np.ndarray, steps: np.ndarray, cut: np.ndarray) -> None:
@@ -47,8 +47,8 @@ class LiverSurface:
         around = np.pad(liver, 1)
         rim = np.ones(around.shape, bool)
         rim[1:-1, 1:-1, 1:-1] = False
-        # beyond the scan nothing is known, so there is no way round either; but what is not liver at the edge of a
-        # picture is outside it, while on the scan's last slice it may be a vessel
+        # beyond the scan nothing is known, so no path leads through it; at the edge of a slice, voxels that are not
+        # liver are outside it, but on the scan's first or last slice they may be a vessel
         for axis in range(3):
             for end, place, inner in ((0, 0, 1), (1, -1, -2)):
                 if cut[axis][end]:
@@ -65,29 +65,28 @@ class LiverSurface:
         self._tree = cKDTree(self._voxels @ self._steps) if len(self._voxels) else None
 
     def distance_mm(self, voxels: np.ndarray) -> float:
-        """Least distance in mm between centres of a lesion's voxels and of the liver's outermost voxels.
+        """Return the smallest distance in mm between centres of a lesion's voxels and of the outermost liver voxels.
 
-        0 where the lesion itself reaches the surface; infinite where the scan shows no surface.
+        It is 0 if the lesion reaches the surface, and infinite if the scan shows no surface.
 
         Args:
-            voxels: (slice, row, column) in the box, shape (n, 3), n at least 1; the lesion's `boundary_voxels`
-                are enough.
+            voxels: (slice, row, column) in the box, shape (n, 3), n at least 1; the lesion's `boundary_voxels` suffice.
         """
         if self._tree is None:
             return float("inf")
         points = voxels @ self._steps
-        # what some of the points find bounds the search of all of them, which is slow far below the surface
-        some, _ = self._tree.query(points[:: max(1, len(points) // _FIRST)])
-        found, _ = self._tree.query(points, distance_upper_bound=some.min())
-        least = float(min(some.min(), found.min()))
-        return least if least > _SAME_MM else 0.0
+        # the distance of a few points bounds the search of all points, which is slow far below the surface
+        coarse, _ = self._tree.query(points[:: max(1, len(points) // _COARSE_POINTS)])
+        fine, _ = self._tree.query(points, distance_upper_bound=coarse.min())
+        smallest = float(min(coarse.min(), fine.min()))
+        return smallest if smallest > _TOLERANCE_MM else 0.0
 
 
 def boundary_voxels(mask: np.ndarray) -> np.ndarray:
-    """Voxels of a mask that not all 26 neighbours are of, shape (n, 3).
+    """Return the voxels of a mask with a neighbour, of 26, outside it, shape (n, 3).
 
-    From each other voxel of it a neighbour is nearer to any point outside (of grids whose axes are not far from at
-    right angles), so that the least distance to something is that of the shell.
+    Every other voxel has a neighbour that is nearer to any point outside the mask, if the grid's axes are nearly at
+    right angles. The smallest distance of the mask to a point is therefore that of its boundary.
     """
     return np.argwhere(mask & ~binary_erosion(mask, np.ones((3, 3, 3), bool)))
 
@@ -98,13 +97,13 @@ def _plane(axis: int, place: int) -> tuple[slice | int, ...]:
     return tuple(index)
 
 
-_LOCAL_MM = 10.0
-_FEWEST_AROUND, _ENOUGH_AROUND = 30, 100_000
-"""Voxels of liver around a lesion that a median needs, and that are enough for one."""
+_MARGIN_MM = 10.0
+_MIN_VOXELS, _MAX_VOXELS = 30, 100_000
+"""Smallest and largest number of liver voxels around a lesion for a median."""
 
 
 def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
-    """The table's columns; those of the probabilities are missing where the label table knows but one lesion."""
+    """Return the columns of the lesion table; without those of probabilities if there is only one lesion label."""
     types = [f"probability_{label.name}" for label in labels[LESION:] if label is not INDETERMINATE]
     return [
         "id",
@@ -133,32 +132,32 @@ def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
 def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) -> pd.DataFrame:
     """Measure every lesion.
 
-    Volumes are in ml, diameters in mm (`axial_diameters`), the centroid is the mean of the voxel centres in RAS+ mm.
-    Slices are voxel indices along the file's own slice axis, counted from 0: first and last slice, the one the
-    diameters were taken on, and on how many the lesion is. HU are those of the CT in all of the lesion's voxels, their
-    spread is the standard deviation. The distance to the liver's surface is that of `LiverSurface`; it is empty where
-    the scan shows no surface. The contrast is mean HU less the median HU of the liver in the lesion's box, 10 mm
-    larger at each side; it is empty where there is too little liver.
+    Volumes are in ml and diameters in mm (`axial_diameters`). The centroid is the mean of the voxel centres in RAS+ mm.
+    Slices are voxel indices along the file's own slice axis, from 0: the first and last slice, the slice of the
+    diameters, and the number of slices. Mean and standard deviation of the HU are over all voxels of the lesion. The
+    distance to the liver's surface is that of `LiverSurface`; it is empty if the scan shows no surface. The contrast is
+    the mean HU minus the median HU of the liver in the lesion's box, enlarged by 10 mm on each side; it is empty if
+    there is too little liver.
 
     Args:
         lesions: of the volume, in axial order.
         volume: the CT.
-        labels: label table the lesions' types are from.
+        labels: label table of the lesions' types.
 
     Returns:
-        `lesion_columns`, one row a lesion in order of id; no rows where there is no lesion.
+        `lesion_columns`, one row a lesion in order of id.
     """
     columns = lesion_columns(labels)
     names = {label.index: label.name for label in labels}
     hu, affine = volume.axial[lesions.box], volume.axial_affine
     corner = np.array([side.start for side in lesions.box])
     row_step, column_step = affine[:3, 1], affine[:3, 2]
-    own_slice = file_slice_indices(volume)
+    file_slices = file_slice_indices(volume)
     if not len(lesions.voxels):
         return pd.DataFrame(columns=columns)
     boxes = cc3d.statistics(lesions.ids_inside)["bounding_boxes"]
     surface = _surface(lesions, affine)
-    margin = [max(1, round(_LOCAL_MM / mm)) for mm in volume.axial_spacing]
+    margin = [max(1, round(_MARGIN_MM / mm)) for mm in volume.axial_spacing]
     rows = []
     for number, (voxels, label, probabilities) in enumerate(
         zip(lesions.voxels, lesions.types, lesions.probabilities, strict=True), start=1
@@ -169,7 +168,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
         start = corner + own
         middle = affine @ np.append(np.argwhere(mask).mean(axis=0) + start, 1.0)
         diameters = axial_diameters(mask, row_step, column_step)
-        on = own_slice[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
+        on = file_slices[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
         values, distance = hu[box][mask], surface.distance_mm(boundary_voxels(mask) + own)
         around = pad_box(box, margin, lesions.inside.shape)
         contrast = _contrast(values, hu[around][lesions.inside[around] == LIVER])
@@ -180,7 +179,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
             "volume_ml": round(float(voxels) * volume.voxel_ml, 4),
             "longest_diameter_mm": round(diameters.longest_mm, 2),
             "perpendicular_diameter_mm": round(diameters.perpendicular_mm, 2),
-            "diameter_slice": int(own_slice[start[0] + diameters.slice]),
+            "diameter_slice": int(file_slices[start[0] + diameters.slice]),
             "centroid_x_mm": round(float(middle[0]), 2),
             "centroid_y_mm": round(float(middle[1]), 2),
             "centroid_z_mm": round(float(middle[2]), 2),
@@ -203,12 +202,12 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
 
 
 def with_types(table: pd.DataFrame, lesions: LesionMap, labels: tuple[Label, ...]) -> pd.DataFrame:
-    """A lesion table with the types that its lesions have now, and the reasons; nothing is measured again.
+    """Return a lesion table with updated types and reasons, without measuring again.
 
     Args:
         table: of the same lesions, in order of id.
-        lesions: with their types.
-        labels: label table the types are from.
+        lesions: with their current types.
+        labels: label table of the types.
     """
     names = {label.index: label.name for label in labels}
     types = [names[int(label)] for label in lesions.types]
@@ -217,10 +216,10 @@ def with_types(table: pd.DataFrame, lesions: LesionMap, labels: tuple[Label, ...
 
 
 def _contrast(lesion: np.ndarray, liver: np.ndarray) -> float:
-    """Mean of a lesion's HU less the median of the liver's around it; NaN where that are hardly any voxels."""
-    if len(liver) < _FEWEST_AROUND:
+    """Return the mean of a lesion's HU minus the median of the liver's around it; NaN with too few liver voxels."""
+    if len(liver) < _MIN_VOXELS:
         return float("nan")
-    return float(lesion.mean(dtype=np.float64) - np.median(liver[:: max(1, len(liver) // _ENOUGH_AROUND)]))
+    return float(lesion.mean(dtype=np.float64) - np.median(liver[:: max(1, len(liver) // _MAX_VOXELS)]))
 
 
 def _surface(lesions: LesionMap, affine: np.ndarray) -> LiverSurface:
@@ -230,7 +229,7 @@ def _surface(lesions: LesionMap, affine: np.ndarray) -> LiverSurface:
 
 
 def file_slice_indices(volume: Volume) -> np.ndarray:
-    """For each slice of `volume.axial` its voxel index, from 0, along the file's own slice axis."""
+    """Return the voxel index along the file's own slice axis, from 0, of each slice of `volume.axial`."""
     depth = volume.array.shape[volume.slice_axis]
     ends = np.array([[0, 0, 0, 1], [depth - 1, 0, 0, 1]]).T
     first, last = np.rint(np.linalg.solve(volume.affine, volume.axial_affine @ ends))[volume.slice_axis].astype(int)

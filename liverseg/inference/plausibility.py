@@ -1,7 +1,7 @@
-"""Is the result that of a portal venous CT of an abdomen? What speaks against it is told with the result.
+"""Check whether a result is plausible for a portal venous CT of an abdomen.
 
-Nothing is refused here, and no label is changed: a finding says what was measured and what is plausible.
-docs/evaluation.md has the limits with their sources.
+Findings are reported with the result: the measured value and the plausible range. Nothing is refused, and no label is
+changed. docs/evaluation.md has the limits with their sources.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ FINDING_CODES: Final = (
     "lesion_count",
     "lesion_share",
 )
-"""What a finding can be about, in the order they are told."""
+"""Codes of the findings, in the order in which they are reported."""
 
 _EDGE_CM2: Final = 5.0
-"""A cap of a ball of the liver's curvature (radius 7 cm) with this base is 1 mm high, less than a slice."""
+"""A spherical cap with the liver's curvature (radius 7 cm) and this base is 1 mm high, less than a slice."""
 PLAUSIBLE_LIVER_ML: Final = (600.0, 4000.0)
-"""Of adults; docs/evaluation.md has the sources."""
+"""Volume of an adult's liver; docs/evaluation.md has the sources."""
 _LIVER_HU: Final = (80.0, 140.0)
-_FAT_HU: Final = 40.0
-_MOST_LESIONS: Final = 75
-_LARGEST_SHARE: Final = 0.6
+_UNENHANCED_HU: Final = 40.0
+_MAX_LESIONS: Final = 75
+_MAX_LESION_SHARE: Final = 0.6
 _PADDING_HU: Final = -1024
-"""What scanners fill the corners beyond the round field of view with, or less; air in a lung is brighter."""
+"""Largest value with which scanners fill the corners outside the round field of view; air in a lung is brighter."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a result that is not as in a portal venous CT of an abdomen.
+    """An implausible property of a result.
 
     Attributes:
         code: one of `FINDING_CODES`, for programs.
-        sentence: what was found and what is plausible, for a reader.
+        sentence: the measured value and the plausible range, for readers.
     """
 
     code: str
@@ -58,10 +58,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Plausibility:
-    """What the checks of a case say.
+    """The outcome of the checks of a case.
 
     Attributes:
-        findings: in order of `FINDING_CODES`; none where all is plausible.
+        findings: in order of `FINDING_CODES`; empty if all is plausible.
         contrast: the estimated contrast phase; None without a liver.
     """
 
@@ -70,7 +70,7 @@ class Plausibility:
 
 
 def check_plausibility(hu: np.ndarray, lesions: LesionMap, spacing: Sequence[float]) -> Plausibility:
-    """Check a result against what is known of livers in portal venous CT.
+    """Check a result against published values of livers in portal venous CT.
 
     Args:
         hu: of the CT in axial order, shape (slice, row, column), any number type.
@@ -96,7 +96,7 @@ def check_plausibility(hu: np.ndarray, lesions: LesionMap, spacing: Sequence[flo
 
 
 def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequence[float]) -> list[Finding]:
-    """The scan ends within the liver."""
+    """Find a scan that ends within the liver."""
     ends = []
     for name, at_end, plane in (
         ("lowest", box[0].start == 0, labels[0]),
@@ -118,12 +118,12 @@ def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequen
 
 
 def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequence[float]) -> Iterator[Finding]:
-    """The liver reaches a side of the picture, or the padding around a round field of view."""
-    voxels = 0.0
+    """Find a liver that reaches a side of the image, or the padding around a round field of view."""
+    area = 0.0  # mm2
     for axis in (1, 2):
         across = spacing[0] * spacing[3 - axis]
         for at_edge, place in ((box[axis].start == 0, 0), (box[axis].stop == hu.shape[axis], -1)):
-            voxels += across * np.count_nonzero(labels.take(place, axis=axis)) if at_edge else 0.0
+            area += across * np.count_nonzero(labels.take(place, axis=axis)) if at_edge else 0.0
     around = pad_box(box, (0, 1, 1), hu.shape)
     padding = hu[around] <= _PADDING_HU
     if padding.any():
@@ -133,23 +133,23 @@ def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequen
         for axis in (1, 2):
             ahead, behind = [slice(None)] * 3, [slice(None)] * 3
             ahead[axis], behind[axis] = slice(1, None), slice(None, -1)
-            for one, other in ((tuple(ahead), tuple(behind)), (tuple(behind), tuple(ahead))):
-                voxels += spacing[0] * spacing[3 - axis] * np.count_nonzero(liver[one] & padding[other])
-    if voxels / 100 > _EDGE_CM2:
+            for voxel, neighbour in ((tuple(ahead), tuple(behind)), (tuple(behind), tuple(ahead))):
+                area += spacing[0] * spacing[3 - axis] * np.count_nonzero(liver[voxel] & padding[neighbour])
+    if area / 100 > _EDGE_CM2:
         yield Finding(
             "liver_at_image_edge",
-            f"{voxels / 100:.0f} cm2 of the liver's surface lie at the edge of the field of view, more than "
+            f"{area / 100:.0f} cm2 of the liver's surface are at the edge of the field of view, more than "
             f"{_EDGE_CM2:g}: part of the liver may be missing",
         )
 
 
 def _volume(labels: np.ndarray, spacing: Sequence[float], cut_off: bool) -> Iterator[Finding]:
-    least, most = PLAUSIBLE_LIVER_ML
+    lowest, highest = PLAUSIBLE_LIVER_ML
     found = np.count_nonzero(labels) * spacing[0] * spacing[1] * spacing[2] / 1000
-    if found > most or (found < least and not cut_off):  # of a part of a liver nothing is too small
+    if found > highest or (found < lowest and not cut_off):  # a part of a liver may have any small volume
         yield Finding(
             "liver_volume",
-            f"the liver has {found:.0f} ml; {least:.0f} to {most:.0f} ml are plausible in an adult "
+            f"the liver has {found:.0f} ml; {lowest:.0f} to {highest:.0f} ml are plausible in an adult "
             "(mean 1205 ml, SD 258, Feng 2017; 1162 to 2530 ml with tumours, LiTS)",
         )
 
@@ -157,15 +157,15 @@ def _volume(labels: np.ndarray, spacing: Sequence[float], cut_off: bool) -> Iter
 def _parenchyma(liver: LiverHU | None, contrast: ContrastPhase) -> Iterator[Finding]:
     if liver is None:
         return
-    least, most = _LIVER_HU
+    lowest, highest = _LIVER_HU
     found = f"the liver's parenchyma has {liver.median:.0f} HU"
-    expected = f"{least:.0f} to {most:.0f} HU are expected in the portal venous phase (Goshima 2006)"
-    if liver.median < _FAT_HU:
-        without = f"even without contrast medium {_FAT_HU:.0f} HU or more are (mean 59 HU, SD 11, Boyce 2010)"
+    expected = f"{lowest:.0f} to {highest:.0f} HU are expected in the portal venous phase (Goshima 2006)"
+    if liver.median < _UNENHANCED_HU:
+        without = f"even without contrast medium {_UNENHANCED_HU:.0f} HU or more are (mean 59 HU, SD 11, Boyce 2010)"
         yield Finding("liver_hu", f"{found}; {expected}, and {without}: it is fatty, or not liver")
-    elif liver.median < least and contrast.phase in ("portal venous", "unknown"):
+    elif liver.median < lowest and contrast.phase in ("portal venous", "unknown"):
         yield Finding("liver_hu", f"{found}; {expected}: it is fatty, or hardly enhanced")
-    elif liver.median > most:
+    elif liver.median > highest:
         yield Finding("liver_hu", f"{found}; {expected}: it holds iron, the tube voltage was low, or it is not liver")
 
 
@@ -179,11 +179,11 @@ def _phase(contrast: ContrastPhase) -> Iterator[Finding]:
 
 
 def _lesions(labels: np.ndarray, count: int) -> Iterator[Finding]:
-    if count > _MOST_LESIONS:
-        yield Finding("lesion_count", f"{count} lesions; {_MOST_LESIONS} are the most in a scan of LiTS (Bilic 2023)")
+    if count > _MAX_LESIONS:
+        yield Finding("lesion_count", f"{count} lesions; {_MAX_LESIONS} are the most in a scan of LiTS (Bilic 2023)")
     share = np.count_nonzero(labels >= LESION) / np.count_nonzero(labels)
-    if share > _LARGEST_SHARE:
+    if share > _MAX_LESION_SHARE:
         yield Finding(
             "lesion_share",
-            f"lesions fill {share:.0%} of the liver; more than {_LARGEST_SHARE:.0%} is implausible (ours)",
+            f"lesions fill {share:.0%} of the liver; more than {_MAX_LESION_SHARE:.0%} is implausible (ours)",
         )

@@ -273,6 +273,6 @@ class MeasureLesionsd(MapTransform):
         for key in self.key_iterator(out):
             out["lesions"] = lesion_table(out[key], out["volume"], self.labels)
             if self.lesion_ranges and (reasons := unlike_training(out["lesions"], self.lesion_ranges)):
-                out[key] = out[key].indeterminate(reasons)
+                out[key] = out[key].mark_indeterminate(reasons)
                 out["lesions"] = with_types(out["lesions"], out[key], self.labels)
         return out

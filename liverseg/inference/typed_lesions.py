@@ -1,4 +1,4 @@
-"""What lesions of known types measure, the way inference measures those that it finds."""
+"""Measure lesions of known types as inference measures the lesions it finds."""
 
 from __future__ import annotations
 
@@ -24,15 +24,16 @@ __all__ = ["measure_typed_lesions"]
 def measure_typed_lesions(
     datalist: str | os.PathLike | None, dataset_dir: str | os.PathLike | None = None
 ) -> dict[str, dict[str, tuple[float, float]]] | None:
-    """The field `lesion_ranges` of a weights' record, from the outlines of a list of typed lesions.
+    """Return the field `lesion_ranges` of a weights record, measured on the outlines of a list of typed lesions.
 
     Args:
-        datalist: a list with the joint label table; items whose lesions were not all outlined and typed are left out.
-            None gives None.
-        dataset_dir: folder its paths are relative to; by default the list's own.
+        datalist: a list with the joint label table; items whose lesions are not all outlined and typed are left out.
+            None returns None.
+        dataset_dir: folder of its relative paths; by default the list's folder.
 
     Raises:
-        LiversegError: if the list or a file of it cannot be used, its lesions have no types, or a type has too few.
+        LiversegError: if the list or one of its files cannot be used, its lesions have no types, or a type has too few
+            lesions.
     """
     if datalist is None:
         return None

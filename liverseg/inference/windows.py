@@ -1,6 +1,6 @@
-"""Where the fine pass looks: a window for every few slices, as the liver's cross-section changes from top to bottom.
+"""Windows of the fine pass: one for every few slices, because the liver's cross-section changes from top to bottom.
 
-One box around the whole liver is mostly not liver: its dome and its tip are much smaller than its middle. Windows are
+A single box around the liver is mostly not liver: its dome and its tip are much smaller than its middle. Windows are
 boxes that follow each other along the slices without a gap, in the order of `Volume.axial`.
 """
 
@@ -22,15 +22,15 @@ Margin = tuple[int, int, int]
 """Voxels along slices, rows and columns."""
 
 STRIDE: Final = 32
-"""Pixels the network halves five times: windows of other sizes would be padded."""
+"""The network halves pixels five times; it would pad windows of other sizes."""
 
 Stride = tuple[float, float]
-"""`STRIDE` in the volume's pixels along rows and columns: not a whole number where the network sees pixels of another
-size, so that windows are of the whole numbers next to its multiples."""
+"""`STRIDE` in the volume's pixels along rows and columns. It is not an integer if the network's pixels have another
+size; windows then have the nearest integers to its multiples."""
 
 
 def windows_around(
-    seen: np.ndarray,
+    mask: np.ndarray,
     slices: np.ndarray,
     reduction: int,
     height: int,
@@ -38,21 +38,20 @@ def windows_around(
     shape: Sequence[int],
     stride: Stride = (STRIDE, STRIDE),
 ) -> list[Box]:
-    """Windows around a liver known on all slices or on some; none where it is on none of them.
+    """Return windows around a liver that is known on all slices or on some; none without a liver.
 
-    A window holds the liver as it is on its own slices; between those that were looked at, as it is on both of the next
-    ones.
+    A window holds the liver of its own slices. For slices between two that are known, it holds the liver of both.
 
     Args:
-        seen: true in the liver, shape (slices looked at, rows / reduction, columns / reduction).
-        slices: numbers of the slices looked at, rising.
-        reduction: so many pixels along rows and columns are one of `seen`.
+        mask: true in the liver, shape (known slices, rows / reduction, columns / reduction).
+        slices: indices of the known slices, increasing.
+        reduction: edge of a pixel of `mask` in the volume's pixels.
         height: slices of a window; the last one may have fewer.
-        margin: around the liver; along the slices below the first and above the last one with liver.
+        margin: around the liver; along the slices, below the first and above the last one with liver.
         shape: of the volume.
-        stride: rows and columns of a window are multiples of, as far as the volume goes.
+        stride: rows and columns of a window are multiples of it, if the volume is large enough.
     """
-    known = np.flatnonzero(seen.any(axis=(1, 2)))
+    known = np.flatnonzero(mask.any(axis=(1, 2)))
     if not len(known):
         return []
     numbers = slices[known]
@@ -63,61 +62,61 @@ def windows_around(
         stop = min(start + height, end)
         below = max(0, int(np.searchsorted(numbers, start, "right")) - 1)
         above = min(len(numbers) - 1, int(np.searchsorted(numbers, stop - 1, "left")))
-        liver = np.any(seen[known[below : above + 1]], axis=0)
-        rows, columns = (_times(extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
+        liver = np.any(mask[known[below : above + 1]], axis=0)
+        rows, columns = (_scale(extent(np.any(liver, axis=axis)), reduction) for axis in (1, 0))
         _, *plane = pad_box((slice(start, stop), rows, columns), margin, shape)
-        rows, columns = (_to_stride(*along) for along in zip(plane, shape[1:], stride, strict=True))
+        rows, columns = (_extend_to_stride(*along) for along in zip(plane, shape[1:], stride, strict=True))
         windows.append((slice(start, stop), rows, columns))
     return windows
 
 
 def grow_window(found: SlabPrediction, window: Box, margin: Margin, stride: Stride = (STRIDE, STRIDE)) -> Box | None:
-    """A window with a margin more, for those slices of another one whose liver reaches a side; None where none does.
+    """Return a larger window for those slices of a window whose liver reaches a side; None if no liver does.
 
-    The liver on the slices before and behind counts as well: where it goes on beside the window, in rows and columns
-    that only the neighbour looks at, the window would cut it off.
+    The liver on the slices before and after counts as well: if it extends beside the window, in rows and columns that
+    only the neighbouring window covers, this window would cut it off.
 
     Args:
-        found: what was found in all windows.
+        found: the prediction in all windows.
         window: one of them.
-        margin: how much more, as far as the volume goes.
+        margin: growth, within the volume.
         stride: as for `windows_around`.
     """
-    slices, whole = window[0], found.box
-    near = slice(max(whole[0].start, slices.start - 1), min(whole[0].stop, slices.stop + 1))
-    liver = found.inside[to_local((near, *whole[1:]), whole)] >= LIVER
+    slices, outer = window[0], found.box
+    near = slice(max(outer[0].start, slices.start - 1), min(outer[0].stop, slices.stop + 1))
+    liver = found.inside[to_local((near, *outer[1:]), outer)] >= LIVER
     reached = np.zeros(len(liver), bool)
     for axis in (1, 2):
-        own, first = window[axis], whole[axis].start
-        ends = np.zeros(liver.shape[axis], bool)  # the window's outermost rows or columns, and what is beyond them
+        own, first = window[axis], outer[axis].start
+        ends = np.zeros(liver.shape[axis], bool)  # the window's outermost rows or columns, and those beyond them
         ends[: own.start + 1 - first] = own.start > 0
         ends[own.stop - 1 - first :] |= own.stop < found.shape[axis]
         reached |= (liver.any(axis=3 - axis) & ends).any(axis=1)
     numbers = np.flatnonzero(reached) + near.start
     if not len(numbers):
         return None
-    some = slice(max(slices.start, int(numbers[0]) - 1), min(slices.stop, int(numbers[-1]) + 2))
-    near_some = slice(max(near.start, some.start - 1) - near.start, min(near.stop, some.stop + 1) - near.start)
-    seen = np.any(liver[near_some], axis=0)
+    grown = slice(max(slices.start, int(numbers[0]) - 1), min(slices.stop, int(numbers[-1]) + 2))
+    around = slice(max(near.start, grown.start - 1) - near.start, min(near.stop, grown.stop + 1) - near.start)
+    mask = np.any(liver[around], axis=0)
     plane = []
     for axis in (1, 2):
-        own, at = window[axis], extent(seen.any(axis=2 - axis))
-        start, stop = at.start + whole[axis].start, at.stop + whole[axis].start
+        own, side = window[axis], extent(mask.any(axis=2 - axis))
+        start, stop = side.start + outer[axis].start, side.stop + outer[axis].start
         start = max(0, start - margin[axis]) if start <= own.start else own.start
         stop = min(found.shape[axis], stop + margin[axis]) if stop >= own.stop else own.stop
-        plane.append(_to_stride(slice(start, stop), found.shape[axis], stride[axis - 1]))
+        plane.append(_extend_to_stride(slice(start, stop), found.shape[axis], stride[axis - 1]))
     rows, columns = plane
-    return some, rows, columns
+    return grown, rows, columns
 
 
 def windows_beyond(found: SlabPrediction, first: Box, last: Box, margin: Margin) -> tuple[Box | None, Box | None]:
-    """Windows for the slices before the first and behind the last one, where the liver reaches those.
+    """Return windows before the first and after the last slice of all windows, if the liver reaches those slices.
 
     Args:
-        found: what was found in all windows.
-        first: the first of them.
-        last: the last of them.
-        margin: how many slices more, as far as the volume goes.
+        found: the prediction in all windows.
+        first: the first window.
+        last: the last window.
+        margin: number of further slices, within the volume.
     """
     liver = bounding_box(found.inside >= LIVER)
     own, depth = found.box[0], found.shape[0]
@@ -129,13 +128,13 @@ def windows_beyond(found: SlabPrediction, first: Box, last: Box, margin: Margin)
     return before, after
 
 
-def _times(side: slice, factor: int) -> slice:
+def _scale(side: slice, factor: int) -> slice:
     return slice(side.start * factor, side.stop * factor)
 
 
-def _to_stride(side: slice, length: int, stride: float) -> slice:
-    """A side made longer, to both ends alike, until it is next to a multiple of the stride or the volume ends."""
-    multiple = math.ceil((side.stop - side.start - 0.5) / stride)  # a side that was rounded up is one already
-    wanted = min(length, math.floor(multiple * stride + 0.5))
-    start = min(max(0, (side.start + side.stop - wanted) // 2), length - wanted)
-    return slice(start, start + wanted)
+def _extend_to_stride(side: slice, length: int, stride: float) -> slice:
+    """Extend a side to both ends, until its length is the nearest integer to a multiple of the stride, or all."""
+    multiple = math.ceil((side.stop - side.start - 0.5) / stride)  # a length that was rounded up is a multiple already
+    extended = min(length, math.floor(multiple * stride + 0.5))
+    start = min(max(0, (side.start + side.stop - extended) // 2), length - extended)
+    return slice(start, start + extended)

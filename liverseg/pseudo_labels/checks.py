@@ -1,4 +1,4 @@
-"""What a network outlined as liver: cleaned, measured, and checked against what a liver can be.
+"""Outlines of livers by a network: cleaning, measures, and checks of plausibility.
 
 Arrays are in axial order, shape (slice, row, column), towards head, back and the patient's left.
 """
@@ -15,22 +15,22 @@ from liverseg.errors import UsageError
 from liverseg.evaluation.scores import dice
 from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, full_box, to_global
 from liverseg.imageio.ct_check import body_middle
-from liverseg.inference.components import components_touching, largest_part
+from liverseg.inference.components import components_touching, largest_component
 from liverseg.inference.plausibility import PLAUSIBLE_LIVER_ML
 
-__all__ = ["Limits", "LiverOutline", "Measures", "agreement", "measure", "one_liver"]
+__all__ = ["Limits", "LiverOutline", "Measures", "extract_liver", "measure", "outline_dice"]
 
 
 @dataclass(frozen=True)
 class LiverOutline:
-    """One liver, lesions included, kept for the box around it.
+    """Mask of a liver, including lesions, in the box around it.
 
     Attributes:
-        inside: true in the liver, shape of the box.
-        box: where it lies in the volume; empty where no liver was found.
-        shape: of the volume, (slice, row, column).
-        largest_part: share of the voxels that the network called liver or lesion which lie in the largest component,
-            0 to 1; 0 where it found none.
+        inside: True in the liver, shape of the box.
+        box: box in the volume; empty if no liver was found.
+        shape: shape of the volume, (slice, row, column).
+        largest_part: share of the voxels predicted as liver or lesion that are in the largest component, 0 to 1; 0 if
+            there are none.
     """
 
     inside: np.ndarray
@@ -40,11 +40,11 @@ class LiverOutline:
 
     @property
     def voxels(self) -> int:
-        """Voxels of the liver."""
+        """Number of voxels of the liver."""
         return int(np.count_nonzero(self.inside))
 
     def on_slice(self, index: int) -> np.ndarray:
-        """The liver on one axial slice of the volume, shape (row, column)."""
+        """Return the mask on one axial slice of the volume, shape (row, column)."""
         slices, rows, columns = self.box
         mask = np.zeros(self.shape[1:], bool)
         if slices.start <= index < slices.stop:
@@ -66,7 +66,7 @@ def one_liver(found: np.ndarray) -> LiverOutline:
     if box is None:
         nothing = slice(0, 0)
         return LiverOutline(np.zeros((0, 0, 0), bool), (nothing, nothing, nothing), shape, 0.0)
-    part = largest_part(found[box])
+    part = largest_component(found[box])
     share = np.count_nonzero(part) / np.count_nonzero(found[box])
     own = bounding_box(part) or full_box(part.shape)
     outside = np.pad(~part[own], 1, constant_values=True)
@@ -105,10 +105,10 @@ class Measures:
     network_agreement: float | None = None
 
     def describe(self) -> str:
-        """One line, without what was not measured."""
+        """Format the available measures in one line."""
         if not self.volume_ml:
             return "no liver"
-        told = [f"liver {self.volume_ml:.0f} ml", f"largest part {self.largest_part:.1%}"]
+        texts = [f"liver {self.volume_ml:.0f} ml", f"largest part {self.largest_part:.1%}"]
         for value, text in (
             (self.right_of_midline_mm, "{:.0f} mm right of the midline"),
             (self.median_hu, "median {:.0f} HU"),
@@ -116,8 +116,8 @@ class Measures:
             (self.network_agreement, "networks agree {:.3f}"),
         ):
             if value is not None:
-                told.append(text.format(value))
-        return ", ".join(told)
+                texts.append(text.format(value))
+        return ", ".join(texts)
 
 
 def measure(
@@ -131,46 +131,46 @@ def measure(
     """Measure an outline.
 
     Args:
-        outline: of the CT.
+        outline: outline on the CT.
         hu: the CT, HU of any number type.
-        spacing: mm between slices, rows and columns.
+        spacing: distance of slices, rows and columns, mm.
         voxel_ml: volume of a voxel.
-        mirrored: what the network outlines on the mirrored CT, mirrored back.
-        second: what another network outlines.
+        mirrored: outline on the mirrored CT, mirrored back.
+        second: outline of another network.
     """
     if not outline.voxels:
         return Measures(0.0, 0.0, False)
     slices, _, columns = outline.box
-    of_columns = outline.inside.sum(axis=(0, 1))
-    centroid = columns.start + float(of_columns @ np.arange(len(of_columns))) / outline.voxels
+    by_column = outline.inside.sum(axis=(0, 1))
+    centroid = columns.start + float(by_column @ np.arange(len(by_column))) / outline.voxels
     return Measures(
         volume_ml=outline.voxels * voxel_ml,
         largest_part=outline.largest_part,
         cut_off=slices.start == 0 or slices.stop == outline.shape[0],
         right_of_midline_mm=(body_middle(hu[slices]) - centroid) * spacing[2],
         median_hu=float(np.median(hu[outline.box][outline.inside])),
-        flip_agreement=None if mirrored is None else agreement(outline, mirrored),
-        network_agreement=None if second is None else agreement(outline, second),
+        flip_agreement=None if mirrored is None else outline_dice(outline, mirrored),
+        network_agreement=None if second is None else outline_dice(outline, second),
     )
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an outline must keep to be accepted. The defaults are our choice.
+    """Limits of accepted outlines. The defaults are our choice.
 
     Attributes:
-        min_largest_part: least share of the voxels called liver that form one component.
-        volume_ml: least and largest volume; nine in ten livers of LiTS have 1160 to 2530 ml. Where the scan cuts the
-            liver off, its volume is that of the part shown, and the least one does not count.
-        allow_cut_off: also take livers that reach the first or the last slice.
-        min_right_mm: how far to the patient's right of the body's middle the liver's centroid lies at least.
-        median_hu: least and largest median HU, from a fatty liver without contrast medium to the portal venous phase
+        min_largest_part: smallest share of the voxels predicted as liver in the largest component.
+        volume_ml: smallest and largest volume; nine in ten livers of LiTS have 1160 to 2530 ml. The smallest volume
+            does not apply to livers that are cut off by the scan.
+        allow_cut_off: accept livers that reach the first or the last slice.
+        min_right_mm: smallest distance of the liver's centroid from the middle of the body, to the patient's right.
+        median_hu: smallest and largest median HU, from a fatty liver without contrast medium to the portal venous phase
             with a margin.
-        min_flip_agreement: least Dice with the outline on the mirrored CT.
-        min_network_agreement: least Dice of two networks.
+        min_flip_agreement: smallest Dice with the outline on the mirrored CT.
+        min_network_agreement: smallest Dice of two networks.
 
     Raises:
-        UsageError: if a number is out of its range, or a least one above the largest.
+        UsageError: if a number is out of range, or a smallest value is above the largest.
     """
 
     min_largest_part: float = 0.98
@@ -192,10 +192,10 @@ class Limits:
         if not math.isfinite(self.min_right_mm):
             raise UsageError(f"min_right_mm is {self.min_right_mm!r}; it must be a distance in mm")
 
-    def failed(self, measures: Measures) -> list[str]:
-        """Why an outline is refused, a phrase for each check that it fails; none where it is accepted.
+    def failed_checks(self, measures: Measures) -> list[str]:
+        """Return a phrase for each check that an outline fails; none if it is accepted.
 
-        What was not measured is not checked.
+        Measures that are None are not checked.
         """
         if not measures.volume_ml:
             return ["no liver found"]
@@ -217,10 +217,10 @@ class Limits:
         median, (low, high) = measures.median_hu, self.median_hu
         if median is not None and not low <= median <= high:
             reasons.append(f"median {median:.0f} HU, {low:g} to {high:g} are allowed")
-        for value, least, what in (
+        for value, minimum, reference in (
             (measures.flip_agreement, self.min_flip_agreement, "the outline on the mirrored CT"),
             (measures.network_agreement, self.min_network_agreement, "the second network's"),
         ):
-            if value is not None and value < least:
-                reasons.append(f"Dice {value:.3f} with {what}, {least:g} is needed")
+            if value is not None and value < minimum:
+                reasons.append(f"Dice {value:.3f} with {reference}, {minimum:g} is needed")
         return reasons

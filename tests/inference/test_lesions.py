@@ -200,7 +200,7 @@ def test_why_a_lesion_is_indeterminate():
     rows = np.array([[0.4, 0.3, 0.3]] * 3 + [[0.1, 0.1, 0.8]] * 2, np.float32)
     found = find_lesions(SlabPrediction(labels, rows), 1.0, min_confidence=0.5)
     assert found.reasons == {1: "cyst is the likeliest type, with a probability of 0.40; at least 0.5 is needed"}
-    both = found.indeterminate({2: "odd"})
+    both = found.mark_indeterminate({2: "odd"})
     assert both.types.tolist() == [5, 5] and (both.labels[1, 6, 2:4] == 5).all()
     assert both.reasons == {**found.reasons, 2: "odd"}
     assert found.types.tolist() == [5, 4] and (found.labels[1, 6, 2:4] == 4).all()  # the first is as it was
