@@ -1,11 +1,10 @@
-"""What a batch leaves at its end: tables over all cases, and the page that shows them."""
+"""Tables over all cases of a batch, and the page that shows them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from string import Template
+from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -16,6 +15,7 @@ from liverseg.batch.state import BatchState
 from liverseg.cases.case import BatchCase
 from liverseg.results.tables import summary_of
 from liverseg.utils.files import write_text
+from liverseg.utils.html import render
 
 __all__ = [
     "FAILED",
@@ -28,31 +28,31 @@ FAILED = ("case", "category", "reason", "input", "tries", "time")
 
 
 def write_tables(cases: Sequence[BatchCase], state: BatchState, spec: RunSpec) -> None:
-    """Write `summary.csv`, `lesions.csv`, `failed.csv` and `index.html` over all of a batch's cases.
+    """Write `summary.csv`, `lesions.csv`, `failed.csv` and `index.html` over all cases of a batch.
 
-    Of several runs on one folder, such as shards, each writes what is there, and the last has all.
+    If several runs share a folder, such as shards, each writes the results so far and the last one writes all.
 
     Args:
-        cases: all of them, other shards' too.
-        state: the output folder's.
+        cases: all cases, including those of other shards.
+        state: state of the output folder.
         spec: weights and settings of the batch; results of others are left out.
 
     Raises:
-        LiversegError: if they cannot be written.
+        LiversegError: if a file cannot be written.
     """
     with state.lock_tables():
-        failed = _failed(cases, state)
-        # one that has failed since has the results of another input
+        failed = _failures(cases, state)
+        # results of a failed case are those of an earlier input
         names = set(failed["case"])
         made = [case for case in cases if case.name not in names and spec.record_matches(case, state.output)]
         summary, lesions = summary_of(state.output, [case.name for case in made])
         for name, table in (("summary.csv", summary), ("lesions.csv", lesions), ("failed.csv", failed)):
-            write_text(state.output / name, _plain(table).to_csv(index=False))
+            write_text(state.output / name, _escape_texts(table).to_csv(index=False))
         left = len(cases) - len(made) - len(failed)
         write_text(state.output / "index.html", index_page(state.output, summary, failed, left))
 
 
-def _failed(cases: Sequence[BatchCase], state: BatchState) -> pd.DataFrame:
+def _failures(cases: Sequence[BatchCase], state: BatchState) -> pd.DataFrame:
     rows = []
     for case in cases:
         known = state.read_failure(case.name)
@@ -62,70 +62,71 @@ def _failed(cases: Sequence[BatchCase], state: BatchState) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(FAILED))
 
 
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Texts whose bytes are no UTF-8 escaped: a path may be such."""
+def _escape_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Escape text that is not valid UTF-8, as a path may be."""
     texts = [column for column in table.columns if not pd.api.types.is_numeric_dtype(table[column])]
-    return table.assign(**{column: table[column].map(_escaped) for column in texts})
+    return table.assign(**{column: table[column].map(_escape) for column in texts})
 
 
-def _escaped(value: object) -> object:
+def _escape(value: object) -> object:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-_TEMPLATE = Path(__file__).parent / "template" / "index.html"
 _FILES = ("report.html", "lesions.csv", "labels.nii.gz", "segmentation.dcm", "measurements.dcm", "record.json")
-_NUMBERS = {"liver_ml": ".0f", "lesions_ml": ".1f", "longest_diameter_mm": ".1f", "seconds": ".1f"}
-_WORDS = {
+_NUMBER_FORMATS = {"liver_ml": ".0f", "lesions_ml": ".1f", "longest_diameter_mm": ".1f", "seconds": ".1f"}
+_COLUMN_TITLES = {
     "liver_ml": "liver, ml",
     "lesions_ml": "lesions, ml",
     "longest_diameter_mm": "longest, mm",
     "contrast_phase": "contrast",
 }
-_HIDDEN = ("case", "warnings", "input", "lesion_share")
+_HIDDEN_COLUMNS = ("case", "warnings", "input", "lesion_share")
 
 
 def index_page(output: Path, summary: pd.DataFrame, failed: pd.DataFrame, left: int) -> str:
-    """The page's text; it refers to files beside it and to nothing else.
+    """Return the page as HTML. It links only to files in the output folder.
 
     Args:
-        output: folder of results, to see which files there are.
-        summary: a row a case, of `summary_of`.
-        failed: a row a failed case.
-        left: cases that are neither.
+        output: folder of results; only existing files are linked.
+        summary: table of `summary_of`, one row per case.
+        failed: one row per failed case.
+        left: number of cases in neither table.
     """
-    shown = [name for name in summary.columns if name not in _HIDDEN]
-    heads = "".join(f"<th>{escape(_WORDS.get(name, name))}</th>" for name in shown)
-    rows = "\n".join(_row(output, row, shown) for row in summary.to_dict("records"))
-    failures = "\n".join(
-        "<tr>" + "".join(f"<td>{_text(row[name])}</td>" for name in ("case", "category", "reason", "input")) + "</tr>"
-        for row in failed.to_dict("records")
+    columns = [name for name in summary.columns if name not in _HIDDEN_COLUMNS]
+    return render(
+        "batch.html",
+        counts=f"{len(summary)} done, {len(failed)} failed, {left} not yet",
+        heads=[_COLUMN_TITLES.get(name, name) for name in columns],
+        cases=[_case(output, row, columns) for row in summary.to_dict("records")],
+        failures=[
+            [_text(row[name]) for name in ("case", "category", "reason", "input")] for row in failed.to_dict("records")
+        ],
+        version=__version__,
     )
-    counts = f"{len(summary)} done, {len(failed)} failed, {left} not yet"
-    values = {"counts": counts, "heads": heads, "rows": rows, "failures": failures, "version": escape(__version__)}
-    values["failed"] = "" if len(failed) else "hidden"
-    return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(values)
 
 
-def _row(output: Path, row: dict, shown: list[str]) -> str:
+def _case(output: Path, row: Mapping[Hashable, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """Return what the page shows of a case that is done."""
     name = str(row["case"])
-    folder = quote(name)
-    there = [file for file in _FILES if (output / name / file).is_file()]
-    links = " ".join(f'<a href="{folder}/{file}">{file}</a>' for file in there)
-    picture = ""
+    files = [file for file in _FILES if (output / name / file).is_file()]
+    preview = ""
     if (output / name / "preview.png").is_file():
-        to = there[0] if "report.html" in there else "preview.png"
-        alt = f"preview of {escape(name)}"
-        picture = f'<a href="{folder}/{to}"><img src="{folder}/preview.png" alt="{alt}" loading="lazy"></a>'
-    cells = "".join(f"<td>{_number(column, row[column])}</td>" for column in shown)
-    warnings = f'<p class="warning">{_text(row["warnings"])}</p>' if row["warnings"] else ""
-    return f'<tr><td>{picture}</td><th scope="row">{escape(name)}{warnings}<p>{links}</p></th>{cells}</tr>'
+        preview = "report.html" if "report.html" in files else "preview.png"
+    return {
+        "name": name,
+        "folder": quote(name),
+        "files": files,
+        "preview": preview,  # the file that the picture links to
+        "warnings": _text(row["warnings"]) if row["warnings"] else "",
+        "cells": [_cell(column, row[column]) for column in columns],
+    }
 
 
-def _number(column: str, value: object) -> str:
-    if value is None or value != value:  # NaN, where there is no lesion
+def _cell(column: str, value: Any) -> str:
+    if value is None or value != value:  # NaN if there is no lesion
         return ""
-    return format(value, _NUMBERS[column]) if column in _NUMBERS else _text(value)
+    return format(value, _NUMBER_FORMATS[column]) if column in _NUMBER_FORMATS else _text(value)
 
 
 def _text(value: object) -> str:
-    return escape(str(value).encode("utf-8", "backslashreplace").decode())
+    return str(_escape(str(value)))

@@ -1,4 +1,4 @@
-"""A run's table, in which a person decides what is kept, and what follows from it: the data list and the page."""
+"""The table of a run, in which a person decides which cases are kept, and the data list and page made from it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pandas as pd
 from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.datalists.model import LABELLED
 from liverseg.errors import LiversegError, UnreadableError, one_line
-from liverseg.pseudo_labels.cases import Outlined, picture_path
+from liverseg.pseudo_labels.cases import OutlinedCase, picture_path
 from liverseg.pseudo_labels.checks import Limits, Measures
 from liverseg.results.case_folder import write_json
 from liverseg.study.document import Block, Heading, Items, Paragraph, Picture, Table, to_html
@@ -29,18 +29,18 @@ __all__ = [
     "PAGE",
     "REFUSED",
     "TABLE",
-    "RunFacts",
+    "RunMetadata",
+    "copy_decisions",
     "is_kept",
-    "read_facts",
+    "read_metadata",
     "read_table",
     "relative_path",
-    "table_of",
-    "with_decisions",
-    "write_facts",
+    "results_table",
+    "write_metadata",
     "write_results",
 ]
 
-TABLE, DATALIST, PAGE, _FACTS = "pseudo_labels.csv", "datalist.json", "index.html", "run.json"
+TABLE, DATALIST, PAGE, _METADATA = "pseudo_labels.csv", "datalist.json", "index.html", "run.json"
 ACCEPTED, REFUSED, FAILED = "accepted", "refused", "failed"
 _KEEP = ("", "yes", "no")
 _DECIMALS = {
@@ -58,22 +58,21 @@ _COLUMNS = (
 )
 _NEEDED = ("case", "keep", "status", "reason", "image", "label")
 _LABELS = 3
-"""Rows of the list's label table, the pre-training's: where a label map holds the liver alone, both bundles' mean the
-same."""
+"""Rows of the pre-training bundle's label table. For label maps of the liver only, both bundles' tables agree."""
 
 
 @dataclass(frozen=True)
-class RunFacts:
-    """What all cases of a run share.
+class RunMetadata:
+    """Properties that all cases of a run share.
 
     Attributes:
-        name: of the data list; it begins the names of its patients.
+        name: name of the data list, and prefix of the names of its patients.
         source: where the CTs come from, and which network outlined them.
-        licence: of the CTs.
-        dataset_dir: folder that the list's paths are relative to, absolute.
-        fold: of the list's items.
-        networks: names of the weights, that whose masks are written first.
-        limits: what was checked.
+        licence: licence of the CTs.
+        dataset_dir: absolute folder that the list's paths are relative to.
+        fold: fold of the list's items.
+        networks: names of the weights; the first network's masks are written.
+        limits: limits of accepted outlines.
     """
 
     name: str
@@ -85,35 +84,35 @@ class RunFacts:
     limits: Mapping[str, Any]
 
 
-def write_facts(output: Path, facts: RunFacts) -> None:
+def write_metadata(output: Path, metadata: RunMetadata) -> None:
     """Write `run.json`.
 
     Raises:
         LiversegError: if it cannot be written.
     """
-    with atomic_write(output / _FACTS) as temporary:
-        write_json(temporary, asdict(facts))
+    with atomic_write(output / _METADATA) as temporary:
+        write_json(temporary, asdict(metadata))
 
 
-def read_facts(output: Path) -> RunFacts:
-    """Read what `write_facts` wrote.
+def read_metadata(output: Path) -> RunMetadata:
+    """Read the `run.json` of a run.
 
     Raises:
-        LiversegError: if it is not there or was not written by it.
+        LiversegError: if it is missing or was not written by `write_metadata`.
     """
-    path = output / _FACTS
+    path = output / _METADATA
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return RunFacts(**{**content, "networks": tuple(content["networks"])})
+        return RunMetadata(**{**content, "networks": tuple(content["networks"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadableError(
-            f"{path}: not the record of a run ({one_line(error)}); the table belongs into the folder that "
+            f"{path}: not the record of a run ({one_line(error)}); the table must be in the folder that "
             "`liverseg pseudo-label` wrote it to"
         ) from error
 
 
 def relative_path(path: Path, dataset_dir: Path) -> str:
-    """A path as a data list names it.
+    """Return a path as it is written in a data list.
 
     Raises:
         LiversegError: if the path is not UTF-8, which JSON needs.
@@ -122,27 +121,27 @@ def relative_path(path: Path, dataset_dir: Path) -> str:
     try:
         relative.encode("utf-8")
     except UnicodeEncodeError as error:
-        shown = relative.encode("utf-8", "backslashreplace").decode()
-        raise UnreadableError(f"{shown}: a name that is not UTF-8, which no data list can hold; rename it") from error
+        escaped = relative.encode("utf-8", "backslashreplace").decode()
+        raise UnreadableError(f"{escaped}: a name that is not UTF-8, which no data list can hold; rename it") from error
     return relative
 
 
-def table_of(
+def results_table(
     cases: Sequence[str],
-    done: Mapping[str, Outlined],
+    done: Mapping[str, OutlinedCase],
     failures: Mapping[str, str],
     limits: Limits,
     dataset_dir: Path,
     labels: Mapping[str, Path],
 ) -> pd.DataFrame:
-    """A row a case, all cells text, '' where there is nothing to tell; `keep` is for a person to fill.
+    """Return a table with one row per case and text in all cells; a person fills `keep`.
 
     Args:
-        cases: their names, in order.
-        done: outlined ones.
-        failures: why the others failed.
-        limits: what an outline must keep.
-        dataset_dir: folder that paths are told from.
+        cases: names of the cases, in order.
+        done: outlined cases by name.
+        failures: reasons of failures of the other cases.
+        limits: limits of accepted outlines.
+        dataset_dir: folder that paths are relative to.
         labels: path of each case's mask.
     """
     rows = []
@@ -151,7 +150,7 @@ def table_of(
         if outlined is None:
             rows.append({"case": case, "status": FAILED, "reason": failures[case]})
             continue
-        reasons = limits.failed(outlined.measures)
+        reasons = limits.failed_checks(outlined.measures)
         rows.append(
             {
                 "case": case,
@@ -175,26 +174,26 @@ def _cells(measures: Measures) -> dict[str, str]:
     return cells
 
 
-def with_decisions(table: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
-    """A table with what a person decided in an earlier one, wherever the mask is still the one that was looked at."""
+def copy_decisions(table: pd.DataFrame, earlier: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with a person's decisions in an earlier table, for masks that have not changed."""
     if "label_sha256" not in earlier:
         return table
-    decided = earlier[earlier["label_sha256"] != ""].set_index(["case", "label_sha256"])["keep"].to_dict()
-    keep = [decided.get((row["case"], row["label_sha256"]), "") for row in table.to_dict("records")]
+    decisions = earlier[earlier["label_sha256"] != ""].set_index(["case", "label_sha256"])["keep"].to_dict()
+    keep = [decisions.get((row["case"], row["label_sha256"]), "") for row in table.to_dict("records")]
     return table.assign(keep=keep)
 
 
 def is_kept(table: pd.DataFrame) -> pd.Series:
-    """Which rows' cases go into the list: what a person decided, else those that are accepted."""
+    """Return whether each row is kept: by a person's decision, else if it is accepted."""
     return (table["keep"] == "yes") | ((table["keep"] == "") & (table["status"] == ACCEPTED))
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A table in which a person may have filled `keep`; cells as text.
+    """Read a table with a person's decisions in `keep`; cells are text.
 
     Raises:
-        LiversegError: if it cannot be read, lacks a column, keeps what has no mask, or `keep` is something else than
-            yes, no or empty.
+        LiversegError: if it cannot be read, lacks a column, keeps a case without a mask, or `keep` is not yes, no or
+            empty.
     """
     if not is_file(path):
         raise UnreadableError(f"{path}: no such table; `liverseg pseudo-label` writes one")
@@ -212,21 +211,21 @@ def read_table(path: Path) -> pd.DataFrame:
     return table[table["case"] != ""].reset_index(drop=True)
 
 
-def write_results(output: Path, table: pd.DataFrame, facts: RunFacts) -> Path | None:
-    """Write page and data list, the list's items being the table's rows that are kept.
+def write_results(output: Path, table: pd.DataFrame, metadata: RunMetadata) -> Path | None:
+    """Write the page, and the data list with the kept rows of the table.
 
     Args:
         output: the run's folder.
-        table: of `table_of` or `read_table`.
-        facts: of the run.
+        table: table from `results_table` or `read_table`.
+        metadata: metadata of the run.
 
     Returns:
-        The list's path; None where nothing is kept: an earlier list is taken away then.
+        The path of the list; None if no case is kept. An earlier list is then removed.
 
     Raises:
         LiversegError: if a file cannot be written.
     """
-    write_text(output / PAGE, to_html(_page(output, table, facts), linked_from=output))
+    write_text(output / PAGE, to_html(_page(output, table, metadata), linked_from=output))
     path = output / DATALIST
     kept = table[is_kept(table)]
     if kept.empty:
@@ -236,17 +235,18 @@ def write_results(output: Path, table: pd.DataFrame, facts: RunFacts) -> Path | 
         DataItem(
             image=row["image"],
             label=row["label"],
-            patient=f"{facts.name}-{row['case']}",
-            fold=facts.fold,
+            patient=f"{metadata.name}-{row['case']}",
+            fold=metadata.fold,
             labelled=LABELLED[0],
         )
         for row in kept.to_dict("records")
     )
-    return write_datalist(path, DataList(facts.name, "1", facts.source, facts.licence, label_table(_LABELS), items))
+    datalist = DataList(metadata.name, "1", metadata.source, metadata.licence, label_table(_LABELS), items)
+    return write_datalist(path, datalist)
 
 
 _COLORS = ("orange", "blue")
-_HEADS = {
+_HEADINGS = {
     "volume_ml": "volume, ml",
     "largest_part": "largest part",
     "cut_off": "cut off",
@@ -257,11 +257,11 @@ _HEADS = {
 }
 
 
-def _page(output: Path, table: pd.DataFrame, facts: RunFacts) -> list[Block]:
+def _page(output: Path, table: pd.DataFrame, metadata: RunMetadata) -> list[Block]:
     rows = table.to_dict("records")
-    drawn = [f"`{name}` is drawn in {color}" for name, color in zip(facts.networks, _COLORS, strict=False)]
+    colors = [f"`{name}` is drawn in {color}" for name, color in zip(metadata.networks, _COLORS, strict=False)]
     blocks: list[Block] = [
-        Heading(f"Livers of {facts.name}, outlined by a network", level=1),
+        Heading(f"Livers of {metadata.name}, outlined by a network", level=1),
         Paragraph(
             "**No person drew these outlines. Look at every one of them before anything is trained on them**: a "
             "network repeats its mistakes with confidence, and the checks find only the coarse ones. Lesions belong "
@@ -272,35 +272,35 @@ def _page(output: Path, table: pd.DataFrame, facts: RunFacts) -> list[Block]:
             f"one in, write no or yes into its cell `keep` in `{TABLE}`. Then "
             f"`liverseg pseudo-label --from-table {shlex.quote(str(output / TABLE))}` writes list and page again."
         ),
-        Paragraph(f"{'; '.join(drawn)}. {facts.source}; licence: {facts.licence}."),
+        Paragraph(f"{'; '.join(colors)}. {metadata.source}; licence: {metadata.licence}."),
         Heading("All cases"),
-        _table_of_all(rows),
+        _all_cases(rows),
     ]
     for status, title in ((ACCEPTED, "Accepted"), (REFUSED, "Refused")):
-        some = [row for row in rows if row["status"] == status]
-        blocks.append(Heading(f"{title}: {len(some)}"))
-        for row in some:
+        with_status = [row for row in rows if row["status"] == status]
+        blocks.append(Heading(f"{title}: {len(with_status)}"))
+        for row in with_status:
             blocks += _case(output, row)
     failed = [f"{row['case']}: {row['reason']}" for row in rows if row["status"] == FAILED]
     blocks += [Heading(f"Failed: {len(failed)}"), Items(failed)] if failed else []
     return blocks
 
 
-def _table_of_all(rows: Sequence[Mapping[Hashable, str]]) -> Table:
+def _all_cases(rows: Sequence[Mapping[Hashable, str]]) -> Table:
     cells = [
         [row["case"] + (f"\n{row['reason']}" if row["reason"] else ""), row["status"], row["keep"]]
-        + [row.get(name, "") for name in _HEADS]
+        + [row.get(name, "") for name in _HEADINGS]
         for row in rows
     ]
-    return Table(["case", "status", "keep", *_HEADS.values()], cells)
+    return Table(["case", "status", "keep", *_HEADINGS.values()], cells)
 
 
 def _case(output: Path, row: Mapping[Hashable, str]) -> list[Block]:
-    decided = {"yes": " (kept by hand)", "no": " (left out by hand)"}.get(row["keep"], "")
-    told = [row["reason"]] if row["reason"] else []
-    told += [f"warning: {row['warnings']}"] if row.get("warnings") else []
-    blocks: list[Block] = [Heading(f"{row['case']}{decided}", level=3)]
-    blocks += [Paragraph("; ".join(told))] if told else []
+    decision = {"yes": " (kept by hand)", "no": " (left out by hand)"}.get(row["keep"], "")
+    remarks = [row["reason"]] if row["reason"] else []
+    remarks += [f"warning: {row['warnings']}"] if row.get("warnings") else []
+    blocks: list[Block] = [Heading(f"{row['case']}{decision}", level=3)]
+    blocks += [Paragraph("; ".join(remarks))] if remarks else []
     path = picture_path(output, row["case"])
     if is_file(path):
         blocks.append(Picture(path, f"axial slices of {row['case']} with outlines", f"Mask: {row['label']}"))

@@ -1,5 +1,5 @@
-"""The paper's comparison: strategies, initialisations and fine-tuning plans over folds and seeds."""
+"""Compare strategies, initialisations and fine-tuning plans over folds and seeds, as the papers do."""
 
-from liverseg.study.config import Row, StudyDefinition, read_study
+from liverseg.study.config import Row, StudyConfig, read_study
 
-__all__ = ["Row", "StudyDefinition", "read_study"]
+__all__ = ["Row", "StudyConfig", "read_study"]

@@ -1,4 +1,4 @@
-"""What a study is: read from a YAML file and checked before anything runs."""
+"""A study's YAML file, read and checked before anything runs."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from liverseg.errors import LiversegError, UsageError, suggest
 from liverseg.inference import find_bundle
 from liverseg.utils.files import is_file
 
-__all__ = ["Row", "StudyDefinition", "read_study"]
+__all__ = ["Row", "StudyConfig", "read_study"]
 
 _SCORED = ("test", "validation")
-_SAID_ELSEWHERE = {
+_SET_ELSEWHERE = {
     "dataset_dir": "the study's dataset_dir",
     "datalist": "the study's datalist",
     "output_dir": "the study's output_dir",
@@ -31,7 +31,7 @@ _SAID_ELSEWHERE = {
     "data": "the study's datalist",
     "train::dataset::data": "the study's datalist",
     "validate::dataset::data": "the study's datalist",
-    "resume": "a new output_dir, to begin anew",
+    "resume": "a new output_dir to start again",
     "fold": "the study's folds",
     "seed": "seeds",
     "strategy": "the row's strategy",
@@ -42,23 +42,24 @@ _SAID_ELSEWHERE = {
     "network_def": "the row's strategy",
     "network_def::_target_": "the row's strategy",
 }
-"""Keys of the bundle that tell one cell from another: overridden, a cell would not be what its name says."""
-_MOST = 2**32 - 1
-"""The largest seed that all random generators take."""
+"""Keys of the bundle that the study sets for each cell, and the study's key for each. An override would make a cell
+differ from its name."""
+_MAX_SEED = 2**32 - 1
+"""The largest seed that all random generators accept."""
 _ROW_KEYS = ("strategy", "initialisation", "plan", "label", "seeds", "overrides")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the study's tables: a network and how it is trained, over all folds and its seeds.
+    """A row of the study's tables: a network and its training, over all folds and seeds.
 
     Attributes:
-        strategy: an overlay in the bundle's `configs/strategies`.
+        strategy: name of an overlay in the bundle's `configs/strategies`.
         initialisation: one of `liverseg.bundle.validation.INITIALISATIONS`.
         plan: a fine-tuning plan of the bundle.
-        label: tells rows of the same three apart, e.g. variants with other overrides; empty for none.
-        seeds: trained once for each.
-        overrides: of the bundle's config keys, for this row alone.
+        label: distinguishes rows that agree in these three, for example variants with other overrides; may be empty.
+        seeds: one training for each.
+        overrides: of the bundle's config keys, for this row.
     """
 
     strategy: str
@@ -70,30 +71,30 @@ class Row:
 
     @property
     def name(self) -> str:
-        """Name of the row and of its folder, e.g. joint-lits-none."""
+        """Name of the row and of its folder, for example joint-lits-none."""
         parts = (self.strategy, self.initialisation, self.plan, self.label)
         return "-".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
-class StudyDefinition:
-    """A study as its YAML file tells it; paths are absolute.
+class StudyConfig:
+    """A study's settings. Paths are absolute.
 
     Attributes:
         name: for headings.
         bundle: name of the bundle.
-        configs: its configs below every strategy's overlay.
+        configs: configs of the bundle, which each strategy's overlay follows.
         dataset_dir: folder of the data.
-        datalist: its data list.
-        output_dir: folder for everything the study writes.
-        lits_weights: exported weights of pre-training; None where no row asks for them.
+        datalist: data list of the data.
+        output_dir: folder for all files of the study.
+        lits_weights: exported weights of a pre-training; None if no row needs them.
         imagenet_weights: local file; None downloads them.
-        folds: those of the data list to hold out in turn; None for all.
-        validation_share: share of the other patients that chooses the best epoch.
-        scored: `test` scores the held-out fold; `validation` only the validation patients, and leaves the fold out
-            altogether: for choosing between variants.
+        folds: folds of the data list to hold out in turn; None for all.
+        validation_share: share of the other patients on whom the best epoch is chosen.
+        scored: `test` scores the held-out fold. `validation`, for choosing between variants, scores the validation
+            patients and does not use the fold.
         overrides: of the bundle's config keys, for every row.
-        rows: the rows, in order.
+        rows: in the order of the tables.
     """
 
     name: str
@@ -110,33 +111,40 @@ class StudyDefinition:
     overrides: tuple[tuple[str, Any], ...]
     rows: tuple[Row, ...]
 
+    def configs_of(self, row: Row) -> tuple[str, ...]:
+        """Return the configs a row is trained with, in the order in which they are merged."""
+        return (*self.configs, f"strategies/{row.strategy}")
 
-def read_study(path: str | os.PathLike) -> StudyDefinition:
-    """Read a study's YAML file; relative paths in it are relative to its folder.
+    def overrides_of(self, row: Row) -> dict[str, Any]:
+        """Return the overrides of the study and of a row, which wins."""
+        return {**dict(self.overrides), **dict(row.overrides)}
+
+
+def read_study(path: str | os.PathLike) -> StudyConfig:
+    """Read a study's YAML file. Relative paths in it are relative to its folder.
 
     Raises:
         LiversegError: if the file cannot be read.
-        UsageError: if it has an unknown key, value, strategy, initialisation or plan; the message tells what is
-            allowed.
+        UsageError: if it has an unknown key, value, strategy, initialisation or plan.
     """
     path = Path(path)
     content = _read_yaml(path)
-    known = [field.name for field in fields(StudyDefinition)] + ["seeds"]
+    known = [field.name for field in fields(StudyConfig)] + ["seeds"]
     _refuse_unknown(str(path), content, known)
     for key in ("dataset_dir", "output_dir", "rows"):
         if not content.get(key):
             raise UsageError(f"{path}: {key} is missing; a study needs it")
 
-    def place(key: str) -> Path | None:
-        given = content.get(key)
-        if given is not None and not isinstance(given, str):
-            raise UsageError(f"{path}: {key} is {given!r}; a path is needed")
-        return None if given is None else Path(os.path.abspath(path.parent / given))
+    def read_path(key: str) -> Path | None:
+        value = content.get(key)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"{path}: {key} is {value!r}; a path is needed")
+        return None if value is None else Path(os.path.abspath(path.parent / value))
 
-    dataset_dir, output_dir = place("dataset_dir"), place("output_dir")
+    dataset_dir, output_dir = read_path("dataset_dir"), read_path("output_dir")
     assert dataset_dir is not None and output_dir is not None
     bundle = str(content.get("bundle", "liver_lesion_joint"))
-    configs = tuple(_listed(content.get("configs", ["train"])))
+    configs = tuple(_as_list(content.get("configs", ["train"])))
     scored = content.get("scored", "test")
     if scored not in _SCORED:
         raise UsageError(f"{path}: scored is {scored!r}; it must be {' or '.join(_SCORED)}")
@@ -146,19 +154,19 @@ def read_study(path: str | os.PathLike) -> StudyDefinition:
     folds = content.get("folds")
     folder = find_bundle(bundle)
     config = ConfigParser.load_config_files(
-        [folder / "configs" / f"{name}.yaml" for name in _existing(folder, configs)]
+        [folder / "configs" / f"{name}.yaml" for name in _check_configs(folder, configs)]
     )
-    seeds = _numbers(str(path), "seeds", content.get("seeds", [0]))
-    return StudyDefinition(
+    seeds = _integers(str(path), "seeds", content.get("seeds", [0]))
+    return StudyConfig(
         name=str(content.get("name", path.stem)),
         bundle=bundle,
         configs=configs,
         dataset_dir=dataset_dir,
-        datalist=place("datalist") or dataset_dir / "datalist.json",
+        datalist=read_path("datalist") or dataset_dir / "datalist.json",
         output_dir=output_dir,
-        lits_weights=place("lits_weights"),
-        imagenet_weights=place("imagenet_weights"),
-        folds=None if folds is None else _numbers(str(path), "folds", folds),
+        lits_weights=read_path("lits_weights"),
+        imagenet_weights=read_path("imagenet_weights"),
+        folds=None if folds is None else _integers(str(path), "folds", folds),
         validation_share=float(share),
         scored=scored,
         overrides=_overrides(str(path), content.get("overrides"), config),
@@ -189,21 +197,21 @@ def _refuse_unknown(where: str, content: Mapping[str, Any], known: Sequence[str]
 def _read_rows(
     path: Path, content: Any, seeds: tuple[int, ...], folder: Path, config: Mapping[str, Any]
 ) -> tuple[Row, ...]:
-    """The rows: each entry of the YAML is a product over its lists."""
+    """Read the rows. Each entry of the YAML gives the product of its lists."""
     strategies = sorted(file.stem for file in (folder / "configs" / "strategies").glob("*.yaml"))
     allowed = {"strategy": strategies, "initialisation": INITIALISATIONS, "plan": list(config.get("plans", {}))}
     for key, names in allowed.items():
         if not names:
-            raise UsageError(f"{path}: the bundle {folder.name} has no {key} to choose; take one that can be studied")
+            raise UsageError(f"{path}: the bundle {folder.name} has no {key} to choose; use another bundle")
     rows: dict[str, Row] = {}
-    for number, entry in enumerate(_listed(content)):
+    for number, entry in enumerate(_as_list(content)):
         where = f"{path}: rows::{number}"
         if not isinstance(entry, dict):
             raise UsageError(f"{where} is {entry!r}; a mapping with strategy and initialisation is needed")
         _refuse_unknown(where, entry, _ROW_KEYS)
         lists = []
         for key, names in allowed.items():
-            values = _listed(entry.get(key, "none" if key == "plan" else None))
+            values = _as_list(entry.get(key, "none" if key == "plan" else None))
             for value in values or [values]:
                 if value not in names:
                     raise UsageError(f"{where}: {key} is {value!r}; it must be one of {', '.join(names)}")
@@ -211,55 +219,56 @@ def _read_rows(
         label = "" if entry.get("label") is None else str(entry["label"])
         if not re.fullmatch(r"[A-Za-z0-9_.]*", label):
             raise UsageError(f"{where}: label is {label!r}; letters, digits, dots and underlines are allowed")
-        own = _numbers(where, "seeds", entry["seeds"]) if "seeds" in entry else seeds
+        row_seeds = _integers(where, "seeds", entry["seeds"]) if "seeds" in entry else seeds
         for strategy, initialisation, plan in itertools.product(*lists):
-            row = Row(strategy, initialisation, plan, label, own, _overrides(where, entry.get("overrides"), config))
+            overrides = _overrides(where, entry.get("overrides"), config)
+            row = Row(strategy, initialisation, plan, label, row_seeds, overrides)
             if rows.setdefault(row.name, row) != row:
-                raise UsageError(f"{where}: there is another row {row.name}; give one of them a label of its own")
+                raise UsageError(f"{where}: there is another row {row.name}; give one of them a label")
     return tuple(rows.values())
 
 
-def _existing(folder: Path, configs: tuple[str, ...]) -> tuple[str, ...]:
+def _check_configs(folder: Path, configs: tuple[str, ...]) -> tuple[str, ...]:
     for name in configs:
         if not is_file(folder / "configs" / f"{name}.yaml"):
             raise UsageError(f"configs: the bundle {folder.name} has no configs/{name}.yaml")
     return configs
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _numbers(where: str, key: str, value: Any) -> tuple[int, ...]:
-    numbers = _listed(value)
+def _integers(where: str, key: str, value: Any) -> tuple[int, ...]:
+    numbers = _as_list(value)
     if not numbers or not all(
-        isinstance(one, int) and not isinstance(one, bool) and 0 <= one <= _MOST for one in numbers
+        isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _MAX_SEED for number in numbers
     ):
-        raise UsageError(f"{where}: {key} is {value!r}; a list of whole numbers from 0 to {_MOST} is needed")
+        raise UsageError(f"{where}: {key} is {value!r}; a list of whole numbers from 0 to {_MAX_SEED} is needed")
     return tuple(dict.fromkeys(numbers))
 
 
 def _overrides(where: str, value: Any, config: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
-    """Overrides as they are, once their first words are known; the bundle itself looks at the rest of nested keys."""
+    """Check overrides and return them as they are. The bundle checks the further parts of nested keys."""
     if value is None:
         return ()
     if not isinstance(value, dict):
         raise UsageError(f"{where}: overrides is {value!r}; a mapping of the bundle's keys is needed")
     for key in value:
-        words = str(key).replace("#", "::").replace("-", "_").split("::")  # as MONAI reads them
-        said = _SAID_ELSEWHERE.get("::".join(words))
-        if said:
-            raise UsageError(f"{where}: overrides has {key}, which differs from cell to cell; use {said}")
-        if words[0] not in config:
-            match = suggest(words[0], config)
+        parts = str(key).replace("#", "::").replace("-", "_").split("::")  # as MONAI reads keys
+        setting = _SET_ELSEWHERE.get("::".join(parts))
+        if setting:
+            raise UsageError(f"{where}: overrides has {key}, which differs from cell to cell; use {setting}")
+        if parts[0] not in config:
+            match = suggest(parts[0], config)
             hint = f"did you mean {match}?" if match else "the bundle's configs name its keys"
             raise UsageError(f"{where}: overrides has {key}, which the bundle does not know; {hint}")
         try:
-            kept = json.loads(json.dumps(value[key])) == value[key]
+            survives_json = json.loads(json.dumps(value[key])) == value[key]
         except (TypeError, ValueError):
-            kept = False
-        if not kept:
+            survives_json = False
+        if not survives_json:
             raise UsageError(
-                f"{where}: overrides has {key} {value[key]!r}; numbers, words, lists and mappings are taken"
+                f"{where}: overrides has {key} {value[key]!r}; numbers, words, lists and mappings are allowed"
             )
-    return tuple((str(key), one) for key, one in value.items())
+    return tuple((str(key), entry) for key, entry in value.items())

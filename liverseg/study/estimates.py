@@ -1,4 +1,7 @@
-"""Each row's figures: pooled over folds, a patient's sums averaged over seeds, with intervals over patients."""
+"""Estimates of every measure for every row, and paired comparisons of rows.
+
+Folds are pooled, a patient's sums are averaged over seeds, and intervals are bootstrapped over patients.
+"""
 
 from __future__ import annotations
 
@@ -19,41 +22,41 @@ __all__ = [
     "COMPARED",
     "QUESTIONS",
     "Comparison",
-    "Figure",
-    "Figures",
+    "Estimates",
+    "RowEstimate",
     "cell_sums",
     "compare",
-    "find",
-    "named",
+    "estimate_rows",
+    "find_comparison",
     "patient_means",
-    "row_figures",
     "type_probabilities",
-    "weights_for",
+    "with_predicted_type",
 ]
 
 COMPARED = ("type_accuracy", "lesion_dice", "lesion_recall", "class_aware_dice")
-"""The measures that are compared."""
+"""Measures by which rows are compared."""
 
 QUESTIONS = {
     "strategy": "strategies against joint, from the same initialisation",
     "initialisation": "initialisations of the same strategy",
     "plan": "fine-tuning plans against none",
 }
+"""Kinds of comparisons, and their titles."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """One row less another, by one measure.
+    """Difference of two rows in one measure.
 
     Attributes:
         question: key of `QUESTIONS`.
         measure: name of the measure.
         row: name of the row.
         other: name of the row it is compared with.
-        seeds: that both rows have been trained with: others of either row are left out.
-        patients: that both rows have scored with them.
-        difference: row less other.
-        adjusted_p: by Holm, over all comparisons of this question and measure.
+        seeds: seeds of both rows; other seeds of either row are left out.
+        patients: number of patients scored in both rows with these seeds.
+        difference: row minus other.
+        adjusted_p: p value adjusted by Holm's method over all comparisons of this question and measure.
     """
 
     question: str
@@ -65,55 +68,57 @@ class Comparison:
     difference: Difference
     adjusted_p: float
 
-    def turned(self) -> Comparison:
-        """The same comparison from the other side."""
-        own = self.difference
-        turned = Difference(-own.value, -own.upper, -own.lower, own.p)
-        return replace(self, row=self.other, other=self.row, difference=turned)
+    def swapped(self) -> Comparison:
+        """Return the comparison with the rows swapped."""
+        difference = self.difference
+        negated = Difference(-difference.value, -difference.upper, -difference.lower, difference.p)
+        return replace(self, row=self.other, other=self.row, difference=negated)
 
 
 def compare(results: StudyResults) -> list[Comparison]:
-    """Every comparison the study's rows allow; one family of Holm's for each question and measure."""
+    """Make all comparisons that the study's rows allow. Each question and measure is a family of Holm's method."""
     compared: list[Comparison] = []
     for question in QUESTIONS:
         pairs = _pairs(results, question)
         for measure in COMPARED:
-            family = [one for row, other in pairs if (one := _compared(question, measure, row, other)) is not None]
-            adjusted = holm([one.difference.p for one in family])
-            compared += [replace(one, adjusted_p=float(p)) for one, p in zip(family, adjusted, strict=True)]
+            family = [found for row, other in pairs if (found := _compare(question, measure, row, other)) is not None]
+            adjusted = holm([comparison.difference.p for comparison in family])
+            compared += [
+                replace(comparison, adjusted_p=float(p)) for comparison, p in zip(family, adjusted, strict=True)
+            ]
     return compared
 
 
-def find(compared: Sequence[Comparison], measure: str, row: str, other: str) -> Comparison | None:
-    """`row` less `other` by a measure, whichever of the two was compared with the other; None where neither was."""
-    for one in compared:
-        if one.measure != measure:
+def find_comparison(compared: Sequence[Comparison], measure: str, row: str, other: str) -> Comparison | None:
+    """Return `row` minus `other` by a measure, swapping the rows if necessary; None if they were not compared."""
+    for comparison in compared:
+        if comparison.measure != measure:
             continue
-        if (one.row, one.other) == (row, other):
-            return one
-        if (one.row, one.other) == (other, row):
-            return one.turned()
+        if (comparison.row, comparison.other) == (row, other):
+            return comparison
+        if (comparison.row, comparison.other) == (other, row):
+            return comparison.swapped()
     return None
 
 
 def _pairs(results: StudyResults, question: str) -> list[tuple[RowResults, RowResults]]:
     pairs: list[tuple[RowResults, RowResults | None]] = []
-    for one in results.with_results:
-        row = one.row
+    for result in results.with_results:
+        row = result.row
         if question == "strategy" and row.plan == "none":
-            pairs.append((one, results.find("joint", row.initialisation)))
+            pairs.append((result, results.find("joint", row.initialisation)))
         if question == "initialisation" and row.plan == "none" and not row.label:
             if row.initialisation != "scratch":
-                pairs.append((one, results.find(row.strategy, "scratch")))
+                pairs.append((result, results.find(row.strategy, "scratch")))
             if row.initialisation == "lits":
-                pairs.append((one, results.find(row.strategy, "imagenet")))
+                pairs.append((result, results.find(row.strategy, "imagenet")))
         if question == "plan" and row.plan != "none":
-            pairs.append((one, results.find(row.strategy, row.initialisation)))
+            pairs.append((result, results.find(row.strategy, row.initialisation)))
     return [(row, other) for row, other in pairs if other is not None and other is not row]
 
 
-def _compared(question: str, measure: str, row: RowResults, other: RowResults) -> Comparison | None:
-    """None where one of the rows does not say it, or no patient was scored by both."""
+def _compare(question: str, measure: str, row: RowResults, other: RowResults) -> Comparison | None:
+    """Compare two rows; None if one lacks the measure or they share no scored patient."""
     ours, theirs = cell_sums(row, MEASURES[measure]), cell_sums(other, MEASURES[measure])
     if ours is None or theirs is None:
         return None
@@ -123,44 +128,49 @@ def _compared(question: str, measure: str, row: RowResults, other: RowResults) -
     seeds = tuple(sorted({int(seed) for seed in common.get_level_values("seed")}))
     of_ours, of_theirs = (sums.loc[common].groupby("patient").mean().to_numpy() for sums in (ours, theirs))
     patients = len(of_ours)
-    difference = paired_difference(MEASURES[measure].statistic, of_ours, of_theirs, weights_for(patients))
+    difference = paired_difference(MEASURES[measure].statistic, of_ours, of_theirs, _bootstrap_weights(patients))
     return Comparison(question, measure, row.name, other.name, seeds, patients, difference, difference.p)
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure of a row.
+class RowEstimate:
+    """A measure of a row.
 
     Attributes:
-        estimate: with its interval; bounds are NaN where there is none.
-        seeds: each seed's own value.
+        estimate: over all seeds, with its interval; bounds are NaN without an interval.
+        seeds: value of each seed.
     """
 
     estimate: Estimate
     seeds: Mapping[int, float]
 
 
-Figures = dict[tuple[str, str], Figure]
-"""By (row name, measure name)."""
+Estimates = dict[tuple[str, str], RowEstimate]
+"""Estimates by (row name, measure name)."""
 
 
 @lru_cache(maxsize=4)
-def weights_for(patients: int) -> np.ndarray:
-    """Bootstrap weights, drawn once for each number of patients: 10,000 resamples, seed 0."""
+def _bootstrap_weights(patients: int) -> np.ndarray:
+    """Draw 10,000 resamples of so many patients, with seed 0."""
     return patient_weights(patients)
 
 
 def patient_means(row: RowResults, measure: Measure) -> pd.DataFrame | None:
-    """A measure's sums of every patient, averaged over the cells that scored the patient; None where it does not apply.
+    """Return a measure's sums of every patient, averaged over the cells that scored the patient.
 
-    Indexed by patient, sorted.
+    Returns:
+        Indexed by patient, sorted; None if the row lacks the measure.
     """
     sums = cell_sums(row, measure)
     return None if sums is None else sums.groupby("patient").mean()
 
 
 def cell_sums(row: RowResults, measure: Measure) -> pd.DataFrame | None:
-    """A measure's sums of every patient in every cell, indexed by fold, seed, patient; None where it does not apply."""
+    """Return a measure's sums of every patient in every cell.
+
+    Returns:
+        Indexed by fold, seed and patient, sorted; None if the row lacks the measure.
+    """
     frame = row.lesions if measure.of_lesions else row.units
     if frame.empty or (measure.typed and not row.typed):
         return None
@@ -169,42 +179,43 @@ def cell_sums(row: RowResults, measure: Measure) -> pd.DataFrame | None:
     if parts is None:
         return None
     sums = parts.groupby([frame[key] for key in CELL_KEYS]).sum()
-    # a patient without a lesion on either side has no line in lesions.csv, and yet was scored
+    # scored patients without true or predicted lesions have no line in lesions.csv
     return sums.reindex(pd.MultiIndex.from_frame(row.scored), fill_value=0.0).sort_index()
 
 
-def row_figures(results: StudyResults) -> Figures:
-    """All figures of all rows with results."""
-    figures: Figures = {}
+def estimate_rows(results: StudyResults) -> Estimates:
+    """Estimate all measures of all rows with results."""
+    estimates: Estimates = {}
     for row in results.with_results:
         for measure in (*MEASURES.values(), *LESION_MEASURES.values()):
             sums = cell_sums(row, measure)
             if sums is None:
                 continue
             by_patient = sums.groupby("patient").mean()
-            estimate = bootstrap(measure.statistic, by_patient.to_numpy(), weights_for(len(by_patient)))
+            estimate = bootstrap(measure.statistic, by_patient.to_numpy(), _bootstrap_weights(len(by_patient)))
             seeds = {
                 seed: float(
                     measure.statistic(sums.xs(seed, level="seed").groupby("patient").mean().to_numpy().sum(axis=0))
                 )
                 for seed in _seeds(row)
             }
-            figures[row.name, measure.name] = Figure(estimate, seeds)
+            estimates[row.name, measure.name] = RowEstimate(estimate, seeds)
         if "pred_type" in row.units:
             for name, score in (("mean_auc", _auc), ("calibration_error", _calibration)):
                 seeds = {seed: score(row.units[row.units["seed"] == seed]) for seed in _seeds(row)}
-                figures[row.name, name] = Figure(Estimate(float(np.mean([*seeds.values()])), np.nan, np.nan), seeds)
-    return figures
+                mean = Estimate(float(np.mean([*seeds.values()])), np.nan, np.nan)
+                estimates[row.name, name] = RowEstimate(mean, seeds)
+    return estimates
 
 
 def type_probabilities(units: pd.DataFrame) -> np.ndarray:
-    """Probability of each type, (slices, types); of a slice where nothing was found each type is as likely."""
+    """Return the probability of each type, (slices, types). Types are equally likely on slices without a finding."""
     probabilities = units[[f"probability_{name}" for name in LESION_TYPES]].to_numpy(float)
     return np.where((units["pred_type"] == "").to_numpy()[:, None], 1 / len(LESION_TYPES), probabilities)
 
 
-def named(units: pd.DataFrame) -> pd.DataFrame:
-    """The slices that have a type and were given one, with `confidence`, the probability of the one given."""
+def with_predicted_type(units: pd.DataFrame) -> pd.DataFrame:
+    """Return the slices with a true and a predicted type, and `confidence`, the probability of the predicted type."""
     kept = units[(units["true_type"] != "") & (units["pred_type"] != "")]
     return kept.assign(confidence=type_probabilities(kept).max(axis=1))
 
@@ -219,5 +230,5 @@ def _auc(units: pd.DataFrame) -> float:
 
 
 def _calibration(units: pd.DataFrame) -> float:
-    kept = named(units)
+    kept = with_predicted_type(units)
     return calibration_error(kept["true_type"].tolist(), kept["pred_type"].tolist(), kept["confidence"].tolist())

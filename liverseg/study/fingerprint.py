@@ -1,52 +1,53 @@
-"""What cells are made of: settings, data, weights and code."""
+"""Fingerprints of cells: settings, data and weights, by which complete cells are recognised. Also the code's state."""
 
 from __future__ import annotations
 
 import hashlib
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
 
 import liverseg
-from liverseg.bundle.commands import bundle_command
+from liverseg.bundle.effective import earlier_configs, effective_settings, merge_configs, settings_hash
 from liverseg.datalists import DataList
 from liverseg.inference import find_bundle
 from liverseg.study.cells import Cell
-from liverseg.study.config import Row, StudyDefinition
-from liverseg.study.folds import VALIDATION_FOLD, fold_list_path, list_hash
+from liverseg.study.config import Row, StudyConfig
+from liverseg.study.folds import list_hash
 from liverseg.utils.files import is_file, sha256_file, sha256_text, size_or_zero
 
-__all__ = ["Ingredients", "code_state"]
+__all__ = ["StudyFingerprint", "code_state", "hash_configs"]
+
+_SCORING = "evaluate"
+"""Name of the config that scores."""
 
 
-class Ingredients:
-    """What the cells of a study are made of, hashed once; a cell made of the same is not made again.
+class StudyFingerprint:
+    """Fingerprints of a study's cells. Files are hashed once, when it is created.
 
     Args:
         study: the study.
         lists: fold to its data list.
     """
 
-    def __init__(self, study: StudyDefinition, lists: Mapping[int, DataList]) -> None:
+    def __init__(self, study: StudyConfig, lists: Mapping[int, DataList]) -> None:
         self.study = study
-        self.bundle = find_bundle(study.bundle)
-        self._list_paths = {fold: fold_list_path(study, fold, made) for fold, made in lists.items()}
-        self._list_hashes = {fold: list_hash(made) for fold, made in lists.items()}
-        told: dict[str, str | None] = {}
-        self._data = {fold: _hash_of_files(study.dataset_dir, made, told) for fold, made in lists.items()}
+        self._list_hashes = {fold: list_hash(datalist) for fold, datalist in lists.items()}
+        file_states: dict[str, str | None] = {}
+        self._files = {fold: _hash_files(study.dataset_dir, datalist, file_states) for fold, datalist in lists.items()}
         self._weights = {
             name: sha256_file(path)
             for name, path in (("lits", study.lits_weights), ("imagenet", study.imagenet_weights))
             if path is not None and is_file(path)
         }
-        self._of_evaluation = set(ConfigParser.load_config_file(self.bundle / "configs" / "evaluate.yaml"))
-        self._config_hashes = {row.strategy: self.hash_of_configs(row) for row in study.rows}
+        self._settings = {row.name: _current_settings(study, row) for row in study.rows}
+        self._configs = {name: settings_hash(settings) for name, settings in self._settings.items()}
 
     def of(self, cell: Cell) -> dict[str, Any]:
-        """A cell's ingredients, JSON-able."""
+        """Return a cell's fingerprint, JSON-able. Hashes of missing files are None."""
         row = cell.row
         return {
             "strategy": row.strategy,
@@ -56,74 +57,81 @@ class Ingredients:
             "fold": cell.fold,
             "seed": cell.seed,
             "scored": self.study.scored,
-            "overrides": self._overrides(row),
-            "configs": list(self._configs(row)),
-            "configs_sha256": self._config_hashes[row.strategy],
+            "overrides": self.study.overrides_of(row),
+            "configs": list(self.study.configs_of(row)),
+            "configs_sha256": self._configs[row.name],
             "datalist_sha256": self._list_hashes[cell.fold],
-            "files_sha256": self._data[cell.fold],
+            "files_sha256": self._files[cell.fold],
             "weights_sha256": self._weights.get(row.initialisation),
         }
 
-    def made(self, cell: Cell) -> dict[str, Any] | None:
-        """The record of a cell that is complete and was made of the same, else None.
+    def find_record(self, cell: Cell) -> dict[str, Any] | None:
+        """Return the record of a complete cell whose fingerprint is the study's; otherwise None.
 
-        Files and weights that are not at hand, now or then, are taken for the same: a report may be written elsewhere.
-        Versions of packages and code may differ; the record tells them, and so does the report.
+        Files and weights that are missing, now or when the cell was run, count as the same, since a report may be
+        written on another machine. Versions of packages and code may differ; the record and the report name them.
         """
-        record, ours = cell.read("cell.json"), self.of(cell)
-        theirs = (record or {}).get("ingredients")
-        if not isinstance(theirs, dict):
+        record, current = cell.read("cell.json"), self.of(cell)
+        recorded = (record or {}).get("ingredients")
+        if not isinstance(recorded, dict):
             return None
-        unknown = {key for key in ("files_sha256", "weights_sha256") if None in (ours[key], theirs.get(key))}
-        return record if all(theirs.get(key) == value for key, value in ours.items() if key not in unknown) else None
+        recorded = self.translate(recorded, cell)
+        unknown = {key for key in ("files_sha256", "weights_sha256") if None in (current[key], recorded.get(key))}
+        same = all(recorded.get(key) == value for key, value in current.items() if key not in unknown)
+        return record if same else None
 
-    def commands(self, cell: Cell, device: str | None = None) -> dict[str, list[str]]:
-        """The bundle commands that make a cell, by run id, to be run in the bundle's folder."""
-        row, study = cell.row, self.study
-        common: dict[str, Any] = {
-            "dataset_dir": study.dataset_dir,
-            "datalist": self._list_paths[cell.fold],
-            "output_dir": cell.folder,
-            "ckpt_dir": cell.folder,
-            "cache_dir": study.output_dir / "cache",
-            "fold": VALIDATION_FOLD,
-            "progress": False,
-        }
-        training = {
-            **common,
-            "seed": cell.seed,
-            "initialisation": row.initialisation,
-            "pretrain_weights": study.lits_weights if row.initialisation == "lits" else "null",
-            "fine_tuning": row.plan,
-        }
-        if row.initialisation == "imagenet" and study.imagenet_weights is not None:
-            training["imagenet_weights"] = study.imagenet_weights
-        configs, overrides = self._configs(row), self._overrides(row)
-        if device is not None:
-            overrides["device"] = device
-        # scored as it was trained; what the evaluation reads from the weights' record is left to it
-        scoring = {key: value for key, value in overrides.items() if key not in self._of_evaluation}
-        return {
-            "training": bundle_command("training", configs, {**training, **overrides}),
-            "evaluating": bundle_command("evaluating", [*configs, "evaluate"], {**common, **scoring}),
-        }
+    def translate(self, recorded: dict[str, Any], cell: Cell) -> dict[str, Any]:
+        """Return a recorded fingerprint as of today.
 
-    def _configs(self, row: Row) -> tuple[str, ...]:
-        return (*self.study.configs, f"strategies/{row.strategy}")
+        Earlier versions hashed the bytes of the config files. If an earlier version had such files and a row's settings
+        in them were the same, the hash becomes today's; otherwise the fingerprint stays as it is.
+        """
+        row, sha256 = cell.row, str(recorded.get("configs_sha256"))
+        configs = earlier_configs().combined(self.study.bundle, (*self.study.configs_of(row), _SCORING), sha256)
+        if configs is None or _row_settings(configs, row) != self._settings[row.name]:
+            return recorded
+        return {**recorded, "configs_sha256": self._configs[row.name]}
 
-    def hash_of_configs(self, row: Row) -> str:
-        """SHA-256 of the configs a row is trained and scored with, as they are now."""
-        digest = hashlib.sha256()
-        for name in (*self._configs(row), "evaluate"):
-            digest.update((self.bundle / "configs" / f"{name}.yaml").read_bytes())
-        return digest.hexdigest()
+    def adopt(self, cell: Cell) -> None:
+        """Write today's fingerprint into an interrupted cell of an earlier version, so that it is resumed.
 
-    def _overrides(self, row: Row) -> dict[str, Any]:
-        return {**dict(self.study.overrides), **dict(row.overrides)}
+        Raises:
+            LiversegError: if it cannot be written.
+        """
+        started = cell.read("started.json") or {}
+        recorded = started.get("ingredients")
+        if isinstance(recorded, dict) and (current := self.translate(recorded, cell)) != recorded:
+            cell.write("started.json", {**started, "ingredients": current})
+
+
+def hash_configs(study: StudyConfig, row: Row) -> str:
+    """Return the SHA-256 of the settings a row is trained and scored with, as the configs have them now."""
+    return settings_hash(_current_settings(study, row))
+
+
+def _current_settings(study: StudyConfig, row: Row) -> dict[str, Any]:
+    folder = find_bundle(study.bundle) / "configs"
+    names = (*study.configs_of(row), _SCORING)
+    return _row_settings([ConfigParser.load_config_file(folder / f"{name}.yaml") for name in names], row)
+
+
+def _row_settings(configs: Sequence[Mapping[str, Any]], row: Row) -> dict[str, Any]:
+    """Return the effective settings of a row's training and of its scoring.
+
+    Args:
+        configs: content of the training's configs in order, and of the evaluation's.
+        row: of the study; its overrides count apart.
+    """
+    choices = {"initialisation": row.initialisation, "fine_tuning": row.plan}
+    *training, scoring = configs
+    return {
+        "training": effective_settings(merge_configs([*training, choices])),
+        "scoring": effective_settings(merge_configs([scoring])),
+    }
 
 
 def code_state() -> str:
-    """What code this is: the checkout's commit and how files differ from it; elsewhere a hash of liverseg's own."""
+    """Return the commit of the checkout and a hash of its changes; outside a checkout, a hash of liverseg's sources."""
     package = Path(liverseg.__file__).parent
     commit = _git(package, "rev-parse", "--short=12", "HEAD") if (package.parent / ".git").exists() else ""
     if commit:
@@ -135,27 +143,28 @@ def code_state() -> str:
     return f"liverseg {liverseg.__version__}, sources {digest.hexdigest()[:12]}"
 
 
-def _git(folder: Path, *words: str | Path) -> str:
-    """What git prints; nothing where there is no git or it fails."""
+def _git(folder: Path, *arguments: str | Path) -> str:
+    """Return the output of a git command; empty if git is missing or fails."""
     try:
-        told = subprocess.run(["git", "-C", folder, *words], capture_output=True, check=False)
+        done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, check=False)
     except OSError:
         return ""
-    return told.stdout.decode(errors="replace").strip() if told.returncode == 0 else ""
+    return done.stdout.decode(errors="replace").strip() if done.returncode == 0 else ""
 
 
-def _hash_of_files(dataset_dir: Path, made: DataList, told: dict[str, str | None]) -> str | None:
-    """What a list's labels hold and how large its images are; None where one is not there.
+def _hash_files(dataset_dir: Path, datalist: DataList, states: dict[str, str | None]) -> str | None:
+    """Hash the contents of a list's labels and the sizes of its images; None if a file is missing.
 
     Args:
         dataset_dir: folder the list's paths are relative to.
-        made: the list.
-        told: by path, what was told of it for other lists.
+        datalist: the list.
+        states: by path, the states of the files of other lists; those of this one are added.
     """
-    for item in (*made.training, *made.test):
-        for name, tell in ((item.image, size_or_zero), (item.label, sha256_file)):
-            if name is not None and name not in told:
+    for item in (*datalist.training, *datalist.test):
+        for name, state in ((item.image, size_or_zero), (item.label, sha256_file)):
+            if name is not None and name not in states:
                 path = dataset_dir / name
-                told[name] = f"{name} {tell(path)}" if is_file(path) else None
-    own = {told[name] for item in (*made.training, *made.test) for name in (item.image, item.label) if name is not None}
+                states[name] = f"{name} {state(path)}" if is_file(path) else None
+    items = (*datalist.training, *datalist.test)
+    own = {states[name] for item in items for name in (item.image, item.label) if name is not None}
     return None if None in own else sha256_text("\n".join(sorted(filter(None, own))))

@@ -1,4 +1,4 @@
-"""Which of the papers' findings hold in a study, decided by rules that were fixed before looking."""
+"""Test which of the papers' findings hold in a study, by rules fixed before seeing results."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liverseg.bundle.validation import INITIALISATIONS
-from liverseg.study.estimates import COMPARED, Comparison, Figures, find
+from liverseg.study.estimates import COMPARED, Comparison, Estimates, find_comparison
 from liverseg.study.measures import MEASURES
-from liverseg.study.published import MIDL, printed
+from liverseg.study.published import MIDL, published_value
 from liverseg.study.results import StudyResults
 
 __all__ = [
@@ -18,13 +18,13 @@ __all__ = [
     "NOT",
     "POINTS",
     "Evidence",
-    "Expectation",
-    "check_expectations",
+    "Hypothesis",
+    "check_hypotheses",
     "ours_against_joint",
 ]
 
 EQUIVALENT = 0.03
-"""Two Dice closer than this count as the same."""
+"""Two Dice that differ by less count as the same."""
 
 HOLDS, POINTS, NOT, _UNTESTED = "holds", "points that way", "does not hold", "not testable"
 _STRATEGIES = ("classification", "segmentation", "ynet", "joint")
@@ -32,20 +32,20 @@ _STRATEGIES = ("classification", "segmentation", "ynet", "joint")
 
 @dataclass(frozen=True)
 class Evidence:
-    """One figure that decides: its verdict, and the figure in words."""
+    """A value that decides a hypothesis: the verdict, and the value as text."""
 
     verdict: str
     text: str
 
 
 @dataclass(frozen=True)
-class Expectation:
-    """A finding of the papers and whether it is seen here.
+class Hypothesis:
+    """A finding of the papers, and the evidence for it in a study.
 
     Attributes:
         claim: the finding.
-        evidence: what decides it, each with a verdict of its own.
-        untested: what could not be looked at, and why; empty where everything could.
+        evidence: values that decide it, each with a verdict.
+        untested: parts that could not be tested, and the reason; empty if all could.
     """
 
     claim: str
@@ -54,54 +54,55 @@ class Expectation:
 
     @property
     def verdict(self) -> str:
-        """The weakest of the evidence's verdicts: a claim of several parts holds where all of them do."""
+        """The weakest verdict of the evidence: a claim of several parts holds if all of them hold."""
         if not self.evidence:
             return _UNTESTED
-        verdict = next(v for v in (NOT, POINTS, HOLDS) if any(one.verdict == v for one in self.evidence))
+        verdict = next(v for v in (NOT, POINTS, HOLDS) if any(evidence.verdict == v for evidence in self.evidence))
         return f"{verdict}, as far as tested" if self.untested and verdict != NOT else verdict
 
 
-def check_expectations(results: StudyResults, figures: Figures, compared: Sequence[Comparison]) -> list[Expectation]:
-    """The four findings, in order.
+def check_hypotheses(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison]) -> list[Hypothesis]:
+    """Test the papers' four findings.
 
-    A difference "holds" where its 95 % interval lies on the expected side of zero, and "points that way" where only the
-    difference itself does; of equality see `EQUIVALENT`.
+    A difference "holds" if its 95 % interval is on the expected side of zero, and "points that way" if only the
+    difference is. Equality is defined by `EQUIVALENT`.
     """
     return [
         _initialisations(results, compared),
         _joint_over_ynet(results, compared),
         _no_dice_gain(results, compared),
-        _below_printed(results, figures),
+        _below_published(results, estimates),
     ]
 
 
-def ours_against_joint(results: StudyResults, compared: Sequence[Comparison]) -> Expectation:
-    """Whether `ours` is better than `joint`, measure by measure, from each initialisation."""
+def ours_against_joint(results: StudyResults, compared: Sequence[Comparison]) -> Hypothesis:
+    """Compare `ours` with `joint`, measure by measure, from each initialisation."""
     evidence: list[Evidence] = []
     for initialisation in INITIALISATIONS:
         pair = ("ours", initialisation), ("joint", initialisation)
         evidence += _greater(results, compared, COMPARED, *pair)
-    return Expectation("Ours names and outlines better than joint learning.", tuple(evidence))
+    return Hypothesis("Ours names and outlines better than joint learning.", tuple(evidence))
 
 
-def _initialisations(results: StudyResults, compared: Sequence[Comparison]) -> Expectation:
+def _initialisations(results: StudyResults, compared: Sequence[Comparison]) -> Hypothesis:
     evidence, missing = [], []
     for better, worse in (("lits", "imagenet"), ("imagenet", "scratch"), ("lits", "scratch")):
         untested = []
         for strategy in _STRATEGIES:
-            measures = [name for name in ("type_accuracy", "lesion_dice") if printed(MIDL, (strategy, better), name)]
-            found = _greater(results, compared, measures, (strategy, better), (strategy, worse))
+            row = (strategy, better)
+            measures = [name for name in ("type_accuracy", "lesion_dice") if published_value(MIDL, row, name)]
+            found = _greater(results, compared, measures, row, (strategy, worse))
             evidence += found
             if not found:
                 untested.append(strategy)
         if untested:
             missing.append(f"{better} over {worse} ({', '.join(untested)})")
-    return Expectation(
+    return Hypothesis(
         "LiTS weights beat ImageNet weights, and these beat none, in every row.", *_parts(evidence, missing)
     )
 
 
-def _joint_over_ynet(results: StudyResults, compared: Sequence[Comparison]) -> Expectation:
+def _joint_over_ynet(results: StudyResults, compared: Sequence[Comparison]) -> Hypothesis:
     evidence, missing = [], []
     for initialisation in INITIALISATIONS:
         pair = ("joint", initialisation), ("ynet", initialisation)
@@ -110,45 +111,45 @@ def _joint_over_ynet(results: StudyResults, compared: Sequence[Comparison]) -> E
         if not found:
             missing.append(initialisation)
     claim = "Joint learning names better than the Y-Net from every initialisation."
-    return Expectation(claim, *_parts(evidence, missing))
+    return Hypothesis(claim, *_parts(evidence, missing))
 
 
-def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Expectation:
+def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Hypothesis:
     claim = "With LiTS weights joint learning has the same lesion Dice as segmentation alone, and better recall."
     pair = ("joint", "lits"), ("segmentation", "lits")
     dice = _comparison(results, compared, "lesion_dice", *pair)
     if dice is None or math.isnan(dice.difference.value):
-        return Expectation(claim, (), "joint or segmentation from LiTS weights has no results.")
-    own = dice.difference
-    if max(abs(own.lower), abs(own.upper)) <= EQUIVALENT:
+        return Hypothesis(claim, (), "joint or segmentation from LiTS weights has no results.")
+    difference = dice.difference
+    if max(abs(difference.lower), abs(difference.upper)) <= EQUIVALENT:
         verdict = HOLDS
     else:
-        verdict = POINTS if abs(own.value) <= EQUIVALENT else NOT
+        verdict = POINTS if abs(difference.value) <= EQUIVALENT else NOT
     text = f"{_describe(dice)}, where the same means within ±{EQUIVALENT:.2f}"
-    return Expectation(claim, (Evidence(verdict, text), *_greater(results, compared, ["lesion_recall"], *pair)))
+    return Hypothesis(claim, (Evidence(verdict, text), *_greater(results, compared, ["lesion_recall"], *pair)))
 
 
-def _below_printed(results: StudyResults, figures: Figures) -> Expectation:
+def _below_published(results: StudyResults, estimates: Estimates) -> Hypothesis:
     claim = "Types are named less accurately than printed once patients are kept apart."
     if results.study.scored == "validation":
-        return Expectation(claim, (), "validation patients were scored, who chose the weights.")
+        return Hypothesis(claim, (), "validation patients were scored, who chose the weights.")
     if results.on_phantoms:
-        return Expectation(claim, (), "phantoms are another task than the papers' patients; no figure compares.")
+        return Hypothesis(claim, (), "phantoms are another task than the papers' patients; no figure compares.")
     evidence, missing = [], []
     for strategy in _STRATEGIES:
         for initialisation in INITIALISATIONS:
-            paper = printed(MIDL, (strategy, initialisation), "type_accuracy")
+            paper = published_value(MIDL, (strategy, initialisation), "type_accuracy")
             if paper is None:
                 continue
             row = results.find(strategy, initialisation)
             if row is None:
                 missing.append(f"{strategy} {initialisation}")
                 continue
-            own = figures[row.name, "type_accuracy"].estimate
-            verdict = HOLDS if own.upper < paper else POINTS if own.value < paper else NOT
-            told = f"{own.value:.2f} ({own.lower:.2f} to {own.upper:.2f}), printed {paper:.2f}"
-            evidence.append(Evidence(verdict, f"`{row.name}`: type accuracy {told}"))
-    return Expectation(claim, *_parts(evidence, missing))
+            found = estimates[row.name, "type_accuracy"].estimate
+            verdict = HOLDS if found.upper < paper else POINTS if found.value < paper else NOT
+            text = f"{found.value:.2f} ({found.lower:.2f} to {found.upper:.2f}), printed {paper:.2f}"
+            evidence.append(Evidence(verdict, f"`{row.name}`: type accuracy {text}"))
+    return Hypothesis(claim, *_parts(evidence, missing))
 
 
 def _greater(
@@ -160,11 +161,12 @@ def _greater(
 ) -> list[Evidence]:
     evidence = []
     for measure in measures:
-        one = _comparison(results, compared, measure, row, other)
-        if one is not None and not math.isnan(one.difference.value):
-            own = one.difference
-            text = _describe(one) + _describe_blind(results, row, other)
-            evidence.append(Evidence(HOLDS if own.lower > 0 else POINTS if own.value > 0 else NOT, text))
+        comparison = _comparison(results, compared, measure, row, other)
+        if comparison is not None and not math.isnan(comparison.difference.value):
+            difference = comparison.difference
+            verdict = HOLDS if difference.lower > 0 else POINTS if difference.value > 0 else NOT
+            text = _describe(comparison) + _describe_without_lesions(results, row, other)
+            evidence.append(Evidence(verdict, text))
     return evidence
 
 
@@ -175,22 +177,22 @@ def _comparison(
     row: tuple[str, str],
     other: tuple[str, str],
 ) -> Comparison | None:
-    """`row` less `other`, each (strategy, initialisation)."""
+    """Return `row` minus `other`, each (strategy, initialisation)."""
     ours, theirs = results.find(*row), results.find(*other)
-    return None if ours is None or theirs is None else find(compared, measure, ours.name, theirs.name)
+    return None if ours is None or theirs is None else find_comparison(compared, measure, ours.name, theirs.name)
 
 
-def _describe(one: Comparison) -> str:
-    own = one.difference
-    told = f"{own.value:+.3f} ({own.lower:+.3f} to {own.upper:+.3f})"
-    return f"`{one.row}` less `{one.other}`: {MEASURES[one.measure].title} {told}"
+def _describe(comparison: Comparison) -> str:
+    difference = comparison.difference
+    text = f"{difference.value:+.3f} ({difference.lower:+.3f} to {difference.upper:+.3f})"
+    return f"`{comparison.row}` less `{comparison.other}`: {MEASURES[comparison.measure].title} {text}"
 
 
-def _describe_blind(results: StudyResults, *rows: tuple[str, str]) -> str:
-    """What a reader of a difference has to know of trainings in it that outlined nothing; empty without such."""
-    found = [row for strategy_and_start in rows if (row := results.find(*strategy_and_start)) and row.blind]
-    told = [f"{len(row.blind)} of {len(row.complete)} trainings of `{row.name}`" for row in found]
-    return f", with {' and '.join(told)} that outlined nothing" if told else ""
+def _describe_without_lesions(results: StudyResults, *rows: tuple[str, str]) -> str:
+    """Name the trainings in a difference that found no lesion; empty if all did."""
+    found = [row for key in rows if (row := results.find(*key)) and row.without_lesions]
+    counts = [f"{len(row.without_lesions)} of {len(row.complete)} trainings of `{row.name}`" for row in found]
+    return f", with {' and '.join(counts)} that outlined nothing" if counts else ""
 
 
 def _parts(evidence: Sequence[Evidence], missing: Sequence[str]) -> tuple[tuple[Evidence, ...], str]:

@@ -1,6 +1,6 @@
-"""The figures of the report: each a statistic of sums over patients, so that a bootstrap can draw patients.
+"""Measures of the report. Each is a function of sums over patients, so that a bootstrap can draw patients.
 
-A slice-level mean over slices is the sum of its values over their count; what is pooled over lesions likewise.
+A mean over slices or lesions, for example, is the sum of the values divided by the sum of the counts.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ __all__ = ["CONFUSION", "LESION_CONFUSION", "LESION_MEASURES", "MEASURES", "Meas
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure.
+    """A measure.
 
     Attributes:
         name: in `study.csv`.
         title: in the report's tables.
-        parts: from slices (or lesions) to each one's part of the sums, a column a sum; None where the strategy does not
-            say it.
-        statistic: from the sums, (..., columns), to the value, (...).
+        parts: maps slices (or lesions) to their contributions to the sums, one column per sum; None if the strategy
+            does not have the measure.
+        statistic: maps the sums, (..., columns), to the value, (...).
         of_lesions: whether it counts lesions instead of slices.
-        typed: whether it asks for types, so that rows which name none do not have it.
+        typed: whether it needs predicted types; rows without them do not have it.
     """
 
     name: str
@@ -48,12 +48,12 @@ def _ratio(sums: np.ndarray) -> np.ndarray:
 def _mean(
     value: Callable[[pd.DataFrame], pd.Series],
     among: Callable[[pd.DataFrame], pd.Series] | None,
-    *needed: str,
+    *columns: str,
 ) -> Callable[[pd.DataFrame], pd.DataFrame | None]:
-    """Parts of a mean of `value` over the lines for which `among` is true; None where a needed column is missing."""
+    """Return the parts of a mean of `value` over lines for which `among` is true; None if a column is missing."""
 
     def parts(frame: pd.DataFrame) -> pd.DataFrame | None:
-        if not {*needed} <= {*frame.columns}:
+        if not {*columns} <= {*frame.columns}:
             return None
         counted = pd.Series(True, frame.index) if among is None else among(frame)
         return pd.DataFrame({"sum": value(frame).astype(float).where(counted, 0.0), "count": counted.astype(float)})
@@ -61,8 +61,8 @@ def _mean(
     return parts
 
 
-def _pixels(units: pd.DataFrame) -> pd.DataFrame | None:
-    """Parts of the Dice of all slices' pixels together."""
+def _global_dice(units: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the parts of the Dice over the pixels of all slices."""
     if "lesion_hit" not in units:
         return None
     return pd.DataFrame({"sum": 2.0 * units["lesion_hit"], "count": units["lesion_pred"] + units["lesion_true"]})
@@ -85,35 +85,35 @@ def _with_lesion(frame: pd.DataFrame) -> pd.Series:
 
 
 def _confusions(units: pd.DataFrame) -> pd.DataFrame:
-    """Each slice's confusion matrix, flattened, a line a slice; where nothing of its lesion was found it is missed."""
-    seen = units["pred_type"].where(_hit(units), "") if "lesion_hit" in units else units["pred_type"]
-    return _flattened(units["true_type"], seen)
+    """Return a flattened confusion matrix per slice. A slice whose lesion is not hit counts as missed."""
+    pred = units["pred_type"].where(_hit(units), "") if "lesion_hit" in units else units["pred_type"]
+    return _flat_confusions(units["true_type"], pred)
 
 
 def _end_to_end(units: pd.DataFrame) -> pd.DataFrame | None:
-    """Likewise; None where nothing is outlined, so that nothing could be missed."""
+    """Likewise; None for strategies that do not segment, since they cannot miss a lesion."""
     return _confusions(units) if "lesion_hit" in units else None
 
 
 def _lesion_confusions(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Likewise each lesion's: a true one with the predicted one it overlaps most, and predicted ones that hit none."""
+    """Likewise per lesion: true lesions with the predicted one they overlap most, and predicted ones that hit none."""
     counted = (lesions["side"] == "true") | ~lesions["hit"].astype(bool)
     true = lesions["true_type"].where(lesions["side"] == "true", "").where(counted, "")
-    return _flattened(true, lesions["pred_type"].where(counted, ""))
+    return _flat_confusions(true, lesions["pred_type"].where(counted, ""))
 
 
-def _flattened(true: pd.Series, pred: pd.Series) -> pd.DataFrame:
+def _flat_confusions(true: pd.Series, pred: pd.Series) -> pd.DataFrame:
     return pd.DataFrame(types.confusions(true.tolist(), pred.tolist()), index=true.index)
 
 
-def _rate_of(rate: Callable[[np.ndarray], np.ndarray], number: int) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda flat: rate(flat)[..., number]
+def _rate_of(rate: Callable[[np.ndarray], np.ndarray], index: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda flat: rate(flat)[..., index]
 
 
 def _per_type(name: str, title: str, rate: Callable[[np.ndarray], np.ndarray]) -> list[Measure]:
     return [
-        Measure(f"{name}_{one}", f"{title}, {one}", _end_to_end, _rate_of(rate, number), typed=True)
-        for number, one in enumerate(LESION_TYPES)
+        Measure(f"{name}_{lesion_type}", f"{title}, {lesion_type}", _end_to_end, _rate_of(rate, index), typed=True)
+        for index, lesion_type in enumerate(LESION_TYPES)
     ]
 
 
@@ -173,7 +173,7 @@ MEASURES: dict[str, Measure] = {
             _mean(lambda f: f["class_aware_dice"], None, "class_aware_dice"),
             _ratio,
         ),
-        Measure("lesion_dice_global", "Dice of all pixels", _pixels, _ratio),
+        Measure("lesion_dice_global", "Dice of all pixels", _global_dice, _ratio),
         Measure("success_rate", "success rate", _mean(_hit, _with_lesion, "lesion_hit"), _ratio),
         Measure(
             "type_accuracy_detected",
@@ -193,13 +193,13 @@ MEASURES: dict[str, Measure] = {
         *_per_type("specificity", "specificity", types.specificity),
     )
 }
-"""From the slices of `evaluation.csv`; docs/evaluation.md has the definitions."""
+"""Measures over the slices of `evaluation.csv`, by name. docs/evaluation.md defines them."""
 
 CONFUSION = Measure("confusion", "confusion", _confusions, types.accuracy, typed=True)
 LESION_CONFUSION = Measure(
     "lesion_confusion", "confusion", _lesion_confusions, types.accuracy, of_lesions=True, typed=True
 )
-"""Whose sums are confusion matrices, flattened; that of lesions takes any overlap for a find."""
+"""Measures whose sums are flattened confusion matrices. For lesions, any overlap counts as found."""
 
 
 def _lesion_mean(
@@ -220,8 +220,8 @@ LESION_MEASURES: dict[str, Measure] = {
         _lesion_mean("recall_any", "recall, IoU > 0", _touched, _is("true")),
         _lesion_mean("precision_any", "precision, IoU > 0", _touched, _is("predicted")),
         *(
-            _lesion_mean(f"recall_{size}", f"recall, {told}", _matched, _true_of_size(size))
-            for size, told in (("small", "below 10 mm"), ("medium", "10 to 20 mm"), ("large", "from 20 mm"))
+            _lesion_mean(f"recall_{size}", f"recall, {title}", _matched, _true_of_size(size))
+            for size, title in (("small", "below 10 mm"), ("medium", "10 to 20 mm"), ("large", "from 20 mm"))
         ),
         _lesion_mean("detected_dice", "Dice of detected", _number("dice"), _found),
         _lesion_mean("detected_assd_mm", "ASSD of detected, mm", _number("assd_mm"), _found),
@@ -232,4 +232,4 @@ LESION_MEASURES: dict[str, Measure] = {
         ),
     )
 }
-"""From the lesions of `lesions.csv`, pooled over all of them."""
+"""Measures over the lesions of `lesions.csv`, by name."""

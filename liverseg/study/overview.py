@@ -1,4 +1,4 @@
-"""The report's first page: what was run, with what, and what is missing."""
+"""First section of the report: data, settings, code, and missing cells."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from monai.bundle import ConfigParser
 from liverseg.inference import find_bundle
 from liverseg.networks.weights import try_read_record
 from liverseg.study.document import Block, Heading, Items, Paragraph
-from liverseg.study.results import RowResults, StudyResults
+from liverseg.study.results import StudyResults
 
-__all__ = ["first_page"]
+__all__ = ["overview"]
 
 
-def first_page(results: StudyResults) -> list[Block]:
-    """What was run, and how its results are pooled."""
+def overview(results: StudyResults) -> list[Block]:
+    """Describe what was run and how results are pooled."""
     study, records = results.study, results.records
     patients = {patient for row in results.with_results for patient in row.units["patient"]}
     slices = {pair for row in results.with_results for pair in zip(row.units["image"], row.units["slice"], strict=True)}
     if results.on_phantoms:
         notice = (
             "**Phantoms are not patients.** The data are synthetic; these figures show how trainings compare on "
-            "one made-up task and say nothing about any patient."
+            "one made-up task and do not apply to patients."
         )
     else:
-        notice = "**Research only, not a medical device.** Nothing here may decide about a patient."
+        notice = "**Research only, not a medical device.** Do not use these results for patients."
     facts = [
         f"Data list: {results.datalist.name}, version {results.datalist.version or 'not given'}; scored are "
         f"{len(slices)} annotated slices of {len(patients)} patients",
@@ -42,51 +42,47 @@ def first_page(results: StudyResults) -> list[Block]:
         f"Versions: {_versions(results)}",
         f"Computed: {len(records)} trainings and their evaluations, "
         f"{sum(sum(record.get('seconds', {}).values()) for record in records) / 3600:.1f} hours summed over them "
-        f"without what was interrupted, on {_computers(results)}",
+        f"without interrupted ones, on {_computers(results)}",
     ]
-    own = [f"`{row.name}`: {_settings(dict(row.row.overrides))}" for row in results.rows if row.row.overrides]
+    row_settings = [f"`{row.name}`: {_settings(dict(row.row.overrides))}" for row in results.rows if row.row.overrides]
     pooled = (
         "Each held-out fold is scored by networks that never saw its patients, and the folds are pooled. A "
-        "patient's result is averaged over the seeds; each seed's own value stands below it, nan where that seed "
-        "found nothing to measure. Intervals are 95 % percentile intervals of a bootstrap that draws patients, each "
-        "with all slices and lesions, 10,000 times with seed 0. They tell how much the result depends on who was "
-        "tested, not how much it depends on the seed: the seeds' own values tell that."
+        "patient's result is averaged over the seeds. The value of each seed is below it, and is nan if that seed has "
+        "nothing to measure. Intervals are 95 % percentile intervals of a bootstrap that draws patients, each "
+        "with all slices and lesions, 10,000 times with seed 0. They show how much the result depends on the tested "
+        "patients; the values of the seeds show how much it depends on the seed."
     )
     if study.scored == "validation":
         pooled = (
             "**Scored on validation patients, to choose between variants: these are not test results.** The held-out "
-            "folds were left out altogether. " + pooled.partition(". ")[2]
+            "folds were not used. " + pooled.partition(". ")[2]
         )
     return [
         Heading(f"Study: {study.name}", level=1),
         *_missing(results),
         Paragraph(notice),
-        Items([*facts, *own]),
+        Items([*facts, *row_settings]),
         Paragraph(pooled),
     ]
 
 
 def _missing(results: StudyResults) -> list[Block]:
-    lacking = [row for row in results.rows if row.missing]
-    if not lacking:
+    incomplete = [row for row in results.rows if row.missing]
+    if not incomplete:
         return []
-    missing = sum(len(row.missing) for row in lacking)
-    told = f"**This study is not complete: {missing} of {missing + len(results.records)} cells are missing.**"
+    missing = sum(len(row.missing) for row in incomplete)
+    summary = f"**This study is not complete: {missing} of {missing + len(results.records)} cells are missing.**"
     items = []
-    for row in lacking:
+    for row in incomplete:
         for reason, same in groupby(row.missing, key=lambda pair: pair[1]):
             cells = [cell for cell, _ in same]
             which = (
                 "all cells"
-                if len(cells) == _cells_of(row)
+                if len(cells) == len(row.complete) + len(row.missing)
                 else "; ".join(f"fold {c.fold} seed {c.seed}" for c in cells)
             )
             items.append(f"`{row.name}`, {which}: {reason or 'not run yet'}")
-    return [Paragraph(f"{told} Where a row lacks some cells, its figures are of the others alone."), Items(items)]
-
-
-def _cells_of(row: RowResults) -> int:
-    return len(row.complete) + len(row.missing)
+    return [Paragraph(f"{summary} Results of an incomplete row are those of its complete cells."), Items(items)]
 
 
 def _seeds(results: StudyResults) -> str:
@@ -94,11 +90,11 @@ def _seeds(results: StudyResults) -> str:
     for row in results.rows:
         by_seeds.setdefault(row.row.seeds, []).append(row.name)
     common = max(by_seeds, key=lambda seeds: len(by_seeds[seeds]))
-    told = _listed(common)
+    text = _listed(common)
     for seeds, names in by_seeds.items():
         if seeds != common:
-            told += f"; {_listed(seeds)} for {_listed(f'`{name}`' for name in names)}"
-    return told
+            text += f"; {_listed(seeds)} for {_listed(f'`{name}`' for name in names)}"
+    return text
 
 
 def _epochs(results: StudyResults) -> str:
@@ -119,19 +115,19 @@ def _versions(results: StudyResults) -> str:
 
 
 def _lits_weights(results: StudyResults) -> list[str]:
-    """What the rows from LiTS weights start from, if there are any."""
+    """Describe the LiTS weights, if rows start from them."""
     if not any(row.row.initialisation == "lits" for row in results.rows):
         return []
     record = try_read_record(results.study.lits_weights)
     if record is None:
-        return ["`lits` weights: not at hand where this was written, so not told here"]
-    known = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
-    return [known + ("; phantoms like LiTS's volumes, not LiTS itself" if results.on_phantoms else "")]
+        return ["`lits` weights: not available where this was written"]
+    text = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
+    return [text + ("; phantoms like LiTS's volumes, not LiTS itself" if results.on_phantoms else "")]
 
 
 def _code(results: StudyResults) -> str:
     states = Counter(str(state) for record in results.records for state in record.get("code", []) or ["not known"])
-    mixed = "**of several states**, so differences between rows may be the code's: " if len(states) > 1 else ""
+    mixed = "**several states**, so the code may explain differences between rows: " if len(states) > 1 else ""
     return mixed + _counted(states)
 
 
@@ -139,16 +135,16 @@ def _computers(results: StudyResults) -> str:
     computers: Counter[str] = Counter()
     for record in results.records:
         threads = record.get("threads")
-        of_threads = f" with {threads} thread{'s' * (threads > 1)}" if threads else ""
-        computers[f"{record.get('device', 'not known')}{of_threads}"] += 1
+        with_threads = f" with {threads} thread{'s' * (threads > 1)}" if threads else ""
+        computers[f"{record.get('device', 'not known')}{with_threads}"] += 1
     return _counted(computers)
 
 
-def _counted(told: Counter[str]) -> str:
-    """What all cells share, or each of several with its number of cells."""
-    if len(told) == 1:
-        return next(iter(told))
-    return _listed(f"{one} ({count} cells)" for one, count in sorted(told.items()))
+def _counted(values: Counter[str]) -> str:
+    """Return the value that all cells share, or each value with its number of cells."""
+    if len(values) == 1:
+        return next(iter(values))
+    return _listed(f"{value} ({count} cells)" for value, count in sorted(values.items()))
 
 
 def _settings(overrides: dict[str, object]) -> str:

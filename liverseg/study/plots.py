@@ -1,4 +1,4 @@
-"""The report's diagrams: confusion matrices, reliability curves, training curves."""
+"""Plots of the report: confusion matrices, reliability curves, training curves."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.evaluation.lesion_types import FALSE_POSITIVE, confusion_table, reliability
 from liverseg.labels import LESION_TYPES
-from liverseg.study.estimates import named, patient_means
+from liverseg.study.estimates import patient_means, with_predicted_type
 from liverseg.study.measures import CONFUSION, LESION_CONFUSION
 from liverseg.study.results import RowResults, StudyResults
 from liverseg.utils.files import atomic_write
 
-__all__ = ["confusion_picture", "reliability_picture", "save_picture", "training_picture"]
+__all__ = ["plot_confusion", "plot_reliability", "plot_training", "save_figure"]
 
 _DOTS_PER_INCH = 110
 _COLORS = {"scratch": "#7f7f7f", "imagenet": "#0072b2", "lits": "#d55e00"}
@@ -30,16 +30,16 @@ _CURVES = {"val_lesion_dice": "lesion Dice", "val_type_accuracy": "type accuracy
 _SIDE = len(LESION_TYPES) + 1
 
 
-def confusion_picture(results: StudyResults, path: Path, of_lesions: bool) -> bool:
-    """Confusion matrices of the rows without a plan, as shares of each true type, counts averaged over seeds.
+def plot_confusion(results: StudyResults, path: Path, of_lesions: bool) -> bool:
+    """Plot confusion matrices of the rows without a plan, as shares of each true type. Counts are averaged over seeds.
 
     Args:
         results: of the study.
         path: the PNG to write.
-        of_lesions: count lesions, with the predicted ones that hit none; otherwise annotated slices.
+        of_lesions: count lesions, with predicted ones that hit none, instead of annotated slices.
 
     Returns:
-        Whether there was anything to draw.
+        False, and no picture, if there is nothing to draw.
     """
     measure = LESION_CONFUSION if of_lesions else CONFUSION
     counted = {}
@@ -69,18 +69,18 @@ def confusion_picture(results: StudyResults, path: Path, of_lesions: bool) -> bo
     return True
 
 
-def reliability_picture(results: StudyResults, path: Path) -> bool:
-    """How often names are right by how sure the network was, pooled over folds and seeds; areas tell how many slices.
+def plot_reliability(results: StudyResults, path: Path) -> bool:
+    """Plot the share of right types by predicted probability, pooled over folds and seeds.
 
     Returns:
-        Whether there was anything to draw.
+        False, and no picture, if there is nothing to draw.
     """
-    rows = [row for row in _main_rows(results) if "pred_type" in row.units and len(named(row.units))]
+    rows = [row for row in _main_rows(results) if "pred_type" in row.units and len(with_predicted_type(row.units))]
     if not rows:
         return False
 
     def draw(axes: Axes, row: RowResults) -> None:
-        kept = named(row.units)
+        kept = with_predicted_type(row.units)
         bins = reliability(kept["true_type"].tolist(), kept["pred_type"].tolist(), kept["confidence"].tolist())
         axes.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
         color = _COLORS[row.row.initialisation]
@@ -96,11 +96,11 @@ def reliability_picture(results: StudyResults, path: Path) -> bool:
     return True
 
 
-def training_picture(results: StudyResults, path: Path) -> bool:
-    """Validation scores against the epoch, a line a cell, from the cells' TensorBoard events.
+def plot_training(results: StudyResults, path: Path) -> bool:
+    """Plot validation scores against the epoch, a line per cell, from the cells' TensorBoard events.
 
     Returns:
-        Whether there was anything to draw.
+        False, and no picture, if there is nothing to draw.
     """
     curves = {
         row.name: [(cell, _scalars(cell.folder / "tensorboard")) for cell in row.complete] for row in results.rows
@@ -131,12 +131,12 @@ def training_picture(results: StudyResults, path: Path) -> bool:
     shown = [name for name in INITIALISATIONS if any(row.row.initialisation == name for row in rows)]
     lines = [Line2D([], [], color=_COLORS[name], label=name) for name in shown]
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=9, frameon=False)
-    save_picture(figure, path)
+    save_figure(figure, path)
     return True
 
 
-def save_picture(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG of 256 colours, a third of the size; the same figure gives the same bytes.
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG of 256 colours, which has a third of the size. The same figure gives the same bytes.
 
     Raises:
         LiversegError: if it cannot be written.
@@ -173,7 +173,7 @@ def _grid_of_rows(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """One panel a row of the study: strategies side by side, initialisations below each other."""
+    """Draw a panel for each row of the study; columns are strategies and rows are initialisations."""
     strategies = list(dict.fromkeys(_title(row) for row in rows))
     initialisations = [name for name in INITIALISATIONS if any(row.row.initialisation == name for row in rows)]
     panels = {(row.row.initialisation, _title(row)): row for row in rows}
@@ -188,16 +188,16 @@ def _grid_of_rows(
             axes.set_title(f"{strategy}, {initialisation}", fontsize=10)
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
-    save_picture(figure, path)
+    save_figure(figure, path)
 
 
 def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """The curves in a folder of TensorBoard events: name to (epoch, value); empty where there are none."""
+    """Read the curves in a folder of TensorBoard events: name to (epoch, value); empty if there are none."""
     if not folder.is_dir():
         return {}
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
-    wanted = [name for name in _CURVES if name in events.Tags()["scalars"]]
-    # an interrupted training writes an epoch twice: the later value is the one it went on from
-    by_epoch = {name: {event.step: event.value for event in events.Scalars(name)} for name in wanted}
+    names = [name for name in _CURVES if name in events.Tags()["scalars"]]
+    # an interrupted training writes an epoch twice; it resumed with the later value
+    by_epoch = {name: {event.step: event.value for event in events.Scalars(name)} for name in names}
     return {name: sorted(found.items()) for name, found in by_epoch.items()}

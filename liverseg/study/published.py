@@ -1,8 +1,8 @@
-"""What the papers print, to hold a study's tables against."""
+"""Results printed in the papers, for comparison with a study's."""
 
 from __future__ import annotations
 
-__all__ = ["EMBC", "MIDL", "printed"]
+__all__ = ["EMBC", "MIDL", "published_value"]
 
 MIDL = "Heker & Greenspan, Joint Liver Lesion Segmentation and Classification via Transfer Learning, MIDL 2020"
 EMBC = (
@@ -24,7 +24,7 @@ _MIDL: dict[tuple[str, str], dict[str, float]] = {
     ("joint", "imagenet"): {"type_accuracy": 0.74, "lesion_dice": 0.64, "lesion_recall": 0.70},
     ("joint", "lits"): {"type_accuracy": 0.86, "lesion_dice": 0.71, "lesion_recall": 0.76},
 }
-"""MIDL 2020, table of strategies and initialisations; no fine-tuning plan is named there."""
+"""MIDL 2020, table of strategies and initialisations. The paper names no fine-tuning plan."""
 
 _EMBC: dict[tuple[str, str], dict[str, float]] = {
     ("scratch", "none"): {
@@ -58,11 +58,11 @@ _EMBC: dict[tuple[str, str], dict[str, float]] = {
         "type_accuracy": 0.73,
     },
 }
-"""EMBC 2019, table of fine-tuning plans; its two Dice are the lesion's and the class-aware one."""
+"""EMBC 2019, table of fine-tuning plans. Its two Dice are the lesion Dice and the class-aware Dice."""
 
 
-def printed(paper: str, row: tuple[str, str], measure: str) -> float | None:
-    """A figure a paper prints; None where it prints none.
+def published_value(paper: str, row: tuple[str, str], measure: str) -> float | None:
+    """Return a value that a paper prints; None if it prints none.
 
     Args:
         paper: `MIDL`, whose rows are (strategy, initialisation), or `EMBC`, whose rows are (initialisation, plan).

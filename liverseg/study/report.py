@@ -1,4 +1,4 @@
-"""The report of a study: Markdown, HTML, pictures, and every figure as CSV."""
+"""Write the report of a study: Markdown, HTML, pictures, and every value as CSV."""
 
 from __future__ import annotations
 
@@ -8,44 +8,42 @@ from functools import partial
 from pathlib import Path
 
 from liverseg.errors import LiversegError
-from liverseg.study.config import StudyDefinition
-from liverseg.study.document import Block, Heading, Paragraph, Picture
-from liverseg.study.estimates import compare, row_figures
-from liverseg.study.html import to_html
-from liverseg.study.hypotheses import check_expectations, ours_against_joint
-from liverseg.study.markdown import to_markdown
-from liverseg.study.overview import first_page
-from liverseg.study.plots import confusion_picture, reliability_picture, training_picture
+from liverseg.study.config import StudyConfig
+from liverseg.study.document import Block, Heading, Paragraph, Picture, to_html, to_markdown
+from liverseg.study.estimates import compare, estimate_rows
+from liverseg.study.hypotheses import check_hypotheses, ours_against_joint
+from liverseg.study.overview import overview
+from liverseg.study.plots import plot_confusion, plot_reliability, plot_training
 from liverseg.study.results import StudyResults, read_results
 from liverseg.study.sections import (
-    beyond_the_papers,
-    differences,
-    expectations,
-    fine_tuning,
-    ours,
-    strategies,
+    differences_section,
+    fine_tuning_section,
+    further_measures_section,
+    hypotheses_section,
+    ours_section,
+    strategies_section,
 )
-from liverseg.study.slice_plots import qualitative_picture
-from liverseg.study.tables import figures_table
+from liverseg.study.slice_plots import plot_slices
+from liverseg.study.tables import estimates_table
 from liverseg.utils.files import write_text
 
 __all__ = ["write_report"]
 
 
-def write_report(study: StudyDefinition, output: Path) -> list[Path]:
-    """Write `study.md`, `study.html`, `study.csv` and the pictures in `study/`; the same cells give the same bytes.
+def write_report(study: StudyConfig, output: Path) -> list[Path]:
+    """Write `study.md`, `study.html`, `study.csv` and the pictures in `study/`. The same cells give the same bytes.
 
-    A study that is not complete is reported as far as it is, with what is missing said first.
+    The report of an incomplete study covers the complete cells and begins with the missing ones.
 
     Args:
-        study: the study, of which some cells are complete.
-        output: folder, made if missing.
+        study: a study with complete cells.
+        output: folder, created if missing.
 
     Returns:
-        The files, pictures last.
+        Paths of the files, pictures last.
 
     Raises:
-        LiversegError: if no cell is complete, a cell's table cannot be read, or the output cannot be written.
+        LiversegError: if no cell is complete, a table cannot be read, or the output cannot be written.
     """
     results = read_results(study)
     output = Path(output)
@@ -53,76 +51,76 @@ def write_report(study: StudyDefinition, output: Path) -> list[Path]:
         (output / "study").mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise LiversegError(f"{output}: the report cannot be written there ({error.strerror})") from error
-    figures = row_figures(results)
+    estimates = estimate_rows(results)
     compared = compare(results)
-    drawn = _pictures(results, output / "study")
+    pictures = _pictures(results, output / "study")
     blocks = [
-        *first_page(results),
-        *strategies(results, figures),
-        *fine_tuning(results, figures),
-        *differences(compared),
-        *beyond_the_papers(results, figures),
-        *ours(ours_against_joint(results, compared)),
-        *expectations(check_expectations(results, figures, compared)),
+        *overview(results),
+        *strategies_section(results, estimates),
+        *fine_tuning_section(results, estimates),
+        *differences_section(compared),
+        *further_measures_section(results, estimates),
+        *ours_section(ours_against_joint(results, compared)),
+        *hypotheses_section(check_hypotheses(results, estimates, compared)),
         Heading("Pictures"),
-        *drawn,
+        *pictures,
     ]
     paths = [output / "study.md", output / "study.html", output / "study.csv"]
     write_text(paths[0], to_markdown(blocks))
     write_text(paths[1], to_html(blocks))
-    write_text(paths[2], figures_table(figures, compared).to_csv(index=False, float_format="%.6g"))
-    return paths + [block.path for block in drawn if isinstance(block, Picture)]
+    write_text(paths[2], estimates_table(estimates, compared).to_csv(index=False, float_format="%.6g"))
+    return paths + [block.path for block in pictures if isinstance(block, Picture)]
 
 
 def _pictures(results: StudyResults, folder: Path) -> list[Block]:
     blocks: list[Block] = []
-    for file, name, text, draw in _DRAWN:
+    for file, name, text, draw in _PICTURES:
         path = folder / file
         path.unlink(missing_ok=True)
         try:
             if draw(results, path):
                 blocks.append(Picture(path, name, f"{name}. {text}"))
-        except LiversegError as error:  # images may lie on another machine than the report is written on
+        except LiversegError as error:  # the images may be on another machine
             logging.getLogger(__name__).warning("%s is left out: %s", path, error)
-            blocks.append(Paragraph(f"{name}: left out, because images could not be read where this was written."))
+            blocks.append(Paragraph(f"{name}: left out, because the images could not be read where this was written."))
     return blocks
 
 
-_DRAWN: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...] = (
+_PICTURES: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...] = (
     (
         "confusion.png",
         "Confusion of annotated slices, end to end",
-        "A slice whose lesion is not touched counts as missed; classification outlines nothing, so it "
+        "A slice whose lesion is not touched counts as missed. Classification outlines nothing, so it "
         "misses none. Counts are averaged over seeds; shares are of the true type.",
-        partial(confusion_picture, of_lesions=False),
+        partial(plot_confusion, of_lesions=False),
     ),
     (
         "confusion_lesions.png",
         "Confusion lesion by lesion",
         "Each true lesion with the predicted one it overlaps most, and the predicted lesions that hit none as false "
         "positives.",
-        partial(confusion_picture, of_lesions=True),
+        partial(plot_confusion, of_lesions=True),
     ),
     (
         "reliability.png",
         "Reliability",
-        "How often a slice's name is right by the probability the network gave it, in ten bins; areas tell how many "
-        "slices are in a bin. On the diagonal the probability is what it says.",
-        reliability_picture,
+        "Share of slices with the right type by the predicted probability, in ten bins. Areas show the number of "
+        "slices in a bin. On the diagonal, probabilities are calibrated.",
+        plot_reliability,
     ),
     (
         "training.png",
         "Training",
         "Scores of the validation patients against the epoch, a line for each fold and seed. The validation after the "
-        "last epoch, which may have the best weights, is not drawn where it falls between two regular ones.",
-        training_picture,
+        "last epoch, which may have the best weights, is not drawn if it is between two regular ones.",
+        plot_training,
     ),
     (
         "slices.png",
         "Slices with the first seed",
-        "For each type the one whose class-aware Dice under joint is the median, and the worst of all. Below each: the "
-        "type named with its probability, red where it is wrong, and the lesion Dice.",
-        qualitative_picture,
+        "For each type the slice with joint's median class-aware Dice, and the worst of all. Below each: the predicted "
+        "type with its probability, red if it is wrong, and the lesion Dice.",
+        plot_slices,
     ),
 )
-"""File, name, caption, and what draws it and tells whether there was anything to draw."""
+"""File, name, caption and plot function, which returns False if there is nothing to draw."""

@@ -1,4 +1,4 @@
-"""What a study has left on disk, read back: the complete cells of every row, and what is missing."""
+"""Read the results of a study: the complete cells of every row, and the missing ones."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any
 import pandas as pd
 
 from liverseg.datalists import DataList, read_datalist
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, one_line
 from liverseg.study.cells import Cell, study_cells
-from liverseg.study.config import Row, StudyDefinition
-from liverseg.study.fingerprint import Ingredients
+from liverseg.study.config import Row, StudyConfig
+from liverseg.study.fingerprint import StudyFingerprint
 from liverseg.study.folds import fold_lists
 from liverseg.utils.files import is_file
 
 __all__ = ["CELL_KEYS", "RowResults", "StudyResults", "read_results"]
 
 CELL_KEYS = ["fold", "seed", "patient"]
-"""Columns that tell one patient of one cell from another."""
-_TEXT = {"patient", "image", "side", "true_type", "pred_type"}
-"""Columns that stay words: without a predicted lesion every `side` is "true", which would be read as a yes."""
-_NEEDED = {
+"""Columns that identify a patient in a cell."""
+_TEXT_COLUMNS = {"patient", "image", "side", "true_type", "pred_type"}
+"""Columns read as text: if no lesion is predicted, every `side` is "true", which pandas would read as a boolean."""
+_REQUIRED_COLUMNS = {
     "evaluation.csv": {"slice", "image", "patient"},
     "lesions.csv": {
         "patient",
@@ -38,23 +38,23 @@ _NEEDED = {
         "pred_type",
     },
 }
-_MAKE_AGAIN = "remove its folder, and `liverseg study run` makes the cell again"
+_MAKE_AGAIN = "remove its folder; `liverseg study run` makes the cell again"
 _OTHER_SETTINGS = (
-    "made of other settings, data, configs or weights than the study now has; `liverseg study run` makes it anew"
+    "made with other settings, data, configs or weights than the study now has; `liverseg study run` makes it again"
 )
 
 
 @dataclass(frozen=True)
 class RowResults:
-    """One row of the study: what its cells found.
+    """Results of a row.
 
     Attributes:
-        row: what was trained.
-        complete: its complete cells, by fold and seed.
-        missing: cells that are not there yet or could not run, and why; the reason is empty where none is known.
-        units: the cells' `evaluation.csv`, one under the other, with `fold`, `seed` and `number`, the line in its file;
-            empty without complete cells.
-        lesions: likewise their `lesions.csv`; empty where the strategy outlines nothing.
+        row: row of the study.
+        complete: complete cells, sorted by fold and seed.
+        missing: cells without results, and the reason; the reason is empty if none is known.
+        units: `evaluation.csv` of all complete cells, with `fold`, `seed` and `number`, the line in the cell's file. It
+            has a line for each scored slice or volume.
+        lesions: `lesions.csv` of all complete cells, likewise; empty if the strategy does not segment.
     """
 
     row: Row
@@ -70,42 +70,42 @@ class RowResults:
 
     @property
     def reason(self) -> str:
-        """Why nothing of the row could be run; empty where there is no such reason."""
+        """Why no cell of the row could be run; empty if some were, or no reason is known."""
         reasons = [reason for _, reason in self.missing if reason]
         return reasons[0] if reasons and not self.complete else ""
 
     @property
     def typed(self) -> bool:
-        """Whether its networks name types at all."""
+        """Whether its networks predict types."""
         return "pred_type" in self.units
 
     @property
-    def blind(self) -> list[tuple[int, int]]:
-        """Fold and seed of the cells whose networks outline, and outlined no lesion on any slice."""
+    def without_lesions(self) -> list[tuple[int, int]]:
+        """Fold and seed of the cells whose networks segment, but found no lesion on any slice."""
         if "lesion_pred" not in self.units:
             return []
-        outlined = self.units.groupby(["fold", "seed"])["lesion_pred"].sum()
-        return [(int(fold), int(seed)) for fold, seed in outlined.index[outlined == 0]]
+        pixels = self.units.groupby(["fold", "seed"])["lesion_pred"].sum()
+        return [(int(fold), int(seed)) for fold, seed in pixels.index[pixels == 0]]
 
     @cached_property
     def scored(self) -> pd.DataFrame:
-        """Each patient of each cell once: columns fold, seed, patient."""
+        """Patients of each cell: columns fold, seed, patient."""
         return self.units[CELL_KEYS].drop_duplicates()
 
 
 @dataclass(frozen=True)
 class StudyResults:
-    """All rows of a study with what is on disk of them.
+    """Results of a study.
 
     Attributes:
         study: the study.
-        datalist: its data list.
-        folds: that are held out in turn.
-        rows: one for each row of the study, in its order.
-        records: the `cell.json` of every complete cell.
+        datalist: data list of the study.
+        folds: held-out folds.
+        rows: results of each row, in the study's order.
+        records: `cell.json` of every complete cell.
     """
 
-    study: StudyDefinition
+    study: StudyConfig
     datalist: DataList
     folds: tuple[int, ...]
     rows: tuple[RowResults, ...]
@@ -117,7 +117,7 @@ class StudyResults:
         return tuple(row for row in self.rows if row.complete)
 
     def find(self, strategy: str, initialisation: str, plan: str = "none") -> RowResults | None:
-        """The unlabelled row of that strategy, initialisation and plan, if it has results."""
+        """Return the row with this strategy, initialisation and plan and no label, if it has results."""
         for row in self.with_results:
             if (row.row.strategy, row.row.initialisation, row.row.plan, row.row.label) == (
                 strategy,
@@ -134,25 +134,22 @@ class StudyResults:
         return "phantom" in self.datalist.source.lower()
 
 
-def read_results(study: StudyDefinition) -> StudyResults:
-    """Read the complete cells of a study.
-
-    A cell counts as complete where its `cell.json` names the settings, data lists, configs and weights the study has
-    now, see `Ingredients.made`.
+def read_results(study: StudyConfig) -> StudyResults:
+    """Read the complete cells of a study: those with the study's present settings, data, configs and weights.
 
     Raises:
-        LiversegError: if the data list or a complete cell's table cannot be read, or no cell is complete.
+        LiversegError: if the data list or a table of a complete cell cannot be read, or no cell is complete.
     """
     datalist = read_datalist(study.datalist)
     lists = fold_lists(study)
-    ingredients = Ingredients(study, lists)
+    fingerprint = StudyFingerprint(study, lists)
     folds = tuple(lists)
     cells = study_cells(study, folds)
     rows, records = [], []
     for row in study.rows:
         complete, missing = [], []
         for cell in sorted((cell for cell in cells if cell.row == row), key=lambda cell: (cell.fold, cell.seed)):
-            record = ingredients.made(cell)
+            record = fingerprint.find_record(cell)
             if record is not None:
                 complete.append(cell)
                 records.append(record)
@@ -160,35 +157,32 @@ def read_results(study: StudyDefinition) -> StudyResults:
                 missing.append((cell, _OTHER_SETTINGS))
             else:
                 missing.append((cell, str((cell.read("failed.json") or {}).get("reason", ""))))
-        tables = [
-            pd.concat(
-                [frame for cell in complete if (frame := _read_table(cell, name, needed)) is not None] or [_nothing()]
-            )
-            for name, needed in (("evaluation.csv", True), ("lesions.csv", False))
-        ]
+        tables = []
+        for name, required in (("evaluation.csv", True), ("lesions.csv", False)):
+            frames = [frame for cell in complete if (frame := _read_table(cell, name, required)) is not None]
+            tables.append(pd.concat(frames or [_empty_table()]))
         rows.append(RowResults(row, tuple(complete), tuple(missing), *tables))
     if not records:
         raise LiversegError(f"{study.output_dir}: no cell of the study is complete; `liverseg study run` makes them")
     return StudyResults(study, datalist, folds, tuple(rows), tuple(records))
 
 
-def _nothing() -> pd.DataFrame:
+def _empty_table() -> pd.DataFrame:
     return pd.DataFrame(columns=[*CELL_KEYS, "number"])
 
 
-def _read_table(cell: Cell, name: str, needed: bool) -> pd.DataFrame | None:
+def _read_table(cell: Cell, name: str, required: bool) -> pd.DataFrame | None:
     path: Path = cell.folder / name
-    if not needed and not is_file(path):
+    if not required and not is_file(path):
         return None
     try:
         columns = pd.read_csv(path, nrows=0).columns
-        # a patient may be called NA: only numbers can be missing
-        numbers = {column: [""] for column in columns if column not in _TEXT}
-        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT, str), keep_default_na=False, na_values=numbers)
+        # only numbers can be missing: NA may be a patient's name
+        na_values = {column: [""] for column in columns if column not in _TEXT_COLUMNS}
+        table = pd.read_csv(path, dtype=dict.fromkeys(_TEXT_COLUMNS, str), keep_default_na=False, na_values=na_values)
     except (OSError, ValueError) as error:
-        said = " ".join(str(error).split())
-        raise LiversegError(f"{path}: cannot be read ({said}); {_MAKE_AGAIN}") from error
-    lacking = sorted(_NEEDED[name] - {*columns})
-    if lacking:
-        raise LiversegError(f"{path}: no column {lacking[0]}; {_MAKE_AGAIN}")
+        raise LiversegError(f"{path}: cannot be read ({one_line(error)}); {_MAKE_AGAIN}") from error
+    missing = sorted(_REQUIRED_COLUMNS[name] - {*columns})
+    if missing:
+        raise LiversegError(f"{path}: no column {missing[0]}; {_MAKE_AGAIN}")
     return table.assign(fold=cell.fold, seed=cell.seed, number=range(len(table)))

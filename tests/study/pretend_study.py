@@ -13,7 +13,7 @@ from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.labels import LESION_TYPES
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
-from liverseg.study.fingerprint import Ingredients
+from liverseg.study.fingerprint import StudyFingerprint
 from liverseg.study.folds import fold_lists
 
 SLICES = [
@@ -75,9 +75,9 @@ def fill_cell(study, row, fold, seed):
     """Write a complete cell of one of the four rows."""
     folder = cell_folder(study, row, fold, seed)
     folder.mkdir(parents=True)
-    slices = [one for one in SLICES if FOLD[one[0]] == fold]
-    units = pd.DataFrame([_unit(row, seed, *one) for one in slices])
-    lesions = pd.DataFrame([line for one in slices for line in _lesions(row, seed, *one)])
+    slices = [example for example in SLICES if FOLD[example[0]] == fold]
+    units = pd.DataFrame([_unit(row, seed, *example) for example in slices])
+    lesions = pd.DataFrame([line for example in slices for line in _lesions(row, seed, *example)])
     if row.startswith("segmentation"):
         types = [name for name in units.columns if name.startswith(("probability_", "pred_", "true_type"))]
         units = units.drop(columns=[*types, "typed_hit", "class_aware_dice"])
@@ -88,9 +88,9 @@ def fill_cell(study, row, fold, seed):
     predicted[4:9, 4:9] = 2
     np.savez_compressed(folder / "predictions.npz", **{str(number): predicted for number in range(len(slices))})
     lists = fold_lists(study)
-    (cell,) = (one for one in study_cells(study, tuple(lists)) if one.folder == folder)
+    (cell,) = (cell for cell in study_cells(study, tuple(lists)) if cell.folder == folder)
     record = {
-        "ingredients": Ingredients(study, lists).of(cell),
+        "ingredients": StudyFingerprint(study, lists).of(cell),
         "versions": {"torch": "2.13.0"},
         "code": ["commit 0123456789ab"],
         "seconds": {"training": 1800.0},

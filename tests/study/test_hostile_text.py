@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liverseg.study.document import Heading, Items, Paragraph, Picture, Table
-from liverseg.study.html import to_html
+from liverseg.study.document import Heading, Items, Paragraph, Picture, Table, to_html
 
 HOSTILE = """</title></script><script>alert(1)</script> <img src=x onerror="alert(2)'> & </style> " id="x"""
 

@@ -13,7 +13,7 @@ from pretend_study import FOLD, cell_folder, fill_cell, fill_study, write_study
 
 from liverseg.study.report import write_report
 from liverseg.study.results import read_results
-from liverseg.study.slice_plots import choose_slices, shown_rows
+from liverseg.study.slice_plots import choose_rows, choose_slices
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_a_new_report_replaces_the_old_one(study, tmp_path):
 
 
 def test_the_slices_shown_are_each_types_median_and_the_worst(study):
-    rows = shown_rows(read_results(study))
+    rows = choose_rows(read_results(study))
     assert [row.name for row in rows] == ["joint-lits-none", "ynet-lits-none", "segmentation-lits-none"]
     units = rows[0].units
     of_seed_0 = (units["seed"] == 0) & (units["true_type"] == "cyst")
@@ -193,7 +193,7 @@ def test_the_slices_shown_are_each_types_median_and_the_worst(study):
 
 
 def test_of_equally_bad_slices_the_largest_lesion_is_shown(study):
-    rows = shown_rows(read_results(study))
+    rows = choose_rows(read_results(study))
     units = rows[0].units
     units["class_aware_dice"] = 0.0
     units.loc[units["patient"] == "p3", "lesion_true"] = 60

@@ -18,9 +18,9 @@ from liverseg.errors import ExitCode, LiversegError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
-from liverseg.study.fingerprint import Ingredients, code_state
+from liverseg.study.fingerprint import StudyFingerprint, code_state
 from liverseg.study.folds import fold_lists
-from liverseg.study.run import run_study
+from liverseg.study.run import cell_commands, run_study
 
 TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver_crop": None}
 
@@ -123,7 +123,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_
     killed(process)
     (cell,) = (one for one in cells if one.folder == checkpoint.parent)
     if killed is parent_alone:
-        with cell.held() as lock:
+        with cell.lock() as lock:
             assert lock is None
     assert not (checkpoint.parent / "cell.json").exists()
     assert run_by_command(broken).wait() == ExitCode.DONE
@@ -220,7 +220,7 @@ def test_a_cell_is_scored_as_it_was_trained(write):
     study = read_study(write(overrides=overrides))
     lists = fold_lists(study)
     (cell, *_) = study_cells(study, (0,))
-    commands = Ingredients(study, lists).commands(cell, device="cpu")
+    commands = cell_commands(study, lists, cell, device="cpu")
     for words in commands.values():
         assert words[words.index("--liver_crop") + 1] == "null"
         assert words[words.index("--device") + 1] == "cpu"  # what the command line says is stronger
@@ -235,7 +235,7 @@ def test_other_imagenet_weights_make_another_cell(write, tmp_path):
     made_of = []
     for content in ("one", "two"):
         (tmp_path / "published.pth").write_text(content)
-        made_of.append([Ingredients(study, lists).of(cell) for cell in study_cells(study, (0,))])
+        made_of.append([StudyFingerprint(study, lists).of(cell) for cell in study_cells(study, (0,))])
     (imagenet, scratch), (imagenet_after, scratch_after) = made_of
     assert imagenet != imagenet_after
     assert scratch == scratch_after
@@ -260,7 +260,7 @@ def test_a_cell_that_another_run_has_in_hand_is_waited_for_last(write, in_proces
     study = read_study(write(overrides={**TINY, "epochs": 1}))
     first, second = study_cells(study, (0,))
     with ThreadPoolExecutor(1) as pool:
-        with first.held() as lock:
+        with first.lock() as lock:
             assert lock is not None
             done = pool.submit(run_study, study, workers=2)
             while not (second.folder / "cell.json").exists():
@@ -269,7 +269,7 @@ def test_a_cell_that_another_run_has_in_hand_is_waited_for_last(write, in_proces
             assert not first.folder.exists()
         done.result()
     assert (first.folder / "cell.json").exists()
-    assert "1 cells are in the hands of another run" in capsys.readouterr().err
+    assert "waiting for another run, which works on 1 cells" in capsys.readouterr().err
 
 
 def test_weights_that_are_not_of_pre_training_are_refused(write, tmp_path, joint_run):

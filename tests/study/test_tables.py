@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 from pretend_study import cell_folder, fill_cell, fill_study, write_study
 
-from liverseg.study.estimates import compare, find, patient_means, row_figures
-from liverseg.study.hypotheses import check_expectations, ours_against_joint
+from liverseg.study.estimates import compare, estimate_rows, find_comparison, patient_means
+from liverseg.study.hypotheses import check_hypotheses, ours_against_joint
 from liverseg.study.measures import LESION_CONFUSION
 from liverseg.study.results import read_results
-from liverseg.study.sections import ours
+from liverseg.study.sections import ours_section
 from liverseg.study.tables import (
     comparison_table,
-    figures_table,
+    estimates_table,
     lesion_table,
     plan_table,
     strategy_table,
@@ -29,49 +29,49 @@ def results(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def figures(results):
-    return row_figures(results)
+def estimates(results):
+    return estimate_rows(results)
 
 
-def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(figures):
-    own = figures["joint-lits-none", "type_accuracy"]
+def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(estimates):
+    own = estimates["joint-lits-none", "type_accuracy"]
     # of 7 slices 6 are right with one seed and 5 with the other
     assert own.seeds == {0: pytest.approx(6 / 7), 1: pytest.approx(5 / 7)}
     assert own.estimate.value == pytest.approx(5.5 / 7)
     assert own.estimate.lower < 5.5 / 7 < own.estimate.upper
-    dice = figures["joint-lits-none", "lesion_dice"].estimate
+    dice = estimates["joint-lits-none", "lesion_dice"].estimate
     assert (dice.value, dice.lower, dice.upper) == pytest.approx((0.8, 0.8, 0.8))  # all patients are alike
-    aware = figures["joint-lits-none", "class_aware_dice"].estimate
+    aware = estimates["joint-lits-none", "class_aware_dice"].estimate
     assert aware.value == pytest.approx(0.8 * 5.5 / 7)
-    assert ("segmentation-lits-none", "type_accuracy") not in figures
-    assert ("segmentation-lits-none", "lesion_dice") in figures
+    assert ("segmentation-lits-none", "type_accuracy") not in estimates
+    assert ("segmentation-lits-none", "lesion_dice") in estimates
 
 
-def test_figures_of_types(figures):
+def test_figures_of_types(estimates):
     # cysts: 3 slices, with seed 0 p4 is wrong and with seed 1 p4 and one of p1's: (2/3 + 1/3) / 2
-    assert figures["joint-lits-none", "sensitivity_cyst"].estimate.value == pytest.approx(0.5)
-    assert figures["joint-lits-none", "sensitivity_hemangioma"].estimate.value == pytest.approx(1)
+    assert estimates["joint-lits-none", "sensitivity_cyst"].estimate.value == pytest.approx(0.5)
+    assert estimates["joint-lits-none", "sensitivity_hemangioma"].estimate.value == pytest.approx(1)
     # of the 5 slices that are no hemangioma 1.5 are called one
-    assert figures["joint-lits-none", "specificity_hemangioma"].estimate.value == pytest.approx(1 - 1.5 / 5)
-    assert figures["joint-lits-none", "balanced_accuracy"].estimate.value == pytest.approx((0.5 + 1 + 1) / 3)
+    assert estimates["joint-lits-none", "specificity_hemangioma"].estimate.value == pytest.approx(1 - 1.5 / 5)
+    assert estimates["joint-lits-none", "balanced_accuracy"].estimate.value == pytest.approx((0.5 + 1 + 1) / 3)
     # F1: cyst 2·1.5/(3+1.5), hemangioma 2·2/(2+3.5), metastasis 1
     f1 = (3 / 4.5 + 4 / 5.5 + 1) / 3
-    assert figures["joint-lits-none", "macro_f1"].estimate.value == pytest.approx(f1)
-    error = figures["joint-lits-none", "calibration_error"]  # all names were given with 0.8
+    assert estimates["joint-lits-none", "macro_f1"].estimate.value == pytest.approx(f1)
+    error = estimates["joint-lits-none", "calibration_error"]  # all names were given with 0.8
     assert error.seeds == {0: pytest.approx(6 / 7 - 0.8), 1: pytest.approx(0.8 - 5 / 7)}
     assert math.isnan(error.estimate.lower)
 
 
-def test_lesions_are_pooled_over_patients(results, figures):
+def test_lesions_are_pooled_over_patients(results, estimates):
     # 7 predicted lesions with seed 0, 8 with seed 1, 7 of them matched
-    precision = figures["joint-lits-none", "lesion_level_precision"]
+    precision = estimates["joint-lits-none", "lesion_level_precision"]
     assert precision.seeds == {0: pytest.approx(1), 1: pytest.approx(7 / 8)}
     assert precision.estimate.value == pytest.approx(7 / 7.5)
-    assert figures["joint-lits-none", "lesion_level_recall"].estimate.value == pytest.approx(1)
-    assert figures["joint-lits-none", "lesion_level_detected_mssd_mm"].estimate.value == pytest.approx(4)
-    assert figures["joint-lits-none", "lesion_level_type_accuracy_detected"].estimate.value == pytest.approx(5.5 / 7)
-    assert ("segmentation-lits-none", "lesion_level_type_accuracy_detected") not in figures
-    table = lesion_table(results, figures)
+    assert estimates["joint-lits-none", "lesion_level_recall"].estimate.value == pytest.approx(1)
+    assert estimates["joint-lits-none", "lesion_level_detected_mssd_mm"].estimate.value == pytest.approx(4)
+    assert estimates["joint-lits-none", "lesion_level_type_accuracy_detected"].estimate.value == pytest.approx(5.5 / 7)
+    assert ("segmentation-lits-none", "lesion_level_type_accuracy_detected") not in estimates
+    table = lesion_table(results, estimates)
     (joint, *_) = table.rows
     assert joint[:3] == ["joint", "lits", "none"]
     assert joint[4].startswith("0.93 (") and joint[4].endswith("\nseeds 1.00 0.88")
@@ -82,13 +82,13 @@ def test_a_patient_without_lesions_on_either_side_is_in_the_average_over_seeds(r
     joint = results.rows[0]
     kept = ~((joint.lesions["patient"] == "p2") & (joint.lesions["seed"] == 0))
     without = replace(results, rows=(replace(joint, lesions=joint.lesions[kept]),))
-    precision = row_figures(without)["joint-lits-none", "lesion_level_precision"].estimate.value
+    precision = estimate_rows(without)["joint-lits-none", "lesion_level_precision"].estimate.value
     # matched (6 + 7) / 2, predicted (6 + 8) / 2
     assert precision == pytest.approx(6.5 / 7)
 
 
-def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results, figures):
-    table = strategy_table(results, figures)
+def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results, estimates):
+    table = strategy_table(results, estimates)
     assert table.head[3:] == ["type accuracy", "paper", "lesion Dice", "paper", "lesion recall", "paper"]
     rows = {(row[0], row[1]): row[3:] for row in table.rows}
     assert list(rows) == [("joint", "scratch"), ("joint", "lits"), ("ynet", "lits"), ("segmentation", "lits")]
@@ -100,8 +100,8 @@ def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results
     assert rows["ynet", "lits"][1::2] == ["0.79", "0.71", "0.68"]
 
 
-def test_the_plans_table_has_scratch_as_its_baseline(results, figures):
-    rows = plan_table(results, figures).rows
+def test_the_plans_table_has_scratch_as_its_baseline(results, estimates):
+    rows = plan_table(results, estimates).rows
     assert [row[:3] for row in rows] == [["joint", "lits", "none"], ["joint", "scratch", "none"]]
     assert rows[1][4::2] == ["0.49", "0.44", "0.89", "0.56"]
     assert rows[0][7] == "1.00 (1.00 to 1.00)\nseeds 1.00 1.00"  # every lesion was touched
@@ -117,49 +117,49 @@ def test_rows_that_could_not_run_and_rows_in_part(tmp_path):
         failed.mkdir(parents=True)
         (failed / "failed.json").write_text(json.dumps({"reason": "no weights; give imagenet_weights"}))
     results = read_results(study)
-    figures = row_figures(results)
-    scratch, imagenet, lits = strategy_table(results, figures).rows
+    estimates = estimate_rows(results)
+    scratch, imagenet, lits = strategy_table(results, estimates).rows
     assert scratch[3] == "not run yet" and scratch[4] == "0.63"
     assert imagenet[3] == "not available: no weights; give imagenet_weights"
     assert lits[0] == "joint\n3 of 4 cells"
     # p1 to p3 from seed 0 alone: 4 right of 4; p4 to p6: 2 of 3 with either
     assert lits[3].startswith("0.86 (") and lits[3].endswith("\nseeds 0.86 0.67")
-    assert len(type_table(results, figures).rows) == 1
+    assert len(type_table(results, estimates).rows) == 1
 
 
 def test_differences_are_paired_and_adjusted(results):
     compared = compare(results)
-    dice = find(compared, "lesion_dice", "ynet-lits-none", "joint-lits-none")
+    dice = find_comparison(compared, "lesion_dice", "ynet-lits-none", "joint-lits-none")
     assert (dice.difference.value, dice.difference.lower, dice.difference.upper) == pytest.approx((-0.1, -0.1, -0.1))
     assert dice.difference.p == pytest.approx(2 / 10001)
     assert dice.adjusted_p == pytest.approx(4 / 10001)  # segmentation against joint is in the family too
-    same = find(compared, "lesion_dice", "segmentation-lits-none", "joint-lits-none")
+    same = find_comparison(compared, "lesion_dice", "segmentation-lits-none", "joint-lits-none")
     assert same.difference.value == 0 and same.difference.p == 1
-    turned = find(compared, "lesion_dice", "joint-lits-none", "ynet-lits-none")
+    turned = find_comparison(compared, "lesion_dice", "joint-lits-none", "ynet-lits-none")
     assert turned.difference.lower == pytest.approx(0.1) and turned.row == "joint-lits-none"
-    one = find(compared, "type_accuracy", "joint-lits-none", "joint-scratch-none").difference
-    other = find(compared, "type_accuracy", "joint-scratch-none", "joint-lits-none").difference
+    one = find_comparison(compared, "type_accuracy", "joint-lits-none", "joint-scratch-none").difference
+    other = find_comparison(compared, "type_accuracy", "joint-scratch-none", "joint-lits-none").difference
     assert (other.lower, other.upper) == (-one.upper, -one.lower) and one.lower < one.value < one.upper
-    assert find(compared, "type_accuracy", "segmentation-lits-none", "joint-lits-none") is None
-    start = find(compared, "lesion_dice", "joint-lits-none", "joint-scratch-none")
+    assert find_comparison(compared, "type_accuracy", "segmentation-lits-none", "joint-lits-none") is None
+    start = find_comparison(compared, "lesion_dice", "joint-lits-none", "joint-scratch-none")
     assert start.question == "initialisation" and start.adjusted_p == pytest.approx(2 / 10001)  # a family of one
     (line,) = (row for row in comparison_table(compared, "initialisation").rows if row[0] == "lesion Dice")
     assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "0 1", "6"]
 
 
-def test_every_figure_and_difference_is_in_the_csv(results, figures):
+def test_every_figure_and_difference_is_in_the_csv(results, estimates):
     compared = compare(results)
-    table = figures_table(figures, compared)
-    assert len(table) == len(figures) + len(compared)
+    table = estimates_table(estimates, compared)
+    assert len(table) == len(estimates) + len(compared)
     (line,) = table[
         (table["row"] == "joint-lits-none") & (table["metric"] == "lesion_dice") & (table["less"] == "")
     ].index
     assert table.loc[line, "value"] == pytest.approx(0.8) and table.loc[line, "seeds"] == "0:0.8 1:0.8"
 
 
-def test_expectations_hold_by_their_intervals(results, figures):
+def test_expectations_hold_by_their_intervals(results, estimates):
     compared = compare(results)
-    order, naming, dice, printed = check_expectations(results, figures, compared)
+    order, naming, dice, printed = check_hypotheses(results, estimates, compared)
     # accuracy 5.5/7 against 4/7 on six patients has an interval down to below zero; Dice differs in every patient
     named, outlined = order.evidence
     assert named.text.startswith("`joint-lits-none` less `joint-scratch-none`: type accuracy +0.214 (")
@@ -179,11 +179,11 @@ def test_ours_is_held_against_joint(results, better, first):
     names = (first, "joint" if better else "ours")
     rows = [replace(row, row=replace(row.row, strategy=name)) for row, name in zip(results.rows, names, strict=False)]
     renamed = replace(results, rows=tuple(rows))
-    _, told, evidence = ours(ours_against_joint(renamed, compare(renamed)))
+    _, told, evidence = ours_section(ours_against_joint(renamed, compare(renamed)))
     assert ("Nothing of `ours` beats `joint` beyond its interval" in told.text) is not better
     (dice,) = (text for text in evidence.items if ": lesion Dice" in text)
     assert dice.endswith("+0.100 (+0.100 to +0.100): better" if better else "-0.100 (-0.100 to -0.100): not better")
-    assert ours(ours_against_joint(results, compare(results))) == []
+    assert ours_section(ours_against_joint(results, compare(results))) == []
 
 
 @pytest.mark.integration
@@ -191,21 +191,21 @@ def test_nothing_is_held_against_print_where_validation_patients_were_scored(tmp
     study = write_study(tmp_path, source="a hospital", scored="validation")
     fill_study(study)
     results = read_results(study)
-    *_, printed = check_expectations(results, row_figures(results), compare(results))
+    *_, printed = check_hypotheses(results, estimate_rows(results), compare(results))
     assert printed.verdict == "not testable" and "validation patients" in printed.untested
 
 
 def test_a_typed_network_that_finds_nothing_is_wrong_end_to_end(results):
     joint = results.rows[0]
     lesions = joint.lesions[joint.lesions["side"] == "true"].assign(hit=False, matched=0, pred_type="")
-    figures = row_figures(replace(results, rows=(replace(joint, lesions=lesions),)))
-    assert figures["joint-lits-none", "lesion_level_type_accuracy_end_to_end"].estimate.value == 0
+    estimates = estimate_rows(replace(results, rows=(replace(joint, lesions=lesions),)))
+    assert estimates["joint-lits-none", "lesion_level_type_accuracy_end_to_end"].estimate.value == 0
 
 
-def test_pixels_are_pooled_and_sizes_told(figures):
-    assert figures["ynet-lits-none", "lesion_dice_global"].estimate.value == pytest.approx(0.7)
-    assert figures["ynet-lits-none", "lesion_level_recall_medium"].estimate.value == pytest.approx(1)
-    assert math.isnan(figures["ynet-lits-none", "lesion_level_recall_large"].estimate.value)
+def test_pixels_are_pooled_and_sizes_told(estimates):
+    assert estimates["ynet-lits-none", "lesion_dice_global"].estimate.value == pytest.approx(0.7)
+    assert estimates["ynet-lits-none", "lesion_level_recall_medium"].estimate.value == pytest.approx(1)
+    assert math.isnan(estimates["ynet-lits-none", "lesion_level_recall_large"].estimate.value)
 
 
 @pytest.mark.integration
@@ -214,7 +214,7 @@ def test_rows_with_fewer_seeds_are_compared_on_common_ones(tmp_path):
     fill_study(study)
     for fold in (0, 1):
         shutil.rmtree(cell_folder(study, "ynet-lits-none", fold, 1))
-    one = find(compare(read_results(study)), "type_accuracy", "ynet-lits-none", "joint-lits-none")
+    one = find_comparison(compare(read_results(study)), "type_accuracy", "ynet-lits-none", "joint-lits-none")
     assert one.seeds == (0,)
     # with seed 0: 4 of 7 right against 6 of 7
     assert one.difference.value == pytest.approx(-2 / 7)
@@ -225,7 +225,7 @@ def test_accuracy_is_held_against_the_printed_one_where_the_data_are_patients(tm
     study = write_study(tmp_path, source="a hospital")
     fill_study(study)
     results = read_results(study)
-    *_, printed = check_expectations(results, row_figures(results), compare(results))
+    *_, printed = check_hypotheses(results, estimate_rows(results), compare(results))
     (joint,) = (one for one in printed.evidence if "`joint-lits-none`" in one.text)
     assert joint.verdict == "points that way" and joint.text.endswith("printed 0.86")  # 0.79, interval above 0.86
     assert "classification lits" in printed.untested
@@ -237,8 +237,8 @@ def test_what_is_not_found_counts_against_end_to_end_only(results):
     missed = (units["patient"] == "p6") | ((units["patient"] == "p3") & (units["seed"] == 0))
     units.loc[missed, "lesion_hit"] = 0
     units.loc[missed & (units["patient"] == "p3"), "pred_type"] = ""  # p6 keeps its right name, as of a type vector
-    figures = row_figures(replace(results, rows=(replace(joint, units=units),)))
-    values = {measure: figure.estimate.value for (_, measure), figure in figures.items()}
+    estimates = estimate_rows(replace(results, rows=(replace(joint, units=units),)))
+    values = {measure: figure.estimate.value for (_, measure), figure in estimates.items()}
     # right are 5 and 5 of 7 slices with the two seeds, of those touched 4 and 4; touched are 5 and 6
     assert values["type_accuracy"] == pytest.approx(10 / 14)
     assert values["type_accuracy_detected"] == pytest.approx(8 / 11)

@@ -1,1 +1,1 @@
-"""What a case folder holds, and how it is written."""
+"""The files of a case folder and their writers."""

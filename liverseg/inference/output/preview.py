@@ -1,4 +1,4 @@
-"""One picture a case, for a person who looks through a batch: three key slices with what was found."""
+"""preview.png: three key slices of a case with its outlines and largest lesions, for looking through many cases."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from liverseg.imageio.volume import Volume
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.measurements import file_slice_indices
 from liverseg.labels import LESION, LIVER, Label
+from liverseg.utils.drawing import draw_contour, hex_color
 
-__all__ = ["NOTICE", "WINDOW_HU", "draw_contour", "key_slices", "write_preview"]
+__all__ = ["NOTICE", "WINDOW_HU", "key_slices", "write_preview"]
 
 WINDOW_HU = (-160.0, 240.0)
 """The usual abdominal window: level 40, width 400."""
 _SLICES = 3
-_ROWS_TOLD = 6
+_LISTED_LESIONS = 6
 _DOTS_PER_INCH = 110
 _PANEL_INCHES = 4.2
 _HEAD_INCHES = 0.6
@@ -31,15 +32,15 @@ NOTICE = "Research only, not a medical device"
 
 
 def key_slices(lesions: LesionMap, slices: int = _SLICES) -> list[int]:
-    """Axial slices worth a look: where the largest lesions are widest, then where the liver is, then the middle.
+    """Choose axial slices to show: the widest ones of the largest lesions, then those of the liver, then the middle.
 
     Returns:
-        Up to `slices` different slice numbers in axial order, the most important first; fewer in a volume of fewer.
+        Up to `slices` different axial slice numbers, the most important first; fewer if the volume has fewer.
     """
     depth, first = lesions.shape[0], lesions.box[0].start
     area = np.zeros(depth, int)
     area[lesions.box[0]] = (lesions.inside >= LIVER).sum(axis=(1, 2))
-    # a slice for each lesion until there are enough: neighbours of one already chosen show nothing new
+    # one slice per lesion; neighbours of a chosen slice would show nothing new
     near = max(1, depth // 40)
     chosen: list[int] = []
     for lesion in range(1, min(len(lesions.voxels), 4 * slices) + 1):
@@ -58,14 +59,14 @@ def key_slices(lesions: LesionMap, slices: int = _SLICES) -> list[int]:
 def write_preview(
     path: Path, case: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: Sequence[Label]
 ) -> None:
-    """Draw the key slices, seen from the feet as radiologists do: the patient's left is on the picture's right.
+    """Draw the key slices in radiological convention: seen from the feet, with the patient's left on the right.
 
     Args:
         path: the PNG to write.
-        case: its name, for the title.
-        volume: the CT; its spacing gives the picture its proportions.
+        case: name of the case, for the title.
+        volume: the CT.
         lesions: of the volume, in axial order.
-        table: their table.
+        table: lesion table.
         labels: label table with the colours.
     """
     hu, numbers = volume.axial, file_slice_indices(volume)
@@ -86,63 +87,45 @@ def write_preview(
         axes.set_axis_off()
     counted = f"{len(table)} lesion{'' if len(table) == 1 else 's'}"
     title = f"{case}   liver {liver_volume_ml(lesions, volume.voxel_ml):.0f} ml, {counted}"
-    # parse_math off: a file's name between dollar signs is no formula
+    # without parse_math: a file name between dollar signs is not a formula
     figure.text(0.01, 0.985, title, color="white", fontsize=12, va="top", parse_math=False)
     figure.text(0.99, 0.985, NOTICE, color="white", fontsize=10, va="top", ha="right")
-    told = "\n".join(_lines(table))
-    figure.text(0.01, bottom - 0.1 / height, told, color="white", fontsize=8.5, va="top", family="monospace")
+    lines = "\n".join(_lesion_lines(table))
+    figure.text(0.01, bottom - 0.1 / height, lines, color="white", fontsize=8.5, va="top", family="monospace")
     _legend(figure, labels)
     figure.savefig(path, format="png", facecolor="black")
 
 
 def _draw_outlines(axes: Axes, lesions: LesionMap, index: int, labels: Sequence[Label]) -> None:
     labelled, ids = lesions.on_slice(index)
-    draw_contour(axes, labelled >= LIVER, _color(labels[LIVER]), 0.9)
+    draw_contour(axes, labelled >= LIVER, hex_color(labels[LIVER].color), 0.9)
     for label in labels[LESION:]:
-        draw_contour(axes, labelled == label.index, _color(label), 1.3)
-    for lesion in np.unique(ids[ids > 0])[:_ROWS_TOLD]:
+        draw_contour(axes, labelled == label.index, hex_color(label.color), 1.3)
+    for lesion in np.unique(ids[ids > 0])[:_LISTED_LESIONS]:
         found = np.argwhere(ids == lesion)
-        color = _color(labels[int(lesions.types[lesion - 1])])
+        color = hex_color(labels[int(lesions.types[lesion - 1])].color)
         corner = (found[:, 1].max(), found[:, 0].min())
         axes.annotate(
             str(lesion), corner, xytext=(3, 3), textcoords="offset points", color=color, fontsize=8, weight="bold"
         )
 
 
-def draw_contour(axes: Axes, mask: np.ndarray, color: tuple[float, float, float], width: float) -> None:
-    """Draw a mask's outline over its slice, in a color of red, green and blue, 0 to 1; nothing for an empty mask."""
-    if not mask.any():
-        return
-    # padded, so that what touches the picture's edge is closed and a picture of one row can be drawn
-    rows, columns = mask.shape
-    padded = np.pad(mask, 1).astype(np.float32)
-    x, y = np.arange(-1, columns + 1), np.arange(-1, rows + 1)
-    axes.contour(x, y, padded, levels=[0.5], colors=[color], linewidths=width)
-    axes.set_xlim(-0.5, columns - 0.5)
-    axes.set_ylim(rows - 0.5, -0.5)
-
-
-def _lines(table: pd.DataFrame) -> list[str]:
-    """The largest lesions in words; the rest counted."""
+def _lesion_lines(table: pd.DataFrame) -> list[str]:
+    """Describe the largest lesions, a line each, and count the rest."""
     names = [name for name in table.columns if name.startswith("probability_")]
     lines = []
-    for _, row in table.head(_ROWS_TOLD).iterrows():
-        shares = ", ".join(f"{name.removeprefix('probability_')} {row[name]:.2f}" for name in names)
+    for _, row in table.head(_LISTED_LESIONS).iterrows():
+        probabilities = ", ".join(f"{name.removeprefix('probability_')} {row[name]:.2f}" for name in names)
         size = f"{row['longest_diameter_mm']:.0f} × {row['perpendicular_diameter_mm']:.0f} mm"
-        told = f"{row['id']:>3}  {row['type']:<13} {size:>12} {row['volume_ml']:>8.1f} ml {row['mean_hu']:>6.0f} HU"
-        lines.append(f"{told}  {shares}")
-    if len(table) > _ROWS_TOLD:
-        lines.append(f"     and {len(table) - _ROWS_TOLD} smaller")
+        line = f"{row['id']:>3}  {row['type']:<13} {size:>12} {row['volume_ml']:>8.1f} ml {row['mean_hu']:>6.0f} HU"
+        lines.append(f"{line}  {probabilities}")
+    if len(table) > _LISTED_LESIONS:
+        lines.append(f"     and {len(table) - _LISTED_LESIONS} smaller")
     return lines or ["no lesion found"]
 
 
 def _legend(figure: Figure, labels: Sequence[Label]) -> None:
-    handles = [Line2D([], [], color=_color(label), lw=2, label=label.name) for label in labels[LIVER:]]
+    handles = [Line2D([], [], color=hex_color(label.color), lw=2, label=label.name) for label in labels[LIVER:]]
     figure.legend(
         handles=handles, loc="lower right", frameon=False, labelcolor="white", fontsize=9, bbox_to_anchor=(0.995, 0.005)
     )
-
-
-def _color(label: Label) -> tuple[float, float, float]:
-    red, green, blue = label.color
-    return red / 255, green / 255, blue / 255

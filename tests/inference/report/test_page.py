@@ -14,7 +14,6 @@ import pytest
 
 from liverseg.errors import LiversegError
 from liverseg.inference.output.report import write_report
-from liverseg.inference.output.report.lesion_rows import lesion_rows
 from liverseg.inference.output.report.page import NOTICE, report_html
 from liverseg.labels import PRETRAIN_LABELS
 
@@ -169,11 +168,13 @@ def test_one_kind_of_lesion_has_no_probabilities(make_case):
 
 
 def test_what_cannot_be_measured_is_a_dash(case):
-    told = lesion_rows(case.table.assign(mean_hu=[np.nan, 3.0], surface_distance_mm=None), case.labels)
-    assert told.count("<td>–</td>") >= 1
-    assert "<td>– ± " in told
-    assert "nan" not in told.lower()
-    assert "none" not in told.lower()
+    table = case.table.assign(mean_hu=[np.nan, 3.0], surface_distance_mm=None)
+    page = report_html("case 7", case.volume, case.lesions, table, case.labels, FACTS, [])
+    html = page[page.index("<table") : page.index("</table>")]
+    assert html.count("<td>–</td>") >= 1
+    assert "<td>– ± " in html
+    assert "nan" not in html.lower()
+    assert "none" not in html.lower()
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""A case as one page: what was found, key images, and the CT to scroll through with its labels."""
+"""report.html: a case's findings, key images and a viewer of the CT with its labels on one page."""
 
 from liverseg.inference.output.report.page import write_report
 

@@ -1,4 +1,4 @@
-// The viewer of a report: unpacks library, CT and labels from the page itself, and follows the lesion table.
+// The viewer of a report: unpacks library, CT and labels from the page, and moves to the lesion chosen in the table.
 "use strict";
 (() => {
   const byId = (id) => document.getElementById(id);
@@ -7,20 +7,20 @@
   let viewer = null;
   let chosen = null;
 
-  async function unpacked(id) {
+  async function unpack(id) {
     const element = byId(id);
     const letters = atob(element.textContent);
-    element.remove(); // megabytes of text are not needed twice
+    element.remove(); // frees megabytes
     const packed = new Uint8Array(letters.length);
     for (let place = 0; place < letters.length; place += 1) packed[place] = letters.charCodeAt(place);
     return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")));
   }
 
-  async function library() {
-    const source = await (await unpacked("library")).text();
+  async function loadLibrary() {
+    const source = await (await unpack("library")).text();
     return new Promise((resolve, reject) => {
       window.addEventListener("niivue", (event) => resolve(event.detail), { once: true });
-      // a module in the page itself: pages on disk may not import from anywhere
+      // an inline module: pages on disk may not import from anywhere
       const script = document.createElement("script");
       script.type = "module";
       script.textContent = source;
@@ -35,36 +35,36 @@
       R: column(0),
       G: column(1),
       B: column(2),
-      // the liver is outlined alone: its tissue has to be seen
+      // the liver is only outlined, so that its tissue stays visible
       A: facts.labels.map((label) => (label.index < 2 ? 0 : 255)),
       I: facts.labels.map((label) => label.index),
       labels: facts.labels.map((label) => label.name),
     };
   }
 
-  function whole(number) {
+  function integer(number) {
     return String(Math.round(number)).replace("-", "−");
   }
 
   function hu(value) {
     const [low, high] = facts.window_hu;
-    if (value <= low) return `≤ ${whole(low)} HU`;
-    return value >= high ? `≥ ${whole(high)} HU` : `${whole(value)} HU`;
+    if (value <= low) return `≤ ${integer(low)} HU`;
+    return value >= high ? `≥ ${integer(high)} HU` : `${integer(value)} HU`;
   }
 
-  // NiiVue's own readout is of a grid turned straight; this is the patient's frame also where the CT is tilted
-  function tellPosition(location) {
+  // NiiVue reads positions off a grid that is not tilted; this one is in the patient's frame, tilted CTs included
+  function showPosition(location) {
     const [x, y, z] = viewer.frac2mm(viewer.scene.crosshairPos, 0, true);
     const side = (value, plus, minus) => `${value < 0 ? minus : plus} ${Math.abs(value).toFixed(0)}`;
     const place = [side(x, "R", "L"), side(y, "A", "P"), side(z, "S", "I")].join("  ");
     const [a, b, c, d] = facts.to_slice;
-    const told = [`slice ${Math.round(a * x + b * y + c * z + d)}`, `${place} mm`];
+    const parts = [`slice ${Math.round(a * x + b * y + c * z + d)}`, `${place} mm`];
     if (location && location.values && location.values.length > 1) {
       const label = facts.labels.find((entry) => entry.index === Math.round(location.values[1].value));
-      told.push(hu(location.values[0].value));
-      if (label && label.index > 0) told.push(label.name);
+      parts.push(hu(location.values[0].value));
+      if (label && label.index > 0) parts.push(label.name);
     }
-    byId("position").textContent = told.join(" · ");
+    byId("position").textContent = parts.join(" · ");
     byId("position").dataset.ras = [x, y, z].join(",");
   }
 
@@ -80,7 +80,7 @@
       other.setAttribute("aria-selected", String(other === row));
       other.tabIndex = other === row ? 0 : -1;
     }
-    if (!viewer) return; // it goes there once it has started
+    if (!viewer) return; // start() goes there
     goTo(facts.lesions[chosen]);
     byId("viewer").scrollIntoView({ block: "nearest" });
   }
@@ -115,7 +115,7 @@
   }
 
   function onViewerKey(event) {
-    // radiological: the screen's left is the patient's right
+    // radiological convention: the screen's left is the patient's right
     const steps = {
       ArrowLeft: [1, 0, 0],
       ArrowRight: [-1, 0, 0],
@@ -124,14 +124,14 @@
       PageUp: [0, 0, 1],
       PageDown: [0, 0, -1],
     };
-    // NiiVue's own keys change what this page does not explain
+    // NiiVue's own keys change things that this page does not explain
     if (event.key !== "Tab") event.stopImmediatePropagation();
     if (!(event.key in steps)) return;
     viewer.moveCrosshairInVox(...steps[event.key]);
     event.preventDefault();
   }
 
-  // one plane, or all three with the axial one large, as that is where lesions are measured
+  // one plane, or all three with the axial one large, in which lesions are measured
   function arrange(types) {
     const chosenPlane = byId("planes").value;
     if (chosenPlane in types) {
@@ -156,7 +156,7 @@
     );
   }
 
-  // outlines as strong as the slider says, lesions filled half as strongly
+  // the slider sets the opacity of outlines; lesions are filled with half of it
   function labelStrength() {
     const outline = Number(byId("opacity").value);
     return { outline, filled: outline / 2 };
@@ -180,7 +180,7 @@
     if (!("DecompressionStream" in window)) throw new Error("this browser is too old");
     makeRowsSelectable();
     byId("state").textContent = "The viewer is starting …";
-    const { Niivue, NVImage, SLICE_TYPE, DRAG_MODE } = await library();
+    const { Niivue, NVImage, SLICE_TYPE, DRAG_MODE } = await loadLibrary();
     const nv = new Niivue({
       logLevel: "warn",
       isRadiologicalConvention: true,
@@ -198,17 +198,17 @@
     canvas.addEventListener("keydown", onViewerKey, true);
     canvas.hidden = false;
     await nv.attachToCanvas(canvas);
-    const ct = await NVImage.new(await (await unpacked("ct")).arrayBuffer(), "ct.nii", "gray");
+    const ct = await NVImage.new(await (await unpack("ct")).arrayBuffer(), "ct.nii", "gray");
     [ct.cal_min, ct.cal_max] = facts.window_hu;
     nv.addVolume(ct);
-    // set before the labels come: without a graphics card each change of them takes seconds
+    // set before the labels are added: without a graphics card every later change takes seconds
     const { outline, filled } = labelStrength();
     nv.opts.atlasOutline = outline;
-    const labels = await NVImage.new(await (await unpacked("labels")).arrayBuffer(), "labels.nii", "gray", filled);
+    const labels = await NVImage.new(await (await unpack("labels")).arrayBuffer(), "labels.nii", "gray", filled);
     labels.setColormapLabel(colors());
     nv.addVolume(labels);
     viewer = nv;
-    viewer.onLocationChange = tellPosition;
+    viewer.onLocationChange = showPosition;
     wireControls(SLICE_TYPE);
     byId("state").hidden = true;
     byId("controls").hidden = false;

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from liverseg.inference.output.report.shown_volume import (
+from liverseg.inference.output.report.viewer_volume import (
     MARGIN_MM,
     MOST_VOXELS,
     WINDOW_HU,
