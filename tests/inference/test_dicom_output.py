@@ -324,7 +324,7 @@ def test_identifiers_are_kept_where_asked_for_in_other_objects_of_another_series
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID"])
 def test_a_series_without_uids_is_refused(keyword, tmp_path):
     folder = write_ct(tmp_path / "ct", **{keyword: ""})
-    with pytest.raises(LiversegError, match=rf"0\.dcm: no {keyword}, by which a DICOM SEG or report") as told:
+    with pytest.raises(LiversegError, match=rf"0\.dcm: no {keyword}, which a DICOM SEG or report needs") as told:
         written(folder, tmp_path)
     assert "\n" not in str(told.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ct"]

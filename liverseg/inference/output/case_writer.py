@@ -1,4 +1,4 @@
-"""Which files a case gets, and how each is made."""
+"""Write the folder of a case."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ __all__ = ["CaseWriter"]
 
 
 class CaseWriter:
-    """Writes a computed case to `<output_dir>/<case>/`, and says what was found.
+    """Write a computed case to `<output_dir>/<case>/`.
 
-    A case that came as DICOM also gets `segmentation.dcm`, if there is a liver, and `measurements.dcm`, unless
-    `ReadCTd` was told that no DICOM comes out.
+    A case from DICOM also gets `segmentation.dcm`, if a liver was found, and `measurements.dcm`, unless `ReadCTd` has
+    DICOM output switched off.
 
     Args:
-        output_dir: the cases' folders are made in it.
+        output_dir: folder of the cases' folders, created if missing.
         preview: draw `preview.png`.
         report: write `report.html`, a page of some megabytes with a viewer.
     """
@@ -60,29 +60,29 @@ class CaseWriter:
         self._output: tuple[int, int] | None = None
 
     def check(self, name: str, data: Mapping[str, Any]) -> None:
-        """Refuse a case whose folder holds the results of another CT, before it is computed.
+        """Before a case is computed, refuse it if its folder holds the results of another CT.
 
         Raises:
             LiversegError: from `refuse_another_input`.
         """
         refuse_another_input(self.output_dir / name, data["input"])
 
-    def __call__(self, name: str, data: Mapping[str, Any], facts: RunMetadata, labels: tuple[Label, ...]) -> CaseDone:
+    def __call__(self, name: str, data: Mapping[str, Any], run: RunMetadata, labels: tuple[Label, ...]) -> CaseDone:
         """Write a case.
 
         Args:
-            name: the case's.
+            name: name of the case.
             data: `volume`, `input`, `reference` for DICOM results, the `LesionMap` in `pred`, the table in `lesions`,
-                `plausibility`, `warnings`, `seconds` by stage, which get those of writing, and where whoever runs it
-                goes by that `configuration`, the SHA-256 of the settings.
-            facts: what all cases of the run share.
+                `plausibility`, `warnings`, `seconds` by stage, to which writing is added, and in a batch
+                `configuration`, the SHA-256 of the settings.
+            run: metadata that all cases of the run share.
             labels: label table of the results.
 
         Returns:
             The event for the run's callback.
 
         Raises:
-            LiversegError: if a file cannot be written; nothing of the case is left then.
+            LiversegError: if a file cannot be written; no file of the case is left then.
         """
         volume, lesions, table = data["volume"], data["pred"], data["lesions"]
         plausibility: Plausibility = data["plausibility"]
@@ -90,16 +90,16 @@ class CaseWriter:
 
         def write_record(path: Path, hashes: dict[str, str]) -> None:
             seconds["write"] = time.perf_counter() - start
-            write_json(path, complete_record(facts, name, data, labels, hashes))
+            write_json(path, complete_record(run, name, data, labels, hashes))
 
         files = self._files(name, volume, lesions, table, labels)
         if "reference" in data:
-            files |= _dicom_files(data["reference"], volume, lesions, table, labels, facts, data["warnings"])
+            files |= _dicom_files(data["reference"], volume, lesions, table, labels, run, data["warnings"])
         if self.report:
-            told = {"Liver": f"{liver_volume_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
+            facts = {"Liver": f"{liver_volume_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
             if plausibility.contrast is not None:
-                told["Contrast phase"] = plausibility.contrast.describe()
-            told |= describe_run(facts, data["input"], volume, seconds)
+                facts["Contrast phase"] = plausibility.contrast.describe()
+            facts |= describe_run(run, data["input"], volume, seconds)
             files["report.html"] = partial(
                 write_report,
                 case=name,
@@ -107,7 +107,7 @@ class CaseWriter:
                 lesions=lesions,
                 table=table,
                 labels=labels,
-                facts=told,
+                facts=facts,
                 warnings=data["warnings"],
             )
         self._check_output_dir()
@@ -119,7 +119,7 @@ class CaseWriter:
         return CaseDone(name, found, dict(seconds), tuple(data["warnings"]))
 
     def _check_output_dir(self) -> None:
-        """Make the output folder, or see that it is the one there was: one that was unmounted is not made anew."""
+        """Create the output folder, once: if its disk is unmounted during the run, it must not be created again."""
         try:
             if self._output is None:
                 self.output_dir.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ class CaseWriter:
     def _files(
         self, name: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: tuple[Label, ...]
     ) -> dict[str, Callable[[Path], None]]:
-        """By file name what writes it, in order."""
+        """Return a function for each file that writes it, by name and in order."""
         on_grid = partial(write_box_like, box=lesions.box, reference=volume)
         files: dict[str, Callable[[Path], None]] = {
             "labels.nii.gz": partial(on_grid, inside=lesions.inside),
@@ -156,28 +156,28 @@ def _dicom_files(
     lesions: LesionMap,
     table: pd.DataFrame,
     labels: tuple[Label, ...],
-    facts: RunMetadata,
+    run: RunMetadata,
     warnings: list[str],
 ) -> dict[str, Callable[[Path], Any]]:
-    """What writes the DICOM results."""
-    # here, not above: highdicom takes long to import, and a run over NIfTI files does not need it
+    """Return a function for each DICOM file that writes it, by name."""
+    # imported here because highdicom is slow to import and only DICOM cases need it
     from liverseg.inference.output.dicom_seg import write_dicom_seg
     from liverseg.inference.output.dicom_sr import write_measurement_report
 
-    about: dict[str, Any] = {"series": series, "volume": volume, "lesions": lesions, "labels": labels}
-    about["weights_sha256"] = facts.weights_sha256
+    arguments: dict[str, Any] = {"series": series, "volume": volume, "lesions": lesions, "labels": labels}
+    arguments["weights_sha256"] = run.weights_sha256
     files: dict[str, Callable[[Path], Any]] = {
-        "segmentation.dcm": partial(write_dicom_seg, **about),
-        "measurements.dcm": partial(write_measurement_report, **about, table=table),
+        "segmentation.dcm": partial(write_dicom_seg, **arguments),
+        "measurements.dcm": partial(write_measurement_report, **arguments, table=table),
     }
-    return {name: partial(_or_warning, name, write, warnings) for name, write in files.items()}
+    return {name: partial(_write_or_warn, name, write, warnings) for name, write in files.items()}
 
 
-def _or_warning(name: str, write: Callable[[Path], Any], warnings: list[str], path: Path) -> Any:
-    """Write a file that may be missing: what is odd in a series' tags must not cost the case its labels.
+def _write_or_warn(name: str, write: Callable[[Path], Any], warnings: list[str], path: Path) -> Any:
+    """Write an optional file. Odd tags of a series must not make the case fail.
 
     Returns:
-        What the function gives; False, and a warning more, where it fails.
+        The result of `write`; if it fails, False, and a warning is added.
 
     Raises:
         OSError: if the file cannot be written.

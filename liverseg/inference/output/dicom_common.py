@@ -1,8 +1,8 @@
-"""What DICOM results have in common: how they refer to their series and patient, name themselves and code a label.
+"""Parts that all DICOM results share: references to series and patient, UIDs, label codes, writing.
 
-UIDs are hashes of what an object holds: of one series, one set of weights and one result comes one UID, so that an
-archive that is sent a result twice keeps it once. Date and time of writing are not part of it. With the patient named
-and without are two objects, of two series: an archive that has both must not take one for the other.
+UIDs are hashes of an object's content: the same series, weights and result give the same UID, so that an archive that
+receives a result twice keeps it once. They do not depend on the date and time of writing. Objects with and without
+patient identifiers have different UIDs and belong to different series, since an archive may hold both.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ LIVER_CODE = Code("10200004", "SCT", "Liver")
 _NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "liverseg.invalid")
 
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
-"""Without these an image cannot be referred to."""
+"""Required for references to an image."""
 _GEOMETRY = ("Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness")
 _OTHERS = ("Modality", "LossyImageCompression")
 _NEEDED = (
@@ -64,7 +64,7 @@ _NEEDED = (
     "ReferringPhysicianName",
     "PositionReferenceIndicator",
 )
-"""Of patient, study and frame of reference, those that may be empty but must be there. The last is free text."""
+"""Attributes of patient, study and frame of reference that must exist but may be empty. The last is free text."""
 _OPTIONAL = (
     "IssuerOfPatientID",
     "PatientAge",
@@ -79,7 +79,7 @@ _REMOVED = {
     "DeidentificationMethod": "liverseg: patient and study attributes left empty, UIDs kept",  # 64 characters at most
     "LongitudinalTemporalInformationModified": "REMOVED",
 }
-"""What an object says of itself that has none of them."""
+"""Attributes of an object without patient and study."""
 _DATE, _TIME = r"\d{8}", r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"
 _FORMS = {
     "PatientBirthDate": _DATE,
@@ -90,18 +90,19 @@ _FORMS = {
     "PatientIdentityRemoved": "YES|NO",
     "LongitudinalTemporalInformationModified": "UNMODIFIED|MODIFIED|REMOVED",
 }
-"""What a value must look like to be passed on; names and numbers pass as they are, since an archive files by them."""
+"""Valid forms of values; others are not copied. Names and numbers are always copied, since archives index by them."""
 
 
 @dataclass(frozen=True)
 class SeriesReference:
-    """What a DICOM object about a series takes over from its slices.
+    """Attributes that a DICOM object copies from the slices of its series.
 
     Attributes:
-        slices: one data set a slice, in the order of the series: UIDs and geometry (LPS+ mm), patient and study empty.
-        patient: patient and study, to be added to the new object when it is made: highdicom refuses, or prints, what is
-            odd in them. Empty but for a word on that, where identifiers are not kept.
-        identifiers_kept: patient and study are those of the slices.
+        slices: a data set for each slice, in the order of the series, with UIDs and geometry (LPS+ mm); patient and
+            study are empty.
+        patient: patient and study, to be added to the finished object, since highdicom refuses or prints odd values in
+            them. If identifiers are not kept, they are empty and marked as removed.
+        identifiers_kept: whether patient and study are those of the slices.
     """
 
     slices: list[Dataset]
@@ -110,21 +111,21 @@ class SeriesReference:
 
     @property
     def uid(self) -> str:
-        """The series' own."""
+        """SeriesInstanceUID of the source series."""
         return str(self.slices[0].SeriesInstanceUID)
 
-    def about(self, weights_sha256: str) -> tuple[str, ...]:
-        """What UIDs of objects about the series follow from, whatever was found."""
+    def uid_parts(self, weights_sha256: str) -> tuple[str, ...]:
+        """Return the texts that every UID derived from the series depends on."""
         return self.uid, weights_sha256, __version__, "kept" if self.identifiers_kept else "removed"
 
     def check_shape(self, volume: Volume) -> None:
-        """Refuse a volume that is not of the series.
+        """Check that a volume has the shape of the series.
 
         Args:
             volume: (column, row, slice).
 
         Raises:
-            ValueError: if it has other slices than the series, or its slices are not axial.
+            ValueError: if its shape is another, or its slices are not axial.
         """
         first = self.slices[0]
         if volume.array.shape != (first.Columns, first.Rows, len(self.slices)) or volume.slice_axis != 2:
@@ -135,7 +136,7 @@ class SeriesReference:
 
 
 def label_code(label: Label) -> Code:
-    """A label's SNOMED CT concept.
+    """Return a label's SNOMED CT concept.
 
     Raises:
         ValueError: if it has none.
@@ -146,38 +147,38 @@ def label_code(label: Label) -> Code:
 
 
 def equipment(weights_sha256: str) -> dict[str, Any]:
-    """What highdicom wants to know of the device that made an object, and of the object's text."""
+    """Return highdicom's arguments on the device that made an object, and on the object's character set."""
     return {
         "manufacturer": SOFTWARE,
         "manufacturer_model_name": SOFTWARE,
         "software_versions": __version__,
-        "device_serial_number": weights_sha256,  # which of the devices of this model it was: that with these weights
+        "device_serial_number": weights_sha256,  # the weights identify the device
         "specific_character_set": "ISO_IR 192",
     }
 
 
 def save_object(path: str | os.PathLike, made: Dataset, patient: Dataset) -> None:
-    """Write an object, whole, with patient and study from a `SeriesReference`.
+    """Write an object atomically, with patient and study from a `SeriesReference`.
 
     Raises:
         OutputError: if it cannot be written.
     """
     made.update(patient)
-    with atomic_write(path) as unfinished, skip_validation():
-        made.save_as(unfinished)
+    with atomic_write(path) as temporary, skip_validation():
+        made.save_as(temporary)
 
 
 def derived_uid(*parts: str) -> str:
-    """A UID that follows from texts, by DICOM PS3.5 B.2: under 2.25, as the number of a name's UUID."""
+    """Derive a UID from texts by DICOM PS3.5 B.2: the root 2.25 and a name-based UUID as a number."""
     return f"2.25.{uuid.uuid5(_NAMESPACE, chr(10).join(parts)).int}"
 
 
 def map_sha256(inside: np.ndarray, box: Box) -> str:
-    """SHA-256, hexadecimal, of the voxels of a label map that are not 0 and of their place: whatever box they are in.
+    """Return the SHA-256, hexadecimal, of a label map's nonzero voxels and their place. It does not depend on the box.
 
     Args:
         inside: label map or lesion ids, shape of the box.
-        box: where they lie in the volume; outside it is 0.
+        box: of the volume; labels outside are 0.
     """
     found = bounding_box(inside)
     if found is None:
@@ -189,43 +190,43 @@ def map_sha256(inside: np.ndarray, box: Box) -> str:
 
 
 def to_series_order(volume: Volume, inside: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
-    """What lies in a box of `volume.axial` in the order of a series' files: (slice, row, column), and its box in that.
+    """Return a part of `volume.axial` in the order of the series' files, (slice, row, column), and its box there.
 
     Args:
         volume: (column, row, slice).
         inside: shape of the box.
-        box: where it lies.
+        box: in axial order.
     """
     columns, rows, slices = volume.box_from_axial(box)
     return volume.from_axial(inside).transpose(2, 1, 0), (slices, rows, columns)
 
 
 def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool = False) -> SeriesReference:
-    """Read what a DICOM object about a series takes over from its slices.
+    """Read the attributes that a DICOM object copies from the slices of its series.
 
-    Orientation and pixel spacing are the first slice's and the slice spacing is the volume's, so that the rounding of
-    tags, which `read_series` forgives, is forgiven here too.
+    Orientation and pixel spacing are those of the first slice, and slice spacing is that of the volume, so that rounded
+    tags, which `read_series` accepts, are accepted here too.
 
     Args:
         series: that the volume was read from.
         volume: (column, row, slice).
-        keep_identifiers: take over who the patient is and which study it was. Else they are not even read: what is left
-            are UIDs, without which nothing can refer to the slices, and geometry.
+        keep_identifiers: copy patient and study. Otherwise they are not read; only UIDs, which references need, and
+            geometry are.
 
     Raises:
-        LiversegError: if a slice cannot be read, has no UIDs to refer to it by, or is of another study than the first.
+        LiversegError: if a slice cannot be read, has no UIDs, or belongs to another series or study than the first.
         ValueError: if volume and series do not match, or the slices are not axial.
     """
     tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *((*_NEEDED, *_OPTIONAL) if keep_identifiers else ())]
     headers: list[Dataset] = []
-    with skip_validation():  # it would log what it finds odd, a patient's birth date for one
+    with skip_validation():  # validation would log odd values, such as a patient's birth date
         for path in series.files:
             header = read_tags(path, tags)
             for keyword in _UIDS:
                 if not header.get(keyword):
                     raise UnreadableError(
-                        f"{path}: no {keyword}, by which a DICOM SEG or report refers to it; export the series with "
-                        "its UIDs"
+                        f"{path}: no {keyword}, which a DICOM SEG or report needs to refer to it; export the series "
+                        "with its UIDs"
                     )
             headers.append(header)
         first = headers[0]
@@ -234,13 +235,13 @@ def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool
             for keyword in _UIDS[2:]:
                 if header[keyword].value != first[keyword].value:
                     raise UnreadableError(
-                        f"{path}: another {keyword} than in {series.files[0].name}; a series has one: take those of "
-                        "the other out"
+                        f"{path}: another {keyword} than in {series.files[0].name}; a series has only one: remove the "
+                        "files of the other"
                     )
             header.ImageOrientationPatient = _decimal(first.ImageOrientationPatient)
             header.PixelSpacing = _decimal(first.PixelSpacing)
             header.SliceThickness, header.SpacingBetweenSlices = _decimal([thickness, volume.spacing[2]])
-        patient = _patient_and_study(first) if keep_identifiers else _nobody()
+        patient = _patient_and_study(first) if keep_identifiers else _anonymous()
         for header in headers:
             for keyword in _NEEDED:
                 setattr(header, keyword, "")
@@ -252,7 +253,7 @@ def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool
 
 
 def _number_or(value: Any, otherwise: float) -> float:
-    """A tag's number, if it is one above 0: some write "1,25" or "5mm"."""
+    """Return a tag's value if it is a number above 0; some files have "1,25" or "5mm"."""
     try:
         number = float(value)
     except (TypeError, ValueError):
@@ -261,12 +262,12 @@ def _number_or(value: Any, otherwise: float) -> float:
 
 
 def _decimal(values: Sequence[float]) -> list[DSfloat]:
-    """Numbers in the 16 characters DICOM allows."""
+    """Return numbers as decimal strings of at most 16 characters, as DICOM requires."""
     return [DSfloat(float(value), auto_format=True) for value in values]
 
 
-def _nobody() -> Dataset:
-    """Patient and study of which nothing is told, after the Basic Profile of DICOM PS3.15 E with UIDs retained."""
+def _anonymous() -> Dataset:
+    """Return an empty patient and study, by the Basic Profile of DICOM PS3.15 E with UIDs retained."""
     empty = Dataset()
     for keyword, value in {**dict.fromkeys(_NEEDED, ""), **_REMOVED}.items():
         setattr(empty, keyword, value)
@@ -274,13 +275,13 @@ def _nobody() -> Dataset:
 
 
 def _patient_and_study(header: Dataset) -> Dataset:
-    """Patient and study as they are, less what DICOM does not know as date, time or sex."""
+    """Copy patient and study, without dates, times and sexes that are invalid in DICOM."""
     kept = Dataset()
-    header.decode()  # from the source's character set, since the new object has its own
+    header.decode()  # from the source's character set; the new object's is UTF-8
     for keyword in (*_NEEDED, *_OPTIONAL):
         value, form = header.get(keyword), _FORMS.get(keyword)
         if value and (form is None or re.fullmatch(form, str(value).strip())):
-            kept.add(deepcopy(header[keyword]))  # the header's own is emptied
+            kept.add(deepcopy(header[keyword]))  # the caller empties the header's
         elif keyword in _NEEDED:
             setattr(kept, keyword, "")
     return kept

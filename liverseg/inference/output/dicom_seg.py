@@ -1,4 +1,4 @@
-"""The label map as a DICOM Segmentation that refers to the CT series it was found on."""
+"""Write the label map as a DICOM Segmentation on the slices of the CT series."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ __all__ = ["write_dicom_seg"]
 _ANATOMY = Code("123037004", "SCT", "Anatomical Structure")
 _LESION = Code("49755003", "SCT", "Morphologically Altered Structure")
 _SERIES_NUMBER = 9001
-"""Our choice: above the numbers scanners count to, so that it stands behind the study's own series."""
+"""Our choice: above the series numbers of scanners, so that it is listed after the study's series."""
 
 
 def write_dicom_seg(
@@ -47,25 +47,25 @@ def write_dicom_seg(
 ) -> bool:
     """Write liver and lesion types as one binary DICOM SEG on the slices of the series.
 
-    The first segment is the liver with the lesions in it: an organ is whole, and segments of one SEG may overlap. Then
-    follows one segment for each lesion type that is present, in the order of the label table. Slices without liver or
-    lesion have no frame. Patient and study are those of the reference, in UTF-8: empty, or those of the CT, of which
-    dates, times and sexes that DICOM does not know are left empty.
+    The first segment is the liver including its lesions; segments of one SEG may overlap. A segment follows for each
+    lesion type that is present, in the order of the label table. Slices without liver or lesion have no frame. Patient
+    and study are those of the reference, in UTF-8: empty, or those of the CT, without dates, times and sexes that are
+    invalid in DICOM.
 
     Args:
-        path: of the file, which appears whole; its folder must exist.
-        series: that the volume was read from.
+        path: of the file, which is written atomically; its folder must exist.
+        series: reference to the series that the volume was read from.
         volume: (column, row, slice).
         lesions: of the volume, in axial order.
         labels: label table of the lesion map.
         weights_sha256: of the network's weights, hexadecimal.
 
     Returns:
-        False, and no file, where there is neither liver nor lesion: a SEG without a segment is not valid.
+        False, and no file, if there is neither liver nor lesion, since a SEG needs a segment.
 
     Raises:
         OSError: if the file cannot be written.
-        ValueError: if volume and series do not match, or a label that is present has no code or is not in the table.
+        ValueError: if volume and series do not match, or a present label has no code or is missing in the table.
     """
     types = set(map(int, lesions.types))
     if unknown := types - {label.index for label in labels}:
@@ -77,13 +77,13 @@ def write_dicom_seg(
         return False
     found = found[kept]
     present = [label for label in labels if label.index in types]
-    # frames are whole planes, as the slices they refer to
+    # frames have the size of the slices they refer to
     masks = np.zeros((len(kept), *volume.array.shape[1::-1], 1 + len(present)), np.uint8)
     masks[:, rows, columns, 0] = found > 0
     for number, label in enumerate(present, start=1):
         masks[:, rows, columns, number] = found == label.index
-    about = series.about(weights_sha256)
-    uid = derived_uid("SEG", *about, map_sha256(lesions.inside, lesions.box), repr(tuple(labels)))
+    uid_parts = series.uid_parts(weights_sha256)
+    uid = derived_uid("SEG", *uid_parts, map_sha256(lesions.inside, lesions.box), repr(tuple(labels)))
     liver = next(label for label in labels if label.index == LIVER)
     seg = Segmentation(
         source_images=[series.slices[slices.start + number] for number in kept],
@@ -92,7 +92,7 @@ def write_dicom_seg(
         segment_descriptions=[
             _segment(number, label, weights_sha256) for number, label in enumerate([liver, *present], start=1)
         ],
-        series_instance_uid=derived_uid("SEG series", *about),
+        series_instance_uid=derived_uid("SEG series", *uid_parts),
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
@@ -123,6 +123,6 @@ def _segment(number: int, label: Label, weights_sha256: str) -> SegmentDescripti
             version=__version__,
             parameters={"weights_sha256": weights_sha256},
         ),
-        anatomic_regions=None if is_liver else [LIVER_CODE],  # the liver's type is its anatomy already
+        anatomic_regions=None if is_liver else [LIVER_CODE],  # the liver's type is an anatomy itself
         display_color=CIELabColor.from_rgb(*label.color),
     )

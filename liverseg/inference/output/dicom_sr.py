@@ -1,11 +1,10 @@
-"""The lesion table as a DICOM Structured Report by template TID 1500, Measurement Report.
+"""Write the lesion table as a DICOM Structured Report by template TID 1500, Measurement Report.
 
-A lesion's region is given as polygons on the CT's slices, not as a segment of the SEG: the SEG has one segment a type,
-so that two cysts share one, while a measurement is of one lesion. Polygons stand by themselves where the SEG was not
-kept, and two-dimensional ones need no more than Comprehensive SR, which most archives and viewers read. A polygon is
-the outline between lesion and no lesion, half a voxel beyond the outermost voxel centres, along which the diameters are
-measured too; it cannot leave out a hole, for which the SEG is to be asked. Measurements are those of the table, of the
-voxels themselves.
+A lesion's region is given as polygons on the CT's slices, not as a segment of the SEG: the SEG has one segment per
+type, so two cysts share a segment, while a measurement is of one lesion. Polygons do not need the SEG, and
+two-dimensional ones need only Comprehensive SR, which most archives and viewers read. A polygon is the boundary of the
+lesion, half a voxel beyond the outermost voxel centres, as for the diameters. It includes holes, which only the SEG
+leaves out. Measurements are those of the table, which are of voxels.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from liverseg.labels import Label
 __all__ = ["write_measurement_report"]
 
 _SERIES_NUMBER = 9002
-"""Our choice: behind the SEG's."""
+"""Our choice: after the SEG's."""
 
 _LESION_OF_LIVER = Code("300331000", "SCT", "Lesion of liver")
 _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
@@ -65,17 +64,17 @@ def write_measurement_report(
     labels: Sequence[Label],
     weights_sha256: str,
 ) -> None:
-    """Write the lesions' measurements and outlines as one Comprehensive SR, complete, preliminary and not verified.
+    """Write the lesions' measurements and outlines as one Comprehensive SR: complete, preliminary and not verified.
 
-    The observer is the software, no person. A group of the liver holds its volume with its lesions and their number;
-    then follows one group for each lesion: finding, volume in ml, longest axial diameter and the one at a right angle
-    to it in mm, both with the slice they were taken on, mean and standard deviation of HU, the probability of its type
-    in percent as the certainty of the finding, and its outline slice by slice. Without a lesion the report says so.
-    UIDs follow from what it holds, as those of the SEG.
+    The observer is the software. The first group holds the volume of the liver including its lesions, and their number.
+    A group follows for each lesion: finding, volume in ml, longest axial diameter and the one perpendicular to it in
+    mm, both with the slice they were measured on, mean and standard deviation of HU, the probability of its type in
+    percent as the certainty of the finding, and its outline on every slice. Without lesions, a comment says so.
+    UIDs are derived from the content, as in the SEG.
 
     Args:
-        path: of the file, which appears whole; its folder must exist.
-        series: that the volume was read from.
+        path: of the file, which is written atomically; its folder must exist.
+        series: reference to the series that the volume was read from.
         volume: (column, row, slice).
         lesions: of the volume, in axial order.
         table: `lesion_table` of them.
@@ -89,11 +88,16 @@ def write_measurement_report(
     if list(table["id"]) != list(range(1, len(lesions.voxels) + 1)):
         raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
     series.check_shape(volume)
-    about = series.about(weights_sha256)
+    uid_parts = series.uid_parts(weights_sha256)
     total_ml = liver_volume_ml(lesions, volume.voxel_ml)
-    # the map's types are in the table, its outlines are the ids', and of the liver the report has the volume alone
-    held = (map_sha256(lesions.ids_inside, lesions.box), table.to_json(), repr(tuple(labels)), f"{total_ml:.6f}")
-    uid = derived_uid("SR", *about, *held)
+    # the report holds the types in the table, the outlines of the ids, and of the liver only its volume
+    content_parts = (
+        map_sha256(lesions.ids_inside, lesions.box),
+        table.to_json(),
+        repr(tuple(labels)),
+        f"{total_ml:.6f}",
+    )
+    uid = derived_uid("SR", *uid_parts, *content_parts)
     groups: list[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations]
     groups = [_liver(uid, total_ml, len(table)), *_groups(uid, series.slices, volume, lesions, table, labels)]
     content = sr.MeasurementReport(
@@ -105,7 +109,7 @@ def write_measurement_report(
     report = sr.ComprehensiveSR(
         evidence=series.slices,
         content=content,
-        series_instance_uid=derived_uid("SR series", *about),
+        series_instance_uid=derived_uid("SR series", *uid_parts),
         series_number=_SERIES_NUMBER,
         sop_instance_uid=uid,
         instance_number=1,
@@ -135,7 +139,7 @@ def _liver(uid: str, total_ml: float, count: int) -> sr.MeasurementsAndQualitati
         sr.Measurement(name=codes.SCT.Volume, value=round(total_ml, 4), unit=_ML),
         sr.Measurement(name=Code("246206008", "SCT", "Number of lesions"), value=count, unit=_COUNT),
     ]
-    # where no liver was found nothing can be said of lesions in it
+    # without a liver, lesions in it are neither present nor absent
     presence = codes.SCT.Present if count else codes.SCT.Absent
     evaluations = [sr.QualitativeEvaluation(name=_LESION_OF_LIVER, value=presence)] if total_ml > 0 else None
     return sr.MeasurementsAndQualitativeEvaluations(
@@ -155,7 +159,7 @@ def _groups(
     table: pd.DataFrame,
     labels: Sequence[Label],
 ) -> Iterator[sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
-    """One measurement group a lesion, in order of id."""
+    """Make a measurement group for each lesion, in order of id."""
     if not len(table):
         return
     found, where = to_series_order(volume, lesions.ids_inside, lesions.box)
@@ -178,7 +182,7 @@ def _groups(
 def _measurements(
     row: Mapping[Hashable, Any], taken_on: Sequence[sr.SourceImageForMeasurement]
 ) -> list[sr.Measurement]:
-    """What the table's row holds, and how sure the type is where it is one of several."""
+    """Make the measurements of a row of the table, and the certainty of its type if there are several types."""
     mm, hu = codes.UCUM.Millimeter, codes.UCUM.HounsfieldUnit
     longest, across = row["longest_diameter_mm"], row["perpendicular_diameter_mm"]
     measurements = [
@@ -189,15 +193,15 @@ def _measurements(
     for value, derivation in ((row["mean_hu"], codes.SCT.Mean), (row["std_hu"], codes.SCT.StandardDeviation)):
         name = codes.DCM.AttenuationCoefficient
         measurements.append(sr.Measurement(name=name, value=value, unit=hu, derivation=derivation))
-    sure = row.get(f"probability_{row['type']}")
-    if sure is not None:
-        percent = round(100 * sure, 2)
+    probability = row.get(f"probability_{row['type']}")
+    if probability is not None:
+        percent = round(100 * probability, 2)
         measurements.append(sr.Measurement(name=codes.DCM.CertaintyOfFinding, value=percent, unit=codes.UCUM.Percent))
     return measurements
 
 
 def _regions(mask: np.ndarray, box: Box, headers: Sequence[Dataset]) -> Iterator[sr.ImageRegion]:
-    """A lesion's outlines, each a closed polyline on its slice; its mask lies in a box of the series."""
+    """Make a lesion's outlines, each a closed polyline on its slice. The mask has the shape of the box."""
     corner = np.array([box[2].start, box[1].start])
     for plane, header in zip(mask, headers[box[0]], strict=True):
         for outline in _outlines(plane):
@@ -209,26 +213,26 @@ def _regions(mask: np.ndarray, box: Box, headers: Sequence[Dataset]) -> Iterator
 
 
 def _outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """Outer outlines of a slice's mask (row, column), each (points, 2) of column and row, the last point the first.
+    """Trace the outer outlines of a slice's mask (row, column): each (points, 2), column and row, first point repeated.
 
-    Coordinates are DICOM's (PS3.3 C.18.6): whole numbers are the pixels' edges, a pixel's centre is half a pixel on.
+    Coordinates are DICOM's (PS3.3 C.18.6): integers are the edges of pixels, and centres are half a pixel further.
     """
     padded = np.pad(mask.astype(np.float64), 1)
     generator = contour_generator(z=padded, name="serial", fill_type=FillType.OuterOffset)
     polygons, offsets = cast(tuple[list[np.ndarray], list[np.ndarray]], generator.filled(0.5, 2.0))
     outlines = []
     for points, ends in zip(polygons, offsets, strict=True):
-        outer = points[: ends[1]] - 0.5  # less the padding, plus half a pixel; what follows are the holes
+        outer = points[: ends[1]] - 0.5  # minus the padding, plus half a pixel; further parts are holes
         before, after = np.roll(outer[:-1], 1, axis=0), np.roll(outer[:-1], -1, axis=0)
-        one, other = outer[:-1] - before, after - outer[:-1]
-        turns = one[:, 0] * other[:, 1] != one[:, 1] * other[:, 0]
-        corners = outer[:-1][turns]  # points on a straight line say nothing
+        incoming, outgoing = outer[:-1] - before, after - outer[:-1]
+        turns = incoming[:, 0] * outgoing[:, 1] != incoming[:, 1] * outgoing[:, 0]
+        corners = outer[:-1][turns]  # without points on straight lines
         outlines.append(np.concatenate([corners, corners[:1]]))
     return outlines
 
 
 def _remarks(total_ml: float, count: int) -> sr.ContainerContentItem:
-    """What TID 1500 keeps for statements on the whole."""
+    """Make the container of TID 1500 for comments on the report."""
     if total_ml == 0:
         found = "No liver was found."
     elif count == 0:

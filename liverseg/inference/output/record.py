@@ -1,4 +1,4 @@
-"""record.json: what was computed from what, with what, and how it went."""
+"""record.json: input, weights, settings, versions, results, times and warnings of a case."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-"""Raised when a record of the new kind would mislead a reader of the old one."""
+"""Increased when the format changes in a way that would mislead older readers."""
 
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What all cases of a run share in their records.
+    """Metadata that all cases of a run share.
 
     Attributes:
-        weights: the weights file.
-        weights_sha256: SHA-256 of its bytes.
-        weights_record: what the weights are; None for a plain state_dict without a record.
-        device: the network ran on.
-        precision: number format it was computed in.
-        settings: the run's settings by name, JSON-able.
+        weights: path of the weights.
+        weights_sha256: SHA-256 of the file.
+        weights_record: record of the weights; None for a plain state_dict without one.
+        device: device of the network.
+        precision: number format of the network, such as float32.
+        settings: of the run by name, JSON-able.
     """
 
     weights: Path
@@ -55,13 +55,13 @@ class RunMetadata:
 
 
 def lesions_by_type(table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, int]:
-    """Number of lesions of each type of the label table, in its order, zeros included."""
+    """Count the lesions of each type of the label table, in its order, including zeros."""
     counts = table["type"].value_counts()
     return {label.name: int(counts.get(label.name, 0)) for label in labels[LESION:]}
 
 
 def describe_series(source: Mapping[str, Any]) -> str:
-    """Which series a case was read from, by what `describe_input` tells; empty where it did not come as DICOM."""
+    """Describe the series of a case's input, which is from `describe_input`; empty if it is not DICOM."""
     series = source.get("series")
     if series is None:
         return ""
@@ -78,7 +78,7 @@ def case_record(
     labels: Sequence[Label],
     plausibility: Plausibility,
 ) -> dict[str, Any]:
-    """The record of a finished case, all but its stage seconds and warnings; `source` is that of `describe_input`.
+    """Return the record of a finished case, without files, seconds and warnings. `source` is from `describe_input`.
 
     Lengths are in mm, volumes in ml, the affine is from voxel index to RAS+ mm.
     """
@@ -120,7 +120,7 @@ def case_record(
 def complete_record(
     run: RunMetadata, case: str, data: Mapping[str, Any], labels: Sequence[Label], files: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return all of a case's record.
+    """Return the complete record of a case.
 
     Args:
         run: the metadata shared by all cases of the run.
@@ -142,7 +142,7 @@ def complete_record(
 def describe_run(
     run: RunMetadata, source: Mapping[str, Any], volume: Volume, seconds: Mapping[str, float]
 ) -> dict[str, str]:
-    """What a reader of a report wants to know of the run besides the lesions, by name."""
+    """Describe input, grid, weights, software and times for a report, by name."""
     record = run.weights_record
     trained = "without a record" if record is None else f"{record.datalist_name}, epoch {record.epoch}"
     shape, spacing = " × ".join(map(str, volume.array.shape)), " × ".join(f"{mm:.3g}" for mm in volume.spacing)
