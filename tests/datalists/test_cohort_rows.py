@@ -13,8 +13,9 @@ import pytest
 from cohort_tree import AFFINE, SHAPE, image, label, mask, nifti, png, table
 from PIL import Image
 
-from liverseg.datalists import cohort_facts, cohort_items, cohort_masks
-from liverseg.datalists.importers.cohort_masks import mask_facts
+from liverseg.datalists import cohort_items
+from liverseg.datalists.importers import cohort_masks
+from liverseg.datalists.importers.cohort_masks import read_mask_facts
 from liverseg.errors import LiversegError
 from liverseg.imageio.volume import read_volume
 
@@ -75,9 +76,9 @@ def test_whether_a_two_is_a_cyst(tmp_path):
         ("typed.nii,5,", "slice 5; the image has slices 0 to 4"),
         ("typed.nii,1,cyst", r"no cyst in slice 1 of typed\.nii; correct type, slice or mask"),
         ("typed.nii,3,cyst", r"no cyst in slice 3 of typed\.nii; correct type, slice or mask"),
-        ("beside.nii,2,cyst", r".*beside\.nii: the mask does not lie on its image.s grid, up to 0\.1 mm beside it"),
-        ("small.nii,2,cyst", r".*small\.nii: the mask does not lie on its image.s grid: 11×9×4 voxels for 11×9×5"),
-        ("origin.nii,,", r".*origin\.nii: the mask does not lie on its image.s grid"),
+        ("beside.nii,2,cyst", r".*beside\.nii: the mask is not on its image.s grid, up to 0\.1 mm off;"),
+        ("small.nii,2,cyst", r".*small\.nii: the mask is not on its image.s grid: 11×9×4 voxels for 11×9×5"),
+        ("origin.nii,,", r".*origin\.nii: the mask is not on its image.s grid"),
     ],
 )
 def test_a_typed_mask_that_does_not_fit_is_refused_by_its_row(row, message, tmp_path):
@@ -130,7 +131,7 @@ def test_a_turned_mask_may_lie_as_far_beside_its_image_as_another(turned, shift,
     if sound:
         assert np.array_equal(label(tmp_path, cohort_items(rows)[0])[0], typed)
     else:
-        with pytest.raises(LiversegError, match=r"the mask does not lie on its image.s grid, up to 0\.05 mm"):
+        with pytest.raises(LiversegError, match=r"the mask is not on its image.s grid, up to 0\.05 mm"):
             cohort_items(rows)
 
 
@@ -138,8 +139,7 @@ def test_a_mask_that_stays_is_read_once(tmp_path, monkeypatch):
     image(tmp_path)
     nifti(tmp_path / "m.nii", mask((1, 2, 4)))
     opened = []
-    monkeypatch.setattr(cohort_facts, "read_volume", lambda path: opened.append(path.name) or read_volume(path))
-    monkeypatch.setattr(cohort_masks, "read_volume", cohort_facts.read_volume)
+    monkeypatch.setattr(cohort_masks, "read_volume", lambda path: opened.append(path.name) or read_volume(path))
     cohort_items(table(tmp_path, *(f"p,ct.nii.gz,m.nii,{slice},{kind}" for slice, kind in ((2, "cyst"), ("", "")))))
     assert opened == ["m.nii"]
 
@@ -153,7 +153,7 @@ def test_a_mask_that_stays_is_read_once(tmp_path, monkeypatch):
         (["p,ct.nii.gz,many.nii,2,cyst"], r"row 2: many.nii holds 0, 5, 6; allowed: .*column lesion"),
         (
             ["p,ct.nii.gz,beside.nii,2,cyst"],
-            r"row 2: .*beside.nii: the mask does not lie on its image.s grid, up to",
+            r"row 2: .*beside.nii: the mask is not on its image.s grid, up to",
         ),
         (["p,ct.nii.gz,small.nii,2,cyst"], r"row 2: .*small.nii: .*grid: 11×9×4 voxels for 11×9×5"),
         (["p,ct.nii.gz,m.png,,cyst"], "row 2: .*m.png: a PNG is one slice of 5"),
@@ -244,10 +244,10 @@ def test_a_value_of_a_single_voxel_is_seen(place, tmp_path):
     array[place] = 77
     nifti(tmp_path / "m.nii.gz", array.astype(np.float32))
     png(tmp_path / "m.png", array[:, :, place[2]])
-    facts = mask_facts(tmp_path / "m.nii.gz", (place[2], 9))
+    facts = read_mask_facts(tmp_path / "m.nii.gz", (place[2], 9))
     assert facts.values == {0, 1, 3, 77}
     assert facts.on_slice == {place[2]: {0, 1, 3, 77} if place[2] == 2 else {0, 77}}
-    assert mask_facts(tmp_path / "m.png").values == ({0, 1, 3, 77} if place[2] == 2 else {0, 77})
+    assert read_mask_facts(tmp_path / "m.png").values == ({0, 1, 3, 77} if place[2] == 2 else {0, 77})
 
 
 def test_the_reading_of_masks_is_shown_on_a_terminal_only(tmp_path, monkeypatch, capfd):

@@ -199,7 +199,7 @@ def test_white_space_in_a_cohort_table_does_not_count(tmp_path):
         ("p1,a.nii,m.nii,-1,cyst", r"row 3: slice '-1'"),
         (",a.nii,m.nii,1,cyst", r"row 3: no patient"),
         (" ,a.nii,m.nii,1,cyst", r"row 3: no patient"),
-        ("p1,a.nii,untyped.nii,1", r"row 3: lesion type ''; allowed: .*; untyped.nii does not tell it either"),
+        ("p1,a.nii,untyped.nii,1", r"row 3: lesion type ''; allowed: .*; untyped.nii has no types either"),
         ("p1,a.nii,m.nii,²,cyst", r"row 3: slice '²'"),
     ],
 )

@@ -93,9 +93,9 @@ PAIR = {"image": "./imagesTr/liver_0.nii.gz", "label": "./labelsTr/liver_0.nii.g
             r"liver_0.* has the label .*liver_1.*one number",
         ),
         ({"training": [{**PAIR, "image": "./imagesTr/spleen_0.nii.gz"}]}, r"spleen_0.* not called liver_N"),
-        ({"training": [{**PAIR, "image": "../liver_0.nii.gz"}]}, r"\.\./liver_0.* lies outside"),
-        ({"training": [{**PAIR, "image": "imagesTr/../../liver_0.nii.gz"}]}, r"lies outside"),
-        ({"training": [{**PAIR, "label": "/data/liver_0.nii.gz"}]}, r"/data/liver_0.* lies outside"),
+        ({"training": [{**PAIR, "image": "../liver_0.nii.gz"}]}, r"\.\./liver_0.* is outside"),
+        ({"training": [{**PAIR, "image": "imagesTr/../../liver_0.nii.gz"}]}, r"is outside"),
+        ({"training": [{**PAIR, "label": "/data/liver_0.nii.gz"}]}, r"/data/liver_0.* is outside"),
         ({"training": [], "test": []}, r"no volume under training or test"),
     ],
 )

@@ -212,8 +212,8 @@ def rewrite(folder, name, mask, **settings):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda p: packed(p, "PATIENT_DICOM"), r"3Dircadb1\.4/PATIENT_DICOM\.zip: still packed; unpack it"),
-        (lambda p: packed(p, "MASKS_DICOM"), r"3Dircadb1\.4/MASKS_DICOM\.zip: still packed; unpack it"),
+        (lambda p: packed(p, "PATIENT_DICOM"), r"3Dircadb1\.4/PATIENT_DICOM\.zip: not unpacked yet; unpack it"),
+        (lambda p: packed(p, "MASKS_DICOM"), r"3Dircadb1\.4/MASKS_DICOM\.zip: not unpacked yet; unpack it"),
         (lambda p: remove(p / "MASKS_DICOM"), r"3Dircadb1\.4: no MASKS_DICOM in it"),
         (lambda p: remove(p / "MASKS_DICOM/liver"), r"MASKS_DICOM: 0 folders called liver; one is needed"),
         (lambda p: remove(p / "PATIENT_DICOM/image_1"), r"PATIENT_DICOM: a gap of 3.2 mm .* 1 missing"),
@@ -270,5 +270,5 @@ def test_folders_that_are_no_tree(tmp_path):
         import_(tmp_path)
     patient(tmp_path, 1)
     (tmp_path / "nifti").touch()
-    with pytest.raises(LiversegError, match="nifti: the folder cannot be made"):
+    with pytest.raises(LiversegError, match="nifti: the folder cannot be created"):
         import_(tmp_path)

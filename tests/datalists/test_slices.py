@@ -224,7 +224,7 @@ def test_dicom_neighbours_that_lie_unevenly_are_refused(tmp_path):
         write_slice(tmp_path / f"{number}.dcm", grey(number).astype(np.int16), (0, 0, place))
     save(tmp_path / "m.png", liver(1))
     root = table(tmp_path, *(f"p,{n}.dcm,m.png,{n}" for n in range(3)))
-    with pytest.raises(LiversegError, match=r"slices 0 to 2 of patient p lie unevenly, 2\.5, 7\.5 mm apart"):
+    with pytest.raises(LiversegError, match=r"slices 0 to 2 of patient p are not evenly spaced, 2\.5, 7\.5 mm apart"):
         slice_items(root, labelled="liver", progress=False)
 
 
@@ -262,8 +262,8 @@ def test_a_nifti_volume_or_a_normalised_image_is_no_slice(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"hu": None}, r"row 2: images/a5\.png tells no HU; give --hu LOW:HIGH"),
-        ({"pixel_mm": None}, r"row 2: images/a5\.png tells no size; give --pixel-mm"),
+        ({"hu": None}, r"row 2: images/a5\.png has no HU; give --hu LOW:HIGH"),
+        ({"pixel_mm": None}, r"row 2: images/a5\.png has no pixel size; give --pixel-mm"),
         ({"hu": (255, 0)}, "hu 255:0; LOW:HIGH is needed, the lower first, within -1024 to 3071 HU"),
         ({"hu": (7, 7)}, "hu 7:7"),
         ({"hu": "0:255"}, "hu '0:255'; two numbers in HU are needed"),
@@ -286,7 +286,7 @@ def test_what_an_image_does_not_say_is_asked_for_before_any_is_read(change, word
 def test_what_a_file_says_itself_is_not_taken_from_an_option(option, words, tmp_path):
     for name in ("a.dcm", "m.png"):
         (tmp_path / name).touch()
-    with pytest.raises(UsageError, match=rf"a\.dcm is no PNG or JPEG and tells it itself; leave {words} out"):
+    with pytest.raises(UsageError, match=rf"a\.dcm is no PNG or JPEG and has it in its header; leave {words} out"):
         slice_items(table(tmp_path, "p,a.dcm,m.png,1"), **option)
 
 
@@ -347,7 +347,7 @@ def test_rows_that_are_refused_in_one_line(row, words, pictures):
 
 def test_a_folder_that_cannot_be_written_is_one_line(pictures, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(LiversegError, match="file/nifti: the folder cannot be made") as caught:
+    with pytest.raises(LiversegError, match="file/nifti: the folder cannot be created") as caught:
         slice_items(pictures, tmp_path / "file", **PICTURES)
     assert "\n" not in str(caught.value)
 
