@@ -1,1 +1,1 @@
-"""Pseudo-labels: livers outlined by a network on unlabelled CTs, checked, shown to a person, listed for training."""
+"""Pseudo-labels: livers outlined by a network on unlabelled CTs, checked, reviewed by a person, listed for training."""

@@ -1,12 +1,12 @@
-"""CTs to livers outlined by one network or two: each case computed once, with its mask, picture and record.
+"""Outlining of livers on CTs by one or two networks. Each case is computed once and has a mask, a picture and a record.
 
-A case's mask is `labels/<case>.nii.gz`; its picture, its CT where that came as DICOM, and its record, which is written
-last, are in `cases/<case>/`.
+The mask is `labels/<case>.nii.gz`. The picture, a NIfTI copy of a DICOM CT, and the record, which is written last, are
+in `cases/<case>/`.
 """
 
 from __future__ import annotations
 
-import json
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from liverseg.batch.job import RunSpec, run_spec
+from liverseg.bundle.effective import settings_hash
 from liverseg.bundle.paths import find_bundle, inference_config
 from liverseg.cases.events import Callback, CaseDone, StageProgress
 from liverseg.datalists.importers.conversion import write_nifti
@@ -30,16 +31,16 @@ from liverseg.inference.predict import case_evaluator
 from liverseg.inference.progress import ConsoleReporter, StageTimer
 from liverseg.labels import LIVER
 from liverseg.networks import package_versions, read_record
-from liverseg.pseudo_labels.checks import Limits, LiverOutline, Measures, measure, one_liver
+from liverseg.pseudo_labels.checks import Limits, LiverOutline, Measures, extract_liver, measure
 from liverseg.pseudo_labels.montage import write_montage
 from liverseg.results.case_folder import read_case_record, refuse_another_input, write_case_files, write_json
 from liverseg.results.inputs import matches_input
-from liverseg.utils.files import atomic_write, fsync_paths, sha256_file, sha256_text
+from liverseg.utils.files import atomic_write, fsync_paths, sha256_file
 
-__all__ = ["Network", "Outlined", "OutlinedCases", "case_folder", "label_path", "picture_path", "read_network"]
+__all__ = ["CaseOutliner", "Network", "OutlinedCase", "case_folder", "label_path", "picture_path", "read_network"]
 
 _FORMAT = 1
-"""Raised when the same weights and settings come to give other masks or measures."""
+"""Increased whenever the same weights and settings give other masks or measures."""
 _PICTURE, _CT = "outlines.png", "ct.nii.gz"
 _PRETRAIN_LABELS = 3
 _BUNDLES = {True: "liver_lesion_pretrain", False: "liver_lesion_joint"}
@@ -47,10 +48,10 @@ _BUNDLES = {True: "liver_lesion_pretrain", False: "liver_lesion_joint"}
 
 @dataclass(frozen=True)
 class Network:
-    """Weights and the bundle whose inference they are for.
+    """Weights and the bundle for their inference.
 
     Attributes:
-        weights: the file, absolute.
+        weights: absolute path of the weights.
         bundle: the bundle's folder.
         spec: hashes of weights and settings.
     """
@@ -61,17 +62,18 @@ class Network:
 
     @property
     def name(self) -> str:
-        """The file's name with the start of its SHA-256."""
+        """Name of the file with the start of its SHA-256."""
         return f"{self.weights.name} (SHA-256 {self.spec.weights_sha256[:12]})"
 
 
 def read_network(weights: Path, bundle: Path | None, overrides: Mapping[str, Any]) -> Network:
-    """The network of a weights file.
+    """Find the bundle of a weights file and hash weights and settings.
 
     Args:
         weights: .safetensors, .pt or .pth.
-        bundle: by default that of the weights' record: the pre-training's for three labels, else the joint one.
-        overrides: of the bundle's keys.
+        bundle: the bundle's folder; by the weights' record by default: the pre-training bundle for three labels, else
+            the joint bundle.
+        overrides: values of the bundle's keys.
 
     Raises:
         LiversegError: if the weights, their record or the bundle cannot be read.
@@ -84,15 +86,15 @@ def read_network(weights: Path, bundle: Path | None, overrides: Mapping[str, Any
 
 
 @dataclass(frozen=True)
-class Outlined:
-    """A case that was outlined.
+class OutlinedCase:
+    """A case with an outline.
 
     Attributes:
-        case: its name.
-        image: the CT as NIfTI, absolute.
-        label_sha256: of the mask's file.
-        measures: what is checked.
-        warnings: what a reader should know, one sentence each.
+        case: name of the case.
+        image: absolute path of the CT as NIfTI.
+        label_sha256: SHA-256 of the mask's file.
+        measures: measures of the outline, to be checked.
+        warnings: warnings for the reader, one sentence each.
     """
 
     case: str
@@ -102,26 +104,26 @@ class Outlined:
     warnings: tuple[str, ...]
 
 
-class OutlinedCases:
-    """Outlines cases, leaves those that are outlined already, and remembers why the others failed.
+class CaseOutliner:
+    """Outlines cases, skips cases that are outlined already, and collects the reasons of failures.
 
-    Every slice is computed at its own resolution, not the liver's surroundings alone as in `liverseg predict`: what a
-    network takes for liver elsewhere in the body is what the check of its largest component looks for.
+    The network sees every slice at its own resolution, and not only the liver's surroundings as in `liverseg predict`,
+    because the check of the largest component looks for false liver elsewhere in the body.
 
     Args:
-        items: `find_cases`.
-        output: the folder, which is there.
-        networks: the one whose masks are written, and a second one or none.
-        mirrored: also outline each CT with left and right changed, as the bundles' augmentation does.
-        limits: to tell, as cases are done, which are accepted.
-        overrides: of the bundles' keys.
-        progress: show a bar where stderr is a terminal.
+        items: items of `find_cases`.
+        output: the output folder, which must exist.
+        networks: the network whose masks are written, and optionally a second one.
+        mirrored: also outline each CT with left and right swapped, as the bundles' augmentation does.
+        limits: limits of accepted outlines, for progress messages.
+        overrides: values of the bundles' keys.
+        progress: show a progress bar if stderr is a terminal.
 
     Attributes:
         done: outlined cases by name.
-        failures: by name, why a case was not outlined.
-        computed: names of those that this run has outlined.
-        error: of the only case there is.
+        failures: reasons of failures by name of the case.
+        computed: names of the cases outlined by this run.
+        error: the exception, if there is only one case and it failed.
     """
 
     def __init__(
@@ -135,66 +137,74 @@ class OutlinedCases:
         overrides: Mapping[str, Any],
         progress: bool = True,
     ) -> None:
-        self.done: dict[str, Outlined] = {}
+        self.done: dict[str, OutlinedCase] = {}
         self.failures: dict[str, str] = {}
         self.computed: list[str] = []
         self.error: Exception | None = None
         self._items, self._output, self._networks = items, output, networks
         self._mirrored, self._limits, self._overrides, self._progress = mirrored, limits, overrides, progress
-        told = {"format": _FORMAT, "mirrored": mirrored, "networks": [asdict(network.spec) for network in networks]}
-        self._configuration = sha256_text(json.dumps(told, sort_keys=True, default=str))
-        self._left: list[Mapping[str, str]] = []
+        # the first as this version hashes it, the others as earlier versions did
+        self._configurations = [
+            settings_hash({"format": _FORMAT, "mirrored": mirrored, "networks": specs})
+            for specs in itertools.product(*(network.spec.fingerprints() for network in networks))
+        ]
+        self._remaining: list[Mapping[str, str]] = []
         self._evaluators: list[CaseEvaluator] = []
         self._callback = Callback()
 
     def prepare(self) -> None:
-        """See which cases are left, and load the networks if there are any.
+        """Find the cases that remain, and load the networks if there are any.
 
         Raises:
             LiversegError: if weights or settings cannot be used.
         """
         for item in self._items:
-            earlier = self._outlined_before(item)
+            earlier = self._earlier_outline(item)
             if earlier is None:
-                self._left.append(item)
+                self._remaining.append(item)
             else:
                 self.done[item["case"]] = earlier
-        if self._left:
+        if self._remaining:
             self._evaluators = [
                 case_evaluator(
-                    self._output, weights=one.weights, bundle=one.bundle, **self._overrides, dicom=False, progress=False
+                    self._output,
+                    weights=network.weights,
+                    bundle=network.bundle,
+                    **self._overrides,
+                    dicom=False,
+                    progress=False,
                 )
-                for one in self._networks
+                for network in self._networks
             ]
 
     def run(self) -> None:
-        """Outline the cases that are left, after `prepare`; one that fails is told on stderr and the others go on."""
-        if not self._left:
+        """Outline the cases that remain after `prepare`; report failures on stderr and continue."""
+        if not self._remaining:
             return
-        names = [item["case"] for item in self._left]
+        names = [item["case"] for item in self._remaining]
         with ConsoleReporter(names, self._progress) as console:
             self._callback = console
-            run_overlapped(Prefetcher(zip(names, self._left, strict=True), self._read), self._compute, self._write)
+            run_overlapped(Prefetcher(zip(names, self._remaining, strict=True), self._read), self._compute, self._write)
         self.error = console.error
         if self.error is not None and len(self._items) > 1:
             print(f"{names[0]}: failed: {describe_cause(self.error)}", file=sys.stderr)
 
-    def _outlined_before(self, item: Mapping[str, str]) -> Outlined | None:
-        """A case whose record says that input, weights, settings and files are those of now; None if it is not done."""
+    def _earlier_outline(self, item: Mapping[str, str]) -> OutlinedCase | None:
+        """Return a case whose record has the current input, weights, settings and files; None otherwise."""
         case = item["case"]
         folder = case_folder(self._output, case)
         record = read_case_record(folder)
         try:
             if (
                 record is None
-                or record["configuration_sha256"] != self._configuration
+                or record["configuration_sha256"] not in self._configurations
                 or record["input"]["path"] != item["image"]
                 or sha256_file(label_path(self._output, case)) != record["label_sha256"]
                 or any(sha256_file(folder / name) != sha256 for name, sha256 in record["files"].items())
                 or not matches_input(Path(item["image"]), record["input"])
             ):
                 return None
-            return _outlined(case, record)
+            return _read_outlined(case, record)
         except (LiversegError, OSError, KeyError, TypeError, AttributeError, ValueError):
             return None
 
@@ -227,42 +237,42 @@ class OutlinedCases:
     def _outlines(
         self, hu: np.ndarray, spacing: Sequence[float], stages: StageTimer
     ) -> tuple[LiverOutline, LiverOutline | None, LiverOutline | None]:
-        """Of the CT, of the mirrored one and by the second network."""
+        """Return the outlines on the CT, on the mirrored CT, and by the second network."""
         passes = [(self._evaluators[0], False)]
         passes += [(self._evaluators[0], True)] if self._mirrored else []
-        passes += [(one, False) for one in self._evaluators[1:]]
+        passes += [(evaluator, False) for evaluator in self._evaluators[1:]]
         done = 0
 
-        def tell(more: int) -> None:
+        def on_batch(voxels: int) -> None:
             nonlocal done
-            done += more
+            done += voxels
             stages.done(done / (len(passes) * hu.size))
 
-        outlines = iter([_outline(one, hu, spacing, mirrored, tell) for one, mirrored in passes])
+        outlines = iter([_outline(evaluator, hu, spacing, mirrored, on_batch) for evaluator, mirrored in passes])
         return next(outlines), next(outlines) if self._mirrored else None, next(outlines, None)
 
     def _write(self, case: tuple[str, Any], data: dict[str, Any]) -> None:
         name = case[0]
         try:
             with data["stages"]("write"):
-                record = self._written(name, data)
+                record = self._write_files(name, data)
         except Exception as error:
             self._failed(name, "write", error)
             return
-        outlined = _outlined(name, record)
+        outlined = _read_outlined(name, record)
         self.done[name] = outlined
         self.computed.append(name)
-        refused = "; ".join(self._limits.failed(outlined.measures))
-        found = f"{outlined.measures.describe()}: {f'refused: {refused}' if refused else 'accepted'}"
-        self._callback.on_event(CaseDone(name, found, dict(data["stages"].seconds), outlined.warnings))
+        reasons = "; ".join(self._limits.failed_checks(outlined.measures))
+        result = f"{outlined.measures.describe()}: {f'refused: {reasons}' if reasons else 'accepted'}"
+        self._callback.on_event(CaseDone(name, result, dict(data["stages"].seconds), outlined.warnings))
 
-    def _written(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
-        """Write a case's files, its record last, which is returned."""
+    def _write_files(self, name: str, data: dict[str, Any]) -> dict[str, Any]:
+        """Write a case's files, its record last, and return the record."""
         folder, label = case_folder(self._output, name), label_path(self._output, name)
         volume, outline = data["volume"], data["outline"]
         try:
-            for place in (folder.parent, label.parent):
-                place.mkdir(exist_ok=True)
+            for parent in (folder.parent, label.parent):
+                parent.mkdir(exist_ok=True)
             with atomic_write(label) as unfinished:
                 write_box_like(unfinished, outline.inside.astype(np.uint8), outline.box, volume)
                 fsync_paths(unfinished)
@@ -276,7 +286,7 @@ class OutlinedCases:
                 hu=data["image"],
                 spacing=volume.axial_spacing,
                 outlines=[outline] if data["second"] is None else [outline, data["second"]],
-                names=[one.name for one in self._networks],
+                names=[network.name for network in self._networks],
             )
         }
         if not is_nifti(image):
@@ -291,7 +301,7 @@ class OutlinedCases:
             "input": data["input"],
             "image": str(image),
             "label_sha256": sha256_file(label),
-            "configuration_sha256": self._configuration,
+            "configuration_sha256": self._configurations[0],
             "networks": [
                 {"path": str(network.weights), "sha256": network.spec.weights_sha256} for network in self._networks
             ],
@@ -310,34 +320,37 @@ class OutlinedCases:
 
 
 def case_folder(output: Path, case: str) -> Path:
-    """Where a case's picture and record are."""
+    """Return the folder of a case's picture and record."""
     return output / "cases" / case
 
 
 def label_path(output: Path, case: str) -> Path:
-    """A case's mask: uint8 on the CT's grid, 0 background, 1 liver or lesion."""
+    """Return the path of a case's mask: uint8 on the CT's grid, 0 background, 1 liver or lesion."""
     return output / "labels" / f"{case}.nii.gz"
 
 
 def picture_path(output: Path, case: str) -> Path:
-    """A case's picture."""
+    """Return the path of a case's picture."""
     return case_folder(output, case) / _PICTURE
 
 
-def _outlined(case: str, record: Mapping[str, Any]) -> Outlined:
-    return Outlined(
+def _read_outlined(case: str, record: Mapping[str, Any]) -> OutlinedCase:
+    return OutlinedCase(
         case, Path(record["image"]), record["label_sha256"], Measures(**record["measures"]), tuple(record["warnings"])
     )
 
 
 def _outline(
-    evaluator: CaseEvaluator, hu: np.ndarray, spacing: Sequence[float], mirrored: bool, tell: Callable[[int], None]
+    evaluator: CaseEvaluator, hu: np.ndarray, spacing: Sequence[float], mirrored: bool, on_batch: Callable[[int], None]
 ) -> LiverOutline:
-    """What a network outlines on a CT in axial order, of which columns run towards the patient's left."""
+    """Outline the liver on a CT in axial order; columns run towards the patient's left."""
     slabs = evaluator.pipeline.cascade.slabs
-    seen = hu[:, :, ::-1] if mirrored else hu
     prediction = slabs(
-        seen, evaluator.pipeline.network, slice_mm=float(spacing[0]), in_plane_mm=spacing[1:], on_batch=tell
+        hu[:, :, ::-1] if mirrored else hu,
+        evaluator.pipeline.network,
+        slice_mm=float(spacing[0]),
+        in_plane_mm=spacing[1:],
+        on_batch=on_batch,
     )
-    found = prediction.inside >= LIVER
-    return one_liver(found[:, :, ::-1] if mirrored else found)
+    liver = prediction.inside >= LIVER
+    return extract_liver(liver[:, :, ::-1] if mirrored else liver)

@@ -52,48 +52,48 @@ class LiverOutline:
         return mask
 
 
-def one_liver(found: np.ndarray) -> LiverOutline:
-    """Keep the largest component, 26 neighbours, and fill the holes that it encloses on all sides.
+def extract_liver(prediction: np.ndarray) -> LiverOutline:
+    """Keep the largest component, 26 neighbours, and fill its enclosed holes.
 
-    A hole in a liver is a lesion or vessel that the network did not call liver; both belong to it.
+    A hole is a lesion or vessel that the network did not predict as liver, and is part of the liver.
 
     Args:
-        found: true where the network sees liver or lesion, of all of a volume.
+        prediction: True where the network predicts liver or lesion, shape of the volume.
     """
-    depth, rows, columns = found.shape
+    depth, rows, columns = prediction.shape
     shape = (depth, rows, columns)
-    box = bounding_box(found)
+    box = bounding_box(prediction)
     if box is None:
-        nothing = slice(0, 0)
-        return LiverOutline(np.zeros((0, 0, 0), bool), (nothing, nothing, nothing), shape, 0.0)
-    part = largest_component(found[box])
-    share = np.count_nonzero(part) / np.count_nonzero(found[box])
-    own = bounding_box(part) or full_box(part.shape)
-    outside = np.pad(~part[own], 1, constant_values=True)
+        empty = slice(0, 0)
+        return LiverOutline(np.zeros((0, 0, 0), bool), (empty, empty, empty), shape, 0.0)
+    component = largest_component(prediction[box])
+    share = np.count_nonzero(component) / np.count_nonzero(prediction[box])
+    component_box = bounding_box(component) or full_box(component.shape)
+    outside = np.pad(~component[component_box], 1, constant_values=True)
     seed = np.zeros_like(outside)
     seed[0, 0, 0] = True
     filled = ~components_touching(outside, seed)[1:-1, 1:-1, 1:-1]
-    return LiverOutline(filled, to_global(own, box), shape, share)
+    return LiverOutline(filled, to_global(component_box, box), shape, share)
 
 
-def agreement(one: LiverOutline, other: LiverOutline) -> float:
-    """Dice of two outlines of one volume: 1 where both are empty, 0 where one is."""
-    hit = np.count_nonzero(one.inside & crop_to_box(other.inside, other.box, one.box))
-    return float(dice(hit, one.voxels, other.voxels))
+def outline_dice(first: LiverOutline, second: LiverOutline) -> float:
+    """Return the Dice of two outlines of one volume: 1 if both are empty, 0 if one is."""
+    overlap = np.count_nonzero(first.inside & crop_to_box(second.inside, second.box, first.box))
+    return float(dice(overlap, first.voxels, second.voxels))
 
 
 @dataclass(frozen=True)
 class Measures:
-    """What is checked of an outline; None where it was not measured or cannot be.
+    """Measures of an outline; None if not measured or not possible.
 
     Attributes:
-        volume_ml: of the liver with its lesions.
+        volume_ml: volume of the liver with its lesions.
         largest_part: see `LiverOutline`.
-        cut_off: the liver reaches the first or the last slice.
-        right_of_midline_mm: how far the liver's centroid lies to the patient's right of the body's middle.
-        median_hu: of the liver.
-        flip_agreement: Dice with what the same network outlines on the mirrored CT.
-        network_agreement: Dice with what a second network outlines.
+        cut_off: whether the liver reaches the first or the last slice.
+        right_of_midline_mm: distance of the liver's centroid from the middle of the body, to the patient's right.
+        median_hu: median HU of the liver.
+        flip_agreement: Dice with the same network's outline on the mirrored CT.
+        network_agreement: Dice with the outline of a second network.
     """
 
     volume_ml: float

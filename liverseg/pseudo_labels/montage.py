@@ -1,4 +1,4 @@
-"""A picture of a case: axial slices from the lowest of the liver to the highest, with outlines of one or two networks."""
+"""A picture of a case: axial slices from the lowest to the highest of the liver, with outlines of the networks."""
 
 from __future__ import annotations
 

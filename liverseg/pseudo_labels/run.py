@@ -1,4 +1,4 @@
-"""From unlabelled CTs to liver masks that passed checks, a data list of them, and a page to look at first."""
+"""Pseudo-labelling: liver masks of unlabelled CTs that pass checks, a data list, and a page for review."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pandas as pd
 from liverseg.bundle.setup import ensure_writable
 from liverseg.errors import LiversegError, OutputError, SomeCasesFailed, UnreadableError, UsageError, user_error
 from liverseg.inference import find_cases
-from liverseg.pseudo_labels.cases import OutlinedCases, label_path, read_network
+from liverseg.pseudo_labels.cases import CaseOutliner, label_path, read_network
 from liverseg.pseudo_labels.checks import Limits
 from liverseg.pseudo_labels.results import (
     ACCEPTED,
@@ -23,14 +23,14 @@ from liverseg.pseudo_labels.results import (
     PAGE,
     REFUSED,
     TABLE,
-    RunFacts,
+    RunMetadata,
+    copy_decisions,
     is_kept,
-    read_facts,
+    read_metadata,
     read_table,
     relative_path,
-    table_of,
-    with_decisions,
-    write_facts,
+    results_table,
+    write_metadata,
     write_results,
 )
 from liverseg.utils.files import is_file, write_text
@@ -39,7 +39,7 @@ from liverseg.utils.locks import FileLock
 __all__ = ["FOLD", "pseudo_label", "rewrite_from_table"]
 
 FOLD = 99
-"""Fold of the items: no list is split into so many, so that no training holds them out to be scored on them."""
+"""Fold of the items, higher than in any real split, so that no training validates on pseudo-labels."""
 
 
 def pseudo_label(
@@ -58,40 +58,40 @@ def pseudo_label(
     progress: bool = True,
     **overrides: Any,
 ) -> Path:
-    """Outline the liver on CTs, check each outline, and list those that pass, as partial labels.
+    """Outline the liver on CTs, check the outlines, and list those that pass as partial labels.
 
-    A CT that was outlined before with the same weights and settings is not computed again; limits may change. What a
-    person decided in the table stays, for masks that stay the same.
+    CTs that were outlined before with the same weights and settings are not computed again; limits may change. A
+    person's decisions in the table are kept for masks that have not changed.
 
     Args:
-        sources: each what `find_cases` takes.
+        sources: CTs, each as for `find_cases`.
         output: folder for `labels/`, `cases/`, the table, the list and the page.
-        weights: of the network whose masks are written.
-        name: the list's name, which also begins the names of its patients.
+        weights: weights of the network whose masks are written.
+        name: name of the list, and prefix of the names of its patients.
         origin: where the CTs come from.
-        licence: the CTs' licence.
-        second_weights: of another network, whose outlines must agree.
-        bundle: folder of the bundle that both weights are for; by default what the record of each says.
-        limits: what an outline must keep.
-        dataset_dir: folder that the list's paths are relative to; by default the one that holds CTs and output.
-        fold: of all items.
-        progress: show a bar where stderr is a terminal.
-        overrides: further keys of the bundles' inference; those that are None keep the config's value.
+        licence: licence of the CTs.
+        second_weights: weights of another network, whose outlines must agree.
+        bundle: folder of the bundle for all weights; by default the bundle of each weights' record.
+        limits: limits of accepted outlines.
+        dataset_dir: folder that the list's paths are relative to; the common folder of CTs and output by default.
+        fold: fold of all items.
+        progress: show a progress bar if stderr is a terminal.
+        overrides: values of further keys of the bundles' inference; None keeps the value of the config.
 
     Returns:
-        The data list.
+        The path of the data list.
 
     Raises:
-        UsageError: if an argument is out of range, or a CT or the output lies outside `dataset_dir`.
-        LiversegError: if inputs, weights or output cannot be used, every CT failed, or no outline is kept.
-        SomeCasesFailed: if part of the CTs failed; the others are done and listed.
+        UsageError: if an argument is out of range, or a CT or the output is outside `dataset_dir`.
+        LiversegError: if inputs, weights or output cannot be used, all CTs failed, or no outline is kept.
+        SomeCasesFailed: if some CTs failed; the others are listed.
     """
     limits = Limits() if limits is None else limits
     if fold < 0:
         raise UsageError(f"fold {fold}; it must be a whole number from 0")
-    for what, text in (("name", name), ("from", origin), ("licence", licence)):
+    for option, text in (("name", name), ("from", origin), ("licence", licence)):
         if not text.strip():
-            raise UsageError(f"{what} is empty; say it, the data list is of no use without")
+            raise UsageError(f"{option} is empty; give it, because the data list needs it")
     items = _items(sources)
     folder = Path(os.path.abspath(output))
     images = [Path(os.path.abspath(item["image"])) for item in items]
@@ -99,15 +99,15 @@ def pseudo_label(
     for image in images:
         relative_path(image, root)
     relative_path(folder, root)
-    chosen = None if bundle is None else Path(bundle).absolute()
-    files = [Path(weights)] + ([] if second_weights is None else [Path(second_weights)])
-    networks = [read_network(file, chosen, overrides) for file in files]
+    bundle = None if bundle is None else Path(bundle).absolute()
+    weights_paths = [Path(weights)] + ([] if second_weights is None else [Path(second_weights)])
+    networks = [read_network(path, bundle, overrides) for path in weights_paths]
     if len({network.spec.weights_sha256 for network in networks}) < len(networks):
         raise UsageError(
             f"{second_weights}: the same weights as {weights}; two networks are needed to see if they agree"
         )
-    _earlier_table(folder)  # one that cannot be read is told of before hours of computing
-    cases = OutlinedCases(
+    _earlier_table(folder)  # raises an error for an unreadable table before hours of computing
+    outliner = CaseOutliner(
         items,
         folder,
         networks,
@@ -116,17 +116,17 @@ def pseudo_label(
         overrides=overrides,
         progress=progress,
     )
-    cases.prepare()
+    outliner.prepare()
     ensure_writable(folder)
     lock = _lock(folder)
     try:
-        cases.run()
+        outliner.run()
         names = [item["case"] for item in items]
         labels = {case: label_path(folder, case) for case in names}
-        table = table_of(names, cases.done, cases.failures, limits, root, labels)
-        if (earlier := _earlier_table(folder)) is not None:  # as it is now: a person may be at work in it
-            table = with_decisions(table, earlier)
-        facts = RunFacts(
+        table = results_table(names, outliner.done, outliner.failures, limits, root, labels)
+        if (earlier := _earlier_table(folder)) is not None:  # read again: a person may have edited it meanwhile
+            table = copy_decisions(table, earlier)
+        metadata = RunMetadata(
             name=name,
             source=f"{origin}; livers outlined by a network, {networks[0].name}",
             licence=licence,
@@ -135,14 +135,14 @@ def pseudo_label(
             networks=tuple(network.name for network in networks),
             limits=asdict(limits),
         )
-        write_facts(folder, facts)
+        write_metadata(folder, metadata)
         write_text(folder / TABLE, table.to_csv(index=False))
-        path = write_results(folder, table, facts)
+        path = write_results(folder, table, metadata)
     finally:
         lock.remove()
-    print(_describe(table, len(cases.computed)))
-    _tell(folder, path, facts)
-    return _outcome(path, folder, names, cases)
+    print(_describe(table, len(outliner.computed)))
+    _print_paths(folder, path, metadata)
+    return _checked_path(path, folder, names, outliner)
 
 
 def rewrite_from_table(table: str | os.PathLike) -> Path:
@@ -152,33 +152,33 @@ def rewrite_from_table(table: str | os.PathLike) -> Path:
         table: `pseudo_labels.csv` in the run's folder.
 
     Returns:
-        The data list.
+        The path of the data list.
 
     Raises:
-        LiversegError: if the table is not one of a run, a kept mask or its CT is not there, or nothing is kept.
+        LiversegError: if the table is not in the folder of a run, a kept mask or its CT is missing, or no case is kept.
     """
     path = Path(os.path.abspath(table))
     folder = path.parent
     edited = read_table(path)
-    facts = read_facts(folder)
+    metadata = read_metadata(folder)
     for row in edited[is_kept(edited)].to_dict("records"):
-        for file in (Path(facts.dataset_dir, row[name]) for name in ("image", "label")):
+        for file in (Path(metadata.dataset_dir, row[name]) for name in ("image", "label")):
             if not is_file(file):
                 raise UnreadableError(f"{file}: no such file; case {row['case']} is kept in {path}")
     lock = _lock(folder)
     try:
-        written = write_results(folder, edited, facts)
+        written = write_results(folder, edited, metadata)
     finally:
         lock.remove()
     print(f"{is_kept(edited).sum()} of {len(edited)} kept")
-    _tell(folder, written, facts)
+    _print_paths(folder, written, metadata)
     if written is None:
         raise LiversegError(f"{path}: no case is kept, so no data list is written")
     return written
 
 
 def _items(sources: Sequence[str | os.PathLike]) -> list[dict[str, str]]:
-    """The CTs of all sources, sorted by name within each."""
+    """List the CTs of all sources, sorted by name within each."""
     items: dict[str, dict[str, str]] = {}
     for source in sources:
         for item in find_cases(source):
@@ -191,7 +191,7 @@ def _items(sources: Sequence[str | os.PathLike]) -> list[dict[str, str]]:
 
 
 def _dataset_dir(images: Sequence[Path], output: Path, given: str | os.PathLike | None) -> Path:
-    """The folder that paths are relative to, absolute."""
+    """Return the absolute folder that paths are relative to."""
     for image in images:
         if image.is_dir() and output.is_relative_to(image):
             raise UsageError(f"{output}: within the DICOM study {image}, which must not change; choose another output")
@@ -219,34 +219,37 @@ def _lock(folder: Path) -> FileLock:
 
 def _describe(table: pd.DataFrame, computed: int) -> str:
     counts = table["status"].value_counts()
-    told = [f"{counts[status]} {status}" for status in (ACCEPTED, REFUSED, FAILED) if status in counts]
+    texts = [f"{counts[status]} {status}" for status in (ACCEPTED, REFUSED, FAILED) if status in counts]
     earlier = len(table) - computed - int(counts.get(FAILED, 0))
-    told += [f"{earlier} of them outlined by an earlier run"] if earlier else []
-    return f"{', '.join(told)}; {is_kept(table).sum()} kept"
+    texts += [f"{earlier} of them outlined by an earlier run"] if earlier else []
+    return f"{', '.join(texts)}; {is_kept(table).sum()} kept"
 
 
-def _tell(folder: Path, path: Path | None, facts: RunFacts) -> None:
-    """Where page and list are, and on stderr what the next command needs."""
+def _print_paths(folder: Path, path: Path | None, metadata: RunMetadata) -> None:
+    """Print the paths of page and list, and on stderr the option that further commands need."""
     print(f"{folder / PAGE}: look at every outline before training on it")
     if path is not None:
         print(path)
-        if Path(facts.dataset_dir) != folder:
-            option = f"--dataset-dir {shlex.quote(facts.dataset_dir)}"
-            print(f"its paths are relative to {facts.dataset_dir}: give {option} with it", file=sys.stderr)
+        if Path(metadata.dataset_dir) != folder:
+            option = f"--dataset-dir {shlex.quote(metadata.dataset_dir)}"
+            print(f"its paths are relative to {metadata.dataset_dir}: give {option} with it", file=sys.stderr)
 
 
-def _outcome(path: Path | None, folder: Path, names: Sequence[str], cases: OutlinedCases) -> Path:
-    """The list's path; raises what keeps the command from ending well, if anything does."""
-    failed = [name for name in names if name in cases.failures]
-    which = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
+def _checked_path(path: Path | None, folder: Path, names: Sequence[str], outliner: CaseOutliner) -> Path:
+    """Return the path of the list, or raise an error if cases failed or none is kept."""
+    failed = [name for name in names if name in outliner.failures]
+    failed_text = ", ".join(failed[:5]) + (", ..." if len(failed) > 5 else "")
     if len(failed) == len(names):
-        if len(names) == 1 and cases.error is not None:
-            raise (user_error(cases.error) or LiversegError(f"{which}: {cases.failures[which]}")) from cases.error
-        raise LiversegError(f"all {len(names)} CTs failed: {which}; the reasons are in {folder / TABLE}")
+        error = outliner.error
+        if len(names) == 1 and error is not None:
+            raise (user_error(error) or LiversegError(f"{names[0]}: {outliner.failures[names[0]]}")) from error
+        raise LiversegError(f"all {len(names)} CTs failed: {failed_text}; the reasons are in {folder / TABLE}")
     if path is None:
         raise LiversegError(
             f"none of {len(names)} outlines is kept, so no data list is written; the reasons are in {folder / TABLE}"
         )
     if failed:
-        raise SomeCasesFailed(f"{len(failed)} of {len(names)} CTs failed: {which}; the reasons are in {folder / TABLE}")
+        raise SomeCasesFailed(
+            f"{len(failed)} of {len(names)} CTs failed: {failed_text}; the reasons are in {folder / TABLE}"
+        )
     return path

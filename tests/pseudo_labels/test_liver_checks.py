@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from liverseg.errors import UsageError
 from liverseg.imageio.volume import read_volume
-from liverseg.pseudo_labels.checks import Limits, Measures, agreement, measure, one_liver
+from liverseg.pseudo_labels.checks import Limits, Measures, extract_liver, measure, outline_dice
 
 SOUND = Measures(1500.0, 0.99, False, 60.0, 105.0, 0.95, 0.94)
 ANY_NEIGHBOUR = np.ones((3, 3, 3), int)
@@ -22,7 +22,7 @@ masks = arrays(bool, st.tuples(*[st.integers(1, 6)] * 3))
 
 @given(masks)
 def test_the_largest_component_is_kept_and_its_holes_filled(found):
-    outline = one_liver(found)
+    outline = extract_liver(found)
     parts, count = ndimage.label(found, ANY_NEIGHBOUR)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     whole = np.zeros(found.shape, bool)
@@ -39,14 +39,14 @@ def test_the_largest_component_is_kept_and_its_holes_filled(found):
 @given(st.data())
 def test_agreement_is_dice_of_the_whole_volumes(data):
     shape = data.draw(st.tuples(*[st.integers(1, 5)] * 3))
-    one, other = (one_liver(data.draw(arrays(bool, shape))) for _ in range(2))
+    one, other = (extract_liver(data.draw(arrays(bool, shape))) for _ in range(2))
     full = []
     for outline in (one, other):
         full.append(np.zeros(shape, bool))
         full[-1][outline.box] = outline.inside
     total = full[0].sum() + full[1].sum()
     expected = 2 * (full[0] & full[1]).sum() / total if total else 1
-    assert agreement(one, other) == pytest.approx(expected) == agreement(other, one)
+    assert outline_dice(one, other) == pytest.approx(expected) == outline_dice(other, one)
 
 
 def test_a_hole_that_is_open_to_the_outside_stays():
@@ -56,8 +56,8 @@ def test_a_hole_that_is_open_to_the_outside_stays():
     cup[3, 1:3, 4] = False
     closed = cup.copy()
     closed[5, 3, 3] = True
-    assert one_liver(cup).voxels == cup.sum()
-    assert one_liver(closed).voxels == closed.sum() + 3
+    assert extract_liver(cup).voxels == cup.sum()
+    assert extract_liver(closed).voxels == closed.sum() + 3
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
@@ -73,7 +73,7 @@ def test_measures_in_any_orientation_of_the_file(codes, tmp_path):
     )
     nib.save(image.as_reoriented(turn), tmp_path / "ct.nii")
     volume = read_volume(tmp_path / "ct.nii")
-    outline = one_liver(volume.axial == 100)
+    outline = extract_liver(volume.axial == 100)
     found = measure(outline, volume.axial, volume.axial_spacing, volume.voxel_ml)
     assert found.volume_ml == pytest.approx(10 * 10 * 6 * 30 / 1000)
     assert found.right_of_midline_mm == pytest.approx((24.5 - 19.5) * 2.0)
@@ -86,13 +86,13 @@ def test_measures_in_any_orientation_of_the_file(codes, tmp_path):
 def test_a_liver_at_the_scans_end_is_cut_off(first, stop, cut_off):
     found = np.zeros((6, 4, 4), bool)
     found[first:stop, 1:3, 1:3] = True
-    assert measure(one_liver(found), np.zeros(found.shape, np.int16), (1, 1, 1), 0.001).cut_off is cut_off
+    assert measure(extract_liver(found), np.zeros(found.shape, np.int16), (1, 1, 1), 0.001).cut_off is cut_off
 
 
 def test_agreements_are_with_the_mirrored_and_the_second():
     masks = np.zeros((3, 4, 4, 8), bool)
     masks[0, 1:3, :, :4] = masks[1, 1:3, :, 1:5] = masks[2, 1:3, :, 2:6] = True
-    outlines = [one_liver(mask) for mask in masks]
+    outlines = [extract_liver(mask) for mask in masks]
     hu = np.zeros(masks.shape[1:], np.int16)
     found = measure(outlines[0], hu, (1, 1, 1), 1.0, *outlines[1:])
     assert (found.flip_agreement, found.network_agreement) == (pytest.approx(3 / 4), pytest.approx(2 / 4))
@@ -116,13 +116,13 @@ def test_agreements_are_with_the_mirrored_and_the_second():
 )
 def test_each_check_refuses_by_itself(change, words):
     limits = Limits()
-    assert limits.failed(SOUND) == []
-    (reason,) = limits.failed(replace(SOUND, **change))
+    assert limits.failed_checks(SOUND) == []
+    (reason,) = limits.failed_checks(replace(SOUND, **change))
     assert reason.startswith(words)
 
 
 def test_every_failed_check_is_told():
-    reasons = Limits().failed(replace(SOUND, largest_part=0.5, median_hu=10.0, flip_agreement=0.1))
+    reasons = Limits().failed_checks(replace(SOUND, largest_part=0.5, median_hu=10.0, flip_agreement=0.1))
     assert [reason.split()[0] for reason in reasons] == ["50.0%", "median", "Dice"]
 
 
@@ -142,11 +142,11 @@ def test_every_failed_check_is_told():
     ],
 )
 def test_limits_can_be_set_and_hold_at_their_value(change, limits):
-    assert Limits(**limits).failed(replace(SOUND, **change)) == []
+    assert Limits(**limits).failed_checks(replace(SOUND, **change)) == []
 
 
 def test_a_cut_off_liver_may_be_too_large_all_the_same():
-    (reason,) = Limits(allow_cut_off=True).failed(replace(SOUND, cut_off=True, volume_ml=5000.0))
+    (reason,) = Limits(allow_cut_off=True).failed_checks(replace(SOUND, cut_off=True, volume_ml=5000.0))
     assert reason.startswith("volume 5000 ml")
 
 

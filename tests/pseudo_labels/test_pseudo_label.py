@@ -19,7 +19,7 @@ from liverseg.datasets.slabs import SlabDataset
 from liverseg.labels import LIVER_OR_LESION
 from liverseg.networks import export_weights, read_record, read_weights
 from liverseg.pseudo_labels.checks import LiverOutline
-from liverseg.pseudo_labels.montage import shown_slices
+from liverseg.pseudo_labels.montage import montage_slices
 
 NAMED = ("--name", "ours", "--from", "a hospital", "--licence", "CC BY 4.0", "--min-agreement", 0.8)
 """What every run is given; the networks agree by .95, which may differ from one machine to another."""
@@ -189,7 +189,7 @@ def test_slices_are_shown_from_below_the_liver_to_above_it(boxes, expected):
         for start, stop in boxes
     ]
     nothing = LiverOutline(np.zeros((0, 0, 0), bool), (slice(0, 0),) * 3, (50, 4, 4), 0.0)
-    assert shown_slices([*outlines, nothing]) == expected
+    assert montage_slices([*outlines, nothing]) == expected
 
 
 @pytest.mark.integration

@@ -11,15 +11,15 @@ from PIL import Image
 from liverseg.cli.main import main
 from liverseg.datalists import read_datalist
 from liverseg.errors import LiversegError
-from liverseg.pseudo_labels.cases import Outlined, label_path, picture_path
+from liverseg.pseudo_labels.cases import OutlinedCase, label_path, picture_path
 from liverseg.pseudo_labels.checks import Limits, Measures
 from liverseg.pseudo_labels.results import (
-    RunFacts,
+    RunMetadata,
+    copy_decisions,
     is_kept,
     read_table,
-    table_of,
-    with_decisions,
-    write_facts,
+    results_table,
+    write_metadata,
     write_results,
 )
 from liverseg.pseudo_labels.run import FOLD
@@ -65,13 +65,13 @@ def run(tmp_path):
             path.write_bytes(b"")
         picture.parent.mkdir(parents=True)
         Image.new("L", (4, 4)).save(picture)
-        done[case] = Outlined(case, image, f"{case}-sha", measures, ())
-    facts = RunFacts("set", "a hospital", "CC BY 4.0", str(tmp_path), 99, ("a.safetensors",), asdict(Limits()))
+        done[case] = OutlinedCase(case, image, f"{case}-sha", measures, ())
+    metadata = RunMetadata("set", "a hospital", "CC BY 4.0", str(tmp_path), 99, ("a.safetensors",), asdict(Limits()))
     labels = {case: label_path(output, case) for case in CASES}
-    table = table_of(CASES, done, {"gone": "gone.nii: no such file"}, Limits(), tmp_path, labels)
-    write_facts(output, facts)
+    table = results_table(CASES, done, {"gone": "gone.nii: no such file"}, Limits(), tmp_path, labels)
+    write_metadata(output, metadata)
     table.to_csv(output / "pseudo_labels.csv", index=False)
-    return output, table, facts
+    return output, table, metadata
 
 
 def test_the_table_has_a_row_a_case_with_every_value(run):
@@ -101,8 +101,8 @@ def test_the_table_has_a_row_a_case_with_every_value(run):
 
 
 def test_the_list_holds_what_is_kept_and_the_page_shows_all(run):
-    output, table, facts = run
-    path = write_results(output, table, facts)
+    output, table, metadata = run
+    path = write_results(output, table, metadata)
     listed = read_datalist(path)
     assert (listed.name, listed.licence, listed.source) == ("set", "CC BY 4.0", "a hospital")
     first, second = listed.training
@@ -117,9 +117,9 @@ def test_the_list_holds_what_is_kept_and_the_page_shows_all(run):
 
 
 def test_nothing_kept_leaves_no_list(run):
-    output, table, facts = run
-    assert write_results(output, table, facts) is not None
-    assert write_results(output, table.assign(keep="no"), facts) is None
+    output, table, metadata = run
+    assert write_results(output, table, metadata) is not None
+    assert write_results(output, table.assign(keep="no"), metadata) is None
     assert not (output / "datalist.json").exists()
 
 
@@ -133,14 +133,14 @@ def edited(output, **keep):
 
 
 def test_a_person_decides_in_the_table(run, capsys):
-    output, _, facts = run
+    output, _, metadata = run
     assert main(["pseudo-label", "--from-table", str(edited(output, good="No", small=" yes"))]) == 0
     listed = read_datalist(output / "datalist.json")
     assert [item.patient for item in listed.training] == ["set-small", f"set-{CASES[2]}"]
     told = capsys.readouterr()
     assert told.out.splitlines()[0] == "2 of 4 kept"
     assert told.out.splitlines()[-1] == str(output / "datalist.json")
-    assert f"give --dataset-dir {facts.dataset_dir} with it" in told.err
+    assert f"give --dataset-dir {metadata.dataset_dir} with it" in told.err
     text = Page((output / "index.html").read_text(encoding="utf-8")).text
     assert "good (left out by hand)" in text and "small (kept by hand)" in text
 
@@ -148,10 +148,10 @@ def test_a_person_decides_in_the_table(run, capsys):
 def test_decisions_stay_while_the_mask_is_the_same(run):
     output, table, _ = run
     earlier = read_table(edited(output, good="no", small="yes"))
-    assert with_decisions(table, earlier)["keep"].tolist() == ["no", "yes", "", ""]
+    assert copy_decisions(table, earlier)["keep"].tolist() == ["no", "yes", "", ""]
     other = table.assign(label_sha256=table["label_sha256"].replace({"good-sha": "another"}))
-    assert with_decisions(other, earlier)["keep"].tolist() == ["", "yes", "", ""]
-    assert with_decisions(table, earlier.drop(columns="label_sha256"))["keep"].tolist() == [""] * 4
+    assert copy_decisions(other, earlier)["keep"].tolist() == ["", "yes", "", ""]
+    assert copy_decisions(table, earlier.drop(columns="label_sha256"))["keep"].tolist() == [""] * 4
 
 
 @pytest.mark.parametrize(
