@@ -33,8 +33,8 @@ from isal import igzip
 from torch.utils.flop_counter import FlopCounterMode
 
 from liverseg.bundle.commands import bundle_command
+from liverseg.cli.doctor import describe, examine
 from liverseg.cli.main import main as liverseg
-from liverseg.doctor import describe, examine
 from liverseg.imageio.boxes import bounding_box, box_shape
 from liverseg.inference import find_bundle
 from liverseg.networks import SEResUNet

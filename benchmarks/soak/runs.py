@@ -28,11 +28,11 @@ class Fault(Exception):
 
 
 class Batch:
-    """One run of the verb.
+    """One run of the subcommand.
 
     Args:
         log: what it prints goes there.
-        arguments: of the verb.
+        arguments: of the subcommand.
         environment: set beside what there is.
         wrapper: a command before it, such as taskset.
         cwd: folder it is run in.

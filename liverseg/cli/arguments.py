@@ -1,4 +1,4 @@
-"""Kinds of arguments the verbs share."""
+"""Argument types that subcommands share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["add_list_arguments", "hu_range", "read_shard", "seconds", "some_path
 
 
 def some_path(text: str) -> Path:
-    """A path; an empty text, which an unset variable of a script leaves, would be the current folder.
+    """Convert to a path. Empty text, for example from an unset shell variable, would otherwise be the current folder.
 
     Raises:
         argparse.ArgumentTypeError: if the text is empty.
@@ -23,14 +23,14 @@ def some_path(text: str) -> Path:
 
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the arguments of whatever reads a data list and its files: list, dataset_dir, workers."""
+    """Declare the arguments of subcommands that read a data list and its files: list, dataset_dir, workers."""
     parser.add_argument("list", type=some_path, help="the data list")
     parser.add_argument("--dataset-dir", type=some_path, help="folder its paths are relative to (default: the list's)")
-    parser.add_argument("--workers", type=int, help="files read at a time (default: one a processor)")
+    parser.add_argument("--workers", type=int, help="files to read at a time (default: one per processor)")
 
 
 def seconds(text: str) -> float:
-    """A span of time.
+    """Convert to seconds.
 
     Raises:
         argparse.ArgumentTypeError: if it is not a number above 0.
@@ -45,23 +45,23 @@ def seconds(text: str) -> float:
 
 
 def hu_range(text: str) -> tuple[float, float]:
-    """LOW:HIGH as two numbers.
+    """Convert LOW:HIGH to two numbers.
 
     Raises:
-        argparse.ArgumentTypeError: if it is something else.
+        argparse.ArgumentTypeError: if it has another form.
     """
     low, _, high = text.partition(":")
     try:
         return float(low), float(high)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r}: LOW:HIGH is needed, two numbers in HU, as 0:255") from None
+        raise argparse.ArgumentTypeError(f"{text!r}: LOW:HIGH is needed, two numbers in HU such as 0:255") from None
 
 
 def read_shard(text: str) -> tuple[int, int]:
-    """i/n as two numbers.
+    """Convert i/n to two numbers.
 
     Raises:
-        UsageError: if it is something else.
+        UsageError: if it has another form.
     """
     part, slash, parts = text.partition("/")
     if not (slash and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):

@@ -1,4 +1,4 @@
-"""`liverseg batch`: the joint bundle's inference over many CTs, left alone."""
+"""`liverseg batch`: inference over many CTs without supervision."""
 
 from __future__ import annotations
 
@@ -15,39 +15,45 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the subcommand's arguments."""
     parser.add_argument(
         "source",
         type=some_path,
-        help="a folder tree of CTs (.nii, .nii.gz, DICOM, .zip), a manifest (.csv or .json with case and image, and "
-        "where wanted series, study, liver, prior_cyst, prior_hemangioma, prior_metastasis), or a data list",
+        help="a folder tree of CTs (.nii, .nii.gz, DICOM, .zip), a data list, or a manifest (.csv or .json with case "
+        "and image, and optionally series, study, liver, prior_cyst, prior_hemangioma, prior_metastasis)",
     )
-    parser.add_argument("output", type=some_path, help="folder for the results; a batch that was stopped goes on there")
-    parser.add_argument("--dataset-dir", type=some_path, help="folder of a list's paths (default: its own)")
-    parser.add_argument("--shard", metavar="I/N", help="only the I-th of N parts, as 2/8; parts may share the output")
-    parser.add_argument("--retry-failed", action="store_true", help="also what failed before on the same input")
+    parser.add_argument("output", type=some_path, help="folder for the results; an interrupted batch is resumed there")
+    parser.add_argument(
+        "--dataset-dir", type=some_path, help="folder a list's paths are relative to (default: the list's)"
+    )
+    parser.add_argument(
+        "--shard", metavar="I/N", help="only the I-th of N parts, such as 2/8; parts may share the output"
+    )
+    parser.add_argument(
+        "--retry-failed", action="store_true", help="retry cases that failed before with the same input"
+    )
     limits = Limits()
     parser.add_argument(
         "--case-timeout",
         type=seconds,
         default=limits.case,
-        help="seconds after which a case has failed (default %(default)g)",
+        help="seconds after which a case counts as failed (default %(default)g)",
     )
     parser.add_argument(
         "--grace",
         type=seconds,
         default=limits.grace,
-        help="seconds the case in hand may take when the batch is told to end (default %(default)g)",
+        help="seconds that running cases may take to finish after a signal to stop (default %(default)g)",
     )
     parser.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="local processes (default) or Ray actors")
-    parser.add_argument("--workers", type=int, help="cases at a time (default 1; with Ray what the cluster has)")
-    parser.add_argument("--cpus", type=float, help="processors of each worker (default: all, shared out; with Ray 1)")
-    parser.add_argument("--gpus", type=float, default=0.0, help="with Ray: GPUs of each worker, 0.5 for half a one")
+    parser.add_argument("--workers", type=int, help="cases at a time (default 1; with Ray what the cluster can run)")
+    parser.add_argument("--cpus", type=float, help="processors of each worker (default: an equal share; with Ray 1)")
+    parser.add_argument("--gpus", type=float, default=0.0, help="with Ray: GPUs of each worker, such as 0.5")
     add_inference_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
+    """Run the subcommand and return its exit code."""
     if args.debug:
         os.environ["LIVERSEG_DEBUG"] = "1"
     run_batch(

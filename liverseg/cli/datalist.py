@@ -1,4 +1,4 @@
-"""`liverseg datalist`: from a folder of images and labels to a data list with patients kept apart, and its check."""
+"""`liverseg datalist`: make a data list from a folder of images and labels; check, describe or join lists."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
 
-_SPLIT = "Patients stay whole; lesion types and lesion load, read from the labels, are spread evenly over the parts."
+_SPLIT = "No patient is in two parts. Lesion types and lesion load, read from the labels, are similar in all parts."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the subcommand's arguments."""
     tasks = parser.add_subparsers(
         dest="source",
         required=True,
         metavar="source",
-        help="a folder's layout; or check, describe or join lists",
+        help="the layout of the folder; or check, describe or join",
     )
     for source, help_text in SOURCES.items():
         importer = tasks.add_parser(source, help=help_text, description=f"{help_text}. {_SPLIT}", allow_abbrev=False)
         importer.set_defaults(task=_import)
-        beside = source == "slices"
-        relative = "the list's folder, where volumes are written" if beside else "it"
+        writes_volumes = source == "slices"
+        relative = "the list's folder, where volumes are written" if writes_volumes else "it"
         importer.add_argument("root", type=some_path, help=f"the folder; paths in the list are relative to {relative}")
         importer.add_argument("-o", "--output", type=some_path, help="the list to write (default: ROOT/datalist.json)")
         importer.add_argument("--name", help="the list's name (default: the folder's)")
@@ -39,89 +39,90 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--test",
             type=float,
             default=0.0,
-            help="share of the labelled items held out as test list, whole patients at a time; 1: all (default 0)",
+            help="share of the labelled items held out for testing, by patient; 1: all (default 0)",
         )
         importer.add_argument("--seed", type=int, default=0, help="seed of the split (default 0)")
         importer.add_argument(
-            "--folds-from", type=some_path, help="take every patient's fold from this list, instead of splitting anew"
+            "--folds-from", type=some_path, help="take every patient's fold from this list instead of splitting"
         )
-        importer.add_argument("--from", dest="origin", help="where the data come from, written into the list")
+        importer.add_argument("--from", dest="origin", help="origin of the data, written into the list")
         importer.add_argument("--licence", help="the data's licence, written into the list")
         importer.set_defaults(table=None, types=None, typed=False, labelled=None, hu=None, pixel_mm=None, slice_mm=None)
         if source == "lits":
             importer.add_argument(
                 "--labelled",
                 choices=["liver"],
-                help="another set in this layout, whose label maps outline the whole liver and tell no lesions apart; "
-                "needs --name, --from and --licence",
+                help="another data set in this layout, whose label maps outline the liver including its lesions, but "
+                "no lesions; needs --name, --from and --licence",
             )
         if source == "slices":
             importer.add_argument(
                 "--labelled",
                 choices=["liver"],
-                help="masks of 0, and 1 or 255, outline the whole liver and tell no lesions apart (default: they hold "
-                "values of the label table)",
+                help="masks are 0, and 1 or 255 for the liver including its lesions (default: they have the values of "
+                "the label table)",
             )
             _add_hu(importer)
             importer.add_argument("--pixel-mm", type=float, help="edge of a pixel in mm; needed for PNG and JPEG")
             importer.add_argument(
                 "--slice-mm",
                 type=float,
-                help=f"slice distance in mm where files do not tell it (default {SLICE_MM:g})",
+                help=f"slice distance in mm for files that do not have it (default {SLICE_MM:g})",
             )
         if source in ("cohort", "slices"):
             importer.add_argument("--table", help="the table's name in ROOT (default: slices.csv or slices.xlsx)")
             importer.add_argument(
-                "--types", type=some_path, help="JSON or CSV that maps your words to cyst, hemangioma, metastasis"
+                "--types", type=some_path, help="JSON or CSV that maps your type names to cyst, hemangioma, metastasis"
             )
         if source == "ircadb":
             importer.add_argument(
                 "--typed",
                 action="store_true",
-                help="keep only patients whose lesions are all cysts, as a list for the joint bundle",
+                help="keep only patients whose lesions are all cysts, for the joint bundle",
             )
     _add_join(tasks)
-    check = _of_a_list(tasks, "check", "every defect of a list's files in one table; exit code 1 on errors")
+    check = _add_list_task(tasks, "check", "list all defects of a list's files; exit code 1 on errors")
     check.set_defaults(task=_check)
     check.add_argument("--report", type=some_path, help="also write the table as CSV")
-    check.add_argument("--against", type=some_path, help="another list that must have none of this one's patients")
+    check.add_argument("--against", type=some_path, help="another list, which must not have patients of this one")
     check.add_argument(
         "--repair",
         type=some_path,
-        help="folder outside the data's: copies of labels with flipped or reset headers, mended, and a list of them",
+        help="folder, outside that of the data, for corrected copies of labels with flipped or reset headers and a "
+        "list of them",
     )
-    describe = _of_a_list(tasks, "describe", "what a list holds, in numbers and a picture")
+    describe = _add_list_task(tasks, "describe", "describe a list by numbers and a picture")
     describe.set_defaults(task=_describe)
     describe.add_argument("-o", "--output", type=some_path, help="folder for the tables as CSV and the picture")
 
 
 def _add_join(tasks: Any) -> None:
     """Declare `join` and its arguments."""
-    help_text = "several lists as one, with paths from one folder"
+    help_text = "join lists, with paths relative to one folder"
     join = tasks.add_parser(
         "join",
         help=help_text,
-        description="Several lists of one label table as one. Nothing is copied, and every item keeps its fold.",
+        description="Join lists with the same label table. Nothing is copied, and every item keeps its fold.",
         allow_abbrev=False,
     )
     join.set_defaults(task=_join)
     join.add_argument("lists", nargs="+", type=some_path, metavar="list", help="the lists, two or more")
     join.add_argument("-o", "--output", type=some_path, required=True, help="the list to write")
-    join.add_argument("--name", help="its name (default: those of the lists, with + between)")
+    join.add_argument("--name", help="its name (default: the names of the lists, joined by +)")
     join.add_argument(
         "--dataset-dirs",
         nargs="+",
         type=some_path,
         metavar="DIR",
-        help="folder of each list's paths, in the order of the lists (default: each list's own)",
+        help="folder the paths of each list are relative to, in the order of the lists (default: each list's folder)",
     )
     join.add_argument("--root", type=some_path, help="folder the new paths are relative to (default: the new list's)")
-    join.add_argument("--folds", type=int, help="split all training items anew (default: every item keeps its fold)")
+    join.add_argument("--folds", type=int, help="split all training items again (default: every item keeps its fold)")
     join.add_argument("--seed", type=int, default=0, help="seed of that split (default 0)")
     join.add_argument(
         "--prefix-patients",
         action="store_true",
-        help="begin every patient's name with its list's, where lists call different people the same",
+        help="prefix every patient's name with the list's name, if lists use the same name for different people",
     )
     join.add_argument(
         "--same-patients",
@@ -131,20 +132,20 @@ def _add_join(tasks: Any) -> None:
 
 
 def _add_hu(parser: argparse.ArgumentParser) -> None:
-    """Declare --hu, whose value may begin with a minus sign."""
+    """Declare --hu, whose value may start with a minus sign."""
     parser.add_argument(
         "--hu",
         type=hu_range,
         metavar="LOW:HIGH",
-        help="HU of the lowest and of the highest value that a pixel can have, as 0:255 or -100:240; needed for PNG "
-        "and JPEG, HU beyond are taken to be clipped",
+        help="HU of the lowest and the highest pixel value, such as 0:255 or -100:240; needed for PNG and JPEG, in "
+        "which HU outside are assumed to be clipped",
     )
-    # Python before 3.14 takes -100:240 for an option otherwise
+    # without this, Python before 3.14 reads -100:240 as an option
     parser._negative_number_matcher = re.compile(r"-\.?\d")
 
 
-def _of_a_list(tasks: Any, name: str, help_text: str) -> argparse.ArgumentParser:
-    """The parser of a task that reads a list and its files."""
+def _add_list_task(tasks: Any, name: str, help_text: str) -> argparse.ArgumentParser:
+    """Add the parser of a task that reads a list and its files."""
     description = f"{help_text.capitalize()}. Every file of the list is read."
     task: argparse.ArgumentParser = tasks.add_parser(name, help=help_text, description=description, allow_abbrev=False)
     add_list_arguments(task)
@@ -152,7 +153,7 @@ def _of_a_list(tasks: Any, name: str, help_text: str) -> argparse.ArgumentParser
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
+    """Run the subcommand and return its exit code."""
     code: ExitCode = args.task(args)
     return code
 
@@ -179,7 +180,7 @@ def _import(args: argparse.Namespace) -> ExitCode:
     )
     print(path)
     if args.source != "slices":
-        _tell_folder(path, args.root)
+        _print_dataset_dir(path, args.root)
     return ExitCode.DONE
 
 
@@ -197,24 +198,24 @@ def _join(args: argparse.Namespace) -> ExitCode:
     )
     print(path)
     if args.root is not None:
-        _tell_folder(path, args.root)
+        _print_dataset_dir(path, args.root)
     return ExitCode.DONE
 
 
-def _tell_folder(written: Path, folder: Path) -> None:
-    """What the next command needs where a list is not in the folder of its files: on stderr, stdout has its path."""
+def _print_dataset_dir(written: Path, folder: Path) -> None:
+    """Print the option that commands need for a list outside its files' folder, on stderr: stdout has the path."""
     if written.parent.resolve() != folder.resolve():
         option = f"--dataset-dir {shlex.quote(str(folder))}"
         print(f"its paths are relative to {folder}: give {option} with it", file=sys.stderr)
 
 
 def _check(args: argparse.Namespace) -> ExitCode:
-    # imported here: connected components are slow to import, and no importer needs them
+    # imported here because connected components are slow to import and importers do not need them
     from liverseg.datalists.check import check_datalist, check_report, describe_findings, write_findings
     from liverseg.datalists.repair import check_repair_folder, repair_copies
 
     folder = args.dataset_dir or args.list.parent
-    # every file is read in between: what can be refused before is
+    # checked before every file is read
     if args.repair:
         check_repair_folder(args.list, folder, args.repair)
     if args.report:
@@ -226,7 +227,7 @@ def _check(args: argparse.Namespace) -> ExitCode:
     if args.repair:
         repaired = repair_copies(args.list, folder, args.repair, findings)
         print(repaired)
-        _tell_folder(repaired, folder)
+        _print_dataset_dir(repaired, folder)
     return ExitCode.FAILED if (findings["level"] == "error").any() else ExitCode.DONE
 
 

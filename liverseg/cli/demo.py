@@ -1,4 +1,4 @@
-"""`liverseg demo`: both bundles trained, compared and run on phantoms, from nothing to a table and a picture."""
+"""`liverseg demo`: train, compare and run both bundles on phantoms, down to a table and a picture."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
-    usual = DemoSize()
+    """Declare the subcommand's arguments."""
+    defaults = DemoSize()
     parser.add_argument(
         "output", type=some_path, nargs="?", default=Path("runs/demo"), help="folder (default runs/demo)"
     )
-    parser.add_argument("--volumes", type=int, default=usual.volumes, help="LiTS-like volumes (default %(default)s)")
-    parser.add_argument("--patients", type=int, default=usual.patients, help="typed patients (default %(default)s)")
-    parser.add_argument("--slices", type=int, default=usual.slices, help="annotated slices (default %(default)s)")
-    parser.add_argument("--matrix", type=int, default=usual.matrix, help="pixels a row (default %(default)s)")
-    parser.add_argument("--pretrain-epochs", type=int, help="instead of the phantom overlay's")
-    parser.add_argument("--joint-epochs", type=int, help="instead of the phantom overlay's")
-    parser.add_argument("--seed", type=int, default=usual.seed, help="of phantoms, splits and training (default 0)")
+    parser.add_argument("--volumes", type=int, default=defaults.volumes, help="LiTS-like volumes (default %(default)s)")
+    parser.add_argument("--patients", type=int, default=defaults.patients, help="typed patients (default %(default)s)")
+    parser.add_argument("--slices", type=int, default=defaults.slices, help="annotated slices (default %(default)s)")
+    parser.add_argument("--matrix", type=int, default=defaults.matrix, help="pixels per row (default %(default)s)")
+    parser.add_argument("--pretrain-epochs", type=int, help="default: those of the phantom overlay")
+    parser.add_argument("--joint-epochs", type=int, help="default: those of the phantom overlay")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="of phantoms, splits and training (default 0)")
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
+    """Run the subcommand and return its exit code."""
     size = DemoSize(
         volumes=args.volumes,
         patients=args.patients,

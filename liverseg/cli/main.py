@@ -1,4 +1,4 @@
-"""The `liverseg` command: one verb for each thing, each verb one module with `add_arguments` and `run`."""
+"""The `liverseg` command. Each subcommand is a module with `add_arguments` and `run`."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from liverseg import __version__
 from liverseg.errors import ExitCode, LiversegError, suggest
 from liverseg.utils.shutdown import GracefulShutdown
 
-__all__ = ["VERBS", "main"]
+__all__ = ["SUBCOMMANDS", "main"]
 
-VERBS: dict[str, str] = {
-    "datalist": "list a folder of images and labels, patients kept apart in folds",
-    "prepare": "write a data list's volumes into a cache that training reads quickly",
+SUBCOMMANDS: dict[str, str] = {
+    "datalist": "make a data list of images and labels with folds by patient; check, describe or join lists",
+    "prepare": "write a data list's volumes into a cache for fast training",
     "phantom": "write synthetic abdomens with liver lesions: a LiTS-like tree and a typed cohort",
-    "synthesize": "copies of a data list's volumes with synthetic lesions in their livers",
-    "train": "a bundle's training, evaluation or export, with the bundle's own keys",
-    "predict": "lesion masks, types and measurements for a CT volume or a folder of them",
-    "batch": "the same for thousands of CTs, left alone: resumed, shared out, failures sorted",
-    "pseudo-label": "livers outlined by a network on unlabelled CTs, checked, and listed to train on",
+    "synthesize": "write copies of a data list's volumes with synthetic lesions in their livers",
+    "train": "train, evaluate or export a network by its bundle and the bundle's keys",
+    "predict": "segment, type and measure the lesions of a CT or of a folder of CTs",
+    "batch": "predict for thousands of CTs without supervision: resumable, in parallel, with a list of failures",
+    "pseudo-label": "segment livers on unlabelled CTs, check the masks, and list them for training",
     "study": "compare strategies, initialisations and fine-tuning plans over folds and seeds",
-    "doctor": "what machine, backends and versions there are",
-    "demo": "train both bundles on phantoms and show what came out",
+    "doctor": "show machine, backends and versions",
+    "demo": "train both bundles on phantoms and show the results",
 }
-"""Verb to one line of help; the verb's module in `liverseg.cli`, with _ for -, is imported only when it is called."""
+"""Subcommands and their help. The module in `liverseg.cli`, with _ for -, is imported only when it is called."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line and name the closest option."""
+    """An argument parser whose errors are one line and suggest the most similar option."""
 
     def error(self, message: str) -> None:  # type: ignore[override]
         print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
         raise SystemExit(ExitCode.USAGE)
 
     def options(self) -> list[str]:
-        """Every option's names, those of its tasks too."""
+        """Return the names of all options, including those of the tasks."""
         own = [option for action in self._actions for option in action.option_strings]
         return own + [option for task in self.tasks() for option in task.options()]
 
     def tasks(self) -> list[_Parser]:
-        """The parsers of a verb's tasks, such as `check` of `datalist`."""
+        """Return the parsers of a subcommand's tasks, such as `check` of `datalist`."""
         by_name = (action.choices for action in self._actions if isinstance(action.choices, dict))
         return [task for tasks in by_name for task in tasks.values()]
 
-    def closest(self, unknown: str) -> str:
-        """A hint that names the known option most like `unknown`, or an empty string."""
+    def hint(self, unknown: str) -> str:
+        """Return a hint that names the option most similar to `unknown`, or an empty string."""
         match = suggest(unknown.split("=")[0], self.options(), cutoff=0.5)
         return f"; did you mean {match}?" if match else ""
 
@@ -62,40 +62,41 @@ class _Parser(argparse.ArgumentParser):
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = _Parser(prog="liverseg", description="Liver lesions on CT, outlined and typed. Not a medical device.")
     parser.add_argument("--version", action="version", version=f"liverseg {__version__}")
-    verbs = ", ".join(VERBS)
-    epilog = "\n".join(f"  {verb:<12} {text}" for verb, text in VERBS.items())
+    names = ", ".join(SUBCOMMANDS)
+    lines = "\n".join(f"  {name:<12} {text}" for name, text in SUBCOMMANDS.items())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"verbs:\n{epilog}\n\nliverseg VERB --help tells a verb's options."
-    parser.add_argument("verb", help=f"one of: {verbs}")
+    parser.epilog = f"subcommands:\n{lines}\n\nliverseg SUBCOMMAND --help shows the options of a subcommand."
+    parser.add_argument("subcommand", help=f"one of: {names}")
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     if not argv:
-        parser.error(f"a verb is needed: {verbs}")
+        parser.error(f"a subcommand is needed: {names}")
     if argv[0].startswith("-") and argv[0] not in parser.options():
-        parser.error(f"unknown argument {argv[0]}{parser.closest(argv[0])}")
-    named = parser.parse_args(argv)
-    if named.verb not in VERBS:
-        match = suggest(named.verb, VERBS)
-        parser.error(f"unknown verb {named.verb!r}; {f'did you mean {match}?' if match else f'there are {verbs}'}")
-    module = importlib.import_module(f"liverseg.cli.{named.verb.replace('-', '_')}")
-    verb = _Parser(prog=f"liverseg {named.verb}", description=VERBS[named.verb], allow_abbrev=False)
-    module.add_arguments(verb)
-    verb.set_defaults(debug=False)
-    for with_debug in (verb, *verb.tasks()):
+        parser.error(f"unknown argument {argv[0]}{parser.hint(argv[0])}")
+    parsed = parser.parse_args(argv)
+    name = parsed.subcommand
+    if name not in SUBCOMMANDS:
+        match = suggest(name, SUBCOMMANDS)
+        parser.error(f"unknown subcommand {name!r}; {f'did you mean {match}?' if match else f'there are {names}'}")
+    module = importlib.import_module(f"liverseg.cli.{name.replace('-', '_')}")
+    subparser = _Parser(prog=f"liverseg {name}", description=SUBCOMMANDS[name], allow_abbrev=False)
+    module.add_arguments(subparser)
+    subparser.set_defaults(debug=False)
+    for with_debug in (subparser, *subparser.tasks()):
         with_debug.add_argument(
             "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
         )
-    arguments, unknown = verb.parse_known_args(named.arguments)
+    arguments, unknown = subparser.parse_known_args(parsed.arguments)
     if unknown:
-        verb.error(f"unknown argument {unknown[0]}{verb.closest(unknown[0])}")
+        subparser.error(f"unknown argument {unknown[0]}{subparser.hint(unknown[0])}")
     arguments.run = module.run
     return arguments
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code (0 done, 1 failed, 2 wrong usage, 3 some cases failed).
+    """Run the command line and return the exit code (0 done, 1 failed, 2 wrong usage, 3 some cases failed).
 
     Raises:
-        SystemExit: with 128 and the signal's number, if it was told to end.
+        SystemExit: with 128 plus the signal's number, if a signal ended it.
     """
     with GracefulShutdown() as shutdown:
         return _main(sys.argv[1:] if argv is None else argv, shutdown)
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: Sequence[str], shutdown: GracefulShutdown) -> int:
     try:
-        arguments = _parse(argv)  # imports the verb's module, which may take seconds
+        arguments = _parse(argv)  # imports the subcommand's module, which may take seconds
     except SystemExit as stop:
         if shutdown.signal:
             raise

@@ -1,4 +1,4 @@
-"""`liverseg predict`: the joint bundle's inference, behind one verb."""
+"""`liverseg predict`: the joint bundle's inference for a CT or a folder of CTs."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the subcommand's arguments."""
     parser.add_argument(
         "input", type=some_path, help="a CT (.nii, .nii.gz, a folder of DICOM files, a .zip of one) or a folder of CTs"
     )
-    parser.add_argument("output", type=some_path, help="folder for the results, one folder a case")
+    parser.add_argument("output", type=some_path, help="folder for the results, one folder per case")
     add_inference_arguments(parser)
     parser.add_argument(
-        "--statistics", action="store_true", default=None, help="also summary.csv and lesions.csv over all cases"
+        "--statistics", action="store_true", default=None, help="also write summary.csv and lesions.csv over all cases"
     )
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
+    """Run the subcommand and return its exit code."""
     if args.debug:
-        os.environ["LIVERSEG_DEBUG"] = "1"  # failing cases of a folder, which do not end the run, tell theirs as well
+        os.environ["LIVERSEG_DEBUG"] = "1"  # also for cases of a folder, whose failure does not end the run
     run_inference(
         args.input,
         args.output,

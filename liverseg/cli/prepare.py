@@ -1,4 +1,4 @@
-"""`liverseg prepare`: a data list's volumes into a cache that training reads slabs from."""
+"""`liverseg prepare`: write a data list's volumes into a cache, from which training reads slabs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the subcommand's arguments."""
     add_list_arguments(parser)
     parser.add_argument(
-        "-o", "--output", type=some_path, required=True, help="the cache folder, the bundles' --cache_dir"
+        "-o", "--output", type=some_path, required=True, help="the cache folder, for the bundles' --cache_dir"
     )
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
+    """Run the subcommand and return its exit code."""
     from liverseg.datasets.prepare import prepare_datalist  # torch is slow to import
 
     prepared = prepare_datalist(args.list, args.dataset_dir or args.list.parent, args.output, workers=args.workers)
@@ -29,8 +29,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     print(prepared.describe())
     if prepared.failures:
         print(
-            f"liverseg: {len(prepared.failures)} failed as told above; `liverseg datalist check {args.list}` tells all "
-            "that is wrong with a list's files",
+            f"liverseg: {len(prepared.failures)} failed, see above; `liverseg datalist check {args.list}` lists all "
+            "defects of a list's files",
             file=sys.stderr,
         )
         return ExitCode.FAILED

@@ -1,4 +1,4 @@
-"""`liverseg pseudo-label`: livers outlined by a network on unlabelled CTs, checked and listed for training."""
+"""`liverseg pseudo-label`: segment livers on unlabelled CTs, check the masks, and list them for training."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from liverseg.errors import ExitCode, UsageError
 
 __all__ = ["add_arguments", "run"]
 
-_NEEDED = {"output": "-o", "weights": "--weights", "name": "--name", "origin": "--from", "licence": "--licence"}
+_REQUIRED = {"output": "-o", "weights": "--weights", "name": "--name", "origin": "--from", "licence": "--licence"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the subcommand's arguments."""
     parser.add_argument(
         "source",
         type=some_path,
@@ -27,41 +27,41 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--from-table",
         type=some_path,
         metavar="TABLE",
-        help="instead of all else: write list and page again from a run's pseudo_labels.csv, in which a person has "
-        "filled the column keep",
+        help="instead of all other arguments: write list and page again from a run's pseudo_labels.csv, with the "
+        "column keep filled in by a person",
     )
     parser.add_argument("--name", help="the data list's name")
-    parser.add_argument("--from", dest="origin", help="where the CTs come from, written into the list")
+    parser.add_argument("--from", dest="origin", help="origin of the CTs, written into the list")
     parser.add_argument("--licence", help="the CTs' licence, written into the list")
     parser.add_argument(
         "--labelled",
         choices=["liver"],
         default="liver",
-        help="what the masks tell apart: the whole liver, lesions included (the default, and all there is)",
+        help="what the masks hold: the liver including lesions (default, and the only choice)",
     )
     parser.add_argument(
         "--dataset-dir",
         type=some_path,
-        help="folder the list's paths are relative to (default: the innermost that holds CTs and output)",
+        help="folder the list's paths are relative to (default: the innermost that contains CTs and output)",
     )
-    parser.add_argument("--fold", type=int, help="fold of the list's items, one that is never held out (default 99)")
-    add_network_arguments(parser, "of the network whose outlines become the masks, .safetensors or .pt")
-    parser.add_argument("--second-weights", type=some_path, help="another network's, whose outlines must agree")
-    checks = parser.add_argument_group("checks", "an outline that fails one is refused; the defaults are our choice")
+    parser.add_argument("--fold", type=int, help="fold of the list's items, which is never held out (default 99)")
+    add_network_arguments(parser, "weights of the network whose outlines become the masks, .safetensors or .pt")
+    parser.add_argument("--second-weights", type=some_path, help="weights of another network that must agree")
+    checks = parser.add_argument_group("checks", "outlines that fail a check are refused; the defaults are our choice")
     checks.add_argument(
         "--min-agreement",
         type=float,
-        help="least Dice of the two networks' outlines, and of those on the CT and on its mirror image (default 0.9)",
+        help="minimum Dice of the two networks' outlines, and of those on the CT and on its mirror image (default 0.9)",
     )
     checks.add_argument(
         "--min-flip-agreement",
         type=float,
-        help="the latter by itself; 0 leaves the mirror image out, for weights that were trained without flips",
+        help="the latter alone; 0 omits the mirror image, for weights that were trained without flips",
     )
     checks.add_argument(
         "--min-largest-part",
         type=float,
-        help="least share of the voxels called liver that form one component (default 0.98)",
+        help="minimum share of liver voxels in the largest component (default 0.98)",
     )
     checks.add_argument(
         "--volume-ml", type=float, nargs=2, metavar=("LOW", "HIGH"), help="volume of the liver (default 600 4000)"
@@ -72,27 +72,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     checks.add_argument(
         "--min-right-mm",
         type=float,
-        help="how far right of the body's middle the liver's centroid lies at least (default 0)",
+        help="minimum distance of the liver's centroid to the right of the body's middle (default 0)",
     )
     checks.add_argument(
-        "--allow-cut-off", action="store_true", default=None, help="also take livers that the scan cuts off"
+        "--allow-cut-off", action="store_true", default=None, help="also accept livers that the scan cuts off"
     )
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
-    from liverseg.pseudo_labels.checks import Limits  # these import torch, which is slow
+    """Run the subcommand and return its exit code."""
+    from liverseg.pseudo_labels.checks import Limits  # imported here because torch is slow to import
     from liverseg.pseudo_labels.run import FOLD, pseudo_label, rewrite_from_table
 
     if args.from_table is not None:
-        if args.source or any(getattr(args, name) is not None for name in _NEEDED):
+        if args.source or any(getattr(args, name) is not None for name in _REQUIRED):
             raise UsageError(
-                f"--from-table takes no CTs and no {', '.join(_NEEDED.values())}: it is of a run that ended"
+                f"--from-table takes no CTs and no {', '.join(_REQUIRED.values())}: it reads a finished run's table"
             )
         rewrite_from_table(args.from_table)
         return ExitCode.DONE
     missing = [] if args.source else ["source"]
-    missing += [option for name, option in _NEEDED.items() if getattr(args, name) is None]
+    missing += [option for name, option in _REQUIRED.items() if getattr(args, name) is None]
     if missing:
         raise UsageError(f"pseudo-label: the following arguments are required: {', '.join(missing)}")
     if args.debug:

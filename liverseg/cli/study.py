@@ -1,4 +1,4 @@
-"""`liverseg study`: the paper's comparison on one data list, run and reported."""
+"""`liverseg study`: run a comparison of trainings on a data list, and report it."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's tasks and options."""
+    """Declare the subcommand's tasks and arguments."""
     tasks = parser.add_subparsers(dest="task", required=True, metavar="TASK")
     running = tasks.add_parser("run", help="train and score every cell that is not complete yet", allow_abbrev=False)
     running.add_argument(
         "study", type=some_path, metavar="STUDY.yaml", help="strategies, initialisations, plans, seeds"
     )
-    running.add_argument("--workers", type=int, help="cells at a time (default one a device, or a core of the CPU)")
-    running.add_argument("--devices", default="", help="such as cuda:0,cuda:1 (default: the bundle's own choice)")
-    running.add_argument("--shard", default="1/1", metavar="i/n", help="run the i-th of n parts, for clusters")
-    running.add_argument("--dry-run", action="store_true", help="tell what would be run")
+    running.add_argument("--workers", type=int, help="cells at a time (default: one per device, or per CPU core)")
+    running.add_argument("--devices", default="", help="such as cuda:0,cuda:1 (default: the bundle's)")
+    running.add_argument("--shard", default="1/1", metavar="i/n", help="run only the i-th of n parts, for clusters")
+    running.add_argument("--dry-run", action="store_true", help="print the cells that would be run")
     running.set_defaults(task=_run)
-    report = tasks.add_parser("report", help="tables and pictures of what is complete", allow_abbrev=False)
+    report = tasks.add_parser("report", help="write tables and pictures of the complete cells", allow_abbrev=False)
     report.add_argument("study", type=some_path, metavar="STUDY.yaml", help="as for run")
     report.add_argument("-o", "--output", type=some_path, help="folder (default: report in the study's output_dir)")
     report.set_defaults(task=_report)
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
+    """Run the subcommand and return its exit code."""
     args.task(args)
     return ExitCode.DONE
 

@@ -1,4 +1,4 @@
-"""`liverseg synthesize`: copies of a data list's volumes with synthetic lesions in their livers."""
+"""`liverseg synthesize`: write copies of a data list's volumes with synthetic lesions in their livers."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["add_arguments", "run"]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the verb's arguments."""
+    """Declare the subcommand's arguments."""
     add_list_arguments(parser)
     parser.add_argument("-o", "--output", type=some_path, required=True, help="folder for the copies and their list")
-    parser.add_argument("--fold", type=int, help="the fold to take (default: all items)")
+    parser.add_argument("--fold", type=int, help="copy only this fold (default: all items)")
     parser.add_argument(
-        "--untyped", action="store_true", help="label every lesion 2, as the pre-training's label table has it"
+        "--untyped", action="store_true", help="label every lesion 2, as in the pre-training's label table"
     )
     parser.add_argument("--copies", type=int, default=1, help="copies of each volume, with other lesions (default 1)")
     parser.add_argument(
@@ -25,21 +25,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=0.0,
         metavar="MM",
-        help="how far outside the contour of half contrast lesions are outlined, as readers do it (default 0)",
+        help="outline lesions so far outside the contour of half contrast, as readers do (default 0)",
     )
     parser.add_argument(
         "--min-detectability",
         type=float,
         default=0.0,
         metavar="D",
-        help="draw again lesions whose contrast is less than D times the noise of the mean over them; readers see an "
-        "even disc from about 4 on (default 0)",
+        help="draw lesions again whose contrast is less than D times the noise of their mean; readers see a uniform "
+        "disc from about 4 on (default 0)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of everything (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default 0)")
 
 
 def run(args: argparse.Namespace) -> ExitCode:
-    """Run the verb; returns its exit code."""
+    """Run the subcommand and return its exit code."""
     from liverseg.synthesis.writer import synthesize_datalist  # scipy is slow to import
 
     result = synthesize_datalist(

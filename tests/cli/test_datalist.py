@@ -68,8 +68,8 @@ def test_another_seed_is_another_split_and_the_same_seed_the_same_bytes(lits_fol
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--folds", "9"], 1, "9 folds asked for with 8 patients; take 2 to 8"),
-        (["--folds", "1"], 2, "1 folds asked for; at least 2 are needed"),
+        (["--folds", "9"], 1, "9 folds requested with 8 patients; take 2 to 8"),
+        (["--folds", "1"], 2, "1 folds requested; at least 2 are needed"),
         (["--test", "2"], 2, "test share 2.0; a number from 0 to 1 is needed"),
         (["--test", "nan"], 2, "test share nan; a number from 0 to 1 is needed"),
         (["--seed", "-1"], 2, "seed -1; a whole number from 0 to 4294967295 is needed"),
@@ -115,7 +115,7 @@ def test_folds_of_another_list_are_taken_over(lits_folder, tmp_path, capsys):
     for kind in ("volume", "segmentation"):
         (lits_folder / f"{kind}-8.nii").touch()
     assert main(["datalist", "lits", str(lits_folder), "--folds-from", str(fixed)]) == 1
-    assert "1 of the patients are not in it, lits-008 for one" in capsys.readouterr().err
+    assert "1 of the patients are not in it, such as lits-008" in capsys.readouterr().err
 
 
 def test_a_list_of_test_items_alone_needs_no_folds(lits_folder):
@@ -130,7 +130,7 @@ def test_a_list_of_test_items_alone_needs_no_folds(lits_folder):
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (["--folds", "1"], 2, "1 folds asked for"),
+        (["--folds", "1"], 2, "1 folds requested"),
         (["--test", "2"], 2, "test share 2.0"),
         (["--seed", "-1"], 2, "seed -1"),
         (["--folds-from", "nowhere.json"], 1, "nowhere.json: no such data list"),

@@ -1,4 +1,4 @@
-"""The command's frame: verbs, wrong usage, exit codes."""
+"""The command's frame: subcommands, wrong usage, exit codes."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import pytest
 
 from liverseg import __version__
 from liverseg.cli import main as module
-from liverseg.cli.main import VERBS, main
+from liverseg.cli.main import SUBCOMMANDS, main
 
 REQUIRED = {
     "datalist": ["lits", "root"],
@@ -24,7 +24,7 @@ REQUIRED = {
     "doctor": [],
     "demo": ["out"],
 }
-"""The arguments each verb needs, a path last; none for a verb that needs none."""
+"""The arguments each subcommand needs, a path last; empty for those that need none."""
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +40,21 @@ def test_version_and_help(capsys):
     assert capsys.readouterr().out == f"liverseg {__version__}\n"
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
-    assert all(verb in told and text in told for verb, text in VERBS.items())
+    assert all(subcommand in told and text in told for subcommand, text in SUBCOMMANDS.items())
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb, capsys):
-    assert main([verb, "--help"]) == 0
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_every_subcommand_has_help(subcommand, capsys):
+    assert main([subcommand, "--help"]) == 0
     told = capsys.readouterr().out
-    assert told.startswith(f"usage: liverseg {verb} ")
+    assert told.startswith(f"usage: liverseg {subcommand} ")
     assert "--debug" in told
 
 
-def test_no_verb_is_wrong_usage(capsys):
+def test_no_subcommand_is_wrong_usage(capsys):
     assert main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"liverseg: a verb is needed: {', '.join(VERBS)} (see liverseg --help)"
+    assert line == f"liverseg: a subcommand is needed: {', '.join(SUBCOMMANDS)} (see liverseg --help)"
 
 
 @pytest.mark.parametrize(
@@ -63,17 +63,17 @@ def test_no_verb_is_wrong_usage(capsys):
         ("datlist", "did you mean datalist?"),
         ("predcit", "did you mean predict?"),
         ("Demo", "did you mean demo?"),
-        ("resegment", f"there are {', '.join(VERBS)}"),
+        ("resegment", f"there are {', '.join(SUBCOMMANDS)}"),
     ],
 )
-def test_an_unknown_verb_names_the_closest(word, words, capsys):
+def test_an_unknown_subcommand_names_the_closest(word, words, capsys):
     assert main([word]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"liverseg: unknown verb {word!r}; {words} (see liverseg --help)"
+    assert line == f"liverseg: unknown subcommand {word!r}; {words} (see liverseg --help)"
 
 
 @pytest.mark.parametrize(
-    ("verb", "given", "closest"),
+    ("subcommand", "given", "closest"),
     [
         ("datalist", "--fold=3", "--folds"),
         ("prepare", "--outptu=x", "--output"),
@@ -84,34 +84,35 @@ def test_an_unknown_verb_names_the_closest(word, words, capsys):
         ("demo", "--joint_epochs", "--joint-epochs"),
     ],
 )
-def test_an_unknown_option_of_every_verb_names_the_closest(verb, given, closest, capsys):
-    assert main([verb, *REQUIRED[verb], given]) == 2
+def test_an_unknown_option_of_every_subcommand_names_the_closest(subcommand, given, closest, capsys):
+    assert main([subcommand, *REQUIRED[subcommand], given]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line == f"liverseg {verb}: unknown argument {given}; did you mean {closest}? (see liverseg {verb} --help)"
+    command = f"liverseg {subcommand}"
+    assert line == f"{command}: unknown argument {given}; did you mean {closest}? (see {command} --help)"
 
 
-def test_an_unknown_option_before_the_verb_names_the_closest(capsys):
+def test_an_unknown_option_before_the_subcommand_names_the_closest(capsys):
     assert main(["--versoin"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line == "liverseg: unknown argument --versoin; did you mean --version? (see liverseg --help)"
 
 
-@pytest.mark.parametrize("verb", [verb for verb, arguments in REQUIRED.items() if arguments])
-def test_an_empty_path_is_not_the_current_folder(verb, capsys):
-    assert main([verb, *REQUIRED[verb][:-1], ""]) == 2
+@pytest.mark.parametrize("subcommand", [subcommand for subcommand, arguments in REQUIRED.items() if arguments])
+def test_an_empty_path_is_not_the_current_folder(subcommand, capsys):
+    assert main([subcommand, *REQUIRED[subcommand][:-1], ""]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "a path is needed, this is empty" in line
 
 
-def test_every_verb_is_among_those_whose_options_are_tested():
-    assert {*REQUIRED, "train"} == set(VERBS)  # train takes what its bundle takes
+def test_every_subcommand_is_among_those_whose_options_are_tested():
+    assert {*REQUIRED, "train"} == set(SUBCOMMANDS)  # train takes what its bundle takes
 
 
-@pytest.mark.parametrize("verb", ["phantom", "predict", "datalist"])
-def test_a_missing_argument_is_named(verb, capsys):
-    assert main([verb]) == 2
+@pytest.mark.parametrize("subcommand", ["phantom", "predict", "datalist"])
+def test_a_missing_argument_is_named(subcommand, capsys):
+    assert main([subcommand]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"liverseg {verb}: the following arguments are required: ")
+    assert line.startswith(f"liverseg {subcommand}: the following arguments are required: ")
 
 
 @pytest.mark.parametrize(

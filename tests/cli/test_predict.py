@@ -47,7 +47,7 @@ def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypat
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        assert main(["predict", str(volumes), str(tmp_path / "verb"), "--min-lesion-ml", "0.05"]) == 0
+        assert main(["predict", str(volumes), str(tmp_path / "command"), "--min-lesion-ml", "0.05"]) == 0
     finally:
         torch.set_num_threads(threads)
     told = capsys.readouterr()
@@ -59,9 +59,9 @@ def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypat
     assert done.returncode == 0, done.stderr
     for case in ("a", "b"):
         for name in SAME_EVERY_TIME:
-            verb, bundle = (tmp_path / road / case / name for road in ("verb", "bundle"))
-            assert verb.read_bytes() == bundle.read_bytes(), name
-        records = [json.loads((tmp_path / road / case / "record.json").read_text()) for road in ("verb", "bundle")]
+            command, bundle = (tmp_path / road / case / name for road in ("command", "bundle"))
+            assert command.read_bytes() == bundle.read_bytes(), name
+        records = [json.loads((tmp_path / road / case / "record.json").read_text()) for road in ("command", "bundle")]
         for record in records:
             record.pop("seconds"), record.pop("finished")
         assert records[0] == records[1]

@@ -100,7 +100,7 @@ def test_one_bad_file_does_not_stop_the_others(tree, write_nifti, capsys):
     assert code == 1
     assert "volume-1.nii.gz: voxels cannot be read" in captured.err
     assert "segmentation-2.nii.gz: shape 20×24×8, but its image" in captured.err
-    assert "2 failed as told above" in captured.err
+    assert "2 failed, see above" in captured.err
     assert captured.out.startswith("3 files written, 0 existing files verified")
     assert "Traceback" not in captured.err
     assert len(cached(tree)) == 3

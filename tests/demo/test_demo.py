@@ -1,4 +1,4 @@
-"""The demo at its smallest, through its verb, and everything it promises."""
+"""The smallest demo, run by its subcommand, with all its results."""
 
 import json
 
@@ -19,7 +19,7 @@ EPOCHS = ["--pretrain-epochs", "1", "--joint-epochs", "1"]
 
 @pytest.fixture(scope="session", params=["in one process", pytest.param("in processes", marks=pytest.mark.slow)])
 def demo(request, made_once):
-    """A finished demo's folder, its commands run in this process or, as a user's are, each in one of its own."""
+    """Run a demo and return its folder; bundle commands run in this process or, as for users, in processes."""
 
     def fill(folder):
         with pytest.MonkeyPatch.context() as patch:

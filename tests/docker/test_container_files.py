@@ -91,9 +91,9 @@ def test_services_are_locked_down(compose, service):
 def test_services_call_verbs_there_are(compose):
     assert compose["batch"]["command"][:3] == ["batch", "/input", "/output"]
     for service in ("train", "train-gpu"):
-        verb, bundle, *overrides = compose[service]["command"]
+        subcommand, bundle, *overrides = compose[service]["command"]
         config = (DOCKER.parent / "bundles" / f"liver_lesion_{bundle}" / "configs" / "train.yaml").read_text("utf-8")
-        assert verb == "train" and overrides
+        assert subcommand == "train" and overrides
         assert all(re.search(rf"^{re.match('--([a-z_]+)=', one)[1]}:", config, re.MULTILINE) for one in overrides)
 
 
