@@ -109,7 +109,7 @@ def _check_files(path: Path, datalist: DataList, folder: Path) -> None:
     images = [item.image for item in (*datalist.training, *datalist.test)]
     if not any(is_file(folder / image) for image in images):
         raise LiversegError(
-            f"{path}: none of its {len(images)} images is below {folder}, {images[0]} for one; give --dataset-dirs, "
+            f"{path}: none of its {len(images)} images is below {folder}, such as {images[0]}; give --dataset-dirs, "
             "the folder of each list in their order"
         )
 
@@ -199,7 +199,7 @@ def _warn_about_different_folds(output: Path, parts: _Parts) -> None:
     if len(names) > 1:
         folds_text = "; ".join(f"{name} has {', '.join(map(str, folds))}" for folds, name in reversed(names.items()))
         logging.getLogger(__name__).warning(
-            "%s: folds are kept as they are: %s; --folds splits all items anew", output, folds_text
+            "%s: folds are kept as they are: %s; --folds splits all items again", output, folds_text
         )
 
 

@@ -47,7 +47,7 @@ def check_split(folds: int = 2, share: float = 0.0, seed: int = 0) -> None:
             bits.
     """
     if folds < 2:
-        raise UsageError(f"{folds} folds asked for; at least 2 are needed")
+        raise UsageError(f"{folds} folds requested; at least 2 are needed")
     if not 0 <= share <= 1:
         raise UsageError(f"test share {share}; a number from 0 to 1 is needed")
     if not 0 <= seed < 2**32:
@@ -78,7 +78,7 @@ def assign_folds(
     patients = {item.patient for item in items}
     if len(patients) < folds:
         advice = f"take 2 to {len(patients)}" if len(patients) >= 2 else "at least 2 patients are needed"
-        raise LiversegError(f"{folds} folds asked for with {len(patients)} patients; {advice}")
+        raise LiversegError(f"{folds} folds requested with {len(patients)} patients; {advice}")
     if loads is not None and len(loads) != len(items):
         raise ValueError(f"{len(loads)} loads for {len(items)} items")
     groups = np.array([item.patient for item in items])
@@ -122,7 +122,7 @@ def hold_out(
         return (), tuple(replace(item, fold=None) for item in items)
     patients = len({item.patient for item in items})
     if patients < 2:
-        raise LiversegError(f"test share {share} asked for with {patients} patients; at least 2 are needed")
+        raise LiversegError(f"test share {share} requested with {patients} patients; at least 2 are needed")
     parts = _parts(items, share, patients)
     split = assign_folds(items, parts, seed, loads)
     sizes = Counter(item.fold for item in split)
@@ -152,7 +152,7 @@ def adopt_folds(items: Sequence[DataItem], datalist: DataList) -> tuple[tuple[Da
     unknown = sorted({item.patient for item in items} - fold_of.keys())
     if unknown:
         raise LiversegError(
-            f"data list {datalist.name}: {len(unknown)} of the patients are not in it, {unknown[0]} for one; "
+            f"data list {datalist.name}: {len(unknown)} of the patients are not in it, such as {unknown[0]}; "
             "take a list of the same set"
         )
     with_folds = [replace(item, fold=fold_of[item.patient]) for item in items]

@@ -146,7 +146,7 @@ def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
             if not isinstance(earlier, dict) or earlier.get(key) != settings.get(key):
                 value = earlier.get(key) if isinstance(earlier, dict) else None
                 raise LiversegError(
-                    f"{root}: holds phantoms made with {key} {value}, now {key} {settings.get(key)} is asked for; "
+                    f"{root}: holds phantoms made with {key} {value}, now {key} {settings.get(key)} is requested; "
                     "choose another folder or delete this one"
                 )
         return root

@@ -1,4 +1,4 @@
-"""Cohorts as the tests write them: images, masks and tables in every form the importer reads."""
+"""Cohorts for tests: images, masks and tables in all formats that the importer reads."""
 
 import nibabel as nib
 import numpy as np
@@ -6,7 +6,7 @@ from dicom_files import write_slice
 from PIL import Image
 
 AFFINE = np.array([[-0.7, 0, 0, 90], [0, -0.8, 0, 60], [0, 0, 2.5, -40], [0, 0, 0, 1.0]])
-"""What the slices of `series` come to: 0.7 mm columns to the left, 0.8 mm rows to the back, 2.5 mm slices up."""
+"""Affine of `series`: 0.7 mm columns to the left, 0.8 mm rows to the back, 2.5 mm slices upwards."""
 SHAPE = (11, 9, 5)
 """Columns, rows, slices."""
 
@@ -21,7 +21,7 @@ def image(root, name="ct.nii.gz", shape=SHAPE, affine=AFFINE):
 
 
 def mask(values=(1,), shape=SHAPE, slices=(2,)):
-    """A uint8 array with a lopsided block of each value in each of the slices."""
+    """Return a uint8 array with an asymmetric block of each value in each of the slices."""
     array = np.zeros(shape, np.uint8)
     for number, value in enumerate(values):
         array[2 + 2 * number : 4 + 2 * number, 1 + number : 5, list(slices)] = value
@@ -29,7 +29,7 @@ def mask(values=(1,), shape=SHAPE, slices=(2,)):
 
 
 def series(folder, numbers=range(SHAPE[2])):
-    """A CT series on the grid of `AFFINE`, a file a slice."""
+    """Write a CT series on the grid of `AFFINE`, one file per slice."""
     for number in numbers:
         pixels = np.arange(SHAPE[0] * SHAPE[1], dtype=np.int16).reshape(SHAPE[1], SHAPE[0]) + number
         write_slice(folder / f"{number:02d}.dcm", pixels, (-90, -60, -40 + 2.5 * number))
@@ -46,26 +46,26 @@ def table(root, *rows, header="patient,image,mask,slice,lesion_type", name="slic
 
 
 def label(root, item):
-    """An item's label map and its affine."""
+    """Return an item's label map and its affine."""
     loaded = nib.load(root / item.label)
     return np.asarray(loaded.dataobj), loaded.affine
 
 
 def segmentation(path, folder, segments, kind="BINARY", numbers=None, fractional="PROBABILITY"):
-    """A DICOM SEG of a series: a label and an array, (column, row, slice) as `SHAPE`, for each segment.
+    """Write a DICOM SEG of a series with a label and an array, (column, row, slice) as `SHAPE`, for each segment.
 
-    The arrays are boolean, for the kind FRACTIONAL also shares from 0 to 1. Numbers other than 1, 2, 3, ... are for the
-    kind LABELMAP alone.
+    The arrays are boolean, or shares from 0 to 1 for the kind FRACTIONAL. Numbers other than 1, 2, 3, ... are only for
+    the kind LABELMAP.
     """
     import highdicom
     import pydicom
     from pydicom.sr.codedict import codes
 
-    sources = [pydicom.dcmread(one) for one in sorted(folder.iterdir())]
-    for one in sources:
-        one.FrameOfReferenceUID = one.StudyInstanceUID = "1.2.4"
-        one.PatientID = one.StudyID = one.AccessionNumber = "1"
-        one.PatientName = one.PatientBirthDate = one.PatientSex = one.StudyDate = one.StudyTime = ""
+    sources = [pydicom.dcmread(dataset) for dataset in sorted(folder.iterdir())]
+    for dataset in sources:
+        dataset.FrameOfReferenceUID = dataset.StudyInstanceUID = "1.2.4"
+        dataset.PatientID = dataset.StudyID = dataset.AccessionNumber = "1"
+        dataset.PatientName = dataset.PatientBirthDate = dataset.PatientSex = dataset.StudyDate = dataset.StudyTime = ""
     numbers = numbers or [*range(1, len(segments) + 1)]
     descriptions = [
         highdicom.seg.SegmentDescription(

@@ -1,4 +1,4 @@
-"""A small sound tree for tests to break: three patients with air, fat, a liver off the middle, lesions and noise."""
+"""A small valid tree for tests: three patients with air, fat, a liver off the middle, lesions and noise."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ TYPED = {"0": "background", "1": "liver", "2": "cyst", "3": "hemangioma", "4": "
 
 
 def make_case(seed):
-    """int16 HU and uint8 label map of one patient."""
+    """Return int16 HU and uint8 label map of one patient."""
     rng = np.random.default_rng(seed)
     i, j, k = np.indices(SHAPE)
 
@@ -27,7 +27,7 @@ def make_case(seed):
     hu = np.full(SHAPE, -1000.0)
     hu[((i - 20) / 18) ** 2 + ((j - 18) / 16) ** 2 < 1] = -100
     hu[((i - 20) / 15) ** 2 + ((j - 18) / 13) ** 2 < 1] = 50
-    hu[ball((28, 14, 7), (4, 4, 9))] = -700  # bowel with air, where a turned liver would lie
+    hu[ball((28, 14, 7), (4, 4, 9))] = -700  # bowel with air, where a flipped liver would be
     liver, lesion = ball((12, 18, 4), (7, 8, 4)), ball((12, 18, 4), (2, 3, 2))
     hu[liver], hu[lesion] = 110, 40
     label = liver.astype(np.uint8) + lesion
@@ -35,13 +35,13 @@ def make_case(seed):
 
 
 def save(path, array, affine=AFFINE, change=None):
-    """Write a NIfTI with both codes set; `change` gets the header last."""
+    """Write a NIfTI with both codes set; `change` edits the header last."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = nib.Nifti1Image(array, affine)
     image.set_sform(affine, 1)
     image.set_qform(affine, 1)
     content = bytearray(image.to_bytes())
-    if change:  # nibabel would mend what it writes itself
+    if change:  # after nibabel has written it, since nibabel would repair the header
         header = nib.Nifti1Header(bytes(content[:348]), check=False)
         change(header)
         content[:348] = header.binaryblock
@@ -50,7 +50,7 @@ def save(path, array, affine=AFFINE, change=None):
 
 
 def write_tree(root):
-    """`volume-N.nii.gz`, `segmentation-N.nii.gz` for three patients, and datalist.json; returns its content."""
+    """Write `volume-N.nii.gz`, `segmentation-N.nii.gz` for three patients, and datalist.json; return its content."""
     for number in range(3):
         hu, label = make_case(number)
         save(root / f"volume-{number}.nii.gz", hu)
@@ -64,16 +64,16 @@ def write_tree(root):
 
 
 def write_list(root, content):
-    """Write datalist.json anew."""
+    """Write datalist.json again."""
     (Path(root) / "datalist.json").write_text(json.dumps(content))
     return content
 
 
 def check(root, **settings):
-    """The findings of a tree."""
+    """Return the findings of a tree."""
     return check_datalist(root / "datalist.json", root, progress=False, **settings)
 
 
 def found_in(root):
-    """File, level and defect of each finding."""
+    """Return file, level and defect of each finding."""
     return [tuple(row) for row in check(root)[["file", "level", "defect"]].to_numpy()]

@@ -1,4 +1,4 @@
-"""Patients of 3D-IRCADb-01 in its real layout, a few voxels each."""
+"""Small patients in the layout of 3D-IRCADb-01."""
 
 import numpy as np
 from dicom_files import write_slice
@@ -17,20 +17,20 @@ def image(number):
 
 
 def write_volume(folder, volume, shift=0.0, **settings):
-    """Slices as 3D-IRCADb names them: no ending, counted from the head down here."""
+    """Write slices with names as in 3D-IRCADb: no ending, here numbered from the head down."""
     for number, plane in enumerate(volume):
         write_slice(folder / f"image_{len(volume) - 1 - number}", plane, (shift, 0, 1.6 * number), **settings)
 
 
 def structure(name, where=None):
-    """A 0/255 mask of a structure, empty for one that is neither the liver nor of it."""
+    """Return a 0/255 mask of a structure, empty for structures outside the liver."""
     mask = np.zeros(SHAPE, np.uint8)
     mask[where or next((WHERE[start] for start in WHERE if name.lower().startswith(start)), np.s_[:0])] = 255
     return mask
 
 
 def patient(root, number, *structures, modality="CT"):
-    """One patient with a liver and other structures."""
+    """Write a patient with a liver and other structures."""
     folder = root / f"3Dircadb1.{number}"
     write_volume(folder / "PATIENT_DICOM", image(number))
     for name in ("liver", "skin", *structures):

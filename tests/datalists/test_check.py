@@ -1,4 +1,4 @@
-"""The check of a data list: sound trees have no findings; lists, labels and orientation; the table and its text."""
+"""Check of a data list: no findings in valid trees; lists, labels and orientation; the table and its text."""
 
 import json
 import os
@@ -183,9 +183,9 @@ def test_findings_do_not_depend_on_the_workers(tree):
     for name in ("volume-1.nii.gz", "segmentation-2.nii.gz"):
         content = (tree / name).read_bytes()
         (tree / name).write_bytes(content[: len(content) // 2])
-    one, many = check(tree, workers=1), check(tree, workers=4)
-    pd.testing.assert_frame_equal(one, many)
-    assert sorted(one["defect"]) == ["flipped affine", "truncated", "truncated"]
+    single, parallel = check(tree, workers=1), check(tree, workers=4)
+    pd.testing.assert_frame_equal(single, parallel)
+    assert sorted(single["defect"]) == ["flipped affine", "truncated", "truncated"]
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -203,9 +203,9 @@ def test_damaged_bytes_never_raise(seed, tmp_path):
 
 def test_progress_is_on_stderr(tree, capsys):
     check_datalist(tree / "datalist.json", tree)
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert "checking" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "checking" in captured.err
 
 
 def test_findings_are_written_and_read_by_a_person(tree):

@@ -1,4 +1,4 @@
-"""Defects of files, one a row of the table: each is found and named, and nothing else with it."""
+"""Defects of files: each gives its finding and no other."""
 
 import gzip
 import re
@@ -21,7 +21,7 @@ def cut(path, share):
 
 
 def plain_cut(root):
-    """A .nii without gzip that ends before its voxels do."""
+    """Write a .nii without gzip that ends before its voxels do."""
     cut(save(root / "short.nii", make_case(0)[1]), 0.7)
     content = write_tree(root)
     content["training"][0]["label"] = "short.nii"
@@ -30,12 +30,12 @@ def plain_cut(root):
 
 def wrong_check_sum(path):
     content = bytearray(path.read_bytes())
-    content[-8] ^= 1  # behind the last voxel, where a reader of voxels alone never comes
+    content[-8] ^= 1  # behind the last voxel, where a reader of the voxels does not get
     path.write_bytes(content)
 
 
 def image_with(change):
-    """A tree whose first image's HU are changed."""
+    """Write a tree and change the HU of its first image."""
 
     def make(root):
         save(root / VOLUME, change(make_case(0)[0]))
@@ -44,7 +44,7 @@ def image_with(change):
 
 
 def label_with(change):
-    """A tree whose first label map is changed."""
+    """Write a tree and change its first label map."""
 
     def make(root):
         save(root / LABEL, change(make_case(0)[1]))
@@ -53,7 +53,7 @@ def label_with(change):
 
 
 def header_with(name, **fields):
-    """A tree with a file whose header holds other values."""
+    """Write a tree and change values in the header of a file."""
 
     def change(header):
         for field, value in fields.items():
@@ -67,7 +67,7 @@ def header_with(name, **fields):
 
 
 def placed(affine, *, both=False):
-    """A tree whose first label, or first case, lies elsewhere."""
+    """Write a tree and change the affine of its first label, or of its first case."""
 
     def make(root):
         hu, label = make_case(0)
@@ -106,7 +106,7 @@ def other_shape(root):
 
 
 def copied(same_patient):
-    """The first image's voxels once more, in another file: another type, another compression."""
+    """Copy the voxels of the first image to another file, with another data type or compression."""
 
     def make(root):
         content = write_tree(root)
@@ -259,7 +259,7 @@ def test_a_defect_is_found_and_nothing_else(defect, tree):
         lambda hu: hu.astype(np.int32),
         lambda hu: hu.astype(">i2"),
         lambda hu: hu[..., None],
-        lambda hu: value_set(hu, (slice(0, 2), slice(0, 2)), -2048),  # corners outside the field of view
+        lambda hu: value_set(hu, (slice(0, 2), slice(0, 2)), -2048),  # corners outside the scanner's field of view
         lambda hu: hu[6:35, 6:31],  # the patient fills the picture
     ],
     ids=["padded", "fractions", "int32", "big-endian", "4-D", "corners", "cropped"],
@@ -284,7 +284,7 @@ def test_scaled_big_endian_and_split_gzip_are_read_as_they_are(tree):
 
 @pytest.mark.parametrize("codes", ["RAS", "LAS", "LPI", "SPL", "PSR", "LPS"])
 def test_an_image_exported_again_in_another_order_of_axes_is_a_duplicate(codes, tree):
-    """Also as another type, and where a third copy has the voxels' order of the second."""
+    """Also with another data type, and if a third copy has the axis order of the second."""
     image = nib.load(tree / VOLUME)
     turn = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(codes))
     turned = image.as_reoriented(turn)

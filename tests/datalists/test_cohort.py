@@ -1,4 +1,4 @@
-"""Cohorts: every form of image, mask and table becomes joint label maps whose lesions are the masks'."""
+"""Cohorts: images, masks and tables of all formats are converted to joint label maps with the lesions of the masks."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from liverseg.labels import LESION, LESION_TYPES
 VALUES = {kind: LESION + index for index, kind in enumerate(LESION_TYPES)}
 
 
-def test_an_excel_table_is_found_and_its_numbers_are_whole(tmp_path):
+def test_an_excel_table_is_found_and_its_numbers_are_integers(tmp_path):
     image(tmp_path)
     nifti(tmp_path / "m.nii", mask((1, 3)))
     row = {"patient": 12.0, "image": "ct.nii.gz", "mask": "m.nii", "slice": 2.0, "lesion_type": " Hemangioma "}
@@ -122,11 +122,13 @@ def test_the_lesion_pixels_of_a_label_map_are_the_masks(axes, flips, kind, seed,
         to_old[axis, [axis, 3]] = -1, SHAPE[axis] - 1
         affine = affine @ to_old
     nifti(root / "m.nii.gz", turned.transpose(axes), affine[:, [*axes, 3]])
-    said = "lesion" if lits else ""
-    table(root, f"p,ct.nii.gz,m.nii.gz,,{kind},{said}", header="patient,image,mask,slice,lesion_type,mask_values")
+    mask_values = "lesion" if lits else ""
+    table(
+        root, f"p,ct.nii.gz,m.nii.gz,,{kind},{mask_values}", header="patient,image,mask,slice,lesion_type,mask_values"
+    )
     (item,) = cohort_items(root)
-    array, own = label(root, item)
-    assert array.dtype == np.uint8 and np.allclose(own, AFFINE)
+    array, affine = label(root, item)
+    assert array.dtype == np.uint8 and np.allclose(affine, AFFINE)
     assert np.array_equal(array >= LESION, values == (2 if lits else 1))
     assert {*np.unique(array)} - {0, 1} == {VALUES[kind]}
     assert np.array_equal(array == 1, (values == 1) & lits)
@@ -145,10 +147,10 @@ def test_a_flat_image_becomes_one_slice(tmp_path):
 
 def test_a_series_and_pictures_become_one_image_and_one_label_map(tmp_path):
     series(tmp_path / "p" / "ct")
-    one, two = mask(slices=(1,))[:, :, 1].T, mask((1, 1), slices=(3,))[:, :, 3].T
-    png(tmp_path / "one.png", one * 255)
-    png(tmp_path / "two.png", two)
-    png(tmp_path / "liver.png", np.ones_like(one))
+    first_mask, second_mask = mask(slices=(1,))[:, :, 1].T, mask((1, 1), slices=(3,))[:, :, 3].T
+    png(tmp_path / "one.png", first_mask * 255)
+    png(tmp_path / "two.png", second_mask)
+    png(tmp_path / "liver.png", np.ones_like(first_mask))
     header = "patient,image,mask,slice,lesion_type,liver_mask"
     table(tmp_path, "p,p/ct,one.png,1,cyst,liver.png", "p,p/ct,two.png,3,metastasis,", header=header)
     items = cohort_items(tmp_path)
@@ -157,21 +159,21 @@ def test_a_series_and_pictures_become_one_image_and_one_label_map(tmp_path):
     }
     array, affine = label(tmp_path, items[0])
     assert np.allclose(affine, AFFINE) and array.shape == SHAPE
-    assert np.array_equal(array[:, :, 1], np.where(one, 2, 1).T)
-    assert np.array_equal(array[:, :, 3], (two * 4).T)
+    assert np.array_equal(array[:, :, 1], np.where(first_mask, 2, 1).T)
+    assert np.array_equal(array[:, :, 3], (second_mask * 4).T)
     written = {path: path.stat().st_mtime_ns for path in tmp_path.glob("nifti/**/*.gz")}
     assert len(written) == 2
     assert cohort_items(tmp_path) == items
     assert {path: path.stat().st_mtime_ns for path in written} == written
-    png(tmp_path / "two.png", one)
+    png(tmp_path / "two.png", first_mask)
     os.utime(tmp_path / "two.png", (1, 1))
     cohort_items(tmp_path)
-    assert np.array_equal(label(tmp_path, items[0])[0][:, :, 3], (one * 4).T)
+    assert np.array_equal(label(tmp_path, items[0])[0][:, :, 3], (first_mask * 4).T)
     image_path = tmp_path / "nifti/images/p/ct.nii.gz"
     assert image_path.stat().st_mtime_ns == written[image_path]
 
 
-def test_images_whose_names_differ_by_an_ending_have_label_maps_of_their_own(tmp_path):
+def test_images_whose_names_differ_by_an_ending_have_separate_label_maps(tmp_path):
     series(tmp_path / "img/p1")
     image(tmp_path, "img/p1.nii.gz")
     image(tmp_path, "img/p1.nii")
@@ -214,15 +216,15 @@ def test_dicom_slice_files(tmp_path):
 
 @settings(max_examples=30, deadline=None)
 @given(axes=AXES, flips=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3), number=st.integers(0, 4))
-def test_a_picture_lies_in_a_nifti_as_a_viewer_shows_it(axes, flips, number):
+def test_a_picture_is_placed_in_a_nifti_as_a_viewer_shows_it(axes, flips, number):
     shape = tuple(np.array((5, 7, 9))[np.argsort(axes)])
     affine = np.eye(4)
     affine[:3, :3] = np.diag(flips)[:, axes]
     grid = ImageGrid(shape, affine, dicom=False)
     number %= grid.depth
     pixels = np.arange(np.prod(grid.picture_shape())).reshape(grid.picture_shape())
-    own = np.full(shape, -1)
-    own[grid.plane(number)] = grid.from_rows(pixels)
-    axial = Volume(own, affine, None, None).axial
-    shown = [one for one in axial if (one >= 0).any()]
-    assert len(shown) == 1 and np.array_equal(shown[0], pixels)
+    array = np.full(shape, -1)
+    array[grid.plane(number)] = grid.from_rows(pixels)
+    axial = Volume(array, affine, None, None).axial
+    with_picture = [plane for plane in axial if (plane >= 0).any()]
+    assert len(with_picture) == 1 and np.array_equal(with_picture[0], pixels)

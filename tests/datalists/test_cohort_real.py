@@ -1,4 +1,4 @@
-"""Cohorts of real series; what the tests need is named by LIVERSEG_REAL_DATA."""
+"""Cohorts of real series from the folder LIVERSEG_REAL_DATA."""
 
 import os
 import re
@@ -28,7 +28,7 @@ def real(*names):
 
 
 @pytest.mark.integration
-def test_a_real_seg_lies_on_its_series(tmp_path):
+def test_a_real_seg_is_on_the_grid_of_its_series(tmp_path):
     folder, seg, drawn = real("dcmqi_3slice/ct-3slice", "dcmqi_3slice/liver.dcm", "dcmqi_3slice/liver_seg.nrrd")
     (tmp_path / "ct").symlink_to(folder)
     (tmp_path / "liver.dcm").symlink_to(seg)
@@ -56,7 +56,7 @@ def test_a_real_jpeg2000_series_with_a_label_of_other_axes(tmp_path):
 
 
 def slice_lesion(liver, number):
-    """True in a block inside a boolean liver, (column, row, slice), in one slice."""
+    """Return a mask of a block inside a boolean liver, (column, row, slice), in one slice."""
     columns, rows = np.nonzero(liver[:, :, number])
     column, row = columns[len(columns) // 2], int(np.median(rows[columns == columns[len(columns) // 2]]))
     block = np.zeros(liver.shape, bool)
@@ -77,8 +77,8 @@ def test_a_real_seg_is_the_liver_around_typed_lesions(tmp_path):
     rows = ["p,ct,low.png,0,cyst,liver.dcm", "p,ct,high.nii.gz,2,metastasis,liver.dcm"]
     items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},liver_mask"))
     assert [(item.slice, item.lesion_type) for item in items] == [(0, "cyst"), (2, "metastasis")]
-    array, own = label(tmp_path, items[0])
-    assert items[0].label == items[1].label and np.allclose(own, affine)
+    array, label_affine = label(tmp_path, items[0])
+    assert items[0].label == items[1].label and np.allclose(label_affine, affine)
     assert np.array_equal(array, np.select([lesions[0], lesions[1], liver], [2, 4, 1]))
     converted = nib.load(tmp_path / items[0].image)
     assert np.array_equal(np.asarray(converted.dataobj), image) and np.allclose(converted.affine, affine)
@@ -110,8 +110,8 @@ def test_real_series_on_the_command_line(tmp_path, capsys):
     )
     for name, source in (("ct-1", padded), ("liver.dcm", seg), ("ct-2", compressed)):
         (tmp_path / name).symlink_to(source)
-    (one,) = cohort_items(table(tmp_path, "p,ct-1,liver.dcm,,"))
-    first = label(tmp_path, one)[0] == 1
+    (item,) = cohort_items(table(tmp_path, "p,ct-1,liver.dcm,,"))
+    first = label(tmp_path, item)[0] == 1
     nifti(tmp_path / "lesion-1.nii.gz", slice_lesion(first, 1).astype(np.uint8), read_series(padded)[1])
     loaded = nib.load(organs)
     second = np.asarray(loaded.dataobj) == 5

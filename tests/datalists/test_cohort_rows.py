@@ -1,4 +1,4 @@
-"""Cohorts: rows that share a mask, and every defect told with its row."""
+"""Cohorts: rows that share a mask, and defects reported with their row."""
 
 import fcntl
 import os
@@ -33,12 +33,12 @@ def test_numbered_lesions_have_types_of_their_own(tmp_path):
     array, _ = label(tmp_path, items[0])
     assert items[0].label == items[1].label
     assert np.array_equal(array, np.select([numbered == 1, numbered == 7], [2, 4]))
-    whole = [row.replace(",2,", ",,") for row in rows]
-    (item,) = cohort_items(table(tmp_path, *whole, header=f"{HEADER},lesion"))
+    volume_rows = [row.replace(",2,", ",,") for row in rows]
+    (item,) = cohort_items(table(tmp_path, *volume_rows, header=f"{HEADER},lesion"))
     assert (item.slice, item.lesion_type) == (None, None)
 
 
-def test_slices_of_one_mask_have_types_of_their_own(tmp_path):
+def test_slices_of_one_mask_have_separate_types(tmp_path):
     image(tmp_path)
     binary = mask(slices=(1, 3))
     nifti(tmp_path / "m.nii", binary)
@@ -62,8 +62,8 @@ def test_whether_a_two_is_a_cyst(tmp_path):
     typed = "p,other.nii,typed.nii,2,metastasis"
     with pytest.raises(LiversegError, match=r"row 2: m\.nii holds 0, 1, 2 and no 4 for a metastasis"):
         cohort_items(table(tmp_path, met, typed))
-    said = [f"{met},lesion", f"{typed},typed"]
-    items = cohort_items(table(tmp_path, *said, header=f"{HEADER},mask_values"))
+    rows = [f"{met},lesion", f"{typed},typed"]
+    items = cohort_items(table(tmp_path, *rows, header=f"{HEADER},mask_values"))
     assert items[1].label == "typed.nii" and items[0].label.startswith("nifti/labels/")
     with pytest.raises(LiversegError, match=r"row 2: no 4 for a metastasis in m\.nii"):
         cohort_items(table(tmp_path, f"{met},typed", header=f"{HEADER},mask_values"))
@@ -95,9 +95,9 @@ def test_a_typed_mask_that_does_not_fit_is_refused_by_its_row(row, message, tmp_
         nifti(tmp_path / name, array, affine)
     sound = ["p,ct.nii.gz,typed.nii,2,cyst", "p,ct.nii.gz,typed.nii,3,metastasis", "p,ct.nii.gz,typed.nii,0,"]
     assert {item.label for item in cohort_items(table(tmp_path, *sound))} == {"typed.nii"}
-    with pytest.raises(LiversegError, match=f"row 3: {message}") as told:
+    with pytest.raises(LiversegError, match=f"row 3: {message}") as error:
         cohort_items(table(tmp_path, sound[0], f"p,ct.nii.gz,{row}"))
-    assert len(str(told.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "nifti").exists()
 
 
@@ -118,8 +118,8 @@ def test_a_typed_mask_in_other_axes_or_as_a_picture_becomes_a_label_map(tmp_path
 
 @pytest.mark.parametrize(("shift", "sound"), [(0.02, True), (0.05, False)])
 @pytest.mark.parametrize("turned", [False, True])
-def test_a_turned_mask_may_lie_as_far_beside_its_image_as_another(turned, shift, sound, tmp_path):
-    # its far corner is 382 mm away, so that 0.038 mm are rounding
+def test_a_reoriented_mask_has_the_same_tolerance(turned, shift, sound, tmp_path):
+    # the far corner is at 382 mm, so 0.038 mm are within rounding
     far = AFFINE + np.array([[0, 0, 0, 300.0], *[[0] * 4] * 3])
     image(tmp_path, affine=far)
     flip = np.diag([-1.0, 1, 1, 1])
@@ -135,7 +135,7 @@ def test_a_turned_mask_may_lie_as_far_beside_its_image_as_another(turned, shift,
             cohort_items(rows)
 
 
-def test_a_mask_that_stays_is_read_once(tmp_path, monkeypatch):
+def test_a_mask_without_conversion_is_read_once(tmp_path, monkeypatch):
     image(tmp_path)
     nifti(tmp_path / "m.nii", mask((1, 2, 4)))
     opened = []
@@ -168,7 +168,7 @@ def test_a_mask_that_stays_is_read_once(tmp_path, monkeypatch):
         (["p,ct.nii.gz,one.nii,,cyst", "p,ct.nii.gz,one.nii,2,metastasis"], "row 2: cyst for the whole .* row 3"),
     ],
 )
-def test_every_defect_is_told_with_its_row(rows, message, tmp_path):
+def test_every_defect_is_reported_with_its_row(rows, message, tmp_path):
     image(tmp_path)
     nifti(tmp_path / "one.nii", mask())
     nifti(tmp_path / "many.nii", mask((5, 6)))
@@ -185,20 +185,20 @@ def test_every_defect_is_told_with_its_row(rows, message, tmp_path):
 
 
 NO_HEADER = [
-    ("bad.nii", lambda whole: b"", "cannot be read as NIfTI"),
-    ("bad.nii.gz", lambda whole: b"", "cannot be read as NIfTI"),
-    ("bad.nii", lambda whole: whole[:200], "cannot be read as NIfTI"),
-    ("bad.nii.gz", lambda whole: whole[:40], "cannot be read as NIfTI"),
-    ("bad.nii.gz", lambda whole: b"no NIfTI" * 100, "cannot be read as NIfTI"),
+    ("bad.nii", lambda content: b"", "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda content: b"", "cannot be read as NIfTI"),
+    ("bad.nii", lambda content: content[:200], "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda content: content[:40], "cannot be read as NIfTI"),
+    ("bad.nii.gz", lambda content: b"no NIfTI" * 100, "cannot be read as NIfTI"),
 ]
 FEWER_VOXELS = [
-    ("bad.nii", lambda whole: whole[:400], r"voxels cannot be read .*; is the file truncated\?"),
-    ("bad.nii.gz", lambda whole: whole[:-20], r"voxels cannot be read .*; is the file truncated\?"),
+    ("bad.nii", lambda content: content[:400], r"voxels cannot be read .*; is the file truncated\?"),
+    ("bad.nii.gz", lambda content: content[:-20], r"voxels cannot be read .*; is the file truncated\?"),
 ]
 
 
 def damaged(root, name, damage, row):
-    """A cohort of a sound row and a given one with a damaged NIfTI."""
+    """Write a cohort of a valid row and a row with a damaged NIfTI."""
     image(root)
     nifti(root / "m.nii", mask((1, 2, 4)))
     nifti(root / name, np.random.default_rng(0).integers(0, 5, SHAPE, dtype=np.uint8))
@@ -209,33 +209,33 @@ def damaged(root, name, damage, row):
 @pytest.mark.parametrize("row", ["p,ct.nii.gz,{},2,cyst,", "p,ct.nii.gz,m.nii,2,cyst,{}"])
 @pytest.mark.parametrize(("name", "damage", "message"), NO_HEADER + FEWER_VOXELS)
 def test_a_mask_that_cannot_be_read_is_refused_by_its_row(row, name, damage, message, tmp_path):
-    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as told:
+    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as error:
         cohort_items(damaged(tmp_path, name, damage, row.format(name)))
-    assert len(str(told.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1
     assert not (tmp_path / "nifti").exists()
 
 
 @pytest.mark.parametrize(("name", "damage", "message"), NO_HEADER)
 def test_an_image_without_a_readable_header_is_refused_by_its_row(name, damage, message, tmp_path):
-    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as told:
+    with pytest.raises(LiversegError, match=rf"row 3: .*{name}: {message}") as error:
         cohort_items(damaged(tmp_path, name, damage, f"q,{name},m.nii,2,cyst,"))
-    assert len(str(told.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1
 
 
-def test_the_first_row_with_an_unreadable_file_is_told(tmp_path):
+def test_the_first_row_with_an_unreadable_file_is_reported(tmp_path):
     image(tmp_path)
     nifti(tmp_path / "m.nii", mask())
     (tmp_path / "empty.nii").touch()
     (tmp_path / "none.nii.gz").touch()
-    one, two = "p,ct.nii.gz,empty.nii,2,cyst", "q,none.nii.gz,m.nii,2,cyst"
-    for rows, name in (([one, two], "empty.nii"), ([two, one], r"none\.nii\.gz")):
+    first, second = "p,ct.nii.gz,empty.nii,2,cyst", "q,none.nii.gz,m.nii,2,cyst"
+    for rows, name in (([first, second], "empty.nii"), ([second, first], r"none\.nii\.gz")):
         with pytest.raises(LiversegError, match=f"row 2: .*{name}: cannot be read"):
             cohort_items(table(tmp_path, *rows))
-    big = tmp_path / "big.nii.gz"  # found out long after the empty file
+    big = tmp_path / "big.nii.gz"  # found long after the empty file
     nifti(big, np.random.default_rng(0).integers(0, 2, (128, 128, 64), dtype=np.uint8))
     big.write_bytes(big.read_bytes()[:-20])
     with pytest.raises(LiversegError, match=r"row 2: .*big\.nii\.gz: voxels cannot be read"):
-        cohort_items(table(tmp_path, "p,ct.nii.gz,big.nii.gz,2,cyst", one, two))
+        cohort_items(table(tmp_path, "p,ct.nii.gz,big.nii.gz,2,cyst", first, second))
 
 
 @pytest.mark.parametrize("place", [(0, 0, 0), (10, 8, 4), (0, 8, 0), (5, 4, 2)])
@@ -257,22 +257,22 @@ def test_the_reading_of_masks_is_shown_on_a_terminal_only(tmp_path, monkeypatch,
     rows = table(tmp_path, "p,ct.nii.gz,m.nii,2,cyst", "p,ct.nii.gz,m.png,3,cyst", "p,ct.nii.gz,m.nii,,cyst")
     cohort_items(rows)
     assert capfd.readouterr() == ("", "")
-    shown = []
+    outputs = []
     for progress in (True, False):
-        ours, theirs = os.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-        with os.fdopen(theirs, "w") as terminal, monkeypatch.context() as patched:
+        reader, writer = os.openpty()
+        fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+        with os.fdopen(writer, "w") as terminal, monkeypatch.context() as patched:
             patched.setattr("sys.stderr", terminal)
             cohort_items(rows, progress=progress)
             terminal.write("\nend\n")
             terminal.flush()
-            said = b""
-            while b"end" not in said:  # a terminal hands on what was written to it piece by piece
-                said += os.read(ours, 10_000)
-            shown.append(said.decode())
-        os.close(ours)
-    assert re.search(r"reading: 100%.* 3/3 .*file/s", shown[0])
-    assert shown[1].split() == ["end"]
+            output = b""
+            while b"end" not in output:  # a terminal delivers its output in pieces
+                output += os.read(reader, 10_000)
+            outputs.append(output.decode())
+        os.close(reader)
+    assert re.search(r"reading: 100%.* 3/3 .*file/s", outputs[0])
+    assert outputs[1].split() == ["end"]
 
 
 @pytest.mark.parametrize(

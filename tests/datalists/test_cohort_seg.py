@@ -1,4 +1,4 @@
-"""Cohorts: masks as DICOM SEG of every type of segmentation."""
+"""Cohorts: masks as DICOM SEG of all segmentation types."""
 
 import logging
 
@@ -39,40 +39,40 @@ def test_a_seg_gives_liver_and_lesions(tmp_path):
 def test_segments_that_share_pixels(kind, tmp_path):
     series(tmp_path / "ct")
     wide = mask((1, 1), slices=(2, 3)) == 1
-    wide[2, 1, 2] = False  # so that each has pixels of its own
+    wide[2, 1, 2] = False  # so that each has pixels without overlap
     hidden = ONE & wide
 
     def items(*parts, types):
         segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("Liver", LIVER), *zip("ab", parts, strict=True)], kind)
-        rows = [f"p,ct,s.dcm,2,{one},{number}" for number, one in enumerate(types, 2)]
+        rows = [f"p,ct,s.dcm,2,{lesion_type},{number}" for number, lesion_type in enumerate(types, 2)]
         return cohort_items(table(tmp_path, *rows, header=f"{HEADER},lesion"))
 
     for parts in ((ONE, wide), (wide, ONE), (hidden, wide), (wide, hidden)):
         (item,) = items(*parts, types=["metastasis"] * 2)
         assert np.array_equal(label(tmp_path, item)[0], np.select([parts[0] | parts[1], LIVER], [4, 1]))
-        with pytest.raises(LiversegError, match=r"row 3: s\.dcm has pixels of a (cyst|metastasis) and of a ") as told:
+        with pytest.raises(LiversegError, match=r"row 3: s\.dcm has pixels of a (cyst|metastasis) and of a ") as error:
             items(*parts, types=["cyst", "metastasis"])
-        assert len(str(told.value).splitlines()) == 1
+        assert len(str(error.value).splitlines()) == 1
         with pytest.raises(LiversegError, match=r"row 2: s\.dcm has lesion 3, which no row types"):
             items(*parts, types=["cyst"])
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_every_segment_is_read_whole_however_many_share_a_pixel(seed, tmp_path):
+def test_every_segment_is_complete_however_many_share_a_pixel(seed, tmp_path):
     series(tmp_path / "ct")
     parts = np.random.default_rng(seed).random((4, *SHAPE)) < 0.5
     segmentation(tmp_path / "s.dcm", tmp_path / "ct", [*zip("abcd", parts, strict=True)])
-    piece = read_mask(tmp_path / "s.dcm", ImageGrid(SHAPE, AFFINE, dicom=True), None)
-    assert piece.numbers == [1, 2, 3, 4]
+    placed = read_mask(tmp_path / "s.dcm", ImageGrid(SHAPE, AFFINE, dicom=True), None)
+    assert placed.numbers == [1, 2, 3, 4]
     for number, part in enumerate(parts, 1):
-        assert np.array_equal(piece.lesion(number), part)
+        assert np.array_equal(placed.lesion(number), part)
 
 
 @pytest.mark.parametrize("numbers", [(1, 2, 3), (7, 3, 300)])
 def test_a_label_map_seg_gives_liver_and_lesions(numbers, tmp_path):
     series(tmp_path / "ct")
     named = zip(numbers, ["Liver", "Liver tumor", "b"], [LIVER & ~ONE & ~TWO, ONE, TWO], strict=True)
-    order, names, arrays = zip(*sorted(named, key=lambda one: one[0]), strict=True)
+    order, names, arrays = zip(*sorted(named, key=lambda segment: segment[0]), strict=True)
     parts = [*zip(names, arrays, strict=True)]
     segmentation(tmp_path / "s.dcm", tmp_path / "ct", parts, "LABELMAP", order)
     assert {*np.unique(pydicom.dcmread(tmp_path / "s.dcm").pixel_array)} == {0, *numbers}
@@ -88,7 +88,7 @@ def test_a_label_map_seg_gives_liver_and_lesions(numbers, tmp_path):
 def test_of_a_fractional_seg_more_than_half_is_inside(fractional, tmp_path):
     series(tmp_path / "ct")
     shares = np.random.default_rng(0).integers(0, 256, SHAPE) / 255
-    assert {127 / 255, 128 / 255} <= {*shares.flat}  # those next to a half
+    assert {127 / 255, 128 / 255} <= {*shares.flat}  # the values next to a half
     shares[1] = 0
     parts = [("Liver", LIVER * 0.9), ("a", shares), ("liver cyst", TWO * 0.49)]
     segmentation(tmp_path / "s.dcm", tmp_path / "ct", parts, "FRACTIONAL", fractional=fractional)
@@ -111,7 +111,7 @@ def test_a_fractional_seg_with_another_maximum(tmp_path):
 
 
 def relabelled(path, values, **tags):
-    """A label map SEG with other numbers in its pixels, and other tags."""
+    """Change pixel values and tags of a label map SEG."""
     seg = pydicom.dcmread(path)
     pixels = seg.pixel_array
     seg.PixelData = np.array([values.get(value, value) for value in range(256)], np.uint8)[pixels].tobytes()
@@ -155,13 +155,13 @@ def test_a_truncated_seg_is_refused_by_its_row(kind, tmp_path):
         (tmp_path / "s.dcm").write_bytes(content[:length])
         with pytest.raises(
             LiversegError, match=r"row 2: .*s\.dcm: (cannot be read as DICOM SEG|DICOM, but no seg)"
-        ) as told:
+        ) as error:
             cohort_items(table(tmp_path, "p,ct,s.dcm,,cyst"))
-        assert len(str(told.value).splitlines()) == 1
+        assert len(str(error.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_label_maps_without_a_liver_are_told_once(again, tmp_path, caplog):
+def test_label_maps_without_a_liver_are_reported_once(again, tmp_path, caplog):
     series(tmp_path / "ct")
     rows = ["p,ct,s.dcm,2,cyst,"]
     segmentation(tmp_path / "s.dcm", tmp_path / "ct", [("a", mask() == 1)])

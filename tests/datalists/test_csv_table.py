@@ -1,4 +1,4 @@
-"""CSV tables: every separator and encoding that a spreadsheet writes, and a clear line for the others."""
+"""CSV tables: all separators and encodings that spreadsheets write, and clear messages for others."""
 
 import pytest
 from cohort_tree import image, mask, nifti
@@ -19,10 +19,10 @@ ROWS = [
 
 
 def written(rows, separator):
-    """Rows as Excel writes them: quotes where they are needed, Windows' ends of lines."""
+    """Format rows as Excel does: quotes where needed, Windows line endings."""
 
     def cell(text):
-        needs = any(one in text for one in (separator, '"', "\n"))
+        needs = any(special in text for special in (separator, '"', "\n"))
         return '"' + text.replace('"', '""') + '"' if needs else text
 
     return "".join(separator.join(map(cell, row)) + "\r\n" for row in rows)
@@ -34,8 +34,8 @@ def test_a_cohort_is_the_same_with_every_separator(separator, encoding, tmp_path
     image(tmp_path, "ct, portal; one.nii")
     nifti(tmp_path / "m.nii", mask((2, 4)))
     (tmp_path / "slices.csv").write_bytes(written(ROWS, separator).encode(encoding))
-    words = written([["word", "type"], ["Zyste", "cyst"], ["Metastase", "metastasis"], ["", ""]], separator)
-    (tmp_path / "types.csv").write_bytes(words.encode(encoding))
+    text = written([["word", "type"], ["Zyste", "cyst"], ["Metastase", "metastasis"], ["", ""]], separator)
+    (tmp_path / "types.csv").write_bytes(text.encode(encoding))
     items = cohort_items(tmp_path, types=tmp_path / "types.csv")
     assert [(item.patient, item.slice, item.lesion_type) for item in items] == [
         ("Müller", 2, "cyst"),
@@ -91,6 +91,6 @@ HEADER = ",".join(COLUMNS)
 )
 def test_tables_that_are_refused(content, message, tmp_path):
     (tmp_path / "slices.csv").write_bytes(content)
-    with pytest.raises(LiversegError, match=rf"slices\.csv(: |, ){message}") as told:
+    with pytest.raises(LiversegError, match=rf"slices\.csv(: |, ){message}") as error:
         cohort_items(tmp_path)
-    assert len(str(told.value).splitlines()) == 1
+    assert len(str(error.value).splitlines()) == 1

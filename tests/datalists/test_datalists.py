@@ -1,4 +1,4 @@
-"""Data lists: importers read real trees, no split shares a patient, and unsound lists are refused."""
+"""Data lists: importers read real trees, splits share no patients, and invalid lists are refused."""
 
 import json
 
@@ -28,7 +28,7 @@ cohorts = st.integers(2, 30).flatmap(
         st.tuples(st.integers(0, patients - 1), st.sampled_from([None, *LESION_TYPES]), loads), min_size=2, max_size=80
     ).filter(lambda rows: len({row[0] for row in rows}) >= 2)
 )
-"""Rows of patient, type and load, of any number of patients, types and slices a patient."""
+"""Rows of patient, type and load, with any number of patients, types and slices per patient."""
 
 
 def items_of(rows):
@@ -58,7 +58,7 @@ def test_no_split_ever_shares_a_patient(rows, folds, seed, share, with_loads):
     assert (kept, held_out) == hold_out(items, share, seed, loads)
     loads_kept = [loads[item.slice] for item in kept] if with_loads else None
     if len({item.patient for item in kept}) < folds:
-        with pytest.raises(LiversegError, match=f"{folds} folds asked for"):
+        with pytest.raises(LiversegError, match=f"{folds} folds requested"):
             assign_folds(kept, folds, seed, loads_kept)
         return
     numbered = assign_folds(kept, folds, seed, loads_kept)
@@ -109,7 +109,7 @@ def test_a_few_patients_can_be_held_out_of_and_split():
         assert len(hold_out(items, share)[1]) == max(1, min(5, round(6 * share)))
     assert sorted(item.fold for item in assign_folds(items, 6)) == [0, 1, 2, 3, 4, 5]
     assert hold_out(items[:1], 1) == ((), tuple(items[:1]))
-    with pytest.raises(LiversegError, match=r"test share 0\.5 asked for with 1 patients; at least 2"):
+    with pytest.raises(LiversegError, match=r"test share 0\.5 requested with 1 patients; at least 2"):
         hold_out(items[:1], 0.5)
 
 
@@ -120,7 +120,7 @@ def test_numbers_that_cannot_be_are_wrong_usage(settings):
 
 
 def test_more_folds_than_patients_is_refused():
-    with pytest.raises(LiversegError, match="5 folds asked for with 2 patients"):
+    with pytest.raises(LiversegError, match="5 folds requested with 2 patients"):
         assign_folds(items_of([(1, "cyst"), (2, "cyst"), (2, "cyst")]), 5)
 
 

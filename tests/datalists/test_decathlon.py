@@ -1,4 +1,4 @@
-"""Task03_Liver: what its dataset.json lists is taken, in order, and what is wrong with it is told in one line."""
+"""Task03_Liver: volumes listed in dataset.json are imported in order, and defects are reported in one line."""
 
 import json
 
@@ -10,7 +10,7 @@ from liverseg.errors import LiversegError
 
 
 def task(root, labelled=(10, 0, 1, 2, 3), unlabelled=(132, 131), **changes):
-    """A Task03_Liver folder of empty files, its dataset.json as published; `changes` replace parts of it."""
+    """Write a Task03_Liver folder of empty files with the published dataset.json; `changes` replace parts of it."""
     for folder, numbers in (("imagesTr", labelled), ("labelsTr", labelled), ("imagesTs", unlabelled)):
         (root / folder).mkdir(parents=True, exist_ok=True)
         for number in numbers:

@@ -1,4 +1,4 @@
-"""A data list in numbers: counted against what was put into its files."""
+"""Statistics of a data list, compared with the known content of its files."""
 
 import nibabel as nib
 import numpy as np
@@ -82,7 +82,7 @@ def test_tables_and_picture_are_written(cohort_tree, tmp_path, capsys):
         assert len(set(picture.convert("RGB").get_flattened_data())) > 50
 
 
-def test_what_cannot_be_described_is_one_line(tree):
+def test_errors_of_describe_are_one_line(tree):
     save(tree / LABEL, np.zeros((4, 4, 4), np.uint8))
     with pytest.raises(LiversegError, match=r"segmentation-0\.nii\.gz: another shape than its image"):
         describe(tree)

@@ -1,4 +1,4 @@
-"""Pictures, tables and lists that are made to do harm end in one line."""
+"""Malicious pictures, tables and lists are refused in one line."""
 
 import warnings
 import zipfile
@@ -25,7 +25,7 @@ def test_a_picture_of_too_many_pixels(tmp_path):
 
 
 def test_pictures_of_another_kind_are_not_opened(tmp_path):
-    """Least of all Encapsulated PostScript, which is a program and would be run by Ghostscript."""
+    """Encapsulated PostScript in particular is a program, which Ghostscript would run."""
     text = "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     (tmp_path / "a.png").write_text(text, encoding="ascii")
     Image.fromarray(np.zeros((3, 3), np.uint8)).save(tmp_path / "b.png", format="TIFF")
@@ -36,7 +36,7 @@ def test_pictures_of_another_kind_are_not_opened(tmp_path):
 
 
 def excel(path, **replaced):
-    """A sound table, parts of which are then replaced."""
+    """Write a valid table and replace parts of it."""
     pd.DataFrame([["p", "i.nii", "m.nii", "3", "cyst"]], columns=list(COLUMNS)).to_excel(path, index=False)
     with zipfile.ZipFile(path) as archive:
         parts = {name: archive.read(name) for name in archive.namelist()}
@@ -47,7 +47,7 @@ def excel(path, **replaced):
 
 
 def laughs(sheet):
-    """A billion of them, by entities that are made of each other."""
+    """A billion characters by nested entities."""
     names = [f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 10)]
     head = b'<?xml version="1.0"?><!DOCTYPE w [<!ENTITY a0 "lol">' + "".join(names).encode() + b"]>"
     return head + sheet[sheet.index(b"<worksheet") :].replace(b"cyst", b"&a9;").replace(b"<v>", b"<v>&a9;", 1)
@@ -63,10 +63,10 @@ def laughs(sheet):
 )
 def test_tables_that_are_bombs(sheet, match, tmp_path):
     excel(tmp_path / "slices.xlsx", sheet=sheet)
-    with warnings.catch_warnings(), pytest.raises(LiversegError, match=match) as told:
+    with warnings.catch_warnings(), pytest.raises(LiversegError, match=match) as error:
         warnings.simplefilter("ignore")
         read_rows(tmp_path, None, None, RowErrors())
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(error.value)
 
 
 def test_json_that_is_nested_without_end(tmp_path):

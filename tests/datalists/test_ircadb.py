@@ -1,4 +1,4 @@
-"""3D-IRCADb-01: trees in its real layout become NIfTI with the right labels, and their defects are named."""
+"""3D-IRCADb-01: trees in its layout are converted to NIfTI with the right labels, and defects are reported."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def import_(root, **settings):
 
 
 def axial(path):
-    """A written file as (slice, row, column)."""
+    """Read a written file as (slice, row, column)."""
     return np.asarray(nib.load(path).dataobj).transpose(2, 1, 0)
 
 
@@ -36,7 +36,7 @@ def test_a_patient_becomes_an_image_and_a_label(tmp_path):
     (folder / "MASKS_DICOM" / ".DS_Store").touch()
     (folder / "PATIENT_DICOM" / "._image_0").write_bytes(b"\0\5\x16\7")
     shutil.rmtree(folder / "MASKS_DICOM" / "livertumor02")
-    outside = np.s_[0:1, 0:1, 0:1]  # a lesion may reach out of the liver's mask
+    outside = np.s_[0:1, 0:1, 0:1]  # a lesion may extend beyond the liver's mask
     write_volume(folder / "MASKS_DICOM" / "livertumor02", structure("livertumor", outside))
     assert import_(tmp_path) == (DataItem("nifti/ircadb-03.nii.gz", "nifti/ircadb-03-label.nii.gz", "ircadb-03"),)
     written, label = nib.load(tmp_path / "nifti/ircadb-03.nii.gz"), nib.load(tmp_path / "nifti/ircadb-03-label.nii.gz")
@@ -47,10 +47,10 @@ def test_a_patient_becomes_an_image_and_a_label(tmp_path):
     for where in (TUMOUR, CYST, outside):
         expected[where] = 2
     np.testing.assert_array_equal(axial(tmp_path / "nifti/ircadb-03-label.nii.gz"), expected)
-    for one in (written, label):
-        np.testing.assert_allclose(one.affine, np.diag([-0.7, -0.8, 1.6, 1]), atol=1e-6)
-        assert (int(one.header["sform_code"]), int(one.header["qform_code"])) == (1, 1)
-        assert one.header.get_xyzt_units()[0] == "mm"
+    for nifti in (written, label):
+        np.testing.assert_allclose(nifti.affine, np.diag([-0.7, -0.8, 1.6, 1]), atol=1e-6)
+        assert (int(nifti.header["sform_code"]), int(nifti.header["qform_code"])) == (1, 1)
+        assert nifti.header.get_xyzt_units()[0] == "mm"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_spellings_of_lesions(name, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("name", ["tumor", "leftsurretumor", "rightsurretumor", "metastasectomie", "Hyperplasie"])
-def test_what_is_not_surely_of_the_liver_is_left_out_and_told(name, tmp_path, caplog):
+def test_masks_perhaps_outside_the_liver_are_left_out_with_a_warning(name, tmp_path, caplog):
     patient(tmp_path, 7, name)
     import_(tmp_path)
     assert axial(tmp_path / "nifti/ircadb-07-label.nii.gz").max() == 1
@@ -120,7 +120,7 @@ def test_only_what_has_changed_is_written_again(tmp_path):
     assert sorted(first) == [f"ircadb-0{n}{end}" for n in (1, 2) for end in ("-label.nii.gz", ".json", ".nii.gz")]
     import_(tmp_path)
     assert times() == first
-    write_volume(second / "MASKS_DICOM" / "liverkyst", structure("liverkyst"))  # a mask that was not there
+    write_volume(second / "MASKS_DICOM" / "liverkyst", structure("liverkyst"))  # a new mask
     import_(tmp_path)
     assert {name for name, time in times().items() if time != first[name]} == {
         "ircadb-02-label.nii.gz",
@@ -249,7 +249,7 @@ def test_patients_that_are_refused(spoil, message, tmp_path):
 def test_masks_with_any_value_or_a_rescaled_background(tmp_path):
     folder = patient(tmp_path, 4, "livertumor")
     rewrite(folder, "liver", structure("liver") // 255)
-    rewrite(folder, "livertumor", structure("livertumor").astype(np.int16) - 1024)  # a CT's rescale tags left on it
+    rewrite(folder, "livertumor", structure("livertumor").astype(np.int16) - 1024)  # with the rescale tags of the CT
     import_(tmp_path)
     label = axial(tmp_path / "nifti/ircadb-04-label.nii.gz")
     assert [int((label == value).sum()) for value in (1, 2)] == [22, 2]

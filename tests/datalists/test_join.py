@@ -1,4 +1,4 @@
-"""Several data lists as one: paths, folds, what items say, and what may not be joined."""
+"""Joining data lists: paths, folds, properties of items, and lists that must not be joined."""
 
 import json
 
@@ -13,7 +13,7 @@ from liverseg.errors import LiversegError, UsageError
 
 @pytest.fixture
 def make(tmp_path, write_nifti):
-    """A function that writes a folder with a list of small volumes, one for each patient, and returns the list."""
+    """Return a function that writes a folder with a list of small volumes, one per patient, and returns the list."""
 
     def write(name, patients=("p0", "p1"), rows=3, folds=2, folder=None, **facts):
         root = tmp_path / (folder or name)
@@ -73,12 +73,12 @@ def test_paths_from_another_folder_through_a_link(make, tmp_path):
     assert all((tmp_path / "link" / item.image).is_file() for item in items)
 
 
-def test_folds_stay_and_what_follows_is_told(make, tmp_path, caplog):
+def test_folds_are_kept_and_their_consequences_logged(make, tmp_path, caplog):
     lists = [make("full"), make("livers", ("q0", "q1", "q2"), folds=3, labelled=("liver",))]
     target = tmp_path / "both.json"
     assert read_datalist(join_datalists(lists, target)).folds == (0, 1, 2)
     assert [record.message for record in caplog.records] == [
-        f"{target}: folds are kept as they are: full has 0, 1; livers has 0, 1, 2; --folds splits all items anew",
+        f"{target}: folds are kept as they are: full has 0, 1; livers has 0, 1, 2; --folds splits all items again",
         f"{target}: no item of fold 2 has its lesions outlined; "
         "validate it with --key_score liver_dice, or another fold",
     ]
@@ -137,32 +137,32 @@ def test_public_sets_that_share_patients_are_refused_with_a_prefix_too(make, tmp
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("options", "message"),
     [
         ({"lists": ["a"]}, "1 data lists to join; at least 2 are needed"),
         ({"dataset_dirs": ["a"]}, "1 dataset_dirs for 2 data lists"),
-        ({"folds": 1}, "1 folds asked for; at least 2 are needed"),
+        ({"folds": 1}, "1 folds requested; at least 2 are needed"),
         ({"output": "a/datalist.json"}, "is one of the lists to join"),
     ],
 )
-def test_what_cannot_be_asked_for(options, words, make, tmp_path, monkeypatch):
+def test_invalid_arguments_are_refused(options, message, make, tmp_path, monkeypatch):
     lists = [make("a"), make("b", ("q0", "q1"))]
     monkeypatch.chdir(tmp_path)
-    given = {"lists": lists, "output": "ab.json", **options}
-    with pytest.raises(UsageError, match=words):
-        join_datalists(**given)
+    arguments = {"lists": lists, "output": "ab.json", **options}
+    with pytest.raises(UsageError, match=message):
+        join_datalists(**arguments)
 
 
 def test_the_command(make, tmp_path, capsys):
     lists = [str(make("a")), str(make("b", ("q0", "q1")))]
     target = tmp_path / "ab.json"
     assert main(["datalist", "join", *lists, "-o", str(target)]) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{target}\n" and told.err == ""
+    captured = capsys.readouterr()
+    assert captured.out == f"{target}\n" and captured.err == ""
     assert read_datalist(target).name == "a+b"
     wrong = ["--dataset-dirs", str(tmp_path / "b"), str(tmp_path)]
     assert main(["datalist", "join", *lists, "-o", str(target), *wrong]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"b/datalist.json: none of its 2 images is below {tmp_path}, images/0.nii.gz for one" in line
+    assert f"b/datalist.json: none of its 2 images is below {tmp_path}, such as images/0.nii.gz" in line
     assert main(["datalist", "join", *lists, "-o", str(target), "--root", str(tmp_path / "a")]) == 0
     assert f"its paths are relative to {tmp_path / 'a'}" in capsys.readouterr().err

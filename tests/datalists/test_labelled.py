@@ -1,4 +1,4 @@
-"""Items whose label maps tell less apart: listed, read, checked, and refused where they contradict themselves."""
+"""Items with partial label maps: listed, read, checked, and refused if they contradict themselves."""
 
 import json
 
@@ -23,7 +23,7 @@ from liverseg.errors import LiversegError, UsageError
 
 @pytest.fixture
 def livers(tmp_path, write_nifti):
-    """A function that writes a set of four volumes in LiTS's layout; its label maps hold these values."""
+    """Return a function that writes four volumes in LiTS's layout with label maps of some values."""
 
     def write(*values):
         rng = np.random.default_rng(0)
@@ -56,7 +56,7 @@ def test_a_set_of_livers_is_listed_checked_and_described(livers):
 
 
 @pytest.mark.parametrize(("labelled", "values", "highest"), [(["liver"], (1, 2), 1), (["liver", "lesion"], (1, 3), 2)])
-def test_label_maps_that_tell_more_apart_are_found(labelled, values, highest, livers):
+def test_label_maps_with_too_many_values_are_found(labelled, values, highest, livers):
     root = livers(*values)
     items = tuple(
         DataItem(f"volume-{n}.nii.gz", f"segmentation-{n}.nii.gz", f"p{n}", fold=n % 2, labelled=tuple(labelled))
@@ -86,7 +86,7 @@ def test_lesions_without_a_type_are_described_as_lesions(livers):
 
 
 @pytest.mark.parametrize(
-    ("item", "words"),
+    ("item", "message"),
     [
         ({"labelled": "liver"}, r'has labelled "liver"; \["liver"\] or \["liver", "lesion"\] is needed, or none'),
         ({"labelled": ["lesion"]}, r'has labelled \["lesion"\]'),
@@ -97,10 +97,10 @@ def test_lesions_without_a_type_are_described_as_lesions(livers):
         ),
     ],
 )
-def test_what_an_item_cannot_be_labelled_with(item, words, tmp_path):
+def test_invalid_labelled_is_refused(item, message, tmp_path):
     content = {"training": [{"image": "a.nii", "label": "b.nii", "patient": "p", "fold": 0, **item}]}
     (tmp_path / "datalist.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(LiversegError, match=words):
+    with pytest.raises(LiversegError, match=message):
         read_datalist(tmp_path / "datalist.json")
 
 

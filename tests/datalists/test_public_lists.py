@@ -1,4 +1,4 @@
-"""The committed lists of public sets: sound, as the schema says, and made by the script beside them."""
+"""The committed lists of public sets: valid, as in the schema, and reproducible by the script beside them."""
 
 import json
 import runpy
@@ -45,17 +45,17 @@ def test_a_decathlon_volume_is_in_the_fold_of_the_lits_volume_with_its_number():
 
 def test_lits_and_ircadb_share_patients():
     lits, ircadb = (read_datalist(FOLDER / f"{name}.json").training for name in ("lits", "ircadb"))
-    (twins,) = find_shared_patients([item.patient for item in lits], [item.patient for item in ircadb])
-    assert (twins.first, twins.second, twins.count) == ("lits-028", "ircadb-01", 20)
+    (shared,) = find_shared_patients([item.patient for item in lits], [item.patient for item in ircadb])
+    assert (shared.first, shared.second, shared.count) == ("lits-028", "ircadb-01", 20)
 
 
 @pytest.mark.parametrize("part", ["training", "test"])
 def test_the_decathlon_may_hold_whoever_is_in_the_test_part_of_lits(part):
     lits, decathlon = (read_datalist(FOLDER / f"{name}.json") for name in ("lits", "decathlon-liver"))
-    (twins,) = find_shared_patients(
+    (shared,) = find_shared_patients(
         [item.patient for item in lits.test], [item.patient for item in getattr(decathlon, part)]
     )
-    assert (twins.first, twins.count) == ("lits-test-000", 70)
+    assert (shared.first, shared.count) == ("lits-test-000", 70)
 
 
 @pytest.mark.integration

@@ -1,4 +1,4 @@
-"""Repaired copies: the header follows the image, the HU under the liver decide over the voxels, originals stay."""
+"""Repaired copies: header from the image, voxels by the HU under the liver, originals unchanged."""
 
 import gzip
 import logging
@@ -45,7 +45,7 @@ def hidden_codes(header):
     ],
     ids=["flipped", "flipped voxels", "head down", "head down voxels", "identity", "identity, RAS voxels", "no codes"],
 )
-def test_a_copy_lies_on_its_image(affine, change, turned, done, tree):
+def test_a_copy_is_on_the_grid_of_its_image(affine, change, turned, done, tree):
     label = make_case(0)[1]
     save(tree / LABEL, np.flip(label, turned), affine, change)
     before = {path.name: path.read_bytes() for path in tree.iterdir()}
@@ -68,7 +68,7 @@ def test_a_copy_lies_on_its_image(affine, change, turned, done, tree):
 
 
 def test_a_label_that_fits_neither_way_is_left_with_a_warning(tree, caplog):
-    # the liver of somebody else's scan: half of it in the air
+    # the liver of another scan: half of it is in air
     save(tree / LABEL, np.roll(make_case(0)[1], 14, axis=1), FLIPPED)
     with caplog.at_level(logging.WARNING):
         path = repaired(tree, tree.parent / "mended")
@@ -81,7 +81,7 @@ def test_a_label_that_fits_neither_way_is_left_with_a_warning(tree, caplog):
 def test_a_label_that_fits_both_ways_is_left_with_a_warning(tree, caplog):
     hu, label = make_case(0)
     label[:] = 0
-    label[12:28, 10:26, 3:9] = 1  # as symmetrical as no liver is
+    label[12:28, 10:26, 3:9] = 1  # symmetric, unlike any liver
     hu[:] = np.random.default_rng(0).normal(100, 15, SHAPE)
     save(tree / "volume-0.nii.gz", hu)
     save(tree / LABEL, label, FLIPPED)
@@ -105,8 +105,8 @@ def test_copies_elsewhere_are_named_absolutely_and_stay_in_their_folder(tree, tm
     assert read_datalist(path).training[1].label == "../segmentation-1.nii.gz"
 
 
-def test_voxels_stay_as_they_are_stored(tree):
-    """Scaling, byte order, extensions and a file without gzip: only the header's place is new."""
+def test_stored_voxels_are_kept(tree):
+    """Scaling, byte order, extensions and a file without gzip: only the geometry in the header changes."""
     image = nib.Nifti1Image(make_case(0)[1].astype(">i2") * 5, FLIPPED, nib.Nifti1Header(endianness=">"))
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"by hand"))
     image.header.set_slope_inter(0.2, 0)

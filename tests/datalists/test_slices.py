@@ -1,4 +1,4 @@
-"""Sets of 2-D slices: what becomes of pictures, DICOM and NIfTI files, their numbers and masks, and what is refused."""
+"""Sets of 2-D slices: conversion of pictures, DICOM and NIfTI files and their masks, and refused sets."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ PICTURES = {"hu": (0, 255), "pixel_mm": 1.5, "labelled": "liver", "progress": Fa
 
 
 def grey(seed):
-    """A picture with a bright corner at the patient's right front, which is up and left, and noise elsewhere."""
+    """Write a picture of noise with a bright corner at the patient's right front, which is up and left."""
     pixels = np.random.default_rng(seed).integers(0, 200, (ROWS, COLUMNS)).astype(np.uint8)
     pixels[:2, :3] = 255
     return pixels
@@ -50,7 +50,7 @@ def table(root, *rows, header=HEADER):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """A set of PNG, three patients: slices 4, 5 and 9 of a, one each of b and c."""
+    """Write a set of PNG of three patients: slices 4, 5 and 9 of a, one slice of b and one of c."""
     root = tmp_path / "set"
     rows = []
     for seed, (patient, number) in enumerate([("a", 5), ("a", 4), ("b", 7), ("a", 9), ("c", 1)]):
@@ -87,7 +87,7 @@ def test_neighbouring_slices_become_volumes_in_the_lists_folder(pictures, tmp_pa
     assert volume.spacing == (1.5, 1.5, 5.0)
     assert np.array_equal(volume.axial, np.stack([grey(1), grey(0)]))  # slice 4, then 5: feet to head
     assert np.array_equal(label.axial, np.stack([liver(1)] * 2))
-    # up and left in the picture is front and right in the body, which RAS+ counts upwards
+    # up and left in the picture is front and right in the body, the positive directions of RAS+
     bright, dark = (volume.affine @ [column, row, 0, 1] for column, row in ((0, 0), (COLUMNS - 1, ROWS - 1)))
     assert bright[0] > dark[0] and bright[1] > dark[1]
 
@@ -141,27 +141,27 @@ def test_slices_that_were_clipped_are_read_without_warnings_and_others_are_not_t
     for item in content["training"]:
         item["clipped_hu"] = [10, 255]
     path.write_text(json.dumps(content), encoding="utf-8")
-    words = "its data list says that HU are clipped to 10 to 255; correct clipped_hu or the image"
+    message = "its data list says that HU are clipped to 10 to 255; correct clipped_hu or the image"
     found = check_datalist(path, pictures, progress=False)
-    assert len(found) == 4 and all(words in one for one in found["found"])
-    with pytest.raises(LiversegError, match=words):  # although it is in the cache as another
+    assert len(found) == 4 and all(message in finding for finding in found["found"])
+    with pytest.raises(LiversegError, match=message):  # although the cache has it under another name
         SlabDataset(read_datalist(path).training, pictures, tmp_path / "cache", labels=3, progress=False)
 
 
 @pytest.mark.parametrize(
-    ("hu", "pixels", "wanted"),
+    ("hu", "pixels", "expected"),
     [
         ((0, 255), [0, 100, 255], [0, 100, 255]),
         ((-100, 240), [0, 51, 255], [-100, -32, 240]),
         ((-1024, 3071), np.array([0, 1024, 65535], np.uint16), [-1024, -960, 3071]),
     ],
 )
-def test_the_lowest_and_highest_value_that_can_be_stored_are_the_range(hu, pixels, wanted, tmp_path):
+def test_the_lowest_and_highest_value_that_can_be_stored_are_the_range(hu, pixels, expected, tmp_path):
     pixels = np.asarray(pixels, getattr(pixels, "dtype", np.uint8))[None]
     save(tmp_path / "a.png", pixels)
     save(tmp_path / "m.png", np.ones((1, 3), np.uint8))
     (item,) = slice_items(table(tmp_path, "p,a.png,m.png,3"), **{**PICTURES, "hu": hu})
-    assert read_volume(tmp_path / item.image).axial.ravel().tolist() == wanted
+    assert read_volume(tmp_path / item.image).axial.ravel().tolist() == expected
     assert item.clipped_hu == hu
 
 
@@ -215,11 +215,11 @@ def test_dicom_slices_bring_hu_size_and_place(tmp_path):
     assert np.array_equal(volume.axial, np.stack([pixels - 400, pixels - 200, pixels]))
     assert np.array_equal(label.axial, np.stack([np.roll(liver(1), n, axis=0) for n in (2, 1, 0)]))
     assert volume.axial_spacing == pytest.approx((2.5, 0.8, 0.7))
-    # LPS -90, -60 is RAS 90, 60; the lowest slice lies at 35 mm
+    # LPS -90, -60 is RAS 90, 60; the lowest slice is at 35 mm
     assert volume.axial_affine[:3, 3] == pytest.approx([90, 60, 35])
 
 
-def test_dicom_neighbours_that_lie_unevenly_are_refused(tmp_path):
+def test_unevenly_spaced_dicom_neighbours_are_refused(tmp_path):
     for number, place in enumerate((0, 2.5, 10)):
         write_slice(tmp_path / f"{number}.dcm", grey(number).astype(np.int16), (0, 0, place))
     save(tmp_path / "m.png", liver(1))
@@ -254,13 +254,13 @@ def test_a_nifti_volume_or_a_normalised_image_is_no_slice(tmp_path):
     nib.save(
         nib.Nifti1Image(np.linspace(0, 1, 120, dtype=np.float32).reshape(10, 12, 1), np.eye(4)), tmp_path / "n.nii"
     )
-    for name, words in (("v.nii", "a volume of 2 slices"), ("n.nii", "do not look like a CT in HU")):
-        with pytest.raises(LiversegError, match=rf"row 2: .*{name}: .*{words}"):
+    for name, message in (("v.nii", "a volume of 2 slices"), ("n.nii", "do not look like a CT in HU")):
+        with pytest.raises(LiversegError, match=rf"row 2: .*{name}: .*{message}"):
             slice_items(table(tmp_path, f"p,{name},m.png,1"), labelled="liver", progress=False)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"hu": None}, r"row 2: images/a5\.png has no HU; give --hu LOW:HIGH"),
         ({"pixel_mm": None}, r"row 2: images/a5\.png has no pixel size; give --pixel-mm"),
@@ -275,23 +275,23 @@ def test_a_nifti_volume_or_a_normalised_image_is_no_slice(tmp_path):
         ({"slice_mm": -5}, "slice_mm -5; 0.1 to 100 mm are allowed"),
     ],
 )
-def test_what_an_image_does_not_say_is_asked_for_before_any_is_read(change, words, pictures):
+def test_missing_options_are_refused_before_images_are_read(change, message, pictures):
     for path in pictures.glob("*/*.png"):
         path.write_bytes(b"unreadable")
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=message):
         slice_items(pictures, **{**PICTURES, **change})
 
 
-@pytest.mark.parametrize(("option", "words"), [({"hu": (0, 255)}, "--hu"), ({"pixel_mm": 1}, "--pixel-mm")])
-def test_what_a_file_says_itself_is_not_taken_from_an_option(option, words, tmp_path):
+@pytest.mark.parametrize(("option", "flag"), [({"hu": (0, 255)}, "--hu"), ({"pixel_mm": 1}, "--pixel-mm")])
+def test_options_for_files_with_a_header_are_refused(option, flag, tmp_path):
     for name in ("a.dcm", "m.png"):
         (tmp_path / name).touch()
-    with pytest.raises(UsageError, match=rf"a\.dcm is no PNG or JPEG and has it in its header; leave {words} out"):
+    with pytest.raises(UsageError, match=rf"a\.dcm is no PNG or JPEG and has it in its header; leave {flag} out"):
         slice_items(table(tmp_path, "p,a.dcm,m.png,1"), **option)
 
 
 @pytest.mark.parametrize(
-    ("row", "words"),
+    ("row", "message"),
     [
         ("a,images/new.png,masks/a4.png,4", "slice 4 of patient a is in row 3 already; each number is one slice"),
         ("b,images/a4.png,masks/a4.png,4", r"images/a4\.png is in row 3 already; take one out"),
@@ -317,7 +317,7 @@ def test_what_a_file_says_itself_is_not_taken_from_an_option(option, words, tmp_
         ),
     ],
 )
-def test_rows_that_are_refused_in_one_line(row, words, pictures):
+def test_rows_that_are_refused_in_one_line(row, message, pictures):
     colour = np.zeros((ROWS, COLUMNS, 3), np.uint8)
     colour[..., 0] = 9
     for name, pixels in {
@@ -338,7 +338,7 @@ def test_rows_that_are_refused_in_one_line(row, words, pictures):
     (pictures / "images/png.jpg").write_bytes((pictures / "images/new.png").read_bytes())
     table_ = pictures / "slices.csv"
     table_.write_text(table_.read_text() + row + "\n")
-    with pytest.raises(LiversegError, match=words) as caught:
+    with pytest.raises(LiversegError, match=message) as caught:
         slice_items(pictures, **PICTURES)
     assert "\n" not in str(caught.value)
     assert "row " in str(caught.value)
@@ -357,12 +357,12 @@ def test_masks_that_cannot_be_read_as_asked(value, tmp_path):
     save(tmp_path / "a.png", grey(0))
     save(tmp_path / "m.png", liver(value))
     root = table(tmp_path, "p,a.png,m.png,1")
-    words = {
+    messages = {
         0: "no mask holds a liver",
         2: "labelled liver allows",
         255: "for masks of the liver alone give --labelled",
     }
-    with pytest.raises(LiversegError, match=words[value]):
+    with pytest.raises(LiversegError, match=messages[value]):
         slice_items(root, **{**PICTURES, "labelled": None if value == 255 else "liver"})
 
 
@@ -400,10 +400,10 @@ def test_the_command_takes_a_range_that_begins_with_a_minus_sign(pictures, tmp_p
     options = ["--pixel-mm", "1.5", "--labelled", "liver", "--folds", "3", "--name", "mine"]
     target = tmp_path / "out" / "datalist.json"
     assert main(["datalist", "slices", str(pictures), "--hu", "-100:240", "-o", str(target), *options]) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{target}\n"
-    assert "--dataset-dir" not in told.err
+    captured = capsys.readouterr()
+    assert captured.out == f"{target}\n"
+    assert "--dataset-dir" not in captured.err
     assert read_datalist(target).training[0].clipped_hu == (-100, 240)
-    for hu, words in (("0-255", "'0-255': LOW:HIGH is needed"), ("255:0", "hu 255:0; LOW:HIGH is needed")):
+    for hu, message in (("0-255", "'0-255': LOW:HIGH is needed"), ("255:0", "hu 255:0; LOW:HIGH is needed")):
         assert main(["datalist", "slices", str(pictures), "--hu", hu, *options]) == 2
-        assert words in capsys.readouterr().err
+        assert message in capsys.readouterr().err

@@ -39,9 +39,9 @@ def test_scores_of_all_three_networks(summary, demo):
     for name in ("pretrain", "joint_scratch", "joint_transfer"):
         scores = summary[name]
         assert scores == json.loads((demo / name / "evaluation.json").read_text())
-        wanted = {"liver_dice", "lesion_dice", "lesion_recall"} | ({"type_accuracy"} if "joint" in name else set())
-        assert wanted <= set(scores)
-        assert all(0 <= scores[score] <= 1 for score in wanted)
+        expected = {"liver_dice", "lesion_dice", "lesion_recall"} | ({"type_accuracy"} if "joint" in name else set())
+        assert expected <= set(scores)
+        assert all(0 <= scores[score] <= 1 for score in expected)
     test = read_datalist(demo / "data" / "cohort" / "datalist.json").test
     assert summary["joint_scratch"]["units"] == summary["joint_transfer"]["units"] == len(test)
     assert summary["pretrain"]["units"] == 2
@@ -80,8 +80,8 @@ def test_the_predicted_patient_is_a_typical_test_patient_and_has_a_preview(summa
     test = {item.image for item in read_datalist(demo / "data" / "cohort" / "datalist.json").test}
     assert f"images/{case.name}.nii.gz" in test
     scores = pd.read_csv(demo / "joint_transfer" / "evaluation.csv").groupby("image")["class_aware_dice"].mean()
-    own = scores[f"images/{case.name}.nii.gz"]
-    assert (scores < own).sum() <= len(scores) // 2 <= (scores <= own).sum()
+    case_score = scores[f"images/{case.name}.nii.gz"]
+    assert (scores < case_score).sum() <= len(scores) // 2 <= (scores <= case_score).sum()
 
 
 def test_the_table_for_people_has_the_same_numbers(summary, demo):
@@ -99,7 +99,7 @@ def test_the_table_for_people_has_the_same_numbers(summary, demo):
     assert "not patients" in text
 
 
-def test_nothing_lies_outside_its_folders(demo):
+def test_no_file_is_outside_its_folders(demo):
     names = {"cache", "data", "input", "joint_scratch", "joint_transfer", "logs", "predictions", "pretrain"}
     names |= {f"{name}.{end}" for name in ("pretrain", "joint") for end in ("json", "safetensors")}
     assert {path.name for path in demo.iterdir()} == names | {"summary.json", "summary.md", "stages.json"}

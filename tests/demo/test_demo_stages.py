@@ -1,4 +1,4 @@
-"""Commands of the demo end with it."""
+"""The demo ends its running commands."""
 
 import os
 import signal
@@ -15,27 +15,29 @@ from liverseg.demo.stages import StageSeconds, run_bundle, run_side_by_side
 from liverseg.utils.shutdown import GracefulShutdown
 
 
-@pytest.mark.parametrize("how", [run_bundle, run_side_by_side])
-def test_commands_end_when_the_demo_is_told_to(how, tmp_path, monkeypatch):
-    stages, begun = StageSeconds(tmp_path), []
+@pytest.mark.parametrize("runner", [run_bundle, run_side_by_side])
+def test_a_signal_ends_the_commands_of_the_demo(runner, tmp_path, monkeypatch):
+    stages, started = StageSeconds(tmp_path), []
     add = stages.commands.add
-    monkeypatch.setattr(stages.commands, "add", lambda process: (begun.append(process), add(process)))
+    monkeypatch.setattr(stages.commands, "add", lambda process: (started.append(process), add(process)))
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     monkeypatch.setattr(stages_module, "bundle_command", lambda *_: command)
-    one = {"output_dir": str(tmp_path / "a")}
-    overrides = one if how is run_bundle else {"a": one, "b": {"output_dir": str(tmp_path / "b")}}
-    wanted = 1 if how is run_bundle else 2
+    run_overrides = {"output_dir": str(tmp_path / "a")}
+    overrides = (
+        run_overrides if runner is run_bundle else {"a": run_overrides, "b": {"output_dir": str(tmp_path / "b")}}
+    )
+    count = 1 if runner is run_bundle else 2
 
-    def tell():
-        while len(begun) < wanted:
+    def send_signal():
+        while len(started) < count:
             time.sleep(0.01)
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=tell, daemon=True).start()
+    threading.Thread(target=send_signal, daemon=True).start()
     with pytest.raises(SystemExit) as ended, GracefulShutdown():
-        how(stages, "liver_lesion_joint", "training", ["configs/train.yaml"], overrides)
+        runner(stages, "liver_lesion_joint", "training", ["configs/train.yaml"], overrides)
     assert ended.value.code == 128 + signal.SIGTERM
-    assert [process.wait(10) for process in begun] == [-signal.SIGTERM] * wanted
+    assert [process.wait(10) for process in started] == [-signal.SIGTERM] * count
 
 
 def test_a_command_that_begins_late_ends_at_once():

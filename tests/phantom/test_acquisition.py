@@ -45,7 +45,7 @@ def test_a_point_is_as_wide_at_half_height_as_stated() -> None:
         assert blurred.sum() == pytest.approx(1000.0, rel=0.01)
         for line in (blurred[64], blurred[:, 64]):
             half = np.flatnonzero(line >= line.max() / 2)
-            left, right = half[0], half[-1]  # where the profile crosses half of its height, between pixels
+            left, right = half[0], half[-1]  # position between pixels where the profile crosses half of its height
             outside = (line[left] - line.max() / 2) / (line[left] - line[left - 1])
             assert (right - left + 2 * outside) * SCANNER.pixel == pytest.approx(width, rel=0.05)
 
@@ -70,7 +70,7 @@ def test_neighbouring_slices_share_noise_and_distant_ones_do_not(noise: np.ndarr
 
 
 def ball(scanner: Scanner, radius: float) -> np.ndarray:
-    """A ball of 100 HU at the origin in a background of 0 HU, as the scanner sees it."""
+    """Render a ball of 100 HU at the origin in a background of 0 HU."""
     lattice = Lattice((-40.0, -40.0, -40.0), 2.0, (41, 41, 41))
     region = Region(lattice)
     shape = region.field(ellipsoid(region, (0, 0, 0), (radius, radius, radius)))
@@ -85,7 +85,7 @@ def test_thick_slices_average_over_their_thickness() -> None:
     averaged = thin.reshape(6, 5, 128, 128).mean(axis=1)
     assert np.abs(thick - averaged).max() < 12
     assert np.abs(thick - averaged).mean() < 0.2
-    # the ball ends in the middle of the outermost slices, which reach from 10 to 15 mm
+    # the ball ends in the middle of the outermost slices, which extend from 10 to 15 mm
     assert 35 < thick[0].max() < 65
     assert 35 < thick[5].max() < 65
     assert thick[2].max() > 99

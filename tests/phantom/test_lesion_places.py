@@ -1,4 +1,4 @@
-"""Lesions of phantoms: how many there are, and where they lie."""
+"""Number and positions of lesions in phantoms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def liver() -> Field:
     return REGION.field(ellipsoid(REGION, (0, 0, 0), (70, 60, 65)))
 
 
-def test_no_lesion_lies_in_the_gallbladder(liver: Field) -> None:
+def test_no_lesion_is_in_the_gallbladder(liver: Field) -> None:
     gallbladder = REGION.field(ellipsoid(REGION, (0, -30, 0), (25, 25, 25)))
     rng = np.random.default_rng(0)
     for _ in range(40):
@@ -27,7 +27,7 @@ def test_no_lesion_lies_in_the_gallbladder(liver: Field) -> None:
             assert np.linalg.norm(np.subtract(lesion.centre, (0, -30, 0))) > 25
 
 
-def test_lesions_keep_apart_and_lie_in_the_liver(liver: Field) -> None:
+def test_lesions_are_separate_and_in_the_liver(liver: Field) -> None:
     rng = np.random.default_rng(0)
     lesions = place_lesions(rng, ["metastasis"] * 6, [20.0] * 6, liver, NOTHING, AROUND)
     assert len(lesions) >= 4
@@ -45,4 +45,4 @@ def test_annotated_patients_have_a_lesion_that_can_be_seen_and_others_may_have_n
     assert min(map(len, annotated)) == 1
     assert all(diameters[0] >= 11 and min(diameters) >= 5 for diameters in annotated)
     free = sum(not draw_diameters(rng, 5.0, False) for _ in range(1000))
-    assert 70 <= free <= 130  # one of ten
+    assert 70 <= free <= 130  # one in ten

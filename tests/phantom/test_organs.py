@@ -14,7 +14,7 @@ from liverseg.phantom.trunk import Trunk, draw_habitus
 
 
 def cut_faces(shape: Field) -> list[float]:
-    """Depth in mm to which a shape is cut by each side of its box, the lattice's own border left out."""
+    """Return the depth in mm to which each side of its box cuts a shape, without the border of the lattice."""
     depths = []
     for axis, (start, size) in enumerate(zip(shape.start, shape.values.shape, strict=True)):
         if start > 0:

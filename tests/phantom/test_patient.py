@@ -28,7 +28,7 @@ HU_RANGES = {
 
 
 def core(phantom: Phantom, organ: str) -> np.ndarray:
-    """HU well inside an organ, where no neighbour mixes in."""
+    """Return HU well inside an organ, without partial volume of neighbours."""
     where = phantom.organs == phantom.organ_names.index(organ)
     for iterations in (2, 1):
         inner = ndimage.binary_erosion(where, iterations=iterations)
@@ -43,7 +43,7 @@ def test_organ_has_its_hu(phantom: Phantom, organ: str) -> None:
     assert low <= np.median(core(phantom, organ)) <= high
 
 
-def test_organs_lie_where_they_belong(phantom: Phantom) -> None:
+def test_organs_are_at_their_anatomical_positions(phantom: Phantom) -> None:
     def centre(organ: str) -> np.ndarray:
         index = np.argwhere(phantom.organs == phantom.organ_names.index(organ)).mean(axis=0)
         return nib.affines.apply_affine(phantom.affine, index)  # RAS+
@@ -72,7 +72,7 @@ def test_liver_is_one_smooth_piece_of_human_size(phantom: Phantom) -> None:
     assert 800 < phantom.facts["liver_ml"] < 2600
 
 
-def test_lesions_lie_inside_the_liver(phantom: Phantom) -> None:
+def test_lesions_are_inside_the_liver(phantom: Phantom) -> None:
     for row in phantom.lesions:
         value = LESION + LESION_TYPES.index(row.lesion_type)
         index = nib.affines.apply_affine(np.linalg.inv(phantom.affine), (row.x, row.y, row.z))
@@ -109,7 +109,7 @@ def test_seed_decides_the_patient() -> None:
 
 
 @pytest.mark.integration
-def test_liver_coverage_holds_the_whole_liver_with_a_margin() -> None:
+def test_liver_coverage_contains_the_complete_liver_with_a_margin() -> None:
     seed = np.random.SeedSequence(5)
     phantom = make_phantom(seed, matrix=64, coverage=Coverage.LIVER, main_type="hemangioma")
     slices = np.flatnonzero((phantom.label > 0).any(axis=(0, 1)))

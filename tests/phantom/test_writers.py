@@ -134,7 +134,7 @@ def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_tree_of_other_settings_is_refused(lits_tree: Path) -> None:
-    with pytest.raises(LiversegError, match="made with seed 4, now seed 5 is asked for"):
+    with pytest.raises(LiversegError, match="made with seed 4, now seed 5 is requested"):
         write_lits_tree(lits_tree, volumes=2, matrix=64, seed=5, progress=False)
 
 

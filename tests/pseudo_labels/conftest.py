@@ -1,4 +1,4 @@
-"""Two networks that have learnt to outline the liver of the CTs that `liver_cts` makes."""
+"""Two networks trained to outline the liver on CTs of `liver_cts`."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,9 @@ from liver_cts import SHAPE, SPACING, ct_of
 
 @pytest.fixture(scope="session")
 def liver_weights(made_once):
-    """Weights of two small pre-training networks that outline the liver of such CTs: `a.safetensors`, `b.safetensors`.
+    """Return a folder with weights of two small pre-training networks: `a.safetensors` and `b.safetensors`.
 
-    The second is the first, trained on: it differs in a few per cent of the liver.
+    The second is the first after further training; their outlines differ in a few per cent of the liver.
     """
     return made_once("liver-weights", _train)
 
@@ -47,7 +47,7 @@ def _train(folder):
     )  # fmt: skip
     for name, steps, rate in (("a", 100, 5e-3), ("b", 10, 1e-3)):
         train(steps, rate)
-        for part in network.modules():  # statistics of the trained network alone, not of the way there
+        for part in network.modules():  # statistics of the trained network, not of earlier steps
             if isinstance(part, torch.nn.BatchNorm2d):
                 part.reset_running_stats()
                 part.momentum = None

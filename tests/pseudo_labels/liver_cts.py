@@ -1,14 +1,14 @@
-"""CTs of an ellipsoid body with one bright, ellipsoid liver."""
+"""CTs of an ellipsoid body with a bright, ellipsoid liver."""
 
 import nibabel as nib
 import numpy as np
 
 SHAPE, SPACING = (24, 48, 48), (8.0, 6.0, 6.0)
-"""Slices, rows and columns, and their mm."""
+"""Numbers of slices, rows and columns, and their distances in mm."""
 
 
 def ct_of(seed, centre=(12.0, 22.0, 14.0), liver=110):
-    """A CT and its liver in axial order: 288 mm of body, a liver of about 1.4 l on the patient's right."""
+    """Return a CT and its liver in axial order: 288 mm of body, a liver of about 1.4 l on the patient's right."""
     random = np.random.default_rng(seed)
     z, y, x = np.meshgrid(*map(np.arange, SHAPE), indexing="ij")
     hu = np.full(SHAPE, -1000.0)
@@ -21,7 +21,7 @@ def ct_of(seed, centre=(12.0, 22.0, 14.0), liver=110):
 
 
 def to_file(path, axial, mirrored=False):
-    """Write an array in axial order as NIfTI: its own axes towards the patient's left, back and head (LPS+)."""
+    """Write an array in axial order as NIfTI with axes towards the patient's left, back and head (LPS+)."""
     affine = np.diag([1.0 if mirrored else -1.0, -1.0, 1.0, 1.0]) @ np.diag([*SPACING[::-1], 1.0])
     nib.save(nib.Nifti1Image(np.ascontiguousarray(axial.transpose(2, 1, 0)), affine), path)
     return path

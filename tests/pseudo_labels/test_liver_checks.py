@@ -1,4 +1,4 @@
-"""What is measured of an outlined liver, and which outlines are refused."""
+"""Measures of outlined livers, and refused outlines."""
 
 from dataclasses import replace
 
@@ -25,28 +25,28 @@ def test_the_largest_component_is_kept_and_its_holes_filled(found):
     outline = extract_liver(found)
     parts, count = ndimage.label(found, ANY_NEIGHBOUR)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
-    whole = np.zeros(found.shape, bool)
-    whole[outline.box] = outline.inside
+    volume = np.zeros(found.shape, bool)
+    volume[outline.box] = outline.inside
     if not count:
         assert outline.voxels == 0 and outline.largest_part == 0
         return
     assert outline.largest_part == pytest.approx(sizes.max() / found.sum())
     candidates = [ndimage.binary_fill_holes(parts == number + 1) for number in np.flatnonzero(sizes == sizes.max())]
-    assert any(np.array_equal(whole, candidate) for candidate in candidates)
-    assert all(np.array_equal(outline.on_slice(index), whole[index]) for index in range(len(whole)))
+    assert any(np.array_equal(volume, candidate) for candidate in candidates)
+    assert all(np.array_equal(outline.on_slice(index), volume[index]) for index in range(len(volume)))
 
 
 @given(st.data())
-def test_agreement_is_dice_of_the_whole_volumes(data):
+def test_agreement_is_dice_of_the_volumes(data):
     shape = data.draw(st.tuples(*[st.integers(1, 5)] * 3))
-    one, other = (extract_liver(data.draw(arrays(bool, shape))) for _ in range(2))
+    first, second = (extract_liver(data.draw(arrays(bool, shape))) for _ in range(2))
     full = []
-    for outline in (one, other):
+    for outline in (first, second):
         full.append(np.zeros(shape, bool))
         full[-1][outline.box] = outline.inside
     total = full[0].sum() + full[1].sum()
     expected = 2 * (full[0] & full[1]).sum() / total if total else 1
-    assert outline_dice(one, other) == pytest.approx(expected) == outline_dice(other, one)
+    assert outline_dice(first, second) == pytest.approx(expected) == outline_dice(second, first)
 
 
 def test_a_hole_that_is_open_to_the_outside_stays():
@@ -62,7 +62,7 @@ def test_a_hole_that_is_open_to_the_outside_stays():
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SAL"])
 def test_measures_in_any_orientation_of_the_file(codes, tmp_path):
-    """Volume, side and HU of a block are those that the file's affine gives."""
+    """Volume, side and HU of a block agree with the file's affine."""
     hu = np.full((40, 30, 12), -1000, np.int16)  # RAS+
     hu[4:36, 3:27] = 30
     hu[20:30, 10:20, 2:8] = 100  # the block, on the right
@@ -100,7 +100,7 @@ def test_agreements_are_with_the_mirrored_and_the_second():
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "message"),
     [
         ({"volume_ml": 0.0}, "no liver found"),
         ({"largest_part": 0.979}, "97.9% of the voxels called liver form one component, 98.0% are needed"),
@@ -114,14 +114,14 @@ def test_agreements_are_with_the_mirrored_and_the_second():
         ({"network_agreement": 0.5}, "Dice 0.500 with the second network's, 0.9 is needed"),
     ],
 )
-def test_each_check_refuses_by_itself(change, words):
+def test_each_check_refuses_by_itself(change, message):
     limits = Limits()
     assert limits.failed_checks(SOUND) == []
     (reason,) = limits.failed_checks(replace(SOUND, **change))
-    assert reason.startswith(words)
+    assert reason.startswith(message)
 
 
-def test_every_failed_check_is_told():
+def test_every_failed_check_is_reported():
     reasons = Limits().failed_checks(replace(SOUND, largest_part=0.5, median_hu=10.0, flip_agreement=0.1))
     assert [reason.split()[0] for reason in reasons] == ["50.0%", "median", "Dice"]
 
@@ -151,7 +151,7 @@ def test_a_cut_off_liver_may_be_too_large_all_the_same():
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"),
+    ("wrong", "message"),
     [
         ({"min_largest_part": 98.0}, "min_largest_part is 98.0; it must be a number, 0 to 1"),
         ({"min_flip_agreement": -0.1}, "min_flip_agreement is -0.1"),
@@ -161,6 +161,6 @@ def test_a_cut_off_liver_may_be_too_large_all_the_same():
         ({"min_right_mm": float("inf")}, "min_right_mm is inf"),
     ],
 )
-def test_limits_that_cannot_be_are_refused(wrong, words):
-    with pytest.raises(UsageError, match=words):
+def test_limits_that_cannot_be_are_refused(wrong, message):
+    with pytest.raises(UsageError, match=message):
         Limits(**wrong)

@@ -1,4 +1,4 @@
-"""`liverseg pseudo-label` with networks that outline livers, from CTs to a list that training reads."""
+"""`liverseg pseudo-label` with trained networks, from CTs to a list for training."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from liverseg.pseudo_labels.checks import LiverOutline
 from liverseg.pseudo_labels.montage import montage_slices
 
 NAMED = ("--name", "ours", "--from", "a hospital", "--licence", "CC BY 4.0", "--min-agreement", 0.8)
-"""What every run is given; the networks agree by .95, which may differ from one machine to another."""
+"""Options of every run; the networks agree by .95, which may differ between machines."""
 
 
 def label(*arguments):
@@ -31,7 +31,7 @@ def label(*arguments):
 
 @pytest.fixture
 def cts(tmp_path):
-    """A CT, one whose liver is on the left, and a truncated one."""
+    """Return the folder of a CT, a CT with the liver on the left, and a truncated CT."""
     folder = tmp_path / "data" / "ct"
     folder.mkdir(parents=True)
     hu, _ = ct_of(99)
@@ -46,9 +46,11 @@ def test_from_cts_to_a_list_that_training_reads(cts, liver_weights, tmp_path, ca
     out = tmp_path / "data" / "out"
     both = ("--weights", liver_weights / "a.safetensors", "--second-weights", liver_weights / "b.safetensors")
     assert label(cts, "-o", out, *both, *NAMED) == 3
-    told = capsys.readouterr()
-    assert "1 accepted, 1 refused, 1 failed; 1 kept" in told.out.splitlines()
-    assert "bad: failed: " in told.err and told.err.splitlines()[-1].startswith("liverseg: 1 of 3 CTs failed: bad")
+    captured = capsys.readouterr()
+    assert "1 accepted, 1 refused, 1 failed; 1 kept" in captured.out.splitlines()
+    assert "bad: failed: " in captured.err and captured.err.splitlines()[-1].startswith(
+        "liverseg: 1 of 3 CTs failed: bad"
+    )
 
     table = pd.read_csv(out / "pseudo_labels.csv").set_index("case")
     assert table["status"].to_dict() == {"good": "accepted", "left": "refused", "bad": "failed"}
@@ -93,24 +95,24 @@ def test_what_is_outlined_is_not_computed_again(cts, liver_weights, tmp_path, ca
     first = {case: path.read_bytes() for case, path in records.items()}
     capsys.readouterr()
 
-    # other limits, and what a person decided
+    # other limits, and a person's decision
     table = pd.read_csv(out / "pseudo_labels.csv", dtype=str, keep_default_na=False)
     table.loc[table["case"] == "good", "keep"] = "no"
     table.to_csv(out / "pseudo_labels.csv", index=False)
     assert label(*same, "--min-right-mm", "-200") == 0
-    told = capsys.readouterr().out.splitlines()
-    assert told[0] == "2 accepted, 2 of them outlined by an earlier run; 1 kept"
+    captured = capsys.readouterr().out.splitlines()
+    assert captured[0] == "2 accepted, 2 of them outlined by an earlier run; 1 kept"
     assert {case: path.read_bytes() for case, path in records.items()} == first
     assert [item.patient for item in read_datalist(out / "datalist.json").training] == ["ours-left"]
 
-    # a damaged mask and another CT are computed; a decision stays with the mask it was made on
+    # a damaged mask and another CT are computed; a decision is kept for its mask only
     (out / "labels" / "good.nii.gz").write_bytes(b"")
     to_file(cts / "left.nii.gz", ct_of(98)[0])
     assert label(*same) == 0
     assert capsys.readouterr().out.splitlines()[2] == "2 accepted; 1 kept"
     assert json.loads(records["left"].read_text())["input"]["sha256"] not in first["left"].decode()
 
-    # without the mirror image everything is computed
+    # without the mirrored CT, all cases are computed
     assert label(*same, "--min-flip-agreement", "0") == 0
     assert capsys.readouterr().out.splitlines()[2] == "2 accepted; 1 kept"
     assert json.loads(records["good"].read_text())["measures"]["flip_agreement"] is None
@@ -152,22 +154,22 @@ def test_mistakes_are_one_line_and_leave_nothing(cts, liver_weights, tmp_path, c
         ((cts, "--weights", weights, "--device", "tpu9"), 2, "device 'tpu9' is not known"),
         ((cts, "--weights", weights, "--name", " "), 2, "name is empty"),
     ]
-    for arguments, code, words in wrong:
+    for arguments, code, message in wrong:
         assert label("-o", tmp_path / "out", *NAMED, *arguments) == code
         (line,) = capsys.readouterr().err.splitlines()
-        assert words in line
+        assert message in line
         assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.integration
 def test_one_damaged_ct_is_its_own_error_and_nothing_kept_is_no_list(cts, liver_weights, tmp_path, capsys):
-    one = ("--weights", liver_weights / "a.safetensors", *NAMED)
-    assert label(cts / "bad.nii.gz", "-o", tmp_path / "out", *one) == 1
+    network = ("--weights", liver_weights / "a.safetensors", *NAMED)
+    assert label(cts / "bad.nii.gz", "-o", tmp_path / "out", *network) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"liverseg: {cts / 'bad.nii.gz'}: voxels cannot be read")
-    assert label(cts / "left.nii.gz", "-o", tmp_path / "out", *one, "--volume-ml", "1", "2") == 1
-    told = capsys.readouterr()
-    assert told.err.splitlines()[-1].startswith("liverseg: none of 1 outlines is kept, so no data list is written")
+    assert label(cts / "left.nii.gz", "-o", tmp_path / "out", *network, "--volume-ml", "1", "2") == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith("liverseg: none of 1 outlines is kept, so no data list is written")
     assert not (tmp_path / "out" / "datalist.json").exists()
     assert (tmp_path / "out" / "index.html").is_file()
 
@@ -194,11 +196,11 @@ def test_slices_are_shown_from_below_the_liver_to_above_it(boxes, expected):
 
 @pytest.mark.integration
 def test_weights_with_a_pixel_size_of_their_own(cts, liver_weights, tmp_path):
-    given = liver_weights / "a.safetensors"
-    record = read_record(given)
+    source_weights = liver_weights / "a.safetensors"
+    record = read_record(source_weights)
     weights = tmp_path / "coarse.safetensors"
     seen = replace(record.input_spec, pixel_mm=1.1 * SPACING[1])
-    export_weights(weights, read_weights(given), replace(record, input_spec=seen))
+    export_weights(weights, read_weights(source_weights), replace(record, input_spec=seen))
     label(cts / "good.nii.gz", "-o", tmp_path / "out", "--weights", weights, *NAMED)
     table = pd.read_csv(tmp_path / "out" / "pseudo_labels.csv").set_index("case")
     assert table["status"]["good"] in ("accepted", "refused")  # measured either way

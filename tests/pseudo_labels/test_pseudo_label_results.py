@@ -1,4 +1,4 @@
-"""The table in which a person decides, and the list and page made of it."""
+"""The table with a person's decisions, and the list and page made from it."""
 
 from dataclasses import asdict, replace
 from html.parser import HTMLParser
@@ -29,7 +29,7 @@ CASES = ["good", "small", "a <b>'$x$' & `c`", "gone"]
 
 
 class Page(HTMLParser):
-    """Reads a page strictly: every tag closed in order; keeps pictures, links to elsewhere, and text."""
+    """Parses a page strictly, with every tag closed in order, and collects pictures, external links and text."""
 
     VOID = ("meta", "img", "br")
 
@@ -55,7 +55,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def run(tmp_path):
-    """A run's folder as it is when its cases are done: accepted, refused, accepted with a hostile name, failed."""
+    """Return a run's folder with finished cases: accepted, refused, accepted with a hostile name, failed."""
     output = tmp_path / "out"
     done = {}
     for case, measures in zip(CASES, (SOUND, replace(SOUND, volume_ml=500.0), SOUND), strict=False):
@@ -124,7 +124,7 @@ def test_nothing_kept_leaves_no_list(run):
 
 
 def edited(output, **keep):
-    """The run's table with some cells of `keep` filled, as a spreadsheet writes it."""
+    """Write the run's table with some cells of `keep` filled, as a spreadsheet does."""
     path = output / "pseudo_labels.csv"
     table = read_table(path)
     table["keep"] = [keep.get(case, kept) for case, kept in zip(table["case"], table["keep"], strict=True)]
@@ -137,15 +137,15 @@ def test_a_person_decides_in_the_table(run, capsys):
     assert main(["pseudo-label", "--from-table", str(edited(output, good="No", small=" yes"))]) == 0
     listed = read_datalist(output / "datalist.json")
     assert [item.patient for item in listed.training] == ["set-small", f"set-{CASES[2]}"]
-    told = capsys.readouterr()
-    assert told.out.splitlines()[0] == "2 of 4 kept"
-    assert told.out.splitlines()[-1] == str(output / "datalist.json")
-    assert f"give --dataset-dir {metadata.dataset_dir} with it" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0] == "2 of 4 kept"
+    assert captured.out.splitlines()[-1] == str(output / "datalist.json")
+    assert f"give --dataset-dir {metadata.dataset_dir} with it" in captured.err
     text = Page((output / "index.html").read_text(encoding="utf-8")).text
     assert "good (left out by hand)" in text and "small (kept by hand)" in text
 
 
-def test_decisions_stay_while_the_mask_is_the_same(run):
+def test_decisions_are_kept_while_the_mask_is_the_same(run):
     output, table, _ = run
     earlier = read_table(edited(output, good="no", small="yes"))
     assert copy_decisions(table, earlier)["keep"].tolist() == ["no", "yes", "", ""]
@@ -155,18 +155,18 @@ def test_decisions_stay_while_the_mask_is_the_same(run):
 
 
 @pytest.mark.parametrize(
-    ("keep", "words"),
+    ("keep", "message"),
     [
         ({"small": "maybe"}, "row 3, case small: keep is 'maybe'; it must be yes, no or empty"),
         ({"gone": "yes"}, "row 5, case gone: keep is yes, but there is no mask"),
         (dict.fromkeys(CASES, "no"), "no case is kept, so no data list is written"),
     ],
 )
-def test_decisions_that_cannot_be_are_one_line(keep, words, run, capsys):
+def test_decisions_that_cannot_be_are_one_line(keep, message, run, capsys):
     output, _, _ = run
     assert main(["pseudo-label", "--from-table", str(edited(output, **keep))]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"liverseg: {output / 'pseudo_labels.csv'}") and words in line
+    assert line.startswith(f"liverseg: {output / 'pseudo_labels.csv'}") and message in line
 
 
 def test_a_table_apart_from_its_run_or_its_masks_is_refused(run, tmp_path, capsys):
@@ -182,22 +182,22 @@ def test_a_table_apart_from_its_run_or_its_masks_is_refused(run, tmp_path, capsy
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ([], "required: source, -o, --weights, --name, --from, --licence"),
         (["ct", "-o", "out", "--weights", "w", "--name", "n"], "required: --from, --licence"),
         (["--from-table", "t.csv", "--name", "n"], "--from-table takes no CTs and no -o"),
     ],
 )
-def test_wrong_usage_is_one_line(arguments, words, capsys):
+def test_wrong_usage_is_one_line(arguments, message, capsys):
     assert main(["pseudo-label", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert words in line
+    assert message in line
 
 
-def test_help_tells_the_default_of_every_check(capsys):
+def test_help_shows_the_default_of_every_check(capsys):
     assert main(["pseudo-label", "--help"]) == 0
-    told = " ".join(capsys.readouterr().out.split())
+    help_text = " ".join(capsys.readouterr().out.split())
     limits = Limits()
     for option, default in (
         ("--min-largest-part", f"{limits.min_largest_part}"),
@@ -208,4 +208,4 @@ def test_help_tells_the_default_of_every_check(capsys):
         ("--min-right-mm", f"{limits.min_right_mm:g}"),
         ("--fold", f"{FOLD}"),
     ):
-        assert f"(default {default})" in told.split(f"{option} ")[-1].split(" --")[0], option
+        assert f"(default {default})" in help_text.split(f"{option} ")[-1].split(" --")[0], option

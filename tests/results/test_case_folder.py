@@ -1,4 +1,4 @@
-"""Files of a case appear whole, the record last, or not at all."""
+"""Files of a case are written completely, the record last, or not at all."""
 
 import errno
 import hashlib
@@ -97,7 +97,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
     assert (tmp_path / "case").read_text(encoding="utf-8") == "a file"
 
 
-def test_the_record_is_told_what_was_written(tmp_path):
+def test_the_record_gets_the_hashes_of_written_files(tmp_path):
     folder = tmp_path / "case"
     write_case_files(folder, {"a.txt": text("a"), "none.txt": lambda path: False}, record)
     assert read_case_record(folder) == {"a.txt": hashlib.sha256(b"a").hexdigest()}
@@ -109,7 +109,7 @@ def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path):
     assert not (tmp_path / "gone").exists()
 
 
-def test_what_a_killed_run_left_is_taken_away_and_a_whole_case_is_not(tmp_path):
+def test_files_of_a_killed_run_are_removed_and_a_complete_case_is_kept(tmp_path):
     for name in ("killed", "whole", "mixed"):
         folder = tmp_path / name
         write_case_files(folder, {"labels.nii.gz": text("a")}, record)

@@ -1,4 +1,4 @@
-"""What each type looks like, and that nothing but radiology tells the types apart."""
+"""Appearance of each type; types differ only in their radiological appearance."""
 
 from __future__ import annotations
 
@@ -88,11 +88,11 @@ def test_metastases_of_a_patient_resemble_each_other() -> None:
     others = [match_contrast(rng, lesion.appearance, first, AROUND) for lesion in draw("metastasis")]
     assert max(abs(other.centre_hu - first.centre_hu) for other in others) <= 10
     for lesion, other in zip(draw("metastasis"), others, strict=True):
-        own = lesion.appearance
-        assert other.outer_hu - other.centre_hu == pytest.approx(own.outer_hu - own.centre_hu)
+        appearance = lesion.appearance
+        assert other.outer_hu - other.centre_hu == pytest.approx(appearance.outer_hu - appearance.centre_hu)
 
 
-def test_edges_and_texture_do_not_tell_the_type() -> None:
+def test_edges_and_texture_do_not_depend_on_the_type() -> None:
     def drawn(kind: str) -> list[Appearance]:
         return [lesion.appearance for lesion in draw(kind, 400)]
 

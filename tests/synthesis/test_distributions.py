@@ -1,4 +1,4 @@
-"""Sizes, numbers and types of synthetic lesions against the figures of 913 real ones."""
+"""Sizes, numbers and types of synthetic lesions, compared with 913 real lesions."""
 
 from __future__ import annotations
 
@@ -65,6 +65,6 @@ def test_types_are_equally_likely_and_mostly_alike_in_a_patient() -> None:
     for kind in LESION_TYPES:
         assert firsts.count(kind) / 3000 == pytest.approx(1 / 3, abs=0.04)
     mixed = np.mean([len(set(kinds)) > 1 for kinds in patients])
-    assert 0.1 <= mixed <= 0.2  # one of five is, unless none of the others is drawn
+    assert 0.1 <= mixed <= 0.2  # one in five is, unless no other type is drawn
     assert all(len(set(kinds)) <= 2 for kinds in patients)
     assert draw_types(rng, 3, "cyst")[0] == "cyst"

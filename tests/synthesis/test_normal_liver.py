@@ -1,4 +1,4 @@
-"""What of a liver without outlined lesions is labelled liver, and what stays unknown."""
+"""Regions of a liver without outlined lesions that are labelled liver, and regions that stay unknown."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ NOISE = 8.0
 
 
 def make_slice() -> tuple[np.ndarray, np.ndarray]:
-    """A liver of 110 HU in muscle of 50 HU, 1.5 mm pixels, nothing of it known."""
+    """Return a liver of 110 HU in muscle of 50 HU, 1.5 mm pixels, all of it unknown."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:100, :120]
     label = np.where(((y - 50) / 40) ** 2 + ((x - 60) / 52) ** 2 < 1, LIVER_OR_LESION, 0).astype(np.uint8)

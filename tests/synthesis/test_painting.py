@@ -1,4 +1,4 @@
-"""Lesions and distractors painted into scans: the noise stays, the liver's border holds, repeated slices agree."""
+"""Painting of lesions and distractors: noise is kept, nothing outside the liver changes, repeated slices agree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOISE = 12.0
 
 
 def make_scan(slices: int = 3, seed: int = 0, positions: tuple[float, ...] | None = None, mm: float = 1.2) -> Scan:
-    """A liver of 110 HU with some vessels of 165 HU in fat of -100 HU, 110 × 90 pixels, with noise."""
+    """Return a liver of 110 HU with some vessels of 165 HU in fat of -100 HU, 110 × 90 pixels, with noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:110, :120]
     liver = ((y - 55) / 45) ** 2 + ((x - 60) / 52) ** 2 < 1
@@ -76,7 +76,7 @@ def test_the_noise_inside_a_lesion_is_that_around_it(kind: str) -> None:
     target = lesion.evaluate(*scan._axes(box)[0], 1.2)[1].reshape(-1, *inside.shape).mean(axis=0)[None]
     left = (scan.hu[box] - target.reshape(-1, *inside.shape[1:]).mean(axis=0))[inside]
     outside = before[box][0][(share < 0.01)[0] & scan.liver[box][0]]
-    # a Gaussian takes away the slowest part of the noise
+    # a Gaussian filter removes the slowest part of the noise
     assert 0.75 * NOISE < left.std() < 1.15 * NOISE
     assert outside.std() > 0.8 * NOISE
 
@@ -158,7 +158,7 @@ def test_what_nobody_would_see_is_drawn_again_or_left_out() -> None:
         depth, taken = depth_mm(scan.liver[1], scan.pixel_mm), np.zeros(scan.hu.shape, bool)
         before, rng = scan.hu.copy(), np.random.RandomState(3)
         placed = add_lesions(rng, scan, ["metastasis"] * 6, [9.0] * 6, depth, taken, 1, least)
-        changes = [np.abs(scan.hu - before)[one.box][one.share > 0.9] for one in placed]
+        changes = [np.abs(scan.hu - before)[lesion.box][lesion.share > 0.9] for lesion in placed]
         assert (len(placed) > 2) == (least < 1000)
         if least == 12:  # at 9 mm: 36 HU against a noise of 12
             assert min(np.median(change) for change in changes if len(change)) > 15
@@ -195,12 +195,12 @@ def test_vessels_stay_in_the_slice_where_its_neighbours_repeat_it() -> None:
         assert max(np.ptp(rows, axis=0), np.ptp(columns)) * 2 > 10
 
 
-def test_distractors_lie_in_the_section() -> None:
+def test_distractors_are_in_the_section() -> None:
     scan = make_scan()
     depth = depth_mm(scan.liver[1], scan.pixel_mm)
     placed = add_distractors(np.random.RandomState(1), scan, 6, depth, 1, in_plane=False)
     assert len(placed) == 6
-    assert {one.kind for one in placed} <= set(DISTRACTORS)
+    assert {distractor.kind for distractor in placed} <= set(DISTRACTORS)
     with pytest.raises(ValueError, match="distractor 'bone'; allowed: vein, vessel, wedge"):
         draw_distractor(np.random.RandomState(1), "bone", (0, 0, 0), np.array([1.0, 0.0]))
 

@@ -1,4 +1,4 @@
-"""Shapes of synthetic lesions against those of real ones."""
+"""Shapes of synthetic lesions, compared with real lesions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from liverseg.synthesis import draw_shape
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, np.ndarray]:
-    """Elongation, compactness and size of 150 shapes on voxels of 1.2 × .8 × .8 mm."""
+    """Return elongation, compactness and size of 150 shapes on voxels of 1.2 × .8 × .8 mm."""
     rng = np.random.default_rng(0)
     rows = []
     for _ in range(150):

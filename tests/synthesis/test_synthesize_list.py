@@ -1,4 +1,4 @@
-"""`liverseg synthesize`: copies of a list's volumes with lesions in them, the same for the same seed."""
+"""`liverseg synthesize`: copies of a list's volumes with lesions, reproducible by seed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AFFINE = np.diag([-1.6, -1.6, 5.0, 1.0])
 
 
 def write_volume(folder: Path, name: str, slices: int, *, vessels: float = 55.0, radius: float = 38.0) -> DataItem:
-    """A liver with vessels in fat, noisy, on 96 × 96 pixels."""
+    """Return a noisy liver with vessels in fat, 96 × 96 pixels."""
     rng = np.random.default_rng(len(name))
     x, y, _ = np.mgrid[:96, :96, :slices]
     liver = np.hypot(x - 48, y - 46) < radius
@@ -42,7 +42,7 @@ def write_list(folder: Path, items: list[DataItem]) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two sections of one slice, in folds of their own, and a volume of 20 slices."""
+    """Write two sections of one slice, in different folds, and a volume of 20 slices."""
     folder = tmp_path_factory.mktemp("livers")
     items = [write_volume(folder, "a", 1), write_volume(folder, "bb", 2), write_volume(folder, "ccc", 20)]
     write_list(folder, [items[0], replace(items[1], fold=1), items[2]])
@@ -60,7 +60,7 @@ def test_copies_hold_typed_lesions_in_the_livers(folder: Path, tmp_path: Path) -
     assert {item.patient: item.fold for item in listed.training} == {"a": 0, "bb": 1, "ccc": 0}
     assert listed.labels == label_table(5)
     assert "counted as liver" in listed.source
-    assert [item.slice for item in listed.training] == [0, 0, 1, None]  # a volume stays one
+    assert [item.slice for item in listed.training] == [0, 0, 1, None]  # a volume stays a volume
     rows = pd.read_csv(tmp_path / "lesions.csv")
     assert set(rows["lesion_type"]) <= set(LESION_TYPES)
     for item in listed.training:
@@ -69,10 +69,12 @@ def test_copies_hold_typed_lesions_in_the_livers(folder: Path, tmp_path: Path) -
         np.testing.assert_allclose(label.affine, AFFINE, atol=1e-6)
         found = np.asarray(label.dataobj)
         assert ((found >= LIVER) == (before == LIVER)).all()
-        own = rows[rows["image"] == item.image]
+        lesions = rows[rows["image"] == item.image]
         for number, kind in enumerate(LESION_TYPES):
             millilitres = (found == LESION + number).sum() * 1.6 * 1.6 * 5 / 1000
-            assert own.loc[own["lesion_type"] == kind, "volume_ml"].sum() == pytest.approx(millilitres, abs=1e-3)
+            assert lesions.loc[lesions["lesion_type"] == kind, "volume_ml"].sum() == pytest.approx(
+                millilitres, abs=1e-3
+            )
         if item.lesion_type is not None and item.slice is not None:
             assert set(np.unique(found[:, :, item.slice])) - {0, 1} == {LESION + LESION_TYPES.index(item.lesion_type)}
 
@@ -86,11 +88,11 @@ def test_sections_always_have_a_lesion(folder: Path, tmp_path: Path) -> None:
 
 def test_generous_outlines_hold_the_exact_ones(folder: Path, tmp_path: Path) -> None:
     exact, generous = (run(folder, tmp_path / str(mm), fold=1, outline_margin_mm=mm) for mm in (0.0, 3.0))
-    for one, other in zip(exact.training, generous.training, strict=True):
+    for exact_item, generous_item in zip(exact.training, generous.training, strict=True):
         for kind, same in (("image", True), ("label", False)):
             first, second = (
                 np.asarray(nib.load(tmp_path / mm / str(getattr(item, kind))).dataobj)
-                for mm, item in (("0.0", one), ("3.0", other))
+                for mm, item in (("0.0", exact_item), ("3.0", generous_item))
             )
             assert np.array_equal(first, second) == same
         assert (second[first >= LESION] >= LESION).all()
@@ -100,7 +102,7 @@ def test_lesions_that_are_hardly_seen_are_drawn_again(folder: Path, tmp_path: Pa
     for least in (0.0, 25.0):
         run(folder, tmp_path / str(least), fold=1, copies=30, min_detectability=least)
     rows = {least: pd.read_csv(tmp_path / str(least) / "lesions.csv") for least in (0.0, 25.0)}
-    # a cyst is 100 HU below these livers; metastases and hemangiomas are nearer to them
+    # a cyst is 100 HU below these livers, metastases and hemangiomas less
     contrast = {least: (table["mean_hu"] - table["liver_hu"]).abs() for least, table in rows.items()}
     assert contrast[25.0].median() > contrast[0.0].median()
     assert rows[25.0]["volume_ml"].min() > rows[0.0]["volume_ml"].min()
@@ -187,10 +189,10 @@ def test_the_command_says_what_was_left_out(tmp_path: Path, capsys: pytest.Captu
         "--untyped",
     ]
     assert main(command) == ExitCode.SOME_CASES_FAILED
-    told = capsys.readouterr()
-    assert told.out.strip() == str(tmp_path / "out" / "datalist.json")
-    assert "liverseg: " in told.err
-    assert "small_label.nii.gz" in told.err
+    captured = capsys.readouterr()
+    assert captured.out.strip() == str(tmp_path / "out" / "datalist.json")
+    assert "liverseg: " in captured.err
+    assert "small_label.nii.gz" in captured.err
     assert read_datalist(tmp_path / "out" / "datalist.json").labels == label_table(3)
     write_list(tmp_path, items[:1])
     assert main(command) == ExitCode.DONE

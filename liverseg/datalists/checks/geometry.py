@@ -48,7 +48,7 @@ def image_grid_findings(name: str, grid: InspectedHeader, of_slices: bool = Fals
     slices = grid.shape[grid.slice_axis]
     if slices < _FEWEST_SLICES and not of_slices:
         found = f"{slices} {'slice' if slices == 1 else 'slices'}: edge slices are repeated as neighbours"
-        findings.append(Finding(name, WARNING, "few slices", f"{found}; give the whole series if there is one"))
+        findings.append(Finding(name, WARNING, "few slices", f"{found}; give the complete series if there is one"))
     if grid.affine is None:
         return findings
     edges = np.linalg.norm(grid.affine[:3, :3], axis=0)

@@ -163,7 +163,7 @@ def _gap_findings(name: str, hu: np.ndarray, slice_axis: int) -> list[Finding]:
     between = [k for k in flat if body[0] < k < body[-1]]
     if between:
         found = f"{_format_slices(between)} hold one value throughout, with others above and below"
-        findings.append(Finding(name, WARNING, "slice gap", f"{found}; export the whole series again"))
+        findings.append(Finding(name, WARNING, "slice gap", f"{found}; export the complete series again"))
     candidates = np.flatnonzero((sample[1:] == sample[:-1]).all(axis=(1, 2))) + 1
     repeated = [int(k) for k in candidates if k not in flat and np.array_equal(slices[k], slices[k - 1])]
     if repeated:

@@ -119,7 +119,7 @@ def against_findings(list_name: str, content: ListContent, other: Path) -> Itera
     other_patients = {item.patient for item in other_content.items}
     both = sorted(patients & other_patients)
     if both:
-        found = f"{len(both)} of its patients are in {other} as well, {both[0]} for one"
+        found = f"{len(both)} of its patients are in {other} as well, such as {both[0]}"
         yield Finding(list_name, ERROR, "twins", f"{found}: train and test on different patients")
     parts = {"it": patients, str(other): other_patients}
     yield from _spelling_findings(list_name, parts, "train and test on different patients")

@@ -167,7 +167,7 @@ def _check_types(row: CohortRow, slices: dict[tuple, list[CohortRow]], lesions: 
     for other in others:
         differ = None not in (row.lesion_type, other.lesion_type) and row.lesion_type != other.lesion_type
         if differ and (None in (row.lesion, other.lesion) or row.lesion == other.lesion):
-            what = f"slice {row.slice}" if row.slice is not None else "the whole volume"
+            what = f"slice {row.slice}" if row.slice is not None else "the volume"
             raise LiversegError(
                 f"{row.where}: {what} of {row.image} is {_format_type(row)}, but {_format_type(other)} in row "
                 f"{other.number}; keep one, or number the lesions in the mask and give a column lesion"

@@ -226,7 +226,7 @@ def _burn_in_slices(target: np.ndarray, grid: ImageGrid, lesion: np.ndarray, row
         if row.slice is None:
             other = next(other for other in rows if other.lesion_type != row.lesion_type)
             raise LiversegError(
-                f"{row.where}: {row.lesion_type} for the whole of {row.mask}, but row {other.number} says "
+                f"{row.where}: {row.lesion_type} for all of {row.mask}, but row {other.number} says "
                 f"{other.lesion_type}; give every row a slice, or number the lesions and give a column lesion"
             )
         on_slice = np.zeros_like(lesion)

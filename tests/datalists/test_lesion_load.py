@@ -1,4 +1,4 @@
-"""Lesion load of a list's items, and splits that spread it."""
+"""Lesion load of a list's items, and splits balanced by it."""
 
 import logging
 
@@ -13,11 +13,11 @@ from liverseg.errors import LiversegError
 
 UPRIGHT = np.diag([-0.5, -2.0, 4.0, 1.0])
 LYING = np.array([[0.0, 0, -2.0, 9], [4.0, 0, 0, 8], [0, 0.5, 0, 7], [0, 0, 0, 1]])
-"""The slice axis is the array's second; a slice's pixels have 4 mm by 2 mm."""
+"""The slice axis is the second array axis; pixels of a slice have 4 mm by 2 mm."""
 
 
 def write_label(path, counts, affine=UPRIGHT):
-    """A label map with so many lesion voxels on each slice, all around them liver."""
+    """Write a label map with some number of lesion voxels on each slice, and liver elsewhere."""
     axis = 2 if affine is UPRIGHT else 1
     label = np.ones((6, 5, len(counts)), np.uint8)
     for number, count in enumerate(counts):
@@ -50,15 +50,15 @@ def test_a_label_is_read_once_for_all_its_items(tmp_path, monkeypatch):
 
     def counted(path):
         read.append(path.name)
-        return whole(path)
+        return read_complete(path)
 
-    whole = loads_module.read_whole
+    read_complete = loads_module.read_whole
     monkeypatch.setattr(loads_module, "read_whole", counted)
     assert lesion_loads([item("a.nii", slice=n % 2) for n in range(6)], tmp_path) == (1, 2) * 3
     assert read == ["a.nii"]
 
 
-def test_labels_that_tell_no_load_make_one_warning(tmp_path, caplog, capsys):
+def test_labels_without_a_load_give_one_warning(tmp_path, caplog, capsys):
     write_label(tmp_path / "a.nii", [1, 2])
     write_label(tmp_path / "flat.nii", [1, 2])
     content = bytearray((tmp_path / "flat.nii").read_bytes())
@@ -79,7 +79,7 @@ def test_labels_that_tell_no_load_make_one_warning(tmp_path, caplog, capsys):
 
 
 def cohort(amounts, kinds=(None,), slices=1):
-    """Items of one patient each amount, with loads; types go round."""
+    """Return items with loads, one patient per amount, with cyclic types."""
     items = [
         item(f"{n}.nii", f"p{n}", k, kinds[n % len(kinds)])
         for n in range(len(amounts))
@@ -89,8 +89,8 @@ def cohort(amounts, kinds=(None,), slices=1):
 
 
 def shares(split, loads, folds):
-    """Each fold's share of the load."""
-    sums = np.bincount([one.fold for one in split], loads, folds)
+    """Return each fold's share of the load."""
+    sums = np.bincount([item.fold for item in split], loads, folds)
     return sums / sums.sum()
 
 
@@ -98,8 +98,8 @@ def shares(split, loads, folds):
 def test_large_lesions_do_not_meet_in_one_fold():
     amounts = np.ones(50)
     items, _ = cohort(amounts)
-    # patients whom a split by type alone puts together
-    amounts[[one.fold == 0 for one in assign_folds(items, 5)]] = 100
+    # patients that a split by type alone puts into one fold
+    amounts[[item.fold == 0 for item in assign_folds(items, 5)]] = 100
     items, loads = cohort(amounts)
     assert shares(assign_folds(items, 5), loads, 5).max() > 0.95
     assert shares(assign_folds(items, 5, 0, loads), loads, 5) == pytest.approx(0.2)
@@ -109,10 +109,10 @@ def test_large_lesions_do_not_meet_in_one_fold():
 @pytest.mark.parametrize("share", [0.2, 0.4])
 def test_large_lesions_are_held_out_by_their_share(share):
     items, _ = cohort(np.ones(60))
-    alone = {one.patient for one in hold_out(items, share)[1]}
-    items, loads = cohort([100.0 if f"p{n}" in alone else 1.0 for n in range(60)])
+    with_load = {item.patient for item in hold_out(items, share)[1]}
+    items, loads = cohort([100.0 if f"p{n}" in with_load else 1.0 for n in range(60)])
     _, held_out = hold_out(items, share, 0, loads)
-    assert sum(one.patient in alone for one in held_out) / len(alone) == pytest.approx(share, abs=0.05)
+    assert sum(item.patient in with_load for item in held_out) / len(with_load) == pytest.approx(share, abs=0.05)
 
 
 @pytest.mark.integration
@@ -122,10 +122,10 @@ def test_loads_are_spread_within_each_type_and_types_stay_spread():
     items, loads = cohort(rng.lognormal(3, 1, 90), kinds, slices=2)
     split = assign_folds(items, 5, 1, loads)
     for kind in kinds:
-        own = [n for n, one in enumerate(split) if one.lesion_type == kind]
-        assert np.ptp(np.bincount([split[n].fold for n in own])) <= 2
-        median = np.median([loads[n] for n in own])
-        larger = np.bincount([split[n].fold for n in own if loads[n] > median], minlength=5)
+        of_type = [n for n, item in enumerate(split) if item.lesion_type == kind]
+        assert np.ptp(np.bincount([split[n].fold for n in of_type])) <= 2
+        median = np.median([loads[n] for n in of_type])
+        larger = np.bincount([split[n].fold for n in of_type if loads[n] > median], minlength=5)
         assert larger.min() >= 4
 
 
@@ -135,7 +135,7 @@ def test_loads_nobody_knows_change_nothing():
     assert assign_folds(items, 5, 2, [None] * 40) == assign_folds(items, 5, 2)
     assert hold_out(items, 0.25, 2, [None] * 40) == hold_out(items, 0.25, 2)
     some = [None if n % 3 else load for n, load in enumerate(loads)]
-    assert {one.fold for one in assign_folds(items, 5, 2, some)} == {0, 1, 2, 3, 4}
+    assert {item.fold for item in assign_folds(items, 5, 2, some)} == {0, 1, 2, 3, 4}
     with pytest.raises(ValueError, match="39 loads for 40 items"):
         assign_folds(items, 5, 2, loads[1:])
 
@@ -170,7 +170,7 @@ def test_imbalance_is_0_where_folds_are_alike_and_types_count_double():
 
 @pytest.mark.integration
 def test_a_built_list_spreads_the_loads_of_its_labels(tmp_path):
-    """Loads follow their items through the test part and the folds."""
+    """Loads stay with their items through the test part and the folds."""
     for number in range(24):
         (tmp_path / f"volume-{number}.nii").touch()
         write_label(tmp_path / f"segmentation-{number}.nii.gz", [1, 20 if number % 4 == 0 else 0])
@@ -178,8 +178,8 @@ def test_a_built_list_spreads_the_loads_of_its_labels(tmp_path):
     for seed in range(4):
         listed = read_datalist(build_datalist("lits", tmp_path, folds=4, test=1 / 3, seed=seed))
         assert len(listed.test) == 8
-        assert sum(one.patient in large for one in listed.test) == 2
-        found = [sum(one.patient in large for one in listed.split(fold)[1]) for fold in range(4)]
+        assert sum(item.patient in large for item in listed.test) == 2
+        found = [sum(item.patient in large for item in listed.split(fold)[1]) for fold in range(4)]
         assert found == [1, 1, 1, 1]
 
 
@@ -188,7 +188,7 @@ def test_a_list_is_built_of_labels_that_cannot_be_read_and_of_given_folds_none_i
         for kind in ("volume", "segmentation"):
             (tmp_path / f"{kind}-{number}.nii").touch()
     first = build_datalist("lits", tmp_path, output=tmp_path / "a.json", folds=3)
-    assert "lesion load not known from 6 label files, segmentation-0.nii for one" in caplog.text
+    assert "lesion load not known from 6 label files, such as segmentation-0.nii;" in caplog.text
     caplog.clear()
     again = build_datalist("lits", tmp_path, output=tmp_path / "b.json", folds_from=first)
     assert caplog.text == ""
@@ -198,6 +198,6 @@ def test_a_list_is_built_of_labels_that_cannot_be_read_and_of_given_folds_none_i
 def test_a_split_that_cannot_be_is_refused_before_labels_are_read(tmp_path, caplog):
     for kind in ("volume", "segmentation"):
         (tmp_path / f"{kind}-1.nii").touch()
-    with pytest.raises(LiversegError, match="5 folds asked for with 1 patients"):
+    with pytest.raises(LiversegError, match="5 folds requested with 1 patients"):
         build_datalist("lits", tmp_path)
     assert caplog.text == ""

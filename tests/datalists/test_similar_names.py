@@ -1,4 +1,4 @@
-"""Names of patients that differ only in spelling."""
+"""Patient names that differ only in spelling."""
 
 import logging
 
@@ -12,7 +12,7 @@ from liverseg.datalists.similar_names import similar_names
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "alike"),
+    ("first", "second", "alike"),
     [
         ("patient-001", "PATIENT-001", True),
         ("01", "1", True),
@@ -27,8 +27,8 @@ from liverseg.datalists.similar_names import similar_names
         ("lits-001", "lits-test-001", False),
     ],
 )
-def test_spellings(one, other, alike):
-    assert similar_names([one, other, one]) == ([tuple(sorted((one, other)))] if alike else [])
+def test_spellings(first, second, alike):
+    assert similar_names([first, second, first]) == ([tuple(sorted((first, second)))] if alike else [])
 
 
 def listed(tree, *patients):
@@ -71,7 +71,7 @@ def test_a_spelling_in_the_other_list_is_a_warning(tmp_path):
     assert f"patients 'P-02' in {other}, 'p2' in it differ" in findings["found"][0]
 
 
-def test_an_import_tells_it_in_one_line(tmp_path, caplog):
+def test_an_import_logs_it_in_one_line(tmp_path, caplog):
     image(tmp_path, "a.nii", (11, 9, 6))
     nifti(tmp_path / "m.nii", mask((1, 2, 4), (11, 9, 6), range(6)))
     for number in range(1, 4):
