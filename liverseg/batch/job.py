@@ -8,21 +8,26 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from liverseg.batch.settings import (
+    EarlierSettings,
+    all_lesions_in_liver,
+    configuration_hash,
+    earlier_settings,
+    has_liver_mask,
+    run_settings,
+)
+from liverseg.bundle.effective import settings_hash
 from liverseg.cases.case import BatchCase
-from liverseg.errors import LiversegError, one_line
+from liverseg.errors import LiversegError
 from liverseg.results.case_folder import read_case_record
 from liverseg.results.inputs import matches_input
-from liverseg.utils.files import is_file, sha256_file, sha256_text
+from liverseg.utils.files import sha256_file
 
 __all__ = ["Job", "RunSpec", "run_spec"]
-
-_IGNORED_SETTINGS = ("device", "batch_size", "progress", "statistics")
-"""Settings that change how a case is computed but not its results, except for rounding."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +36,34 @@ class RunSpec:
 
     Attributes:
         weights_sha256: SHA-256 of the weights file.
-        settings: content of the bundle's inference config, with overrides; JSON types only.
+        settings: of the bundle's inference with overrides, from `liverseg.batch.settings.run_settings`.
     """
 
     weights_sha256: str
     settings: Mapping[str, Any]
 
+    @cached_property
+    def earlier(self) -> list[EarlierSettings]:
+        """Settings of earlier versions that give the same results."""
+        return earlier_settings(self.settings)
+
     def configuration(self, case: BatchCase) -> str:
         """Return the SHA-256 of the settings of a case."""
-        settings = {**self.settings, "case": case.own_settings()}
-        return sha256_text(json.dumps(settings, sort_keys=True, default=str))
+        return configuration_hash(self.settings, case.own_settings())
+
+    def is_configuration(self, case: BatchCase, sha256: Any) -> bool:
+        """Return whether a recorded hash is that of a case's settings, as this or an earlier version computes it."""
+        return sha256 == self.configuration(case) or self._find_earlier(case, sha256) is not None
+
+    def _find_earlier(self, case: BatchCase, sha256: Any) -> EarlierSettings | None:
+        own = case.own_settings()
+        return next((found for found in self.earlier if settings_hash({**found.hashed, "case": own}) == sha256), None)
+
+    def fingerprints(self) -> list[dict[str, Any]]:
+        """Return the weights and settings to hash, first as this version does and then as earlier versions did."""
+        today = {name: self.settings[name] for name in ("settings", "weights_record")}
+        same = [today, *(found.hashed for found in self.earlier if not found.lacks_contact)]
+        return [{"weights_sha256": self.weights_sha256, "settings": settings} for settings in same]
 
     def record_matches(self, case: BatchCase, output: Path) -> bool:
         """Return whether a case's record names this input path, these weights and these settings.
@@ -64,9 +87,18 @@ class RunSpec:
                 return False
             source = record["input"]
             liver = source.get("liver")
-            return matches_input(case.image, source) and (liver is None or matches_input(Path(liver["path"]), liver))
+            same_liver = liver is None or matches_input(Path(liver["path"]), liver)
+            return same_liver and matches_input(case.image, source) and self._keeps_lesions(case, folder, record)
         except (LiversegError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return False
+
+    def _keeps_lesions(self, case: BatchCase, folder: Path, record: Mapping[str, Any]) -> bool:
+        """Return whether no lesion of a case would be left out by a filter that its version did not have."""
+        sha256 = record["configuration_sha256"]
+        earlier = None if sha256 == self.configuration(case) else self._find_earlier(case, sha256)
+        if earlier is None or not earlier.lacks_contact or not record["lesions"]:
+            return True
+        return has_liver_mask(self.settings, case.own_settings()) or all_lesions_in_liver(folder, self.settings)
 
     def _matches(self, case: BatchCase, record: Mapping[str, Any]) -> bool:
         try:
@@ -74,7 +106,7 @@ class RunSpec:
                 record["status"] == "done"
                 and record["input"]["path"] == str(case.image)
                 and record["weights"]["sha256"] == self.weights_sha256
-                and record["configuration_sha256"] == self.configuration(case)
+                and self.is_configuration(case, record["configuration_sha256"])
             )
         except (KeyError, TypeError):
             return False
@@ -91,16 +123,7 @@ def run_spec(config: Path, weights: Path, overrides: Mapping[str, Any]) -> RunSp
     Raises:
         LiversegError: if a file cannot be read.
     """
-    try:
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise LiversegError(f"{config}: cannot be read ({one_line(error)})") from error
-    given = {name: value for name, value in overrides.items() if value is not None and name not in _IGNORED_SETTINGS}
-    sidecar = weights.with_suffix(".json")  # holds what a state_dict does not, such as a fitted temperature
-    record = sha256_file(sidecar) if weights.suffix != ".safetensors" and is_file(sidecar) else None
-    settings = {"config": content, "overrides": given, "weights_record": record}
-    # as a worker gets them, so that specs compare equal on both sides
-    return RunSpec(sha256_file(weights), json.loads(json.dumps(settings, default=str)))
+    return RunSpec(sha256_file(weights), run_settings(config, weights, overrides))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from liverseg.bundle.effective import (
     settings_hash,
 )
 from liverseg.errors import LiversegError, one_line
+from liverseg.labels import LIVER
 from liverseg.utils.files import is_file, sha256_file
 
 __all__ = [
@@ -129,17 +130,14 @@ def all_lesions_in_liver(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Return True if today's `min_liver_contact` would leave out none of a case's lesions.
 
     Args:
-        folder: of the case.
+        folder: of the case, whose files are known to be unchanged.
         settings: from `run_settings`.
-
-    Raises:
-        OSError, ValueError: if the label map or the lesions cannot be read.
     """
-    from liverseg.inference.components import liver_contact  # torch, which only such a case needs
-    from liverseg.labels import LIVER
+    from liverseg.inference.components import liver_contact  # with torch, which only such a case needs
 
-    parts, organ = (np.asanyarray(nib.load(folder / name).dataobj) for name in ("lesions.nii.gz", "labels.nii.gz"))
-    return bool(np.all(liver_contact(parts.astype(np.int64), organ >= LIVER) >= settings["settings"][_CONTACT] - 1e-6))
+    lesions, labels = (np.asanyarray(nib.load(folder / name).dataobj) for name in ("lesions.nii.gz", "labels.nii.gz"))
+    contact = liver_contact(lesions.astype(np.int64), labels >= LIVER)
+    return bool(np.all(contact >= settings["settings"][_CONTACT] - 1e-6))
 
 
 def has_liver_mask(settings: Mapping[str, Any], case: Mapping[str, Any]) -> bool:

@@ -196,7 +196,7 @@ class BatchState:
         known = None if job.retry_failed else self.read_failure(case.name)
         if known is None or known.get("weights_sha256") != job.spec.weights_sha256:
             return None
-        same_settings = known.get("configuration_sha256") == job.spec.configuration(case)
+        same_settings = job.spec.is_configuration(case, known.get("configuration_sha256"))
         same_input = same_settings and known.get("input") == case_fingerprint(case, job.overrides.get("liver"))
         return known if same_input else None
 
