@@ -106,7 +106,7 @@ def case_record(
             "affine": volume.affine.tolist(),
         },
         "labels": {str(label.index): label.name for label in labels},
-        "liver_volume_ml": round(liver_volume_ml(lesions, volume.voxel_ml), 3),
+        "liver_ml": round(liver_volume_ml(lesions, volume.voxel_ml), 3),
         "lesions": len(table),
         "lesions_by_type": lesions_by_type(table, labels),
         "lesions_dropped": lesions.dropped,
