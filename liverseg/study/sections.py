@@ -31,7 +31,7 @@ def strategies_section(results: StudyResults, estimates: Estimates) -> list[Bloc
             "Type accuracy is the share of slices with the right type. A network that reads the type off its map is "
             "wrong if it finds nothing; classification and Y-Net always answer. Lesion Dice is the mean over slices; "
             "lesion recall the mean share of the lesion's pixels that are found. The paper's results beside them "
-            f"({MIDL}) are of other data: 332 slices of 140 patients, with folds that share patients."
+            f"({MIDL}) are of other data: 332 slices of 140 patients, in folds not split by patient."
         ),
         tables.strategy_table(results, estimates),
         *_without_lesions(results),
@@ -129,7 +129,7 @@ def hypotheses_section(hypotheses: Sequence[Hypothesis]) -> list[Block]:
         Heading("What the papers lead one to expect"),
         Paragraph(
             "A difference **holds** if its 95 % interval is on the expected side of zero; it **points that "
-            "way** if the difference is but the interval includes zero; otherwise it **does not hold**. Two "
+            "way** if the difference is, but the interval includes zero; otherwise it **does not hold**. Two "
             f"Dice count as the same if the interval of their difference is within ±{EQUIVALENT:.2f}, and it "
             "points that way if only the difference is. A claim of several parts is as good as the weakest of them. "
             "The intervals are not adjusted for multiple comparisons."
