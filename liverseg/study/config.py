@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from monai.bundle import ConfigParser
 
+from liverseg.bundle.overrides import split_key
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.errors import LiversegError, UsageError, suggest
 from liverseg.inference import find_bundle
@@ -255,7 +256,7 @@ def _overrides(where: str, value: Any, config: Mapping[str, Any]) -> tuple[tuple
     if not isinstance(value, dict):
         raise UsageError(f"{where}: overrides is {value!r}; a mapping of the bundle's keys is needed")
     for key in value:
-        parts = str(key).replace("#", "::").replace("-", "_").split("::")  # as MONAI reads keys
+        parts = split_key(str(key))
         setting = _SET_ELSEWHERE.get("::".join(parts))
         if setting:
             raise UsageError(f"{where}: overrides has {key}, which differs from cell to cell; use {setting}")

@@ -70,9 +70,9 @@ def test_a_value_is_checked_against_its_keys_rule(key, allowed, refused, words):
     for value in allowed:
         bundle.check_values(**{key: value})
     for value in refused:
-        with pytest.raises(UsageError) as told:
+        with pytest.raises(UsageError) as caught:
             bundle.check_values(fold=0, **{key: value})
-        assert str(told.value) == f"{key} is {value!r}; it must be {words}"
+        assert str(caught.value) == f"{key} is {value!r}; it must be {words}"
 
 
 @pytest.mark.parametrize("name", ["mps", "xpu:0", "meta", "gpu"])

@@ -1,4 +1,4 @@
-"""Values a key cannot have: one line that says what is allowed."""
+"""Values that a key does not allow: one line with the allowed values."""
 
 import math
 
@@ -56,7 +56,7 @@ def test_a_value_that_is_not_allowed_is_refused(key, value, words):
 
 @pytest.mark.parametrize("key", ["class_weights", "crop_ratios"])
 @pytest.mark.parametrize("labels", [3, 5])
-def test_a_number_is_wanted_for_each_label(key, labels):
+def test_a_number_is_needed_for_each_label(key, labels):
     with pytest.raises(UsageError) as caught:
         check_values(labels=labels, **{key: [1, 1]})
     assert str(caught.value) == f"{key} is [1, 1], 2 numbers; it must have {labels}, one for each label"

@@ -141,11 +141,11 @@ def test_slices_without_a_third_dimension_are_trained_on_and_evaluated(cohort_tr
             nib.save(nib.Nifti1Image(flat, volume.affine), folder / item[key])
         item["slice"] = 0
     (folder / "datalist.json").write_text(json.dumps(content))
-    told = train(JOINT, folder, tmp_path / "out", pretrain_weights="null", epochs=1)
-    assert told.code == 0, told.err
+    result = train(JOINT, folder, tmp_path / "out", pretrain_weights="null", epochs=1)
+    assert result.code == 0, result.err
     run = {"dataset_dir": folder, "output_dir": tmp_path / "out", "ckpt_dir": tmp_path / "out" / "models"}
-    told = run_bundle(JOINT, "evaluating", EVALUATE, **run, **TINY)
-    assert told.code == 0, told.err
+    result = run_bundle(JOINT, "evaluating", EVALUATE, **run, **TINY)
+    assert result.code == 0, result.err
     assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["units"] == len(content["test"])
 
 

@@ -113,6 +113,6 @@ def test_inference_without_input_weights_or_device_is_refused(bundle, ct_folder,
         ({"device": "cuda:99"}, "cuda:99"),
     ):
         run = {"dataset_dir": ct_folder, "output_dir": tmp_path / "out", "weights": tmp_path / "none.safetensors"}
-        told = run_bundle(bundle, "inference", INFER, **{**run, **change})
-        assert words in told.refusal(code=2 if "device" in change else 1)
+        result = run_bundle(bundle, "inference", INFER, **{**run, **change})
+        assert words in result.refusal(code=2 if "device" in change else 1)
     assert not (tmp_path / "out").exists()

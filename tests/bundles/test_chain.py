@@ -40,8 +40,8 @@ def test_training_leaves_the_best_weights_and_says_what_they_are(run, tree, labe
     assert record.metrics[metric] == best["best"]
     SEResUNet(**record.arguments).load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
     assert not [path for path in folder.rglob(".*") if path.is_file()]
-    told = (folder / "training.err").read_text()
-    assert [line for line in told.splitlines() if line and not line.startswith("parsing config_file")] == []
+    result = (folder / "training.err").read_text()
+    assert [line for line in result.splitlines() if line and not line.startswith("parsing config_file")] == []
 
 
 def test_tensorboard_has_the_loss_of_every_batch(pretrain_run):
@@ -101,39 +101,40 @@ def test_inference_with_the_exported_weights(joint_run, cohort_tree, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / image.name).symlink_to(image)
     overrides = {"output_dir": tmp_path / "out", "weights": joint_run / "joint.safetensors", "progress": False}
-    told = run_bundle(JOINT, "inference", INFER, dataset_dir=tmp_path / "in", **overrides)
-    assert told.code == 0
-    assert all(f"{case_name(image)}: warning: " in line for line in told.errors), told.errors  # a network of one epoch
+    result = run_bundle(JOINT, "inference", INFER, dataset_dir=tmp_path / "in", **overrides)
+    assert result.code == 0
+    # a network of one epoch warns
+    assert all(f"{case_name(image)}: warning: " in line for line in result.errors), result.errors
     case = tmp_path / "out" / image.name.removesuffix(".nii.gz")
     assert sorted(path.name for path in case.iterdir()) == sorted(CASE_FILES)
     assert json.loads((case / "record.json").read_text())["status"] == "done"
 
 
 def test_joint_training_without_weights_refuses_to_start_from_scratch(cohort_tree, tmp_path):
-    told = train(JOINT, cohort_tree, tmp_path / "run", pretrain_weights=tmp_path / "none.safetensors")
-    assert told.refusal() == (
+    result = train(JOINT, cohort_tree, tmp_path / "run", pretrain_weights=tmp_path / "none.safetensors")
+    assert result.refusal() == (
         f"liverseg: pretrain_weights {tmp_path}/none.safetensors: no such file; export it with the pretrain bundle, "
         "or say --pretrain_weights null to train from scratch"
     )
-    told = train(JOINT, cohort_tree, tmp_path / "run")  # what the config itself names is not there either
-    assert "models/pretrain.safetensors: no such file" in told.refusal()
+    result = train(JOINT, cohort_tree, tmp_path / "run")  # what the config itself names is not there either
+    assert "models/pretrain.safetensors: no such file" in result.refusal()
     assert not (tmp_path / "run").exists()
 
 
 def test_joint_training_from_scratch_is_the_same_twice_and_another_with_another_seed(cohort_tree, tmp_path):
     trained = []
     for name, seed in (("once", 0), ("twice", 0), ("other", 1)):
-        told = train(JOINT, cohort_tree, tmp_path / name, epochs=1, pretrain_weights="null", seed=seed)
-        assert told.code == 0, told.err
-        assert "transfer: none, training from scratch" in told.out
+        result = train(JOINT, cohort_tree, tmp_path / name, epochs=1, pretrain_weights="null", seed=seed)
+        assert result.code == 0, result.err
+        assert "transfer: none, training from scratch" in result.out
         assert json.loads((tmp_path / name / "transfer.json").read_text()) == {"loaded": [], "left": {}}
         trained.append(read_record(tmp_path / name / "models" / "model.pt").tensors_sha256)
     assert trained[0] == trained[1] != trained[2]
 
 
 def test_a_training_shorter_than_the_validation_interval_leaves_weights(cohort_tree, tmp_path):
-    told = train(JOINT, cohort_tree, tmp_path, epochs=1, pretrain_weights="null", val_interval=2)
-    assert told.code == 0, told.err
+    result = train(JOINT, cohort_tree, tmp_path, epochs=1, pretrain_weights="null", val_interval=2)
+    assert result.code == 0, result.err
     assert read_record(tmp_path / "models" / "model.pt").epoch == 1
 
 
@@ -143,9 +144,9 @@ def test_evaluating_without_test_patients_takes_the_held_out_fold(pretrain_run, 
     (tmp_path / "list.json").write_text(json.dumps(content))
     overrides = {"dataset_dir": lits_tree, "datalist": tmp_path / "list.json", "output_dir": tmp_path / "out"}
     overrides |= {"weights": pretrain_run / "models" / "model.pt", "fold": 1}
-    told = run_bundle(PRETRAIN, "evaluating", EVALUATE, **overrides, **TINY)
-    assert told.code == 0, told.err
-    assert "evaluating the held-out fold" in told.out
+    result = run_bundle(PRETRAIN, "evaluating", EVALUATE, **overrides, **TINY)
+    assert result.code == 0, result.err
+    assert "evaluating the held-out fold" in result.out
     images = pd.read_csv(tmp_path / "out" / "evaluation.csv")["image"].tolist()
     assert images == [item["image"] for item in content["training"] if item["fold"] == 1]
 
@@ -157,8 +158,8 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
     assert read_record(weights).input_spec.slab_spacing_mm == 6.0
     case = sorted((cohort_tree / "images").iterdir())[0]
     run = {"dataset_dir": case, "weights": weights, "progress": False}
-    told = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "out", **run)
-    assert told.code == 0, told.err
+    result = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "out", **run)
+    assert result.code == 0, result.err
     (record,) = (tmp_path / "out").rglob("record.json")
     assert json.loads(record.read_text())["settings"]["slab_spacing_mm"] == 6.0
     line = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "no", slab_spacing_mm="null", **run).refusal()

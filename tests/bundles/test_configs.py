@@ -141,21 +141,21 @@ def test_both_bundles_have_the_keys_of_a_run():
 
 def test_both_bundles_have_the_same_overlays():
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
-    assert small[0]["network_size"] == small[1]["network_size"]  # or the hand-over would be refused
+    assert small[0]["network_size"] == small[1]["network_size"]  # or the transfer would be refused
     real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
     own = ("class_weights", "crop_ratios", "epochs", "head_factor", "learning_rate", "lesion_free", "liver_crop")
     own += ("synthetic_lesions", "balanced_types", "type_head_factor", "train::view::hu_offset")
     own += ("initialisation", "val_interval")  # from ImageNet, and then from there
-    for key in ("gamma_prob", "contrast_prob"):  # types are told by HU
+    for key in ("gamma_prob", "contrast_prob"):  # types differ by HU
         assert real[0]["scanner_augmentation"].pop(key) > real[1]["scanner_augmentation"].pop(key) == 0
     for key in ("liver_enhancement", "vessel_enhancement"):  # and by contrast medium
-        low, high = (one["scanner_augmentation"].pop(key) for one in real)
+        low, high = (content["scanner_augmentation"].pop(key) for content in real)
         assert low[0] < high[0]
         assert low[1] == high[1]
-    assert [len(one["class_weights"]) for one in real] == [3, 5]
-    assert [one["synthetic_lesions"].pop("labels") for one in real] == [3, 5]
+    assert [len(content["class_weights"]) for content in real] == [3, 5]
+    assert [content["synthetic_lesions"].pop("labels") for content in real] == [3, 5]
     assert real[0]["synthetic_lesions"] == real[1]["synthetic_lesions"]
-    shared = [{key: value for key, value in one.items() if key not in own} for one in real]
+    shared = [{key: value for key, value in content.items() if key not in own} for content in real]
     assert shared[0] == shared[1]
 
 

@@ -40,8 +40,8 @@ def assert_same_course(folder, alone):
 @pytest.mark.slow
 def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder, tmp_path):
     alone, folder = tmp_path / "alone", tmp_path / "two"
-    told = train(PRETRAIN, lits_tree, alone, **RUN)
-    assert told.code == 0, told.err
+    result = train(PRETRAIN, lits_tree, alone, **RUN)
+    assert result.code == 0, result.err
     settings = {**RUN, "batch_size": 4, "dataset_dir": lits_tree, "output_dir": folder, "ckpt_dir": folder / "models"}
     process = two_processes_started(PRETRAIN, (*TRAIN, "multi_gpu_train"), **settings)
     while not (folder / "checkpoint.pt").exists() and process.poll() is None:
@@ -71,13 +71,13 @@ def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder
         (name, value.shape, value.dtype) for name, value in theirs.items()
     ]
     run = {"dataset_dir": ct_folder, "output_dir": tmp_path / "out", "weights": weights, "device": "cpu"}
-    told = run_bundle(PRETRAIN, "inference", INFER, **run)
-    assert told.code == 0, told.err
+    result = run_bundle(PRETRAIN, "inference", INFER, **run)
+    assert result.code == 0, result.err
 
     # one process with twice the batch goes on with it, where there is anything to be done
-    told = train(PRETRAIN, lits_tree, folder, **RUN)
-    assert told.code == 0, told.err
-    assert "checkpoint.pt after epoch 2" in told.out
+    result = train(PRETRAIN, lits_tree, folder, **RUN)
+    assert result.code == 0, result.err
+    assert "checkpoint.pt after epoch 2" in result.out
 
 
 @pytest.mark.integration
@@ -90,8 +90,8 @@ def test_a_strategy_and_a_plan_go_with_it(cohort_tree, pretrain_run, tmp_path):
     more |= {"batch_size": 6, "dataset_dir": cohort_tree}
     configs = (*TRAIN, "strategies/ours")
     alone, folder = tmp_path / "alone", tmp_path / "two"
-    told = run_bundle(JOINT, "training", configs, output_dir=alone, ckpt_dir=alone / "models", **more)
-    assert told.code == 0, told.err
+    result = run_bundle(JOINT, "training", configs, output_dir=alone, ckpt_dir=alone / "models", **more)
+    assert result.code == 0, result.err
     more["batch_size"] = 3
     two = {"output_dir": folder, "ckpt_dir": folder / "models"}
     process = two_processes_started(JOINT, (*configs, "multi_gpu_train"), **two, **more)
@@ -113,8 +113,8 @@ def test_a_strategy_and_a_plan_go_with_it(cohort_tree, pretrain_run, tmp_path):
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_without_torchrun_it_is_refused_in_one_line(bundle, tmp_path):
-    told = run_bundle(bundle, "training", (*TRAIN, "multi_gpu_train"), output_dir=tmp_path / "out", **TINY)
-    line = told.refusal(code=2)
+    result = run_bundle(bundle, "training", (*TRAIN, "multi_gpu_train"), output_dir=tmp_path / "out", **TINY)
+    line = result.refusal(code=2)
     assert line.startswith("liverseg: configs/multi_gpu_train.yaml is for processes that torchrun starts, and there is")
     assert not (tmp_path / "out").exists()
 
@@ -125,6 +125,6 @@ def test_torchrun_without_it_is_refused_in_one_line(bundle, tmp_path, monkeypatc
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     for configs, run_id in ((TRAIN, "training"), ((*TRAIN, "evaluate"), "evaluating")):
-        told = run_bundle(bundle, run_id, configs, output_dir=tmp_path / "out", device="cpu")
-        assert told.refusal(code=2).startswith("liverseg: torchrun has started 2 processes, ")
+        result = run_bundle(bundle, run_id, configs, output_dir=tmp_path / "out", device="cpu")
+        assert result.refusal(code=2).startswith("liverseg: torchrun has started 2 processes, ")
     assert not (tmp_path / "out").exists()

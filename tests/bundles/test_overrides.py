@@ -22,8 +22,8 @@ from liverseg.inference import find_bundle
     ],
 )
 def test_an_override_no_config_knows_is_refused_with_the_closest(bundle, run_id, configs, given, closest, tmp_path):
-    told = run_bundle(bundle, run_id, configs, output_dir=tmp_path / "out", **{given: 3})
-    assert told.refusal(code=2) == f"liverseg: unknown override --{given}; did you mean --{closest}?"
+    result = run_bundle(bundle, run_id, configs, output_dir=tmp_path / "out", **{given: 3})
+    assert result.refusal(code=2) == f"liverseg: unknown override --{given}; did you mean --{closest}?"
     assert not (tmp_path / "out").exists()
 
 
@@ -34,8 +34,8 @@ def test_an_override_like_no_other_is_refused_with_all_there_are(tmp_path):
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_an_override_monai_would_drop_is_refused(bundle, tmp_path):
-    told = run_bundle(bundle, "training", TRAIN, output_dir=tmp_path / "out", datalist=None)
-    line = told.refusal(code=2)
+    result = run_bundle(bundle, "training", TRAIN, output_dir=tmp_path / "out", datalist=None)
+    line = result.refusal(code=2)
     assert line == "liverseg: --datalist None: MONAI would go on with the config's own value; say null or leave it out"
     assert not (tmp_path / "out").exists()
 

@@ -50,12 +50,12 @@ def partial_tree(tree, folder, changes):
 
 
 def evaluated(bundle, tree, folder, **more):
-    told = train(bundle, tree, folder, epochs=1, **more)
-    assert told.code == 0, told.err
+    result = train(bundle, tree, folder, epochs=1, **more)
+    assert result.code == 0, result.err
     run = {"dataset_dir": tree, "output_dir": folder, "ckpt_dir": folder / "models", **TINY}
     run |= {key: more[key] for key in more if key == "key_score"}
-    told = run_bundle(bundle, "evaluating", EVALUATE, **run)
-    assert told.code == 0, told.err
+    result = run_bundle(bundle, "evaluating", EVALUATE, **run)
+    assert result.code == 0, result.err
     return pd.read_csv(folder / "evaluation.csv"), json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
 
 

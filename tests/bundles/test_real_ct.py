@@ -24,8 +24,8 @@ def test_a_training_records_its_scanners_and_does_not_go_on_with_others(bundle, 
     run["dataset_dir"] = lits_tree if bundle == PRETRAIN else cohort_tree
     if bundle == JOINT:
         run["pretrain_weights"] = "null"
-    told = run_bundle(bundle, "training", REAL, **run)
-    assert told.code == 0, told.err
+    result = run_bundle(bundle, "training", REAL, **run)
+    assert result.code == 0, result.err
     written = yaml.safe_load((find_bundle(bundle) / "configs" / "real_ct.yaml").read_text(encoding="utf-8"))
     overlay = {key: value for key, value in written["scanner_augmentation"].items() if key != "_target_"}
     settings = settings_of(tmp_path / "out")

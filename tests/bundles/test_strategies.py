@@ -34,16 +34,16 @@ def trained(strategy, cohort_tree, weights, folder, **more):
     [pytest.param(name, marks=[pytest.mark.slow] * (name in ("joint", "ynet_strong"))) for name in STRATEGIES],
 )
 def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_run, tmp_path):
-    told = trained(strategy, cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path)
-    assert told.code == 0, told.err
+    result = trained(strategy, cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path)
+    assert result.code == 0, result.err
     transfer = json.loads((tmp_path / "transfer.json").read_text())
     assert transfer["loaded"]
     decoder = [name for name in transfer["loaded"] if name.startswith("decoder.")]
     assert bool(decoder) == (strategy != "classification")
 
     run = {"dataset_dir": cohort_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **ONCE}
-    told = run_bundle(JOINT, "evaluating", configs(strategy, "evaluate"), **run)
-    assert told.code == 0, told.err
+    result = run_bundle(JOINT, "evaluating", configs(strategy, "evaluate"), **run)
+    assert result.code == 0, result.err
     scores = json.loads((tmp_path / "evaluation.json").read_text())
     named = {"lesion_dice", "type_accuracy", "class_aware_dice"}
     assert named & {*scores} == STRATEGIES[strategy]
@@ -57,8 +57,8 @@ def test_imagenet_weights_start_the_full_encoder(cohort_tree, published, tmp_pat
     run = {"dataset_dir": cohort_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **ONCE}
     more = {"network_size": "full", "initialisation": "imagenet", "imagenet_weights": published}
     more |= {"crop_size": 32, "liver_crop": 32}
-    told = run_bundle(JOINT, "training", configs("joint"), **{**run, **more})
-    assert told.code == 0, told.err
+    result = run_bundle(JOINT, "training", configs("joint"), **{**run, **more})
+    assert result.code == 0, result.err
     transfer = json.loads((tmp_path / "transfer.json").read_text())
     assert "encoder.layer4.2.conv3.conv.weight" in transfer["loaded"]
     assert transfer["left"]["decoder.stage16.block.conv1.conv.weight"] == "ImageNet has no such part"
@@ -71,8 +71,8 @@ def test_ours_is_used_on_volumes_as_the_joint_network_is(cohort_tree, pretrain_r
     exported = tmp_path / "joint.safetensors"
     assert read_record(exported).network == "LesionTypeUNet"
     run = {"dataset_dir": ct_folder, "output_dir": tmp_path / "out", "weights": exported, "device": "cpu"}
-    told = run_bundle(JOINT, "inference", INFER, **run)
-    assert told.code == 0, told.err
+    result = run_bundle(JOINT, "inference", INFER, **run)
+    assert result.code == 0, result.err
     assert (tmp_path / "out" / "a" / "record.json").exists()
 
 
@@ -88,9 +88,9 @@ def test_a_ynet_cannot_be_used_on_volumes(cohort_tree, tmp_path, ct_folder):
 @pytest.mark.slow
 def test_a_plan_freezes_and_says_so(cohort_tree, pretrain_run, tmp_path):
     more = {"fine_tuning": "hierarchical_unfreezing", "stage_epochs": 1, "epochs": 6}
-    told = trained("joint", cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path, **more)
-    assert told.code == 0, told.err
-    frozen = [line.split("epoch ")[1] for line in told.out.splitlines() if ": frozen" in line]
+    result = trained("joint", cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path, **more)
+    assert result.code == 0, result.err
+    frozen = [line.split("epoch ")[1] for line in result.out.splitlines() if ": frozen" in line]
     assert frozen[0].startswith("1: frozen encoder; learning rates ")
     assert frozen[1].startswith("2: frozen encoder.layer0, encoder.layer1, encoder.layer2, encoder.layer3; learning ")
 
