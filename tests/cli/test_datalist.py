@@ -46,9 +46,9 @@ def test_a_cohort_with_a_name_a_source_and_a_licence_somewhere_else(cohort_folde
     target = tmp_path / "lists" / "mine.json"
     options = ["--output", str(target), "--name", "mine", "--from", "our archive", "--licence", "internal"]
     assert main(["datalist", "cohort", str(cohort_folder), "--folds", "3", *options]) == 0
-    told = capsys.readouterr()
-    assert told.out == f"{target}\n"
-    assert f"its paths are relative to {cohort_folder}: give --dataset-dir {cohort_folder} with it\n" in told.err
+    captured = capsys.readouterr()
+    assert captured.out == f"{target}\n"
+    assert f"its paths are relative to {cohort_folder}: give --dataset-dir {cohort_folder} with it\n" in captured.err
     content = json.loads(target.read_text())
     assert (content["name"], content["source"], content["licence"]) == ("mine", "our archive", "internal")
     assert content["labels"]["3"] == "hemangioma"
@@ -82,11 +82,11 @@ def test_what_cannot_be_split_or_written_is_one_line_and_leaves_nothing(
     monkeypatch.chdir(lits_folder.parent)
     before = sorted(lits_folder.iterdir())
     assert main(["datalist", "lits", "lits", *options]) == code
-    told = capsys.readouterr()
-    (line,) = told.err.splitlines()
+    captured = capsys.readouterr()
+    (line,) = captured.err.splitlines()
     assert line.startswith("liverseg: ")
     assert words in line
-    assert told.out == ""
+    assert captured.out == ""
     assert sorted(lits_folder.iterdir()) == before
 
 
@@ -153,9 +153,9 @@ def test_a_sound_list_is_told_to_be_so(lits_tree, tmp_path, capsys):
 def test_defects_are_told_and_the_exit_code_is_one(lits_folder, capsys):
     assert main(["datalist", "lits", str(lits_folder)]) == 0
     assert main(["datalist", "check", str(lits_folder / "datalist.json"), "--workers", "1"]) == 1
-    told = capsys.readouterr()
-    assert "13 errors and 0 warnings in 16 files checked" in told.out
-    assert "Traceback" not in told.err
+    captured = capsys.readouterr()
+    assert "13 errors and 0 warnings in 16 files checked" in captured.out
+    assert "Traceback" not in captured.err
 
 
 def test_a_list_with_the_patients_of_another_is_refused(lits_tree, tmp_path, capsys):
@@ -183,9 +183,9 @@ def test_places_that_cannot_be_written_are_refused_before_a_file_is_read(option,
     assert main(["datalist", "lits", str(lits_folder)]) == 0
     capsys.readouterr()
     assert main(["datalist", "check", str(lits_folder / "datalist.json"), option, str(lits_folder.parent / place)]) == 1
-    told = capsys.readouterr()
-    assert words in told.err and len(told.err.splitlines()) == 1
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert words in captured.err and len(captured.err.splitlines()) == 1
+    assert captured.out == ""
 
 
 def test_a_flipped_label_is_repaired_into_a_copy(lits_tree, tmp_path, capsys):
@@ -201,8 +201,8 @@ def test_a_flipped_label_is_repaired_into_a_copy(lits_tree, tmp_path, capsys):
     before = label.read_bytes()
     command = ["datalist", "check", str(tmp_path / "datalist.json"), "--repair", str(mended.parent)]
     assert main(command) == 1
-    told = capsys.readouterr()
-    assert "error    flipped affine: " in told.out
-    assert f"give --dataset-dir {tmp_path} with it" in told.err
+    captured = capsys.readouterr()
+    assert "error    flipped affine: " in captured.out
+    assert f"give --dataset-dir {tmp_path} with it" in captured.err
     assert label.read_bytes() == before
     assert main(["datalist", "check", str(mended), "--dataset-dir", str(tmp_path)]) == 0

@@ -1,4 +1,4 @@
-"""`liverseg doctor` tells of this machine, and of the weights predict would take."""
+"""`liverseg doctor` describes this machine and the default weights of predict."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ def examined(capsys):
     return json.loads(capsys.readouterr().out)
 
 
-def test_it_tells_versions_threads_and_bundles(capsys, monkeypatch):
+def test_doctor_shows_versions_threads_and_bundles(capsys, monkeypatch):
     monkeypatch.delenv("LIVERSEG_WEIGHTS", raising=False)
     facts = examined(capsys)
     assert facts["software"]["torch"] == torch.__version__
@@ -40,12 +40,12 @@ def weights(tmp_path):
     return tmp_path / "model.pt"
 
 
-def test_it_tells_what_the_weights_are(weights, capsys, monkeypatch):
+def test_doctor_describes_the_weights(weights, capsys, monkeypatch):
     monkeypatch.setenv("LIVERSEG_WEIGHTS", str(weights))
-    told = examined(capsys)["weights"]
-    assert told["default"] == f"{weights} ($LIVERSEG_WEIGHTS)"
-    assert told["network"] == "SEResUNet, small"
-    assert told["trained on"] == "some list, 7 epochs"
+    facts = examined(capsys)["weights"]
+    assert facts["default"] == f"{weights} ($LIVERSEG_WEIGHTS)"
+    assert facts["network"] == "SEResUNet, small"
+    assert facts["trained on"] == "some list, 7 epochs"
     weights.with_suffix(".json").write_text("no record")
     assert "model.json" in examined(capsys)["weights"]["usable"]
     weights.unlink()

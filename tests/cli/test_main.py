@@ -39,16 +39,16 @@ def test_version_and_help(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"liverseg {__version__}\n"
     assert main(["--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(subcommand in told and text in told for subcommand, text in SUBCOMMANDS.items())
+    output = capsys.readouterr().out
+    assert all(subcommand in output and text in output for subcommand, text in SUBCOMMANDS.items())
 
 
 @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_every_subcommand_has_help(subcommand, capsys):
     assert main([subcommand, "--help"]) == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"usage: liverseg {subcommand} ")
-    assert "--debug" in told
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: liverseg {subcommand} ")
+    assert "--debug" in output
 
 
 def test_no_subcommand_is_wrong_usage(capsys):

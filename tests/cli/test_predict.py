@@ -50,8 +50,8 @@ def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypat
         assert main(["predict", str(volumes), str(tmp_path / "command"), "--min-lesion-ml", "0.05"]) == 0
     finally:
         torch.set_num_threads(threads)
-    told = capsys.readouterr()
-    assert [line.split(":")[0] for line in told.out.splitlines()] == ["a", "b"]
+    captured = capsys.readouterr()
+    assert [line.split(":")[0] for line in captured.out.splitlines()] == ["a", "b"]
     done = bundle_command(
         *("--dataset_dir", str(volumes), "--output_dir", str(tmp_path / "bundle"), "--weights", str(weights)),
         *("--min_lesion_ml", "0.05"),
@@ -121,10 +121,10 @@ def test_mistakes_are_one_line_and_leave_nothing(make, code, words, volumes, wei
     empty.mkdir()
     arguments = make(empty, volumes, weights)
     assert predict(*arguments) == code
-    told = capsys.readouterr()
-    assert words in told.err
-    assert len(told.err.strip().splitlines()) == 1
-    assert told.out == ""
+    captured = capsys.readouterr()
+    assert words in captured.err
+    assert len(captured.err.strip().splitlines()) == 1
+    assert captured.out == ""
     assert not (empty / "out").exists()
 
 
@@ -158,7 +158,11 @@ def test_a_zip_that_leads_outside_is_one_line_and_leaves_nothing(weights, tmp_pa
     with zipfile.ZipFile(tmp_path / "study.zip", "w") as archive:
         archive.writestr("../../outside.dcm", b"x")
     assert predict(tmp_path / "study.zip", tmp_path / "out", "--weights", weights) == 1
-    told = capsys.readouterr()
-    assert told.err.startswith("liverseg: ") and len(told.err.splitlines()) == 1 and "study.zip: member" in told.err
+    captured = capsys.readouterr()
+    assert (
+        captured.err.startswith("liverseg: ")
+        and len(captured.err.splitlines()) == 1
+        and "study.zip: member" in captured.err
+    )
     assert not list((tmp_path / "out").iterdir()) and not list((tmp_path / "tmp").iterdir())
     assert not (tmp_path / "outside.dcm").exists()

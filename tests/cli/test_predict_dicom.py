@@ -22,7 +22,7 @@ DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}
 
 @pytest.fixture
 def study(tmp_path):
-    """A folder with a CT series whose slices lie from head to feet, and a localiser."""
+    """A folder with a CT series whose slices run from head to feet, and a localiser."""
     folder = tmp_path / "study"
     planes = np.random.default_rng(0).integers(-200, 250, (5, 40, 48)).astype(np.int16)
     planes[:, :6] = -1000
@@ -134,8 +134,8 @@ def test_slices_without_uids_are_computed_with_a_warning(study, weights, tmp_pat
         header.save_as(path)
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 0
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
-    told = [warning.split(":")[0] for warning in record["warnings"] if "FrameOfReferenceUID" in warning]
-    assert told == ["no DICOM results"]
+    starts = [warning.split(":")[0] for warning in record["warnings"] if "FrameOfReferenceUID" in warning]
+    assert starts == ["no DICOM results"]
     assert not (tmp_path / "out" / "study" / "segmentation.dcm").exists()
 
 

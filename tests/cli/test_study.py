@@ -27,13 +27,13 @@ def study(tmp_path, cohort_tree):
     return write
 
 
-def told(capsys, code, *words):
+def run(capsys, code, *words):
     assert main(["study", *words]) == code
     return capsys.readouterr()
 
 
 def test_a_dry_run_tells_the_cells_and_trains_nothing(study, tmp_path, capsys):
-    out, err = told(capsys, ExitCode.DONE, "run", study(), "--dry-run")
+    out, err = run(capsys, ExitCode.DONE, "run", study(), "--dry-run")
     assert out.splitlines() == [
         f"{name}-scratch-none, fold {fold}, seed 0" for name in ("joint", "ynet") for fold in (0, 1)
     ]
@@ -42,7 +42,7 @@ def test_a_dry_run_tells_the_cells_and_trains_nothing(study, tmp_path, capsys):
 
 
 def test_a_report_of_nothing_says_what_to_do(study, tmp_path, capsys):
-    _, err = told(capsys, ExitCode.FAILED, "report", study())
+    _, err = run(capsys, ExitCode.FAILED, "report", study())
     assert err == f"liverseg: {tmp_path}/out: no cell of the study is complete; `liverseg study run` makes them\n"
 
 
@@ -66,12 +66,12 @@ def test_a_report_of_nothing_says_what_to_do(study, tmp_path, capsys):
     ],
 )
 def test_what_is_wrong_is_one_line(study, keys, code, words, capsys):
-    _, err = told(capsys, code, "run", study(**keys))
+    _, err = run(capsys, code, "run", study(**keys))
     (line,) = err.splitlines()
     assert line.startswith("liverseg: ")
     assert words in line
 
 
 def test_a_shard_that_is_none(study, capsys):
-    _, err = told(capsys, ExitCode.USAGE, "run", study(), "--shard", "3/2")
+    _, err = run(capsys, ExitCode.USAGE, "run", study(), "--shard", "3/2")
     assert err == "liverseg: shard '3/2'; it must be i/n with i from 1 to n, such as 2/8\n"

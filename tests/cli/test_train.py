@@ -56,12 +56,12 @@ def test_a_training_is_that_of_the_bundle(lits_tree, train_here, tmp_path):
 
 def test_a_misspelt_key_is_refused_as_the_bundle_refuses_it(train_here, capsys):
     assert train_here("joint", "--epoch", "3") == 2
-    told = capsys.readouterr().err.splitlines()
-    assert told[-1] == "liverseg: unknown override --epoch; did you mean --epochs?"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1] == "liverseg: unknown override --epoch; did you mean --epochs?"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["jont"], "did you mean joint?"),
         (["joint", "--run", "inference"], "invalid choice: 'inference'"),
@@ -69,6 +69,6 @@ def test_a_misspelt_key_is_refused_as_the_bundle_refuses_it(train_here, capsys):
         (["joint", "--processes", "0"], "0 processes; at least 1 is needed"),
     ],
 )
-def test_what_is_no_training(words, told, capsys):
+def test_what_is_no_training(words, message, capsys):
     assert main(["train", *words]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(illustrated):
     text = markdown.read_text(encoding="utf-8")
     assert text.startswith("# Study: by hand\n\n**Phantoms are not patients.**")
     assert "not complete" not in text
-    for told in (
+    for line in (
         "Data list: hand-made, version 1; scored are 7 annotated slices of 6 patients",
         "Held-out folds: 0, 1",
         "Seeds: 0, 1\n",
@@ -72,7 +72,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(illustrated):
         "16 trainings and their evaluations, 8.0 hours summed over them without what was interrupted, on auto with",
         "10,000 times with seed 0",
     ):
-        assert told in text
+        assert line in text
     headings = re.findall(r"^## (.+)$", text, flags=re.MULTILINE)
     assert headings == [
         "Strategies and initialisations",
@@ -140,16 +140,16 @@ def test_trainings_that_outline_nothing_are_named(study, tmp_path):
         lesions = lesions[lesions["side"] == "true"].assign(hit=False, matched=False)
         lesions.to_csv(path.with_name("lesions.csv"), index=False)
     write_report(made, tmp_path / "after")
-    told = (tmp_path / "after" / "study.md").read_text(encoding="utf-8")
-    assert "**Some trainings outlined no lesion on any slice.**" in told
+    text = (tmp_path / "after" / "study.md").read_text(encoding="utf-8")
+    assert "**Some trainings outlined no lesion on any slice.**" in text
     difference = r"`joint-lits-none` less `joint-scratch-none`: lesion Dice .*"
     noted = ", with 2 of 4 trainings of `joint-scratch-none` that outlined nothing: holds"
-    assert re.search(difference + noted, told)
+    assert re.search(difference + noted, text)
     table = pd.read_csv(tmp_path / "after" / "study.csv")
     recall = table[(table["row"] == "joint-scratch-none") & (table["metric"] == "lesion_level_recall")]
     assert recall["value"].tolist() == [0.5]  # all lesions with one seed, none with the other
     assert recall["seeds"].tolist() == ["0:1 1:0"]
-    assert "- `joint-scratch-none`: fold 0 seed 1, fold 1 seed 1, 2 of 4 trainings" in told
+    assert "- `joint-scratch-none`: fold 0 seed 1, fold 1 seed 1, 2 of 4 trainings" in text
 
 
 @pytest.mark.integration

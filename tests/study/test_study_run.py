@@ -183,12 +183,12 @@ def test_sigterm_ends_it_and_its_children(write, tmp_path):
 
 def test_shards_cover_every_cell_once(write, capsys):
     study = read_study(write(folds=[0, 1], seeds=[0, 1]))
-    whole = {cell.name for cell in study_cells(study, (0, 1))}
+    names = {cell.name for cell in study_cells(study, (0, 1))}
     parts = []
     for part in (1, 2):
         run_study(study, shard=(part, 2), dry_run=True)
         parts.append(capsys.readouterr().out.split("\n")[:-1])
-    assert sorted(name for part in parts for name in part) == sorted(whole)
+    assert sorted(name for part in parts for name in part) == sorted(names)
     assert {len(part) for part in parts} == {4}
 
 

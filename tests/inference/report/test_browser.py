@@ -131,11 +131,11 @@ def test_slices_are_scrolled_by_keys_and_wheel(page, case):
     box = canvas.bounding_box()
     page.mouse.move(box["x"] + 0.3 * box["width"], box["y"] + 0.5 * box["height"])
     page.mouse.wheel(0, 120)
-    page.wait_for_function("before => document.getElementById('position').dataset.ras !== before", arg=_told(before))
+    page.wait_for_function("before => document.getElementById('position').dataset.ras !== before", arg=_text(before))
     assert abs(crosshair(page) - before)[2] > 2
 
 
-def _told(place):
+def _text(place):
     return ",".join(repr(float(number)) for number in place)
 
 
@@ -143,7 +143,7 @@ def test_the_patients_right_is_on_the_left_and_labels_can_be_faded_out(page):
     page.locator("tr[data-lesion='1']").click()
     page.select_option("#planes", "AXIAL")
     coloured = np.ptp(picture(page), axis=2) > 0.15
-    # the liver lies on the patient's right; what is as wide or high as the picture is the crosshair
+    # the liver is on the patient's right; what is as wide or high as the picture is the crosshair
     marks = coloured & (coloured.mean(axis=0) < 0.5)[None, :] & (coloured.mean(axis=1) < 0.5)[:, None]
     seen = np.argwhere(picture(page).max(axis=2) > 0.1)
     assert np.median(np.argwhere(marks)[:, 1]) < seen[:, 1].mean()

@@ -28,7 +28,7 @@ def decoded(packed):
 
 
 def at_same_places(array, affine, volume):
-    """Own voxel index in `volume` of every voxel of an image; asserts that it is whole."""
+    """Own voxel index in `volume` of every voxel of an image; asserts that it is an integer."""
     places = np.argwhere(np.ones(array.shape, bool))
     own = nib.affines.apply_affine(np.linalg.inv(volume.affine) @ affine, places)
     np.testing.assert_allclose(own, own.round(), atol=1e-3)
