@@ -142,8 +142,13 @@ def describe_datalist(
     if not groups:
         raise LiversegError(f"{path}: no item has a label; there is nothing to describe")
     names = {int(index): name for index, name in datalist.labels.items()}
+
+    def describe(group: tuple[str, str, str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        part, image_name, label_name = group
+        return _describe_image(part, image_name, label_name, groups[group], Path(dataset_dir), names)
+
     described = thread_map(
-        lambda group: _describe_image(*group, groups[group], Path(dataset_dir), names),
+        describe,
         groups,
         max_workers=workers or os.cpu_count(),
         desc="reading",
