@@ -86,14 +86,15 @@ def _checked(array: np.ndarray, affine: Any, header: Any, described: Path) -> Vo
     if affine is None or np.shape(affine) != (4, 4):
         raise GeometryError(f"{described}: no 4 × 4 affine; give the voxel size and position in mm")
     affine = np.asarray(affine, np.float64)
+    native = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")  # as `read_volume` does
+    array = array.astype(native, copy=False)
     own = _header(array, affine, header)
     inspect_header(own).grid(described)
     if header is None:
         own.set_qform(affine, 1)  # which fails for an affine that cannot place voxels
     if defect := describe_not_finite(array):
         raise NotCTError(f"{described}: {defect}")
-    native = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")  # as `read_volume` does
-    return Volume(array.astype(native, copy=False), affine, own, described)
+    return Volume(array, affine, own, described)
 
 
 def _header(array: np.ndarray, affine: np.ndarray, header: Any) -> nib.Nifti1Header:

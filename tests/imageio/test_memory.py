@@ -67,7 +67,8 @@ def test_a_loaded_nifti_has_the_voxels_of_its_file(slope, shift, tmp_path):
     np.testing.assert_array_equal(volume.array, stored.array)
     assert volume.array.dtype == stored.array.dtype
     np.testing.assert_array_equal(volume.affine, stored.affine)
-    assert volume.header == stored.header
+    differing = [name for name in stored.header if not np.array_equal(stored.header[name], volume.header[name])]
+    assert differing == ["vox_offset", "scl_slope", "scl_inter"]  # of the file's bytes alone
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
