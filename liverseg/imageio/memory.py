@@ -59,15 +59,17 @@ def to_volume(image: Image, name: str = "ct") -> Volume:
         >>> volume.spacing
         (2.0, 2.0, 3.0)
     """
+    affine: Any
+    header: Any = None
     described = Path(f"{name} ({type(image).__module__.partition('.')[0]} {type(image).__name__} in memory)")
     if isinstance(image, Volume):
         array, affine, header = np.asarray(image.array), image.affine, image.header
     elif isinstance(image, nib.spatialimages.SpatialImage):
         array, affine, header = _nibabel_array(image), image.affine, image.header
     elif _is_sitk(image):
-        array, affine, header = _sitk_array(image, described), _sitk_affine(image), None
+        array, affine = _sitk_array(image, described), _sitk_affine(image)
     elif _is_metatensor(image):
-        array, affine, header = _metatensor_array(image), _metatensor_affine(image), None
+        array, affine = _metatensor_array(image), _metatensor_affine(image)
     else:
         raise TypeError(_wrong_type(image, name))
     return _checked(array, affine, header, described)
@@ -123,9 +125,10 @@ def _nibabel_array(image: Any) -> np.ndarray:
         array = StoredVoxels(header, (), stored.reshape(-1, order="F")).scaled().reshape(stored.shape, order="F")
     else:
         array = np.asarray(data)
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return array
+    shape = list(array.shape)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape.pop()
+    return array.reshape(shape)
 
 
 def _sitk_array(image: Any, described: Path) -> np.ndarray:
@@ -192,7 +195,7 @@ def describe_volume(volume: Volume) -> dict[str, Any]:
     digest = hashlib.sha256()
     digest.update(f"{volume.array.dtype.str} {volume.array.shape} {volume.affine.tolist()}".encode())
     for plane in np.moveaxis(volume.array, 2, 0):
-        digest.update(np.ascontiguousarray(plane.T))
+        digest.update(np.ascontiguousarray(plane.T).data)
     sha256 = digest.hexdigest()
     return {"path": f"{volume.path}, SHA-256 {sha256[:12]}", "sha256": sha256, "bytes": volume.array.nbytes}
 
