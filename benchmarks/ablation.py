@@ -21,7 +21,7 @@ from typing import Any
 
 import pandas as pd
 
-from liverseg.bundle_folders import STARTER_FOLDER
+from liverseg.bundle.paths import STARTER_FOLDER
 from liverseg.networks import read_record
 
 _BUNDLE = Path(__file__).absolute().parent.parent / "bundles" / "liver_lesion_joint"

@@ -8,7 +8,7 @@ import sysconfig
 import pytest
 
 import liverseg.networks.weights as weights_module
-from liverseg.bundle import paths as bundle_folders
+from liverseg.bundle import paths
 from liverseg.errors import LiversegError
 from liverseg.inference import find_bundle
 from liverseg.networks import read_weights
@@ -49,32 +49,32 @@ def test_bundles_a_user_installed_for_himself_are_found(tmp_path):
 def test_a_trained_bundle_uses_its_own_weights_and_others_those_of_the_software(tmp_path, monkeypatch):
     starter = tmp_path / "weights"
     starter.mkdir()
-    monkeypatch.setattr(bundle_folders, "STARTER_FOLDER", starter)
+    monkeypatch.setattr(paths, "STARTER_FOLDER", starter)
     monkeypatch.delenv("LIVERSEG_WEIGHTS", raising=False)
     bundle = tmp_path / "liver_lesion_joint"
     config = bundle / "configs" / "inference.yaml"
     own = bundle / "models" / "model.pt"
-    assert bundle_folders.weights_path(config) == own  # neither is there: the path that training writes
+    assert paths.weights_path(config) == own  # neither is there: the path that training writes
     (starter / "joint.safetensors").touch()
     (starter / "LICENSE").write_text("CC BY-SA 4.0")
-    assert bundle_folders.weights_path(config) == starter / "joint.safetensors"
+    assert paths.weights_path(config) == starter / "joint.safetensors"
     own.parent.mkdir(parents=True)
     own.touch()
-    assert bundle_folders.weights_path(config) == own
+    assert paths.weights_path(config) == own
     monkeypatch.setenv("LIVERSEG_WEIGHTS", str(tmp_path / "named.pt"))
-    assert bundle_folders.weights_path(config) == tmp_path / "named.pt"
-    assert bundle_folders.weights_path(config, tmp_path / "given.pt") == tmp_path / "given.pt"
+    assert paths.weights_path(config) == tmp_path / "named.pt"
+    assert paths.weights_path(config, tmp_path / "given.pt") == tmp_path / "given.pt"
 
 
 @pytest.mark.parametrize("empty", [False, True])
 def test_weights_without_their_licence_are_not_used(tmp_path, monkeypatch, empty):
-    monkeypatch.setattr(bundle_folders, "STARTER_FOLDER", tmp_path)
+    monkeypatch.setattr(paths, "STARTER_FOLDER", tmp_path)
     (tmp_path / "joint.safetensors").touch()
     if empty:
         (tmp_path / "LICENSE").touch()
     with pytest.raises(LiversegError, match=r"joint.safetensors: its licence, LICENSE, is missing .*install liverseg"):
-        bundle_folders.default_weights(tmp_path / "liver_lesion_joint")
-    assert bundle_folders.default_weights(tmp_path / "other") == str(tmp_path / "other" / "models" / "model.pt")
+        paths.default_weights(tmp_path / "liver_lesion_joint")
+    assert paths.default_weights(tmp_path / "other") == str(tmp_path / "other" / "models" / "model.pt")
 
 
 def test_damaged_weights_of_the_software_are_to_be_installed_again(tmp_path, monkeypatch):
