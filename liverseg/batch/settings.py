@@ -135,7 +135,10 @@ def all_lesions_in_liver(folder: Path, settings: Mapping[str, Any]) -> bool:
     """
     from liverseg.inference.components import liver_contact  # with torch, which only such a case needs
 
-    lesions, labels = (np.asanyarray(nib.load(folder / name).dataobj) for name in ("lesions.nii.gz", "labels.nii.gz"))
+    lesions, labels = (
+        np.asanyarray(nib.Nifti1Image.from_filename(folder / name).dataobj)
+        for name in ("lesions.nii.gz", "labels.nii.gz")
+    )
     contact = liver_contact(lesions.astype(np.int64), labels >= LIVER)
     return bool(np.all(contact >= settings["settings"][_CONTACT] - 1e-6))
 
