@@ -1,10 +1,10 @@
-"""Completes the bill of materials of the image: what `cyclonedx-py environment` cannot see is added, all is validated.
+"""Complete and validate the image's bill of materials: add what `cyclonedx-py environment` does not see.
 
     python docker/sbom.py PYTHON_BOM REPORT_VIEWER OUTPUT
 
-PYTHON_BOM is CycloneDX JSON of the Python packages. liverseg becomes the subject of the bill; NiiVue and the packages
-in it, which REPORT_VIEWER (`liverseg/inference/output/report/niivue`) names, are added as parts of liverseg; the
-interpreter and the base image's Debian packages are added as parts of the image. Runs where cyclonedx-python-lib and dpkg are.
+PYTHON_BOM is CycloneDX JSON of the Python packages. liverseg becomes the subject of the bill. NiiVue and the packages
+in it, which REPORT_VIEWER (`liverseg/inference/output/report/niivue`) names, are added as parts of liverseg, the
+interpreter and the base image's Debian packages as parts of the image. Needs cyclonedx-python-lib and dpkg.
 """
 
 from __future__ import annotations

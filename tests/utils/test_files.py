@@ -48,9 +48,11 @@ def test_a_failing_write_leaves_what_was_there_and_nothing_else(failure, raised,
 
 def test_a_target_that_cannot_be_replaced_leaves_nothing_either(tmp_path):
     (tmp_path / "x" / "y").mkdir(parents=True)
-    with pytest.raises(OutputError, match=r"x: cannot be written \(.+\); is the disk full\?$") as caught:
-        with atomic_write(tmp_path / "x") as unfinished:
-            unfinished.write_text("new")
+    with (
+        pytest.raises(OutputError, match=r"x: cannot be written \(.+\); is the disk full\?$") as caught,
+        atomic_write(tmp_path / "x") as unfinished,
+    ):
+        unfinished.write_text("new")
     assert isinstance(caught.value.__cause__, OSError)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -75,9 +77,11 @@ def test_a_table_that_cannot_be_written_leaves_nothing(tmp_path):
 
 
 def test_the_error_of_a_write_names_the_content_and_what_to_do(tmp_path):
-    with pytest.raises(OutputError, match=r"y: weights cannot be written \(.*\); choose another folder$"):
-        with atomic_write(tmp_path / "none" / "y", "weights", "choose another folder") as temporary:
-            temporary.write_text("new")
+    with (
+        pytest.raises(OutputError, match=r"y: weights cannot be written \(.*\); choose another folder$"),
+        atomic_write(tmp_path / "none" / "y", "weights", "choose another folder") as temporary,
+    ):
+        temporary.write_text("new")
     with atomic_write(tmp_path / "made" / "y", make_folder=True) as temporary:
         temporary.write_text("new")
     assert (tmp_path / "made" / "y").read_text() == "new"
