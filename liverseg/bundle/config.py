@@ -76,7 +76,8 @@ def check_config(optional: Sequence[str] = ()) -> None:
         rule = RULES.get(key)
         if rule is None or rule.labels not in (None, labels):
             continue
-        value = config.get_parsed_content(_RESOLVED[key] if _RESOLVED.get(key) in config else key)
+        resolved = _RESOLVED.get(key, key)
+        value = config.get_parsed_content(resolved if resolved in config else key)
         if rule.optional or key in optional:
             value = none_if_null(value)
         if value is not None or key not in optional:

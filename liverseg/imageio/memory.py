@@ -125,7 +125,7 @@ def _nibabel_array(image: Any) -> np.ndarray:
         array = StoredVoxels(header, (), stored.reshape(-1, order="F")).scaled().reshape(stored.shape, order="F")
     else:
         array = np.asarray(data)
-    shape = list(array.shape)
+    shape: list[int] = list(array.shape)
     while len(shape) > 3 and shape[-1] == 1:
         shape.pop()
     return array.reshape(shape)

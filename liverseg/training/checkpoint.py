@@ -159,7 +159,8 @@ def _listed_settings(settings: Mapping[str, Any], parts: Mapping[str, Any], engi
     names += " key_score liver_crop plan initialisation pretrain_weights carry_heads imagenet_weights hu_window"
     listed = {name: settings.get(name) for name in [*names.split(), "slab_spacing_mm", "pixel_mm"]}
     listed["network"] = parts["network"].arguments()
-    listed["augmentation"] = engine.state.dataloader.dataset.transform.arguments()
+    loader: Any = engine.state.dataloader
+    listed["augmentation"] = loader.dataset.transform.arguments()
     listed["optimizer"] = describe_optimizer(parts["optimizer"])
     listed["lr_scheduler"] = describe_schedule(parts["lr_scheduler"])
     if "fine_tuner" in parts:
