@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from pydicom.config import disable_value_validation
 
 from liverseg.errors import UnreadableError
-from liverseg.imageio.formats import has_dicom_marker
+from liverseg.imageio.formats import has_dicom_marker, has_dicom_prefix
 
 __all__ = [
     "Slice",
@@ -105,7 +105,7 @@ def read_slice(path: Path) -> Slice | None:
             read, or if pixels are missing.
     """
     start, transfer_syntax, complete = _read_start(path)
-    is_slice = start[128:132] == b"DICM" and any(name in start for name in _IMAGE_CLASSES)
+    is_slice = has_dicom_prefix(start) and any(name in start for name in _IMAGE_CLASSES)
     if not complete or _DEFLATED in start:
         if is_slice:
             raise UnreadableError(f"{path}: a DICOM slice whose tags are deflated, or endless; export it uncompressed")
@@ -151,7 +151,7 @@ def _read_start(path: Path) -> tuple[bytes, bytes | None, bool]:
 
 def _parse_meta_information(start: bytes) -> tuple[bytes | None, bool]:
     """Return the transfer syntax in the tags of group 2, and whether these end within a file's first bytes."""
-    if start[128:132] != b"DICM":
+    if not has_dicom_prefix(start):
         return None, True
     place, transfer_syntax = 132, None
     while place + 12 <= len(start):

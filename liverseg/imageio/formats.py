@@ -7,7 +7,7 @@ from pathlib import Path
 
 from liverseg.imageio.volume import case_name, is_nifti
 
-__all__ = ["has_dicom_marker", "is_dicom", "is_volume_or_zip", "source_name"]
+__all__ = ["has_dicom_marker", "has_dicom_prefix", "is_dicom", "is_volume_or_zip", "source_name"]
 
 _ZIP = ".zip"
 _DICOM_ENDINGS = (".dcm", ".ima")
@@ -45,7 +45,12 @@ def has_dicom_marker(path: Path, start: bytes = b"") -> bool:
         path: the file, whose name alone is used.
         start: its first bytes, 132 or more.
     """
-    return path.suffix.lower() in _DICOM_ENDINGS or start[_PREAMBLE_BYTES:].startswith(_DICOM_PREFIX)
+    return path.suffix.lower() in _DICOM_ENDINGS or has_dicom_prefix(start)
+
+
+def has_dicom_prefix(start: bytes) -> bool:
+    """Return whether a file's first bytes hold the DICOM prefix."""
+    return start[_PREAMBLE_BYTES:].startswith(_DICOM_PREFIX)
 
 
 def source_name(path: Path) -> str:
