@@ -100,7 +100,7 @@ class SlabDataset(Dataset):
             return range(middle % every, volume.depth, every)
         if item.slice >= volume.depth:
             raise LiversegError(
-                f"{dataset_dir / item.image}: the data list has slice {item.slice}, "
+                f"{dataset_dir / item.image}: slice {item.slice} is in the data list, "
                 f"but the volume has {volume.depth} slices; correct the data list"
             )
         return (volume.axial_index(item.slice),)

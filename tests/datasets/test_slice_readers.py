@@ -86,6 +86,6 @@ def test_a_write_that_fails_leaves_nothing(stack, tmp_path, monkeypatch):
         return encode(*args, **settings)
 
     monkeypatch.setattr(Blosc, "encode", full)
-    with pytest.raises(OutputError, match="the cache cannot be written .No space left"):
+    with pytest.raises(OutputError, match=r"the cache cannot be written .No space left"):
         write_slices(tmp_path / "a.slices", stack)
     assert not list(tmp_path.iterdir())
