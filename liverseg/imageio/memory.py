@@ -92,7 +92,7 @@ def _checked(array: np.ndarray, affine: Any, header: Any, described: Path) -> Vo
     array = array.astype(native, copy=False)
     own = _header(array, affine, header)
     inspect_header(own).grid(described)
-    if header is None:
+    if not isinstance(header, nib.Nifti1Header):
         own.set_qform(affine, 1)  # which fails for an affine that cannot place voxels
     if defect := describe_not_finite(array):
         raise NotCTError(f"{described}: {defect}")
