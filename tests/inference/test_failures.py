@@ -162,11 +162,11 @@ def test_a_ct_for_which_there_is_no_memory(tmp_path):
     path = nifti(tmp_path / "a.nii.gz", np.zeros((512, 512, 800), np.uint8))
     program = (
         "import resource, sys\n"
-        "from liverseg.inference.failures import failure_category\n"
+        "from liverseg.inference.failures import categorise_failure\n"
         "from liverseg.imageio.volume import read_volume\n"
         "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (now + (100 << 20),) * 2)\n"
-        "try:\n    read_volume(sys.argv[1])\nexcept Exception as error:\n    print(failure_category(error, 'read'))\n"
+        "try:\n    read_volume(sys.argv[1])\nexcept Exception as error:\n    print(categorise_failure(error, 'read'))\n"
     )
     done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, "out of memory\n"), done.stderr
