@@ -46,7 +46,7 @@ DAMAGES = {
     ),
     "label value": (
         lambda tree: replaced(tree / LABEL, lambda array: array + np.uint8(1)),
-        f"tree/{LABEL}: label value 3; this label table allows 0 to 2",
+        f"tree/{LABEL}: label value 3; this label table allows integers from 0 to 2",
     ),
     "four dimensions": (
         lambda tree: replaced(tree / IMAGE, lambda array: np.stack([array, array], axis=3)),

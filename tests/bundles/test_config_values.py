@@ -60,7 +60,9 @@ def is_plain(value):
     + [(JOINT, "average")],
 )
 def test_every_config_checks_its_values_before_anything_else(bundle, name):
-    steps = [step.split("(")[0] for step in read(bundle, name)["initialize"]]
+    content = read(bundle, name)
+    nested = [content["load"] if step == "%load" else [step] for step in content["initialize"]]
+    steps = [step.split("(")[0] for part in nested for step in part]
     first = ["$bundle.install_excepthook", "$bundle.refuse_unknown_overrides"]
     first += ["$bundle.require_single_process"] * (name == "evaluate")
     assert steps[: len(first) + 1] == [*first, "$bundle.check_config"]

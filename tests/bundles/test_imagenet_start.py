@@ -19,7 +19,7 @@ def test_a_lite_network_starts_from_imagenet_and_hands_its_weights_over(lits_tre
     assert "encoder.layer4.4.project.conv.weight" in transfer["loaded"]
     assert transfer["left"]["head.weight"] == "ImageNet has no such part"
     line = run_bundle(PRETRAIN, "training", ("train", "phantom"), **run).refusal()
-    assert "the checkpoint is of a run with initialisation 'imagenet', this run has None" in line
+    assert "the checkpoint is of a run with initialisation 'imagenet', this run has 'scratch'" in line
 
     result = run_bundle(PRETRAIN, "export", ("export",), output_dir=tmp_path, ckpt_dir=tmp_path / "pre")
     assert result.code == 0, result.err

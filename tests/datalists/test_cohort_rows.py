@@ -165,7 +165,7 @@ def test_a_mask_without_conversion_is_read_once(tmp_path, monkeypatch):
         (["p,ct.nii.gz,slices.csv,2,cyst"], "row 2: .*slices.csv: neither NIfTI, PNG nor DICOM"),
         (["p,ct.nii.gz,,2,cyst"], "row 2: no mask"),
         (["p,ct.nii.gz,one.nii,2,cyst"] * 2 + ["p,ct.nii.gz,m.png,2,metastasis"], "row 4: slice 2 .* cyst in row 2"),
-        (["p,ct.nii.gz,one.nii,,cyst", "p,ct.nii.gz,one.nii,2,metastasis"], "row 2: cyst for the whole .* row 3"),
+        (["p,ct.nii.gz,one.nii,,cyst", "p,ct.nii.gz,one.nii,2,metastasis"], "row 2: cyst for all of .* row 3"),
     ],
 )
 def test_every_defect_is_reported_with_its_row(rows, message, tmp_path):

@@ -224,10 +224,10 @@ def rewrite(folder, name, mask, **settings):
         ),
         (lambda p: [remove(f) for f in (p / "MASKS_DICOM/livertumor").iterdir()], r"livertumor: no DICOM image in it"),
         (lambda p: rewrite(p, "liver", structure("skin")), r"liver: the liver's mask is empty"),
-        (lambda p: rewrite(p, "livertumor", structure("livertumor"), shift=0.4), r"livertumor: .* up to 0.4 mm beside"),
+        (lambda p: rewrite(p, "livertumor", structure("livertumor"), shift=0.4), r"livertumor: .* up to 0.4 mm off"),
         (
             lambda p: rewrite(p, "livertumor", structure("livertumor"), spacing=(0.8, 0.9)),
-            r"livertumor: .* 1 mm beside",
+            r"livertumor: .* 1 mm off",
         ),
         (lambda p: rewrite(p, "livertumor", image(1)), r"livertumor: mask values -.*; 0 and one more"),
         (lambda p: rewrite(p, "liver", structure("liver") // 2 + 5), r"liver: mask values 5, 132; 0 and one more"),

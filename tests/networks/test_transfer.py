@@ -232,9 +232,7 @@ def test_a_share_is_between_0_and_1(tmp_path, exported, share):
 def test_an_average_is_of_one_design_and_input(tmp_path, exported, pretrained, record):
     state, tuned_record = _tuned(pretrained, record, input_spec=SlabInput((0, 250)))
     export_weights(tmp_path / "joint.safetensors", state, tuned_record)
-    with pytest.raises(
-        LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*the fine-tuning started"
-    ):
+    with pytest.raises(LiversegError, match=r"HU window \[-200, 250\] here, \[0, 250\] in .*the fine-tuning started"):
         average_weights(tmp_path / "joint.safetensors", exported, tmp_path / "averaged.safetensors")
     assert not (tmp_path / "averaged.safetensors").exists()
 

@@ -69,7 +69,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(illustrated):
         "Epochs: 3",
         "Code: commit 0123456789ab\n",
         "torch 2.13.0",
-        "16 trainings and their evaluations, 8.0 hours summed over them without what was interrupted, on auto with",
+        "16 trainings and their evaluations, 8.0 hours summed over them without interrupted ones, on auto with",
         "10,000 times with seed 0",
     ):
         assert line in text
