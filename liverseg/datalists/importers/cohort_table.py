@@ -119,10 +119,9 @@ def read_rows(
         if words.get(_normalise(values["lesion_type"]), "") is None:
             left_out += 1
             continue
+        row_cells = {str(column): value for column, value in values.items()}
         try:
-            rows.append(
-                _parse_row(path.parent, where, number, {str(key): value for key, value in values.items()}, words)
-            )
+            rows.append(_parse_row(path.parent, where, number, row_cells, words))
         except LiversegError as error:
             errors.add(number, error)
     if left_out:
