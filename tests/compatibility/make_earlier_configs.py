@@ -29,9 +29,7 @@ def config_bytes(commit, bundle, name):
 
 
 def strategies(commit):
-    listed = git("ls-tree", "--name-only", commit, f"bundles/{STUDIED}/configs/strategies/") or b""
-    # from the repository's root, whichever folder git runs in
-    listed = listed or git("ls-tree", "--name-only", "--full-tree", commit, f"bundles/{STUDIED}/configs/strategies/")
+    listed = git("ls-tree", "--name-only", "--full-tree", commit, f"bundles/{STUDIED}/configs/strategies/")
     return [f"strategies/{Path(line).stem}" for line in listed.decode().splitlines()]
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,9 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from make_earlier_configs import COMMITS, earlier_configs, git
 
+import liverseg
 from liverseg.batch.job import run_spec
 from liverseg.batch.run import run_batch
 from liverseg.batch.settings import all_lesions_in_liver, run_settings
@@ -167,9 +170,15 @@ def test_weights_whose_record_sets_a_later_setting(earlier):
     for changes, same in (({}, True), ({"lesion_threshold": 0.3}, False), ({"hu_window": [0, 250]}, False)):
         beside.write_text(json.dumps({**content, **changes}))
         spec = run_spec(inference_config(), state, {})
-        configs = [found.hashed["config"] for found in spec.earlier]
-        fixed = [config for config in configs if config["hu_window"] == [-200, 250] and "lesion_threshold" not in config]
-        assert bool(fixed) is same  # the first version
+        configs = [found.hashed["config"] for found in spec.earlier if "lesion_threshold" not in found.hashed["config"]]
+        assert any(config["hu_window"] == [-200, 250] for config in configs) is same  # in the first version
+
+
+def test_liver_contact_is_no_setting_with_a_mask_of_the_liver(earlier):
+    case = cases_of(earlier)["a"]
+    for liver, same in (("auto", False), ("none", False), (str(earlier / "liver.nii.gz"), True)):
+        hashes = {spec_of(earlier, liver=liver, min_liver_contact=least).configuration(case) for least in (0, 0.5)}
+        assert (len(hashes) == 1) is same
 
 
 def test_lesions_outside_the_liver_are_seen(tmp_path):
@@ -256,3 +265,11 @@ def test_datalist_is_read_and_checked(earlier, capsys):
     assert (datalist.name, datalist.licence, len(datalist.training)) == ("hand-made", "CC0-1.0", 12)
     assert {item.lesion_type for item in datalist.training} == {"cyst", "hemangioma", "metastasis"}
     assert main(["datalist", "check", str(path)]) == 0, capsys.readouterr()
+
+
+def test_earlier_configs_are_those_of_the_history():
+    first, last = COMMITS
+    if git("merge-base", "--is-ancestor", first, last) is None:
+        pytest.skip("no git history with the earlier versions")
+    path = Path(liverseg.__file__).parent / "bundle" / "earlier_configs.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == earlier_configs()
