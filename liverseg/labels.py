@@ -60,7 +60,7 @@ JOINT_LABELS: tuple[Label, ...] = (
     Label(4, "metastasis", (213, 94, 0), "94381002", "Metastatic malignant neoplasm to liver"),
 )
 """Contract of the joint network: 0 background, 1 liver, 2 cyst, 3 hemangioma, 4 metastasis. Lesion colours are from the
-Okabe-Ito palette, which colour-blind readers can tell apart."""
+Okabe-Ito palette, which colour-blind readers can distinguish."""
 
 PRETRAIN_LABELS: tuple[Label, ...] = (
     _BACKGROUND,

@@ -1,4 +1,4 @@
-"""Functions that read the config they are called from: checks of all its values, and the settings of a training."""
+"""Functions that read the config they are called from: checks of all its values, and its settings for records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from liverseg.bundle.validation import RULES, check_values, none_if_null
 from liverseg.utils.distributed import world_size
 from liverseg.utils.files import sha256_file
 
-__all__ = ["NOT_SETTINGS", "build", "check_config", "running_config", "training_settings"]
+__all__ = ["NOT_SETTINGS", "build", "check_config", "inference_settings", "running_config", "training_settings"]
 
 _RESOLVED = {"batch_size": "slabs_at_a_time"}
 """Keys that allow "auto", each with the key that holds the number."""
@@ -38,6 +38,9 @@ NOT_SETTINGS = (
 
 _BY_VALUE = ("epochs",)
 """Keys of `NOT_SETTINGS` that change the result where another key refers to them, as a schedule's `T_max` does."""
+
+_NOT_RECORDED = ("dicom", "preview", "report", "statistics", "progress")
+"""Keys of an inference's config that choose files and what is shown, and leave labels and measurements as they are."""
 
 _FILES = ("datalist", "pretrain_weights", "imagenet_weights")
 """Keys whose file counts by its content, wherever it is."""
@@ -93,6 +96,26 @@ def build(*names: str) -> None:
     config = running_config()
     for name in names:
         config.get_parsed_content(name)
+
+
+def inference_settings() -> dict[str, Any]:
+    """Return the settings of the running inference by key, for the records of its cases.
+
+    They are `liver` and the keys that have a rule, without `_NOT_RECORDED`: a new key with a rule is recorded. "auto"
+    is recorded as the number it stands for.
+
+    Returns:
+        JSON-able values in the order of the config.
+    """
+    config = running_config()
+    settings: dict[str, Any] = {}
+    for key in config.get():
+        if key == "liver":
+            settings[key] = str(config.get_parsed_content(key))
+        elif key in RULES and key not in _NOT_RECORDED:
+            resolved = _RESOLVED.get(key, key)
+            settings[key] = _null(key, config.get_parsed_content(resolved if resolved in config else key))
+    return settings
 
 
 def training_settings() -> dict[str, Any]:

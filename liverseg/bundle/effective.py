@@ -158,7 +158,9 @@ class EarlierConfigs:
 
     def _content(self, commit: str, bundle: str, name: str) -> dict[str, Any]:
         found = [
-            one for one in self._configs if (one["bundle"], one["name"]) == (bundle, name) and commit in one["commits"]
+            config
+            for config in self._configs
+            if (config["bundle"], config["name"]) == (bundle, name) and commit in config["commits"]
         ]
         content: dict[str, Any] = found[0]["content"]
         return content

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from liverseg.bundle.config import build, check_config, training_settings
+from liverseg.bundle.config import build, check_config, inference_settings, training_settings
 from liverseg.bundle.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.bundle.paths import default_weights
 from liverseg.bundle.validation import check_values, none_if_null
@@ -44,6 +44,7 @@ __all__ = [
     "destroy_process_group",
     "ensure_writable",
     "get_device",
+    "inference_settings",
     "init_process_group",
     "install_excepthook",
     "is_rank_zero",

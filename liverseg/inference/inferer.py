@@ -12,7 +12,7 @@ import torch
 from monai.inferers import Inferer
 from torch.nn import functional
 
-from liverseg.errors import UsageError
+from liverseg.bundle.validation import check_values
 from liverseg.imageio.boxes import Box, box_shape, full_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION, LIVER
@@ -45,8 +45,8 @@ class SlabInferer(Inferer):
             be lesion. None takes the likeliest label; then several types of similar probability lose to the liver.
 
     Raises:
-        UsageError: if the batch size is not an integer of at least 1.
-        ValueError: if the HU window is empty, the temperature not above 0, or the threshold not between 0 and 1.
+        UsageError: if a value is not allowed, see `liverseg.bundle.validation.RULES`.
+        ValueError: if the HU window is empty.
 
     Example:
         >>> from liverseg.networks import SEResUNet
@@ -66,12 +66,7 @@ class SlabInferer(Inferer):
         pixel_mm: float | None = None,
         voxel_threshold: float | None = None,
     ) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size!r}; it must be a whole number of at least 1")
-        if not type_temperature > 0:
-            raise ValueError(f"type_temperature is {type_temperature!r}; it must be above 0")
-        if voxel_threshold is not None and not 0 < voxel_threshold < 1:
-            raise ValueError(f"voxel_threshold is {voxel_threshold!r}; it must be between 0 and 1")
+        check_values(batch_size=batch_size, type_temperature=type_temperature, voxel_threshold=voxel_threshold)
         self.type_temperature = type_temperature
         self.voxel_threshold = voxel_threshold
         self.hu_window = HUWindow(*map(float, hu_window))

@@ -27,7 +27,8 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
-from liverseg.errors import LiversegError, UsageError
+from liverseg.bundle.validation import check_values
+from liverseg.errors import LiversegError
 from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
 from liverseg.imageio.archives import extracted
 from liverseg.imageio.ct_check import check_ct
@@ -204,7 +205,7 @@ class FindLesionsd(MapTransform):
         min_liver_contact: smallest share of liver around a lesion to keep, see `liver_contact`; 0 keeps all.
 
     Raises:
-        UsageError: if a value is not a number of at least 0, or confidence, threshold or contact is above 1.
+        UsageError: if a value is not allowed, see `liverseg.bundle.validation.RULES`.
     """
 
     def __init__(
@@ -217,15 +218,12 @@ class FindLesionsd(MapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
-        if isinstance(min_lesion_ml, bool) or not isinstance(min_lesion_ml, int | float) or not min_lesion_ml >= 0:
-            raise UsageError(f"min_lesion_ml is {min_lesion_ml!r}; it must be a volume in ml, 0 or more")
-        for name, value, quantity in (
-            ("min_confidence", min_confidence, "a probability"),
-            ("lesion_threshold", lesion_threshold, "a probability"),
-            ("min_liver_contact", min_liver_contact, "a share"),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-                raise UsageError(f"{name} is {value!r}; it must be {quantity}, 0 to 1")
+        check_values(
+            min_lesion_ml=min_lesion_ml,
+            min_confidence=min_confidence,
+            lesion_threshold=lesion_threshold,
+            min_liver_contact=min_liver_contact,
+        )
         self.min_lesion_ml = float(min_lesion_ml)
         self.min_confidence = float(min_confidence)
         self.lesion_threshold = float(lesion_threshold)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from liverseg.errors import LiversegError, UsageError
+from liverseg.bundle.validation import check_values
+from liverseg.errors import LiversegError
 from liverseg.labels import label_names, labels_for
 from liverseg.networks.base import SlabNetwork
 from liverseg.networks.lesion_type_unet import LesionTypeUNet
@@ -190,12 +191,11 @@ def average_weights(
         The target's absolute path.
 
     Raises:
-        UsageError: if the share is not between 0 and 1.
+        UsageError: if the share is not 0 to 1.
         LiversegError: if a file cannot be used or has no record, or if the two are the same, swapped, or differ in
             design, size or input.
     """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise UsageError(f"share is {share!r}; it must be a number, 0 to 1")
+    check_values(share=share)
     tuned, pretrained = (
         _require_record(path, "use weights that a bundle trained") for path in (weights, pretrain_weights)
     )

@@ -74,7 +74,7 @@ def pad_collate(batch: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     Images repeat their edge, since zeros would look like a rim of soft tissue; labels are padded with background. Each
     element also gets `size` and `label_size`, the height and width of its own image and label map; the two differ
     where images were resampled to another pixel size. The padding influences a network a little, because it averages
-    over the whole image. `UncroppedBatch` passes the sizes on, so that each slice is scored at its own size.
+    over the complete image. `UncroppedBatch` passes the sizes on, so that each slice is scored at its own size.
 
     Args:
         batch: elements with `image` (slab slices, H, W) and `label` (1, H, W) of any height, width and dtype.

@@ -79,7 +79,7 @@ def sample_slices(images: torch.Tensor, grid: torch.Tensor, points: int = 1) -> 
 
 
 def to_pixel_mm(images: torch.Tensor, in_plane_mm: Sequence[float], pixel_mm: float) -> torch.Tensor:
-    """Resample slices to a pixel size, as closely as whole rows and columns allow.
+    """Resample slices to a pixel size, as closely as integer numbers of rows and columns allow.
 
     The resampled slice has the same extent, from edge to edge.
 

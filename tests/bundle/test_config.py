@@ -52,6 +52,29 @@ def test_rule_of_each_key(key):
         check(**content, **{key: [["no", "value"]]})
 
 
+def test_settings_of_an_inference_are_its_keys_with_a_rule(monkeypatch):
+    content = {
+        "output_dir": "results",
+        "batch_size": "auto",
+        "slabs_at_a_time": "$2 + 2",
+        "liver": "masks:5",
+        "lesion_threshold": "$@recorded",
+        "recorded": 0.8,
+        "voxel_threshold": "null",
+        "preview": False,
+        "network": {"_target_": "torch.nn.Identity"},
+    }
+    recorded = run(content, "$bundle.inference_settings()")
+    assert [*recorded.items()] == [
+        ("batch_size", 4),
+        ("liver", "masks:5"),
+        ("lesion_threshold", 0.8),
+        ("voxel_threshold", None),
+    ]
+    monkeypatch.setitem(bundle_config.RULES, "new_threshold", RULES["lesion_threshold"])
+    assert run({**content, "new_threshold": 0.1}, "$bundle.inference_settings()")["new_threshold"] == 0.1
+
+
 def test_a_new_rule_needs_no_other_edit(monkeypatch):
     check(new_weight=-1)
     monkeypatch.setitem(bundle_config.RULES, "new_weight", RULES["dice_weight"])

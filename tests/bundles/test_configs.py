@@ -177,7 +177,8 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     assert window["window"] == train["train"]["prepare_batch"]["hu_window"] == "@hu_window"
     assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
     pixel = "$bundle.none_if_null(@pixel_mm)"
-    assert train["slab_input"]["pixel_mm"] == infer["slabs"]["pixel_mm"] == infer["settings"]["pixel_mm"] == pixel
+    assert train["slab_input"]["pixel_mm"] == infer["slabs"]["pixel_mm"] == pixel
+    assert infer["settings"] == "$bundle.inference_settings()"  # with every key above, see tests/bundle/test_config.py
     views, (resampling, _) = train["train"]["view"], train["validate"]["preprocessing"]["transforms"][-2:]
     assert [part["pixel_mm"] for part in (views, resampling)] == ["$@slab_input.pixel_mm"] * 2
     assert infer["pixel_mm"] == merged["pixel_mm"] == "$@weights_record.pixel_mm"

@@ -177,7 +177,7 @@ def test_a_temperature_makes_types_less_sure_and_leaves_labels_alone():
     np.testing.assert_array_equal(sure.labels, unsure.labels)
     powers = sure.type_probabilities**0.25
     np.testing.assert_allclose(unsure.type_probabilities, powers / powers.sum(axis=1, keepdims=True), rtol=1e-4)
-    with pytest.raises(ValueError, match="type_temperature is 0"):
+    with pytest.raises(UsageError, match="type_temperature is 0"):
         SlabInferer(type_temperature=0)
 
 
@@ -255,5 +255,5 @@ def test_a_voxel_threshold_weighs_all_lesion_types_together_against_the_liver():
         lesion = columns[:, 2:].sum(1)[found.labels[0, 0] >= 2]
         np.testing.assert_allclose(found.lesion_probabilities, np.tile(lesion, 4), atol=1e-5)
     for wrong in (0, 1, -0.5):
-        with pytest.raises(ValueError, match="must be between 0 and 1"):
+        with pytest.raises(UsageError, match="it must be null or a number between 0 and 1"):
             SlabInferer(voxel_threshold=wrong)

@@ -205,7 +205,7 @@ def to_grey(pixels: np.ndarray) -> np.ndarray | None:
 def onto_grid(
     path: Path, array: np.ndarray, affine: np.ndarray, grid: ImageGrid, tolerance_mm: float | None = None
 ) -> tuple[tuple[slice, ...], np.ndarray]:
-    """Reorient a mask to its image's axis order by permuting and flipping axes, and find its offset in whole voxels.
+    """Reorient a mask to its image's axis order by permuting and flipping axes, and find its integer offset in voxels.
 
     Args:
         path: path of the mask, for messages.

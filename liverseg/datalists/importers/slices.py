@@ -64,7 +64,7 @@ def describe_assumptions(pixel_mm: float | None, slice_mm: float | None) -> str:
     """Describe the assumed geometry for a data list's source; arguments as for `slice_items`."""
     distance = f"slices {SLICE_MM if slice_mm is None else slice_mm:g} mm apart"
     if pixel_mm is None:
-        return f"assumed: {distance} where files do not tell"
+        return f"assumed: {distance} where files do not state it"
     return f"assumed: pixels of {pixel_mm:g} mm, {distance}"
 
 
