@@ -20,6 +20,10 @@ STARTER_PRETRAIN := --config_file "['configs/train.yaml','configs/real_ct.yaml']
 STARTER_JOINT := --config_file "['configs/train.yaml','configs/strategies/ours.yaml','configs/real_ct.yaml']" \
   --dataset_dir ../../$(STARTER) --datalist ../../$(STARTER)/joint-list.json --cache_dir ../../$(STARTER)/cache \
   --num_workers $(WORKERS) --network_def::windows "[5, 11]" --network_def::evidence both
+# Further options of the trainings. A trial of `make starter` without a GPU, half an hour on two processors:
+# make starter PRETRAIN_OPTIONS="--epochs 9 --batch_size 16 --repeats 1" JOINT_OPTIONS="--epochs 1 --batch_size 16 --repeats 1"
+PRETRAIN_OPTIONS ?=
+JOINT_OPTIONS ?=
 # Each of the processes that run tests takes up to 2 GB of memory.
 PYTEST ?= -n 2 --dist worksteal --durations 15
 SOAK ?= --kills 20 --inputs 100 --minutes 12
@@ -67,7 +71,7 @@ starter: $(VENV)/.demo
 	  $(STARTER)/slices/datalist.json $(STARTER)/untyped/datalist.json $(STARTER)/phantoms/lits/datalist.json
 	$(PRETRAIN_RUN) training $(STARTER_PRETRAIN) \
 	  --dataset_dir ../../$(STARTER) --datalist ../../$(STARTER)/pretrain-list.json --cache_dir ../../$(STARTER)/cache \
-	  --output_dir ../../$(STARTER)/pretrain --ckpt_dir ../../$(STARTER)/pretrain
+	  --output_dir ../../$(STARTER)/pretrain --ckpt_dir ../../$(STARTER)/pretrain $(PRETRAIN_OPTIONS)
 	$(PRETRAIN_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/pretrain \
 	  --output_dir ../../$(STARTER) $(STARTER_EXPORT)
 	mkdir -p $(STARTER)/cts
@@ -79,12 +83,12 @@ starter: $(VENV)/.demo
 	  $(STARTER)/slices/datalist.json $(STARTER)/typed/datalist.json $(STARTER)/phantoms/cohort/datalist.json \
 	  $(STARTER)/cts/datalist.json
 	$(JOINT_RUN) training $(STARTER_JOINT) --seed 1 --pretrain_weights ../../$(STARTER)/pretrain.safetensors \
-	  --output_dir ../../$(STARTER)/joint --ckpt_dir ../../$(STARTER)/joint
+	  --output_dir ../../$(STARTER)/joint --ckpt_dir ../../$(STARTER)/joint $(JOINT_OPTIONS)
 	$(JOINT_RUN) average --config_file configs/average.yaml --ckpt_dir ../../$(STARTER)/joint --output_dir ../../$(STARTER) \
 	  --pretrain_weights ../../$(STARTER)/pretrain.safetensors
 	$(JOINT_RUN) training $(STARTER_JOINT) --pretrain_weights ../../$(STARTER)/averaged.safetensors --carry_heads True \
 	  --fine_tuning heads --head_factor 1 --batch_size 16 --repeats 1 --lesion_free 0.3 --epochs 16 --val_interval 4 \
-	  --output_dir ../../$(STARTER)/heads --ckpt_dir ../../$(STARTER)/heads
+	  --output_dir ../../$(STARTER)/heads --ckpt_dir ../../$(STARTER)/heads $(JOINT_OPTIONS)
 	$(PRETRAIN_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/pretrain \
 	  --output_dir ../../$(STARTER)/weights $(STARTER_EXPORT) --half True
 	$(JOINT_RUN) export --config_file configs/export.yaml --ckpt_dir ../../$(STARTER)/heads \
