@@ -36,7 +36,7 @@ KINDS = {
 }
 """How often, against the others."""
 RAY_KINDS = {"actor SIGKILL": 6, "batch SIGKILL": 1, "batch SIGTERM": 1}
-MOMENTS = {"start": 2, "case begun": 3, "writing": 5, "any": 3}
+MOMENTS = {"start": 2, "case started": 3, "writing": 5, "any": 3}
 """While it starts; up to half a second after a case is begun; as soon as a file of one is being written; whenever."""
 DAMAGED = ("damaged", "text")
 _TICK = 0.003
@@ -163,7 +163,7 @@ class Round:
         before = self._begun()
         if not self._until(batch, end, lambda: self._begun() > before, 0.02):
             return False
-        if moment == "case begun":
+        if moment == "case started":
             return self._pause(batch, self._rng.uniform(0, 0.5))
         if moment == "any":
             return self._pause(batch, self._rng.uniform(0, 6))
