@@ -31,7 +31,7 @@ NOT_SETTINGS = (
     *("train::handlers", "validate::handlers"),
     *("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"),
     # replaced by multi_gpu_train.yaml: several processes learn what one does, see `training_settings` for batch_size
-    *("shares", "wait_minutes", "train::dataloader", "train::trainer::network", "train::trainer::loss_function"),
+    *("batch_sampler", "wait_minutes", "train::dataloader", "train::trainer::network", "train::trainer::loss_function"),
     *("train::prepare_batch::noise", "validate::dataloader", "train::dataset::progress", "validate::dataset::progress"),
 )
 """The keys of a training's config that do not change its result. Every other key is one of its settings."""

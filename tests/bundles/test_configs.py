@@ -213,7 +213,7 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
         ("evaluate", {"evaluating", "weights_record"}),
         (
             "multi_gpu_train",
-            {"wait_minutes", "shares", "finalize", "+train::handlers", "+initialize", "train::prepare_batch::noise"}
+            {"wait_minutes", "batch_sampler", "finalize", "+train::handlers", "+initialize", "train::prepare_batch::noise"}
             | {"validate::dataloader::sampler"},
         ),
     ],
