@@ -1,13 +1,14 @@
-"""What parts of the training on patients bring: the network trained on for a while without one part, scored alike.
+"""Measure what each part of the training on patients contributes: train on without the part and compare scores.
 
     python -m benchmarks.ablation runs/starter cases.csv OUTPUT [--epochs 7] [--only NAME ...]
 
-The first folder is that of `make starter`, of which the lists and the cache are taken; cases.csv is that of
-`benchmarks.real_ct`. Each training goes on from the joint network that comes with the software, on the patients'
-slices without the phantoms, in smaller crops and batches; all have one seed. A network from scratch finds no lesion
-within such a time. So what is measured is what is lost once a part is missing, which is less than the part has
-brought. Each is scored on the held-out patients of the starter's list, liver and synthetic lesions, and on the cases.
-A training that is complete is not run again. Prints a row each and writes `ablation.csv`.
+The first folder is the output of `make starter`; its lists and cache are used. cases.csv is the table that
+`benchmarks.real_ct` reads. Each training starts from the joint network that comes with the software and uses the
+patients' slices without the phantoms, with smaller crops and batches. All trainings have the same seed. A network
+trained from scratch finds no lesion in such a time, so the benchmark measures the loss when a part is missing. This is
+less than the part contributes to a training from scratch. Each network is scored on the held-out patients of the
+starter's list (liver and synthetic lesions) and on the cases. A complete training is not repeated. Prints one row per
+training and writes `ablation.csv`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _VARIANTS: dict[str, dict[str, str]] = {
 
 
 def main() -> None:
-    """Train, score and print."""
+    """Train and score the variants and print their rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("starter", type=Path)
     parser.add_argument("cases", type=Path)
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def write_patients(joined: Path, datalist: Path) -> None:
-    """The data list without its phantoms."""
+    """Write the data list without its phantoms."""
     content = json.loads(joined.read_text(encoding="utf-8"))
     content["training"] = [item for item in content["training"] if not item["image"].startswith("phantoms/")]
     content["numTraining"] = len(content["training"])
@@ -73,7 +74,7 @@ def write_patients(joined: Path, datalist: Path) -> None:
 
 
 def train(starter: Path, datalist: Path, folder: Path, epochs: int, overrides: dict[str, str]) -> None:
-    """One training and its export, unless they are there."""
+    """Train and export, unless the exported weights exist."""
     if (folder / "joint.safetensors").is_file():
         return
     settings = {
@@ -85,13 +86,13 @@ def train(starter: Path, datalist: Path, folder: Path, epochs: int, overrides: d
         ("training", _CONFIGS, settings),
         ("export", "configs/export.yaml", {"output_dir": folder, "ckpt_dir": folder, **_EXPORT}),
     ):
-        given = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
-        command = [sys.executable, "-m", "monai.bundle", "run", step, "--config_file", config, *given]
+        options = [word for key, value in keys.items() for word in (f"--{key}", str(value))]
+        command = [sys.executable, "-m", "monai.bundle", "run", step, "--config_file", config, *options]
         subprocess.run(command, cwd=_BUNDLE, check=True)
 
 
 def scores(folder: Path, cases: Path) -> dict[str, Any]:
-    """Dice on the held-out patients, and `benchmarks.real_ct` on the cases."""
+    """Return the metrics on the held-out patients and the results of `benchmarks.real_ct` on the cases."""
     weights = folder / "joint.safetensors"
     record = read_record(weights)
     command = [sys.executable, "-m", "benchmarks.real_ct", str(cases), str(folder / "real"), "--weights", str(weights)]

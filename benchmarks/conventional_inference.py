@@ -1,9 +1,9 @@
-"""The same network in the form MONAI's bundles usually have, to be timed against: whole volume, resampled, float32.
+"""Reference for timing: the same network in the usual form of MONAI's bundles (complete volume, resampled, float32).
 
     python benchmarks/conventional_inference.py CT.nii.gz OUTPUT WEIGHTS.safetensors
 
-LoadImaged, Orientationd, Spacingd to the CT's own spacing (which favours it: no voxel is added), SliceInferer over
-every slice, argmax, Invertd to the file's grid, SaveImaged. See inference_speed.py.
+Steps: LoadImaged, Orientationd, Spacingd to the CT's own spacing (which favours this form: no voxel is added),
+SliceInferer over every slice, argmax, Invertd to the file's grid, SaveImaged. See inference_speed.py.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from liverseg.networks import SEResUNet, load_weights
 
 
 def with_neighbours(volume: torch.Tensor) -> torch.Tensor:
-    """A volume (1, x, y, z) as slabs: the slices below, at and above each as channels, (3, x, y, z)."""
+    """Return slabs (3, x, y, z) of a volume (1, x, y, z): channels are the slices below, at and above each slice."""
     below = torch.cat([volume[..., :1], volume[..., :-1]], dim=-1)
     above = torch.cat([volume[..., 1:], volume[..., -1:]], dim=-1)
     return torch.cat([below, volume, above])
@@ -53,7 +53,7 @@ def main() -> None:
         [
             LoadImaged(keys="image"),
             EnsureChannelFirstd(keys="image"),
-            # rows to the back and columns to the left, as the network was trained
+            # rows to the back and columns to the left, as in training
             Orientationd(keys="image", axcodes="PLS", labels=None),
             Spacingd(keys="image", pixdim=(0.75, 0.75, 1.5), mode="bilinear"),
             ScaleIntensityRanged(keys="image", a_min=-200, a_max=250, b_min=-1, b_max=1, clip=True),
@@ -79,8 +79,8 @@ def main() -> None:
     loader = DataLoader(Dataset([{"image": str(args.ct)}], transform=preprocessing), batch_size=1)
     with torch.no_grad():
         for batch in loader:
-            seen = slabs({"slabs": batch["image"][0]})["slabs"][None]
-            batch["pred"] = inferer(seen, network)
+            inputs = slabs({"slabs": batch["image"][0]})["slabs"][None]
+            batch["pred"] = inferer(inputs, network)
             for case in decollate_batch(batch):
                 postprocessing(case)
 

@@ -1,12 +1,12 @@
-"""How fast are `liverseg datalist check` and `liverseg prepare` against merely decompressing every file?
+"""Compare the speed of `liverseg datalist check` and `liverseg prepare` with that of only decompressing every file.
 
     liverseg phantom PHANTOMS --kind lits --volumes 8
     liverseg datalist lits PHANTOMS/lits
     python benchmarks/file_speed.py PHANTOMS/lits SCRATCH
 
-Files are in the page cache and read by as many threads as there are processors. Decompression is tried with zlib and
-with ISA-L; each gives its blocks away. `prepare` writes into a new folder of SCRATCH each time. Median of five rounds,
-all of them taking turns.
+Files are in the page cache, and the number of threads is that of the processors. Decompression with zlib and with ISA-L
+discards its output. `prepare` writes into a new folder of SCRATCH each time. Figures are medians of five rounds, in
+which the variants take turns.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BLOCK = 1 << 20
 
 
 def decompress(opener: Callable, path: Path) -> int:
-    """Read a .nii.gz to its end; returns the bytes that came out."""
+    """Decompress a .nii.gz and return the number of bytes of output."""
     total = 0
     with opener(path, "rb") as file:
         while block := file.read(BLOCK):
@@ -41,7 +41,7 @@ def decompress(opener: Callable, path: Path) -> int:
 
 
 def main() -> None:
-    """Time all of them by turns and print a table."""
+    """Time the variants in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
     parser.add_argument("scratch", type=Path)
@@ -63,24 +63,24 @@ def main() -> None:
         if failures:
             raise SystemExit(failures[0])
 
-    ways = {
+    variants = {
         "zlib": lambda: all_files(gzip.open),
         "ISA-L": lambda: all_files(igzip.open),
         "check": lambda: check_datalist(datalist, root, progress=False),
         "prepare": prepare,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(ROUNDS + 1):
-        for name, way in ways.items():
+        for name, run in variants.items():
             shutil.rmtree(cache, ignore_errors=True)
             start = time.perf_counter()
-            way()
+            run()
             seconds[name].append(time.perf_counter() - start)
-    middle = {name: statistics.median(measured[1:]) for name, measured in seconds.items()}
-    fastest = min(middle["zlib"], middle["ISA-L"])
+    medians = {name: statistics.median(times[1:]) for name, times in seconds.items()}
+    fastest = min(medians["zlib"], medians["ISA-L"])
     print(f"{len(paths)} files, {total / 1e6:.0f} MB of voxels, {os.cpu_count()} processors\n")
-    print("| | seconds | MB/s | of the fastest decompression |\n|---|---|---|---|")
-    for name, value in middle.items():
+    print("| | seconds | MB/s | relative to the fastest decompression |\n|---|---|---|---|")
+    for name, value in medians.items():
         print(f"| {name} | {value:.2f} | {total / value / 1e6:.0f} | {fastest / value:.2f} |")
 
 

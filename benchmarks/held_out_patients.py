@@ -1,12 +1,12 @@
-"""Of an evaluation of the starter weights: liver Dice patient by patient, and how well types are named.
+"""Print liver Dice per patient and the accuracy of lesion types from an evaluation of the starter weights.
 
     python -m benchmarks.held_out_patients EVALUATION [--synthetic typed/]
 
-EVALUATION is the folder that `python -m monai.bundle run evaluating` wrote for the held-out fold of `make starter`'s
-list. Slices without typed lesions are patients' own, with the liver outlined; those whose path begins with
-`--synthetic` are copies with synthetic lesions; phantoms are left out. The liver's Dice is of all pixels of a patient's
-own slices. The balanced accuracy is of the synthetic lesions that a predicted one overlaps (any overlap), by the type
-of the one that overlaps it best; its 95 % interval is the bootstrap's over patients.
+EVALUATION is the folder that `python -m monai.bundle run evaluating` wrote for the held-out fold of the list of `make
+starter`. Slices without typed lesions are the patients' original slices, with the liver outlined. Slices whose path
+starts with `--synthetic` are copies with synthetic lesions. Phantoms are excluded. The liver's Dice is computed over
+all pixels of a patient's original slices. The balanced accuracy covers the synthetic lesions that a predicted lesion
+overlaps, with the type of the prediction that overlaps best. Its 95 % interval is from a bootstrap over patients.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from liverseg.evaluation.lesion_types import balanced_accuracy, confusions
 
 
 def main() -> None:
-    """Print both."""
+    """Print liver Dice and accuracy of types."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("evaluation", type=Path)
-    parser.add_argument("--synthetic", default="typed/", help="how the paths of the copies begin")
+    parser.add_argument("--synthetic", default="typed/", help="prefix of the copies' paths")
     args = parser.parse_args()
     folder = args.evaluation
     units = pd.read_csv(folder / "evaluation.csv", dtype={"patient": str})

@@ -1,14 +1,14 @@
-"""How long does a CT take from the command to the last file written, and how much memory?
+"""Measure time and memory of a CT's segmentation, from the command to the last written file.
 
-    python benchmarks/inference_speed.py prepare FOLDER            # a CT and a full-size network that knows the liver
-    python benchmarks/inference_speed.py measure FOLDER            # all lines of the table but nnU-Net's
+    python benchmarks/inference_speed.py prepare FOLDER            # a CT and a full-size network that finds the liver
+    python benchmarks/inference_speed.py measure FOLDER            # all rows of the table except nnU-Net's
     python benchmarks/inference_speed.py memory FOLDER             # peak memory, also of 1000 slices
     python benchmarks/inference_speed.py nnunet FOLDER --python NNUNET_VENV/bin/python
 
 The CT is a phantom of 512 x 512 x 200 voxels of 0.75 x 0.75 x 1.5 mm. The network is the full SE-ResNet-50 of the
-pre-training bundle, trained on phantoms for a few epochs: it must find the liver, how well does not matter. Each line
-is a process of its own, timed from outside; lines take turns, and figures are medians. `nnunet` needs an environment
-of its own with the same torch and nnunetv2; its network is untrained, which changes nothing about its speed.
+pre-training bundle, trained on phantoms for a few epochs. It must find the liver, but need not do it well. Each row is
+a separate process, timed from outside. Rows take turns, and figures are medians. `nnunet` needs a separate environment
+with the same torch and nnunetv2. Its network is untrained, which does not affect its speed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from liverseg.utils.precision import autocast_dtype
 
 HERE = Path(__file__).parent
 SPACING, SLICES, MATRIX = (0.75, 0.75, 1.5), 200, 512
-BETWEEN = """
+TIMER = """
 import resource, subprocess, sys, time
 start = time.perf_counter()
 status = subprocess.run(sys.argv[1:]).returncode
@@ -55,19 +55,19 @@ IN_FLOAT32 = "liverseg predict, float32"
 
 @dataclass(frozen=True)
 class Run:
-    """One process: seconds of wall time and its peak resident memory in MB."""
+    """Wall time in seconds and peak resident memory in MB of one process."""
 
     seconds: float
     memory_mb: float
 
 
 def timed(command: Sequence[str | Path]) -> Run:
-    """Run a command to its end, its output in the terminal only if it fails.
+    """Run a command and print its output only if it fails.
 
-    A small process between starts and times it: a child of this one would begin with this one's peak of memory.
+    An intermediate small process starts and times it, because a direct child would inherit this process's peak memory.
     """
-    between = [sys.executable, "-S", "-c", BETWEEN, *map(str, command)]
-    result = subprocess.run(between, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    timer = [sys.executable, "-S", "-c", TIMER, *map(str, command)]
+    result = subprocess.run(timer, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if result.returncode:
         raise SystemExit(f"{shlex.join(map(str, command))}\n{result.stdout}")
     seconds, kilobytes = map(float, result.stdout.split()[-2:])
@@ -104,7 +104,7 @@ def prepare(folder: Path, epochs: int) -> None:
 
 
 def write_ct(folder: Path) -> None:
-    """The first phantom of 1.5 mm slices, cut or filled to 200, on the stated grid."""
+    """Write the first phantom of 1.5 mm slices, cropped or padded to 200 slices, on the stated grid."""
     for seed in range(100):
         phantom = make_phantom(
             np.random.SeedSequence((77, seed)), matrix=MATRIX, coverage=Coverage.ABDOMEN, main_type="metastasis"
@@ -112,25 +112,25 @@ def write_ct(folder: Path) -> None:
         if phantom.facts["thickness_mm"] == SPACING[2]:
             break
     affine = np.diag([-SPACING[0], -SPACING[1], SPACING[2], 1.0])
-    lacking = max(0, SLICES - phantom.image.shape[2])
+    missing = max(0, SLICES - phantom.image.shape[2])
     for name, array in (("ct", phantom.image), ("truth", np.minimum(phantom.label, 2).astype(np.uint8))):
-        whole = np.pad(array, ((0, 0), (0, 0), (lacking, 0)), mode="edge")[:, :, -SLICES:]
-        nib.save(nib.Nifti1Image(whole, affine), folder / f"{name}.nii.gz")
+        padded = np.pad(array, ((0, 0), (0, 0), (missing, 0)), mode="edge")[:, :, -SLICES:]
+        nib.save(nib.Nifti1Image(padded, affine), folder / f"{name}.nii.gz")
         if name == "ct":
-            nib.save(nib.Nifti1Image(whole[200:264, 200:264, 99:102], affine), folder / "short.nii.gz")
+            nib.save(nib.Nifti1Image(padded[200:264, 200:264, 99:102], affine), folder / "short.nii.gz")
 
 
 def predict(
     folder: Path, ct: Path | str = "ct.nii.gz", *options: str, device: str = "cpu", output: str = "ours"
 ) -> list[str | Path]:
-    """The command a user types, with the pre-training bundle."""
+    """Return a user's command, with the pre-training bundle."""
     command = [Path(sys.executable).parent / "liverseg", "predict", folder / ct, folder / output, "--device", device]
     weights = ["--weights", folder / "full.safetensors", "--bundle", find_bundle("liver_lesion_pretrain")]
     return [*command, *weights, *options]
 
 
-def floor(folder: Path) -> dict[str, float]:
-    """What cannot be saved: decompressing the file, and the network's operations inside the liver's box."""
+def lower_bound(folder: Path) -> dict[str, float]:
+    """Return the unavoidable cost: decompressing the file, and the network's operations inside the liver's box."""
     start = time.perf_counter()
     with igzip.open(folder / "ct.nii.gz", "rb") as file:
         while file.read(1 << 20):
@@ -138,7 +138,7 @@ def floor(folder: Path) -> dict[str, float]:
     reading = time.perf_counter() - start
     box = bounding_box(np.asarray(nib.load(folder / "truth.nii.gz").dataobj).transpose(2, 1, 0))
     if box is None:
-        raise SystemExit(f"{folder / 'truth.nii.gz'}: no liver in it")
+        raise SystemExit(f"{folder / 'truth.nii.gz'}: it contains no liver")
     side = 256
     network = SEResUNet("full", out_channels=3).eval()
     counter = FlopCounterMode(display=False)
@@ -150,41 +150,41 @@ def floor(folder: Path) -> dict[str, float]:
 
 
 def best_rate() -> float:
-    """Operations a second of this machine's best matrix product, in the format inference would take."""
+    """Return operations per second of this machine's best matrix product, in the number format of inference."""
     best, dtype = 0.0, autocast_dtype("cpu") or torch.float32
     with torch.inference_mode():
         for size in (1024, 2048, 4096):
-            one, other = (torch.randn(size, size).to(dtype) for _ in range(2))
+            left, right = (torch.randn(size, size).to(dtype) for _ in range(2))
             for _ in range(2**32 // size**3 + 6):
                 start = time.perf_counter()
-                torch.mm(one, other)
+                torch.mm(left, right)
                 best = max(best, 2 * size**3 / (time.perf_counter() - start))
     return best
 
 
-def dice(folder: Path, labels: Path, least: int) -> float:
-    """Dice of all labels from a least one on, of a label map on the CT's own grid."""
-    truth, found = (np.asarray(nib.load(path).dataobj) >= least for path in (folder / "truth.nii.gz", labels))
+def dice(folder: Path, labels: Path, first: int) -> float:
+    """Return Dice of all labels from `first` on, of a label map on the CT's grid."""
+    truth, found = (np.asarray(nib.load(path).dataobj) >= first for path in (folder / "truth.nii.gz", labels))
     return 2 * float((truth & found).sum()) / float(truth.sum() + found.sum())
 
 
-def alike(folder: Path, labels: Path) -> float:
-    """Share of the liver of float32's result (ours, where the CPU has no bfloat16) that has the same labels."""
+def agreement(folder: Path, labels: Path) -> float:
+    """Return the share of the float32 result's liver (of ours if the CPU has no bfloat16) that has the same labels."""
     reference = next(path for path in (folder / "float32", folder / "ours") if path.is_dir()) / "ct" / "labels.nii.gz"
     expected, found = (np.asarray(nib.load(path).dataobj) for path in (reference, labels))
     return float((found == expected)[expected >= 1].mean())
 
 
 def measure(folder: Path, rounds: int) -> None:
-    """Print the table; conventional inference runs in every other round, for the time it takes."""
-    weights, bundle = folder / "full.safetensors", HERE / "conventional_inference.py"
+    """Print the table; conventional and float32 inference run in every other round only, since they are slow."""
+    weights, script = folder / "full.safetensors", HERE / "conventional_inference.py"
     (folder / "pair").mkdir(exist_ok=True)
     for name in ("one.nii.gz", "two.nii.gz"):
         if not (folder / "pair" / name).exists():
             os.link(folder / "ct.nii.gz", folder / "pair" / name)
     lines = {
         "liverseg predict": predict(folder),
-        "conventional MONAI": [sys.executable, bundle, folder / "ct.nii.gz", folder / "conventional", weights],
+        "conventional MONAI": [sys.executable, script, folder / "ct.nii.gz", folder / "conventional", weights],
         "liverseg predict, two CTs": predict(folder, "pair"),
         "liverseg predict, 3 slices of 64 x 64": predict(folder, "short.nii.gz"),
         "import torch, monai": [sys.executable, "-c", "import torch, monai"],
@@ -194,9 +194,9 @@ def measure(folder: Path, rounds: int) -> None:
     if torch.cuda.is_available():
         lines["liverseg predict, GPU"] = predict(folder, device="cuda", output="gpu")
     runs: dict[str, list[Run]] = {name: [] for name in lines}
-    floors = []
+    bounds = []
     for number in range(rounds):
-        floors.append(floor(folder))
+        bounds.append(lower_bound(folder))
         for name, command in lines.items():
             if name not in ("conventional MONAI", IN_FLOAT32) or number % 2 == 0:
                 runs[name].append(timed(command))
@@ -205,21 +205,21 @@ def measure(folder: Path, rounds: int) -> None:
     print(describe({chapter: facts[chapter] for chapter in ("software", "processor")}))
     for name, command in lines.items():
         print(f"{name}: {shlex.join(map(str, command))}")
-    one, conventional, two, short, imports, *_ = (
+    single, conventional, pair, short, imports, *_ = (
         statistics.median(run.seconds for run in found) for found in runs.values()
     )
-    lowest = statistics.median(one["seconds"] for one in floors)
-    rate = statistics.median(one["rate"] for one in floors)
+    bound = statistics.median(bound["seconds"] for bound in bounds)
+    rate = statistics.median(bound["rate"] for bound in bounds)
     for name, found in runs.items():
-        seconds, memory = ([getattr(run, what) for run in found] for what in ("seconds", "memory_mb"))
+        seconds, memory = ([getattr(run, field) for run in found] for field in ("seconds", "memory_mb"))
         listed = " ".join(f"{value:.1f}" for value in seconds)
         print(f"{name}: {statistics.median(seconds):.1f} s ({listed}), {statistics.median(memory):.0f} MB")
-    operations = floors[0]["operations"] / 1e12
-    print(f"floor: {lowest:.1f} s, {rate / 1e9:.0f} GFLOP/s, {operations:.2f} TFLOP in the liver's box")
-    print(f"conventional / ours {conventional / one:.2f}, wanted >= 12")
-    print(f"ours / floor {one / lowest:.2f}, wanted <= 1.8")
-    print(f"start-up / imports {short / imports:.2f}, wanted <= 1.5")
-    print(f"a second CT {two - one:.1f} s; one less start-up {one - short:.1f} s, wanted no more")
+    operations = bounds[0]["operations"] / 1e12
+    print(f"lower bound: {bound:.1f} s, {rate / 1e9:.0f} GFLOP/s, {operations:.2f} TFLOP in the liver's box")
+    print(f"conventional / ours {conventional / single:.2f}, target >= 12")
+    print(f"ours / lower bound {single / bound:.2f}, target <= 1.8")
+    print(f"start-up / imports {short / imports:.2f}, target <= 1.5")
+    print(f"a second CT {pair - single:.1f} s, target at most one CT without start-up, {single - short:.1f} s")
     record = json.loads((folder / "ours" / "ct" / "record.json").read_text(encoding="utf-8"))
     print(
         "stages of the last run:", ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in record["seconds"].items())
@@ -230,15 +230,15 @@ def measure(folder: Path, rounds: int) -> None:
     for name, labels in results.items():
         if labels.is_file():
             print(f"Dice, {name}: liver {dice(folder, labels, 1):.3f}, lesions {dice(folder, labels, 2):.3f}")
-            print(f"  of float32's liver labelled alike {alike(folder, labels):.4%}")
+            print(f"  share of float32's liver with equal labels {agreement(folder, labels):.4%}")
 
 
 def memory(folder: Path) -> None:
-    """Print the peak memory of 200 and of 1000 slices, and how it grows with the volume's int16 bytes."""
+    """Print the peak memory of 200 and of 1000 slices, and its growth relative to the volume's int16 bytes."""
     tall = folder / "tall.nii.gz"
     if not tall.is_file():
         image = nib.load(folder / "ct.nii.gz")
-        parts = [np.asarray(image.dataobj)] * 5  # five bodies one above the other; the largest liver is kept
+        parts = [np.asarray(image.dataobj)] * 5  # five bodies stacked; only the largest liver is kept
         nib.save(nib.Nifti1Image(np.concatenate(parts, axis=2), image.affine), tall)
     found = {}
     for slices, ct in ((SLICES, "ct.nii.gz"), (5 * SLICES, "tall.nii.gz")):
@@ -247,11 +247,11 @@ def memory(folder: Path) -> None:
         print(shlex.join(map(str, command)))
         print(f"512 x 512 x {slices}: {found[slices]:.0f} MB at the peak")
     added = MATRIX * MATRIX * 4 * SLICES * 2 / 2**20
-    print(f"growth over the int16 bytes added: {(found[5 * SLICES] - found[SLICES]) / added:.2f}, wanted <= 2")
+    print(f"growth relative to the added int16 bytes: {(found[5 * SLICES] - found[SLICES]) / added:.2f}, target <= 2")
 
 
 def nnunet(folder: Path, python: Path, rounds: int) -> None:
-    """Print the seconds of nnU-Net's default 2-D configuration, with mirroring and without, beside ours."""
+    """Print the seconds of nnU-Net's default 2-D configuration, with and without mirroring, relative to ours."""
     lines = {
         "liverseg predict": predict(folder),
         "nnU-Net 2-D": [python, HERE / "nnunet_inference.py", folder],
@@ -270,13 +270,13 @@ def nnunet(folder: Path, python: Path, rounds: int) -> None:
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the chosen task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["prepare", "measure", "memory", "nnunet"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=12, help="of prepare's training")
+    parser.add_argument("--epochs", type=int, default=12, help="epochs of training in prepare")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--python", type=Path, help="of the environment with nnunetv2")
+    parser.add_argument("--python", type=Path, help="Python of the environment with nnunetv2")
     args = parser.parse_args()
     if args.task == "prepare":
         prepare(args.folder, args.epochs)

@@ -1,12 +1,12 @@
-"""Would another engine compute the full network's slabs faster on this CPU than torch does?
+"""Compare torch with other engines at computing the full network's slabs on this CPU.
 
     pip install onnx onnxruntime onnxscript openvino
     python benchmarks/network_backends.py [--rows 288 --columns 320] [--rounds 5]
 
-Slabs of a liver's size go through the network as inference prepares it (batch norm folded, channels_last, bfloat16
-where the CPU has it), through onnxruntime and through OpenVINO in the same number of threads, in turns. Printed are
-milliseconds a slab (medians), their ratio to torch's, the seconds until the first slab that a run has to wait for, and
-how far the logits are apart. An engine that is not installed is left out.
+Slabs of a liver's size pass in turns through the network as inference prepares it (batch norm folded, channels_last,
+bfloat16 if the CPU supports it), through onnxruntime and through OpenVINO, with the same number of threads. Prints
+milliseconds per slab (medians), their ratio to torch's, the seconds from the start to the first slab, and the
+differences between the logits. Engines that are not installed are skipped.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ BATCH = 2
 
 
 def network() -> SEResUNet:
-    """The full network with three labels; its weights are random, which changes nothing about its speed."""
+    """Return the full network with three labels and random weights, which do not affect its speed."""
     torch.manual_seed(0)
-    built = SEResUNet("full", out_channels=3).eval()
-    fold_batch_norm(built)
-    return built
+    model = SEResUNet("full", out_channels=3).eval()
+    fold_batch_norm(model)
+    return model
 
 
-def by_torch() -> Callable[[torch.Tensor], np.ndarray]:
-    """As `SlabInferer` does it."""
+def torch_engine() -> Callable[[torch.Tensor], np.ndarray]:
+    """Return the network in torch as `SlabInferer` runs it."""
     model = network().to(memory_format=torch.channels_last)
 
     def run(slabs: torch.Tensor) -> np.ndarray:
@@ -47,8 +47,8 @@ def by_torch() -> Callable[[torch.Tensor], np.ndarray]:
     return run
 
 
-def by_onnxruntime(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
-    """In float32: onnxruntime's CPU kernels know no other format that is faster here."""
+def onnxruntime_engine(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
+    """Return the network in onnxruntime in float32; its CPU kernels have no faster format here."""
     import onnxruntime
 
     with tempfile.TemporaryDirectory() as folder:
@@ -61,8 +61,8 @@ def by_onnxruntime(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
     return lambda slabs: session.run(None, {name: slabs.numpy()})[0]
 
 
-def by_openvino(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
-    """In the format inference would take."""
+def openvino_engine(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
+    """Return the network in OpenVINO, in the number format that inference uses."""
     import openvino
 
     settings = {
@@ -76,7 +76,7 @@ def by_openvino(slabs: torch.Tensor) -> Callable[[torch.Tensor], np.ndarray]:
 
 
 def main() -> None:
-    """Print the table."""
+    """Time the engines and print a line for each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=288)
     parser.add_argument("--columns", type=int, default=320)
@@ -84,35 +84,36 @@ def main() -> None:
     args = parser.parse_args()
     slabs = torch.rand(BATCH, 3, args.rows, args.columns) * 2 - 1
     engines: dict[str, Callable[[torch.Tensor], np.ndarray]] = {}
-    ready: dict[str, float] = {}
+    startup_seconds: dict[str, float] = {}
     builders = {
-        "torch": by_torch,
-        "onnxruntime": lambda: by_onnxruntime(slabs),
-        "openvino": lambda: by_openvino(slabs),
+        "torch": torch_engine,
+        "onnxruntime": lambda: onnxruntime_engine(slabs),
+        "openvino": lambda: openvino_engine(slabs),
     }
     for name, build in builders.items():
         start = time.perf_counter()
         try:
             engines[name] = build()
         except ImportError as error:
-            print(f"{name}: left out, {error}")
+            print(f"{name}: skipped, {error}")
             continue
         engines[name](slabs)
-        ready[name] = time.perf_counter() - start
+        startup_seconds[name] = time.perf_counter() - start
     seconds: dict[str, list[float]] = {name: [] for name in engines}
     for _ in range(args.rounds):
         for name, run in engines.items():
-            time.sleep(0.5)  # until the threads of the one before have gone to sleep
+            time.sleep(0.5)  # lets the threads of the engine before go idle
             start = time.perf_counter()
             run(slabs)
             seconds[name].append((time.perf_counter() - start) / BATCH)
-    reference, torchs = engines["torch"](slabs), statistics.median(seconds["torch"])
+    reference, torch_seconds = engines["torch"](slabs), statistics.median(seconds["torch"])
     print(f"{args.rows} x {args.columns}, {torch.get_num_threads()} threads, {autocast_dtype('cpu') or torch.float32}")
     for name, run in engines.items():
-        median, apart = statistics.median(seconds[name]), np.abs(run(slabs) - reference).max() / np.abs(reference).max()
+        median = statistics.median(seconds[name])
+        difference = np.abs(run(slabs) - reference).max() / np.abs(reference).max()
         print(
-            f"{name:12} {1000 * median:6.0f} ms a slab, {median / torchs:.2f} of torch's; first slab after "
-            f"{ready[name]:.1f} s; logits {apart:.0e} apart"
+            f"{name:12} {1000 * median:6.0f} ms a slab, {median / torch_seconds:.2f} of torch's; first slab after "
+            f"{startup_seconds[name]:.1f} s; logits differ by {difference:.0e}"
         )
 
 

@@ -1,9 +1,9 @@
-"""nnU-Net v2's 2-D predictor with its defaults on the benchmark's CT, to be timed against; see inference_speed.py.
+"""Reference for timing: nnU-Net v2's 2-D predictor with its defaults on the benchmark's CT. See inference_speed.py.
 
     NNUNET_VENV/bin/python benchmarks/nnunet_inference.py FOLDER [--no-mirroring]
 
-Plans are those its planner makes for slices of 512 x 512 in this spacing; the network is untrained, since its speed
-does not depend on the weights.
+The plans are those of nnU-Net's planner for slices of 512 x 512 with this spacing. The network is untrained, since its
+speed does not depend on the weights.
 """
 
 import argparse
@@ -18,7 +18,7 @@ CHANNELS = [32, 64, 128, 256, 512, 512, 512, 512]
 
 
 def plans() -> dict:
-    """What nnUNetv2_plan_experiment writes for the 2-D configuration of a data set of such slices."""
+    """Return the plans that nnUNetv2_plan_experiment writes for the 2-D configuration of a data set of such slices."""
     stages = len(CHANNELS)
     return {
         "dataset_name": "Dataset001_Liver",
@@ -79,7 +79,7 @@ def plans() -> dict:
 
 
 def model_folder(folder: Path) -> Path:
-    """A trained model's folder with untrained weights, made once."""
+    """Return a model folder with untrained weights, creating it if needed."""
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
 
     model = folder / "nnunet_model"
@@ -87,8 +87,8 @@ def model_folder(folder: Path) -> Path:
     if not checkpoint.is_file():
         checkpoint.parent.mkdir(parents=True, exist_ok=True)
         labels = {"background": 0, "liver": 1, "lesion": 2}
-        about = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
-        (model / "dataset.json").write_text(json.dumps(about))
+        dataset = {"channel_names": {"0": "CT"}, "labels": labels, "numTraining": 1, "file_ending": ".nii.gz"}
+        (model / "dataset.json").write_text(json.dumps(dataset))
         (model / "plans.json").write_text(json.dumps(plans()))
         network = plans()["configurations"]["2d"]["architecture"]
         built = get_network_from_plans(
@@ -106,7 +106,7 @@ def model_folder(folder: Path) -> Path:
 
 
 def main() -> None:
-    """Predict the CT."""
+    """Predict the labels of the CT."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--no-mirroring", action="store_true")

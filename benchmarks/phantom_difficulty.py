@@ -1,8 +1,8 @@
-"""How hard is the phantom cohort? Prints the table in docs/phantom.md, a column for each cohort.
+"""Measure the difficulty of phantom cohorts and print the table in docs/phantom.md, one column per cohort.
 
     python benchmarks/phantom_difficulty.py COHORT ...    # folders written by `liverseg phantom ... --kind cohort`
 
-All classifiers are cross-validated with patients kept apart, five folds, ten shuffles.
+All classifiers are cross-validated in five folds grouped by patient, with ten shuffles.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ FOLDS = 5
 
 
 def accuracy(
-    model: object, features: np.ndarray, kinds: np.ndarray, patients: np.ndarray, shuffles: int = SHUFFLES
+    model: object, features: np.ndarray, types: np.ndarray, patients: np.ndarray, shuffles: int = SHUFFLES
 ) -> tuple[float, float]:
-    """Mean accuracy and its standard deviation over shuffles of patient-grouped folds."""
+    """Return mean accuracy and its standard deviation over shuffles of patient-grouped folds."""
     rng = np.random.default_rng(0)
     names = np.unique(patients)
     scores = []
     for _ in range(shuffles):
         number = dict(zip(names, rng.permutation(len(names)), strict=True))
         groups = np.array([number[name] for name in patients])
-        right = np.zeros(len(kinds), dtype=bool)
+        right = np.zeros(len(types), dtype=bool)
         for train, test in GroupKFold(FOLDS, shuffle=True, random_state=int(rng.integers(1 << 30))).split(
-            features, kinds, groups
+            features, types, groups
         ):
-            right[test] = model.fit(features[train], kinds[train]).predict(features[test]) == kinds[test]  # type: ignore[attr-defined]
+            right[test] = model.fit(features[train], types[train]).predict(features[test]) == types[test]  # type: ignore[attr-defined]
         scores.append(right.mean())
     return float(np.mean(scores)), float(np.std(scores))
 
 
 def slice_features(root: Path, slices: pd.DataFrame) -> pd.DataFrame:
-    """What could be measured on each annotated slice inside the true mask of its type, HU relative to the liver."""
+    """Measure the true mask of each annotated slice's type; HU are relative to the liver's, except in `mean`."""
     rows = []
     for (image_name, mask_name), group in slices.groupby(["image", "mask"], sort=False):
         image, mask = read_volume(root / image_name), read_volume(root / mask_name)
@@ -82,18 +82,18 @@ def slice_features(root: Path, slices: pd.DataFrame) -> pd.DataFrame:
 
 
 def quantiles(values: pd.Series, digits: int = 0) -> str:
-    """The 5 % quantile, the median and the 95 % quantile in words."""
+    """Format the 5 % quantile, the median and the 95 % quantile."""
     return ", ".join(f"{value:.{digits}f}" for value in values.quantile([0.05, 0.5, 0.95]))
 
 
-def shares(kinds: pd.Series) -> str:
-    """Share of each lesion type in words."""
-    share = kinds.value_counts(normalize=True)
+def shares(types: pd.Series) -> str:
+    """Format the share of each lesion type."""
+    share = types.value_counts(normalize=True)
     return ", ".join(f"{kind} {share.get(kind, 0.0):.2f}" for kind in LESION_TYPES)
 
 
 def describe(root: Path, lesions: pd.DataFrame, slices: pd.DataFrame) -> dict[str, str]:
-    """What the cohort consists of."""
+    """Return the table's rows on patients, acquisition and lesions."""
     facts = pd.DataFrame([json.loads(path.read_text())["facts"] for path in sorted((root / "records").glob("*.json"))])
     hidden = lesions["contrast_to_noise"] < 1.5
     by_kind = lesions.assign(hidden=hidden).groupby("lesion_type")["hidden"].mean()
@@ -119,9 +119,9 @@ def describe(root: Path, lesions: pd.DataFrame, slices: pd.DataFrame) -> dict[st
 
 
 def classify(root: Path, lesions: pd.DataFrame, slices: pd.DataFrame) -> dict[str, str]:
-    """How well simple measurements tell the type: mean accuracy ± standard deviation over shuffles."""
-    of_lesions = lesions["lesion_type"].to_numpy(), lesions["patient"].to_numpy()
-    of_slices = slices["lesion_type"].to_numpy(), slices["patient"].to_numpy()
+    """Return accuracy of predicting the type from simple measurements: mean ± standard deviation over shuffles."""
+    lesion_truth = lesions["lesion_type"].to_numpy(), lesions["patient"].to_numpy()
+    slice_truth = slices["lesion_type"].to_numpy(), slices["patient"].to_numpy()
     simple = np.stack([lesions["mean_hu"], np.log(lesions["volume_ml"])], axis=1)
     features = slice_features(root, slices)
     regression = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
@@ -130,16 +130,16 @@ def classify(root: Path, lesions: pd.DataFrame, slices: pd.DataFrame) -> dict[st
     def regress(values: np.ndarray, truth: tuple[np.ndarray, np.ndarray]) -> str:
         return "{:.3f} ± {:.3f}".format(*accuracy(regression, values, *truth))
 
-    def majority(kinds: pd.Series) -> str:
-        return f"{kinds.value_counts(normalize=True).max():.2f}"
+    def majority(types: pd.Series) -> str:
+        return f"{types.value_counts(normalize=True).max():.2f}"
 
     return {
-        "a lesion's type from its mean HU and log volume": regress(simple, of_lesions),
-        "... from its mean HU alone": regress(simple[:, :1], of_lesions),
+        "a lesion's type from its mean HU and log volume": regress(simple, lesion_truth),
+        "... from its mean HU alone": regress(simple[:, :1], lesion_truth),
         "... always the most frequent type": majority(lesions["lesion_type"]),
-        "a slice's type from mean HU and log area": regress(features[["mean", "log_area"]].to_numpy(), of_slices),
+        "a slice's type from mean HU and log area": regress(features[["mean", "log_area"]].to_numpy(), slice_truth),
         "... from eleven measurements of appearance (forest)": "{:.3f} ± {:.3f}".format(
-            *accuracy(forest, features.to_numpy(), *of_slices, shuffles=2)
+            *accuracy(forest, features.to_numpy(), *slice_truth, shuffles=2)
         ),
         "... always the most frequent type, a slice": majority(slices["lesion_type"]),
     }

@@ -1,9 +1,9 @@
-"""Draws the pictures in docs/phantom.md.
+"""Draw the pictures in docs/phantom.md.
 
     liverseg phantom PHANTOMS --volumes 4
     python benchmarks/phantom_pictures.py PHANTOMS docs/images
 
-Which patients and lesions are shown is decided by number and by rank, not by hand.
+Patients are chosen by number and lesions by rank, not by hand.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ RANKS = (0.95, 0.75, 0.5, 0.25, 0.05)
 """Lesions shown of each type, as quantiles of contrast-to-noise: from easy to hard."""
 CROP_MM = 90.0
 KERNELS = (0.55, 0.65, 0.8)
-"""Kernel cut-offs in cycles a mm, from the range that `patient` draws from; the pixel's own limit may be lower."""
+"""Kernel cut-offs in cycles per mm, from the range that `patient` draws from; the pixel's limit may be lower."""
 GREYS = 72
 SHADES = 6
-"""Greys and shades of each label's colour in a saved picture's palette: noise does not compress, fewer greys do."""
+"""Greys and shades of each label's colour in a saved picture's palette; fewer greys compress better."""
 
 
 def colour(label: Label) -> tuple[float, float, float]:
-    """A label's colour, each channel 0 to 1."""
+    """Return a label's colour, each channel 0 to 1."""
     red, green, blue = label.color
     return (red / 255, green / 255, blue / 255)
 
@@ -82,10 +82,10 @@ def show(
     label: np.ndarray | None = None,
     table: Sequence[Label] = (),
 ) -> None:
-    """Draw one plane of HU, with the outlines of `table`'s labels where a label plane is given.
+    """Draw one plane of HU, with the outlines of the labels in `table` if a label plane is given.
 
     Args:
-        axes: where.
+        axes: to draw into.
         hu: (row, column).
         window: HU of black and of white.
         proportion: row spacing over column spacing.
@@ -101,7 +101,7 @@ def show(
 
 
 def draw_abdomens(lits: Path, path: Path) -> None:
-    """The tree's first volumes: the slice with most lesion, the same with outlines, and a coronal plane through it."""
+    """Draw the first volumes: the slice with most lesion, the same with outlines, and a coronal plane through it."""
     figure = Figure(figsize=(3.4 * VOLUMES, 7.6), dpi=100, facecolor="black")
     rows = figure.subplots(3, VOLUMES, gridspec_kw={"height_ratios": (1, 1, 0.9)})
     figure.subplots_adjust(0.005, 0.005, 0.995, 0.96, 0.02, 0.02)
@@ -125,7 +125,7 @@ def draw_abdomens(lits: Path, path: Path) -> None:
 
 
 def body_box(hu: np.ndarray) -> tuple[slice, slice]:
-    """Rows and columns of one axial slice that hold the body, with a few pixels of margin."""
+    """Return the rows and columns of one axial slice that contain the body, with a few pixels of margin."""
     parts, _ = ndimage.label(hu > -300)
     body = parts == np.bincount(parts[parts > 0]).argmax()
     rows, columns = np.flatnonzero(body.any(axis=1)), np.flatnonzero(body.any(axis=0))
@@ -133,10 +133,10 @@ def body_box(hu: np.ndarray) -> tuple[slice, slice]:
 
 
 def draw_lesions(cohort: Path, lesions: pd.DataFrame, path: Path) -> None:
-    """Lesions of each type from easy to hard: a crop, and below it the same crop with the true outline."""
-    kinds, columns = len(LESION_TYPES), len(RANKS)
-    figure = Figure(figsize=(1.75 * columns + 0.25, 3.75 * kinds), dpi=100, facecolor="black")
-    grid = figure.subplots(2 * kinds, columns)
+    """Draw lesions of each type from easy to hard: a crop, and below it the same crop with the true outline."""
+    types, columns = len(LESION_TYPES), len(RANKS)
+    figure = Figure(figsize=(1.75 * columns + 0.25, 3.75 * types), dpi=100, facecolor="black")
+    grid = figure.subplots(2 * types, columns)
     figure.subplots_adjust(0.03, 0.005, 0.995, 0.975, 0.03, 0.12)
     for place, kind in enumerate(LESION_TYPES):
         ranked = lesions[lesions["lesion_type"] == kind].sort_values("contrast_to_noise", kind="stable")
@@ -146,8 +146,8 @@ def draw_lesions(cohort: Path, lesions: pd.DataFrame, path: Path) -> None:
             hu, label = crop(cohort, lesion)
             show(plain, hu, LIVER_HU)
             show(outlined, hu, LIVER_HU, label=label, table=JOINT_LABELS[LESION:])
-            told = f"{lesion['diameter_mm']:.0f} mm, {lesion['mean_hu']:.0f} HU, CNR {lesion['contrast_to_noise']:.1f}"
-            plain.set_title(told, color="white", fontsize=8, pad=2)
+            title = f"{lesion['diameter_mm']:.0f} mm, {lesion['mean_hu']:.0f} HU, CNR {lesion['contrast_to_noise']:.1f}"
+            plain.set_title(title, color="white", fontsize=8, pad=2)
         box = grid[2 * place, 0].get_position()
         colour_of_kind = colour(JOINT_LABELS[LESION + place])
         figure.text(0.006, box.y0, kind, color=colour_of_kind, fontsize=11, rotation=90, va="center")
@@ -155,13 +155,13 @@ def draw_lesions(cohort: Path, lesions: pd.DataFrame, path: Path) -> None:
 
 
 def crop(cohort: Path, lesion: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    """HU and label, (row, column), of a square of `CROP_MM` around a lesion's centroid, on the slice through it."""
+    """Return HU and label, (row, column), of a square of `CROP_MM` around a lesion's centroid, on its slice."""
     volume = read_volume(cohort / "images" / f"{lesion['patient']}.nii.gz")
     label = read_volume(cohort / "labels" / f"{lesion['patient']}.nii.gz")
     centroid = np.array([lesion["x_mm"], lesion["y_mm"], lesion["z_mm"], 1.0])
     index, row, column = np.rint((np.linalg.inv(volume.axial_affine) @ centroid)[:3]).astype(int)
     half = round(CROP_MM / 2 / volume.axial_spacing[1])
-    # padded, so that a lesion near the picture's edge is in the middle as well
+    # padded, so that a lesion near the slice's edge is in the middle as well
     hu = np.pad(volume.axial[index], half, constant_values=-1024)
     truth = np.pad(label.axial[index], half)
     window = (slice(row, row + 2 * half + 1), slice(column, column + 2 * half + 1))
@@ -169,7 +169,7 @@ def crop(cohort: Path, lesion: pd.Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_overlap(lesions: pd.DataFrame, path: Path) -> None:
-    """Mean HU and diameter of every lesion: what the logistic regression has to work with."""
+    """Plot mean HU and diameter of every lesion, the features of the logistic regression."""
     figure = Figure(figsize=(7.5, 4.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     for kind, marker in zip(LESION_TYPES, "os^", strict=True):
@@ -189,7 +189,7 @@ def draw_overlap(lesions: pd.DataFrame, path: Path) -> None:
 
 
 def draw_noise(path: Path) -> None:
-    """A patch of the phantom's noise beside white noise of the same strength, and its power over frequency."""
+    """Draw a patch of the phantom's noise, white noise of the same strength, and the noise power over frequency."""
     rng = np.random.default_rng(0)
     figure = Figure(figsize=(11, 3.6), dpi=100, layout="constrained")
     left, middle, right = figure.subplots(1, 3, gridspec_kw={"width_ratios": (1, 1, 1.5)})
@@ -199,7 +199,7 @@ def draw_noise(path: Path) -> None:
         frequency, measured = radial_power(noise[:, 128:384, 128:384], scanner.pixel)
         cut = min(kernel, 0.5 / scanner.pixel)
         line = right.plot(frequency, measured, "o", ms=3, label=f"cut-off {cut:.2f} cycles/mm")[0]
-        # the same average of the formula; it stands for unit variance, noise in the middle is a little over `noise`
+        # the formula, averaged alike; it is of unit variance, and noise in the middle is a little over `noise`
         transfer = np.fft.irfft2(noise_transfer(scanner), (512, 512))
         frequency, formula = radial_power(transfer[None], scanner.pixel)
         right.plot(frequency, formula * 512**2 * noise[:, 128:384, 128:384].var(), color=line.get_color(), lw=1)
@@ -216,7 +216,7 @@ def draw_noise(path: Path) -> None:
 
 
 def radial_power(noise: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarray]:
-    """Noise power spectrum in HU² mm² over in-plane frequency in cycles a mm, averaged over slices and directions.
+    """Return the noise power spectrum, HU² mm², over in-plane frequency, cycles per mm; mean of slices and directions.
 
     Args:
         noise: (slice, row, column), HU, square slices.
@@ -231,7 +231,7 @@ def radial_power(noise: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarra
 
 
 def main() -> None:
-    """Draw all pictures."""
+    """Draw all pictures into a folder."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("phantoms", type=Path, help="folder with lits/ and cohort/, as `liverseg phantom` writes it")
     parser.add_argument("images", type=Path, help="folder for the pictures")

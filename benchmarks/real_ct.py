@@ -1,13 +1,13 @@
-"""What weights do on patients' CTs: outlines of the liver, lesions found, false lesions, and pictures of all of it.
+"""Evaluate weights on patients' CTs: liver outline, found and false lesions, and pictures.
 
     python benchmarks/real_ct.py cases.csv OUTPUT [--weights model.safetensors] [--bundle FOLDER]
 
-cases.csv has the columns `case`, `image` (CT), and, where there is a reference, `label` (label map on the CT's grid),
-`liver` and `lesion` (its values, several separated by a space; lesions are part of the liver). Paths are relative to
-the table. A case without a reference gets its lesions counted and its picture, to be looked at.
+cases.csv has the columns `case`, `image` (CT) and, for cases with a reference, `label` (label map on the CT's grid),
+`liver` and `lesion` (its values, separated by spaces; lesions are part of the liver). Paths are relative to the table.
+For a case without a reference, lesions are only counted and drawn.
 
-Each CT goes through `liverseg predict` with its defaults. Prints one row for each case and writes `real_ct.csv`, and
-for each case a montage of twelve slices: outlines of the liver and lesions, the reference's in white.
+Each CT goes through `liverseg predict` with its defaults. Prints one row per case and writes `real_ct.csv`, and for
+each case a montage of twelve slices with outlines of the liver and lesions, those of the reference in white.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ def main() -> None:
     parser.add_argument("cases", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--weights", type=Path)
-    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: the joint one)")
+    parser.add_argument("--bundle", type=Path, help="folder of the bundle (default: the joint bundle)")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     rows = []
     for case in pd.read_csv(args.cases, dtype=str, keep_default_na=False).to_dict("records"):
-        rows.append(row := measured(case, args))
+        rows.append(row := evaluate(case, args))
         print("  ".join(f"{name} {value}" for name, value in row.items()), flush=True)
     pd.DataFrame(rows).to_csv(args.output / "real_ct.csv", index=False)
 
 
-def measured(case: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
-    """One row: what was found and, where there is a reference, how well."""
+def evaluate(case: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
+    """Segment a case and return its row of counts and, if it has a reference, scores."""
     folder, output = args.cases.parent, args.output
     run_inference(
         folder / case["image"],
@@ -91,7 +91,7 @@ def measured(case: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
 
 
 def overlap(pred: np.ndarray, truth: np.ndarray) -> float:
-    """Dice coefficient of two masks."""
+    """Return the Dice coefficient of two masks."""
     return round(float(dice((pred & truth).sum(), pred.sum(), truth.sum())), 3)
 
 
@@ -100,7 +100,7 @@ def _values(text: str) -> list[int]:
 
 
 def montage(hu: np.ndarray, pred: np.ndarray, truth: np.ndarray | None) -> Image.Image:
-    """Slices spread over the liver, those with lesions preferred, with outlines."""
+    """Draw slices at even intervals of the liver, with outlines."""
     shown = np.flatnonzero((pred >= LIVER).any(axis=(1, 2))) if (pred >= LIVER).any() else np.arange(len(hu))
     numbers = shown[np.linspace(0, len(shown) - 1, _SLICES + 2).round().astype(int)[1:-1]]
     tiles = [_tile(hu[number], pred[number], None if truth is None else truth[number]) for number in numbers]

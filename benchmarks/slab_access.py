@@ -1,13 +1,13 @@
-"""Random slabs from several stores: which form should training read from?
+"""Compare storage formats for training by reading random slabs from them.
 
     liverseg phantom PHANTOMS --kind lits --volumes 4
     pip install blosc2 zarr
     python benchmarks/slab_access.py SCRATCH PHANTOMS/lits/volume-*.nii.gz
 
-Given real CTs, it tells what holds for these. Every store holds the same int16 volumes in axial order. A read gives one
-slab, three neighbouring slices, as an array of its own. Rates are of what comes out, in megabytes a second; "copy"
-reads the same slabs from arrays in memory and is what the others are held against. Median of five rounds, the stores
-taking turns, files in the page cache.
+Real CTs can be given instead of phantoms. Every store holds the same int16 volumes in axial order. A read returns one
+slab, three neighbouring slices, as a new array. Rates are megabytes of output per second. The reference "copy" reads
+the same slabs from arrays in memory. Figures are medians of five rounds, in which the stores take turns, with files in
+the page cache.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Read = Callable[[int, int], np.ndarray]
 
 
 def plain(volumes: list[np.ndarray], folder: Path) -> Read:
-    """One .npy a volume, mapped."""
+    """Write one .npy file per volume and return its reader, memory-mapped."""
     for number, volume in enumerate(volumes):
         np.save(folder / f"{number}.npy", volume)
     mapped = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(volumes))]
@@ -41,7 +41,7 @@ def plain(volumes: list[np.ndarray], folder: Path) -> Read:
 
 
 def nifti(volumes: list[np.ndarray], folder: Path) -> Read:
-    """One uncompressed .nii a volume, mapped."""
+    """Write one uncompressed .nii file per volume and return its reader, memory-mapped."""
     for number, volume in enumerate(volumes):
         nib.save(nib.Nifti1Image(volume.T, np.eye(4)), folder / f"{number}.nii")
     mapped = [nib.load(folder / f"{number}.nii", mmap=True) for number in range(len(volumes))]
@@ -49,7 +49,7 @@ def nifti(volumes: list[np.ndarray], folder: Path) -> Read:
 
 
 def blosc(codec: blosc2.Codec, shuffle: blosc2.Filter) -> Callable[[list[np.ndarray], Path], Read]:
-    """One blosc2 frame a volume, a chunk a slice."""
+    """Return a store of one blosc2 frame per volume, with one chunk per slice."""
 
     def store(volumes: list[np.ndarray], folder: Path) -> Read:
         settings = {"codec": codec, "clevel": 1, "filters": [shuffle], "nthreads": 1, "typesize": 2}
@@ -73,7 +73,7 @@ def blosc(codec: blosc2.Codec, shuffle: blosc2.Filter) -> Callable[[list[np.ndar
 
 
 def prepared(volumes: list[np.ndarray], folder: Path) -> Read:
-    """What `liverseg prepare` writes, its check sums looked at."""
+    """Write the files of `liverseg prepare` and return their reader, which verifies checksums."""
     for number, volume in enumerate(volumes):
         write_slices(folder / f"{number}.slices", volume)
     files = [SliceFile(folder / f"{number}.slices") for number in range(len(volumes))]
@@ -81,7 +81,7 @@ def prepared(volumes: list[np.ndarray], folder: Path) -> Read:
 
 
 def zarr_store(codec: str, checksum: bool) -> Callable[[list[np.ndarray], Path], Read]:
-    """One zarr group a volume, a chunk a slice, with or without a checksum a chunk."""
+    """Return a store of one zarr array per volume, with one chunk per slice, optionally with a checksum per chunk."""
 
     def store(volumes: list[np.ndarray], folder: Path) -> Read:
         compressors = [BloscCodec(cname=codec, clevel=1, shuffle="bitshuffle"), *([Crc32cCodec()] if checksum else [])]
@@ -115,7 +115,7 @@ STORES: dict[str, Callable[[list[np.ndarray], Path], Read]] = {
 
 
 def main() -> None:
-    """Write every store, read them by turns, print a table."""
+    """Write every store, read them in turns and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scratch", type=Path)
     parser.add_argument("volumes", type=Path, nargs="+")
@@ -130,7 +130,7 @@ def main() -> None:
         reads[name] = store(volumes, folder)
         sizes[name] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         if not np.array_equal(reads[name](0, 5), volumes[0][5:8]):
-            raise SystemExit(f"{name}: gives other voxels")
+            raise SystemExit(f"{name}: the voxels read differ from those written")
     rng = np.random.default_rng(0)
     rates: dict[str, list[float]] = {name: [] for name in reads}
     for _ in range(ROUNDS + 1):

@@ -1,11 +1,11 @@
-"""Structure of the package: counts of modules and imports, and of the modules that a command passes through.
+"""Count modules and imports of the package, and the modules that a command passes through.
 
 python benchmarks/structure.py imports [CHECKOUT]
 python benchmarks/structure.py walk [--checkout CHECKOUT] predict scan.nii.gz results --liver none
 
-`walk` runs a `liverseg` command under a profiler, with the worker processes that it starts. A crossing is a pair of
-functions of different modules, the first of which calls the second, directly or through a library. What runs while
-modules are imported is not counted.
+`walk` runs a `liverseg` command and its worker processes under a profiler. A crossing is a pair of functions of
+different modules, the first of which calls the second, directly or through a library. Calls during imports are not
+counted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import atexit, json, os, sys, threading
 
 root, folder = os.environ["WALK_PACKAGE"] + os.sep, os.environ["WALK_OUTPUT"]
 calls = set()
-OPTIMIZED = 1  # of code flags: functions have it, class bodies and modules do not
+OPTIMIZED = 1  # code flag that functions have, and class bodies and modules have not
 
 
 def module(code):
@@ -62,7 +62,7 @@ def leave(code, leave=os._exit):
     leave(code)
 
 
-os._exit = leave  # workers of a batch end by it
+os._exit = leave  # called by workers of a batch at their end
 atexit.register(write)
 threading.setprofile(on_call)
 sys.setprofile(on_call)
@@ -71,6 +71,7 @@ sys.setprofile(on_call)
 
 
 def main() -> None:
+    """Run the chosen command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     imports = commands.add_parser("imports")
@@ -86,7 +87,7 @@ def main() -> None:
 
 
 def count_imports(checkout: Path) -> None:
-    """Print numbers of modules, of modules with one importer and of import circles."""
+    """Print the numbers of modules and of modules with one importer, and an import circle if there is one."""
     paths = {
         ".".join(path.relative_to(checkout).with_suffix("").parts).removesuffix(".__init__"): path
         for path in (checkout / "liverseg").rglob("*.py")
@@ -121,7 +122,7 @@ def _circle(graph: dict[str, set[str]]) -> list[str]:
 
 
 def count_calls(checkout: Path, arguments: list[str]) -> None:
-    """Run a command and print, for each of its processes, modules, functions, crossings and pairs of modules."""
+    """Run a command and print the modules, functions, crossings and pairs of modules of each process."""
     with tempfile.TemporaryDirectory() as folder:
         hook = Path(folder) / "hook"
         hook.mkdir()

@@ -1,12 +1,12 @@
-"""Synthetic lesions: are they shaped as real ones, does training wait for them, and what do they look like?
+"""Measure the shapes of synthetic lesions and the speed of synthesis, and draw examples.
 
     python benchmarks/synthetic_lesions.py shapes
     python benchmarks/synthetic_lesions.py speed LIST [--dataset-dir FOLDER]
     python benchmarks/synthetic_lesions.py pictures LIST picture.png [--dataset-dir FOLDER]
 
-`shapes` prints quantiles beside those of 913 lesions in 131 outlines of LiTS. `speed` times slabs of a data list with
-and without lesions, and a training step of the small network, side by side. `pictures` draws slices of the list: as
-they are, with synthetic lesions, and with their labels (green liver, purple not told apart, then the types' colours).
+`shapes` prints quantiles of synthetic lesions and of 913 real lesions in 131 outlines of LiTS. `speed` times slabs of a
+data list with and without synthesis, and a training step of the small network. `pictures` draws slices of the list:
+unchanged, with synthetic lesions, and with labels (green: liver, purple: liver or lesion, otherwise the type's colour).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _CROP = 192
 
 
 def main() -> None:
-    """Run one of the three."""
+    """Run the chosen task."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     tasks = parser.add_subparsers(dest="task", required=True)
     tasks.add_parser("shapes")
@@ -61,20 +61,20 @@ def main() -> None:
 
 
 def slabs(args: argparse.Namespace) -> SlabDataset:
-    """Slabs of the list's items with liver masks, straight from their files."""
+    """Return slabs of the list's items with liver masks, read directly from their files."""
     listed = read_datalist(args.list)
     items = [item for item in listed.training if item.label is not None]
     return SlabDataset(items, args.dataset_dir or args.list.parent, None, max(map(int, listed.labels)) + 1)
 
 
 def shapes() -> None:
-    """Quantiles of what is drawn, and of real lesions."""
+    """Print quantiles of synthetic and of real lesions."""
     rng = np.random.default_rng(0)
     drawn: dict[str, list[float]] = {name: [] for name in _REAL}
     drawn["diameter, mm"] = [draw_diameter(rng) for _ in range(5000)]
     drawn["lesions a patient"] = [draw_count(rng) for _ in range(5000)]
     for diameter in drawn["diameter, mm"][:600]:
-        if diameter < 8:  # smaller ones are a few voxels, whatever their shape
+        if diameter < 8:  # smaller lesions have only a few voxels, whatever their shape
             continue
         shape = draw_shape(rng, diameter)
         thickness, pixel = rng.choice([0.8, 1.0, 1.25, 1.5, 2.0, 2.5, 5.0]), 0.75
@@ -84,12 +84,12 @@ def shapes() -> None:
         drawn["longest / shortest side"].append(box.max() / box.min())
         drawn["volume / box"].append(len(found) * thickness * pixel**2 / box.prod())
     for name, real in _REAL.items():
-        own = ", ".join(f"{value:.2f}" for value in np.percentile(drawn[name], _PERCENT))
-        print(f"{name}: drawn {own}; real {', '.join(f'{value:g}' for value in real)}")
+        synthetic = ", ".join(f"{value:.2f}" for value in np.percentile(drawn[name], _PERCENT))
+        print(f"{name}: drawn {synthetic}; real {', '.join(f'{value:g}' for value in real)}")
 
 
 def speed(data: SlabDataset) -> None:
-    """Milliseconds a slab of reading, of synthesis, and of the network's training step."""
+    """Print milliseconds per slab of reading, of synthesis and of the network's training step."""
     transform = RandSyntheticLesionsd(data.labels, prob=1.0, distractor_prob=1.0)
     numbers = np.random.default_rng(0).permutation(np.flatnonzero(data.may_have_lesion))[:64]
     network = SEResUNet("small", out_channels=data.labels).to(memory_format=torch.channels_last)
@@ -98,23 +98,23 @@ def speed(data: SlabDataset) -> None:
     for number in range(_ROUNDS):
         for name, used in (("reading", None), ("reading and synthesis", transform)):
             data.transform = used
-            begun = time.perf_counter()
+            start = time.perf_counter()
             for index in numbers:
                 data[(number, int(index))]
-            times[name].append((time.perf_counter() - begun) / len(numbers))
-        begun = time.perf_counter()
+            times[name].append((time.perf_counter() - start) / len(numbers))
+        start = time.perf_counter()
         loss = sum(out.float().square().mean() for out in network.train()(batch).unbind(1))
         loss.backward()
-        times["training step"].append((time.perf_counter() - begun) / _BATCH)
+        times["training step"].append((time.perf_counter() - start) / _BATCH)
     medians = {name: 1000 * statistics.median(values) for name, values in times.items()}
     for name, median in medians.items():
         print(f"{name}: {median:.1f} ms a slab")
-    own = medians["reading and synthesis"] - medians["reading"]
-    print(f"synthesis is {own / medians['training step']:.0%} of a training step, float32, of {_CROP}² pixels")
+    synthesis = medians["reading and synthesis"] - medians["reading"]
+    print(f"synthesis is {synthesis / medians['training step']:.0%} of a training step, float32, of {_CROP}² pixels")
 
 
 def pictures(data: SlabDataset, seed: int) -> Image.Image:
-    """Twelve slices in three columns each."""
+    """Draw twelve slices in three columns each."""
     colours = {label.index: label.color for label in JOINT_LABELS} | {1: (0, 130, 0), LIVER_OR_LESION: (160, 0, 160)}
     rng = np.random.default_rng(seed)
     tiles = []
@@ -122,14 +122,14 @@ def pictures(data: SlabDataset, seed: int) -> Image.Image:
         before = data[(seed, int(index))]
         transform = RandSyntheticLesionsd(data.labels, prob=1.0, distractor_prob=0.7)
         after = transform.set_random_state(seed=seed * 1000 + int(index))(before)
-        grey, seen = (_grey(slab["image"][1].numpy()) for slab in (before, after))
-        named = seen.copy()
+        original, changed = (_grey(slab["image"][1].numpy()) for slab in (before, after))
+        labelled = changed.copy()
         label = after["label"][0].numpy()
         for value, colour in colours.items():
             if value:
                 mask = label == value
-                named[mask] = (0.6 * named[mask] + 0.4 * np.array(colour)).astype(np.uint8)
-        tiles.append(np.concatenate([_square(part) for part in (grey, seen, named)], axis=1))
+                labelled[mask] = (0.6 * labelled[mask] + 0.4 * np.array(colour)).astype(np.uint8)
+        tiles.append(np.concatenate([_square(part) for part in (original, changed, labelled)], axis=1))
     rows = [np.concatenate(tiles[start : start + 2], axis=1) for start in range(0, len(tiles) - 1, 2)]
     return Image.fromarray(np.concatenate(rows))
 
@@ -139,7 +139,7 @@ def _grey(hu: np.ndarray) -> np.ndarray:
 
 
 def _square(picture: np.ndarray) -> np.ndarray:
-    """The upper left three quarters, where a liver lies, on 320 pixels."""
+    """Return the upper left three quarters, which contain the liver, on 320 x 320 pixels."""
     rows, columns = picture.shape[:2]
     cut = Image.fromarray(picture[rows // 8 : rows * 7 // 8, : columns * 3 // 4])
     return np.asarray(cut.resize((320, 320), Image.Resampling.BICUBIC))

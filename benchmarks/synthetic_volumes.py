@@ -1,10 +1,10 @@
-"""Which synthetic lesions in whole CTs are found and how they are named, by type and size.
+"""Count the synthetic lesions found in complete CTs and their predicted types, by true type and size.
 
     python -m benchmarks.synthetic_volumes LIST OUTPUT [--weights model.safetensors]
 
-LIST is the data list that `liverseg synthesize` wrote of CTs whose livers are outlined, without --untyped. Each copy
-goes through `liverseg predict` with its defaults; a case that is in OUTPUT already is not computed again. A lesion is
-found if any outlined lesion overlaps it, and has the name that most of the overlap has. Prints a table and writes
+LIST is a data list that `liverseg synthesize` wrote, without --untyped, from CTs with outlined livers. Each copy goes
+through `liverseg predict` with its defaults. Cases that OUTPUT already contains are not computed again. A lesion is
+found if any predicted lesion overlaps it. Its predicted type is that of most of the overlap. Prints a table and writes
 `lesions.csv`.
 """
 
@@ -27,7 +27,7 @@ _SIZES_ML = (0, 1, 4, np.inf)
 
 
 def main() -> None:
-    """Compute what is missing, and print."""
+    """Segment the missing cases and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("list", type=Path)
     parser.add_argument("output", type=Path)
@@ -48,22 +48,22 @@ def main() -> None:
 
 
 def lesions(truth: np.ndarray, pred: np.ndarray, voxel_ml: float, patient: str) -> list[dict[str, object]]:
-    """A row for each true lesion: type, volume in ml, and how what overlaps it is named.
+    """Return a row for each true lesion: type, volume in ml, and type of the predicted lesion that overlaps it.
 
     Args:
         truth: label map with types (Z, Y, X).
         pred: label map of the results, on the same grid.
         voxel_ml: volume of a voxel in ml.
-        patient: whose it is.
+        patient: patient of the CT.
     """
     rows: list[dict[str, object]] = []
     for index in np.unique(truth[truth >= LESION]):
         numbers = cc3d.connected_components(truth == index, connectivity=6)
         for number in range(1, int(numbers.max()) + 1):
-            own = numbers == number
-            over = pred[own & (pred >= LESION)]
-            named = _NAMES[int(np.bincount(over).argmax())] if over.size else "missed"
-            volume = float(own.sum()) * voxel_ml
+            lesion = numbers == number
+            overlap = pred[lesion & (pred >= LESION)]
+            named = _NAMES[int(np.bincount(overlap).argmax())] if overlap.size else "missed"
+            volume = float(lesion.sum()) * voxel_ml
             rows.append({"patient": patient, "type": _NAMES[int(index)], "volume_ml": volume, "named": named})
     return rows
 

@@ -1,10 +1,10 @@
-"""How long do the tiers of the tests take, here and in another checkout?
+"""Time the tiers of the tests, in this checkout and in another.
 
     python benchmarks/tier_seconds.py test-fast test test-all
     python benchmarks/tier_seconds.py test-fast test test-all --other /path/to/checkout --other-targets test
 
-Each round runs every target of both checkouts once, so that all see the same machine. Environments are made before the
-clock starts. Prints the seconds of every run, what pytest said at its end, and the median of each target.
+Each round runs every target of both checkouts once, so that all share the machine's changes. Environments are created
+before the clock starts. Prints the seconds and pytest's summary of every run, and the median of each target.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Run the targets and print their seconds."""
+    """Run the targets in rounds and print their seconds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("targets", nargs="+", help="of this checkout's Makefile")
     parser.add_argument("--other", type=Path, help="another checkout")
@@ -33,16 +33,18 @@ def main() -> None:
     seconds = defaultdict(list)
     for number in range(args.rounds):
         for checkout, target in runs:
-            begun = time.monotonic()
-            done = subprocess.run(["make", "-C", checkout, target], capture_output=True, text=True)
-            taken = time.monotonic() - begun
+            start = time.monotonic()
+            result = subprocess.run(["make", "-C", checkout, target], capture_output=True, text=True)
+            elapsed = time.monotonic() - start
             name = f"{target} in {checkout}"
-            if done.returncode:
-                print(f"round {number + 1}, {name}: failed, not counted\n{done.stdout[-3000:]}{done.stderr[-1000:]}")
+            if result.returncode:
+                print(
+                    f"round {number + 1}, {name}: failed, not counted\n{result.stdout[-3000:]}{result.stderr[-1000:]}"
+                )
                 continue
-            seconds[name].append(taken)
-            said = next((line for line in reversed(done.stdout.splitlines()) if "passed" in line), "")
-            print(f"round {number + 1}, {name}: {taken:.0f} s; {said.strip('= ')}", flush=True)
+            seconds[name].append(elapsed)
+            summary = next((line for line in reversed(result.stdout.splitlines()) if "passed" in line), "")
+            print(f"round {number + 1}, {name}: {elapsed:.0f} s; {summary.strip('= ')}", flush=True)
     for name, times in seconds.items():
         print(f"median of {len(times)}, {name}: {statistics.median(times):.0f} s")
 

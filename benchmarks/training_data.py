@@ -1,19 +1,19 @@
-"""Does training wait for its data? Slabs, epochs and memory on twenty volumes of 512 x 512 x 200.
+"""Measure whether training waits for its data: slabs, epochs and memory on twenty volumes of 512 x 512 x 200.
 
     liverseg phantom PHANTOMS --kind lits --volumes 4
     python benchmarks/training_data.py PHANTOMS/lits SCRATCH
 
-The twenty volumes are the phantoms' slices, to and fro until there are 200, in each volume shifted by another number of
-pixels; they are written as LiTS files into SCRATCH (about 1 GB) unless they are there, and prepared.
+The twenty volumes repeat the phantoms' slices forwards and backwards up to 200 slices. Each volume is shifted by a
+different number of pixels. They are written as LiTS files into SCRATCH (about 1 GB) unless they exist, and prepared.
 
-Slabs: three slices and a label read, cut to 320 x 320 and windowed, against decompressing the same chunks from the page
-cache and doing nothing with them; in random and in sequential order.
-Epochs: steps of the pre-training bundle's small network with its own loader and augmentation, against the same number
-on a batch that lies ready, for the bundle's own crop and batch and for those of the phantom overlay, which is made for
-smaller slices. Both without validation.
-Memory: peak of a process that reads every slab of 5 and of 20 volumes and trains those steps.
+Slabs: read three slices and a label, crop to 320 x 320 and apply the window, relative to only decompressing the same
+chunks from the page cache, in random and in sequential order.
+Epochs: steps of the pre-training bundle's small network with its loader and augmentation, relative to the same number
+of steps on a batch in memory, for a crop of 320 with batch 8, and for the crop and batch size of the phantom overlay,
+which is made for smaller slices. Both without validation.
+Memory: peak of a process that reads every slab of 5 and of 20 volumes and trains the same number of steps.
 
-Medians of five rounds, what is compared taking turns.
+Figures are medians of five rounds, and the compared variants take turns.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ VOLUMES, SLICES, ROUNDS, READS, CROP, STEPS = 20, 200, 5, 400, 320, 30
 
 
 def make_tree(phantoms: Path, root: Path) -> None:
-    """Write the volumes, the labels with them."""
+    """Write the volumes, their labels and a data list."""
     sources = sorted(phantoms.glob("volume-*.nii.gz"), key=lambda path: path.name)
     if not sources:
         raise SystemExit(f"{phantoms}: no volume-N.nii.gz; make phantoms first")
@@ -62,24 +62,24 @@ def make_tree(phantoms: Path, root: Path) -> None:
                 continue
             volume = read_volume(source.with_name(source.name.replace("volume", kind)))
             depth = volume.array.shape[2]
-            order = np.abs((np.arange(SLICES) + depth - 1) % (2 * depth - 2) - (depth - 1))  # to and fro
-            moved = np.roll(volume.array[..., order], (3 * number, 5 * number), (0, 1)).astype(dtype)
-            content = nib.Nifti1Image(moved, volume.affine).to_bytes()
+            order = np.abs((np.arange(SLICES) + depth - 1) % (2 * depth - 2) - (depth - 1))  # forwards and backwards
+            shifted = np.roll(volume.array[..., order], (3 * number, 5 * number), (0, 1)).astype(dtype)
+            content = nib.Nifti1Image(shifted, volume.affine).to_bytes()
             target.write_bytes(igzip.compress(content, compresslevel=2))
     build_datalist("lits", root)
 
 
-def in_turn(ways: dict[str, Callable[[], float]]) -> dict[str, float]:
-    """Median of what each way returns, after one round that does not count."""
-    results: dict[str, list[float]] = {name: [] for name in ways}
+def medians(measurements: dict[str, Callable[[], float]]) -> dict[str, float]:
+    """Run the measurements in turns and return the median result of each, after one warm-up round."""
+    results: dict[str, list[float]] = {name: [] for name in measurements}
     for _ in range(ROUNDS + 1):
-        for name, way in ways.items():
-            results[name].append(way())
-    return {name: statistics.median(measured[1:]) for name, measured in results.items()}
+        for name, measurement in measurements.items():
+            results[name].append(measurement())
+    return {name: statistics.median(values[1:]) for name, values in results.items()}
 
 
 def slab_rates(dataset: SlabDataset) -> None:
-    """Slabs a second, against decompressing their chunks."""
+    """Print slabs per second, also relative to decompressing their chunks."""
     window = HUWindow()
     depth = dataset.store[dataset.data[0]].depth
     rng = np.random.default_rng(0)
@@ -107,7 +107,7 @@ def slab_rates(dataset: SlabDataset) -> None:
         return measured
 
     bare = Chunks(dataset)
-    found = in_turn(
+    found = medians(
         {
             "decompress only, random": rate(bare.read, True),
             "decompress only, sequential": rate(bare.read, False),
@@ -115,37 +115,39 @@ def slab_rates(dataset: SlabDataset) -> None:
             "slabs, sequential": rate(slab, False),
         }
     )
-    print("\n| | slabs/s | of decompressing |\n|---|---|---|")
+    print("\n| | slabs/s | relative to decompressing |\n|---|---|---|")
     for name, value in found.items():
-        against = found["decompress only, " + name.split(", ")[1]]
-        print(f"| {name} | {value:.0f} | {value / against:.2f} |")
+        reference = found["decompress only, " + name.split(", ")[1]]
+        print(f"| {name} | {value:.0f} | {value / reference:.2f} |")
     print(f"\nrandom / sequential: {found['slabs, random'] / found['slabs, sequential']:.2f}")
 
 
 class Chunks:
-    """The chunks of every slice as they lie in the files, found the way `SliceFile` does, read without any check."""
+    """Chunks of every slice, located in the files as `SliceFile` does and read without verification."""
 
     def __init__(self, dataset: SlabDataset) -> None:
         self.volumes = [dataset.store[item] for item in dataset.data]
-        self.files = {slices.path: slices.path.open("rb") for one in self.volumes for slices in (one.image, one.label)}
+        self.files = {
+            slices.path: slices.path.open("rb") for stored in self.volumes for slices in (stored.image, stored.label)
+        }
 
     def read(self, volume: int, middle: int) -> None:
         """Decompress a slab's three slices and its label."""
         stored = self.volumes[volume]
         numbers = [max(0, middle - 1), middle, min(stored.depth - 1, middle + 1)]
-        for slices, wanted in ((stored.image, numbers), (stored.label, [middle])):
+        for slices, chosen in ((stored.image, numbers), (stored.label, [middle])):
             assert isinstance(slices, SliceFile)
             target = np.empty(slices.shape[1:], slices.dtype)
-            for number in wanted:
+            for number in chosen:
                 start, end = slices._starts[number], slices._starts[number + 1]
                 self.files[slices.path].seek(start)
                 blosc.decompress(self.files[slices.path].read(end - start), target)
 
 
 def workflow(root: Path, scratch: Path, **overrides: Any) -> ConfigWorkflow:
-    """The pre-training of the phantom overlay, initialised."""
+    """Return the initialised pre-training with the phantom overlay."""
     folder = find_bundle("liver_lesion_pretrain")
-    made = ConfigWorkflow(
+    training = ConfigWorkflow(
         [str(folder / "configs" / f"{name}.yaml") for name in ("train", "phantom")],
         workflow_type="train",
         logging_file=False,
@@ -157,22 +159,22 @@ def workflow(root: Path, scratch: Path, **overrides: Any) -> ConfigWorkflow:
         progress=False,
         **overrides,
     )
-    made.initialize()
-    return made
+    training.initialize()
+    return training
 
 
 class Steps:
-    """The first batches of a loader, as a loader of its own; or one batch again and again."""
+    """Loader of the first batches of another loader, or of its first batch repeatedly."""
 
-    def __init__(self, loader: Any, again: bool = False) -> None:
-        self.loader, self.again = loader, again
+    def __init__(self, loader: Any, repeat: bool = False) -> None:
+        self.loader, self.repeat = loader, repeat
 
     def __len__(self) -> int:
         return STEPS
 
     def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(iter(self.loader)):
-            if self.again:
+            if self.repeat:
                 yield from [batch] * STEPS
                 return
             if number == STEPS:
@@ -181,7 +183,7 @@ class Steps:
 
 
 def epoch_ratio(root: Path, scratch: Path, crop_size: int, batch_size: int) -> None:
-    """Seconds of an epoch from the cache, against steps on one batch that lies ready."""
+    """Print seconds of an epoch from the cache, relative to steps on one batch in memory."""
     parser = workflow(root, scratch, crop_size=crop_size, batch_size=batch_size).parser
     loader = parser.get_parsed_content("train::dataloader")
     prepare = parser.get_parsed_content("train::prepare_batch")
@@ -205,30 +207,30 @@ def epoch_ratio(root: Path, scratch: Path, crop_size: int, batch_size: int) -> N
 
         return measured
 
-    found = in_turn(
+    found = medians(
         {
-            "one batch that lies ready": seconds(Steps([ready], again=True), lambda batch, *_, **__: batch),
+            "one batch in memory": seconds(Steps([ready], repeat=True), lambda batch, *_, **__: batch),
             "from the cache, augmented": seconds(Steps(loader), prepare),
         }
     )
-    first = found["one batch that lies ready"]
+    reference = found["one batch in memory"]
     print(f"\n| {STEPS} steps, crop {crop_size}, batch {batch_size} | seconds | ratio |\n|---|---|---|")
     for name, value in found.items():
-        print(f"| {name} | {value:.2f} | {value / first:.3f} |")
+        print(f"| {name} | {value:.2f} | {value / reference:.3f} |")
 
 
-def train_and_tell(root: Path, scratch: Path, volumes: int) -> None:
-    """Train an epoch of every slab of the first volumes; print this process's peak memory in MB."""
+def print_peak_memory(root: Path, scratch: Path, volumes: int) -> None:
+    """Read every slab of the first volumes, train some steps and print this process's peak memory in MB."""
     datalist = scratch / f"first-{volumes}.json"
     content = json.loads((root / "datalist.json").read_text())
     content["training"] = content["training"][:volumes]
     datalist.write_text(json.dumps(content))
-    made = workflow(root, scratch, datalist=str(datalist), lesion_free=0.15)
-    parser = made.parser
+    training = workflow(root, scratch, datalist=str(datalist), lesion_free=0.15)
+    parser = training.parser
     loader, prepare = parser.get_parsed_content("train::dataloader"), parser.get_parsed_content("train::prepare_batch")
     dataset = parser.get_parsed_content("train::dataset")
     for number in range(len(dataset)):
-        dataset[number]  # a whole epoch of every slab would take long; what it reads is read here
+        dataset[number]  # training on every slab would take long, so they are only read
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=1,
@@ -245,22 +247,22 @@ def train_and_tell(root: Path, scratch: Path, volumes: int) -> None:
 
 
 def memory(phantoms: Path, scratch: Path) -> None:
-    """Peak memory of trainings on few and on many volumes, each in a process of its own."""
+    """Print peak memory of trainings on few and on many volumes, each in a separate process."""
 
     def peak(volumes: int) -> float:
         command = [sys.executable, __file__, str(phantoms), str(scratch), "--train", str(volumes)]
-        told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        return float(told.split("PEAK ")[1])
+        output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        return float(output.split("PEAK ")[1])
 
     found = {volumes: statistics.median(peak(volumes) for _ in range(ROUNDS)) for volumes in (5, VOLUMES)}
     print("\n| volumes | peak, MB |\n|---|---|")
     for volumes, value in found.items():
         print(f"| {volumes} | {value:.0f} |")
-    print(f"\n{VOLUMES} against 5: {found[VOLUMES] / found[5]:.3f}")
+    print(f"\n{VOLUMES} relative to 5: {found[VOLUMES] / found[5]:.3f}")
 
 
 def main() -> None:
-    """Make what is needed, measure, print."""
+    """Write and prepare the volumes, then run the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("lits", type=Path)
     parser.add_argument("scratch", type=Path)
@@ -268,7 +270,7 @@ def main() -> None:
     args = parser.parse_args()
     root, scratch = args.scratch / "lits", args.scratch
     if args.train:
-        train_and_tell(root, scratch, args.train)
+        print_peak_memory(root, scratch, args.train)
         return
     make_tree(args.lits, root)
     print(prepare_datalist(root / "datalist.json", root, scratch / "cache", progress=False).describe())

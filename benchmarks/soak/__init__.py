@@ -1,1 +1,1 @@
-"""Faults a batch is put through: killed processes, damaged and hostile inputs; and how fast and even it runs."""
+"""Fault tests of `liverseg batch` (killed processes, damaged and hostile inputs) and measurements of its speed."""

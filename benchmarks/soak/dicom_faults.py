@@ -1,4 +1,4 @@
-"""DICOM folders and zips as they should not be: each function makes one at a path, seeded."""
+"""Damaged and hostile DICOM folders and zips: each function writes one at a path, from a seeded generator."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ def _slices(folder: Path) -> list[Path]:
 
 
 def _some(rng: random.Random, folder: Path) -> list[Path]:
-    """One slice, or all."""
+    """Return one slice or all."""
     files = _slices(folder)
     return files if rng.random() < 0.3 else [rng.choice(files)]
 
 
 def truncated(rng: random.Random, path: Path) -> None:
-    """A slice ends early."""
+    """Truncated slices."""
     for file in _some(rng, write_ct_series(path, rng.randrange(1000))):
         content = file.read_bytes()
         file.write_bytes(
@@ -75,7 +75,7 @@ def truncated(rng: random.Random, path: Path) -> None:
 
 
 def flipped(rng: random.Random, path: Path) -> None:
-    """Bits of the tags are others."""
+    """Flipped bits in the tags."""
     for file in _some(rng, write_ct_series(path, rng.randrange(1000))):
         content = bytearray(file.read_bytes())
         for _ in range(rng.randint(1, 12)):
@@ -84,22 +84,22 @@ def flipped(rng: random.Random, path: Path) -> None:
 
 
 def missing_tags(rng: random.Random, path: Path) -> None:
-    """Without one to four tags."""
+    """Slices without one to four tags."""
     write_ct_series(path, rng.randrange(1000), **dict.fromkeys(rng.sample(TAGS, rng.randint(1, 4))))
 
 
 def odd_tags(rng: random.Random, path: Path) -> None:
-    """Tags that say what cannot be."""
+    """Tags with impossible values."""
     names = rng.sample([name for name in ODD if ODD[name]], rng.randint(1, 2))
     odd = {name: rng.choice(ODD[name]) for name in names}
     try:
         write_ct_series(path, rng.randrange(1000), **odd)
-    except (ValueError, TypeError, struct.error):  # what pydicom refuses to write at all
+    except (ValueError, TypeError, struct.error):  # values that pydicom does not write
         write_ct_series(path, rng.randrange(1000), Rows=65535, Columns=65535)
 
 
 def odd_texts(rng: random.Random, path: Path) -> None:
-    """Names and descriptions made to harm whoever prints, stores or shows them, and private tags."""
+    """Names and descriptions that are harmful if printed, stored or shown, and private tags."""
     names = (
         "PatientName",
         "SeriesDescription",
@@ -113,29 +113,29 @@ def odd_texts(rng: random.Random, path: Path) -> None:
     import pydicom
 
     for file in _slices(path):
-        one = pydicom.dcmread(file)
-        one.add_new((0x0011, 0x0010), "LO", "SOAK")
-        one.add_new((0x0011, 0x1001), "UN", rng.randbytes(2 * rng.randrange(500)))
-        one.save_as(file)
+        dataset = pydicom.dcmread(file)
+        dataset.add_new((0x0011, 0x0010), "LO", "SOAK")
+        dataset.add_new((0x0011, 0x1001), "UN", rng.randbytes(2 * rng.randrange(500)))
+        dataset.save_as(file)
 
 
 def mixed(rng: random.Random, path: Path) -> None:
-    """Two series of a study, of one length or not, of one UID, two studies, doubled, missing or uneven slices."""
-    seed, what = rng.randrange(1000), rng.randrange(7)
+    """Two series of equal or other length or with the same UID, two studies, doubled or missing slices, a SEG."""
+    seed, variant = rng.randrange(1000), rng.randrange(7)
     write_ct_series(path, seed, 6)
     other = path / "other" if rng.random() < 0.5 else path.with_name(f"{path.name}.tmp")
     same_study = {"StudyInstanceUID": f"1.2.3.{seed}.0", "PatientID": f"P{seed}"}
-    if what == 0:
+    if variant == 0:
         write_ct_series(other, seed + 1, 6, **same_study)
-    elif what == 1:
+    elif variant == 1:
         write_ct_series(other, seed + 1, 3, **same_study)
-    elif what == 2:
+    elif variant == 2:
         write_ct_series(other, seed + 1, 6, SeriesInstanceUID=f"1.2.3.{seed}", **same_study)
-    elif what == 3:
+    elif variant == 3:
         write_ct_series(other, seed + 1)
-    elif what == 4:
+    elif variant == 4:
         shutil.copy(path / "2.dcm", path / "copy.dcm")
-    elif what == 5:
+    elif variant == 5:
         (path / f"{rng.choice([1, 2, 3])}.dcm").unlink()
     else:
         write_ct_series(other, seed + 1, 4, Modality="SEG", **same_study)
@@ -146,42 +146,42 @@ def mixed(rng: random.Random, path: Path) -> None:
 
 
 def syntax(rng: random.Random, path: Path) -> None:
-    """Another transfer syntax than the bytes have, deflated noise, or pixels packed in fragments of noise."""
+    """A transfer syntax that differs from the bytes', or encapsulated noise as pixels."""
     import pydicom
 
     write_ct_series(path, rng.randrange(1000))
-    wanted = rng.choice(SYNTAXES).encode()
+    syntax_uid = rng.choice(SYNTAXES).encode()
     for file in _slices(path):
-        one = pydicom.dcmread(file)
+        dataset = pydicom.dcmread(file)
         if rng.random() < 0.5:
             body = file.read_bytes()
-            begin = body.index(b"\2\0\x10\0UI") + 8
-            uid = wanted.ljust(20, b"\0")[:20] if len(wanted) <= 20 else wanted[:20]
-            file.write_bytes(body[:begin] + uid[: len(b"1.2.840.10008.1.2.1\0")] + body[begin + 20 :])
+            start = body.index(b"\2\0\x10\0UI") + 8
+            uid = syntax_uid.ljust(20, b"\0")[:20]
+            file.write_bytes(body[:start] + uid[: len(b"1.2.840.10008.1.2.1\0")] + body[start + 20 :])
         else:
-            one.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
-            one.PixelData = pydicom.encaps.encapsulate([rng.randbytes(rng.randrange(2, 600))])
-            one["PixelData"].VR = "OB"
-            one["PixelData"].is_undefined_length = True
-            one.save_as(file)
+            dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.70"
+            dataset.PixelData = pydicom.encaps.encapsulate([rng.randbytes(rng.randrange(2, 600))])
+            dataset["PixelData"].VR = "OB"
+            dataset["PixelData"].is_undefined_length = True
+            dataset.save_as(file)
 
 
 def no_slices(rng: random.Random, path: Path) -> None:
-    """Files called DICOM that are none, a folder of nothing, FIFOs and links among slices."""
-    what = rng.randrange(6)
+    """Files that are not DICOM despite their names, or FIFOs and links among slices."""
+    variant = rng.randrange(6)
     path.mkdir()
-    if what == 0:
+    if variant == 0:
         (path / "1.dcm").write_bytes(rng.randbytes(5000))
-    elif what == 1:
+    elif variant == 1:
         (path / "1.dcm").write_bytes(b"\0" * 128 + b"DICM" + rng.randbytes(rng.randrange(2000)))
-    elif what == 2:
+    elif variant == 2:
         write_ct_series(path, 3)
         os.mkfifo(path / "fifo")
         os.mkfifo(path / "fifo.dcm")
-    elif what == 3:
+    elif variant == 3:
         write_ct_series(path, 3)
         (path / "zero.dcm").symlink_to("/dev/zero")
-    elif what == 4:
+    elif variant == 4:
         write_ct_series(path, 3)
         (path / "loop").symlink_to(".")
     else:
@@ -201,8 +201,8 @@ DICOM_FAULTS: dict[str, Make] = {
 }
 
 
-def _zip(path: Path, members: dict[str, bytes], how: int = zipfile.ZIP_DEFLATED) -> None:
-    with zipfile.ZipFile(path, "w", how) as archive:
+def _zip(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_DEFLATED) -> None:
+    with zipfile.ZipFile(path, "w", compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 
@@ -214,7 +214,7 @@ def _study(rng: random.Random) -> dict[str, bytes]:
 
 
 def zip_path(rng: random.Random, path: Path) -> None:
-    """Members that lead elsewhere, have harmful names, or are links."""
+    """Members with paths outside the folder or harmful names, or a link."""
     names = (
         "../evil.dcm",
         "/tmp/evil.dcm",
@@ -225,24 +225,24 @@ def zip_path(rng: random.Random, path: Path) -> None:
         "d/" * 500,
     )
     study = _study(rng)
-    what = rng.randrange(len(names) + 1)
+    variant = rng.randrange(len(names) + 1)
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in study.items():
             archive.writestr(name, content)
-        if what == len(names):
+        if variant == len(names):
             link = zipfile.ZipInfo("link")
             link.external_attr = (stat.S_IFLNK | 0o777) << 16
             archive.writestr(link, "/etc/passwd")
         else:
-            archive.writestr(names[what], b"evil")
+            archive.writestr(names[variant], b"evil")
 
 
 def zip_bomb(rng: random.Random, path: Path) -> None:
-    """Zeros by the hundred megabytes, zips in zips, or a size that lies."""
-    what = rng.randrange(3)
-    if what == 0:
+    """Hundreds of megabytes of zeros, a zip in a zip, or 25,000 empty members."""
+    variant = rng.randrange(3)
+    if variant == 0:
         _zip(path, {f"{n}.dcm": bytes(100 << 20) for n in range(3)})
-    elif what == 1:
+    elif variant == 1:
         inner = io.BytesIO()
         with zipfile.ZipFile(inner, "w") as archive:
             for name, content in _study(rng).items():
@@ -253,21 +253,21 @@ def zip_bomb(rng: random.Random, path: Path) -> None:
 
 
 def zip_damaged(rng: random.Random, path: Path) -> None:
-    """Truncated, flipped, encrypted by its flag, empty, no zip, or doubled names."""
+    """Truncated, with flipped bits, marked as encrypted, empty, not a zip, or with doubled names."""
     _zip(path, _study(rng))
     content = bytearray(path.read_bytes())
-    what = rng.randrange(6)
-    if what == 0:
+    variant = rng.randrange(6)
+    if variant == 0:
         content = content[: rng.randrange(len(content))]
-    elif what == 1:
+    elif variant == 1:
         for _ in range(rng.randint(1, 10)):
             content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-    elif what == 2:
+    elif variant == 2:
         for mark, at in ((b"PK\1\2", 8), (b"PK\3\4", 6)):
             content[content.index(mark) + at] |= 1
-    elif what == 3:
+    elif variant == 3:
         content = bytearray(b"PK\5\6" + bytes(18))
-    elif what == 4:
+    elif variant == 4:
         content = bytearray(rng.randbytes(3000))
     else:
         with zipfile.ZipFile(path, "a") as archive:

@@ -1,4 +1,4 @@
-"""Damaged and hostile inputs by the hundred in one batch: each ends done and valid, or failed with a category."""
+"""Batches of damaged and hostile inputs: each must end done and valid, or failed with a category."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ MAY_END = {
     _NAMES: {"done"},
     _GOOD: {"done"},
 }
-"""Where one thing alone is right; others may be read, if what is damaged is not needed, or refused."""
+"""Allowed outcomes by kind. Kinds that are missing here may be done, if the damage is irrelevant, or refused."""
 
 
 def hostile_batch(folder: Path, rng: random.Random, kinds: list[str]) -> tuple[Path, dict[str, str]]:
-    """Write inputs of these kinds, and a manifest of them where there are masks among them.
+    """Write inputs of these kinds, and their manifest if there are masks among them.
 
     Returns:
-        What the batch is given, and by path of each input its kind.
+        Source of the batch, and the kind of each input by its path.
     """
     folder.mkdir(parents=True)
-    made: dict[str, str] = {}
+    kind_by_path: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
     listed = _MASKS in kinds
     for number, kind in enumerate(kinds):
@@ -80,79 +80,81 @@ def hostile_batch(folder: Path, rng: random.Random, kinds: list[str]) -> tuple[P
             path = write_ct(folder / f"g{number:03}.nii.gz", number)
             if kind == _MASKS:
                 row["liver"] = os.fspath(_mask(rng, folder / "masks" / f"m{number:03}.nii.gz", path))
-        made[os.fspath(path)] = kind
+        kind_by_path[os.fspath(path)] = kind
         rows.append({**row, "image": os.fspath(path)})
     if not listed:
-        return folder, made
+        return folder, kind_by_path
     manifest = folder.with_name(f"{folder.name}.json")
     manifest.write_text(json.dumps(rows), encoding="ascii")
-    return manifest, made
+    return manifest, kind_by_path
 
 
 def _mask(rng: random.Random, path: Path, image: Path) -> Path:
-    """A mask that does not fit, holds what no mask does, or is none."""
+    """Write a mask on another grid, with impossible values or damaged; may also write no file."""
     path.parent.mkdir(exist_ok=True)
     shape, affine = nib.load(image).shape, nib.load(image).affine
-    what = rng.randrange(10)
+    defect = rng.randrange(10)
     values = np.zeros(shape, np.float32)
     values[tuple(length // 2 for length in shape)] = 1
-    if what == 0:
+    if defect == 0:
         values = np.zeros([length + 1 for length in shape], np.float32)
-    elif what == 1:
+    elif defect == 1:
         affine = affine * 1.5
-    elif what == 2:
+    elif defect == 2:
         values[:] = np.nan
-    elif what == 3:
+    elif defect == 3:
         values[:] = rng.choice([0.5, -1, 7, 1e30])
-    elif what == 4:
+    elif defect == 4:
         path.write_text("no mask", encoding="utf-8")
         return path
-    elif what == 5:
-        return path  # is not there
-    elif what == 6:
+    elif defect == 5:
+        return path  # missing file
+    elif defect == 6:
         os.mkfifo(path)
         return path
-    elif what == 7:
+    elif defect == 7:
         values[:] = 0
-    elif what == 9:
-        return path.with_name("m" * 300)  # no disk takes it
+    elif defect == 9:
+        return path.with_name("m" * 300)  # too long for any file system
     nib.save(nib.Nifti1Image(values, affine), path)
-    if what == 8:
+    if defect == 8:
         path.write_bytes(path.read_bytes()[:-20])
     return path
 
 
 def _wrapper() -> tuple[str, ...]:
-    """Permissions bind nobody who is root: without these capabilities they do."""
+    """Return a command that drops root's capability to ignore permissions."""
     if os.geteuid() == 0 and shutil.which("setpriv"):
         return ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
     return ()
 
 
 def _tree(folder: Path) -> list[tuple[str, int, int, int]]:
-    """What lies in a folder, down to times and modes."""
+    """Return path, mode, size and modification time of everything in a folder."""
     found = []
     for name, below, names in os.walk(os.fsencode(folder)):
-        for one in (*below, *names):
-            about = os.lstat(os.path.join(name, one))
-            size = 0 if stat.S_ISDIR(about.st_mode) else about.st_size
-            found.append((repr(os.path.join(name, one)), about.st_mode, size, about.st_mtime_ns))
+        for entry in (*below, *names):
+            path = os.path.join(name, entry)
+            status = os.lstat(path)
+            size = 0 if stat.S_ISDIR(status.st_mode) else status.st_size
+            found.append((repr(path), status.st_mode, size, status.st_mtime_ns))
     return sorted(found)
 
 
 def run_hostile_batch(
-    folder: Path, source: Path, made: Mapping[str, str], weights: Path, case_timeout: float = 60
+    folder: Path, source: Path, kind_by_path: Mapping[str, str], weights: Path, case_timeout: float = 60
 ) -> Iterator[tuple[str, str, str, str]]:
-    """Run a batch over `hostile_batch`; gives by case kind, input, how it ended (done or a category) and the reason.
+    """Run a batch on the inputs of `hostile_batch`; yield kind, input, outcome (done or category) and reason by case.
 
     Args:
-        folder: gets `out`, `log`, and folders in which nothing may be left.
-        source, made: of `hostile_batch`.
-        weights: of the network.
+        folder: for `out`, `log`, and folders that must be empty at the end.
+        source: source of the batch, from `hostile_batch`.
+        kind_by_path: kind of each input by its path, from `hostile_batch`.
+        weights: weights of the network.
         case_timeout: seconds.
 
     Raises:
-        Fault: a promise that was not kept.
+        Fault: A guarantee was broken.
     """
     output, inputs = folder / "out", source if source.is_dir() else source.with_suffix("")
     for name in ("tmp", "cwd", "home"):
@@ -165,22 +167,22 @@ def run_hostile_batch(
     )  # fmt: skip
     code = batch.wait(900)
     if code not in (0, 1, 3) or b"Traceback" in (folder / "log").read_bytes():
-        raise Fault(f"exit code {code}, or a traceback: see {folder / 'log'}")
+        raise Fault(f"exit code {code} or a traceback; see {folder / 'log'}")
     if _tree(inputs) != before:
-        raise Fault("the inputs are not what they were")
+        raise Fault("the inputs were changed")
     if left := [*(folder / "tmp").iterdir(), *(folder / "cwd").iterdir()]:
         raise Fault(f"written outside the output folder: {left}")
     if left := half_written(output):
-        raise Fault(f"left half-written: {left[:3]}")
-    begun = {line["case"]: line["image"] for line in events(output) if "image" in line}
+        raise Fault(f"unfinished files left: {left[:3]}")
+    images = {line["case"]: line["image"] for line in events(output) if "image" in line}
     complete_cases(output)
-    settled(output, {*begun})
+    settled(output, {*images})
     last = {line["case"]: line for line in events(output) if line["event"] in ("done", "failed")}
-    if missing := {*begun} - {*last}:
+    if missing := {*images} - {*last}:
         raise Fault(f"neither done nor failed: {missing}")
     seen = set()
-    for case, image in begun.items():
-        kind = _kind_of(image, made)
+    for case, image in images.items():
+        kind = _kind_of(image, kind_by_path)
         seen.add(image)
         line = last[case]
         how, reason = line.get("category", "done"), line.get("reason", "")
@@ -189,24 +191,24 @@ def run_hostile_batch(
         if how not in MAY_END.get(kind, {"done", *_CATEGORIES}):
             raise Fault(f"{case}: {image} ({kind}) ended {how}: {reason}")
         yield kind, image, how, reason
-    for image, kind in made.items():
-        # in a tree folders are looked into, and hidden files passed over; all others are cases of their own
-        passed = source.is_dir() and (Path(image).is_dir() or Path(image).name.startswith("."))
-        if image not in seen and not passed:
-            raise Fault(f"{image} ({kind}): nothing was said of it")
+    for image, kind in kind_by_path.items():
+        # in a folder, subfolders are searched and hidden files skipped; all other inputs are cases
+        skipped = source.is_dir() and (Path(image).is_dir() or Path(image).name.startswith("."))
+        if image not in seen and not skipped:
+            raise Fault(f"{image} ({kind}): not in the log")
 
 
-def _kind_of(image: str, made: Mapping[str, str]) -> str:
+def _kind_of(image: str, kind_by_path: Mapping[str, str]) -> str:
     path = Path(image)
-    for one in (path, *path.parents):
-        if os.fspath(one) in made:
-            return made[os.fspath(one)]
-    below = {kind for one, kind in made.items() if path in Path(one).parents}
+    for parent in (path, *path.parents):
+        if os.fspath(parent) in kind_by_path:
+            return kind_by_path[os.fspath(parent)]
+    below = {kind for name, kind in kind_by_path.items() if path in Path(name).parents}
     return below.pop() if len(below) == 1 else _GOOD if path.name.startswith("target-") else "several"
 
 
 def _check_done(folder: Path, image: Path) -> None:
-    """The labels are a whole map on the input's grid."""
+    """Check that the labels are a complete map on the input's grid."""
     labels = nib.load(folder / "labels.nii.gz")
     values = np.asarray(labels.dataobj)
     if not set(np.unique(values).tolist()) <= {*range(8)}:
@@ -214,7 +216,7 @@ def _check_done(folder: Path, image: Path) -> None:
     if image.name.lower().endswith((".nii", ".nii.gz")):
         try:
             shape, affine = _grid(image)
-        except Exception as error:  # whatever nibabel raises: it reads less than we do, or we read too much
+        except Exception as error:  # of any type; nibabel reads fewer files than we do, or we read too many
             raise Fault(f"{folder.name}: done, though nibabel cannot read {image} ({error})") from error
         if _volume_shape(values.shape) != _volume_shape(shape) or not np.allclose(labels.affine, affine):
             raise Fault(f"{folder.name}: labels of {values.shape}, {labels.affine}, not {shape}, {affine}")
@@ -226,7 +228,7 @@ def _check_done(folder: Path, image: Path) -> None:
 
 
 def _grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine by nibabel; opened by zlib, since indexed_gzip ends the process at a name that is no UTF-8."""
+    """Return shape and affine from nibabel; read with zlib, since indexed_gzip crashes on names that are not UTF-8."""
     with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as file:
         start = file.read(540)
     kind = nib.Nifti1Header if nib.Nifti1Header.may_contain_header(start) else nib.Nifti2Header
@@ -235,20 +237,20 @@ def _grid(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
 
 
 def _volume_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """A slice is a volume of one; trailing dimensions of one do not count."""
+    """Return the shape as of a volume: a slice has depth one, trailing dimensions of one are removed."""
     shape = (*shape, 1)[: max(3, len(shape))]
     while len(shape) > 3 and shape[-1] == 1:
         shape = shape[:-1]
     return shape
 
 
-def input_campaign(folder: Path, seed: int, inputs: int, minutes: float, a_batch: int = 100) -> int:
-    """Batches, until there were so many inputs, counted with those of earlier runs, or the time is over.
+def input_campaign(folder: Path, seed: int, inputs: int, minutes: float, batch_size: int = 100) -> int:
+    """Run batches up to a number of inputs, including those of earlier runs, or up to a time limit.
 
-    Every third batch's inputs are listed in a manifest, with masks; those of the others lie in a tree.
+    The inputs of every third batch are listed in a manifest, with masks. The other batches search a folder.
 
     Returns:
-        How many promises were not kept.
+        Number of broken guarantees.
     """
     journal, weights = Journal(folder), write_weights(folder / "weights.safetensors")
     deadline, faults = time.monotonic() + 60 * minutes, 0
@@ -256,14 +258,14 @@ def input_campaign(folder: Path, seed: int, inputs: int, minutes: float, a_batch
         number = sum(1 for _ in journal.lines("inputs"))
         rng, here = random.Random(f"{seed}-{number}"), folder / "inputs"
         _remove(here)
-        of_tree = [kind for kind in ALL_FAULTS if kind != _MASKS]
-        pool = of_tree if number % 3 else [*ALL_FAULTS, _MASKS, _MASKS]
-        kinds = [pool[n % len(pool)] for n in range(a_batch - 4)] + [_GOOD] * 4
+        without_masks = [kind for kind in ALL_FAULTS if kind != _MASKS]
+        pool = without_masks if number % 3 else [*ALL_FAULTS, _MASKS, _MASKS]
+        kinds = [pool[n % len(pool)] for n in range(batch_size - 4)] + [_GOOD] * 4
         rng.shuffle(kinds)
-        begun, fault, ended = time.monotonic(), "", Counter()
+        start, fault, ended = time.monotonic(), "", Counter()
         try:
-            source, made = hostile_batch(here / "in", rng, kinds)
-            for kind, image, how, reason in run_hostile_batch(here, source, made, weights):
+            source, kind_by_path = hostile_batch(here / "in", rng, kinds)
+            for kind, image, how, reason in run_hostile_batch(here, source, kind_by_path, weights):
                 ended[how] += 1
                 if kind not in (_GOOD, "several"):
                     journal.add("input", what=kind, how=how, reason=reason, image=Path(image).name, batch=number)
@@ -271,13 +273,13 @@ def input_campaign(folder: Path, seed: int, inputs: int, minutes: float, a_batch
             fault, faults = str(error), faults + 1
             shutil.move(os.fspath(here), os.fspath(folder / f"fault-inputs-{number}-{int(time.time())}"))
         faults += _lists(folder / "lists", journal, rng)
-        journal.add("inputs", number=number, seconds=round(time.monotonic() - begun, 1), fault=fault, ended=dict(ended))
-        print(f"batch {number}: {dict(ended)}, {time.monotonic() - begun:.0f} s, {fault or 'all told'}", flush=True)
+        journal.add("inputs", number=number, seconds=round(time.monotonic() - start, 1), fault=fault, ended=dict(ended))
+        print(f"batch {number}: {dict(ended)}, {time.monotonic() - start:.0f} s, {fault or 'no fault'}", flush=True)
     return faults
 
 
 def _lists(folder: Path, journal: Journal, rng: random.Random, each: int = 6) -> int:
-    """Some manifests of every kind; how many were not taken as they should be."""
+    """Read manifests of every kind and return the number of wrong outcomes."""
     folder.mkdir(exist_ok=True)
     wrong = 0
     for kind in LIST_FAULTS:

@@ -1,8 +1,8 @@
-"""Processes of a batch ended at random moments, until the batch is whole; then everything is looked at.
+"""Kill processes of a batch at random moments until the batch is complete, then check its output.
 
-A round is a batch of small CTs (NIfTI, DICOM, zip, and two that cannot be read) that is disturbed some times: its
-worker is ended by SIGKILL or as by a crash in native code, or the batch itself, or both, or it is told to end; after
-the last it is left alone. Whenever the batch itself ends before it is whole, it is run again on the same folder.
+A round is a batch of small CTs (NIfTI, DICOM, zip, and two unreadable files) that is disturbed several times: its
+worker is killed or crashes as in native code, the batch is killed, both are, or the batch gets a signal to end. After
+the last disturbance it runs on undisturbed. Whenever it ends incomplete, it is restarted on the same folder.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ KINDS = {
     "batch SIGTERM": 2,
     "batch SIGINT": 1,
 }
-"""How often, against the others."""
+"""Relative frequencies of disturbances."""
 RAY_KINDS = {"actor SIGKILL": 6, "batch SIGKILL": 1, "batch SIGTERM": 1}
 MOMENTS = {"start": 2, "case started": 3, "writing": 5, "any": 3}
-"""While it starts; up to half a second after a case is begun; as soon as a file of one is being written; whenever."""
+"""Relative frequencies of moments: during the start, up to 0.5 s after a case starts, during a write, any time."""
 DAMAGED = ("damaged", "text")
 _TICK = 0.003
 
 
 def kill_source(folder: Path) -> Path:
-    """Thirty-two CTs and two that cannot be read, made once."""
+    """Write thirty-two CTs and two unreadable files, unless they exist."""
     source = folder / "kills-in"
     if not (source / "made").exists():
         shutil.rmtree(source, ignore_errors=True)
@@ -54,23 +54,24 @@ def kill_source(folder: Path) -> Path:
         for number in range(2):
             study = write_ct_series(folder / "to-zip" / f"zip{number}", 60 + number)
             shutil.make_archive(os.fspath(source / f"zip{number}"), "zip", study)
-        whole = write_ct(folder / "to-zip" / "whole.nii.gz", 70).read_bytes()
-        (source / "damaged.nii.gz").write_bytes(whole[: len(whole) // 2])
+        content = write_ct(folder / "to-zip" / "complete.nii.gz", 70).read_bytes()
+        (source / "damaged.nii.gz").write_bytes(content[: len(content) // 2])
         (source / "text.nii").write_text("no NIfTI", encoding="utf-8")
         (source / "made").touch()
     return source
 
 
 class Round:
-    """One batch that is disturbed until it is whole.
+    """One batch that is disturbed until it is complete.
 
     Args:
         folder: for its output and log.
-        source, weights: of the batch.
-        seed: of its moments.
-        kills: how many.
+        source: source of the batch.
+        weights: weights of the network.
+        seed: seed of the disturbances.
+        kills: number of disturbances.
         engine: local or ray.
-        until: after this, by the monotonic clock, it is disturbed no more.
+        until: time of the monotonic clock after which it is not disturbed.
     """
 
     def __init__(
@@ -88,45 +89,45 @@ class Round:
         self.runs = 0
 
     def run(self) -> Iterator[tuple[str, str]]:
-        """Disturb it, and let it come to its end; gives kind and moment of each disturbance.
+        """Disturb the batch, restart it until it is complete, and yield kind and moment of each disturbance.
 
         Raises:
-            Fault: a promise that was not kept.
+            Fault: A guarantee was broken.
         """
         more: list[str] = []
         while True:
             self.runs += 1
             if self.runs > 60:
-                raise Fault("not whole after 60 runs")
+                raise Fault("not complete after 60 runs")
             batch = Batch(self.log, *self._arguments, *more)
             while self._left > 0 and time.monotonic() < self._deadline and batch.ended() is None:
-                if (was := self._disturb(batch)) is not None:
+                if (disturbance := self._disturb(batch)) is not None:
                     self._left -= 1
-                    self._look()
-                    yield was
+                    self._check_complete()
+                    yield disturbance
             if batch.wait() in (0, 3):
-                self._look()
+                self._check_complete()
                 failed = {line["case"] for line in self._failures()}
                 if failed <= {*DAMAGED}:
                     return
-                more = ["--retry-failed"]  # a case that was in hand whenever its worker was killed
+                more = ["--retry-failed"]  # a case fails if its worker is killed repeatedly
 
     def _failures(self) -> list[dict[str, Any]]:
         folder = self.output / ".liverseg" / "failed"
         return [{"case": path.stem, **json.loads(path.read_text(encoding="utf-8"))} for path in folder.glob("*.json")]
 
-    def _look(self) -> None:
-        """What is complete is whole, and is what it was."""
+    def _check_complete(self) -> None:
+        """Check that complete cases are intact and unchanged."""
         if not self.output.exists():
             return
         now = complete_cases(self.output)
-        for case, about in self._complete.items():
-            if now.get(case) != about:
-                raise Fault(f"{case}: was complete, and was made again or lost")
+        for case, stat in self._complete.items():
+            if now.get(case) != stat:
+                raise Fault(f"{case}: was complete, then computed again or lost")
         self._complete = now
 
     def _disturb(self, batch: Batch) -> tuple[str, str] | None:
-        """Wait for a moment and end something; None if the batch ended first."""
+        """Wait for a random moment, then kill or signal; return kind and moment, or None if the batch ended first."""
         kinds = RAY_KINDS if self._engine == "ray" else KINDS
         kind = self._rng.choices([*kinds], [*kinds.values()])[0]
         moment = self._rng.choices([*MOMENTS], [*MOMENTS.values()])[0]
@@ -153,38 +154,38 @@ class Round:
         return kind, moment
 
     def _wait(self, batch: Batch, moment: str) -> bool:
-        """Until the moment has come; false if the batch ends before, or it does not come."""
+        """Wait for the moment; return false if the batch ends before."""
         end = time.monotonic() + LONGEST
-        there: Callable[[], Any] = lambda: batch.actors() if self._engine == "ray" else batch.workers()  # noqa: E731
-        if not self._until(batch, end, there, 0.1):
+        processes: Callable[[], Any] = lambda: batch.actors() if self._engine == "ray" else batch.workers()  # noqa: E731
+        if not self._until(batch, end, processes, 0.1):
             return False
         if moment == "start":
             return self._pause(batch, self._rng.uniform(0, 12))
-        before = self._begun()
-        if not self._until(batch, end, lambda: self._begun() > before, 0.02):
+        before = self._started()
+        if not self._until(batch, end, lambda: self._started() > before, 0.02):
             return False
         if moment == "case started":
             return self._pause(batch, self._rng.uniform(0, 0.5))
         if moment == "any":
             return self._pause(batch, self._rng.uniform(0, 6))
-        nth = self._rng.randint(1, 6)  # not always the first that is written after a start
+        nth = self._rng.randint(1, 6)  # not always the first write of a case
         for _ in range(nth):
             seen = half_written(self.output)
             if not self._until(batch, end, lambda seen=seen: [*set(half_written(self.output)) - {*seen}], _TICK):
                 return False
         return True
 
-    def _begun(self) -> int:
+    def _started(self) -> int:
         path = self.output / "run.jsonl"
         return path.read_bytes().count(b'"begun", ') if path.exists() else 0
 
-    def _until(self, batch: Batch, end: float, there: Callable[[], Any], tick: float) -> bool:
-        while not there():
+    def _until(self, batch: Batch, end: float, condition: Callable[[], Any], tick: float) -> bool:
+        while not condition():
             if batch.ended() is not None:
                 return False
             if time.monotonic() > end:
                 batch.kill_all()
-                raise Fault("hangs: nothing happens")
+                raise Fault("hangs: no progress")
             time.sleep(tick)
         return True
 
@@ -193,26 +194,26 @@ class Round:
         return batch.ended() is None
 
     def check(self, expected: dict[str, dict[str, Any]]) -> Counter:
-        """What must hold at the end; how the cases ended.
+        """Check the output of the complete batch and return counts of outcomes.
 
         Raises:
-            Fault: if something does not.
+            Fault: A guarantee was broken.
         """
         if left := half_written(self.output):
-            raise Fault(f"left half-written: {left[:3]}")
+            raise Fault(f"unfinished files left: {left[:3]}")
         if locks := [*(self.output / ".liverseg" / "locks").iterdir()]:
             raise Fault(f"locks left: {[path.name for path in locks[:3]]}")
         if alive := [*(self.output / ".liverseg").glob("alive*")]:
-            raise Fault(f"still alive: {alive}")
+            raise Fault(f"files of running processes left: {alive}")
         found = files_of(self.output)
         for case, files in expected.items():
             if found.get(case) != files:
-                there = found.get(case, {})
-                which = [name for name in {*files, *there} if files.get(name) != there.get(name)]
-                raise Fault(f"{case}: {which} differ from those of an undisturbed run")
-        twice = {case: times for case, times in Counter(_done(self.output)).items() if times > 1}
-        if twice:
-            raise Fault(f"done twice: {twice}")
+                actual = found.get(case, {})
+                differing = [name for name in {*files, *actual} if files.get(name) != actual.get(name)]
+                raise Fault(f"{case}: {differing} differ from those of an undisturbed run")
+        repeated = {case: times for case, times in Counter(_done(self.output)).items() if times > 1}
+        if repeated:
+            raise Fault(f"computed more than once: {repeated}")
         return settled(self.output, {*expected, *DAMAGED})
 
 
@@ -221,10 +222,10 @@ def _done(output: Path) -> list[str]:
 
 
 def kill_campaign(folder: Path, seed: int, kills: int, minutes: float, lanes: int = 2, engine: str = "local") -> int:
-    """Rounds side by side until there were so many kills, counted with those of earlier runs, or the time is over.
+    """Run rounds in parallel up to a number of kills, including those of earlier runs, or up to a time limit.
 
     Returns:
-        How many promises were not kept.
+        Number of broken guarantees.
     """
     journal, weights, source = Journal(folder), write_weights(folder / "weights.safetensors"), kill_source(folder)
     reference = folder / "kills-reference"
@@ -240,23 +241,23 @@ def kill_campaign(folder: Path, seed: int, kills: int, minutes: float, lanes: in
 
     def lane(number: int) -> int:
         faults = 0
-        while time.monotonic() < deadline and len(journal.of_whole_rounds(kind)) < kills:
+        while time.monotonic() < deadline and len(journal.of_complete_rounds(kind)) < kills:
             rounds = sum(1 for line in journal.lines("round") if (line["lane"], line["engine"]) == (number, engine))
             name = f"{seed}-{engine}-{number}-{rounds}"
             times = 6 if engine == "ray" else 14
-            one = Round(folder / f"kills-{engine}-{number}", source, weights, name, times, engine, deadline)
-            begun, fault, attempt = time.monotonic(), "", f"{name} {time.time():.0f}"
+            disturbed = Round(folder / f"kills-{engine}-{number}", source, weights, name, times, engine, deadline)
+            start, fault, attempt = time.monotonic(), "", f"{name} {time.time():.0f}"
             try:
-                for what, moment in one.run():  # each kept at once: this campaign may be ended as well
-                    journal.add(kind, what=what, moment=moment, round=attempt)
-                ended = one.check(expected)
+                for disturbance, moment in disturbed.run():  # written at once, since the campaign may be interrupted
+                    journal.add(kind, what=disturbance, moment=moment, round=attempt)
+                ended = disturbed.check(expected)
             except Fault as error:
                 ended, fault = Counter(), str(error)
                 faults += 1
-                shutil.move(os.fspath(one.output.parent), os.fspath(folder / f"fault-{name}-{int(time.time())}"))
-            about = {"lane": number, "engine": engine, "runs": one.runs, "cases": dict(ended), "fault": fault}
-            journal.add("round", name=attempt, seconds=round(time.monotonic() - begun, 1), **about)
-            print(f"{name}: {one.runs} runs, {time.monotonic() - begun:.0f} s, {fault or 'whole'}", flush=True)
+                shutil.move(os.fspath(disturbed.output.parent), os.fspath(folder / f"fault-{name}-{int(time.time())}"))
+            result = {"lane": number, "engine": engine, "runs": disturbed.runs, "cases": dict(ended), "fault": fault}
+            journal.add("round", name=attempt, seconds=round(time.monotonic() - start, 1), **result)
+            print(f"{name}: {disturbed.runs} runs, {time.monotonic() - start:.0f} s, {fault or 'no fault'}", flush=True)
         return faults
 
     with ThreadPoolExecutor(lanes) as pool:

@@ -1,4 +1,4 @@
-"""Manifests as they should not be, one after the other: each gives cases with names of their own, or says why not."""
+"""Damaged and hostile manifests: each must give cases with distinct names or be refused with a reason."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def _csv(rows: Rows) -> bytes:
 
 
 def _either(rng: random.Random, rows: Rows) -> tuple[str, bytes]:
-    """As CSV or JSON."""
+    """Return file name and content, as CSV or JSON."""
     return ("m.csv", _csv(rows)) if rng.random() < 0.5 else ("m.json", json.dumps(rows).encode())
 
 
 def odd_cells(rng: random.Random) -> tuple[str, bytes]:
-    """Cells that are no such thing: numbers, lists, nothing, a name made to harm."""
+    """Wrong cells: numbers, lists, empty values, harmful names."""
     rows = _rows(rng)
     values = (
         *ODD_NAMES,
@@ -73,7 +73,7 @@ def odd_cells(rng: random.Random) -> tuple[str, bytes]:
 
 
 def odd_columns(rng: random.Random) -> tuple[str, bytes]:
-    """A column too many, too few, twice, or misspelt."""
+    """Additional, missing, doubled or misspelt columns."""
     rows = _rows(rng)
     for row in rows:
         if rng.random() < 0.5:
@@ -84,7 +84,7 @@ def odd_columns(rng: random.Random) -> tuple[str, bytes]:
 
 
 def doubles(rng: random.Random) -> tuple[str, bytes]:
-    """Names that are there twice, or would be in one folder."""
+    """Names that are repeated or would share a folder."""
     rows = _rows(rng)
     for _ in range(rng.randint(1, 3)):
         row = dict(rng.choice(rows))
@@ -94,7 +94,7 @@ def doubles(rng: random.Random) -> tuple[str, bytes]:
 
 
 def odd_priors(rng: random.Random) -> tuple[str, bytes]:
-    """Odds that are none."""
+    """Invalid prior odds."""
     rows = _rows(rng)
     odds = (0, -1, "nan", "inf", "-inf", "", "many", 1e308, "1e400", "１", True, None, [1])
     for row in rows:
@@ -103,7 +103,7 @@ def odd_priors(rng: random.Random) -> tuple[str, bytes]:
 
 
 def encodings(rng: random.Random) -> tuple[str, bytes]:
-    """Another encoding than UTF-8, zero bytes, other line ends."""
+    """Encodings other than UTF-8, zero bytes, other line ends."""
     text = "case,image\nä,ö.nii.gz\nb,c.nii\n"
     content = text.encode(rng.choice(["utf-16", "utf-16-le", "utf-32", "latin-1", "cp1252", "utf-8-sig"]))
     odd = (
@@ -117,16 +117,16 @@ def encodings(rng: random.Random) -> tuple[str, bytes]:
 
 
 def damaged(rng: random.Random) -> tuple[str, bytes]:
-    """Cut off, with other bits, or with quotes that do not close."""
+    """Truncated content, flipped bits, or unclosed quotes and brackets."""
     name, content = _either(rng, _rows(rng))
-    found = bytearray(content)
+    changed = bytearray(content)
     for _ in range(rng.randint(0, 5)):
-        found[rng.randrange(len(found))] ^= 1 << rng.randrange(8)
-    return name, bytes(found[: rng.randrange(1, len(found) + 1)]) + rng.choice([b"", b'"', b'"\n"', b"[", b","])
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return name, bytes(changed[: rng.randrange(1, len(changed) + 1)]) + rng.choice([b"", b'"', b'"\n"', b"[", b","])
 
 
 def odd_json(rng: random.Random) -> tuple[str, bytes]:
-    """JSON of another kind, or nested without end."""
+    """JSON of another structure, or deeply nested."""
     kinds = (b"", b"null", b"3", b'"x"', b"{}", b"[]", b"[[]]", b'[{"case": "a"}', b"[" * 100_000, b'{"training": 1}',
              b'{"training": [{"image": 3}], "test": []}', b'{"training": [], "test": null}', b"[NaN]", b"1e999",
              b'{"training": [{"image": "../../x.nii"}]}', b'[{"case": "a", "image": "b", "case": "c"}]',
@@ -146,12 +146,12 @@ LIST_FAULTS: dict[str, Callable[[random.Random], tuple[str, bytes]]] = {
 
 
 def read_hostile_list(folder: Path, kind: str, rng: random.Random) -> str:
-    """Read one; "cases" or "refused", or what went wrong.
+    """Write and read a manifest; return "cases", "refused" or a description of the fault.
 
     Args:
-        folder: to write it in.
-        kind: one of `LIST_FAULTS`.
-        rng: makes it.
+        folder: for the manifest.
+        kind: key of `LIST_FAULTS`.
+        rng: source of randomness.
     """
     name, content = LIST_FAULTS[kind](rng)
     path = folder / name
@@ -165,16 +165,16 @@ def read_hostile_list(folder: Path, kind: str, rng: random.Random) -> str:
     try:
         cases = find_batch(path, folder / "out")
     except LiversegError as error:
-        return "refused" if str(error).isprintable() or "\n" in str(error) else f"a message of {str(error)!r}"
+        return "refused" if str(error).isprintable() or "\n" in str(error) else f"unprintable message: {str(error)!r}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     names = [case.name for case in cases]
-    if len({one.lower() for one in names}) < len(names):
-        return f"two of one name: {names}"
+    if len({name.lower() for name in names}) < len(names):
+        return f"cases with the same name: {names}"
     odd = [case for case in cases if not _PLAIN.fullmatch(case.name) or case.name.startswith((".", "-"))]
     if odd or not all(case.image.is_absolute() for case in cases):
-        return f"a name that is no plain one: {odd}"
+        return f"names with unsafe characters or relative paths: {odd}"
     return "cases"

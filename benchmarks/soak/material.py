@@ -1,4 +1,4 @@
-"""What the batches are made of: weights of a small network, small CTs, and a journal of all that was tried."""
+"""Inputs of the batches (weights of a small network, small CTs) and the journal of a campaign."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ _AFFINE = np.diag([-2.0, -2.0, 4.0, 1.0])
 
 
 class Journal:
-    """A line of JSON for everything that was tried, in FOLDER/soak.jsonl; a later run adds to it."""
+    """Journal of a campaign: lines of JSON in FOLDER/soak.jsonl, to which later runs append."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / "soak.jsonl"
         self._lock = threading.Lock()
 
-    def add(self, kind: str, **about: Any) -> None:
-        """Keep a line."""
-        line = (json.dumps({"kind": kind, **about}, default=str) + "\n").encode()
+    def add(self, kind: str, **fields: Any) -> None:
+        """Append a line."""
+        line = (json.dumps({"kind": kind, **fields}, default=str) + "\n").encode()
         with self._lock, self.path.open("ab", buffering=0) as file:
             file.write(line)
 
     def lines(self, kind: str) -> Iterator[dict[str, Any]]:
-        """Those of a kind so far."""
+        """Yield the lines of a kind."""
         if self.path.exists():
             for line in self.path.read_text(encoding="utf-8").splitlines():
-                known = json.loads(line)
-                if known["kind"] == kind:
-                    yield known
+                entry = json.loads(line)
+                if entry["kind"] == kind:
+                    yield entry
 
-    def of_whole_rounds(self, kind: str) -> list[dict[str, Any]]:
-        """Kills in rounds that came to their end, and so were looked at; others were interrupted."""
-        ended = {line["name"] for line in self.lines("round")}
-        return [line for line in self.lines(kind) if line["round"] in ended]
+    def of_complete_rounds(self, kind: str) -> list[dict[str, Any]]:
+        """Return the kills of rounds that ended and were checked; other rounds were interrupted."""
+        complete = {line["name"] for line in self.lines("round")}
+        return [line for line in self.lines(kind) if line["round"] in complete]
 
 
 def body(seed: int, shape: tuple[int, ...]) -> np.ndarray:
-    """HU of an ellipse of soft tissue with blobs in it, in air: int16 of (column, row, slice)."""
+    """Return HU of an ellipse of soft tissue with blobs, in air: int16 of (column, row, slice)."""
     rng = np.random.default_rng(seed)
     grid = np.meshgrid(*(np.linspace(-1, 1, length) for length in shape), indexing="ij")
     hu = np.full(shape, -1000.0)
@@ -55,13 +55,13 @@ def body(seed: int, shape: tuple[int, ...]) -> np.ndarray:
     hu[inside] = 60
     for _ in range(6):
         centre, radius = rng.uniform(-0.6, 0.6, 3), rng.uniform(0.1, 0.4)
-        apart = sum((axis - middle) ** 2 for axis, middle in zip(grid, centre, strict=True))
-        hu[inside & (apart < radius**2)] = rng.uniform(-80, 250)
+        squared_distance = sum((axis - middle) ** 2 for axis, middle in zip(grid, centre, strict=True))
+        hu[inside & (squared_distance < radius**2)] = rng.uniform(-80, 250)
     return (hu + rng.normal(0, 15, shape)).round().clip(-1024, 3000).astype(np.int16)
 
 
 def write_ct(path: Path, seed: int, affine: np.ndarray | None = None, shape: tuple[int, ...] | None = None) -> Path:
-    """A small CT as NIfTI."""
+    """Write a small CT as NIfTI."""
     path.parent.mkdir(parents=True, exist_ok=True)
     hu = body(seed, shape or SHAPES[seed % len(SHAPES)])
     nib.save(nib.Nifti1Image(hu, _AFFINE if affine is None else affine), os.fspath(path))
@@ -69,7 +69,7 @@ def write_ct(path: Path, seed: int, affine: np.ndarray | None = None, shape: tup
 
 
 def write_ct_series(folder: Path, seed: int, slices: int = 5, **tags: Any) -> Path:
-    """A small CT as a folder of DICOM slices; `tags` replace or add attributes by keyword."""
+    """Write a small CT as a folder of DICOM slices; `tags` replace or add attributes by keyword."""
     import pydicom
     from pydicom.dataset import FileDataset, FileMetaDataset
     from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
@@ -81,7 +81,7 @@ def write_ct_series(folder: Path, seed: int, slices: int = 5, **tags: Any) -> Pa
         meta.MediaStorageSOPClassUID = CTImageStorage
         meta.MediaStorageSOPInstanceUID = f"1.2.3.{seed}.{number + 1}"
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
-        one = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        dataset = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
         pixels = (hu[:, :, number].T.astype(np.int32) + 1024).clip(0, 4095).astype(np.uint16)
         values = {
             "SOPClassUID": CTImageStorage,
@@ -114,14 +114,14 @@ def write_ct_series(folder: Path, seed: int, slices: int = 5, **tags: Any) -> Pa
         with pydicom.config.disable_value_validation():
             for name, value in values.items():
                 if value is not None:
-                    setattr(one, name, value)
-            one.PixelData = pixels.tobytes()
-            one.save_as(folder / f"{number}.dcm", enforce_file_format=True)
+                    setattr(dataset, name, value)
+            dataset.PixelData = pixels.tobytes()
+            dataset.save_as(folder / f"{number}.dcm", enforce_file_format=True)
     return folder
 
 
 def write_weights(path: Path) -> Path:
-    """Weights of the small joint network, random, the same every time."""
+    """Write random weights of the small joint network, the same each time."""
     if path.exists():
         return path
     import torch
@@ -132,7 +132,7 @@ def write_weights(path: Path) -> Path:
     torch.manual_seed(2)
     network = SEResUNet("small", out_channels=5)
     labels, window = label_names(JOINT_LABELS), SlabInput((-200.0, 250.0))
-    about = ("SEResUNet", network.arguments(), window, labels, "none", "ab" * 32, 0, {}, package_versions())
+    fields = ("SEResUNet", network.arguments(), window, labels, "none", "ab" * 32, 0, {}, package_versions())
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_weights(path, network.state_dict(), WeightsRecord(*about))
+    export_weights(path, network.state_dict(), WeightsRecord(*fields))
     return path

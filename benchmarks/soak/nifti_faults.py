@@ -1,4 +1,4 @@
-"""NIfTI files as they should not be: each function makes one at a path, seeded."""
+"""Damaged and hostile NIfTI files: each function writes one at a path, from a seeded generator."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _FLOAT_FIELDS = {
 }  # fmt: skip
 
 
-def _whole(rng: random.Random, path: Path) -> bytearray:
-    """The bytes of a good .nii."""
+def _intact(rng: random.Random, path: Path) -> bytearray:
+    """Return the bytes of an intact .nii."""
     plain = path.with_name("plain.nii.tmp.nii")
     write_ct(plain, rng.randrange(1000))
     content = bytearray(plain.read_bytes())
@@ -41,33 +41,33 @@ def _save(path: Path, content: bytes) -> None:
 
 
 def truncated(rng: random.Random, path: Path) -> None:
-    """Ends anywhere, in the header, the voxels, or the gzip stream's last bytes."""
-    _save(path, _whole(rng, path))
+    """A file that ends in the header, the voxels, or the gzip stream's last bytes."""
+    _save(path, _intact(rng, path))
     content = path.read_bytes()
-    whole = len(content)
-    ends = (0, 1, 10, 347, 348, 351, whole - 1, whole - 4, whole - 9, rng.randrange(whole))
+    size = len(content)
+    ends = (0, 1, 10, 347, 348, 351, size - 1, size - 4, size - 9, rng.randrange(size))
     path.write_bytes(content[: rng.choice(ends)])
 
 
 def flipped_header(rng: random.Random, path: Path) -> None:
-    """One to eight bits of the header are others."""
-    content = _whole(rng, path)
+    """One to eight flipped bits in the header."""
+    content = _intact(rng, path)
     for _ in range(rng.randint(1, 8)):
         content[rng.randrange(_OFFSET)] ^= 1 << rng.randrange(8)
     _save(path, content)
 
 
 def flipped_voxels(rng: random.Random, path: Path) -> None:
-    """Bits of the voxels are others: any, or of their lower bytes alone, which leaves them a CT."""
-    content, step = _whole(rng, path), rng.choice([1, 2])
+    """Flipped bits in the voxels: any, or of the lower bytes only, which leaves a plausible CT."""
+    content, step = _intact(rng, path), rng.choice([1, 2])
     for _ in range(rng.randint(1, 50)):
         content[rng.randrange(_OFFSET, len(content), step)] ^= 1 << rng.randrange(8)
     _save(path, content)
 
 
 def flipped_file(rng: random.Random, path: Path) -> None:
-    """Bits anywhere in the file as it lies on the disk, gzip's own among them."""
-    _save(path, _whole(rng, path))
+    """Flipped bits anywhere in the file on disk, also in gzip's own bytes."""
+    _save(path, _intact(rng, path))
     content = bytearray(path.read_bytes())
     for _ in range(rng.randint(1, 4)):
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
@@ -75,8 +75,8 @@ def flipped_file(rng: random.Random, path: Path) -> None:
 
 
 def lying_header(rng: random.Random, path: Path) -> None:
-    """One to three fields say what is not so."""
-    content = _whole(rng, path)
+    """One to three header fields with wrong values."""
+    content = _intact(rng, path)
     for _ in range(rng.randint(1, 3)):
         if rng.random() < 0.5:
             struct.pack_into("<h", content, rng.choice([*_SHORT_FIELDS.values()]), rng.choice(SHORTS))
@@ -88,15 +88,15 @@ def lying_header(rng: random.Random, path: Path) -> None:
 
 
 def large_claim(rng: random.Random, path: Path) -> None:
-    """Dimensions of gigabytes."""
-    content = _whole(rng, path)
+    """Dimensions of several gigabytes."""
+    content = _intact(rng, path)
     struct.pack_into("<8h", content, 40, rng.choice([3, 4, 7]), *[rng.choice([32767, 4096, 20000])] * 3, 1, 1, 1, 1)
     _save(path, content)
 
 
 def bomb(rng: random.Random, path: Path) -> None:
-    """Zeros without end behind, or as, the voxels."""
-    content = _whole(rng, path)
+    """Hundreds of megabytes of zeros, as voxels or after them."""
+    content = _intact(rng, path)
     if rng.random() < 0.5:
         struct.pack_into("<4h", content, 40, 3, 1024, 1024, rng.choice([100, 1200]))
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -108,18 +108,18 @@ def bomb(rng: random.Random, path: Path) -> None:
 
 
 def gzip_damage(rng: random.Random, path: Path) -> None:
-    """A wrong check sum, length or flag, a second stream, or noise behind the stream."""
-    content = bytearray(gzip.compress(bytes(_whole(rng, path)), 1, mtime=0))
-    what = rng.randrange(6)
-    if what == 0:
+    """A wrong checksum, length or flag, a second stream, or noise after the stream."""
+    content = bytearray(gzip.compress(bytes(_intact(rng, path)), 1, mtime=0))
+    variant = rng.randrange(6)
+    if variant == 0:
         content[-8] ^= 0xFF
-    elif what == 1:
+    elif variant == 1:
         content[-1] ^= 0xFF
-    elif what == 2:
+    elif variant == 2:
         content[3] = rng.randrange(1, 256)
-    elif what == 3:
+    elif variant == 3:
         content += gzip.compress(rng.randbytes(100))
-    elif what == 4:
+    elif variant == 4:
         content += rng.randbytes(rng.randint(1, 1000))
     else:
         content[2] = rng.randrange(256)
@@ -127,16 +127,16 @@ def gzip_damage(rng: random.Random, path: Path) -> None:
 
 
 def wrong_type(rng: random.Random, path: Path) -> None:
-    """Something else under a volume's name: a picture, text, nothing, noise, plain where it should be packed."""
-    plain, png = bytes(_whole(rng, path)), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + rng.randbytes(400)
+    """Other content under a volume's name: a picture, text, nothing, noise, a wrong or repeated compression."""
+    plain, png = bytes(_intact(rng, path)), b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + rng.randbytes(400)
     kinds = [b"", b"\0" * 500, png, b"not a volume\n" * 50, rng.randbytes(2000), b"\x1f\x8b", plain[:348]]
     other = plain if path.name.endswith(".gz") else gzip.compress(plain)
-    two = gzip.compress(gzip.compress(plain))
-    path.write_bytes(rng.choice([*kinds, other, two]))
+    twice = gzip.compress(gzip.compress(plain))
+    path.write_bytes(rng.choice([*kinds, other, twice]))
 
 
 def wrong_voxels(rng: random.Random, path: Path) -> None:
-    """Voxels that are no CT: fractions, NaN, infinite, out of range, all alike, or of four dimensions."""
+    """Voxels that are not a CT: fractions, NaN, infinite, out of range, constant, or in four dimensions."""
     import nibabel as nib
     import numpy as np
 
@@ -153,16 +153,16 @@ def wrong_grid(rng: random.Random, path: Path) -> None:
     import numpy as np
 
     affine = np.diag([2.0, 2.0, 4.0, 1.0])
-    what = rng.randrange(6)
-    if what == 0:
+    variant = rng.randrange(6)
+    if variant == 0:
         affine[0, 1] = rng.choice([0.1, 1.0, 5.0])
-    elif what == 1:
-        affine[2] = affine[1] + rng.choice([1e-9, 1e-5])  # all but singular; what is so, the header that lies has
-    elif what == 2:
+    elif variant == 1:
+        affine[2] = affine[1] + rng.choice([1e-9, 1e-5])  # nearly singular; lying_header makes singular ones
+    elif variant == 2:
         affine[:3, :3] *= rng.choice([1e-4, 1e-2, 30, 1e4, 1e9])
-    elif what == 3:
+    elif variant == 3:
         affine = affine[[1, 2, 0, 3]]
-    elif what == 4:
+    elif variant == 4:
         affine[:3, 3] = rng.choice([1e4, 1e9, 1e20])
     else:
         angle = rng.uniform(0, 3)
@@ -172,19 +172,19 @@ def wrong_grid(rng: random.Random, path: Path) -> None:
 
 
 def no_file(rng: random.Random, path: Path) -> None:
-    """A folder, a link, a dangling or endless one, a FIFO or a device where a volume should be."""
-    what = rng.randrange(7)
-    if what == 0:
+    """A folder, a link, a dangling or circular link, a FIFO, a device or an unreadable file instead of a volume."""
+    variant = rng.randrange(7)
+    if variant == 0:
         path.mkdir()
-    elif what == 1:
+    elif variant == 1:
         path.symlink_to("nowhere.nii")
-    elif what == 2:
+    elif variant == 2:
         path.symlink_to(path.name)
-    elif what == 3:
+    elif variant == 3:
         os.mkfifo(path)
-    elif what == 4:
+    elif variant == 4:
         path.symlink_to(rng.choice(["/dev/zero", "/dev/null", "/dev/urandom", "/dev/full"]))
-    elif what == 5:
+    elif variant == 5:
         good = write_ct(path.with_name(f"target-{path.name}"), rng.randrange(1000))
         path.symlink_to(good.name)
     else:

@@ -1,4 +1,4 @@
-"""What was tried so far, as tables."""
+"""Tables of a campaign's journal."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["report"]
 
 
 def report(folder: Path) -> str:
-    """Tables in Markdown of a folder's journal: kills by kind and moment, inputs by kind and how they ended, faults."""
+    """Return a folder's journal in Markdown: kills, inputs by kind and outcome, broken guarantees."""
     journal = Journal(folder)
     parts = []
     for engine in ("local", "ray"):
-        kills = [(line["what"], line["moment"]) for line in journal.of_whole_rounds(f"kill {engine}")]
+        kills = [(line["what"], line["moment"]) for line in journal.of_complete_rounds(f"kill {engine}")]
         if kills:
             parts.append(_table(f"kills, engine {engine}", kills))
     rounds = list(journal.lines("round"))
@@ -25,9 +25,9 @@ def report(folder: Path) -> str:
         runs, seconds = sum(line["runs"] for line in rounds), sum(line["seconds"] for line in rounds)
         parts.append(f"{len(rounds)} batches in {runs} runs, {seconds / 60:.0f} minutes; cases: {dict(ended)}")
     for kind, name in (("input", "inputs"), ("list", "manifests")):
-        tried = [(line["what"], line["how"]) for line in journal.lines(kind)]
-        if tried:
-            parts.append(_table(name, tried))
+        outcomes = [(line["what"], line["how"]) for line in journal.lines(kind)]
+        if outcomes:
+            parts.append(_table(name, outcomes))
     odd = Counter(
         (line["what"], line["reason"].split(": ", 1)[-1][:150])
         for line in journal.lines("input")
@@ -36,12 +36,12 @@ def report(folder: Path) -> str:
     parts += [f"{times} × {what}: {reason}" for (what, reason), times in sorted(odd.items())]
     parts += [f"wrong: {line['what']}: {line['reason']}" for line in journal.lines("list") if line["how"] == "wrong"]
     faults = [line["fault"] for kind in ("round", "inputs") for line in journal.lines(kind) if line["fault"]]
-    parts.append(f"promises not kept: {len(faults)}" + "".join(f"\n- {fault}" for fault in faults))
+    parts.append(f"broken guarantees: {len(faults)}" + "".join(f"\n- {fault}" for fault in faults))
     return "\n\n".join(parts)
 
 
 def _table(name: str, pairs: Iterable[tuple[str, str]]) -> str:
-    """Counts of the first against the second."""
+    """Return a table of counts: rows are the pairs' first values, columns the second."""
     counts = Counter(pairs)
     rows, columns = (sorted({pair[n] for pair in counts}) for n in (0, 1))
     lines = [f"| {name} | {' | '.join(columns)} | all |", "|---" * (len(columns) + 2) + "|"]

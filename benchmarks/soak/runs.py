@@ -1,4 +1,4 @@
-"""`liverseg batch` as a process that is looked at from outside, and what must hold of its output folder."""
+"""`liverseg batch` as a subprocess, and checks of its output folder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -17,31 +16,30 @@ from typing import Any
 __all__ = ["Batch", "Fault", "complete_cases", "events", "files_of", "half_written", "settled"]
 
 LONGEST = 400.0
-"""Seconds that no run of these takes, however busy the machine is: one that does hangs."""
+"""Upper limit of a run's seconds, even on a busy machine; a longer run hangs."""
 _RECORD = "record.json"
 _TIMES = ("finished", "seconds")
-"""What of a record is never the same twice."""
+"""Fields of a record that differ from run to run."""
 
 
 class Fault(Exception):
-    """A promise that was not kept."""
+    """A guarantee of `liverseg batch` was broken."""
 
 
 class Batch:
-    """One run of the subcommand.
+    """One run of `liverseg batch`.
 
     Args:
-        log: what it prints goes there.
-        arguments: of the subcommand.
-        environment: set beside what there is.
-        wrapper: a command before it, such as taskset.
-        cwd: folder it is run in.
+        log: file to which its output is appended.
+        arguments: arguments of the subcommand.
+        wrapper: command that runs it, such as taskset.
+        cwd: working directory.
+        environment: variables added to the present ones.
     """
 
     def __init__(
         self, log: Path, *arguments: Any, wrapper: tuple[str, ...] = (), cwd: Path | None = None, **environment: str
     ) -> None:
-        self.begun = time.monotonic()
         with log.open("ab") as file:
             self.process = subprocess.Popen(
                 [*wrapper, sys.executable, "-m", "liverseg.cli.main", "batch", *map(os.fspath, map(_text, arguments))],
@@ -51,36 +49,36 @@ class Batch:
                 stderr=file,
                 start_new_session=True,
                 cwd=cwd,
-                preexec_fn=_hear,
+                preexec_fn=_restore_signals,
             )
 
     @property
     def pid(self) -> int:
-        """Of the batch."""
+        """Process id of the batch."""
         return self.process.pid
 
     def ended(self) -> int | None:
-        """Its exit code, None while it runs."""
+        """Return the exit code, or None while it runs."""
         return self.process.poll()
 
     def workers(self) -> list[int]:
-        """Process ids of its workers."""
+        """Return the process ids of its workers."""
         return [pid for pid, parent, words in _processes() if parent == self.pid and b"liverseg.batch.worker" in words]
 
     def actors(self) -> list[int]:
-        """Process ids of Ray's actors that compute cases, whoever began them."""
+        """Return the process ids of all Ray actors that compute cases, also those of other batches."""
         return [pid for pid, _, words in _processes() if words.startswith(b"ray::_CaseActor")]
 
     def send(self, number: int) -> None:
-        """A signal to the batch alone."""
+        """Send a signal to the batch, but not to its workers."""
         with suppress(ProcessLookupError):
             self.process.send_signal(number)
 
     def wait(self, seconds: float = LONGEST) -> int:
-        """Its exit code.
+        """Wait for the end and return the exit code.
 
         Raises:
-            Fault: if it takes longer.
+            Fault: The batch does not end in this time.
         """
         try:
             return self.process.wait(seconds)
@@ -89,15 +87,15 @@ class Batch:
             raise Fault(f"hangs: not ended after {seconds:.0f} s") from None
 
     def kill_all(self) -> None:
-        """The batch and its workers."""
+        """Kill the batch and its workers."""
         for pid in (*self.workers(), self.pid):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self.process.wait()
 
 
-def _hear() -> None:
-    """Whoever runs the campaign may have signals ignored, as a script's `&` does."""
+def _restore_signals() -> None:
+    """Restore handlers that the campaign may inherit as ignored, for example from `&` in a script."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -107,7 +105,7 @@ def _text(argument: Any) -> str:
 
 
 def _processes() -> list[tuple[int, int, bytes]]:
-    """Process id, parent and command line of all processes."""
+    """Return process id, parent and command line of all processes."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -119,14 +117,18 @@ def _processes() -> list[tuple[int, int, bytes]]:
 
 
 def events(output: Path) -> list[dict[str, Any]]:
-    """The run's log so far; a line that is no JSON is a fault."""
+    """Return the entries of `run.jsonl`.
+
+    Raises:
+        Fault: A line is not JSON.
+    """
     path = output / "run.jsonl"
     if not path.exists():
         return []
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
-        raise Fault(f"run.jsonl: a line is no JSON ({error})") from error
+        raise Fault(f"run.jsonl: a line is not JSON ({error})") from error
 
 
 def _folders(output: Path) -> list[Path]:
@@ -134,34 +136,34 @@ def _folders(output: Path) -> list[Path]:
 
 
 def complete_cases(output: Path) -> dict[str, tuple[int, int]]:
-    """Cases with a record, and the inode and time of it; every one must be whole.
+    """Return cases with a record, with the record's inode and modification time.
 
     Raises:
-        Fault: if a folder with a record lacks a file it names, or has other bytes.
+        Fault: A folder with a record lacks a file or has one that the record does not list or whose hash differs.
     """
     found = {}
     for folder in _folders(output):
         try:
-            about = (folder / "record.json").stat()
+            stat = (folder / "record.json").stat()
             record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except ValueError as error:
-            raise Fault(f"{folder.name}: half a record ({error})") from error
+            raise Fault(f"{folder.name}: the record is incomplete ({error})") from error
         for name, sha256 in record["files"].items():
             if not (folder / name).exists():
-                raise Fault(f"{folder.name}: a record, and no {name}")
+                raise Fault(f"{folder.name}: a record, but no {name}")
             if hashlib.sha256((folder / name).read_bytes()).hexdigest() != sha256:
-                raise Fault(f"{folder.name}: {name} is not what the record says")
+                raise Fault(f"{folder.name}: {name} has another hash than in the record")
         left = {path.name for path in folder.iterdir()} - {*record["files"], "record.json"}
         if left:
-            raise Fault(f"{folder.name}: a record, and besides {sorted(left)}")
-        found[folder.name] = (about.st_ino, about.st_mtime_ns)
+            raise Fault(f"{folder.name}: not in the record: {sorted(left)}")
+        found[folder.name] = (stat.st_ino, stat.st_mtime_ns)
     return found
 
 
 def files_of(output: Path) -> dict[str, dict[str, Any]]:
-    """By case the bytes of its files, less what is never the same twice: times, in the record and in DICOM."""
+    """Return the contents of each case's files, without times in the record and in DICOM, which differ between runs."""
     found = {}
     for folder in _folders(output):
         files: dict[str, Any] = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -175,27 +177,28 @@ def files_of(output: Path) -> dict[str, dict[str, Any]]:
 
 
 def _without_times(path: Path) -> str:
-    """A DICOM file's tags and pixels, dates and times left out."""
+    """Return a DICOM file's tags and pixels as JSON, without dates and times."""
     import pydicom
 
-    one = pydicom.dcmread(path)
-    one.walk(lambda inner, element: inner.pop(element.tag) if element.VR in ("DA", "TM", "DT") else None)
-    return one.to_json()
+    dataset = pydicom.dcmread(path)
+    dataset.walk(lambda inner, element: inner.pop(element.tag) if element.VR in ("DA", "TM", "DT") else None)
+    return dataset.to_json()
 
 
 def half_written(output: Path) -> list[Path]:
-    """Files that were being written."""
-    # os.walk passes over a folder that goes away meanwhile
+    """Return temporary files of unfinished writes."""
+    # os.walk skips folders that disappear meanwhile
     return sorted(
         Path(at) / name for at, _, names in os.walk(output) for name in names if name.startswith(".unfinished-")
     )
 
 
 def settled(output: Path, cases: set[str]) -> Counter:
-    """How the cases ended, by the tables.
+    """Return counts of done cases and of failures by category, from the tables.
 
     Raises:
-        Fault: if one is neither in summary.csv nor, with a category and a reason, in failed.csv, or in both.
+        Fault: A case is in neither or in both of summary.csv and failed.csv, was not requested, or failed without
+            category or reason.
     """
     import pandas as pd
 
@@ -204,9 +207,9 @@ def settled(output: Path, cases: set[str]) -> Counter:
     if lost := cases - done - {*failed["case"]}:
         raise Fault(f"{len(lost)} cases lost: {sorted(lost)[:5]}")
     if both := done & {*failed["case"]}:
-        raise Fault(f"done and failed at once: {sorted(both)[:5]}")
+        raise Fault(f"in summary.csv and in failed.csv: {sorted(both)[:5]}")
     if more := (done | {*failed["case"]}) - cases:
-        raise Fault(f"cases that nobody asked for: {sorted(more)[:5]}")
+        raise Fault(f"cases that were not requested: {sorted(more)[:5]}")
     if not (failed["category"].ne("").all() and failed["reason"].ne("").all()):
         raise Fault("a failed case without category or reason")
     return Counter({"done": len(done), **Counter(failed["category"])})

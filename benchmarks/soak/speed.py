@@ -1,4 +1,4 @@
-"""How well a batch's stages overlap, whether its memory stays as it is, and what Ray costs against plain processes."""
+"""Measurements of a batch: overlap of its stages, growth of its memory, and the cost of Ray relative to shards."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _source(folder: Path, shape: tuple[int, int, int], cases: int) -> Path:
 
 
 def _window(*outputs: Path) -> tuple[float, float]:
-    """When the first case was begun and the last done, seconds since 1970."""
+    """Return the times of the first case's start and of the last case's end, seconds since 1970."""
     lines = [line for output in outputs for line in events(output)]
-    times = {what: [_time(line) for line in lines if line["event"] == what] for what in ("begun", "done")}
+    times = {event: [_time(line) for line in lines if line["event"] == event] for event in ("begun", "done")}
     return min(times["begun"]), max(times["done"])
 
 
@@ -52,11 +52,12 @@ def _all_done(batch: Batch, log: Path) -> None:
 
 
 def overlap(folder: Path, rounds: int = 5, shape: tuple[int, int, int] = (96, 96, 12)) -> None:
-    """Batches of forty CTs by one worker with all processors.
+    """Run batches of forty CTs with one worker on all processors, and measure overlap and memory.
 
-    Prints and keeps of each: the slowest stage's seconds over all cases, of the time from the first case begun to the
-    last done, which is the throughput against that of the slowest stage alone; and the worker's largest resident
-    memory in the second and the last quarter of that time, sampled every 50 ms.
+    Prints two ratios and adds them to the journal. The first is the slowest stage's seconds of all cases relative to
+    the time from the first case's start to the last case's end, which is the throughput relative to that of the slowest
+    stage alone. The second is the worker's largest resident memory in the last quarter of that time relative to the
+    second quarter, sampled every 50 ms.
     """
     journal, weights, source = (
         Journal(folder),
@@ -68,28 +69,33 @@ def overlap(folder: Path, rounds: int = 5, shape: tuple[int, int, int] = (96, 96
         shutil.rmtree(output, ignore_errors=True)
         batch = Batch(log, source, output, "--weights", weights, "--liver", "none", OMP_NUM_THREADS=str(os.cpu_count()))
         samples: list[tuple[float, int]] = []
-        watching = threading.Thread(target=_watch, args=(batch, samples))
-        watching.start()
+        sampler = threading.Thread(target=_sample_memory, args=(batch, samples))
+        sampler.start()
         _all_done(batch, log)
-        watching.join()
+        sampler.join()
         first, last = _window(output)
-        told = [line["seconds"] for line in events(output) if line["event"] == "done"]
-        spent = {stage: sum(one.get(part, 0) for one in told for part in parts) for stage, parts in _STAGES.items()}
+        stage_seconds = [line["seconds"] for line in events(output) if line["event"] == "done"]
+        stages = {
+            stage: sum(seconds.get(part, 0) for seconds in stage_seconds for part in parts)
+            for stage, parts in _STAGES.items()
+        }
         quarter = (last - first) / 4
         peaks = [
             max((size for when, size in samples if first + n * quarter <= when < first + (n + 1) * quarter), default=0)
             for n in range(4)
         ]
-        about = {"seconds": last - first, "stages": spent, "ratio": max(spent.values()) / (last - first)}
-        journal.add("overlap", **about, peaks_mb=[round(size / 1e6, 1) for size in peaks], growth=peaks[3] / peaks[1])
-        print(f"{about}, peaks {[round(size / 1e6) for size in peaks]} MB", flush=True)
+        measured = {"seconds": last - first, "stages": stages, "ratio": max(stages.values()) / (last - first)}
+        journal.add(
+            "overlap", **measured, peaks_mb=[round(size / 1e6, 1) for size in peaks], growth=peaks[3] / peaks[1]
+        )
+        print(f"{measured}, peaks {[round(size / 1e6) for size in peaks]} MB", flush=True)
     ratios, growths = ([line[name] for line in journal.lines("overlap")] for name in ("ratio", "growth"))
-    print(f"throughput of the slowest stage's: median {statistics.median(ratios):.3f} of {len(ratios)}")
-    print(f"memory, last quarter of the second's: median {statistics.median(growths):.3f}")
+    print(f"throughput relative to the slowest stage: median {statistics.median(ratios):.3f} of {len(ratios)} rounds")
+    print(f"memory, last quarter relative to the second: median {statistics.median(growths):.3f}")
 
 
-def _watch(batch: Batch, samples: list[tuple[float, int]]) -> None:
-    """The worker's resident memory, bytes, until the batch ends."""
+def _sample_memory(batch: Batch, samples: list[tuple[float, int]]) -> None:
+    """Append the worker's resident memory in bytes, with the time, until the batch ends."""
     page, workers = os.sysconf("SC_PAGE_SIZE"), []
     while batch.ended() is None:
         workers = workers or batch.workers()
@@ -103,53 +109,53 @@ def _watch(batch: Batch, samples: list[tuple[float, int]]) -> None:
 def ray_against_shards(
     folder: Path, rounds: int = 5, cases: int = 64, shape: tuple[int, int, int] = (96, 96, 12)
 ) -> None:
-    """Two Ray workers of one processor each, and two processes with a half of the cases each, by turns.
+    """Compare two Ray workers of one processor each with two shards, in turns.
 
-    Ray both ways: on a cluster that runs already, and on one that is begun for the batch. Prints and keeps how long
-    each took, from the command to its end and from the first case begun to the last done.
+    Ray runs on an existing cluster and on one that is started for the batch. Prints the seconds of each and adds them
+    to the journal, from the command to its end and from the first case's start to the last case's end.
 
     Raises:
-        Fault: if results differ.
+        Fault: The results differ.
     """
-    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # for a cluster of this machine's own
+    os.environ.setdefault("RAY_AUTH_MODE", "disabled")  # for a local cluster
     journal, weights = Journal(folder), write_weights(folder / "weights.safetensors")
     common = [_source(folder, shape, cases), "--weights", weights, "--liver", "none"]
-    whole: dict[str, list[float]] = {way: [] for way in ("shards", "ray", "ray begun for it")}
-    inner: dict[str, list[float]] = {way: [] for way in whole}
+    total: dict[str, list[float]] = {variant: [] for variant in ("shards", "ray", "ray begun for it")}
+    inner: dict[str, list[float]] = {variant: [] for variant in total}
     for _ in range(rounds):
-        made = {}
-        for way in whole:
-            output, log = folder / f"{way.replace(' ', '-')}-out", folder / "ray-speed-log"
+        results = {}
+        for variant in total:
+            output, log = folder / f"{variant.replace(' ', '-')}-out", folder / "ray-speed-log"
             shutil.rmtree(output, ignore_errors=True)
-            with _cluster() if way == "ray" else nullcontext("") as address:
-                begun = time.monotonic()
+            with _cluster() if variant == "ray" else nullcontext("") as address:
+                start = time.monotonic()
                 shards = [["--shard", f"{part}/2"] for part in (1, 2)]
-                ways = shards if way == "shards" else [["--engine", "ray", "--workers", 2]]
-                batches = [Batch(log, common[0], output, *common[1:], *more, RAY_ADDRESS=address) for more in ways]
+                options = shards if variant == "shards" else [["--engine", "ray", "--workers", 2]]
+                batches = [Batch(log, common[0], output, *common[1:], *more, RAY_ADDRESS=address) for more in options]
                 for batch in batches:
                     _all_done(batch, log)
-                whole[way].append(time.monotonic() - begun)
+                total[variant].append(time.monotonic() - start)
             first, last = _window(output)
-            inner[way].append(last - first)
-            journal.add("ray speed", way=way, cases=cases, whole=whole[way][-1], inner=inner[way][-1])
-            print(f"{way}: {whole[way][-1]:.1f} s, first begun to last done {inner[way][-1]:.1f} s", flush=True)
-            made[way] = files_of(output)
-        for way, files in made.items():
-            if files != made["shards"]:
-                raise Fault(f"results of {way} are not those of the shards")
-    for name, seconds in (("command to end", whole), ("first begun to last done", inner)):
+            inner[variant].append(last - first)
+            journal.add("ray speed", way=variant, cases=cases, whole=total[variant][-1], inner=inner[variant][-1])
+            print(f"{variant}: {total[variant][-1]:.1f} s, of that cases {inner[variant][-1]:.1f} s", flush=True)
+            results[variant] = files_of(output)
+        for variant, files in results.items():
+            if files != results["shards"]:
+                raise Fault(f"results of {variant} differ from those of the shards")
+    for name, seconds in (("command to end", total), ("first case to last case", inner)):
         shards_s = statistics.median(seconds["shards"])
-        for way, times in seconds.items():
-            print(f"{name}, {way}: {statistics.median(times):.1f} s, {statistics.median(times) / shards_s:.3f}")
+        for variant, times in seconds.items():
+            print(f"{name}, {variant}: {statistics.median(times):.1f} s, {statistics.median(times) / shards_s:.3f}")
 
 
 @contextmanager
 def _cluster() -> Iterator[str]:
-    """A Ray cluster of two processors on this machine; gives its address. Ends every other with it."""
+    """Start a local Ray cluster of two processors, give its address, and stop all local clusters at the end."""
     ray = Path(sys.executable).with_name("ray")
     port = 6399
-    begin = [ray, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
-    subprocess.run([*begin, "--disable-usage-stats"], check=True, stdout=subprocess.DEVNULL)
+    command = [ray, "start", "--head", f"--port={port}", "--num-cpus=2", "--include-dashboard=false"]
+    subprocess.run([*command, "--disable-usage-stats"], check=True, stdout=subprocess.DEVNULL)
     try:
         yield f"127.0.0.1:{port}"
     finally:

@@ -1,4 +1,4 @@
-"""Test which of the papers' findings hold in a study, by rules fixed before seeing results."""
+"""Test which of the papers' claims hold in a study, by rules that were fixed before the results were seen."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def ours_against_joint(results: StudyResults, compared: Sequence[Comparison]) ->
     for initialisation in INITIALISATIONS:
         pair = ("ours", initialisation), ("joint", initialisation)
         evidence += _greater(results, compared, COMPARED, *pair)
-    return Hypothesis("Ours names and outlines better than joint learning.", tuple(evidence))
+    return Hypothesis("Ours classifies and outlines better than joint learning.", tuple(evidence))
 
 
 def _initialisations(results: StudyResults, compared: Sequence[Comparison]) -> Hypothesis:
@@ -98,7 +98,8 @@ def _initialisations(results: StudyResults, compared: Sequence[Comparison]) -> H
         if untested:
             missing.append(f"{better} over {worse} ({', '.join(untested)})")
     return Hypothesis(
-        "LiTS weights beat ImageNet weights, and these beat none, in every row.", *_parts(evidence, missing)
+        "LiTS weights beat ImageNet weights, and these beat training from scratch, in every row.",
+        *_parts(evidence, missing),
     )
 
 
@@ -110,12 +111,12 @@ def _joint_over_ynet(results: StudyResults, compared: Sequence[Comparison]) -> H
         evidence += found
         if not found:
             missing.append(initialisation)
-    claim = "Joint learning names better than the Y-Net from every initialisation."
+    claim = "Joint learning classifies better than the Y-Net from every initialisation."
     return Hypothesis(claim, *_parts(evidence, missing))
 
 
 def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Hypothesis:
-    claim = "With LiTS weights joint learning has the same lesion Dice as segmentation alone, and better recall."
+    claim = "With LiTS weights, joint learning has the same lesion Dice as segmentation alone and better recall."
     pair = ("joint", "lits"), ("segmentation", "lits")
     dice = _comparison(results, compared, "lesion_dice", *pair)
     if dice is None or math.isnan(dice.difference.value):
@@ -125,16 +126,16 @@ def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Hypo
         verdict = HOLDS
     else:
         verdict = POINTS if abs(difference.value) <= EQUIVALENT else NOT
-    text = f"{_describe(dice)}, where the same means within ±{EQUIVALENT:.2f}"
+    text = f"{_describe(dice)}; within ±{EQUIVALENT:.2f} counts as the same"
     return Hypothesis(claim, (Evidence(verdict, text), *_greater(results, compared, ["lesion_recall"], *pair)))
 
 
 def _below_published(results: StudyResults, estimates: Estimates) -> Hypothesis:
-    claim = "Types are named less accurately than printed once patients are kept apart."
+    claim = "Type accuracy is lower than printed in the paper if folds are split by patient."
     if results.study.scored == "validation":
-        return Hypothesis(claim, (), "validation patients were scored, who chose the weights.")
+        return Hypothesis(claim, (), "validation patients were scored, on which the weights were chosen.")
     if results.on_phantoms:
-        return Hypothesis(claim, (), "phantoms are another task than the papers' patients; no figure compares.")
+        return Hypothesis(claim, (), "figures of phantoms cannot be compared with figures of patients.")
     evidence, missing = [], []
     for strategy in _STRATEGIES:
         for initialisation in INITIALISATIONS:
@@ -189,7 +190,7 @@ def _describe(comparison: Comparison) -> str:
 
 
 def _describe_without_lesions(results: StudyResults, *rows: tuple[str, str]) -> str:
-    """Name the trainings in a difference that found no lesion; empty if all did."""
+    """Name the trainings in a difference that outlined no lesion; empty if all outlined some."""
     found = [row for key in rows if (row := results.find(*key)) and row.without_lesions]
     counts = [f"{len(row.without_lesions)} of {len(row.complete)} trainings of `{row.name}`" for row in found]
     return f", with {' and '.join(counts)} that outlined nothing" if counts else ""

@@ -23,8 +23,8 @@ def overview(results: StudyResults) -> list[Block]:
     slices = {pair for row in results.with_results for pair in zip(row.units["image"], row.units["slice"], strict=True)}
     if results.on_phantoms:
         notice = (
-            "**Phantoms are not patients.** The data are synthetic; these figures show how trainings compare on "
-            "one made-up task and do not apply to patients."
+            "**Phantoms are not patients.** The data are synthetic. The figures compare trainings on one artificial "
+            "task and do not apply to patients."
         )
     else:
         notice = "**Research only, not a medical device.** Do not use these results for patients."
@@ -37,7 +37,7 @@ def overview(results: StudyResults) -> list[Block]:
         f"Seeds: {_seeds(results)}",
         f"Epochs: {_epochs(results)}",
         f"Bundle: `{study.bundle}` with {_listed(f'`{name}`' for name in study.configs)}, and "
-        f"{_settings(dict(study.overrides)) or 'nothing changed'}",
+        f"{_settings(dict(study.overrides)) or 'no overrides'}",
         f"Code: {_code(results)}",
         f"Versions: {_versions(results)}",
         f"Computed: {len(records)} trainings and their evaluations, "
@@ -46,9 +46,9 @@ def overview(results: StudyResults) -> list[Block]:
     ]
     row_settings = [f"`{row.name}`: {_settings(dict(row.row.overrides))}" for row in results.rows if row.row.overrides]
     pooled = (
-        "Each held-out fold is scored by networks that never saw its patients, and the folds are pooled. A "
-        "patient's result is averaged over the seeds. The value of each seed is below it, and is nan if that seed has "
-        "nothing to measure. Intervals are 95 % percentile intervals of a bootstrap that draws patients, each "
+        "Each held-out fold is scored by networks that were not trained on its patients, and the folds are pooled. A "
+        "patient's result is averaged over the seeds. The line below it has the value of each seed, nan if that seed "
+        "has nothing to measure. Intervals are 95 % percentile intervals of a bootstrap that draws patients, each "
         "with all slices and lesions, 10,000 times with seed 0. They show how much the result depends on the tested "
         "patients; the values of the seeds show how much it depends on the seed."
     )
@@ -120,14 +120,14 @@ def _lits_weights(results: StudyResults) -> list[str]:
         return []
     record = try_read_record(results.study.lits_weights)
     if record is None:
-        return ["`lits` weights: not available where this was written"]
+        return ["`lits` weights: not available on the computer that wrote this report"]
     text = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
-    return [text + ("; phantoms like LiTS's volumes, not LiTS itself" if results.on_phantoms else "")]
+    return [text + ("; these are phantoms in the form of LiTS, not LiTS itself" if results.on_phantoms else "")]
 
 
 def _code(results: StudyResults) -> str:
     states = Counter(str(state) for record in results.records for state in record.get("code", []) or ["not known"])
-    mixed = "**several states**, so the code may explain differences between rows: " if len(states) > 1 else ""
+    mixed = "**several versions**, so the code may explain differences between rows: " if len(states) > 1 else ""
     return mixed + _counted(states)
 
 

@@ -65,7 +65,7 @@ def plot_confusion(results: StudyResults, path: Path, of_lesions: bool) -> bool:
         axes.set_xticks(range(_SIDE), table.columns, fontsize=8, rotation=30, ha="right")
         axes.set_yticks(range(len(table)), table.index, fontsize=8)
 
-    _grid_of_rows(rows, draw, path, width=3.0, height=2.7 if of_lesions else 2.4, xlabel="named", ylabel="true")
+    _grid_of_rows(rows, draw, path, width=3.0, height=2.7 if of_lesions else 2.4, xlabel="predicted", ylabel="true")
     return True
 
 
@@ -92,7 +92,9 @@ def plot_reliability(results: StudyResults, path: Path) -> bool:
         axes.tick_params(labelsize=8)
         axes.grid(color="#eeeeee")
 
-    _grid_of_rows(rows, draw, path, width=2.6, height=2.3, xlabel="probability of the name", ylabel="share right")
+    _grid_of_rows(
+        rows, draw, path, width=2.6, height=2.3, xlabel="probability of predicted type", ylabel="share correct"
+    )
     return True
 
 

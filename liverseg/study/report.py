@@ -82,7 +82,7 @@ def _pictures(results: StudyResults, folder: Path) -> list[Block]:
                 blocks.append(Picture(path, name, f"{name}. {text}"))
         except LiversegError as error:  # the images may be on another machine
             logging.getLogger(__name__).warning("%s is left out: %s", path, error)
-            blocks.append(Paragraph(f"{name}: left out, because the images could not be read where this was written."))
+            blocks.append(Paragraph(f"{name}: left out, because the images could not be read."))
     return blocks
 
 
@@ -91,35 +91,35 @@ _PICTURES: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...
         "confusion.png",
         "Confusion of annotated slices, end to end",
         "A slice whose lesion is not touched counts as missed. Classification outlines nothing, so it "
-        "misses none. Counts are averaged over seeds; shares are of the true type.",
+        "misses none. Counts are averaged over seeds; percentages are of the true type.",
         partial(plot_confusion, of_lesions=False),
     ),
     (
         "confusion_lesions.png",
         "Confusion lesion by lesion",
-        "Each true lesion with the predicted one it overlaps most, and the predicted lesions that hit none as false "
-        "positives.",
+        "Each true lesion is paired with the predicted lesion that it overlaps most. Predicted lesions that overlap no "
+        "true lesion are false positives.",
         partial(plot_confusion, of_lesions=True),
     ),
     (
         "reliability.png",
         "Reliability",
-        "Share of slices with the right type by the predicted probability, in ten bins. Areas show the number of "
-        "slices in a bin. On the diagonal, probabilities are calibrated.",
+        "Share of slices with the right type against the predicted probability, in ten bins. The area of a dot shows "
+        "the number of slices in its bin. On the diagonal, probabilities are calibrated.",
         plot_reliability,
     ),
     (
         "training.png",
         "Training",
-        "Scores of the validation patients against the epoch, a line for each fold and seed. The validation after the "
-        "last epoch, which may have the best weights, is not drawn if it is between two regular ones.",
+        "Scores of the validation patients against the epoch, with a line for each fold and seed. The validation after "
+        "the last epoch, which may have the best weights, is not drawn if it is not a regular one.",
         plot_training,
     ),
     (
         "slices.png",
         "Slices with the first seed",
-        "For each type the slice with joint's median class-aware Dice, and the worst of all. Below each: the predicted "
-        "type with its probability, red if it is wrong, and the lesion Dice.",
+        "For each type, the slice with the median class-aware Dice of joint; and the worst slice of all. Below each "
+        "are the predicted type with its probability, red if it is wrong, and the lesion Dice.",
         plot_slices,
     ),
 )

@@ -28,10 +28,10 @@ def strategies_section(results: StudyResults, estimates: Estimates) -> list[Bloc
     return [
         Heading("Strategies and initialisations"),
         Paragraph(
-            "Type accuracy is the share of slices with the right type. A network that reads the type off its map is "
-            "wrong if it finds nothing; classification and Y-Net always answer. Lesion Dice is the mean over slices; "
-            "lesion recall the mean share of the lesion's pixels that are found. The paper's results beside them "
-            f"({MIDL}) are of other data: 332 slices of 140 patients, in folds not split by patient."
+            "Type accuracy is the share of slices with the right type. A network that derives the type from its map is "
+            "wrong if it finds nothing; classification and Y-Net always predict a type. Lesion Dice is the mean over "
+            'slices. Lesion recall is the mean share of lesion pixels that are found. The columns "paper" have '
+            f"the results of {MIDL}. They are of other data: 332 slices of 140 patients, in folds not split by patient."
         ),
         tables.strategy_table(results, estimates),
         *_without_lesions(results),
@@ -43,10 +43,11 @@ def fine_tuning_section(results: StudyResults, estimates: Estimates) -> list[Blo
     return [
         Heading("Fine-tuning plans"),
         Paragraph(
-            "The joint network from LiTS weights by plan, and from scratch, which is the paper's baseline. "
-            "Class-aware Dice counts a pixel as found only if its type is right; the success rate is the share "
-            f"of slices whose lesion is touched. The paper's results beside them ({EMBC}) are of other classes and "
-            "data. Rows may have different seeds here; Paired differences compares them on the same ones."
+            "The joint network from LiTS weights with each plan, and from scratch, which is the paper's baseline. "
+            "Class-aware Dice counts a pixel as found only if its type is right. The success rate is the share of "
+            "slices whose lesion is touched, that is, overlapped by at least one predicted pixel. The columns "
+            f'"paper" have the results of {EMBC}. They are of other classes and data. Rows may have different seeds '
+            "here; the section on paired differences compares them on the same seeds."
         ),
         tables.plan_table(results, estimates),
         Items([f"Epochs of the best weights: {_best_epochs(results)}"]),
@@ -58,10 +59,9 @@ def differences_section(compared: Sequence[Comparison]) -> list[Block]:
     blocks: list[Block] = [
         Heading("Paired differences"),
         Paragraph(
-            "Differences on the same patients with the same folds and seeds, from the same resamples; seeds that only "
-            "one of two rows has are left out. The p value is two-sided, from the share of resamples on the other side "
-            "of zero. The last p is adjusted by Holm's method over all rows of the same measure in the same table, "
-            "which is one family."
+            "Rows are compared on the same patients, folds, seeds and resamples. Seeds that only one of the two rows "
+            "has are left out. The p value is two-sided, from the share of resamples on the other side of zero. The "
+            "last p value is adjusted by Holm's method; a family is all rows of the same measure in the same table."
         ),
     ]
     for question, title in QUESTIONS.items():
@@ -76,20 +76,24 @@ def further_measures_section(results: StudyResults, estimates: Estimates) -> lis
     """Measures that the papers do not print."""
     blocks: list[Block] = [
         Heading("Beyond the papers"),
-        Heading("Naming", level=3),
+        Heading("Types", level=3),
         Paragraph(
-            "Given detection: among slices whose lesion is touched. End to end: touched and of the right type, among "
-            "all. Balanced accuracy is the mean sensitivity of the types, end to end, and macro F1 likewise; for "
-            "classification, which outlines nothing and so misses nothing, they are left blank. The AUC is the mean "
-            "of each type against the rest; types count as equally probable on slices without a finding. "
-            "The calibration error is over slices with a predicted type, in ten bins. AUC and calibration error are "
-            "means over the seeds' values and have no interval."
+            "Accuracy given detection is the accuracy among slices whose lesion is touched. Accuracy end to end is "
+            "the share of all slices whose lesion is touched and has the right type. Balanced accuracy is the mean "
+            "sensitivity of the types, end to end; macro F1 is computed in the same way. They are left blank for "
+            "classification, which outlines nothing and so misses nothing. The AUC is the mean of each type against "
+            "the rest; types count as equally probable on slices without a finding. The calibration error is over "
+            "slices with a predicted type, in ten bins. AUC and calibration error are means over the seeds' values "
+            "and have no interval."
         ),
         tables.typing_table(results, estimates),
         Heading("Each type, end to end", level=3),
         tables.type_table(results, estimates),
         Heading("Outlines", level=3),
-        Paragraph("Dice over the pixels of all slices, LiTS's global Dice, and the share of slices touched."),
+        Paragraph(
+            "Dice of all pixels pools the pixels of all slices, as LiTS's global Dice does. The success rate is the "
+            "share of slices whose lesion is touched."
+        ),
         tables.outline_table(results, estimates),
     ]
     lesions = tables.lesion_table(results, estimates)
@@ -98,9 +102,9 @@ def further_measures_section(results: StudyResults, estimates: Estimates) -> lis
             Heading("Lesion by lesion", level=3),
             Paragraph(
                 "A lesion is a connected part of the lesion mask on a slice. Recall and precision are pooled over all "
-                "lesions, at an intersection over union above 0.5 and above 0. Detected are those above 0.5; their "
-                "Dice, surface distances and type accuracy mean little without the recall beside them. End to end is "
-                "detected and of the right type, among all lesions."
+                "lesions, at an intersection over union above 0.5 and above 0. Lesions above 0.5 are detected. Their "
+                "Dice, surface distances and type accuracy mean little without the recall. Type accuracy end to end is "
+                "the share of all lesions that are detected and have the right type."
             ),
             lesions,
         ]
@@ -116,23 +120,23 @@ def ours_section(hypothesis: Hypothesis) -> list[Block]:
     return [
         Heading("Ours against joint"),
         Paragraph(
-            "Our own strategy, which the papers do not have, by the rules of the next section: it is better if "
-            f"the interval of the difference is above zero.{summary}"
+            "`ours` is our own strategy, which the papers do not have. It is better than `joint` in a measure if the "
+            f"95 % interval of the difference is above zero.{summary}"
         ),
         Items([f"{evidence.text}: {_OURS_VERDICTS[evidence.verdict]}" for evidence in hypothesis.evidence]),
     ]
 
 
 def hypotheses_section(hypotheses: Sequence[Hypothesis]) -> list[Block]:
-    """The papers' findings, and whether they hold."""
+    """The papers' claims, and whether they hold."""
     blocks: list[Block] = [
-        Heading("What the papers lead one to expect"),
+        Heading("Claims of the papers"),
         Paragraph(
-            "A difference **holds** if its 95 % interval is on the expected side of zero; it **points that "
-            "way** if the difference is, but the interval includes zero; otherwise it **does not hold**. Two "
-            f"Dice count as the same if the interval of their difference is within ±{EQUIVALENT:.2f}, and it "
-            "points that way if only the difference is. A claim of several parts is as good as the weakest of them. "
-            "The intervals are not adjusted for multiple comparisons."
+            "A claim **holds** if the 95 % interval of the difference is on the claimed side of zero. It **points that "
+            "way** if only the difference is on that side and the interval includes zero. Otherwise it **does not "
+            f"hold**. Two Dice count as the same if the interval of their difference is within ±{EQUIVALENT:.2f}; the "
+            "claim points that way if only the difference is. A claim with several parts has the verdict of its "
+            "weakest part. The intervals are not adjusted for multiple comparisons."
         ),
     ]
     for number, hypothesis in enumerate(hypotheses, start=1):

@@ -120,7 +120,7 @@ def plot_slices(results: StudyResults, path: Path) -> bool:
     for axes, title in zip(grid[0], ("CT", "truth", *(row.row.strategy for row in rows)), strict=True):
         axes.set_title(title, fontsize=10)
     lines = [Line2D([], [], color=_color(number), label=JOINT_LABELS[number].name) for number in range(1, 5)]
-    lines.append(Line2D([], [], color="#999999", label="lesion without a name (drawn white)"))
+    lines.append(Line2D([], [], color="#999999", label="lesion without a type (drawn white)"))
     figure.legend(handles=lines, loc="outside lower center", ncols=len(lines), fontsize=8, frameon=False)
     save_figure(figure, path)
     return True

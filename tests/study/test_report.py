@@ -79,7 +79,7 @@ def test_the_markdown_says_what_was_run_and_links_its_pictures(illustrated):
         "Fine-tuning plans",
         "Paired differences",
         "Beyond the papers",
-        "What the papers lead one to expect",
+        "Claims of the papers",
         "Pictures",
     ]
     linked = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
