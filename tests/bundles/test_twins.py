@@ -49,7 +49,6 @@ DIFFERENCES = {
     "inference": {
         "output_dir",
         *TYPED_LESIONS,
-        *(f"settings::{key}" for key in TYPED_LESIONS),
         *("network_class", "network_def::_target_", "network_def::out_channels", "slabs::type_temperature"),
         "postprocessing::transforms::FindLesionsd::min_confidence",
         *(f"postprocessing::transforms::MeasureLesionsd::{key}" for key in ("lesion_ranges", "num_channels")),
