@@ -1,4 +1,4 @@
-"""Exceptions for what a user can correct, and the exit codes of every liverseg command.
+"""Exceptions for errors that a user can correct, and the exit codes of every liverseg command.
 
 - LiversegError, exit code 1
     - UsageError, exit code 2: the command is wrong
@@ -76,7 +76,7 @@ class GeometryError(LiversegError):
 
 
 class NotCTError(LiversegError):
-    """An input is not a CT in HU that can be computed: another modality, a localiser, values that are not HU."""
+    """An input is not a CT in HU that can be processed: another modality, a localiser, values that are not HU."""
 
 
 class OutputError(LiversegError):

@@ -25,7 +25,7 @@ NOT_SETTINGS = (
     *("bundle_root", "ckpt_dir", "output_dir", "dataset_dir", "cache_dir", "weights"),
     # device, speed and what is shown
     *("device", "torch_device", "num_workers", "prefetch", "val_batch_size", "progress"),
-    # how long a training lasts and how often it is validated: a resumed one may do either differently
+    # how long a training lasts and how often it is validated: a resumed training may change either
     *("epochs", "train::trainer::max_epochs", "patience", "val_interval", "resume"),
     # handlers, whose settings are keys of their own, and the keys that MONAI adds for experiment tracking
     *("train::handlers", "validate::handlers"),

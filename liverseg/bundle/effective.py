@@ -139,6 +139,14 @@ class EarlierConfigs:
         """Return the content of every version of `configs/inference.yaml`."""
         return [config["content"] for config in self._configs if config["name"] == "inference"]
 
+    def keys(self, name: str) -> set[str]:
+        """Return the top-level keys of every version of a config.
+
+        Args:
+            name: of the config, as `train`.
+        """
+        return {key for config in self._configs if config["name"] == name for key in config["content"]}
+
     def combined(self, bundle: str, names: Iterable[str], sha256: str) -> list[dict[str, Any]] | None:
         """Return the contents of config files by the SHA-256 of their bytes, one file after the other.
 

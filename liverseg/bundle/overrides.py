@@ -64,7 +64,7 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
             hint = f"did you mean --{match}?" if match else f"known keys: {', '.join(sorted(config))}"
             raise UsageError(f"unknown override --{key}; {hint}")
         if given[key] == "None":
-            raise UsageError(f"--{key} None: MONAI would go on with the config's own value; say null or leave it out")
+            raise UsageError(f"--{key} None: MONAI would use the config's own value; write null or leave it out")
         if top not in config or any(
             paths[key][: len(other)] == other for other in paths.values() if len(other) < len(paths[key])
         ):

@@ -149,7 +149,7 @@ def _duplicates(path: Path, cases: list[BatchCase]) -> list[str]:
     for case in cases:
         other = first.setdefault(case.name.lower(), case)
         if other is not case:
-            errors.append(f"{path}: case {case.name} is there twice, for {other.image} and for {case.image}")
+            errors.append(f"{path}: case {case.name} occurs twice, for {other.image} and for {case.image}")
     return errors
 
 

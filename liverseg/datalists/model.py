@@ -171,7 +171,7 @@ def rule_violations(training: Sequence[DataItem], test: Sequence[DataItem]) -> I
             yield RuleViolation("two folds", f"{what}: split the list again")
     for patients in owners.values():
         if len(patients) > 1:
-            what = f"belongs to patient {' and to patient '.join(patients)}; one image is one patient's"
+            what = f"belongs to patient {' and to patient '.join(patients)}; an image belongs to one patient"
             yield RuleViolation("two patients", f"{what}: find out whose it is", [*patients.values()][1])
     for clipped in ranges.values():
         if len(clipped) > 1:

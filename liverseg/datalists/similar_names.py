@@ -35,7 +35,7 @@ def similar_names(names: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def warn_about_similar_names(patients: Iterable[str]) -> None:
-    """Log one warning if names of patients differ only in spelling, since a split takes each for a patient."""
+    """Log one warning if names of patients differ only in spelling, since a split treats each as a separate patient."""
     groups = similar_names(patients)
     if groups:
         others = f", and {len(groups) - 1} more such names" if len(groups) > 1 else ""

@@ -113,7 +113,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
     def refuse(error: OSError) -> None:
         reason = error.strerror or error
-        raise UnreadableError(f"{error.filename}: cannot be looked at ({reason}); check its permissions") from error
+        raise UnreadableError(f"{error.filename}: cannot be accessed ({reason}); check its permissions") from error
 
     for name, below, files in os.walk(root, onerror=refuse):
         below[:] = sorted(inner for inner in below if not inner.startswith("."))

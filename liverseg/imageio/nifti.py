@@ -148,7 +148,7 @@ def read_voxels(path: Path, memory: ReusableBuffer | None = None) -> StoredVoxel
         UnreadableError: if it exceeds a limit.
         EOFError: if the gzip stream or the voxels end early.
         Others of `READ_ERRORS`: if it cannot be read, is damaged (its check sum included), or is not a NIfTI file of
-            one number a voxel.
+            one number per voxel.
     """
     source = iter_chunks(path)
     start = _first_bytes(source)
@@ -284,7 +284,7 @@ def _parse_header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
     pixdim = tuple(float(length) for length in header["pixdim"][1:4])[: int(header["dim"][0])]
     header.check_fix(logger=_silent)  # the corrections nibabel makes when it loads a file
     if header.get_data_dtype().kind not in "iuf":
-        raise ValueError(f"voxels of type {header.get_data_dtype()}; one number a voxel is needed")
+        raise ValueError(f"voxels of type {header.get_data_dtype()}; one number per voxel is needed")
     return header, pixdim
 
 

@@ -13,6 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 import liverseg
+from liverseg.bundle.effective import earlier_configs
 from liverseg.errors import LiversegError, OutputError
 from liverseg.training.optimisation import describe_optimizer, describe_schedule
 from liverseg.utils.distributed import all_gather, is_rank_zero
@@ -83,9 +84,10 @@ class RunCheckpoint:
                 settings, ours = _without_expressions(settings), _without_expressions(ours)
         difference = _first_difference(settings, ours)
         if difference is not None:
-            name, theirs, own = difference
+            name, *values = difference
+            theirs, own = ("null" if value is None else repr(value) for value in values)
             raise LiversegError(
-                f"{self.path}: the checkpoint is of a run with {name} {theirs!r}, this run has {own!r}; {_REMEDY}"
+                f"{self.path}: the checkpoint is of a run with {name} {theirs}, this run has {own}; {_REMEDY}"
             )
         for name, part in self.parts.items():
             part.load_state_dict(saved["parts"][name])
@@ -167,5 +169,7 @@ def _listed_settings(settings: Mapping[str, Any], parts: Mapping[str, Any], engi
         listed["plan"] = [str(stage) for stage in parts["fine_tuner"].plan]
     elif listed["initialisation"] == "scratch":
         listed["initialisation"] = None  # the pre-training had no other
+    # keys that those versions did not have; in their checkpoints they count as null
+    listed |= {key: value for key, value in settings.items() if key not in earlier_configs().keys("train")}
     plain: dict[str, Any] = json.loads(json.dumps(listed, default=str))
     return plain

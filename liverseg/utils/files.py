@@ -1,4 +1,4 @@
-"""Write files atomically, hash them, and ask for them with errors in one line."""
+"""Write files atomically, hash them, and check that they exist, with one-line errors."""
 
 from __future__ import annotations
 
@@ -191,4 +191,4 @@ def visible_files(path: str | os.PathLike) -> tuple[Path, ...]:
 
 def _cannot_be_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:
     reason = getattr(error, "strerror", None) or error
-    return UnreadableError(f"{path}: cannot be looked at ({reason}); check the path and its permissions")
+    return UnreadableError(f"{path}: cannot be accessed ({reason}); check the path and its permissions")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -234,3 +235,19 @@ def test_metadata_names_versions_that_are_pinned():
         )
         assert versions.pop("liverseg") == __version__
         assert [f"{name}=={version}" for name, version in versions.items() if f"{name}=={version}" not in pinned] == []
+
+
+@pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
+def test_every_key_of_a_training_is_in_the_table_of_the_bundles_page(bundle):
+    keys = overridable(bundle, "train")
+    assert {"epochs", "hu_window", "batch_size"} <= keys
+    page = (find_bundle(bundle) / "docs" / "README.md").read_text(encoding="utf-8")
+    rows = {key for line in page.splitlines() if line.startswith("| `") for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert keys - rows == set()
+
+
+def overridable(bundle, name):
+    """The keys of a config that stand before its objects."""
+    text = (find_bundle(bundle) / "configs" / f"{name}.yaml").read_text(encoding="utf-8")
+    head = text.split("# objects")[0].split("# keys to override")[1]
+    return set(re.findall(r"^(\w+):", head, re.MULTILINE))

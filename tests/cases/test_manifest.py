@@ -56,7 +56,7 @@ def test_every_wrong_row_is_told_and_one_case_twice(tmp_path):
         find_batch(tmp_path / "m.json", tmp_path / "out")
     first, second = str(caught.value).splitlines()
     assert "entry 0: no image" in first
-    assert "case B is there twice" in second
+    assert "case B occurs twice" in second
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"cases": 1}', "[" * 100_000, "\udcff"])

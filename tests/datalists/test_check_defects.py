@@ -179,7 +179,7 @@ DEFECTS = {
     "singular affine": (header_with(VOLUME, srow_z=0), VOLUME, ERROR, "spacing", "singular"),
     "parallel axes": (
         header_with(VOLUME, srow_x=[1000, 1000, 0, 0], srow_y=[0, 1e-12, 0, 0], srow_z=[0, 0, 4, 0]),
-        *(VOLUME, ERROR, "spacing", "two axes of its affine are all but parallel"),
+        *(VOLUME, ERROR, "spacing", "two axes of its affine are nearly parallel"),
     ),
     "no rotation": (
         header_with(VOLUME, sform_code=0, qform_code=1, quatern_b=0.7, quatern_c=0.7, quatern_d=0.7),

@@ -154,7 +154,7 @@ def test_lits_trees_that_are_refused(tmp_path):
         lits_items(tmp_path)
     lits_tree(tmp_path)
     (tmp_path / "volume-2.nii.gz").touch()
-    with pytest.raises(LiversegError, match="volume 2 is there twice"):
+    with pytest.raises(LiversegError, match="volume 2 occurs twice"):
         lits_items(tmp_path)
 
 
@@ -278,3 +278,9 @@ def test_values_of_the_wrong_kind_are_named(content, message, tmp_path):
 def test_a_fold_that_is_not_there():
     with pytest.raises(LiversegError, match="no fold 3; it has 0, 1"):
         listed([DataItem("a", "b", "p", 0), DataItem("c", "d", "q", 1)]).split(3)
+
+
+def test_every_source_is_on_the_page_of_data_lists():
+    page = (Path(__file__).parents[2] / "data_lists" / "README.md").read_text(encoding="utf-8")
+    assert "lits" in SOURCES
+    assert [source for source in SOURCES if f"- `{source}`:" not in page and f"| `{source}` |" not in page] == []

@@ -234,7 +234,7 @@ def rewrite(folder, name, mask, **settings):
         (lambda p: p.rename(p.with_name("3Dircadb1.21")), r"3Dircadb1\.21: patient 21; .* has patients 1 to 20"),
         (
             lambda p: shutil.copytree(p, p.with_name("3Dircadb1.04")),
-            r"patient 4 is there twice: .*04 and .*3Dircadb1\.4",
+            r"patient 4 occurs twice: .*04 and .*3Dircadb1\.4",
         ),
     ],
 )

@@ -11,6 +11,7 @@ import torch
 from commands import JOINT, PRETRAIN, TINY, TRAIN, bundle_process, run_bundle
 from ignite.engine import Engine, Events
 
+from liverseg.bundle.effective import EarlierConfigs, earlier_configs
 from liverseg.errors import LiversegError
 from liverseg.networks import read_record, read_weights
 from liverseg.training import RunCheckpoint
@@ -190,7 +191,7 @@ def as_listed(checkpoint, settings):
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_a_checkpoint_of_an_earlier_version_is_resumed(
-    bundle, lits_tree, cohort_tree, joint_settings, pretrain_run, joint_run, tmp_path
+    bundle, lits_tree, cohort_tree, joint_settings, pretrain_run, joint_run, tmp_path, monkeypatch
 ):
     run, tree = (pretrain_run, lits_tree) if bundle == PRETRAIN else (joint_run, cohort_tree)
     for name in ("checkpoint.pt", "models"):
@@ -214,6 +215,12 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(
         as_listed(tmp_path / "checkpoint.pt", {**LISTED[bundle], **files, **changed})
         line = run_bundle(bundle, "training", TRAIN, **overrides).refusal()
         assert f"the checkpoint is of a run with {words}" in line
+
+    as_listed(tmp_path / "checkpoint.pt", {**LISTED[bundle], **files})
+    keys = earlier_configs().keys("train") - {"val_every"}
+    monkeypatch.setattr(EarlierConfigs, "keys", lambda *_: keys)  # as if val_every were new
+    line = run_bundle(bundle, "training", TRAIN, **overrides).refusal()
+    assert "the checkpoint is of a run with val_every null, this run has " in line
 
 
 class Counter:
@@ -254,9 +261,9 @@ def test_a_longer_training_goes_on_and_resume_false_starts_over(tmp_path):
 
 def test_a_setting_only_one_of_the_runs_has_is_a_difference(tmp_path):
     counted(tmp_path / "checkpoint.pt", 1, {"seed": 0})
-    with pytest.raises(LiversegError, match="a run with fold None, this run has 2"):
+    with pytest.raises(LiversegError, match="a run with fold null, this run has 2"):
         counted(tmp_path / "checkpoint.pt", 1, {"seed": 0, "fold": 2})
-    with pytest.raises(LiversegError, match="a run with seed 0, this run has None"):
+    with pytest.raises(LiversegError, match="a run with seed 0, this run has null"):
         counted(tmp_path / "checkpoint.pt", 1, {})
 
 
@@ -264,7 +271,7 @@ def test_a_key_that_the_checkpoint_does_not_know_counts_as_off(tmp_path):
     path = tmp_path / "checkpoint.pt"
     counted(path, 1, {"seed": 0, "nested": {"old": 1}})
     assert counted(path, 2, {"seed": 0, "new": False, "nested": {"old": 1, "new": None}}) == (2, [2])
-    with pytest.raises(LiversegError, match="a run with nested::new None, this run has 0;"):
+    with pytest.raises(LiversegError, match="a run with nested::new null, this run has 0;"):
         counted(path, 3, {"seed": 0, "new": False, "nested": {"old": 1, "new": 0}})
 
 

@@ -118,7 +118,7 @@ def test_hash_of_a_file(tmp_path):
 
 @pytest.mark.parametrize("ask", [is_file, is_dir, list_folder])
 def test_what_cannot_be_looked_at_is_told_in_one_line(ask, tmp_path):
-    with pytest.raises(LiversegError, match=r"cannot be looked at \(File name too long\); check the path"):
+    with pytest.raises(LiversegError, match=r"cannot be accessed \(File name too long\); check the path"):
         ask(tmp_path / ("x" * 300))
 
 

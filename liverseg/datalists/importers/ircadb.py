@@ -147,7 +147,7 @@ def _patients(root: Path) -> list[_Patient]:
             if not 1 <= number <= _PATIENTS:
                 raise LiversegError(f"{path}: patient {number}; 3D-IRCADb-01 has patients 1 to {_PATIENTS}")
             if number in folders:
-                raise LiversegError(f"{root}: patient {number} is there twice: {folders[number]} and {path}")
+                raise LiversegError(f"{root}: patient {number} occurs twice: {folders[number]} and {path}")
             folders[number] = path
     if not folders:
         raise LiversegError(f"{root}: no folder 3Dircadb1.N in it; is this 3D-IRCADb-01, unpacked?")

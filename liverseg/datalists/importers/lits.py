@@ -42,7 +42,7 @@ def lits_items(root: str | os.PathLike) -> tuple[tuple[DataItem, ...], tuple[Dat
         if match and path.is_file():
             kind, number = match.group(1).lower(), int(match.group(2))
             if number in found[kind]:
-                raise LiversegError(f"{root}: {kind} {number} is there twice: {found[kind][number]} and {path}")
+                raise LiversegError(f"{root}: {kind} {number} occurs twice: {found[kind][number]} and {path}")
             found[kind][number] = path
     volumes, segmentations = found["volume"], found["segmentation"]
     if not volumes and not found["test-volume"]:
