@@ -1,7 +1,7 @@
 """Write `liverseg/bundle/earlier_configs.json` from the history: python tests/compatibility/make_earlier_configs.py
 
-Every version of `configs/inference.yaml` between the first and the last of `COMMITS`, and for studies all configs of
-these commits. Values are stored once for each key, since versions differ in few of them.
+The file has every version of `configs/inference.yaml` between the first and the last of `COMMITS`, and, for studies,
+all configs of these commits. Values are stored once per key, since versions differ in few of them.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ def earlier_configs():
 
 
 def text(content):
-    """JSON with a line for each config, hash and value."""
+    """Return JSON with a line for each config, hash and value."""
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     configs = ",\n".join(json.dumps(entry, **compact) for entry in content["configs"])
     pairs = ",\n".join(json.dumps(pair, **compact) for pair in content["pairs"])

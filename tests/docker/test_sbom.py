@@ -1,4 +1,4 @@
-"""docker/sbom.py: what it adds to the bill of materials."""
+"""Additions of docker/sbom.py to the bill of materials."""
 
 import importlib.util
 import re
@@ -21,7 +21,7 @@ def sbom():
 
 @pytest.fixture
 def bill():
-    """Of an environment with liverseg and torch alone, as cyclonedx-py writes it."""
+    """Bill of cyclonedx-py for an environment of liverseg and torch."""
     place = {"type": "distribution", "url": "file:///tmp/wheel/liverseg.whl"}
     return {
         "bomFormat": "CycloneDX",

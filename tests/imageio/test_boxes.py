@@ -1,4 +1,4 @@
-"""The smallest box around what is not 0, for every type and order in memory."""
+"""The bounding box of nonzero voxels, for every type and memory order."""
 
 import numpy as np
 import pytest

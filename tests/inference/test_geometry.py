@@ -1,4 +1,4 @@
-"""Labels lie on the input's own grid, whatever its orientation, spacing, obliqueness, number type or size."""
+"""Labels are on the input's grid for every orientation, spacing, obliqueness, number type and size."""
 
 import itertools
 
@@ -98,8 +98,8 @@ def test_a_two_dimensional_file_keeps_its_shape_and_has_the_labels_of_its_one_sl
     run_pipeline(tmp_path / "flat" / "ct.nii")
     flat = nib.load(tmp_path / "flat" / "labels.nii.gz")
     assert flat.shape == nib.load(tmp_path / "flat" / "ct.nii").shape
-    one = np.asarray(nib.load(tmp_path / "one" / "labels.nii.gz").dataobj)
-    np.testing.assert_array_equal(np.asarray(flat.dataobj).reshape(one.shape), one)
+    labels = np.asarray(nib.load(tmp_path / "one" / "labels.nii.gz").dataobj)
+    np.testing.assert_array_equal(np.asarray(flat.dataobj).reshape(labels.shape), labels)
 
 
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])

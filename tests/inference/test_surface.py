@@ -1,4 +1,4 @@
-"""Distances to the liver's surface against those of every voxel to every other."""
+"""Distances to the liver's surface, compared with distances of all pairs of voxels."""
 
 import numpy as np
 import pytest
@@ -63,7 +63,7 @@ def test_a_vessel_that_ends_with_the_scan_is_no_surface():
     assert surface.distance_mm(np.array([[3, 5, 5]])) == 5
 
 
-def test_a_liver_in_a_whole_scan_has_its_surface():
+def test_a_liver_in_a_complete_scan_has_its_surface():
     deep = np.array([[4, 6, 7], [4, 7, 7]])
     surface = LiverSurface(liver(), STEPS, np.ones((3, 2), bool))
     assert surface.distance_mm(deep) == pytest.approx(by_hand(liver(), deep, STEPS))

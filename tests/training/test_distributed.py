@@ -47,7 +47,7 @@ def two_processes_run(made_once, lits_tree):
 
 @pytest.fixture(scope="module")
 def threads():
-    """The number of threads of one of the two processes."""
+    """Return the number of threads of one of the two processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
