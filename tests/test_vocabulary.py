@@ -28,7 +28,7 @@ NAMES = r"(?:^|_)(?:told|tells?|begun|in_words|so_far)(?:_|$)|^one$|^hands?$"
 """Pattern of names of functions, classes, arguments and variables."""
 
 EVENTS = {"begun", "run begun", "ray begun for it"}
-"""Values in `run.jsonl` and in the `soak.jsonl` of benchmarks, formats that other programs or later runs read."""
+"""Values in `run.jsonl` and `soak.jsonl`, formats that other programs read."""
 
 
 def _prose(path):

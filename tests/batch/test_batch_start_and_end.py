@@ -171,13 +171,13 @@ def test_a_case_whose_worker_ended_after_the_last_file_is_done(source, worker_th
     reporter = BatchReporter("in", [case], state, run_spec(inference_config(None), weights, {}), None)
     started, failed = CaseStarted("ct", ""), CaseFailed("ct", None, "timeout", "took longer")
     record = tmp_path / "out" / "ct" / "record.json"
-    whole = record.read_text(encoding="utf-8")
-    older = whole.replace('"finished": "2', '"finished": "1')
-    assert older != whole
+    content = record.read_text(encoding="utf-8")
+    older = content.replace('"finished": "2', '"finished": "1')
+    assert older != content
     for earlier in (older, None):
         record.write_text(earlier, encoding="utf-8") if earlier else record.unlink()
         reporter.on_event(started)
-        record.write_text(whole, encoding="utf-8")
+        record.write_text(content, encoding="utf-8")
         reporter.on_event(failed)
         assert (reporter.made, reporter.failures) == ({"ct"}, set())
     reporter.on_event(started)

@@ -83,8 +83,8 @@ def check(path, *texts):
 def test_names_of_files_and_folders(deep, planes, weights, capfd):
     nib.save(nib.Nifti1Image(planes.T, np.diag([-1.0, -1.0, 3.0, 1.0])), deep / f"{CASE}.nii.gz")
     out = deep / "out"
-    said = predict(capfd, deep, out, "--weights", weights, "--liver", "none")
-    assert [line for line in said.out.splitlines() if line.startswith(f"{CASE}: ")]
+    captured = predict(capfd, deep, out, "--weights", weights, "--liver", "none")
+    assert [line for line in captured.out.splitlines() if line.startswith(f"{CASE}: ")]
     page = check(out / CASE / "report.html", CASE, str(deep))
     assert page.shown.count(CASE) >= 2
     with (out / "summary.csv").open(encoding="utf-8", newline="") as file:
@@ -102,8 +102,8 @@ def test_descriptions_of_series_and_warnings(deep, planes, weights, capfd):
         header.SeriesDescription = DESCRIPTION
         header.pop("FrameOfReferenceUID", None)  # results in a warning that contains the path
         header.save_as(path)
-    said = predict(capfd, deep / "ct", deep / "out", "--weights", weights, "--liver", "none", "--keep-identifiers")
-    assert DESCRIPTION in said.out
+    captured = predict(capfd, deep / "ct", deep / "out", "--weights", weights, "--liver", "none", "--keep-identifiers")
+    assert DESCRIPTION in captured.out
     page = check(deep / "out" / "ct" / "report.html", DESCRIPTION)
     record = json.loads((deep / "out" / "ct" / "record.json").read_text(encoding="utf-8"))
     (warned,) = [text for text in record["warnings"] if "FrameOfReferenceUID" in text]

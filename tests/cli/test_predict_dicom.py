@@ -90,12 +90,12 @@ def test_what_headers_say_of_the_patient(keep, study, weights, tmp_path, capfd):
     options = ["--weights", weights, *(["--keep-identifiers"] if keep else [])]
     written = ["--liver", "none", "--report", "--statistics", "--series", "hartmann"]
     assert predict(study, tmp_path / "out", *options, *written) == 0
-    said = capfd.readouterr()
+    captured = capfd.readouterr()
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     named = {path.name for path in files if b"Hartmann" in content_of(path)}
     assert len(files) == len(CASE_FILES) + len(DICOM_FILES) + 3
     assert named == ({*DICOM_FILES, "record.json", "report.html"} if keep else set())
-    assert ("Hartmann" in said.out, "Hartmann" in said.err) == (keep, False)
+    assert ("Hartmann" in captured.out, "Hartmann" in captured.err) == (keep, False)
     seg = pydicom.dcmread(tmp_path / "out" / "study" / "segmentation.dcm")
     assert str(seg.PatientName) == ("Hartmann" if keep else "")
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))

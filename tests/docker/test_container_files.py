@@ -140,11 +140,11 @@ def test_every_index_of_the_job_is_another_shard(job, container):
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     count = job["completions"]
     assert job["completionMode"] == "Indexed" and environment["SHARDS"] == str(count)
-    said = [
+    commands = [
         shell(script.replace("exec liverseg", "echo"), JOB_COMPLETION_INDEX=str(index), **environment)[1]
         for index in range(count)
     ]
-    assert [re.search(r"--shard (\S+)", line)[1] for line in said] == [f"{n + 1}/{count}" for n in range(count)]
+    assert [re.search(r"--shard (\S+)", line)[1] for line in commands] == [f"{n + 1}/{count}" for n in range(count)]
 
 
 def test_exit_codes_mean_to_the_job_what_they_mean_to_liverseg(job):

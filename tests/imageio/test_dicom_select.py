@@ -202,8 +202,8 @@ def test_a_series_spread_over_folders_is_one(tmp_path):
     chosen = choose_series(tmp_path)
     assert len(chosen.files) == 6
     assert chosen.folder == tmp_path
-    whole = np.stack([np.random.default_rng(n).integers(-1000, 1500, (4, 5)).astype(np.int16) for n in range(6)])
-    np.testing.assert_array_equal(read_dicom_volume(chosen).array.transpose(2, 1, 0), whole)
+    expected = np.stack([np.random.default_rng(n).integers(-1000, 1500, (4, 5)).astype(np.int16) for n in range(6)])
+    np.testing.assert_array_equal(read_dicom_volume(chosen).array.transpose(2, 1, 0), expected)
 
 
 @pytest.mark.parametrize("tag", ["PatientID", "StudyInstanceUID"])

@@ -70,16 +70,16 @@ def test_zeros_packed_as_no_ct_is(tmp_path):
 
 
 def test_a_stream_that_goes_on_after_the_voxels(tmp_path, monkeypatch):
-    whole = header((4, 4, 4)) + np.arange(64, dtype=np.int16).tobytes()
-    fine = written(tmp_path / "fine.nii.gz", whole + bytes(1 << 20))
+    content = header((4, 4, 4)) + np.arange(64, dtype=np.int16).tobytes()
+    fine = written(tmp_path / "fine.nii.gz", content + bytes(1 << 20))
     assert read_volume(fine).array[3, 3, 3] == 63
     bomb = tmp_path / "bomb.nii.gz"
     block = gzip.compress(bytes(16 << 20), 9)
-    bomb.write_bytes(gzip.compress(whole) + block * 2000)  # 31 GiB
+    bomb.write_bytes(gzip.compress(content) + block * 2000)  # 31 GiB
     refused(bomb, "more than 64 MiB follow the 128 bytes of voxels that its header states")
     monkeypatch.setattr(nifti, "MAX_TRAILING_BYTES", 1000)
     with pytest.raises(UnreadableError, match="more than 0 MiB follow the"):
-        read_volume(written(tmp_path / "long.nii", whole + bytes(1 << 20)))
+        read_volume(written(tmp_path / "long.nii", content + bytes(1 << 20)))
 
 
 def test_limits_can_be_set(tmp_path, monkeypatch):

@@ -51,12 +51,12 @@ def slabs():
 @pytest.mark.parametrize("spacing", [(3.0, 1.5, 1.5), (5.0, 0.75, 0.75), (1.0, 3.0, 2.0)])
 def test_labels_are_those_of_the_complete_ct(kind, spacing):
     hu = body(**kind)
-    whole = keep_largest_liver(slabs()(hu, Counting()))
-    assert whole.inside.max() == 3
+    complete = keep_largest_liver(slabs()(hu, Counting()))
+    assert complete.inside.max() == 3
     counting = Counting()
     found = LiverCascade(slabs())(hu, counting, spacing=spacing)
-    np.testing.assert_array_equal(found.labels, whole.labels)
-    np.testing.assert_allclose(found.type_probabilities, whole.type_probabilities, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, complete.labels)
+    np.testing.assert_allclose(found.type_probabilities, complete.type_probabilities, atol=1e-6)
     assert found.shape == hu.shape
     if not kind:
         assert counting.pixels < 0.6 * hu.size
@@ -74,9 +74,9 @@ def test_the_box_grows_until_it_holds_the_liver():
             kept[3:5, 76 // reduction : 84 // reduction, 76 // reduction : 84 // reduction] = True
             return mask & kept
 
-    whole = keep_largest_liver(slabs()(hu, Counting()))
+    complete = keep_largest_liver(slabs()(hu, Counting()))
     found = LiverCascade(OnlyTheMiddle(amp=False), step_mm=15)(hu, Counting(), spacing=(2.0, 1.5, 1.5))
-    np.testing.assert_array_equal(found.labels, whole.labels)
+    np.testing.assert_array_equal(found.labels, complete.labels)
 
 
 @pytest.mark.integration
@@ -193,11 +193,11 @@ def test_types_of_a_lesion_across_windows_are_in_order():
             return mask
 
     soft = {"amp": False, "type_temperature": 200.0}
-    whole = keep_largest_liver(SlabInferer(**soft)(hu, Counting()))
+    complete = keep_largest_liver(SlabInferer(**soft)(hu, Counting()))
     found = LiverCascade(UpperHalf(**soft))(hu, Counting(), spacing=(3.0, 1.5, 1.5))
-    np.testing.assert_array_equal(found.labels, whole.labels)
-    assert len(np.unique(whole.type_probabilities[:, 1])) > 20
-    np.testing.assert_allclose(found.type_probabilities, whole.type_probabilities, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, complete.labels)
+    assert len(np.unique(complete.type_probabilities[:, 1])) > 20
+    np.testing.assert_allclose(found.type_probabilities, complete.type_probabilities, atol=1e-6)
 
 
 @pytest.mark.parametrize("missed", [0, 30])
@@ -240,11 +240,11 @@ def test_a_window_that_grows_computes_no_more_than_the_slices_that_need_it():
 def test_a_network_with_a_pixel_size_agrees_with_its_result_of_the_complete_ct(spacing, share):
     hu = body(shape=(40, 224, 256), middle=(20, 110, 110), radii=(16, 44, 60))
     sized = SlabInferer(amp=False, pixel_mm=1.5)
-    whole = keep_largest_liver(sized(hu, Counting(), in_plane_mm=spacing[1:])).labels >= 1
+    complete = keep_largest_liver(sized(hu, Counting(), in_plane_mm=spacing[1:])).labels >= 1
     plain, counting = Counting(), Counting()
     LiverCascade(slabs())(hu, plain, spacing=spacing)
     found = LiverCascade(sized)(hu, counting, spacing=spacing).labels >= 1
     # the network's pixels have other positions in a window than in the complete slice
-    assert (found != whole).sum() < 0.02 * whole.sum()
-    assert (found != ((hu == 110) | (hu == 180))).sum() < 0.1 * whole.sum()
+    assert (found != complete).sum() < 0.02 * complete.sum()
+    assert (found != ((hu == 110) | (hu == 180))).sum() < 0.1 * complete.sum()
     assert counting.pixels < share * plain.pixels  # the coarse pass has pixels of about 1.5 mm in both

@@ -201,12 +201,14 @@ def test_the_report_is_no_readers(tmp_path):
     assert research.startswith("Research result") and "Not verified" in research
 
 
-@pytest.mark.parametrize(("liver", "said"), [(True, "No lesion was found in the liver"), (False, "No liver was found")])
-def test_without_lesions(liver, said, tmp_path):
+@pytest.mark.parametrize(
+    ("liver", "sentence"), [(True, "No lesion was found in the liver"), (False, "No liver was found")]
+)
+def test_without_lesions(liver, sentence, tmp_path):
     _, volume, lesions, _ = written(write_ct(tmp_path / "ct"), tmp_path, lesions=False, liver=liver)
     report = hd.sr.srread(tmp_path / "sr.dcm")
     assert report.content.get_volumetric_roi_measurement_groups() == []
-    assert statements(report)[0] == f"{said}."
+    assert statements(report)[0] == f"{sentence}."
     (group,) = report.content.get_image_measurement_groups()
     assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == ["Absent"] * liver
     ml = np.count_nonzero(lesions.labels) * volume.voxel_ml
@@ -360,11 +362,11 @@ def test_the_box_does_not_matter(tmp_path):
     """Objects of a result in a box around the liver equal those of a result of the complete volume."""
     series = choose_series(write_ct(tmp_path / "ct", DOWN))
     volume = read_dicom_volume(series)
-    whole, reference = made_up(volume), series_reference(series, volume)
-    boxes = [full_box(whole.shape), (slice(1, 9), slice(2, 31), slice(0, 33))]
+    complete, reference = made_up(volume), series_reference(series, volume)
+    boxes = [full_box(complete.shape), (slice(1, 9), slice(2, 31), slice(0, 33))]
     objects = []
     for box in boxes:
-        lesions = replace(whole, inside=whole.inside[box], ids_inside=whole.ids_inside[box], box=box)
+        lesions = replace(complete, inside=complete.inside[box], ids_inside=complete.ids_inside[box], box=box)
         table = lesion_table(lesions, volume, LABELS)
         write_dicom_seg(tmp_path / "seg.dcm", reference, volume, lesions, LABELS, WEIGHTS)
         write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table, LABELS, WEIGHTS)
@@ -380,6 +382,6 @@ def test_the_standard_is_kept(settings, tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path, **settings)
     for name in ("seg.dcm", "sr.dcm"):
         result = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True)
-        said = result.stdout + result.stderr
-        assert ("Segmentation" in said) or ("ComprehensiveSR" in said)
-        assert "Error" not in said, said
+        messages = result.stdout + result.stderr
+        assert ("Segmentation" in messages) or ("ComprehensiveSR" in messages)
+        assert "Error" not in messages, messages

@@ -128,13 +128,13 @@ def test_a_half_written_case_is_done_again(ct_file, joint_weights, tmp_path):
     run = evaluator(ct_file, tmp_path / "out", joint_weights)
     run.run()
     folder = tmp_path / "out" / "ct"
-    whole = {name: (folder / name).read_bytes() for name in CASE_FILES if name != "record.json"}
+    contents = {name: (folder / name).read_bytes() for name in CASE_FILES if name != "record.json"}
     (folder / "record.json").unlink()
     (folder / "lesions.csv").write_text("cut off in the")
     (folder / ".unfinished-labels.nii.gz").write_bytes(b"half")
     run.run()
     assert sorted(path.name for path in folder.iterdir()) == sorted(CASE_FILES)
-    assert {name: (folder / name).read_bytes() for name in whole} == whole
+    assert {name: (folder / name).read_bytes() for name in contents} == contents
 
 
 BAD = {

@@ -53,17 +53,17 @@ def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array,
         table = run_pipeline(path)["lesions"]
         source = nib.load(path)
         assert "".join(nib.aff2axcodes(source.affine)) == codes
-        for name, wanted in expected.items():
+        for name, array in expected.items():
             written = nib.load(path.parent / f"{name}.nii.gz")
             assert written.shape == source.shape
             np.testing.assert_array_equal(written.affine, source.affine)
             assert int(written.header["qform_code"]) == 1
             assert int(written.header["sform_code"]) == 2
             assert written.header.get_xyzt_units() == ("mm", "sec")
-            np.testing.assert_array_equal(canonical(path.parent / f"{name}.nii.gz"), wanted, err_msg=codes)
+            np.testing.assert_array_equal(canonical(path.parent / f"{name}.nii.gz"), array, err_msg=codes)
         # header affines are float32: hundredths of a mm may round to either side
-        found, wanted = (rows[frame[2:]].astype(float) for rows in (table, first["lesions"]))
-        np.testing.assert_allclose(found, wanted, atol=0.021, err_msg=codes)
+        found, reference = (rows[frame[2:]].astype(float) for rows in (table, first["lesions"]))
+        np.testing.assert_allclose(found, reference, atol=0.021, err_msg=codes)
         assert table["type"].tolist() == first["lesions"]["type"].tolist()
 
 

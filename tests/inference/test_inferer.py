@@ -30,8 +30,8 @@ def test_slabs_are_neighbours_with_edges_repeated(depth, batch_size):
     SlabInferer(batch_size=batch_size, amp=False)(hu, echo)
     seen = torch.cat(echo.seen)
     assert max(map(len, echo.seen)) <= batch_size
-    wanted = [[max(i - 1, 0), i, min(i + 1, depth - 1)] for i in range(depth)]
-    np.testing.assert_allclose(seen[:, :, 1, 2].numpy() * 225 + 25, wanted, atol=1e-4)
+    expected = [[max(i - 1, 0), i, min(i + 1, depth - 1)] for i in range(depth)]
+    np.testing.assert_allclose(seen[:, :, 1, 2].numpy() * 225 + 25, expected, atol=1e-4)
     assert seen.shape == (depth, 3, 2, 3)
 
 
@@ -40,9 +40,9 @@ def test_slabs_at_a_distance_are_those_of_training(batch_size):
     echo = Echo()
     hu = np.arange(12, dtype=np.int16)[:, None, None] * np.ones((1, 2, 3), np.int16)
     SlabInferer(batch_size=batch_size, amp=False, slab_spacing_mm=5)(hu, echo, slice_mm=1.25)
-    wanted = slab_indices(np.arange(12), 12, slice_mm=1.25, slab_spacing_mm=5)
-    assert wanted[6].tolist() == [2, 6, 10]
-    np.testing.assert_allclose(torch.cat(echo.seen)[:, :, 1, 2].numpy() * 225 + 25, wanted, atol=1e-4)
+    expected = slab_indices(np.arange(12), 12, slice_mm=1.25, slab_spacing_mm=5)
+    assert expected[6].tolist() == [2, 6, 10]
+    np.testing.assert_allclose(torch.cat(echo.seen)[:, :, 1, 2].numpy() * 225 + 25, expected, atol=1e-4)
     with pytest.raises(ValueError, match="need the volume's slice_mm"):
         SlabInferer(slab_spacing_mm=5)(hu, echo)
 
@@ -79,10 +79,10 @@ def test_a_box_is_labelled_with_the_slices_beside_it_as_neighbours(batch_size):
     torch.manual_seed(0)
     network = torch.nn.Conv2d(3, 5, 1)
     hu = np.random.default_rng(1).integers(-300, 300, (9, 12, 10)).astype(np.int16)
-    whole = SlabInferer(amp=False)(hu, network)
+    complete = SlabInferer(amp=False)(hu, network)
     box = (slice(2, 7), slice(3, 9), slice(0, 4))
     found = SlabInferer(batch_size=batch_size, amp=False)(hu, network, box=box)
-    np.testing.assert_array_equal(found.inside, whole.labels[box])
+    np.testing.assert_array_equal(found.inside, complete.labels[box])
     assert (found.box, found.shape) == (box, hu.shape)
     outside = found.labels.copy()
     outside[box] = 0

@@ -143,8 +143,8 @@ def test_three_slices_of_dicom(joint_weights, tmp_path):
     assert folder / "measurements.dcm" in written
     if shutil.which("dciodvfy"):
         for path in written:
-            said = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
-            assert "Error" not in said.stdout + said.stderr
+            result = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
+            assert "Error" not in result.stdout + result.stderr
 
 
 def test_a_tilted_head_is_refused(joint_weights, tmp_path):
@@ -167,10 +167,14 @@ def test_a_head_has_no_liver(hu_classes):
 
 @pytest.mark.integration
 def test_damaged_copies_of_a_real_ct_are_refused(joint_weights, tmp_path):
-    whole = real("totalsegmentator_3mm/example_ct_sm.nii.gz").read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 4
-    for name, content in (("short", whole[: len(whole) // 2]), ("flipped", bytes(flipped)), ("text", b"no CT at all")):
+    intact = real("totalsegmentator_3mm/example_ct_sm.nii.gz").read_bytes()
+    flipped = bytearray(intact)
+    flipped[len(intact) // 2] ^= 4
+    for name, content in (
+        ("short", intact[: len(intact) // 2]),
+        ("flipped", bytes(flipped)),
+        ("text", b"no CT at all"),
+    ):
         path = tmp_path / f"{name}.nii.gz"
         path.write_bytes(content)
         with pytest.raises(LiversegError, match=rf"{name}\.nii\.gz: .*cannot be read") as caught:

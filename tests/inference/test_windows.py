@@ -161,10 +161,10 @@ def test_joined_parts_are_the_complete_volume(seed):
         SlabPrediction(labels[window], own[:, None], window, shape, lesion_probabilities=own)
         for window, own in ((window, number[window][labels[window] >= 2]) for window in windows)
     ]
-    whole = join_predictions(parts)
-    np.testing.assert_array_equal(whole.labels, labels)
-    np.testing.assert_array_equal(whole.type_probabilities[:, 0], number[labels >= 2])
-    np.testing.assert_array_equal(whole.lesion_probabilities, number[labels >= 2])
+    joined = join_predictions(parts)
+    np.testing.assert_array_equal(joined.labels, labels)
+    np.testing.assert_array_equal(joined.type_probabilities[:, 0], number[labels >= 2])
+    np.testing.assert_array_equal(joined.lesion_probabilities, number[labels >= 2])
     some = join_predictions([part.on_slices(slice(part.box[0].stop - 1, part.box[0].stop)) for part in parts[1:]])
     labels[:5], labels[6:10] = 0, 0
     np.testing.assert_array_equal(some.labels, labels)

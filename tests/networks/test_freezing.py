@@ -22,8 +22,8 @@ def trained(network, steps=2):
 
 def loss_of(output):
     """Return a number that depends on all outputs of a network."""
-    said = [part for part in output if part is not None] if isinstance(output, SlabOutput) else [output]
-    return sum(part.square().mean() for part in said)
+    tensors = [part for part in output if part is not None] if isinstance(output, SlabOutput) else [output]
+    return sum(part.square().mean() for part in tensors)
 
 
 @pytest.mark.integration

@@ -13,7 +13,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def heard():
+def default_signal_handlers():
     """Restore default signal handlers as for a command of a terminal, since the tests may run with ignored signals."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in NUMBERS}
     yield
