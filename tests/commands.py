@@ -1,4 +1,4 @@
-"""Bundle commands as a user types them: in a process of their own, or in this one, which saves the imports' seconds."""
+"""Bundle commands in a separate process, or in this one, which saves the time of the imports."""
 
 import contextlib
 import io
@@ -20,13 +20,13 @@ from liverseg.inference import find_bundle
 PRETRAIN, JOINT = "liver_lesion_pretrain", "liver_lesion_joint"
 TRAIN, EVALUATE, EXPORT, INFER = ("train", "phantom"), ("train", "phantom", "evaluate"), ("export",), ("inference",)
 TINY = {"crop_size": 64, "batch_size": 8, "epochs": 3, "val_interval": 1, "device": "cpu", "progress": False}
-"""Overrides that make a training of the phantom overlay last seconds."""
+"""Overrides with which a training of the phantom overlay takes seconds."""
 _ONE_AT_A_TIME = threading.Lock()
-"""Folder, arguments and streams are those of the whole process."""
+"""Lock, because folder, arguments and streams belong to the process."""
 
 
-class Told(NamedTuple):
-    """What a command left in the terminal."""
+class CommandOutput(NamedTuple):
+    """Output of a command in the terminal."""
 
     code: int
     out: str
@@ -34,11 +34,11 @@ class Told(NamedTuple):
 
     @property
     def errors(self):
-        """The lines on stderr that are not MONAI's own standing notice."""
+        """Lines of stderr without MONAI's notice."""
         return [line for line in self.err.splitlines() if line and not line.startswith("parsing config_file ")]
 
     def refusal(self, code=1):
-        """The one line of a command that was refused with an exit code."""
+        """Check the exit code of a refused command and return its one line."""
         assert self.code == code, self.err
         (line,) = self.errors
         assert line.startswith("liverseg: ")
@@ -46,12 +46,12 @@ class Told(NamedTuple):
 
 
 def bundle_process(bundle, run_id, configs, **overrides):
-    """`python -m monai.bundle run RUN_ID ...` in the bundle's folder, started; its output goes through pipes."""
+    """Start `python -m monai.bundle run RUN_ID ...` in the bundle's folder, with pipes for its output."""
     return _started(["-m", "monai.bundle", *_arguments(run_id, configs, overrides)], bundle)
 
 
 def two_processes_started(bundle, configs, **overrides):
-    """A training by torchrun in two processes, likewise started."""
+    """Start a training by torchrun in two processes, likewise."""
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     return _started([*torchrun, "-m", "monai.bundle", *_arguments("training", configs, overrides)], bundle)
 
@@ -70,10 +70,10 @@ def _started(words, bundle):
 
 
 def run_bundle(bundle, run_id, configs, **overrides):
-    """The same command in this process: same command line, same folder, same module, same handling of errors."""
+    """Run the same command in this process, with the same command line, folder, module and handling of errors."""
     out, err = io.StringIO(), io.StringIO()
     code = run_monai_bundle(_arguments(run_id, configs, overrides), find_bundle(bundle), out, err)
-    return Told(code, out.getvalue(), err.getvalue())
+    return CommandOutput(code, out.getvalue(), err.getvalue())
 
 
 def run_logged_in_process(command, folder, log, environment=None, errors_too=False, started=None, kept_open=()):
@@ -86,7 +86,7 @@ def run_logged_in_process(command, folder, log, environment=None, errors_too=Fal
 
 
 def run_monai_bundle(arguments, folder, out, err):
-    """`python -m monai.bundle ARGUMENTS` in a folder, in this process, its streams replaced; returns the exit code."""
+    """Run `python -m monai.bundle ARGUMENTS` in a folder, in this process, with other streams; return the exit code."""
     with state_put_back(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         os.chdir(folder)
         sys.argv = ["monai.bundle", *arguments]
@@ -105,13 +105,13 @@ def run_monai_bundle(arguments, folder, out, err):
 
 
 def train(bundle, tree, folder, **overrides):
-    """A tiny training on a tree that puts everything into a folder, the weights into `models` in it."""
+    """Run a tiny training on a tree with its output in a folder, and weights in `models` in it."""
     run = {"dataset_dir": tree, "output_dir": folder, "ckpt_dir": folder / "models", **TINY}
     return run_bundle(bundle, "training", TRAIN, **{**run, **overrides})
 
 
 def left_over(folder):
-    """Files below a folder, whole volumes in the cache aside."""
+    """Return files below a folder, without complete volumes in the cache."""
     return [path for path in folder.rglob("*") if path.is_file() and not path.match("cache/[!.]*.slices")]
 
 
@@ -125,7 +125,7 @@ def _arguments(run_id, configs, overrides):
 
 @contextlib.contextmanager
 def state_put_back():
-    """One computing thread, and afterwards what a bundle command changes in its process is as it was."""
+    """Use one thread, and at the end undo the changes that a bundle command makes in its process."""
     root = logging.getLogger()
     kept = sys.argv, sys.excepthook, sys.path[:], Path.cwd(), root.handlers[:], root.level
     threads, track_meta = torch.get_num_threads(), monai.data.get_track_meta()

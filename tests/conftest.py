@@ -1,12 +1,12 @@
-"""What several test folders share: small phantoms and small trainings, made once for all test processes.
+"""Fixtures of several test folders: small phantoms and small trainings, made once for all test processes.
 
-Fixtures import what they need themselves: the process that only hands out the tests does without torch and MONAI.
+Fixtures import torch and MONAI themselves, since the process that distributes the tests does not need them.
 """
 
 import os
 
 # Before torch is imported, here and in every process that a test starts: test processes share the cores, and threads
-# that wait for a core spin.
+# that wait for a core would spin.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import fcntl
@@ -20,7 +20,7 @@ _COSTLY = {
     **dict.fromkeys(["lits_tree", "cohort_tree", "pretrain_run", "joint_run"], "integration"),
     "two_processes_run": "slow",
 }
-"""Fixtures that make phantoms or train networks, and the marker of every test that waits for one."""
+"""Fixtures that make phantoms or train networks, and the marker of the tests that use them."""
 
 _PUBLISHED = (
     (r"(layer\d\.\d\.conv\d)\.conv\.", r"\1."),
@@ -33,7 +33,7 @@ _PUBLISHED = (
 
 
 def pytest_collection_modifyitems(items):
-    """Mark what waits for a costly fixture."""
+    """Mark tests that use a costly fixture."""
     for item in items:
         for fixture, marker in _COSTLY.items():
             if fixture in item.fixturenames:
@@ -42,9 +42,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def made_once(tmp_path_factory):
-    """A function that has a folder filled once, by whichever test process comes first, and returns it.
+    """Return a function that returns a folder, which the first test process that needs it fills.
 
-    Tests only read there.
+    Tests only read the folder.
     """
     base = tmp_path_factory.getbasetemp()
     shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "made-once"
@@ -78,7 +78,7 @@ def lits_tree(made_once):
 
 @pytest.fixture(scope="session")
 def cohort_tree(made_once):
-    """Twelve typed phantoms, 24 slices, with a data list: 3 folds, three test patients or so."""
+    """Twelve typed phantoms, 24 slices, with a data list: 3 folds, about three test patients."""
     from liverseg.datalists import build_datalist
     from liverseg.phantom import write_cohort
 
@@ -91,7 +91,7 @@ def cohort_tree(made_once):
 
 @pytest.fixture(scope="session")
 def pretrain_run(made_once, lits_tree):
-    """A pre-training that was not interrupted, evaluated and exported: a folder with everything those left."""
+    """Folder of an uninterrupted pre-training, with evaluation and export."""
 
     def fill(folder):
         _train_evaluate_export("liver_lesion_pretrain", folder, dataset_dir=lits_tree)
@@ -101,7 +101,7 @@ def pretrain_run(made_once, lits_tree):
 
 @pytest.fixture(scope="session")
 def joint_run(made_once, cohort_tree, pretrain_run):
-    """A joint training from the pre-training's weights, evaluated and exported, likewise."""
+    """Folder of a joint training from the pre-training's weights, with evaluation and export."""
 
     def fill(folder):
         weights = pretrain_run / "pretrain.safetensors"
@@ -119,15 +119,15 @@ def _train_evaluate_export(bundle, folder, **data):
         ("evaluating", EVALUATE, {**data, **TINY}),
         ("export", EXPORT, {}),
     ):
-        told = run_bundle(bundle, run_id, configs, **run, **more)
-        assert told.code == 0, f"{run_id}: {told.out}{told.err}"
-        (folder / f"{run_id}.out").write_text(told.out)
-        (folder / f"{run_id}.err").write_text(told.err)
+        result = run_bundle(bundle, run_id, configs, **run, **more)
+        assert result.code == 0, f"{run_id}: {result.out}{result.err}"
+        (folder / f"{run_id}.out").write_text(result.out)
+        (folder / f"{run_id}.err").write_text(result.err)
 
 
 @pytest.fixture(scope="session")
 def published(tmp_path_factory):
-    """A file with the published names and shapes, and numbers of its own."""
+    """A file with the published names and shapes, and other numbers."""
     import torch
     from monai.networks.nets import senet
 
@@ -148,7 +148,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture
 def bundle_workflow():
-    """A function that makes a bundle's ConfigWorkflow, initialized; what that changes in this process is put back."""
+    """Return a function that returns a bundle's initialized ConfigWorkflow; undo its changes in this process."""
     from commands import state_put_back
     from monai.bundle import ConfigWorkflow
 
@@ -172,7 +172,7 @@ def bundle_workflow():
 
 @pytest.fixture
 def write_nifti():
-    """A function that writes an array as NIfTI, 2 mm voxels unless an affine is given, and returns the path."""
+    """Return a function that writes an array as NIfTI, by default with 2 mm voxels, and returns the path."""
     import nibabel as nib
     import numpy as np
 
@@ -186,7 +186,7 @@ def write_nifti():
 
 @pytest.fixture(scope="session")
 def weights(made_once):
-    """Weights of a small joint network, random."""
+    """Random weights of a small joint network."""
     import torch
 
     from liverseg.labels import JOINT_LABELS, label_names

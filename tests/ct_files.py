@@ -1,4 +1,4 @@
-"""Small CTs as files: NIfTI, and DICOM studies."""
+"""Small CTs as NIfTI files and DICOM studies."""
 
 import nibabel as nib
 import numpy as np
@@ -6,19 +6,19 @@ from dicom_files import write_slice
 
 
 def hu(seed, shape=(32, 40, 4)):
-    """Random HU."""
+    """Return random HU."""
     return np.random.default_rng(seed).integers(-1000, 1000, shape, np.int16)
 
 
 def write_ct(path, seed=0, shape=(32, 40, 4)):
-    """Write a NIfTI file, its folder made if missing."""
+    """Write a NIfTI file, and its folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     nib.save(nib.Nifti1Image(hu(seed, shape), np.diag([-2.0, -2.0, 4.0, 1.0])), path)
     return path
 
 
 def write_study(folder, seed=0, slices=4, **tags):
-    """Write one series, a file a slice."""
+    """Write one series, with a file per slice."""
     for number in range(slices):
         write_slice(folder / f"{number}.dcm", hu(seed, (40, 32, slices))[:, :, number], (0, 0, 2.5 * number), **tags)
     return folder

@@ -1,4 +1,4 @@
-"""DICOM slices as the tests write them: real files, by the library that also reads them."""
+"""DICOM slices for tests, written with pydicom."""
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,9 +17,9 @@ def write_slice(
     description="portal",
     uid="1.2.3",
 ):
-    """One DICOM file of a (row, column) array: int16 in HU, with an intercept of -1024, or uint8 as it is.
+    """Write one DICOM file of a (row, column) array: int16 in HU, with an intercept of -1024, or uint8 unchanged.
 
-    The spacing is the tag's: between rows, between columns. The modality is two letters.
+    The spacing is that of the tag: between rows, between columns. The modality is two letters.
     """
     pixels = np.asarray(pixels)
     tags = {
@@ -45,12 +45,12 @@ def write_slice(
     writer.SetImageIO("GDCMImageIO")
     writer.SetFileName(str(path))
     writer.Execute(image)
-    if modality != "CT":  # the writer makes a secondary capture of others, and may leave its geometry out
+    if modality != "CT":  # the writer makes other modalities a secondary capture, possibly without geometry
         patch(path, b"\x08\0\x60\0\x02\0\0\0CT", b"\x08\0\x60\0\x02\0\0\0" + modality.encode())
 
 
 def patch(path, old, new):
-    """Other bytes of the same length in a written file, for what the writer refuses to write."""
+    """Replace bytes of a file by others of the same length, for content that the writer refuses."""
     content = path.read_bytes()
     assert content.count(old) == 1 and len(old) == len(new)
     path.write_bytes(content.replace(old, new))

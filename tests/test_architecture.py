@@ -11,7 +11,7 @@ PACKAGE = ROOT / "liverseg"
 
 
 def imported_modules(path):
-    """Names of the `liverseg` modules that a file imports, anywhere in it."""
+    """Return the names of the `liverseg` modules that a file imports anywhere."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The label table is the contract every other part reads."""
+"""The label table, which all parts use."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Batches as the tests run them."""
+"""Batches in a process or in this one, for tests."""
 
 import json
 import os
@@ -33,15 +33,15 @@ __all__ = [
 
 SAME_EVERY_TIME = [name for name in CASE_FILES if name != "record.json"]
 LONGEST = 240
-"""Seconds no run here takes, however busy the machine is."""
+"""Upper limit of a run's seconds, also on a busy machine."""
 
 
 class Batch:
-    """`liverseg batch` in a process, as a user types it; `memory_gb` is as much as its processes may ask for."""
+    """`liverseg batch` in a process; `memory_gb` limits the address space of each of its processes."""
 
     def __init__(self, *arguments, memory_gb=None, **environment):
         def before() -> None:
-            for number in (signal.SIGINT, signal.SIGHUP):  # whoever runs the tests may have them ignored
+            for number in (signal.SIGINT, signal.SIGHUP):  # the tests may have been started with ignored signals
                 signal.signal(number, signal.SIG_DFL)
             if memory_gb is not None:
                 resource.setrlimit(resource.RLIMIT_AS, (memory_gb << 30,) * 2)
@@ -59,7 +59,7 @@ class Batch:
         self.output = arguments[1]
 
     def end(self):
-        """Wait for it; its exit code, stdout and stderr."""
+        """Wait for the end and return exit code, stdout and stderr."""
         out, err = self.process.communicate(timeout=LONGEST)
         return self.process.returncode, out, err
 
@@ -67,11 +67,11 @@ class Batch:
         self.process.send_signal(number)
 
     def worker(self):
-        """The worker's process id."""
+        """Return the worker's process id."""
         return int(subprocess.check_output(["pgrep", "-P", str(self.process.pid)], text=True).split()[0])
 
     def wait_for(self, event, case=None, times=1):
-        """Wait until something has happened so often, by the run's log."""
+        """Wait until the run's log has an event a number of times."""
         deadline = time.monotonic() + LONGEST
         while time.monotonic() < deadline:
             found = [line for line in log(self.output) if line["event"] == event and case in (None, line.get("case"))]
@@ -83,7 +83,7 @@ class Batch:
 
 
 class ThreadWorker:
-    """A worker in a thread of this process, for tests that are not about processes.
+    """Worker in a thread of this process, for tests that need no process.
 
     Job, cases and events are converted to JSON and back, as between processes.
     """
@@ -109,24 +109,24 @@ class ThreadWorker:
 
 
 def batch(*arguments, **environment):
-    """Run a batch to its end: exit code, stdout, stderr."""
+    """Run a batch and return exit code, stdout and stderr."""
     return Batch(*arguments, **environment).end()
 
 
 def log(output):
-    """The lines of a run's log so far."""
+    """Return the entries of a run's log."""
     path = output / "run.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     return [json.loads(line) for line in lines]
 
 
 def happened(output, event):
-    """Names of the cases it happened to, in order."""
+    """Return the names of the cases with an event, in order."""
     return [line["case"] for line in log(output) if line["event"] == event]
 
 
 def results(output, case):
-    """The bytes of a case's files that are the same every time; its record must be there and say so."""
+    """Return the contents of a case's reproducible files; check them against its record."""
     folder = output / case
     assert json.loads((folder / "record.json").read_text(encoding="utf-8"))["status"] == "done"
     assert sorted(path.name for path in folder.iterdir()) == sorted(CASE_FILES)

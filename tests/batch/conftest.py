@@ -9,7 +9,7 @@ from liverseg.bundle.paths import inference_config
 
 @pytest.fixture(scope="session")
 def many(made_once, weights):
-    """A folder with twelve CTs, and what an undisturbed batch, whose worker is a thread, makes of them."""
+    """A folder with twelve CTs and the results of an undisturbed batch on them."""
 
     def fill(root):
         for number in range(12):
@@ -24,7 +24,7 @@ def many(made_once, weights):
 
 @pytest.fixture
 def worker_threads(monkeypatch):
-    """Batches of this process have their workers in threads."""
+    """Run workers of batches in threads of this process."""
     monkeypatch.setattr("liverseg.batch.run.LocalWorker", ThreadWorker)
 
 
@@ -37,7 +37,7 @@ def source(tmp_path):
 
 @pytest.fixture
 def job(source, weights, tmp_path):
-    """The job of a batch over it."""
+    """The job of a batch on `source`."""
     state = BatchState(tmp_path / "out")
     state.begin()
     config = inference_config(None)

@@ -1,4 +1,4 @@
-"""A batch over good and bad CTs: what it leaves, what it says, and what it does when it is run again."""
+"""A batch on good and bad CTs: results, messages, and a second run."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ BAD = {
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    """Three good CTs in three forms, and one of each kind of bad ones."""
+    """Three good CTs in three formats, and one bad CT of each kind."""
     root = tmp_path_factory.mktemp("source")
     write_ct(root / "a" / "scan.nii.gz", 1)
     write_study(root / "b" / "portal", 2)
@@ -50,7 +50,7 @@ def source(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(source, weights, tmp_path_factory):
-    """The source, the output of a batch over it, and what it said. Tests that change something copy the output."""
+    """Source, output and messages of a batch. Tests that change the output copy it."""
     output = tmp_path_factory.mktemp("batch") / "out"
     return source, output, batch(source, output, "--weights", weights, "--liver", "none")
 
@@ -65,7 +65,7 @@ def test_good_cases_are_done_and_bad_ones_sorted(run):
     assert (failed["tries"] == 1).all()
     assert "gantry tilt of 12.0 degrees" in failed["reason"]["tilted"]
     assert not list(source.parent.rglob("outside.dcm"))
-    # on stdout a line a case that is done, with where the batch is and how fast; the rest is on stderr
+    # stdout has a line for each done case, with progress and speed; the rest is on stderr
     lines = out.splitlines()
     assert len(lines) == 3
     assert all("/9] " in line and " an hour, " in line for line in lines)
@@ -97,7 +97,7 @@ def test_the_page_shows_every_case_and_links_to_files_that_are_there(run):
     assert all(f"<td>{case}</td>" in page for case in BAD)
 
 
-def test_the_log_tells_the_run_from_begin_to_end(run):
+def test_the_log_covers_the_run_from_start_to_end(run):
     _, output, _ = run
     lines = log(output)
     assert [lines[0]["event"], lines[-1]["event"]] == ["run begun", "run ended"]
@@ -108,7 +108,7 @@ def test_the_log_tells_the_run_from_begin_to_end(run):
 
 
 def again(run, tmp_path, *arguments, weights=None):
-    """The batch once more, on a copy of its output; what was begun, and the exit code."""
+    """Run the batch again on a copy of its output; return the cases that were started, and the exit code."""
     source, output, _ = run
     there = tmp_path / "again"
     shutil.copytree(output, there)
@@ -118,16 +118,16 @@ def again(run, tmp_path, *arguments, weights=None):
 
 
 def test_what_is_complete_is_not_done_again_and_what_failed_stays_so(run, weights, tmp_path, capsys):
-    there, code, begun = again(run, tmp_path, weights=weights)
-    assert (code, begun) == (3, [])
-    told = capsys.readouterr()
-    assert "cut: failed before: unreadable: " in told.err
+    there, code, started = again(run, tmp_path, weights=weights)
+    assert (code, started) == (3, [])
+    captured = capsys.readouterr()
+    assert "cut: failed before: unreadable: " in captured.err
     assert pd.read_csv(there / "failed.csv")["tries"].tolist() == [1] * 6
 
 
 def test_failures_are_tried_again_when_asked_for(run, worker_threads, weights, tmp_path):
-    there, code, begun = again(run, tmp_path, "--retry-failed", weights=weights)
-    assert (code, begun) == (3, sorted(BAD))
+    there, code, started = again(run, tmp_path, "--retry-failed", weights=weights)
+    assert (code, started) == (3, sorted(BAD))
     assert pd.read_csv(there / "failed.csv")["tries"].tolist() == [2] * 6
 
 
@@ -157,13 +157,13 @@ def test_anything_but_a_complete_case_is_done_again(change, run, worker_threads,
 
 
 def test_what_gives_cases_out_does_without_torch():
-    code = "import sys, liverseg.batch.run; print('torch' in sys.modules)"  # it and MONAI are the workers'
+    code = "import sys, liverseg.batch.run; print('torch' in sys.modules)"  # only workers import it and MONAI
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
 def test_a_folder_of_masks_with_a_label_serves_several_cases(worker_threads, weights, tmp_path, capsys):
     mask = np.zeros((32, 40, 4), np.uint8)
-    mask[8:24, 10:30], mask[2:5, 2:5] = 5, 1  # a liver and a spleen, as TotalSegmentator numbers them
+    mask[8:24, 10:30], mask[2:5, 2:5] = 5, 1  # liver and spleen as in TotalSegmentator
     for number, name in enumerate(("one", "two")):
         write_ct(tmp_path / "in" / f"{name}.nii.gz", number)
         (tmp_path / "masks" / name).mkdir(parents=True)
@@ -203,14 +203,14 @@ def test_a_manifest_with_masks_priors_and_names_that_lead_elsewhere(source, work
     }
     assert records["masked"]["input"]["liver"]["path"] == str(tmp_path / "mask.nii.gz")
     labels = np.asarray(nib.load(output / "masked" / "labels.nii.gz").dataobj)
-    assert set(np.unique(labels[mask == 0])) & {1} == set()  # beside the mask there may be a lesion, but no liver
+    assert set(np.unique(labels[mask == 0])) & {1} == set()  # outside the mask there may be a lesion, but no liver
     assert records[known]["type_priors"] == {"cyst": 1, "hemangioma": 1000, "metastasis": 1}
     counts = records[known]["lesions_by_type"]
     assert counts["hemangioma"] == sum(counts.values()) == records["plain"]["lesions"]
     assert records["plain"]["lesions_by_type"]["hemangioma"] < counts["hemangioma"]
     assert pd.read_csv(output / "failed.csv")["case"].tolist() == ["gone"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["list.csv", "mask.nii.gz", "out"]
-    # a mask that is another one now makes another case of it
+    # a changed mask makes it another case
     mask[8:10] = 0
     nib.save(nib.Nifti1Image(mask, np.diag([-2.0, -2.0, 4.0, 1.0])), tmp_path / "mask.nii.gz")
     before = len(log(output))

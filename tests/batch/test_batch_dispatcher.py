@@ -1,4 +1,4 @@
-"""The dispatcher, when workers cannot be started or do not end as they should."""
+"""The dispatcher with workers that do not start or do not end normally."""
 
 import signal
 from functools import partial
@@ -30,7 +30,7 @@ from liverseg.errors import ExitCode, LiversegError
 
 
 class Recorder(Callback):
-    """Keeps the events it receives."""
+    """Listener that keeps the events."""
 
     def __init__(self):
         self.events = []
@@ -39,7 +39,7 @@ class Recorder(Callback):
         self.events.append(event)
 
     def cases(self, kind):
-        """Names of the cases with an event of this kind."""
+        """Return the names of the cases with an event of this kind."""
         return [event.case for event in self.events if isinstance(event, kind)]
 
     @property
@@ -55,7 +55,7 @@ HANGS = "hangs"
 
 
 class Scripted:
-    """A worker without a process.
+    """Worker without a process.
 
     `outcome` takes the name of a case and returns its last event, an exit code with which the worker ends, or `HANGS`.
     """
@@ -97,7 +97,7 @@ def done(name):
 
 
 def dispatched(outcome, names="abc", workers=1, limits=None):
-    """A dispatcher with these cases, and the recorder of its events."""
+    """Return a dispatcher of these cases after its run, and the recorder of its events."""
     recorder = Recorder()
     dispatcher = Dispatcher(partial(Scripted, outcome), workers, limits or Limits(), recorder)
     for name in names:
@@ -131,7 +131,7 @@ def test_the_case_that_ends_every_worker_fails_alone(number, memory_short, categ
     assert sorted(recorder.cases(CaseDone)) == ["a", "c"]
     reason = f"the worker was ended by {number.name} while it had this case alone"
     assert recorder.failures == {"b": (category, reason)}
-    assert len(ended) == times  # once among others, then alone
+    assert len(ended) == times  # once together with others, then alone
     assert recorder.notes[0].startswith(f"a worker was ended by {number.name} (")
 
 
@@ -147,7 +147,7 @@ def test_a_case_that_only_waited_when_its_worker_ended_is_no_suspect():
     dispatcher.run()
     assert sorted(recorder.cases(CaseDone)) == ["a", "c"]
     assert [*recorder.failures] == ["b"]
-    assert given.count("b") == 3  # among others, as `a` was before, and twice alone
+    assert given.count("b") == 3  # together with others, as `a` before, and twice alone
 
 
 def test_a_case_whose_worker_is_killed_once_is_done():
@@ -207,14 +207,14 @@ def test_workers_that_end_before_they_are_ready_end_the_batch():
     assert len(started) == 3
 
 
-def test_a_batch_told_to_end_leaves_what_it_has_for_the_next(monkeypatch):
+def test_an_interrupted_batch_leaves_open_cases_for_the_next(monkeypatch):
     monkeypatch.setattr(dispatcher_module, "POLL_SECONDS", 0.01)
     killed, kill = [], Scripted.kill
     monkeypatch.setattr(Scripted, "kill", lambda worker: (killed.append(worker), kill(worker)))
     dispatcher, recorder = dispatched(lambda name: dispatcher.stop() or HANGS, limits=Limits(grace=0.05))
     dispatcher.run()
-    assert killed  # it hangs, so that the grace does not help it
-    assert recorder.cases(CaseAbandoned) == ["a", "b"]  # one computed, one read ahead; the third was never given out
+    assert killed  # it hangs, so the grace period has no effect
+    assert recorder.cases(CaseAbandoned) == ["a", "b"]  # one computed, one read ahead; the third was not dispatched
     assert not recorder.cases(CaseDone) and not recorder.failures
 
 
@@ -235,7 +235,7 @@ def test_what_concerns_all_cases_ends_the_batch(event, words, code):
 
 
 class Pending:
-    """A worker for which a cluster has no place."""
+    """Worker for which a cluster has no resources."""
 
     def __init__(self, emit):
         self.emit = emit
@@ -250,7 +250,7 @@ class Pending:
 
 
 def done_by(starts, cases):
-    """The cases that two workers, started by these functions, have done."""
+    """Return the cases done by two workers that these functions start."""
     recorder = Recorder()
     dispatcher = Dispatcher(lambda emit: next(starts)(emit), 2, Limits(), recorder)
     for case in cases:
@@ -270,7 +270,7 @@ def test_a_worker_there_is_no_place_for_keeps_no_case(job, source):
 @pytest.mark.integration
 def test_an_error_of_the_planner_is_one_line_and_ends_the_workers(source):
     class Busy(Pending):
-        """Has a case until it is killed."""
+        """Worker that keeps its case until it is killed."""
 
         def send(self, case):
             self.emit(CaseStarted(case.name, ""))

@@ -1,4 +1,4 @@
-"""Events of a batch as lines of JSON, and a worker whose GPU fails."""
+"""Events of a batch as lines of JSON, and a failing GPU."""
 
 import pytest
 import torch

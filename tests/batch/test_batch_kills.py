@@ -1,4 +1,4 @@
-"""A batch that is killed, told to end or doubled: nothing is lost, nothing half there, nothing done twice."""
+"""Batches that are killed, interrupted or run twice: no case is lost, incomplete or computed twice."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 
 def check(output, expected):
-    """Everything is there, byte for byte, and nothing else."""
+    """Check that exactly the expected files exist, byte for byte."""
     assert {case: results(output, case) for case in expected} == expected
     assert not list(output.rglob(".unfinished-*"))
     assert not list((output / ".liverseg" / "locks").iterdir())
@@ -33,11 +33,11 @@ def test_a_killed_batch_goes_on_where_it_was(many, worker_threads, weights, tmp_
     twice = {case for case, times in Counter(happened(tmp_path / "out", "done")).items() if times > 1}
     assert not twice
     again = happened(tmp_path / "out", "begun")
-    # what was in hand is begun again, and no more: one read, one computed, one written
+    # only unfinished cases are started again: one read, one computed, one written
     assert sum(times - 1 for times in Counter(again).values()) <= 3
 
 
-def test_a_batch_told_to_end_ends_in_good_order(many, worker_threads, weights, tmp_path):
+def test_an_interrupted_batch_ends_in_good_order(many, worker_threads, weights, tmp_path):
     source, expected = many
     first = Batch(source, tmp_path / "out", "--weights", weights)
     first.wait_for("begun", times=2)
@@ -55,13 +55,13 @@ def test_a_batch_told_to_end_ends_in_good_order(many, worker_threads, weights, t
 
 
 @pytest.mark.slow
-def test_a_batch_told_to_end_while_it_starts_does_so_at_once(many, weights, tmp_path):
+def test_a_batch_interrupted_while_it_starts_ends_at_once(many, weights, tmp_path):
     first = Batch(many[0], tmp_path / "out", "--weights", weights)
     first.wait_for("run begun")
-    told = time.monotonic()
+    start = time.monotonic()
     first.send(signal.SIGTERM)
     assert first.end()[0] == 128 + signal.SIGTERM
-    assert time.monotonic() - told < 60  # not the quarter of an hour a worker may take to start
+    assert time.monotonic() - start < 60  # not the 15 minutes that a worker may take to start
     assert happened(tmp_path / "out", "done") == []
 
 
@@ -73,7 +73,7 @@ def test_a_killed_worker_takes_no_case_with_it(many, weights, tmp_path):
     code, _, err = run.end()
     assert code == 0, err
     check(tmp_path / "out", expected)
-    # one that was whole when its worker was killed is not told of as done
+    # a case that was complete when its worker was killed may not be reported as done
     assert max(Counter(happened(tmp_path / "out", "done")).values()) == 1
     assert "a worker was ended by SIGKILL (killed)" in err
 
@@ -84,7 +84,7 @@ def test_the_case_that_ends_every_worker_fails_and_no_other(many, weights, tmp_p
     (tmp_path / "in").mkdir()
     for name in ("ct00", "ct01", "ct02"):
         (tmp_path / "in" / f"{name}.nii.gz").symlink_to(source / f"{name}.nii.gz")
-    write_ct(tmp_path / "in" / "ct01-large.nii", 9, (512, 512, 200))  # it is not done before it is killed
+    write_ct(tmp_path / "in" / "ct01-large.nii", 9, (512, 512, 200))  # not done before the kill
     run = Batch(tmp_path / "in", tmp_path / "out", "--weights", weights, "--liver", "none")
     for times in (1, 2, 3):
         run.wait_for("begun", case="ct01-large", times=times)
@@ -124,4 +124,4 @@ def test_two_batches_at_once_on_one_folder(how, many, weights, tmp_path):
     check(tmp_path / "out", expected)
     assert Counter(happened(tmp_path / "out", "done")) == dict.fromkeys(expected, 1)
     summary = (tmp_path / "out" / "summary.csv").read_text(encoding="utf-8")
-    assert len(summary.splitlines()) == 1 + 12  # whichever wrote last has seen all
+    assert len(summary.splitlines()) == 1 + 12  # the last to write has read all results

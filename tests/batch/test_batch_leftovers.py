@@ -1,4 +1,4 @@
-"""What a batch that was killed leaves beside its cases' folders is taken away by the next one."""
+"""Leftovers of a killed batch are removed by the next batch."""
 
 import os
 
@@ -20,7 +20,8 @@ def test_leftovers_of_a_killed_batch_are_taken_away(worker_threads, weights, tmp
     output, state = tmp_path / "out", tmp_path / "out" / ".liverseg"
     assert batch(tmp_path / "in", output, "--weights", weights) == 3
     left = [output / ".unfinished-0-summary.csv", state / "failed" / ".unfinished-0-broken.json"]
-    left += [state / "locks" / f"{case}.lock" for case in ("ct0", "broken")]  # done and failed, and then killed
+    # as if killed after all cases were done or failed
+    left += [state / "locks" / f"{case}.lock" for case in ("ct0", "broken")]
     for path in left:
         path.touch()
     assert batch(tmp_path / "in", output, "--weights", weights) == 3
@@ -36,4 +37,4 @@ def test_pipes_and_devices_in_a_tree_are_not_opened(worker_threads, weights, tmp
     assert batch(tmp_path / "in", tmp_path / "out", "--weights", weights) == 3
     err = capsys.readouterr().err
     assert "1 done, 2 failed" in err
-    assert err.count("failed: unreadable: ") == 2  # what is called a volume is told of
+    assert err.count("failed: unreadable: ") == 2  # files with a volume's name are reported

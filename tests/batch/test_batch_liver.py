@@ -1,4 +1,4 @@
-"""Liver masks of a batch: a folder of them, and the liver's label in them."""
+"""Liver masks of a batch: a folder of masks, and the liver's label in them."""
 
 import json
 
@@ -13,12 +13,12 @@ from liverseg.labels import LIVER
 pytestmark = pytest.mark.integration
 
 AFFINE = np.diag([-2.0, -2.0, 4.0, 1.0])
-"""Of `write_ct`."""
+"""Shape of the CTs of `write_ct`."""
 
 
 @pytest.fixture
 def cases(tmp_path):
-    """Two CTs, and for each a mask with organs 1 and 5, each half of the volume."""
+    """Two CTs with a mask each, of organs 1 and 5, each half of the volume."""
     (tmp_path / "masks").mkdir()
     organs = np.ones((32, 40, 4), np.uint8)
     organs[:16] = 5
@@ -30,7 +30,7 @@ def cases(tmp_path):
 
 @pytest.fixture
 def batch(cases, worker_threads, weights):
-    """A function that runs the batch with a value of --liver, and returns its exit code."""
+    """Return a function that runs the batch with a value of --liver and returns its exit code."""
 
     def run(liver):
         arguments = ["batch", str(cases / "in"), str(cases / "out"), "--weights", str(weights), "--preview"]

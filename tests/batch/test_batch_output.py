@@ -1,4 +1,4 @@
-"""An output folder that fills up or goes away: told in a line, no case blamed, gone on with later."""
+"""A full or missing output folder: one line reports it, no case fails, and the next run continues."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.integration
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A folder on a disk of its own of 512 KiB, and what makes it larger."""
+    """A folder on a separate disk of 512 KiB, and a function that enlarges the disk."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
@@ -70,7 +70,7 @@ def test_too_little_memory_fails_the_large_case_alone(many, weights, tmp_path):
     write_ct(tmp_path / "in" / "ct00-large.nii.gz", 3, (512, 512, 60))
     code, _, err = batch(
         *(tmp_path / "in", tmp_path / "out", "--weights", weights, "--liver", "none", "--batch-size", 60),
-        *("--amp", "false"),  # with bfloat16 half the memory would do, and nothing would fail
+        *("--amp", "false"),  # with bfloat16 half the memory would suffice, and nothing would fail
         memory_gb=4,
     )
     assert code == 3, err

@@ -1,4 +1,4 @@
-"""A batch on Ray's actors: the same results, and an actor that is lost takes no case with it."""
+"""A batch on Ray's actors: the same results, and no case is lost with its actor."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ pytestmark = [
 
 
 def actors(run):
-    """Process ids of the actors of a batch that began a cluster of its own."""
+    """Return the process ids of the actors of a batch that started its own cluster."""
     below, found = {run.process.pid}, []
     table = subprocess.check_output(["ps", "-eo", "pid,ppid,args"], text=True).splitlines()[1:]
     rows = [(int(pid), int(parent), args) for pid, parent, args in (line.split(None, 2) for line in table)]
@@ -31,7 +31,7 @@ def actors(run):
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_lost_actor_changes_no_byte(workers, many, weights, tmp_path):
     source, expected = many
-    environment = {"RAY_ADDRESS": ""}  # a cluster of its own, whatever runs on this machine
+    environment = {"RAY_ADDRESS": ""}  # its own cluster, whatever runs on this machine
     run = Batch(source, tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", workers, **environment)
     run.wait_for("begun")
     deadline = time.monotonic() + LONGEST
@@ -46,10 +46,10 @@ def test_a_lost_actor_changes_no_byte(workers, many, weights, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_batch_told_to_end_while_ray_starts(many, weights, tmp_path):
+def test_a_batch_interrupted_while_ray_starts(many, weights, tmp_path):
     run = Batch(many[0], tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 1, RAY_ADDRESS="")
     run.wait_for("run begun")
-    time.sleep(2)  # in the midst of it, mostly, when Ray has a handler of its own
+    time.sleep(2)  # mostly during the start, when Ray has its own handler
     run.send(signal.SIGTERM)
     code, _, err = run.end()
     assert code == 128 + signal.SIGTERM, err
@@ -58,7 +58,7 @@ def test_a_batch_told_to_end_while_ray_starts(many, weights, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_batch_on_ray_told_to_end_ends_in_good_order(many, weights, tmp_path):
+def test_an_interrupted_batch_on_ray_ends_in_good_order(many, weights, tmp_path):
     source, expected = many
     arguments = [source, tmp_path / "out", "--weights", weights, "--engine", "ray", "--workers", 1]
     run = Batch(*arguments, RAY_ADDRESS="")

@@ -1,4 +1,4 @@
-"""Damaged and hostile inputs, all in one batch: each ends done and valid, or failed with a category."""
+"""Damaged and hostile inputs in one batch: each ends done and valid, or failed with a category."""
 
 import random
 from collections import Counter, defaultdict
@@ -18,7 +18,7 @@ def test_hostile_inputs_end_done_or_with_a_category(rounds, tmp_path, weights):
     kinds = [*ALL_FAULTS * rounds, "liver mask wrong", "good", "good"]
     source, made = hostile_batch(tmp_path / "in", rng, kinds)
     ended = defaultdict(Counter)
-    # raises where outputs, the log or what is outside the output folder are not as they should be, or a case is lost
+    # raises for wrong outputs, a wrong log, files outside the output folder and lost cases
     for kind, _, how, reason in run_hostile_batch(tmp_path, source, made, weights):
         assert how in ENDS, f"{kind}: {how}: {reason}"
         assert reason.isprintable()

@@ -1,4 +1,4 @@
-"""Functions that read the config they are called from."""
+"""Functions that read the config from which they are called."""
 
 import pytest
 from monai.bundle import ConfigParser
@@ -13,7 +13,7 @@ IMPORTS = ["$import liverseg.bundle.setup as bundle", "$import liverseg.bundle.c
 
 
 def run(content, expression):
-    """The value of an expression in a config."""
+    """Return the value of an expression in a config."""
     return ConfigParser({"imports": IMPORTS, **content, "settings": expression}).get_parsed_content("settings")
 
 
@@ -22,7 +22,7 @@ def settings(**content):
 
 
 def check(expression="$bundle.check_config()", **content):
-    """Check a config; an error is raised as a run reports it."""
+    """Check a config and raise its error as a run does."""
     try:
         run(content, expression)
     except RuntimeError as error:

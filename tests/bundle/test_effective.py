@@ -1,4 +1,4 @@
-"""Settings of configs that results depend on, without the wiring."""
+"""Settings of configs that affect results, without the wiring."""
 
 import pytest
 import yaml
@@ -122,7 +122,7 @@ def test_defaults_of_recorded_settings_are_those_of_inference():
     ],
 )
 def test_settings_of_the_bundles_have_not_changed(bundle, configs, sha256):
-    """With other hashes, nothing that the last version made is recognised.
+    """With other hashes, results of the last version are not recognised.
 
     If a config has changed and means the same, see `_NEUTRAL` of `liverseg.bundle.effective`. If it gives other
     results, change the hash here.

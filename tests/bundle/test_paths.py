@@ -1,4 +1,4 @@
-"""Where bundles are found."""
+"""Search for bundles."""
 
 import os
 import subprocess
@@ -54,7 +54,7 @@ def test_a_trained_bundle_uses_its_own_weights_and_others_those_of_the_software(
     bundle = tmp_path / "liver_lesion_joint"
     config = bundle / "configs" / "inference.yaml"
     own = bundle / "models" / "model.pt"
-    assert paths.weights_path(config) == own  # neither is there: the path that training writes
+    assert paths.weights_path(config) == own  # neither exists: the path that training writes
     (starter / "joint.safetensors").touch()
     (starter / "LICENSE").write_text("CC BY-SA 4.0")
     assert paths.weights_path(config) == starter / "joint.safetensors"

@@ -1,4 +1,4 @@
-"""The bundles' front door, function by function."""
+"""Set-up of bundle runs, function by function."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from liverseg.inference import failures
 
 
 def wrapped(error):
-    """The error as MONAI hands it on: raised from and while handling others."""
+    """Return the error as MONAI raises it: from and while handling others."""
     try:
         try:
             raise error
@@ -63,7 +63,7 @@ def test_errors_are_made_plain_in_monais_command_only(argv, is_command, monkeypa
         ("lesion_free", [0, 0.1, 1], [-0.1, 2, "all"], "a number, 0 to 1"),
         ("min_lesion_ml", [0, 5], [-1, "small"], "a number, 0 or more"),
         ("amp", ["auto", "True", "false", True, False], ["maybe", 1, None], "auto, true or false"),
-        ("resume", [True, False], ["false", "no", 0, None], "True or False"),  # every word would count as true
+        ("resume", [True, False], ["false", "no", 0, None], "True or False"),  # any text would be true
     ],
 )
 def test_a_value_is_checked_against_its_keys_rule(key, allowed, refused, words):

@@ -1,4 +1,4 @@
-"""Values that a key does not allow: one line with the allowed values."""
+"""Invalid values of keys: one line with the allowed values."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Inputs of the bundles' commands, to be damaged."""
+"""Inputs of the bundles' commands, which tests may damage."""
 
 import json
 
@@ -8,14 +8,14 @@ import pytest
 
 @pytest.fixture
 def tree(lits_tree, tmp_path):
-    """Links to the phantom tree's volumes and a list of its own, to be damaged."""
+    """Links to the phantom tree's volumes and a copied list, which tests may damage."""
     folder = tmp_path / "tree"
     folder.mkdir()
     for path in lits_tree.glob("*.nii.gz"):
         (folder / path.name).symlink_to(path)
     content = json.loads((lits_tree / "datalist.json").read_text())
     items = [*content["training"], *content["test"]]
-    for fold, item in enumerate(items):  # volume 1 is trained on, whatever the split was
+    for fold, item in enumerate(items):  # volume 1 is in training, whatever the split was
         item["fold"] = 0 if item["image"] == "volume-1.nii.gz" else fold % 2
     (folder / "datalist.json").write_text(json.dumps({**content, "training": items, "test": []}))
     return folder

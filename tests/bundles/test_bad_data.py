@@ -1,4 +1,4 @@
-"""Data and folders that cannot be used, through the bundles' front door: one line that names the file, nothing left."""
+"""Unusable data and folders in bundle runs: one line names the file, and nothing is left."""
 
 import json
 
@@ -11,7 +11,7 @@ IMAGE, LABEL = "volume-1.nii.gz", "segmentation-1.nii.gz"
 
 
 def replaced(path, change, affine=None):
-    """Write a file anew, changed, in place of the link to it."""
+    """Replace a link by a changed copy of its file."""
     image = nib.load(path)
     array = change(np.asanyarray(image.dataobj))
     path.unlink()

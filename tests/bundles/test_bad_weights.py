@@ -1,4 +1,4 @@
-"""Weights that cannot be used, through the bundles' front door: refused by name before anything is written."""
+"""Unusable weights in bundle runs: refused with their name before anything is written."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 
 
 def weights_of(kind, good, folder):
-    """A weights file that is wrong in one way."""
+    """Write a weights file with one defect."""
     path = folder / f"{kind.replace(' ', '-')}{good.suffix}"
     if kind == "truncated":
         path.write_bytes(good.read_bytes()[:5000])

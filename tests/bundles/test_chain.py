@@ -1,4 +1,4 @@
-"""The chain of bundle commands on phantoms: what each leaves and what the next makes of it."""
+"""The chain of bundle commands on phantoms: files of each, and their use by the next."""
 
 import json
 from pathlib import Path
@@ -103,7 +103,7 @@ def test_inference_with_the_exported_weights(joint_run, cohort_tree, tmp_path):
     overrides = {"output_dir": tmp_path / "out", "weights": joint_run / "joint.safetensors", "progress": False}
     result = run_bundle(JOINT, "inference", INFER, dataset_dir=tmp_path / "in", **overrides)
     assert result.code == 0
-    # a network of one epoch warns
+    # after one epoch the result has warnings
     assert all(f"{case_name(image)}: warning: " in line for line in result.errors), result.errors
     case = tmp_path / "out" / image.name.removesuffix(".nii.gz")
     assert sorted(path.name for path in case.iterdir()) == sorted(CASE_FILES)
@@ -116,7 +116,7 @@ def test_joint_training_without_weights_refuses_to_start_from_scratch(cohort_tre
         f"liverseg: pretrain_weights {tmp_path}/none.safetensors: no such file; export it with the pretrain bundle, "
         "or say --pretrain_weights null to train from scratch"
     )
-    result = train(JOINT, cohort_tree, tmp_path / "run")  # what the config itself names is not there either
+    result = train(JOINT, cohort_tree, tmp_path / "run")  # the file that the config names is missing too
     assert "models/pretrain.safetensors: no such file" in result.refusal()
     assert not (tmp_path / "run").exists()
 
@@ -171,7 +171,7 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
 
 
 def test_networks_with_a_pixel_size_are_trained_scored_handed_over_and_used_at_it(lits_tree, tmp_path):
-    # phantoms of 64 x 64 pixels have some 5 or 6 mm
+    # phantoms of 64 x 64 pixels have pixels of 5 or 6 mm
     made = train(PRETRAIN, lits_tree, tmp_path, epochs=1, pixel_mm=8)
     assert made.code == 0, made.err
     assert read_record(tmp_path / "models" / "model.pt").input_spec == SlabInput((-200, 250), pixel_mm=8)
@@ -195,7 +195,7 @@ def test_networks_with_a_pixel_size_are_trained_scored_handed_over_and_used_at_i
 
 @pytest.mark.slow
 def test_both_bundles_train_from_lists_that_lie_elsewhere(lits_tree, cohort_tree, tmp_path):
-    """Fixed folds of a public list for one's own paths, a list away from its images, and nothing else."""
+    """Fixed folds of a public list for other paths, and a list outside its images' folder; nothing else."""
     public = Path(__file__).parents[2] / "data_lists" / "lits.json"
     lists = {
         "lits": build_datalist("lits", lits_tree, output=tmp_path / "lits.json", folds_from=public),

@@ -1,7 +1,7 @@
-"""Values that a key does not allow: one line with the allowed values, before anything is written.
+"""Invalid values of keys: one line with the allowed values, before anything is written.
 
-The rules are tested in tests/bundle/test_validation.py and tests/bundle/test_config.py. These tests are of the configs:
-read, in one run for each bundle, and among the slow tests in one run for each key.
+tests/bundle/test_validation.py and tests/bundle/test_config.py test the rules. These tests cover the configs: read
+directly, in one run per bundle, and, among the slow tests, in one run per key.
 """
 
 import pytest
@@ -35,7 +35,7 @@ BAD_TRAINING = {
 
 
 def one_run_each(keys):
-    """Parameters of which only the first is not slow."""
+    """Return parameters of which all but the first are slow."""
     first, *rest = keys
     return [
         first,
@@ -54,7 +54,7 @@ OBJECTS = ("synthetic_lesions", "scanner_augmentation")
 
 
 def is_plain(value):
-    """True for a number, True, False, null, and a list of numbers."""
+    """Return true for numbers, booleans, null and lists of numbers."""
     return isinstance(value, bool | int | float | None) or (
         isinstance(value, list) and all(isinstance(number, int | float) for number in value)
     )

@@ -1,4 +1,4 @@
-"""Both bundles against MONAI's own checks, against each other, and train against inference."""
+"""Configs of both bundles: MONAI's checks, agreement of both, and of training with inference."""
 
 import json
 import os
@@ -26,12 +26,12 @@ SCHEMA = Path(
 
 
 def config(bundle, *names):
-    """The merged config, and nothing of it evaluated."""
+    """Return the merged config without evaluation."""
     return ConfigParser.load_config_files([find_bundle(bundle) / "configs" / f"{name}.yaml" for name in names])
 
 
 def overlay(bundle, name):
-    """One config as it is written: its nested keys need another config below it."""
+    """Return one config as in its file; its nested keys need another config below it."""
     return ConfigParser.load_config_file(find_bundle(bundle) / "configs" / f"{name}.yaml")
 
 
@@ -70,7 +70,7 @@ def test_metadata_has_what_is_required(bundle):
 def test_metadata_follows_monais_schema(bundle, tmp_path):
     if not SCHEMA.is_file():
         pytest.skip(f"{SCHEMA} is not here; set LIVERSEG_META_SCHEMA to a copy of the schema metadata.json names")
-    schema = shutil.copy(SCHEMA, tmp_path)  # MONAI downloads it only where it is not yet
+    schema = shutil.copy(SCHEMA, tmp_path)  # MONAI downloads it only if it is missing
     verify_metadata(meta_file=str(find_bundle(bundle) / "configs" / "metadata.json"), filepath=schema)
     unsound = {key: value for key, value in metadata(bundle).items() if key != "task"}
     (tmp_path / "metadata.json").write_text(json.dumps(unsound))
@@ -142,14 +142,14 @@ def test_both_bundles_have_the_keys_of_a_run():
 
 def test_both_bundles_have_the_same_overlays():
     small = [overlay(bundle, "phantom") for bundle in BUNDLES]
-    assert small[0]["network_size"] == small[1]["network_size"]  # or the transfer would be refused
+    assert small[0]["network_size"] == small[1]["network_size"]  # otherwise the transfer would be refused
     real = [overlay(bundle, "real_ct") for bundle in BUNDLES]
     own = ("class_weights", "crop_ratios", "epochs", "head_factor", "learning_rate", "lesion_free", "liver_crop")
     own += ("synthetic_lesions", "balanced_types", "type_head_factor", "train::view::hu_offset")
-    own += ("initialisation", "val_interval")  # from ImageNet, and then from there
+    own += ("initialisation", "val_interval")  # from ImageNet, then from the pre-training
     for key in ("gamma_prob", "contrast_prob"):  # types differ by HU
         assert real[0]["scanner_augmentation"].pop(key) > real[1]["scanner_augmentation"].pop(key) == 0
-    for key in ("liver_enhancement", "vessel_enhancement"):  # and by contrast medium
+    for key in ("liver_enhancement", "vessel_enhancement"):  # and in contrast medium
         low, high = (content["scanner_augmentation"].pop(key) for content in real)
         assert low[0] < high[0]
         assert low[1] == high[1]
@@ -164,7 +164,7 @@ def test_both_bundles_have_the_same_overlays():
 def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bundle):
     train, infer, merged = config(bundle, "train"), config(bundle, "inference"), config(bundle, "train", "evaluate")
     network = {key: value for key, value in train["network_def"].items() if key != "deep_supervision"}
-    if bundle == JOINT:  # ours is used with the same config
+    if bundle == JOINT:  # ours uses the same config
         assert infer["network_def"]["_target_"] == "@network_class"
         assert infer["network_class"] == "$@weights_record.network_class"
         infer["network_def"]["_target_"] = network["_target_"]
@@ -179,7 +179,7 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
     assert train["slab_input"]["hu_window"] == infer["slabs"]["hu_window"] == "@hu_window"
     pixel = "$bundle.none_if_null(@pixel_mm)"
     assert train["slab_input"]["pixel_mm"] == infer["slabs"]["pixel_mm"] == pixel
-    assert infer["settings"] == "$bundle.inference_settings()"  # with every key above, see tests/bundle/test_config.py
+    assert infer["settings"] == "$bundle.inference_settings()"  # every key above; see tests/bundle/test_config.py
     views, (resampling, _) = train["train"]["view"], train["validate"]["preprocessing"]["transforms"][-2:]
     assert [part["pixel_mm"] for part in (views, resampling)] == ["$@slab_input.pixel_mm"] * 2
     assert infer["pixel_mm"] == merged["pixel_mm"] == "$@weights_record.pixel_mm"
@@ -214,7 +214,14 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
         ("evaluate", {"evaluating", "weights_record"}),
         (
             "multi_gpu_train",
-            {"wait_minutes", "batch_sampler", "finalize", "+train::handlers", "+initialize", "train::prepare_batch::noise"}
+            {
+                "wait_minutes",
+                "batch_sampler",
+                "finalize",
+                "+train::handlers",
+                "+initialize",
+                "train::prepare_batch::noise",
+            }
             | {"validate::dataloader::sampler"},
         ),
     ],
@@ -242,7 +249,12 @@ def test_every_key_of_a_training_is_in_the_table_of_the_bundles_page(bundle):
     keys = overridable(bundle, "train")
     assert {"epochs", "hu_window", "batch_size"} <= keys
     page = (find_bundle(bundle) / "docs" / "README.md").read_text(encoding="utf-8")
-    rows = {key for line in page.splitlines() if line.startswith("| `") for key in re.findall(r"`(\w+)`", line.split("|")[1])}
+    rows = {
+        key
+        for line in page.splitlines()
+        if line.startswith("| `")
+        for key in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
     assert keys - rows == set()
 
 

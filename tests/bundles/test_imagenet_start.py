@@ -1,4 +1,4 @@
-"""A pre-training that starts from ImageNet weights, and goes on as a joint training of the same size."""
+"""A pre-training from ImageNet weights, and a joint training of the same size from it."""
 
 import json
 

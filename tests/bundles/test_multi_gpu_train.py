@@ -1,4 +1,4 @@
-"""Both bundles' overlay for several devices: two processes on the CPU, as a user starts them, beside one process."""
+"""Both bundles' overlay for several devices: two processes on the CPU, compared with one process."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from liverseg.networks import read_record, read_weights
 
-# Adam's first steps are as long for a gradient of 1e-10 as for one of 1: it would blow up what rounding does
+# Adam's first steps are as long for a gradient of 1e-10 as for one of 1, which would amplify rounding errors
 SGD = {"optimizer::_target_": "torch.optim.SGD", "optimizer::momentum": 0.9, "learning_rate": 0.01}
 RUN = {**TINY, **SGD, "epochs": 2, "amp": False}
 
@@ -25,11 +25,11 @@ def losses(folder):
 
 
 def assert_same_course(folder, alone):
-    """The losses of one process: the first as float32 rounds, the later ones as far as steps let that grow.
+    """Check that losses equal those of one process, up to the growth of float32 rounding errors.
 
-    One process with two threads is as far from one with one thread: 5e-7 in the first step, 2e-5 in the third, 8e-4
-    in the eighteenth. That nothing but rounding differs is tested in float64 by `make test-all`, see
-    tests/training/test_distributed.py.
+    One process with two threads differs as much from one with one thread: 5e-7 in the first step, 2e-5 in the third,
+    8e-4 in the eighteenth. tests/training/test_distributed.py tests in float64, with `make test-all`, that only
+    rounding differs.
     """
     own, expected = losses(folder), losses(alone)
     assert own.keys() == expected.keys()
@@ -60,7 +60,7 @@ def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder
     assert_same_course(folder, alone)
     written = {path.relative_to(folder) for path in left_over(folder) if "tensorboard" not in path.parts}
     assert written == {path.relative_to(alone) for path in left_over(alone) if "tensorboard" not in path.parts}
-    assert len(list((folder / "tensorboard").iterdir())) == 2  # one of each start
+    assert len(list((folder / "tensorboard").iterdir())) == 2  # one per start
 
     weights, own = folder / "models" / "model.pt", read_record(folder / "models" / "model.pt")
     expected = read_record(alone / "models" / "model.pt")
@@ -74,7 +74,7 @@ def test_a_killed_process_ends_both_and_they_go_on_together(lits_tree, ct_folder
     result = run_bundle(PRETRAIN, "inference", INFER, **run)
     assert result.code == 0, result.err
 
-    # one process with twice the batch goes on with it, where there is anything to be done
+    # one process with twice the batch size resumes from it, unless it is complete
     result = train(PRETRAIN, lits_tree, folder, **RUN)
     assert result.code == 0, result.err
     assert "checkpoint.pt after epoch 2" in result.out

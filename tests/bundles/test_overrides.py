@@ -1,10 +1,11 @@
-"""Overrides no config knows, or that MONAI would drop without a word."""
+"""Overrides that no config has, or that MONAI would ignore silently."""
 
 import json
 import re
 
 import pytest
 from commands import EVALUATE, EXPORT, INFER, JOINT, PRETRAIN, TRAIN, run_bundle, train
+from monai.bundle import ConfigParser
 
 from liverseg.bundle.setup import refuse_unknown_overrides
 from liverseg.errors import UsageError
@@ -63,8 +64,8 @@ def test_a_nested_override_no_config_knows_is_refused_with_the_closest(bundle, g
     [
         {"train::trainer::max_epochs": 2},
         {"train::handlers::0::seed": 2},
-        {"train::view::keys": ["image", "label"]},  # not there, yet an argument
-        {"train::dataloader::persistent_workers": False},  # an argument of what takes **kwargs
+        {"train::view::keys": ["image", "label"]},  # missing in the config, but an argument
+        {"train::dataloader::persistent_workers": False},  # an argument of a function with **kwargs
         {"optimizer::weight_decay": 0.1, "lr_scheduler::_disabled_": False},
         {"optimizer::_target_": "torch.optim.SGD", "optimizer::momentum": 0.9},
         {"lr_scheduler": "{'_target_':'torch.optim.lr_scheduler.ExponentialLR'}", "lr_scheduler::gamma": 0.9},
@@ -111,4 +112,4 @@ def test_overrides_in_an_args_file_are_looked_at(config_in_file, tmp_path):
         with pytest.raises(UsageError, match="batch_sise"):
             refuse_unknown_overrides(argv)
     else:
-        refuse_unknown_overrides(argv)  # no config to look at: MONAI asks for one
+        refuse_unknown_overrides(argv)  # without a config, MONAI asks for one

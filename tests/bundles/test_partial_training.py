@@ -1,4 +1,4 @@
-"""Both bundles on lists in which some label maps tell less apart: trained, and scored for what is known."""
+"""Both bundles on lists with partial label maps: training, and scores of the known labels."""
 
 import json
 
@@ -29,7 +29,7 @@ def without_types(label):
 
 
 def partial_tree(tree, folder, changes):
-    """Links to a tree's images, and its list with every other label map changed as `changes` says by `labelled`."""
+    """Link a tree's images and write its list with every second label map changed; `changes` has `labelled` as keys."""
     folder.mkdir()
     content = json.loads((tree / "datalist.json").read_text(encoding="utf-8"))
     for part in ("training", "test"):
@@ -81,7 +81,7 @@ def test_pre_training_on_volumes_of_which_some_have_the_liver_alone(lits_tree, t
 
 def test_the_best_epoch_of_livers_alone_is_chosen_by_liver_dice(lits_tree, tmp_path):
     tree, content = partial_tree(lits_tree, tmp_path / "tree", {("liver",): without_lesions})
-    for item in content["training"]:  # the fold that is validated has no lesion outlined
+    for item in content["training"]:  # the validation fold has no outlined lesions
         item["fold"] = 0 if "labelled" in item else 1
     content["test"] = [item for item in content["test"] if "labelled" in item]
     (tree / "datalist.json").write_text(json.dumps(content), encoding="utf-8")
@@ -94,7 +94,7 @@ def test_the_best_epoch_of_livers_alone_is_chosen_by_liver_dice(lits_tree, tmp_p
     metrics = record["metrics"]
     assert metrics["val_score"] == metrics["val_liver_dice"] and "val_lesion_dice" not in metrics
     assert units["lesion_dice"].isna().all()
-    assert scores["liver_dice"] == pytest.approx(units["liver_dice"].mean(), abs=1e-5)  # the table is rounded
+    assert scores["liver_dice"] == pytest.approx(units["liver_dice"].mean(), abs=1e-5)  # the table has rounded values
 
 
 def test_the_joint_network_learns_from_slices_of_unknown_types_and_livers_alone(cohort_tree, tmp_path):

@@ -1,4 +1,4 @@
-"""Both bundles' overlay for real CT, trained for a few steps on phantoms."""
+"""Both bundles' overlay for real CT: a few training steps on phantoms."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The settings of both bundles' trainings: every key but those that do not change the result."""
+"""Settings of both bundles' trainings: all keys that can change the result."""
 
 import pytest
 from commands import JOINT, PRETRAIN, TINY, TRAIN
@@ -17,7 +17,7 @@ train::view::zoom: '@new_weight'
 
 @pytest.fixture
 def start(lits_tree, cohort_tree, bundle_workflow, tmp_path):
-    """A function that initialises a tiny training with further configs."""
+    """Return a function that initialises a tiny training with additional configs."""
 
     def start(bundle, *configs, **overrides):
         tree = lits_tree if bundle == PRETRAIN else cohort_tree
@@ -35,7 +35,7 @@ def settings_of(workflow):
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_a_new_key_is_a_setting_and_is_checked(bundle, start, tmp_path, monkeypatch):
-    """Default and use in YAML, and one rule: a new setting needs no other edit."""
+    """A new setting needs only a default and a use in YAML, and one rule."""
     (tmp_path / "new.yaml").write_text(OVERLAY)
     monkeypatch.setitem(validation.RULES, "new_weight", validation.RULES["lesion_free"])
     settings = settings_of(start(bundle, tmp_path / "new"))
@@ -52,11 +52,11 @@ def test_every_key_of_the_config_is_a_setting(bundle, start):
     configs = find_bundle(bundle) / "configs"
     keys = ConfigParser.load_config_files([configs / f"{name}.yaml" for name in TRAIN])
     assert {*keys} - {*settings} <= {*NOT_SETTINGS}
-    assert {*settings} - {*keys} <= {"pretrain_weights"}  # of the joint bundle alone
+    assert {*settings} - {*keys} <= {"pretrain_weights"}  # in the joint bundle only
     assert (settings["crop_size"], settings["train"]["view"]["crop_size"]) == (
         64,
         64,
-    )  # overridden, and where it is used
+    )  # the override and its use
     assert settings["lr_scheduler"]["T_max"] == TINY["epochs"]  # the schedule of the phantom overlay depends on it
     assert "max_epochs" not in settings["train"]["trainer"]
 
@@ -70,7 +70,7 @@ def test_device_folders_and_progress_do_not_change_the_settings(bundle, start, t
 
 @pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
 def test_several_processes_have_the_settings_of_one(bundle, start, monkeypatch):
-    """The overlay for several devices replaces no setting; its batches are shared out, so batch_size is their sum."""
+    """The overlay for several devices replaces no setting; batch_size is the global size, divided among devices."""
     monkeypatch.setattr("liverseg.bundle.setup.init_process_group", lambda device, _: device)
     monkeypatch.setattr("liverseg.bundle.config.world_size", lambda: 2)
     several = settings_of(start(bundle, "multi_gpu_train", batch_size=4))

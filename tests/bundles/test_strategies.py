@@ -1,4 +1,4 @@
-"""Every strategy as a configuration of the joint bundle: trained, scored, and refused where it cannot be used."""
+"""Every strategy as a configuration of the joint bundle: training, scores, and refused uses."""
 
 import json
 
@@ -30,7 +30,7 @@ def trained(strategy, cohort_tree, weights, folder, **more):
 
 @pytest.mark.parametrize(
     "strategy",
-    # the joint strategy is trained for many tests, see `joint_run`
+    # the joint strategy is trained once for many tests, see `joint_run`
     [pytest.param(name, marks=[pytest.mark.slow] * (name in ("joint", "ynet_strong"))) for name in STRATEGIES],
 )
 def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_run, tmp_path):

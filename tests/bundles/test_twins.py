@@ -1,14 +1,14 @@
-"""The configs of both bundles: the same, key by key, except for what is listed here.
+"""Configs of both bundles are equal, key by key, except for the differences listed here.
 
-What the bundles share is written out in both. MONAI has two ways to share it, and neither keeps a bundle's commands:
+Common keys are repeated in both. MONAI has two ways to share them, and neither keeps a bundle's commands:
 
 - A list of config files is merged, but every command would have to name the common file, and MONAI Label and the zoo's
-  own checks read `configs/train.yaml` alone.
+  checks read only `configs/train.yaml`.
 - A macro (`%configs/common.yaml::train`) is replaced after overlays and overrides, so `--train::view::rotation 20` and
-  an overlay's `train::view::rotation` would find a text where they need a mapping. Its path is relative to the current
-  folder, so a config could not be used from another one, as `liverseg train` and Python do.
+  an overlay's `train::view::rotation` would find a text instead of a mapping. Its path is relative to the current
+  folder, so a config could not be used from another folder, as `liverseg train` and Python do.
 
-A file outside the bundle would also end that each is one folder, complete in itself.
+With a file outside, a bundle would no longer be one self-contained folder.
 """
 
 import re
@@ -36,7 +36,7 @@ DIFFERENCES = {
         *FINE_TUNING,
         *TYPES,
         *LABELS,
-        # numbers of their own
+        # their own numbers
         *("head_factor", "initialisation", "key_score", "learning_rate", "loss", "optimizer::params"),
         # from pre-trained weights
         *("transfer::carry_heads", "transfer::pretrain_weights", "best::patience_from"),
@@ -56,7 +56,7 @@ DIFFERENCES = {
     "export": {"imports", "output_dir", "exported", "lesion_ranges", "lesion_ranges_from", "export"},
     "multi_gpu_train": {"+initialize", "train::trainer::network::some_frozen"},
 }
-"""Keys that differ, or that one bundle alone has, by config. A key stands for all that is below it."""
+"""Keys that differ or that only one bundle has, by config. A key includes all keys below it."""
 
 
 def read(bundle, name):
@@ -64,7 +64,7 @@ def read(bundle, name):
 
 
 def leaves(content, key=""):
-    """Every value by its key; entries of lists by their target."""
+    """Return every value by its key; entries of lists have their target as key."""
     if isinstance(content, list) and any(isinstance(entry, dict) for entry in content):
         content = {_name(entry, position): entry for position, entry in enumerate(content)}
     if not isinstance(content, dict):

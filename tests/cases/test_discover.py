@@ -1,4 +1,4 @@
-"""CTs found by `predict` in a folder and by `batch` in a tree."""
+"""Search for CTs by `predict` in a folder and by `batch` in a tree."""
 
 import json
 import os
@@ -107,7 +107,7 @@ def test_a_tree_of_all_kinds(tmp_path):
     (tmp_path / "c.zip").touch()
     write_study(tmp_path / "p1" / "study" / "arterial", uid="1.2.1")
     write_study(tmp_path / "p1" / "study" / "portal", uid="1.2.2")
-    write_study(tmp_path / "p2")  # the same study UID, as anonymisers leave it: but for b.nii it would be p1's
+    write_study(tmp_path / "p2")  # the same study UID, as after anonymisation: without b.nii it would belong to p1
     for name in (".hidden.nii", "notes.txt", "DICOMDIR", ".git/d.nii"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -145,7 +145,7 @@ def test_a_folder_that_may_not_be_looked_into_is_a_case_that_fails(tmp_path, mon
     scandir = os.scandir
 
     def refusing(path):
-        if str(path).endswith("closed"):  # root may look everywhere, so that no permission would do
+        if str(path).endswith("closed"):  # root can read every folder, so permissions would have no effect
             raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 

@@ -18,13 +18,14 @@ def test_a_manifest_as_csv_and_as_json(tmp_path):
     listed[0] |= {"case": 1, "prior_cyst": 1, "prior_hemangioma": 2, "prior_metastasis": 0.5}
     (tmp_path / "m.json").write_text(json.dumps(listed), encoding="utf-8")
     for name in ("m.csv", "m.json"):
-        one, two = find_batch(tmp_path / name, tmp_path / "out")
-        assert (one.name, one.image, one.series, one.study) == ("1", tmp_path / "sub" / "a.nii", "portal", "1.2.3")
-        assert one.liver == str(tmp_path / "masks" / "a.nii.gz:5")
-        assert one.type_priors == {"cyst": 1, "hemangioma": 2, "metastasis": 0.5}
-        assert (two.name, str(two.image), two.own_settings()) == ("two", "/data/b", {})
-    (one, _) = find_batch(tmp_path / "m.csv", tmp_path / "out", tmp_path / "elsewhere")
-    assert one.image == tmp_path / "elsewhere" / "sub" / "a.nii"
+        first, second = find_batch(tmp_path / name, tmp_path / "out")
+        assert (first.name, first.series, first.study) == ("1", "portal", "1.2.3")
+        assert first.image == tmp_path / "sub" / "a.nii"
+        assert first.liver == str(tmp_path / "masks" / "a.nii.gz:5")
+        assert first.type_priors == {"cyst": 1, "hemangioma": 2, "metastasis": 0.5}
+        assert (second.name, str(second.image), second.own_settings()) == ("two", "/data/b", {})
+    (first, _) = find_batch(tmp_path / "m.csv", tmp_path / "out", tmp_path / "elsewhere")
+    assert first.image == tmp_path / "elsewhere" / "sub" / "a.nii"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +50,7 @@ def test_rows_that_cannot_be_used(row, words, tmp_path):
     assert f"{tmp_path / 'm.json'}, entry 1: " in str(caught.value)
 
 
-def test_every_wrong_row_is_told_and_one_case_twice(tmp_path):
+def test_every_wrong_row_and_a_repeated_case_are_reported(tmp_path):
     rows = [{"case": "a"}, {"case": "b", "image": "b.nii"}, {"case": "B", "image": "c.nii"}]
     (tmp_path / "m.json").write_text(json.dumps(rows), encoding="utf-8")
     with pytest.raises(LiversegError) as caught:

@@ -1,4 +1,4 @@
-"""`liverseg datalist`: a folder in, a data list out, its path on stdout."""
+"""`liverseg datalist` writes a data list of a folder and prints its path."""
 
 import json
 
@@ -34,7 +34,7 @@ def cohort_folder(tmp_path):
     return folder
 
 
-def test_the_list_lies_in_the_folder_and_its_path_is_told(lits_folder, capsys):
+def test_the_list_is_in_the_folder_and_its_path_is_printed(lits_folder, capsys):
     assert main(["datalist", "lits", str(lits_folder), "--folds", "3", "--test", "0.25"]) == 0
     assert capsys.readouterr().out == f"{lits_folder / 'datalist.json'}\n"
     listed = read_datalist(lits_folder / "datalist.json")
@@ -91,7 +91,7 @@ def test_what_cannot_be_split_or_written_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("source", ["lits", "cohort"])
-def test_a_folder_of_another_layout_is_told(source, tmp_path, capsys):
+def test_a_folder_of_another_layout_is_reported(source, tmp_path, capsys):
     assert main(["datalist", source, str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert str(tmp_path) in line
@@ -138,19 +138,19 @@ def test_a_list_of_test_items_alone_needs_no_folds(lits_folder):
     ],
 )
 def test_arguments_are_refused_before_anything_is_imported(options, code, words, tmp_path, capsys):
-    # an importer would refuse the empty folder, with other words
+    # an importer would refuse the empty folder with another message
     assert main(["datalist", "ircadb", str(tmp_path), *options]) == code
     assert words in capsys.readouterr().err
 
 
-def test_a_sound_list_is_told_to_be_so(lits_tree, tmp_path, capsys):
+def test_a_valid_list_is_reported_as_valid(lits_tree, tmp_path, capsys):
     report = tmp_path / "report.csv"
     assert main(["datalist", "check", str(lits_tree / "datalist.json"), "--report", str(report)]) == 0
     assert "0 errors and 0 warnings in 12 files checked" in capsys.readouterr().out
     assert report.read_text() == "file,level,defect,found\n"
 
 
-def test_defects_are_told_and_the_exit_code_is_one(lits_folder, capsys):
+def test_defects_are_reported_and_the_exit_code_is_one(lits_folder, capsys):
     assert main(["datalist", "lits", str(lits_folder)]) == 0
     assert main(["datalist", "check", str(lits_folder / "datalist.json"), "--workers", "1"]) == 1
     captured = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""Names and descriptions that are made to be taken for tags, scripts or formulas, through a whole run."""
+"""Names and descriptions that look like tags, scripts or formulas, in a complete run."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, the text shown, and what scripts hold by id."""
+    """Parser that collects tags with attributes, visible text, and contents of scripts by id."""
 
     def __init__(self, path):
         super().__init__()
@@ -44,7 +44,7 @@ class Page(HTMLParser):
 
 @pytest.fixture
 def deep(tmp_path):
-    """A folder whose path closes a script and opens another."""
+    """A folder whose path ends a script and starts another."""
     folder = tmp_path / "<" / "script><script>alert(5)<" / "script><img src=x onerror=alert(6)>"
     folder.mkdir(parents=True)
     return folder
@@ -58,13 +58,13 @@ def planes():
 
 
 def predict(capfd, *arguments):
-    """What a run over untrained weights said; its pages."""
+    """Run untrained weights; return messages and pages."""
     assert main(["predict", *map(str, arguments), "--report", "--statistics"]) == 0
     return capfd.readouterr()
 
 
 def check(path, *texts):
-    """The page has the scripts and pictures of an ordinary one, and shows the texts as they are."""
+    """Check that the page has the usual scripts and pictures and shows the texts literally."""
     page = Page(path)
     assert [attributes.get("id") for tag, attributes in page.tags if tag == "script"] == [
         "facts", "ct", "labels", "library", None,
@@ -83,8 +83,8 @@ def check(path, *texts):
 def test_names_of_files_and_folders(deep, planes, weights, capfd):
     nib.save(nib.Nifti1Image(planes.T, np.diag([-1.0, -1.0, 3.0, 1.0])), deep / f"{CASE}.nii.gz")
     out = deep / "out"
-    said = predict(capfd, deep, out, "--weights", weights, "--liver", "none")
-    assert [line for line in said.out.splitlines() if line.startswith(f"{CASE}: ")]
+    captured = predict(capfd, deep, out, "--weights", weights, "--liver", "none")
+    assert [line for line in captured.out.splitlines() if line.startswith(f"{CASE}: ")]
     page = check(out / CASE / "report.html", CASE, str(deep))
     assert page.shown.count(CASE) >= 2
     with (out / "summary.csv").open(encoding="utf-8", newline="") as file:
@@ -100,10 +100,10 @@ def test_descriptions_of_series_and_warnings(deep, planes, weights, capfd):
         write_slice(path, plane, (0, 0, 3.0 * number), orientation="1\\0\\0\\0\\1\\0", spacing=(1, 1))
         header = pydicom.dcmread(path)
         header.SeriesDescription = DESCRIPTION
-        header.pop("FrameOfReferenceUID", None)  # which gives a warning with the path in it
+        header.pop("FrameOfReferenceUID", None)  # results in a warning that contains the path
         header.save_as(path)
-    said = predict(capfd, deep / "ct", deep / "out", "--weights", weights, "--liver", "none", "--keep-identifiers")
-    assert DESCRIPTION in said.out
+    captured = predict(capfd, deep / "ct", deep / "out", "--weights", weights, "--liver", "none", "--keep-identifiers")
+    assert DESCRIPTION in captured.out
     page = check(deep / "out" / "ct" / "report.html", DESCRIPTION)
     record = json.loads((deep / "out" / "ct" / "record.json").read_text(encoding="utf-8"))
     (warned,) = [text for text in record["warnings"] if "FrameOfReferenceUID" in text]

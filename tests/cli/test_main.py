@@ -1,4 +1,4 @@
-"""The command's frame: subcommands, wrong usage, exit codes."""
+"""The command line: subcommands, wrong usage, exit codes."""
 
 import os
 import signal
@@ -24,12 +24,12 @@ REQUIRED = {
     "doctor": [],
     "demo": ["out"],
 }
-"""The arguments each subcommand needs, a path last; empty for those that need none."""
+"""Required arguments of each subcommand, with the path last."""
 
 
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path, monkeypatch):
-    """A wrong command is called in an empty folder, and leaves it empty."""
+    """Run commands in an empty folder and check that it stays empty."""
     monkeypatch.chdir(tmp_path)
     yield
     assert list(tmp_path.iterdir()) == []
@@ -105,7 +105,7 @@ def test_an_empty_path_is_not_the_current_folder(subcommand, capsys):
 
 
 def test_every_subcommand_is_among_those_whose_options_are_tested():
-    assert {*REQUIRED, "train"} == set(SUBCOMMANDS)  # train takes what its bundle takes
+    assert {*REQUIRED, "train"} == set(SUBCOMMANDS)  # train accepts its bundle's arguments
 
 
 @pytest.mark.parametrize("subcommand", ["phantom", "predict", "datalist"])
@@ -138,7 +138,7 @@ def test_a_users_mistake_is_one_line_and_debug_shows_where_it_was_found(capsys):
         main(["datalist", "lits", "none", "--debug"])
 
 
-def test_a_command_that_is_told_to_end_says_so(capsys, monkeypatch):
+def test_an_interrupted_command_says_so(capsys, monkeypatch):
     monkeypatch.setattr("liverseg.cli.datalist.build_datalist", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         main(["datalist", "lits", "none"])

@@ -1,4 +1,4 @@
-"""`liverseg phantom`: mistakes are one line and leave nothing; what it writes is tested in tests/phantom."""
+"""`liverseg phantom`: mistakes are one line and leave no files. tests/phantom tests the output."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""`liverseg predict` and the bundle's inference command: the same files, the same errors, the same exit codes."""
+"""`liverseg predict` and the bundle's inference command: the same files, errors and exit codes."""
 
 import json
 import subprocess
@@ -68,7 +68,7 @@ def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypat
 
 
 @pytest.mark.integration
-def test_the_bundles_exit_code_tells_of_failed_cases_in_one_line_each(volumes, weights, tmp_path):
+def test_the_bundles_exit_code_is_that_of_failed_cases_with_one_line_each(volumes, weights, tmp_path):
     (volumes / "bad.nii").write_text("no volume")
     run = {"dataset_dir": volumes, "output_dir": tmp_path / "out", "weights": weights, "progress": False}
     done = run_bundle(JOINT, "inference", INFER, **run)

@@ -1,4 +1,4 @@
-"""`liverseg predict` over DICOM: folder, zip and the NIfTI file of the same series give the same labels."""
+"""`liverseg predict` on DICOM: a folder, a zip and the NIfTI file of the same series have the same labels."""
 
 import gzip
 import json
@@ -22,7 +22,7 @@ DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}
 
 @pytest.fixture
 def study(tmp_path):
-    """A folder with a CT series whose slices run from head to feet, and a localiser."""
+    """A folder with a CT series in the order head to feet, and a localiser."""
     folder = tmp_path / "study"
     planes = np.random.default_rng(0).integers(-200, 250, (5, 40, 48)).astype(np.int16)
     planes[:, :6] = -1000
@@ -81,7 +81,7 @@ TEXTS += ("ReferringPhysicianName", "StudyID", "StudyDescription", "SeriesDescri
 @pytest.mark.integration
 @pytest.mark.parametrize("keep", [False, True])
 def test_what_headers_say_of_the_patient(keep, study, weights, tmp_path, capfd):
-    """In files, lines and errors: nowhere, unless it is asked for."""
+    """Neither files nor messages contain it, unless requested."""
     for path in study.rglob("*.dcm"):
         header = pydicom.dcmread(path)
         for keyword in TEXTS:
@@ -90,12 +90,12 @@ def test_what_headers_say_of_the_patient(keep, study, weights, tmp_path, capfd):
     options = ["--weights", weights, *(["--keep-identifiers"] if keep else [])]
     written = ["--liver", "none", "--report", "--statistics", "--series", "hartmann"]
     assert predict(study, tmp_path / "out", *options, *written) == 0
-    said = capfd.readouterr()
+    captured = capfd.readouterr()
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     named = {path.name for path in files if b"Hartmann" in content_of(path)}
     assert len(files) == len(CASE_FILES) + len(DICOM_FILES) + 3
     assert named == ({*DICOM_FILES, "record.json", "report.html"} if keep else set())
-    assert ("Hartmann" in said.out, "Hartmann" in said.err) == (keep, False)
+    assert ("Hartmann" in captured.out, "Hartmann" in captured.err) == (keep, False)
     seg = pydicom.dcmread(tmp_path / "out" / "study" / "segmentation.dcm")
     assert str(seg.PatientName) == ("Hartmann" if keep else "")
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
@@ -159,7 +159,7 @@ def test_a_named_series_and_what_cannot_be_read(study, weights, tmp_path, capsys
     assert "1 missing: copy the series again" in capsys.readouterr().err
 
 
-def test_what_is_wrong_in_a_zip_is_told_of_the_zip(study, weights, tmp_path, capsys):
+def test_a_fault_inside_a_zip_is_reported_with_the_name_of_the_zip(study, weights, tmp_path, capsys):
     (study / "ct" / "2.dcm").unlink()
     with zipfile.ZipFile(tmp_path / "packed.zip", "w") as archive:
         for path in sorted(study.rglob("*.dcm")):

@@ -1,4 +1,4 @@
-"""`liverseg study` as a user types it: refusals, a dry run, and a report of what is there."""
+"""`liverseg study`: refusals, a dry run, and a report of existing results."""
 
 import pytest
 import yaml
@@ -9,7 +9,7 @@ from liverseg.errors import ExitCode
 
 @pytest.fixture
 def study(tmp_path, cohort_tree):
-    """A function that writes a study's YAML."""
+    """Return a function that writes a study's YAML."""
 
     def write(**keys):
         content = {
@@ -32,7 +32,7 @@ def run(capsys, code, *words):
     return capsys.readouterr()
 
 
-def test_a_dry_run_tells_the_cells_and_trains_nothing(study, tmp_path, capsys):
+def test_a_dry_run_prints_the_cells_and_trains_nothing(study, tmp_path, capsys):
     out, err = run(capsys, ExitCode.DONE, "run", study(), "--dry-run")
     assert out.splitlines() == [
         f"{name}-scratch-none, fold {fold}, seed 0" for name in ("joint", "ynet") for fold in (0, 1)

@@ -1,4 +1,4 @@
-"""`liverseg train` is the bundle's command: same files, same refusals, same exit codes, relative paths from here."""
+"""`liverseg train` equals the bundle's command: files, refusals, exit codes; paths are relative to the folder."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ def keys_of(overrides):
 
 @pytest.fixture
 def train_here(tmp_path, monkeypatch):
-    """A function that runs `liverseg train` in this process and in the test's folder, and returns its exit code."""
+    """Return a function that runs `liverseg train` in this process, in the test's folder, and returns its exit code."""
 
     def become(program, command, environment):
         assert (program, command[1:3]) == (sys.executable, ["-m", "monai.bundle"])

@@ -7,12 +7,12 @@ import pytest
 
 DATA = Path(__file__).parent / "data"
 TIME = 1_700_000_000
-"""Seconds since 1970 at which every CT was changed last, as in make_fixtures.py."""
+"""Modification time of every CT in seconds since 1970, as in make_fixtures.py."""
 
 
 @pytest.fixture
 def earlier(tmp_path):
-    """A folder with the files of the earlier version, as that version left them there."""
+    """A folder with the files that the earlier version wrote."""
     folder = tmp_path / "earlier"
     for path in sorted(DATA.rglob("*")):
         if not path.is_file():

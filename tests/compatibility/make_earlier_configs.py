@@ -1,7 +1,7 @@
 """Write `liverseg/bundle/earlier_configs.json` from the history: python tests/compatibility/make_earlier_configs.py
 
-Every version of `configs/inference.yaml` between the first and the last of `COMMITS`, and for studies all configs of
-these commits. Values are stored once for each key, since versions differ in few of them.
+The file has every version of `configs/inference.yaml` between the first and the last of `COMMITS`, and, for studies,
+all configs of these commits. Values are stored once per key, since versions differ in few of them.
 """
 
 import hashlib
@@ -36,11 +36,11 @@ def strategies(commit):
 def earlier_configs():
     first, last = COMMITS
     between = git("rev-list", "--reverse", f"{first}..{last}").decode().split()
-    wanted = [(commit, bundle, "inference") for commit in (first, *between) for bundle in BUNDLES]
+    sources = [(commit, bundle, "inference") for commit in (first, *between) for bundle in BUNDLES]
     combined = {}
     for commit in COMMITS:
         names = strategies(commit)
-        wanted += [(commit, STUDIED, name) for name in ("train", "evaluate", "phantom", "real_ct", *names)]
+        sources += [(commit, STUDIED, name) for name in ("train", "evaluate", "phantom", "real_ct", *names)]
         combined[commit] = {}
         for overlay, strategy in itertools.product(OVERLAYS, names):
             files = ["train", *overlay, strategy, "evaluate"]
@@ -49,7 +49,7 @@ def earlier_configs():
                 digest = hashlib.sha256(b"".join(contents)).hexdigest()
                 combined[commit][" ".join([STUDIED, *files])] = digest
     pairs, places, configs = [], {}, {}
-    for commit, bundle, name in wanted:
+    for commit, bundle, name in sources:
         content = config_bytes(commit, bundle, name)
         if content is None:
             continue
@@ -68,7 +68,7 @@ def earlier_configs():
 
 
 def text(content):
-    """JSON with a line for each config, hash and value."""
+    """Return JSON with a line for each config, hash and value."""
     compact = {"ensure_ascii": False, "separators": (",", ":")}
     configs = ",\n".join(json.dumps(entry, **compact) for entry in content["configs"])
     pairs = ",\n".join(json.dumps(pair, **compact) for pair in content["pairs"])

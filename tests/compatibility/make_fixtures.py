@@ -3,9 +3,9 @@
     git worktree add /tmp/earlier 1f61592
     PYTHONPATH=/tmp/earlier python tests/compatibility/make_fixtures.py tests/compatibility/data
 
-It calls the command line of that version on small CTs, so that nothing below `data/` is written by today's code. Paths
-of the folder it works in become `@FOLDER@`. Large tensors of checkpoints become zeros, and weights repeat a short
-pattern, so that the files are small when compressed.
+It runs that version's command line on small CTs, so that today's code writes nothing below `data/`. Paths of the
+working folder become `@FOLDER@`. Large tensors of checkpoints become zeros, and weights repeat a short pattern, so that
+the files are small when compressed.
 """
 
 import io
@@ -31,15 +31,15 @@ TYPES = ("cyst", "hemangioma", "metastasis")
 LESION_HU = {"cyst": 5, "hemangioma": 190, "metastasis": 60}
 SHAPE, VOXEL_MM = (64, 64, 6), (4.0, 4.0, 5.0)
 TIME = 1_700_000_000
-"""Seconds since 1970 at which every input was changed last: a known failure holds the time."""
+"""Modification time of every input in seconds since 1970; a known failure contains the time."""
 PATTERN = 61
 STEPS = 1000
 LARGE = 16
-"""Elements of a tensor of a checkpoint that are kept."""
+"""Largest number of elements of a checkpoint's tensor that is kept."""
 
 
 def anatomy(number, depth=SHAPE[2]):
-    """HU and labels of a trunk with a liver and one lesion, of the type TYPES[number % 3]."""
+    """Return HU and labels of a body with a liver and one lesion, of the type TYPES[number % 3]."""
     x, y, z = np.meshgrid(*(np.arange(size) for size in (*SHAPE[:2], depth)), indexing="ij")
     body = ((x - 32) / 28) ** 2 + ((y - 32) / 22) ** 2 < 1
     liver = ((x - 24) / 13) ** 2 + ((y - 32) / 14) ** 2 + ((z - depth / 2) / depth) ** 2 < 1
@@ -59,7 +59,7 @@ def save(path, array):
 
 
 def cohort(folder):
-    """Twelve patients with a lesion each, and their data list."""
+    """Write twelve patients with a lesion each, and their data list."""
     rows = ["patient,image,mask,slice,lesion_type"]
     for number in range(12):
         hu, labels = anatomy(number)
@@ -86,14 +86,14 @@ def cohort(folder):
 
 
 def command(*words):
-    """Run the earlier version's `liverseg`; returns its exit code."""
+    """Run the earlier version's `liverseg` and return its exit code."""
     run = subprocess.run([sys.executable, "-m", "liverseg.cli.main", *map(str, words)], check=False)
     print("liverseg", *words, "->", run.returncode, flush=True)
     return run.returncode
 
 
 def pattern(network):
-    """Give a network weights that repeat a short pattern of numbers, and compress well."""
+    """Set a network's weights to a repeated short pattern of numbers, which compresses well."""
     for number, (name, tensor) in enumerate(network.state_dict().items()):
         if not tensor.is_floating_point() or name.endswith(("running_mean", "running_var")):
             continue
@@ -105,7 +105,7 @@ def pattern(network):
 
 
 def train(network):
-    """Train the layers of a network that have few weights, until it outlines the lesions of `anatomy` roughly."""
+    """Train the layers with few weights until the network roughly outlines the lesions of `anatomy`."""
     layers = ("encoder.layer0.", "decoder.stage1.", "decoder.stage2.", "head.")
     trained = [tensor for name, tensor in network.named_parameters() if name.startswith(layers)]
     optimizer = torch.optim.Adam(trained, lr=0.01)
@@ -130,14 +130,14 @@ def train(network):
 
 
 def slab(hu, index):
-    """Three slices as the networks see them; the first and the last one stand for those beyond."""
+    """Return three slices as input of the networks; the first and the last slice are repeated outside."""
     near = np.clip([index - 1, index, index + 1], 0, hu.shape[2] - 1)
     window = np.clip((hu[:, :, near] + 200) / 450, 0, 1) * 2 - 1
     return torch.from_numpy(window.astype(np.float32)).permute(2, 0, 1)
 
 
 def weights(folder):
-    """Exported weights of two networks, and what they compute of a slab."""
+    """Write exported weights of two networks, and their outputs of a slab."""
     for name, kind in (("joint", SEResUNet), ("ours", MeasuringUNet)):
         network = kind("small", out_channels=5)
         with torch.no_grad():
@@ -157,7 +157,7 @@ def weights(folder):
 
 
 def cases(folder):
-    """Two CTs, and a file that is none."""
+    """Write two CTs and a file that is not a CT."""
     for number, name in enumerate(("a", "b")):
         hu, _ = anatomy(number, depth=12)
         save(folder / f"{name}.nii.gz", hu)
@@ -167,7 +167,7 @@ def cases(folder):
 
 
 def study(folder, data):
-    """A study of one fold and one seed, its cells trained for an epoch."""
+    """Run a study of one fold and one seed, with cells trained for an epoch."""
     content = {
         "name": "hand-made",
         "configs": ["train", "phantom"],
@@ -190,7 +190,7 @@ def study(folder, data):
 
 
 def without_large_tensors(content):
-    """The same with zeros in place of large tensors."""
+    """Return the content with zeros in large tensors."""
     if isinstance(content, torch.Tensor):
         return torch.zeros_like(content) if content.numel() > LARGE else content
     if isinstance(content, dict):
@@ -201,7 +201,7 @@ def without_large_tensors(content):
 
 
 def copy(folder, target):
-    """Copy what tests need: texts with the folder's path replaced, weights and checkpoints compressed."""
+    """Copy the files that tests need: texts with the folder's path replaced, weights and checkpoints compressed."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or "cache" in path.parts or "tensorboard" in path.parts or path.suffix == ".lock":
             continue

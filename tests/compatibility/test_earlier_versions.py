@@ -1,4 +1,4 @@
-"""What an earlier version wrote is read, recognised and continued. See data/README.md for how the files were made."""
+"""Files of an earlier version are read, recognised and continued. data/README.md describes how they were written."""
 
 import json
 import shutil
@@ -38,7 +38,7 @@ JOINT = "liver_lesion_joint"
 
 
 def slab_of(path, index=3):
-    """Three slices of a CT as the networks see them."""
+    """Return three slices of a CT as input of the networks."""
     hu = np.asanyarray(nib.load(path).dataobj)[:, :, index - 1 : index + 2]
     window = np.clip((hu + 200) / 450, 0, 1) * 2 - 1
     return torch.from_numpy(window.astype(np.float32)).permute(2, 0, 1)[None]
@@ -118,7 +118,7 @@ def test_batch_leaves_finished_cases_and_known_failures(earlier, monkeypatch):
     ("overrides", "recognised"),
     [
         ({}, True),
-        ({"min_liver_contact": 0}, True),  # as before it could be set
+        ({"min_liver_contact": 0}, True),  # as in versions without this setting
         ({"min_confidence": 0.5}, True),  # the config's own value
         ({"batch_size": 3}, True),
         ({"min_confidence": 0.6}, False),

@@ -30,7 +30,7 @@ def plain_cut(root):
 
 def wrong_check_sum(path):
     content = bytearray(path.read_bytes())
-    content[-8] ^= 1  # behind the last voxel, where a reader of the voxels does not get
+    content[-8] ^= 1  # after the last voxel, beyond the reader's end
     path.write_bytes(content)
 
 
@@ -292,7 +292,7 @@ def test_an_image_exported_again_in_another_order_of_axes_is_a_duplicate(codes, 
     findings = check(tree)
     found = findings[findings["defect"] == "duplicate"]
     assert found[["file", "level"]].to_numpy().tolist() == [["volume-1.nii.gz", "error"]]
-    save(tree / "volume-2.nii.gz", np.asarray(turned.dataobj), AFFINE)  # and its header lost
+    save(tree / "volume-2.nii.gz", np.asarray(turned.dataobj), AFFINE)  # and without its header
     findings = check(tree)
     assert findings[findings["defect"] == "duplicate"]["file"].tolist() == ["volume-1.nii.gz", "volume-2.nii.gz"]
 

@@ -1,6 +1,7 @@
 """Data lists: importers read real trees, splits share no patients, and invalid lists are refused."""
 
 import json
+from pathlib import Path
 
 import pytest
 from cohort_tree import image, mask, nifti
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from monai.data import load_decathlon_datalist
 
 from liverseg.datalists import (
+    SOURCES,
     DataItem,
     DataList,
     assign_folds,

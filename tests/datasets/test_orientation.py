@@ -1,4 +1,4 @@
-"""A cohort in any orientation gives the same slabs, not flipped, mirrored or from elsewhere."""
+"""Slabs of a cohort are the same in any orientation of its files."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from liverseg.datasets import SlabDataset
 
 @pytest.fixture(scope="module")
 def patient(cohort_tree):
-    """The annotated slices of the patient that has most of them."""
+    """The annotated slices of the patient with most of them."""
     listed = read_datalist(cohort_tree / "datalist.json")
     items = [*listed.training, *listed.test]
     images = [item.image for item in items]
@@ -27,7 +27,7 @@ def canonical(patient, cohort_tree, tmp_path_factory):
 
 
 def stored_as(codes, items, source, folder):
-    """The same volume and labels with other axes, and the items with the slices' numbers along the new slice axis."""
+    """Write volume and labels with other axes; return items with slice numbers along the new slice axis."""
     for name in (items[0].image, items[0].label):
         image = nib.load(source / name)
         orientation = io_orientation(image.affine)
@@ -52,7 +52,7 @@ def test_slabs_and_labels_are_those_of_the_canonical_file(codes, patient, canoni
 
 def test_annotated_slice_has_its_lesion_at_the_same_place(patient, canonical, cohort_tree):
     label = nib.load(cohort_tree / patient[0].label)
-    assert nib.aff2axcodes(label.affine) == ("L", "P", "S")  # so rows run to the back and columns to the left
+    assert nib.aff2axcodes(label.affine) == ("L", "P", "S")  # rows run to the back and columns to the left
     for item, element in zip(patient, canonical, strict=True):
         section = np.asanyarray(label.dataobj)[:, :, item.slice]
         np.testing.assert_array_equal(element["label"][0].numpy(), section.T)

@@ -1,4 +1,4 @@
-"""The cache written beforehand: read by training, resumed, verified, repaired; every failure is reported."""
+"""The prepared cache: read by training, resumed, verified, repaired; every failure is reported."""
 
 import json
 from dataclasses import replace
@@ -15,7 +15,7 @@ from liverseg.errors import LiversegError, UsageError
 
 @pytest.fixture
 def tree(tmp_path, write_nifti):
-    """Three volumes with labels and one without, and their list."""
+    """Three volumes with labels, one without, and their list."""
     rng = np.random.default_rng(0)
     items = [DataItem(f"volume-{n}.nii.gz", f"segmentation-{n}.nii.gz", f"p{n}", fold=n % 2) for n in range(3)]
     for item in items:

@@ -1,4 +1,4 @@
-"""Slabs and sampler: the right slices, the stated share of lesion-free ones, the same order every time."""
+"""Slabs and sampler: the right slices, the stated share of lesion-free slices, a reproducible order."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ DEPTH = 10
 
 @pytest.fixture
 def make(tmp_path, write_nifti):
-    """A volume whose voxels are the number of their slice; slices 2 to 7 have liver, 4 and 5 a cyst."""
+    """A volume whose voxels are their slice numbers; slices 2 to 7 have liver, 4 and 5 a cyst."""
     image = np.broadcast_to(np.arange(DEPTH, dtype=np.int16), (6, 6, DEPTH)).copy()
     label = np.zeros((6, 6, DEPTH), np.uint8)
     label[1:5, 1:5, 2:8] = 1

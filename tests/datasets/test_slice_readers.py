@@ -1,4 +1,4 @@
-"""Slice files: slices are read as they were written, and damage is found by checksums."""
+"""Slice files: slices are read as written, and checksums find damage."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from liverseg.errors import LiversegError, OutputError
 
 @pytest.fixture
 def stack():
-    """Noise in some slices, which hardly shrinks, and air in others, which shrinks to nothing."""
+    """Noise in some slices, which hardly compresses, and air in others, which compresses well."""
     stack = np.random.default_rng(0).integers(-1000, 1000, (7, 40, 30)).astype(np.int16)
     stack[2:4] = -1024
     return stack
@@ -45,7 +45,7 @@ def test_one_changed_byte_is_found_wherever_it_is(stack, tmp_path):
         except LiversegError as error:
             assert str(error).startswith(f"{path}: ")
             continue
-        # what is left changes nothing that is read: a byte of a chunk that no voxel comes from
+        # the others change no voxel: bytes of a chunk that are not used
         np.testing.assert_array_equal(slices.read(range(7)), stack)
 
 

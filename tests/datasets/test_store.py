@@ -1,4 +1,4 @@
-"""The store returns what the files contain, and names files that do not fit."""
+"""The store returns the files' contents, and names files that do not fit."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def everything(slices):
 
 @pytest.fixture
 def pair(tmp_path, write_nifti):
-    """Writes an image and a label and returns a function that opens the store on them."""
+    """Return a function that writes an image and a label and opens the store on them."""
     rng = np.random.default_rng(0)
     image = rng.integers(-1000, 1000, (6, 7, 8)).astype(np.int16)
     label = rng.integers(0, 3, (6, 7, 8)).astype(np.uint8)

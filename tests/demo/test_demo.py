@@ -19,7 +19,7 @@ EPOCHS = ["--pretrain-epochs", "1", "--joint-epochs", "1"]
 
 @pytest.fixture(scope="session", params=["in one process", pytest.param("in processes", marks=pytest.mark.slow)])
 def demo(request, made_once):
-    """Run a demo and return its folder; bundle commands run in this process or, as for users, in processes."""
+    """Run a demo and return its folder; bundle commands run in this process or in separate ones."""
 
     def fill(folder):
         with pytest.MonkeyPatch.context() as patch:

@@ -1,4 +1,4 @@
-"""The Dockerfile and the files for Compose, Kubernetes and Slurm: they agree with the program and among themselves."""
+"""The Dockerfile and the files for Compose, Kubernetes and Slurm agree with the program and each other."""
 
 import json
 import os
@@ -18,7 +18,7 @@ DOCKER = Path(__file__).resolve().parents[2] / "docker"
 
 @pytest.fixture(scope="module")
 def compose():
-    """The services of compose.yaml."""
+    """Services of compose.yaml."""
     return yaml.safe_load((DOCKER / "compose.yaml").read_text(encoding="utf-8"))["services"]
 
 
@@ -30,18 +30,18 @@ def job():
 
 @pytest.fixture(scope="module")
 def container(job):
-    """The job's one container."""
+    """The job's container."""
     (container,) = job["template"]["spec"]["containers"]
     return container
 
 
 def seconds(text):
-    """`60s` or `2m` in seconds."""
+    """Return `60s` or `2m` in seconds."""
     return int(text[:-1]) * {"s": 1, "m": 60}[text[-1]]
 
 
 def shell(script, **environment):
-    """What `sh -c` makes of a script: exit status and output."""
+    """Run a script with `sh -c` and return exit status and output."""
     done = subprocess.run(
         ["sh", "-c", script],
         env={"PATH": os.environ["PATH"], **environment},
@@ -57,7 +57,7 @@ def test_the_image_is_labelled_with_this_version():
     assert re.search(r'image\.version="(.*)"', text)[1] == liverseg.__version__
 
 
-def test_the_image_runs_a_batch_unless_told_otherwise():
+def test_the_image_runs_a_batch_by_default():
     lines = (DOCKER / "Dockerfile").read_text(encoding="utf-8").splitlines()
     words = {line.split()[0]: json.loads(line.split(maxsplit=1)[1]) for line in lines if line[:3] in ("ENT", "CMD")}
     assert words == {"ENTRYPOINT": ["liverseg"], "CMD": ["batch", "/input", "/output"]}
@@ -85,7 +85,7 @@ def test_services_are_locked_down(compose, service):
     assert chosen["cap_drop"] == ["ALL"] and chosen["security_opt"] == ["no-new-privileges:true"]
     assert not chosen["user"].startswith(("0", "root"))
     assert all(mount["read_only"] for mount in chosen["volumes"] if mount["target"] != "/output")
-    assert chosen["restart"].startswith("on-failure:")  # bounded: an exit code of 3 would else start it for ever
+    assert chosen["restart"].startswith("on-failure:")  # limited: an exit code of 3 would otherwise restart it forever
 
 
 def test_services_call_verbs_there_are(compose):
@@ -94,7 +94,7 @@ def test_services_call_verbs_there_are(compose):
         subcommand, bundle, *overrides = compose[service]["command"]
         config = (DOCKER.parent / "bundles" / f"liver_lesion_{bundle}" / "configs" / "train.yaml").read_text("utf-8")
         assert subcommand == "train" and overrides
-        assert all(re.search(rf"^{re.match('--([a-z_]+)=', one)[1]}:", config, re.MULTILINE) for one in overrides)
+        assert all(re.search(rf"^{re.match('--([a-z_]+)=', option)[1]}:", config, re.MULTILINE) for option in overrides)
 
 
 def test_a_case_in_hand_has_its_grace(compose, job, container):
@@ -107,7 +107,7 @@ def test_a_case_in_hand_has_its_grace(compose, job, container):
 
 
 def alive_tests(compose, container):
-    """Each health check's shell script, and the file it looks for from index 2 of 4."""
+    """Each health check's shell script, and the file it searches for from index 2 of 4."""
     kind, script = compose["batch"]["healthcheck"]["test"]
     assert kind == "CMD-SHELL"
     yield script.replace("$$", "$"), "alive"
@@ -140,11 +140,11 @@ def test_every_index_of_the_job_is_another_shard(job, container):
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
     count = job["completions"]
     assert job["completionMode"] == "Indexed" and environment["SHARDS"] == str(count)
-    said = [
+    commands = [
         shell(script.replace("exec liverseg", "echo"), JOB_COMPLETION_INDEX=str(index), **environment)[1]
         for index in range(count)
     ]
-    assert [re.search(r"--shard (\S+)", line)[1] for line in said] == [f"{n + 1}/{count}" for n in range(count)]
+    assert [re.search(r"--shard (\S+)", line)[1] for line in commands] == [f"{n + 1}/{count}" for n in range(count)]
 
 
 def test_exit_codes_mean_to_the_job_what_they_mean_to_liverseg(job):
@@ -153,7 +153,7 @@ def test_exit_codes_mean_to_the_job_what_they_mean_to_liverseg(job):
     for rule in job["podFailurePolicy"]["rules"]:
         for code in rule.get("onExitCodes", {"values": []})["values"]:
             codes[code] = rule["action"]
-    assert codes == {2: "FailJob", 3: "FailIndex", 143: "Ignore"}  # 1 and 137 are tried again, so often as is allowed
+    assert codes == {2: "FailJob", 3: "FailIndex", 143: "Ignore"}  # 1 and 137 are retried, within the limit
 
 
 def test_pods_are_locked_down(job, container):
@@ -181,7 +181,7 @@ def test_kubernetes_takes_the_job(version):
 
 
 def array_task(tmp_path, **environment):
-    """The Slurm script as a task of an array would start it; exit status and stderr."""
+    """Run the Slurm script as a task of an array; return exit status and stderr."""
     files = {name: str(tmp_path) for name in ("INPUT", "OUTPUT", "WEIGHTS", "IMAGE")}
     environment = {"PATH": os.environ["PATH"], "SLURM_ARRAY_TASK_COUNT": "4", **files, **environment}
     done = subprocess.run(
@@ -192,13 +192,13 @@ def array_task(tmp_path, **environment):
 
 @pytest.mark.parametrize("task, shards", [("0", "4"), ("5", "4"), ("9", "8")])
 def test_a_task_that_is_no_shard_is_refused(tmp_path, task, shards):
-    code, told = array_task(tmp_path, SLURM_ARRAY_TASK_ID=task, SHARDS=shards)
-    assert code == 2 and told.startswith(f"slurm-array.sh: task {task} is no shard of {shards};")
+    code, errors = array_task(tmp_path, SLURM_ARRAY_TASK_ID=task, SHARDS=shards)
+    assert code == 2 and errors.startswith(f"slurm-array.sh: task {task} is no shard of {shards};")
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    code, told = array_task(tmp_path, SLURM_ARRAY_TASK_ID="1", INPUT=str(tmp_path / "absent"))
-    assert code == 2 and "INPUT names no file or folder" in told
+    code, errors = array_task(tmp_path, SLURM_ARRAY_TASK_ID="1", INPUT=str(tmp_path / "absent"))
+    assert code == 2 and "INPUT names no file or folder" in errors
 
 
 def test_the_script_is_sound_shell():

@@ -1,4 +1,4 @@
-"""The image's locks say what constraints.txt says, completely and hashed; docker/lock.py's own steps."""
+"""The image's locks agree with constraints.txt, are complete and hashed; steps of docker/lock.py."""
 
 import configparser
 import importlib.metadata
@@ -26,19 +26,19 @@ def lock():
 
 
 def pins(lock, name):
-    """A lock's packages and their versions."""
+    """Return a lock's packages and their versions."""
     entries = lock.entries(LOCKS[name].read_text(encoding="utf-8"))
     return {package: re.match(r"\S+?==(\S+)", lines)[1] for package, lines in entries.items()}
 
 
 def constraints(lock):
-    """constraints.txt as Python 3.11 reads it."""
+    """Return constraints.txt for Python 3.11."""
     lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    wanted = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
     return {
-        lock.canonical(one.name): str(one.specifier).removeprefix("==")
-        for one in wanted
-        if one.marker is None or one.marker.evaluate(THE_IMAGE)
+        lock.canonical(requirement.name): str(requirement.specifier).removeprefix("==")
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate(THE_IMAGE)
     }
 
 
@@ -81,9 +81,9 @@ def test_the_locks_hold_what_liverseg_needs_and_no_more(lock):
         line = open_.pop()
         if not line or line.startswith("#"):
             continue
-        wanted = Requirement(line)
-        package = lock.canonical(wanted.name)
-        if package in needed or (wanted.marker and not wanted.marker.evaluate(THE_IMAGE)):
+        requirement = Requirement(line)
+        package = lock.canonical(requirement.name)
+        if package in needed or (requirement.marker and not requirement.marker.evaluate(THE_IMAGE)):
             continue
         needed.add(package)
         open_ += importlib.metadata.requires(package) or []

@@ -1,4 +1,4 @@
-"""docker/sbom.py: what it adds to the bill of materials."""
+"""Additions of docker/sbom.py to the bill of materials."""
 
 import importlib.util
 import re
@@ -21,7 +21,7 @@ def sbom():
 
 @pytest.fixture
 def bill():
-    """Of an environment with liverseg and torch alone, as cyclonedx-py writes it."""
+    """Bill of cyclonedx-py for an environment of liverseg and torch."""
     place = {"type": "distribution", "url": "file:///tmp/wheel/liverseg.whl"}
     return {
         "bomFormat": "CycloneDX",
@@ -59,12 +59,12 @@ def test_debian_packages_have_their_version_and_architecture(sbom):
 
 
 def test_liverseg_is_the_subject_and_every_edge_ends_at_a_component(sbom, bill):
-    whole = sbom.complete(bill, sbom.viewer(VIEWER), sbom.debian("libc6 2.36 amd64\n"))
-    subject = whole["metadata"]["component"]
+    complete_bill = sbom.complete(bill, sbom.viewer(VIEWER), sbom.debian("libc6 2.36 amd64\n"))
+    subject = complete_bill["metadata"]["component"]
     assert subject["type"] == "application" and "externalReferences" not in subject
-    names = [entry["name"] for entry in whole["components"]]
+    names = [entry["name"] for entry in complete_bill["components"]]
     assert "liverseg" not in names and {"torch", "@niivue/niivue", "libc6"} <= set(names)
-    known = {entry["bom-ref"] for entry in whole["components"]} | {subject["bom-ref"]}
-    edges = {edge["ref"]: set(edge.get("dependsOn", [])) for edge in whole["dependencies"]}
+    known = {entry["bom-ref"] for entry in complete_bill["components"]} | {subject["bom-ref"]}
+    edges = {edge["ref"]: set(edge.get("dependsOn", [])) for edge in complete_bill["dependencies"]}
     assert set(edges) | set().union(*edges.values()) <= known
     assert edges["liverseg==0.1.0"] > {"torch==2.13.0"}

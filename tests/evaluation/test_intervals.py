@@ -1,4 +1,4 @@
-"""Intervals that take patients as they are, and p values that know they are several."""
+"""Intervals over patients, and p values corrected for multiple tests."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""What the training's lesions measured, and lesions that are like none of them."""
+"""Measurements of the training's lesions, and lesions unlike any of them."""
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ def test_ranges_hold_98_of_100_lesions():
     for kind, bounds in ranges.items():
         for measure, (low, high) in bounds.items():
             own = np.sort(table.loc[table["type"] == kind, measure].to_numpy())
-            # of 200 values the first hundredth lies between the second and third
+            # the 1 % quantile of 200 values is between the second and third
             assert own[1] - 0.01 <= low <= own[2] + 0.01
             assert own[-3] - 0.01 <= high <= own[-2] + 0.01
 
@@ -72,7 +72,7 @@ def test_a_quarter_of_the_range_may_be_missing():
     table = pd.DataFrame([{"id": 1, **inside, "mean_hu": 125.0}, {"id": 2, **inside, "mean_hu": 125.1}])
     assert list(unlike_training(table, {"cyst": bounds})) == [2]
     wide = {**bounds, "mean_hu": (0.0, 130.0)}
-    assert unlike_training(table, {"cyst": bounds, "metastasis": wide}) == {}  # like one type is enough
+    assert unlike_training(table, {"cyst": bounds, "metastasis": wide}) == {}  # similar to one type is enough
 
 
 def test_what_was_not_measured_is_not_judged():

@@ -1,4 +1,4 @@
-"""Scores of lesions, and the threshold that leaves few enough false ones."""
+"""Scores of lesions, and the threshold that limits false lesions."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,7 @@ from liverseg.evaluation.lesion_threshold import lesion_score
 
 
 def table(predicted, found, missed=0, patient="a"):
-    """Predicted lesions as (score, hit), scores of the true ones that were found, and how many were missed."""
+    """Return a table of predicted lesions (score, hit), scores of found true lesions, and missed lesions."""
     rows = [("predicted", hit, score) for score, hit in predicted]
     rows += [("true", True, score) for score in found] + [("true", False, np.nan)] * missed
     rows = [(patient, *row) for row in rows]
@@ -41,8 +41,8 @@ def test_the_lowest_threshold_with_few_enough_false_lesions():
     assert (three.threshold, three.sensitivity, three.false_per_patient) == pytest.approx((0, 0.75, 3))
     two = calibrate_lesion_threshold(rows, 2)
     assert (two.threshold, two.sensitivity, two.false_per_patient) == pytest.approx((0.45, 0.75, 2))
-    one = calibrate_lesion_threshold(rows, 1)
-    assert (one.threshold, one.sensitivity, one.false_per_patient) == pytest.approx((0.65, 0.5, 1))
+    limit_one = calibrate_lesion_threshold(rows, 1)
+    assert (limit_one.threshold, limit_one.sensitivity, limit_one.false_per_patient) == pytest.approx((0.65, 0.5, 1))
     none = calibrate_lesion_threshold(rows, 0)
     assert (none.threshold, none.sensitivity, none.false_per_patient) == pytest.approx((0.925, 0.25, 0))
 

@@ -1,4 +1,4 @@
-"""Rates of a confusion matrix, ranking and calibration, against figures worked out by hand."""
+"""Rates of a confusion matrix, ranking and calibration, compared with values computed by hand."""
 
 import math
 import warnings

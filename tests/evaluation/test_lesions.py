@@ -1,4 +1,4 @@
-"""Lesion by lesion, against cases counted by hand."""
+"""Comparison of lesions, with cases counted by hand."""
 
 import math
 

@@ -1,7 +1,7 @@
-"""Lesion scores against two other packages' on random shapes: MONAI's panoptic quality, and panoptica.
+"""Lesion scores on random shapes, compared with MONAI's panoptic quality and with panoptica.
 
-panoptica wants older packages than the project's (numpy below 2.3, pandas below 3), so it is no test dependency. With
-it on the path its tests run too: `pip install --target DIR --no-deps panoptica==2.1.7 ruamel.yaml scikit-image
+panoptica needs older packages than the project (numpy below 2.3, pandas below 3), so it is not a test dependency. Its
+tests run if it is on the path: `pip install --target DIR --no-deps panoptica==2.1.7 ruamel.yaml scikit-image
 lazy_loader imageio tifffile typer plotly rich`, then PYTHONPATH=DIR.
 """
 
@@ -18,7 +18,7 @@ SPACING = (2.0, 0.8, 0.7)
 
 
 def blobs(shape, seed):
-    """True and predicted label maps of random lesions: some outlined, some moved away, some new, some missed."""
+    """Return true and predicted label maps of random lesions: some outlined, some moved, some new, some missed."""
     rng = np.random.default_rng(seed)
     smooth = gaussian_filter(rng.normal(size=shape), 2.0)
     true = smooth > np.quantile(smooth, 0.93)
@@ -60,7 +60,7 @@ def test_detection_dice_and_surface_distance_are_panopticas(shape, seed):
     scores = lesion_scores(compare_lesions(pred, true, spacing, typed=False))
     evaluator = panoptica.Panoptica_Evaluator(
         expected_input=panoptica.InputType.UNMATCHED_INSTANCE,
-        # theirs also matches at exactly one half
+        # panoptica also matches at exactly one half
         instance_matcher=panoptica.NaiveThresholdMatching(matching_threshold=0.5 + 1e-9),
         instance_metrics=[panoptica.Metric.DSC, panoptica.Metric.ASSD, panoptica.Metric.HD],
     )
@@ -69,6 +69,6 @@ def test_detection_dice_and_surface_distance_are_panopticas(shape, seed):
     assert scores["recall"] == pytest.approx(theirs.tp / (theirs.tp + theirs.fn))
     assert scores["precision"] == pytest.approx(theirs.tp / (theirs.tp + theirs.fp))
     assert scores["detected_dice"] == pytest.approx(theirs.sq_dsc)
-    # theirs averages the means of the two directions, MONAI's all surface voxels of both; test_surfaces.py is exact
+    # panoptica averages the means of both directions, MONAI all surface voxels; test_surfaces.py is exact
     assert scores["detected_assd_mm"] == pytest.approx(theirs.sq_assd, rel=0.3)
     assert scores["detected_mssd_mm"] == pytest.approx(theirs.sq_hd)

@@ -1,4 +1,4 @@
-"""Scores against cases counted by hand."""
+"""Scores, compared with cases counted by hand."""
 
 import math
 
@@ -10,7 +10,7 @@ from liverseg.labels import LIVER_OR_LESION, UNTYPED_LESION
 
 
 def logits_of(labels, channels, sharp=20.0):
-    """Logits whose softmax is all but one-hot at `labels` (batch, H, W)."""
+    """Return logits whose softmax is nearly one-hot at `labels` (batch, H, W)."""
     return sharp * torch.nn.functional.one_hot(labels, channels).permute(0, 3, 1, 2).float()
 
 
@@ -59,7 +59,7 @@ def test_false_lesion_on_a_healthy_slice_scores_nothing():
 
 
 def test_vote_is_by_probability_not_by_count():
-    # two faint cyst pixels against one sure metastasis
+    # two uncertain cyst pixels and one certain metastasis
     logits = torch.zeros(1, 5, 1, 3)
     logits[0, 2, 0, :2] = 1.0
     logits[0, 4, 0, :2] = 0.9

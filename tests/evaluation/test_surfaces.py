@@ -1,4 +1,4 @@
-"""Surface distances of shapes whose distances are known."""
+"""Surface distances of shapes with known distances."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def test_the_same_mask_is_at_no_distance():
 
 
 def test_one_voxel_against_another():
-    one, two = np.zeros((5, 9), bool), np.zeros((5, 9), bool)
-    one[2, 1] = two[2, 7] = True
-    assert surface_distances(one, two, (1.0, 0.5)) == (3.0, 3.0)
+    first, second = np.zeros((5, 9), bool), np.zeros((5, 9), bool)
+    first[2, 1] = second[2, 7] = True
+    assert surface_distances(first, second, (1.0, 0.5)) == (3.0, 3.0)
 
 
 def test_a_shift_along_the_slices():
-    one, two = cube(2, 5), np.roll(cube(2, 5), 1, axis=0)
-    average, largest = surface_distances(one, two, (4.0, 1.0, 1.0))
+    first, second = cube(2, 5), np.roll(cube(2, 5), 1, axis=0)
+    average, largest = surface_distances(first, second, (4.0, 1.0, 1.0))
     assert largest == 4.0
     assert 0 < average < 4.0
 
@@ -46,13 +46,13 @@ def test_a_mask_that_fills_its_image_has_a_surface():
 def test_every_surface_voxel_against_every_other(shape, spacing, seed):
     rng = np.random.default_rng(seed)
     smooth = gaussian_filter(rng.normal(size=shape), 2)
-    one = smooth > np.quantile(smooth, 0.8)
-    two = (smooth + 0.5 * gaussian_filter(rng.normal(size=shape), 2)) > np.quantile(smooth, 0.75)
-    one[0, 0] = two[-1, -1] = True  # both reach the border
-    surfaces = [np.argwhere(mask & ~binary_erosion(mask)) * np.array(spacing) for mask in (one, two)]
+    first = smooth > np.quantile(smooth, 0.8)
+    second = (smooth + 0.5 * gaussian_filter(rng.normal(size=shape), 2)) > np.quantile(smooth, 0.75)
+    first[0, 0] = second[-1, -1] = True  # both reach the border
+    surfaces = [np.argwhere(mask & ~binary_erosion(mask)) * np.array(spacing) for mask in (first, second)]
     apart = cdist(*surfaces)
     nearest = np.concatenate([apart.min(axis=1), apart.min(axis=0)])
-    assert surface_distances(one, two, spacing) == pytest.approx((nearest.mean(), nearest.max()), rel=1e-5)
+    assert surface_distances(first, second, spacing) == pytest.approx((nearest.mean(), nearest.max()), rel=1e-5)
     assert nearest.max() > min(spacing)
 
 

@@ -1,4 +1,4 @@
-"""Zips that are unpacked for a while, or refused."""
+"""Zips that are unpacked temporarily, or refused."""
 
 import stat
 import struct
@@ -15,7 +15,7 @@ from liverseg.imageio.archives import extracted
 
 @pytest.fixture
 def temporary(tmp_path, monkeypatch):
-    """Where zips are unpacked; nothing may be left in it."""
+    """Folder in which zips are unpacked, and which must be empty at the end."""
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
@@ -62,9 +62,12 @@ def test_an_error_inside_is_not_the_zips(tmp_path, temporary):
 )
 def test_members_that_lead_elsewhere(name, message, tmp_path, temporary):
     path = zipped(tmp_path / "a.zip", [("fine", b"1"), (name, b"2")])
-    with pytest.raises(LiversegError, match=rf"a\.zip: member .* {message}; pack plain files") as told, extracted(path):
+    with (
+        pytest.raises(LiversegError, match=rf"a\.zip: member .* {message}; pack plain files") as caught,
+        extracted(path),
+    ):
         pass
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +83,9 @@ def test_members_that_lead_elsewhere(name, message, tmp_path, temporary):
 )
 def test_names_no_export_has(name, message, tmp_path, temporary):
     path = zipped(tmp_path / "a.zip", [("fine", b"1"), (name, b"2")])
-    with pytest.raises(UnreadableError, match=message) as told, extracted(path):
+    with pytest.raises(UnreadableError, match=message) as caught, extracted(path):
         pass
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_name_ends_at_a_nul(tmp_path, temporary):
@@ -98,13 +101,13 @@ def test_names_that_differ_in_case_are_two_files(tmp_path, temporary):
 
 
 def overlapping(path, members, size):
-    """A zip of Fifield's kind: each member begins with the header of the next as quoted text, all end in one kernel."""
+    """Write a zip as Fifield's: each member starts with the next header as quoted text, and all end in one kernel."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     body, content = packer.compress(bytes(size)) + packer.flush(), bytes(size)
     heads = []
     for number in reversed(range(members)):
         name = b"%05d" % number
-        if heads:  # a stored block that holds the next header, then what the next member is
+        if heads:  # a stored block with the next header, then the next member
             quoted = heads[-1][1]
             body = b"\0" + struct.pack("<HH", len(quoted), len(quoted) ^ 0xFFFF) + quoted + body
             content = quoted + content
@@ -124,10 +127,10 @@ def test_members_that_share_their_bytes_count_each_for_itself(tmp_path, temporar
     few = overlapping(tmp_path / "few.zip", 3, 1000)
     assert few.stat().st_size < 400
     try:
-        with extracted(few) as folder:  # a sound zip, by older versions of Python
+        with extracted(few) as folder:  # valid according to older versions of Python
             assert [len(file.read_bytes()) for file in sorted(folder.iterdir())] == [1070, 1035, 1000]
     except UnreadableError as error:
-        assert "possible zip bomb" in str(error)  # newer versions refuse it themselves
+        assert "possible zip bomb" in str(error)  # newer versions refuse it
     bomb = overlapping(tmp_path / "bomb.zip", 400, 1 << 20)  # 400 MiB
     assert bomb.stat().st_size < 60_000
     with pytest.raises(UnreadableError, match=r"bomb\.zip: holds more than 8 GiB, or than 100 times"), extracted(bomb):
@@ -135,7 +138,7 @@ def test_members_that_share_their_bytes_count_each_for_itself(tmp_path, temporar
 
 
 def test_a_list_of_members_that_is_too_long_is_not_read(tmp_path, temporary):
-    path = tmp_path / "claimed.zip"  # a list of a gigabyte, in a file that is a hole
+    path = tmp_path / "claimed.zip"  # a list of a gigabyte, in a sparse file
     with path.open("wb") as file:
         file.seek(1 << 30)
         file.write(b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, 9, 9, 1 << 30, 0, 0))
@@ -150,10 +153,10 @@ def test_many_folders(tmp_path, temporary, monkeypatch):
         pass
 
 
-def test_too_little_room_is_told_before_it_is_full(tmp_path, temporary, monkeypatch):
+def test_lack_of_space_is_reported_before_the_disk_is_full(tmp_path, temporary, monkeypatch):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("1", b"one")
-        archive.filelist[0].file_size = 1 << 60  # which the list of members then says
+        archive.filelist[0].file_size = 1 << 60  # the list of members then has it
     for limit in ("MAX_BYTES", "SMALL_BYTES"):
         monkeypatch.setattr(zips, limit, 1 << 61)
     match = r"cannot be unpacked into .* \(1099511627777 MiB are needed, \d+ are free\); is it full\? TMPDIR"

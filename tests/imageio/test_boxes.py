@@ -1,4 +1,4 @@
-"""The smallest box around what is not 0, for every type and order in memory."""
+"""The bounding box of nonzero voxels, for every type and memory order."""
 
 import numpy as np
 import pytest
@@ -69,12 +69,12 @@ def test_a_part_of_another_box():
     volume = np.zeros((6, 7, 8), np.uint8)
     box = (slice(1, 4), slice(2, 6), slice(0, 5))
     volume[box] = np.random.default_rng(0).integers(1, 200, (3, 4, 5))
-    for wanted in (
+    for part in (
         full_box(volume.shape),
         (slice(0, 3), slice(3, 7), slice(4, 8)),
         (slice(4, 6), slice(0, 1), slice(5, 8)),
     ):
-        np.testing.assert_array_equal(crop_to_box(volume[box], box, wanted), volume[wanted])
+        np.testing.assert_array_equal(crop_to_box(volume[box], box, part), volume[part])
     inner = (slice(2, 3), slice(2, 5), slice(1, 4))
     assert to_global(to_local(inner, box), box) == inner
     np.testing.assert_array_equal(volume[box][to_local(inner, box)], volume[inner])

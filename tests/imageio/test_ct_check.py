@@ -1,4 +1,4 @@
-"""What passes for a CT, what is warned of, what is refused."""
+"""Arrays that pass as CT, cause a warning, or are refused."""
 
 import nibabel as nib
 import numpy as np
@@ -43,7 +43,7 @@ def test_scaling_that_makes_fractions_of_integers_does_not_hide_them(tmp_path):
 
 
 @pytest.mark.parametrize(("low", "high"), [(0, 1500), (0, 4), (-1000, 20)])
-def test_whole_numbers_that_are_no_ct_are_warned_of(low, high, tmp_path):
+def test_integers_that_are_no_ct_cause_a_warning(low, high, tmp_path):
     assert checked(tmp_path, between(low, high, np.int16)) == [
         f"does not look like a CT in HU: values from {low} to {high}"
     ]

@@ -1,4 +1,4 @@
-"""DICOM files that claim what they do not hold, or would hold too much: refused before there is memory for it."""
+"""DICOM files with false or excessive sizes are refused before memory is allocated."""
 
 import struct
 import tracemalloc
@@ -35,19 +35,19 @@ def changed(folder, **tags):
 def refused(folder, match, kind=UnreadableError):
     tracemalloc.start()
     try:
-        with pytest.raises(kind, match=match) as told:
+        with pytest.raises(kind, match=match) as caught:
             read_dicom_volume(choose_series(folder))
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert most < 32 << 20 and "\n" not in str(told.value)
+    assert most < 32 << 20 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("side", [9, 512, 65535])
 def test_pixels_that_are_not_there(side, tmp_path):
-    """GDCM gives whatever was in memory in their place."""
+    """GDCM would return uninitialised memory instead."""
     folder = changed(study(tmp_path), Rows=side, Columns=65535 if side == 65535 else 8)
-    for path in folder.iterdir():  # so that the file is not larger than what it claims by its header alone
+    for path in folder.iterdir():  # so that the header alone does not make the file larger than its claim
         assert path.stat().st_size < 1500
     if side == 9:
         folder = changed(study(tmp_path, side=100), Rows=150)
@@ -93,7 +93,7 @@ def test_folders_of_too_many_files(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("information", [b"", bytes(10_000), bytes(2 << 20)])
 def test_deflated_tags(information, tmp_path):
-    """Of a hundred megabytes of zeros; the tag that says so is looked for behind a long one, too."""
+    """Deflated zeros of a hundred megabytes are refused; the transfer syntax is also found after a long tag."""
     path = study(tmp_path, 4) / "1.dcm"
     header = pydicom.dcmread(path)
     meta = header.file_meta
@@ -110,12 +110,12 @@ def test_deflated_tags(information, tmp_path):
     assert path.stat().st_size < 4 << 20
     if len(information) < 1 << 20:
         refused(tmp_path, r"1\.dcm: a DICOM slice whose tags are deflated, or endless; export it uncompressed")
-    else:  # it does not even say that it is a slice
+    else:  # it lacks even the class of a slice
         refused(tmp_path, r"a gap of 5 mm between 0\.dcm and 2\.dcm, .* 1 missing", GeometryError)
 
 
 def content_start(content):
-    """Where the tags about the file end, by the length that stands before them."""
+    """Return the end of the file meta tags, from the length before them."""
     return 144 + int.from_bytes(content[140:144], "little")
 
 

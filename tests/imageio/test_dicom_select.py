@@ -1,4 +1,4 @@
-"""Where a CT series comes from: the series of a study that is chosen, and its volume."""
+"""Choice of a study's series, and its volume."""
 
 import os
 from pathlib import Path
@@ -31,7 +31,7 @@ def write_scan(folder, slices=3, uid="1.2.3", description="portal", image_type=N
 
 @pytest.fixture
 def study(tmp_path):
-    """Two axial phases of different length, a localiser, a coronal reformation, a mask and what is hidden."""
+    """Two axial phases of different length, a localiser, a coronal reformation, a mask and hidden files."""
     write_scan(tmp_path / "one" / "portal", 4, "1.2.31", "Portal  venous")
     write_scan(tmp_path / "arterial", 3, "1.2.32", "Arterial")
     write_scan(tmp_path / "coronal", 9, "1.2.33", "Coronal", orientation=CORONAL)
@@ -51,7 +51,7 @@ def test_a_series_by_name(name, study):
     assert choose_series(study, name).uid == "1.2.32"
 
 
-def test_a_description_is_told_by_its_words(study):
+def test_a_description_is_matched_by_its_words(study):
     assert choose_series(study, "portal venous").uid == "1.2.31"
 
 
@@ -70,9 +70,9 @@ def test_a_description_is_told_by_its_words(study):
     ],
 )
 def test_a_series_that_is_not_there(name, message, study):
-    with pytest.raises(LiversegError, match=message) as told:
+    with pytest.raises(LiversegError, match=message) as caught:
         choose_series(study, name, keep_identifiers=True)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -89,10 +89,10 @@ def test_a_series_that_is_not_there(name, message, study):
         ("35", r": 1\.2\.35 \(1 slice, in scout\) is a localiser; name .*, described with --keep-identifiers$"),
     ],
 )
-def test_descriptions_are_not_told_unless_asked_for(name, message, study):
-    with pytest.raises(LiversegError, match=message) as told:
+def test_descriptions_are_reported_only_on_request(name, message, study):
+    with pytest.raises(LiversegError, match=message) as caught:
         choose_series(study, name)
-    assert not {"Arterial", "Portal"} & set(str(told.value).split())
+    assert not {"Arterial", "Portal"} & set(str(caught.value).split())
 
 
 def test_an_unreadable_slice_of_another_series(study):
@@ -106,7 +106,7 @@ def test_an_unreadable_slice_of_another_series(study):
 
 
 def test_slices_of_many_frames(tmp_path):
-    write_scan(tmp_path, 1, without="ImageOrientationPatient")  # which an enhanced CT has frame by frame
+    write_scan(tmp_path, 1, without="ImageOrientationPatient")  # which an enhanced CT has per frame
     header = pydicom.dcmread(tmp_path / "0.dcm")
     header.NumberOfFrames = 1
     header.save_as(tmp_path / "0.dcm")
@@ -188,7 +188,7 @@ def test_a_dicomdir_and_reports_beside_the_slices_are_passed_over(tmp_path):
         other.file_meta.MediaStorageSOPClassUID = kind
         other.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
         other.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-        other.ReferencedSOPClassUID = slice_header.SOPClassUID  # its bytes name the class of CT slices
+        other.ReferencedSOPClassUID = slice_header.SOPClassUID  # its bytes contain the class of CT slices
         other.save_as(tmp_path / "series" / name, enforce_file_format=True)
     chosen = choose_series(tmp_path)
     assert [path.name for path in chosen.files] == ["0.dcm", "1.dcm", "2.dcm"]
@@ -202,8 +202,8 @@ def test_a_series_spread_over_folders_is_one(tmp_path):
     chosen = choose_series(tmp_path)
     assert len(chosen.files) == 6
     assert chosen.folder == tmp_path
-    whole = np.stack([np.random.default_rng(n).integers(-1000, 1500, (4, 5)).astype(np.int16) for n in range(6)])
-    np.testing.assert_array_equal(read_dicom_volume(chosen).array.transpose(2, 1, 0), whole)
+    expected = np.stack([np.random.default_rng(n).integers(-1000, 1500, (4, 5)).astype(np.int16) for n in range(6)])
+    np.testing.assert_array_equal(read_dicom_volume(chosen).array.transpose(2, 1, 0), expected)
 
 
 @pytest.mark.parametrize("tag", ["PatientID", "StudyInstanceUID"])

@@ -1,4 +1,4 @@
-"""DICOM series: read where their tags say, and refused with the reason where they are no even stack of slices."""
+"""DICOM series: read onto the grid of their tags, and refused with a reason if slices form no even stack."""
 
 import os
 import shutil
@@ -18,12 +18,12 @@ REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / 
 
 
 def stack(shape=(4, 5), slices=6, seed=3):
-    """(slice, row, column) HU in int16."""
+    """Return (slice, row, column) HU as int16."""
     return np.random.default_rng(seed).integers(-1000, 1500, (slices, *shape)).astype(np.int16)
 
 
 def write_series(folder, volume, zs=None, **settings):
-    """Slices named against their order, from -100 mm up in steps of 2.5 mm unless `zs` says."""
+    """Write slices with names in reverse order, by default from -100 mm up in steps of 2.5 mm."""
     zs = [-100 + 2.5 * number for number in range(len(volume))] if zs is None else zs
     for number, (plane, z) in enumerate(zip(volume, zs, strict=True)):
         write_slice(folder / f"image_{len(volume) - number}", plane, (-10, -20, z), **settings)
@@ -93,7 +93,7 @@ def test_a_series_among_others_and_what_is_no_dicom(tmp_path):
     (tmp_path / "empty").touch()
     (tmp_path / "._image_1").write_bytes(b"\0\5\x16\7")
     (tmp_path / "folder").mkdir()
-    found = {one.modality: one for one in find_series(tmp_path)}
+    found = {found_series.modality: found_series for found_series in find_series(tmp_path)}
     assert sorted(found) == ["CT", "MR"]
     assert [path.name for path in found["CT"].files] == [f"image_{number}" for number in range(6, 0, -1)]
     assert (found["CT"].uid, found["CT"].description) == ("1.2.3", "portal")
@@ -111,7 +111,7 @@ def test_two_series_are_named_and_either_can_be_chosen(tmp_path):
         LiversegError, match=r"2 series, b0 and its like \(3 slices\), \S+ and its like \(6 slices\); keep"
     ):
         read_series(tmp_path)
-    assert [read_series(one)[0].shape[2] for one in find_series(tmp_path)] == [3, 6]
+    assert [read_series(found_series)[0].shape[2] for found_series in find_series(tmp_path)] == [3, 6]
 
 
 def test_a_description_in_latin_1_can_be_printed(tmp_path):
@@ -143,7 +143,7 @@ def test_uneven_positions_are_refused(zs, message, tmp_path):
         read_series(write_series(tmp_path, stack(), zs))
 
 
-def test_a_slice_that_is_there_twice_is_told_as_such(tmp_path):
+def test_a_repeated_slice_is_reported_as_such(tmp_path):
     shutil.copytree(write_series(tmp_path / "a", stack()), tmp_path / "b")
     series = find_series(tmp_path / "a")[0]
     doubled = replace(series, folder=tmp_path, files=(*series.files, *find_series(tmp_path / "b")[0].files))
@@ -210,7 +210,7 @@ def test_several_frames_in_one_file_are_refused(tmp_path):
 
 def test_a_truncated_slice_is_not_passed_over(tmp_path):
     write_series(tmp_path, stack())
-    last = tmp_path / "image_1"  # the topmost: no gap would show that it is missing
+    last = tmp_path / "image_1"  # the topmost; without it there would be no gap
     last.write_bytes(last.read_bytes()[:-10])
     with pytest.raises(LiversegError, match=r"image_1: a DICOM slice that cannot be read; is it truncated"):
         read_series(tmp_path)
@@ -223,8 +223,8 @@ def test_a_slice_cut_off_before_it_says_what_it_is_is_not_passed_over(name, leng
     last = tmp_path / "image_1"
     last.write_bytes(last.read_bytes()[:length])
     last.rename(tmp_path / name)
-    if name == "image_1" and length < 132:  # nothing tells it from a note
-        assert [len(one.files) for one in find_series(tmp_path)] == [5]
+    if name == "image_1" and length < 132:  # it cannot be distinguished from a note
+        assert [len(found_series.files) for found_series in find_series(tmp_path)] == [5]
         return
     with pytest.raises(LiversegError, match=f"{name}: a DICOM slice that cannot be read; is it truncated"):
         read_series(tmp_path)

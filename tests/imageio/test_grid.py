@@ -1,4 +1,4 @@
-"""Grids, and the defects of the headers that state them."""
+"""Grids, and defects of headers."""
 
 from pathlib import Path
 

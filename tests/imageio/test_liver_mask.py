@@ -1,4 +1,4 @@
-"""Liver masks from elsewhere: whatever grid they are on, the CT's voxels nearest to them are the liver."""
+"""Liver masks on other grids: the nearest voxels of the CT are the liver."""
 
 import nibabel as nib
 import numpy as np
@@ -57,7 +57,7 @@ def test_another_grid_is_taken_by_the_nearest_voxel(volume, tmp_path):
     inside = ((nearest >= 0) & (nearest < blocks.shape)).all(axis=-1)
     expected = np.zeros(found.shape, bool)
     expected[inside] = blocks[tuple(nearest[inside].T)] > 0
-    halfway = np.abs(np.abs(there - np.floor(there)) - 0.5).min(axis=-1) < 1e-3  # neither of two is nearer
+    halfway = np.abs(np.abs(there - np.floor(there)) - 0.5).min(axis=-1) < 1e-3  # two voxels are equally near
     np.testing.assert_array_equal(found[~halfway], expected[~halfway])
     assert 0.05 < expected.mean() < 0.9
 

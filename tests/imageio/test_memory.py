@@ -1,4 +1,4 @@
-"""Images in memory to volumes: frames, number types, and those that cannot be used."""
+"""Volumes from images in memory: frames, number types, and unusable images."""
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +17,7 @@ OBLIQUE = np.array([[0.6, -1.6, 0, -7.5], [0, 0, -3, 11], [-0.8, -1.2, 0, 812], 
 
 
 def sitk_image(array=HU, affine=OBLIQUE):
-    """By SimpleITK's own conventions: arrays (z, y, x), positions in LPS."""
+    """Return an image in SimpleITK's conventions: arrays (z, y, x), positions in LPS."""
     image = SimpleITK.GetImageFromArray(array.transpose(2, 1, 0))
     lps = np.diag([-1, -1, 1, 1]) @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
@@ -68,7 +68,7 @@ def test_a_loaded_nifti_has_the_voxels_of_its_file(slope, shift, tmp_path):
     assert volume.array.dtype == stored.array.dtype
     np.testing.assert_array_equal(volume.affine, stored.affine)
     differing = [name for name in stored.header if not np.array_equal(stored.header[name], volume.header[name])]
-    assert differing == ["vox_offset", "scl_slope", "scl_inter"]  # of the file's bytes alone
+    assert differing == ["vox_offset", "scl_slope", "scl_inter"]  # of the bytes of the file only
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
@@ -136,7 +136,7 @@ def test_an_affine_that_was_changed_after_loading_counts():
     header = nib.Nifti1Image(HU, STRAIGHT).header
     volume = to_volume(Volume(HU, OBLIQUE, header))
     np.testing.assert_allclose(volume.header.get_best_affine(), OBLIQUE, atol=1e-4)
-    np.testing.assert_allclose(header.get_best_affine(), STRAIGHT)  # the caller's own stays
+    np.testing.assert_allclose(header.get_best_affine(), STRAIGHT)  # the caller's image is unchanged
 
 
 def test_label_maps_go_back_to_each_kind():
@@ -155,7 +155,7 @@ def test_a_description_changes_with_voxels_and_place():
         describe_volume(to_volume(volume))
         for volume in (Volume(HU, STRAIGHT), Volume(HU + 1, STRAIGHT), Volume(HU, OBLIQUE), Volume(HU.copy(), STRAIGHT))
     ]
-    hashes = [one["sha256"] for one in described]
+    hashes = [description["sha256"] for description in described]
     assert hashes[0] == hashes[3] and len({*hashes}) == 3
     assert described[0]["path"] == f"ct (liverseg Volume in memory), SHA-256 {hashes[0][:12]}"
     assert described[0]["bytes"] == HU.nbytes

@@ -1,4 +1,4 @@
-"""NIfTI files that are not what their headers say: refused soon, and before there is memory for what they claim."""
+"""NIfTI files with false headers: refused quickly, before memory is allocated."""
 
 import gzip
 import tracemalloc
@@ -29,16 +29,16 @@ def written(path, content):
 
 
 def refused(path, match):
-    """In one line, and without much memory, be it Python's or numpy's, touched or not."""
+    """Check that the file is refused in one line, and that Python and numpy allocate little memory."""
     tracemalloc.start()
     try:
-        with pytest.raises(UnreadableError, match=match) as told:
+        with pytest.raises(UnreadableError, match=match) as caught:
             read_volume(path)
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert most < 8 << 20
-    assert "\n" not in str(told.value) and str(path) in str(told.value)
+    assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
@@ -61,7 +61,7 @@ def test_what_a_file_cannot_hold_is_not_asked_for(name, held, tmp_path):
 
 
 def test_zeros_packed_as_no_ct_is(tmp_path):
-    """Three gigabytes of them, as a file of megabytes: refused by its size alone, so here it is but a hole."""
+    """Zeros of three gigabytes in a file of megabytes are refused by size alone, so a sparse file suffices."""
     path = tmp_path / "a.nii.gz"
     with path.open("wb") as file:
         file.write(gzip.compress(header((1024, 1024, 1536)) + bytes(1 << 20), 9))
@@ -70,16 +70,16 @@ def test_zeros_packed_as_no_ct_is(tmp_path):
 
 
 def test_a_stream_that_goes_on_after_the_voxels(tmp_path, monkeypatch):
-    whole = header((4, 4, 4)) + np.arange(64, dtype=np.int16).tobytes()
-    fine = written(tmp_path / "fine.nii.gz", whole + bytes(1 << 20))
+    content = header((4, 4, 4)) + np.arange(64, dtype=np.int16).tobytes()
+    fine = written(tmp_path / "fine.nii.gz", content + bytes(1 << 20))
     assert read_volume(fine).array[3, 3, 3] == 63
     bomb = tmp_path / "bomb.nii.gz"
     block = gzip.compress(bytes(16 << 20), 9)
-    bomb.write_bytes(gzip.compress(whole) + block * 2000)  # 31 GiB
+    bomb.write_bytes(gzip.compress(content) + block * 2000)  # 31 GiB
     refused(bomb, "more than 64 MiB follow the 128 bytes of voxels that its header states")
     monkeypatch.setattr(nifti, "MAX_TRAILING_BYTES", 1000)
     with pytest.raises(UnreadableError, match="more than 0 MiB follow the"):
-        read_volume(written(tmp_path / "long.nii", whole + bytes(1 << 20)))
+        read_volume(written(tmp_path / "long.nii", content + bytes(1 << 20)))
 
 
 def test_limits_can_be_set(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_limits_can_be_set(tmp_path, monkeypatch):
 def test_voxels_that_begin_elsewhere(offset, tmp_path):
     content = bytearray(header((4, 4, 4)) + bytes(4000))
     content[108:112] = np.float32(offset).tobytes()
-    content[344:348] = b"ni1\0"  # of a pair of files, for which nibabel leaves the place as it is
+    content[344:348] = b"ni1\0"  # of a pair of files, for which nibabel keeps the offset
     with pytest.raises(UnreadableError, match="cannot be read"):
         read_volume(written(tmp_path / "a.nii", bytes(content)))
 

@@ -1,4 +1,4 @@
-"""Volumes: every orientation to axial order and back, what is refused, and grids that survive writing."""
+"""Volumes: every orientation to axial order and back, refused files, and grids that survive writing."""
 
 import gzip
 import itertools
@@ -18,7 +18,7 @@ ORIENTATIONS = [
 
 
 def oblique(spacing, degrees):
-    """An affine turned about all three axes."""
+    """Return an affine rotated about all three axes."""
     a, b, c = np.deg2rad(degrees)
     x = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     y = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
@@ -30,7 +30,7 @@ def oblique(spacing, degrees):
 
 
 def stored_as(array, affine, codes, path):
-    """The same RAS+ volume, stored with another orientation."""
+    """Write the same RAS+ volume in another orientation."""
     image = nib.Nifti1Image(array, affine)
     start = nib.io_orientation(affine)
     turned = image.as_reoriented(nib.orientations.ornt_transform(start, nib.orientations.axcodes2ornt(codes)))
@@ -82,18 +82,18 @@ def test_label_maps_keep_grid_codes_and_units(shape, degrees, spacing, tmp_path_
 
 @pytest.mark.parametrize("codes", ORIENTATIONS[::5])
 @pytest.mark.parametrize("name", ["labels.nii.gz", "labels.nii"])
-def test_a_box_is_written_as_the_whole_map_would_be(codes, name, tmp_path):
+def test_a_box_is_written_like_the_complete_map(codes, name, tmp_path):
     array = np.random.default_rng(1).integers(0, 99, (7, 5, 6)).astype(np.int16)
     reference = read_volume(stored_as(array, oblique((0.8, 0.7, 2.0), (3, -5, 11)), codes, tmp_path / "ct.nii"))
     shape = reference.axial.shape
     box = (slice(1, 4), slice(0, shape[1] - 2), slice(2, shape[2]))
-    whole = np.zeros(shape, np.uint16)
-    whole[box] = np.random.default_rng(2).integers(1, 999, whole[box].shape)
-    write_box_like(tmp_path / f"box_{name}", whole[box], box, reference)
-    write_like(tmp_path / f"whole_{name}", reference.from_axial(whole), reference)
-    assert (tmp_path / f"box_{name}").read_bytes() == (tmp_path / f"whole_{name}").read_bytes()
+    full = np.zeros(shape, np.uint16)
+    full[box] = np.random.default_rng(2).integers(1, 999, full[box].shape)
+    write_box_like(tmp_path / f"box_{name}", full[box], box, reference)
+    write_like(tmp_path / f"full_{name}", reference.from_axial(full), reference)
+    assert (tmp_path / f"box_{name}").read_bytes() == (tmp_path / f"full_{name}").read_bytes()
     written = nib.load(tmp_path / f"box_{name}")
-    np.testing.assert_array_equal(np.asarray(written.dataobj), reference.from_axial(whole))
+    np.testing.assert_array_equal(np.asarray(written.dataobj), reference.from_axial(full))
     np.testing.assert_array_equal(written.affine, reference.affine)
     own = reference.array[reference.box_from_axial(box)]
     np.testing.assert_array_equal(own, reference.from_axial(reference.axial[box]))
@@ -145,8 +145,8 @@ def test_two_dimensional_files_are_one_slice_and_keep_their_shape(tmp_path):
 
 def test_truncated_file_is_refused(tmp_path):
     noise = np.random.default_rng(0).integers(-1000, 1000, (40, 40, 40)).astype(np.int16)
-    nib.save(nib.Nifti1Image(noise, np.eye(4)), tmp_path / "whole.nii.gz")
-    content = (tmp_path / "whole.nii.gz").read_bytes()
+    nib.save(nib.Nifti1Image(noise, np.eye(4)), tmp_path / "complete.nii.gz")
+    content = (tmp_path / "complete.nii.gz").read_bytes()
     (tmp_path / "half.nii.gz").write_bytes(content[: len(content) // 2])
     (tmp_path / "half.nii").write_bytes(gzip.decompress(content)[:50000])
     for name in ("half.nii.gz", "half.nii"):
@@ -228,7 +228,7 @@ def test_case_names():
         (np.array([-3, 0, 255], np.int16), -7, 12, np.int16),
     ],
 )
-def test_whole_scalings_keep_whole_numbers(stored, slope, inter, kind, tmp_path):
+def test_integer_scalings_keep_integers(stored, slope, inter, kind, tmp_path):
     image = nib.Nifti1Image(stored.reshape(-1, 1, 1), np.eye(4))
     image.header.set_slope_inter(slope, inter)
     nib.save(image, tmp_path / "ct.nii.gz")

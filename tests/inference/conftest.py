@@ -51,20 +51,20 @@ def _exported(path, out_channels):
 
 @pytest.fixture(scope="session")
 def joint_weights(tmp_path_factory):
-    """Weights of a small joint network, random."""
+    """Random weights of a small joint network."""
     return _exported(tmp_path_factory.mktemp("weights") / "joint.safetensors", 5)
 
 
 @pytest.fixture(scope="session")
 def pretrain_weights(tmp_path_factory):
-    """Weights of a small pre-training network, random."""
+    """Random weights of a small pre-training network."""
     return _exported(tmp_path_factory.mktemp("weights") / "pretrain.safetensors", 3)
 
 
 class HUClasses(nn.Module):
-    """A network that names a voxel by its HU, shifted by what lies above, behind and to the left.
+    """Network that labels a voxel by its HU and by its neighbours above, behind and to the left.
 
-    It confuses nothing by symmetry: a flipped axis or slices in wrong order change its labels.
+    It has no symmetry: a flipped axis or slices in a wrong order change its labels.
     """
 
     def __init__(self):
@@ -87,7 +87,7 @@ def hu_classes():
 
 @pytest.fixture
 def run_pipeline(hu_classes):
-    """From a file to its labels, ids and table with the HU network, labels and ids written beside it."""
+    """Return a function that computes labels, ids and table of a file with the HU network, and writes labels, ids."""
 
     def run(path, find=True):
         cascade = LiverCascade(SlabInferer(amp=False), find)

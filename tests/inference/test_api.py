@@ -1,4 +1,4 @@
-"""`liverseg.predict` and `liverseg.load_model`: the results of the command, for a path and for images in memory."""
+"""`liverseg.predict` and `liverseg.load_model` have the command's results, for paths and images in memory."""
 
 import json
 import subprocess
@@ -47,14 +47,14 @@ def write_ct(folder, array, affine=STRAIGHT, codes="RAS", slope=None):
 
 
 def read_back(folder):
-    """Labels, lesion ids, table and record of a written case."""
+    """Return labels, lesion ids, table and record of a written case."""
     labels, ids = (np.asarray(nib.load(folder / f"{name}.nii.gz").dataobj) for name in ("labels", "lesions"))
     record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
     return labels, ids, (folder / "lesions.csv").read_text(encoding="utf-8"), record
 
 
 def settled(record):
-    """A record without what differs between two runs of one CT."""
+    """Return a record without the fields that differ between two runs of a CT."""
     return {name: value for name, value in record.items() if name not in RUN_FACTS}
 
 
@@ -93,7 +93,7 @@ def test_images_in_memory_give_what_the_command_writes(affine, codes, slope, ct_
         np.testing.assert_allclose(found.affine, nib.load(path).affine, atol=1e-4)
         assert found.warnings == tuple(record["warnings"]) and found.folder is None
         assert settled(found.record).keys() == settled(record).keys()
-        if kind in ("path", "nibabel", "Volume"):  # others compute their affine in another precision
+        if kind in ("path", "nibabel", "Volume"):  # the others compute their affine in another precision
             assert settled(found.record) == settled(record)
 
 
@@ -131,7 +131,7 @@ def test_results_go_back_to_the_images_space(ct_array, model, tmp_path):
     assert labels.GetSize() == image.GetSize()
     np.testing.assert_array_equal(SimpleITK.GetArrayFromImage(labels), found.labels.T)
     assert SimpleITK.GetArrayFromImage(found.to_sitk("lesion_ids")).max() == len(found.lesions)
-    # SimpleITK itself takes both for images of one space
+    # SimpleITK considers both images in the same space
     statistics = SimpleITK.LabelIntensityStatisticsImageFilter()
     statistics.Execute(labels, image)
     assert statistics.GetNumberOfPixels(1) == (found.labels == 1).sum()

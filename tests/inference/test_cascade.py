@@ -1,4 +1,4 @@
-"""The liver first: the same labels as of the whole CT, from a part of it."""
+"""Two-pass inference: labels from the liver's box equal those of the complete CT."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from liverseg.inference.progress import StageTimer
 
 
 class Counting(torch.nn.Module):
-    """A network that names a voxel by its HU alone, so that its labels do not depend on the box, and counts pixels."""
+    """Network that labels a voxel by its HU only, so that its labels do not depend on the box, and counts pixels."""
 
     def __init__(self):
         super().__init__()
@@ -24,7 +24,7 @@ class Counting(torch.nn.Module):
 
 
 def body(shape=(60, 128, 160), middle=(30, 60, 60), radii=(16, 22, 30), lesion=180):
-    """Air with a liver in it, a lesion in the liver and a smaller organ of the same HU elsewhere."""
+    """Return air with a liver, a lesion in it and a smaller separate organ of the liver's HU."""
     z, y, x = np.meshgrid(*map(np.arange, shape), indexing="ij")
     hu = np.full(shape, -1000, np.int16)
     hu[sum(((a - m) / r) ** 2 for a, m, r in zip((z, y, x), middle, radii, strict=True)) < 1] = 110
@@ -42,21 +42,21 @@ def slabs():
     "kind",
     [
         {},
-        {"middle": (8, 60, 60)},  # the scan begins within the liver
+        {"middle": (8, 60, 60)},  # the scan starts within the liver
         {"middle": (30, 12, 60)},
         {"radii": (9, 22, 30)},
-        {"radii": (29, 50, 55)},  # beyond the first margin where the coarse pass misses the tips
+        {"radii": (29, 50, 55)},  # beyond the first margin, since the coarse pass misses the tips
     ],
 )
 @pytest.mark.parametrize("spacing", [(3.0, 1.5, 1.5), (5.0, 0.75, 0.75), (1.0, 3.0, 2.0)])
-def test_labels_are_those_of_the_whole_ct(kind, spacing):
+def test_labels_are_those_of_the_complete_ct(kind, spacing):
     hu = body(**kind)
-    whole = keep_largest_liver(slabs()(hu, Counting()))
-    assert whole.inside.max() == 3
+    complete = keep_largest_liver(slabs()(hu, Counting()))
+    assert complete.inside.max() == 3
     counting = Counting()
     found = LiverCascade(slabs())(hu, counting, spacing=spacing)
-    np.testing.assert_array_equal(found.labels, whole.labels)
-    np.testing.assert_allclose(found.type_probabilities, whole.type_probabilities, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, complete.labels)
+    np.testing.assert_allclose(found.type_probabilities, complete.type_probabilities, atol=1e-6)
     assert found.shape == hu.shape
     if not kind:
         assert counting.pixels < 0.6 * hu.size
@@ -64,7 +64,7 @@ def test_labels_are_those_of_the_whole_ct(kind, spacing):
 
 @pytest.mark.integration
 def test_the_box_grows_until_it_holds_the_liver():
-    # a coarse pass that sees nothing but the middle of a long liver
+    # a coarse pass that finds only the middle of a long liver
     hu = body(radii=(28, 50, 30), shape=(60, 160, 160), middle=(30, 80, 80))
 
     class OnlyTheMiddle(SlabInferer):
@@ -74,9 +74,9 @@ def test_the_box_grows_until_it_holds_the_liver():
             kept[3:5, 76 // reduction : 84 // reduction, 76 // reduction : 84 // reduction] = True
             return mask & kept
 
-    whole = keep_largest_liver(slabs()(hu, Counting()))
+    complete = keep_largest_liver(slabs()(hu, Counting()))
     found = LiverCascade(OnlyTheMiddle(amp=False), step_mm=15)(hu, Counting(), spacing=(2.0, 1.5, 1.5))
-    np.testing.assert_array_equal(found.labels, whole.labels)
+    np.testing.assert_array_equal(found.labels, complete.labels)
 
 
 @pytest.mark.integration
@@ -108,7 +108,7 @@ def test_what_is_framed_by_bone_is_a_head():
     found = LiverCascade(slabs())(hu, Counting(), spacing=(3.0, 1.5, 1.5))
     assert not found.labels.any()
     assert "bone, as in a head" in found.warnings[0]
-    # as much of it in a body larger than a head is contrast medium or metal
+    # such an amount in a body larger than a head is contrast medium or metal
     assert LiverCascade(slabs())(hu, Counting(), spacing=(3.0, 7.0, 7.0)).labels.any()
     assert LiverCascade(slabs(), find_liver=False)(hu, Counting(), spacing=(3.0, 1.5, 1.5)).labels.any()
 
@@ -122,12 +122,12 @@ def test_of_all_of_the_ct_the_largest_part_is_kept():
     assert not found.labels[:, 100:110, 130:150].any()
 
 
-def test_a_mask_from_elsewhere_is_the_liver_and_lesions_that_touch_it_are_kept_whole():
+def test_a_given_mask_is_the_liver_and_lesions_that_touch_it_are_kept_complete():
     hu = body()
     mask = (hu == 110) | (hu == 180)
-    mask[:, :, :60] = False  # it leaves half of the liver and half of the lesion out
+    mask[:, :, :60] = False  # it excludes half of the liver and half of the lesion
     mask[28:32, 100:110, 130:150] = False
-    hu[30, 60, 40:44] = 10  # a lesion of the other half, away from the mask
+    hu[30, 60, 40:44] = 10  # a lesion in the other half, outside the mask
     counting = Counting()
     found = LiverCascade(slabs())(hu, counting, spacing=(3.0, 1.5, 1.5), liver=mask)
     labels = found.labels
@@ -139,7 +139,7 @@ def test_a_mask_from_elsewhere_is_the_liver_and_lesions_that_touch_it_are_kept_w
     assert not empty.labels.any()
 
 
-def test_a_lesion_that_sticks_out_of_a_mask_is_kept_whole():
+def test_a_lesion_that_extends_beyond_a_mask_is_kept_complete():
     hu = body(shape=(60, 160, 160), middle=(30, 40, 40))
     mask = hu == 110
     mask[:, 90:] = False
@@ -153,7 +153,7 @@ def test_impossible_distances_are_refused():
         LiverCascade(slabs(), step_mm=0)
 
 
-def test_a_lobe_that_the_coarse_pass_saw_on_one_slice_alone_is_kept_whole():
+def test_a_lobe_that_the_coarse_pass_found_on_one_slice_only_is_kept_complete():
     hu = np.full((60, 128, 160), -1000, np.int16)
     hu[10:50, 40:70, 30:60] = 110
     hu[34:36, 40:70, 60:80] = 110  # joins the lobe to the rest
@@ -181,7 +181,7 @@ def test_a_lesion_that_fills_a_gap_of_the_mask_is_kept():
 
 @pytest.mark.integration
 def test_types_of_a_lesion_across_windows_are_in_order():
-    """Lesion voxels of different HU get rows that differ, some in windows put before the first one."""
+    """Lesion voxels of different HU have different rows, also in windows inserted before the first."""
     hu = body(radii=(28, 30, 30), lesion=110)
     random = np.random.default_rng(0)
     hu[8:50, 55:66, 55:66] = random.integers(150, 200, (42, 11, 11))
@@ -193,26 +193,26 @@ def test_types_of_a_lesion_across_windows_are_in_order():
             return mask
 
     soft = {"amp": False, "type_temperature": 200.0}
-    whole = keep_largest_liver(SlabInferer(**soft)(hu, Counting()))
+    complete = keep_largest_liver(SlabInferer(**soft)(hu, Counting()))
     found = LiverCascade(UpperHalf(**soft))(hu, Counting(), spacing=(3.0, 1.5, 1.5))
-    np.testing.assert_array_equal(found.labels, whole.labels)
-    assert len(np.unique(whole.type_probabilities[:, 1])) > 20
-    np.testing.assert_allclose(found.type_probabilities, whole.type_probabilities, atol=1e-6)
+    np.testing.assert_array_equal(found.labels, complete.labels)
+    assert len(np.unique(complete.type_probabilities[:, 1])) > 20
+    np.testing.assert_allclose(found.type_probabilities, complete.type_probabilities, atol=1e-6)
 
 
 @pytest.mark.parametrize("missed", [0, 30])
-def test_stages_tell_how_much_is_done_to_the_end(missed):
+def test_stages_report_progress_up_to_the_end(missed):
     class Upper(SlabInferer):
         def liver(self, inputs, network, slices, reduction=1, slice_mm=None, in_plane_mm=None):
             mask = super().liver(inputs, network, slices, reduction, slice_mm, in_plane_mm)
             mask[slices < missed] = False
             return mask
 
-    told = []
-    stages = StageTimer(lambda stage, part: told.append((stage, part)))
+    reported = []
+    stages = StageTimer(lambda stage, part: reported.append((stage, part)))
     LiverCascade(Upper(amp=False))(body(), Counting(), spacing=(3.0, 1.5, 1.5), stages=stages)
-    parts = [part for stage, part in told if stage == "network"]
-    assert [stage for stage, _ in told] == ["liver", *["network"] * len(parts)]
+    parts = [part for stage, part in reported if stage == "network"]
+    assert [stage for stage, _ in reported] == ["liver", *["network"] * len(parts)]
     assert parts[0] == 0 and parts[-1] == 1 and len(parts) > 10
     assert list(stages.seconds) == ["liver", "network"] and min(stages.seconds.values()) > 0
 
@@ -226,7 +226,7 @@ def test_no_liver_has_no_fine_pass():
 def test_a_window_that_grows_computes_no_more_than_the_slices_that_need_it():
     hu = np.full((40, 128, 160), -1000, np.int16)
     hu[2:38, 40:70, 20:50] = 110
-    hu[20:22, 40:70, 50:140] = 110  # a flat lobe between the slices looked at
+    hu[20:22, 40:70, 50:140] = 110  # a flat lobe between the evaluated slices
     counting = Counting()
     found = LiverCascade(slabs())(hu, counting, spacing=(3.0, 1.5, 1.5))
     np.testing.assert_array_equal(found.labels > 0, hu > 0)
@@ -237,14 +237,14 @@ def test_a_window_that_grows_computes_no_more_than_the_slices_that_need_it():
 
 @pytest.mark.integration
 @pytest.mark.parametrize(("spacing", "share"), [((3.0, 0.7, 0.95), 0.55), ((3.0, 2.0, 2.0), 2.2)])
-def test_a_network_with_a_pixel_size_finds_what_it_finds_in_the_whole_ct(spacing, share):
+def test_a_network_with_a_pixel_size_agrees_with_its_result_of_the_complete_ct(spacing, share):
     hu = body(shape=(40, 224, 256), middle=(20, 110, 110), radii=(16, 44, 60))
     sized = SlabInferer(amp=False, pixel_mm=1.5)
-    whole = keep_largest_liver(sized(hu, Counting(), in_plane_mm=spacing[1:])).labels >= 1
+    complete = keep_largest_liver(sized(hu, Counting(), in_plane_mm=spacing[1:])).labels >= 1
     plain, counting = Counting(), Counting()
     LiverCascade(slabs())(hu, plain, spacing=spacing)
     found = LiverCascade(sized)(hu, counting, spacing=spacing).labels >= 1
-    # a window cuts the slice's pixels into the network's at other places than the whole slice does
-    assert (found != whole).sum() < 0.02 * whole.sum()
-    assert (found != ((hu == 110) | (hu == 180))).sum() < 0.1 * whole.sum()
-    assert counting.pixels < share * plain.pixels  # the coarse pass looks at pixels of about 1.5 mm in both
+    # the network's pixels have other positions in a window than in the complete slice
+    assert (found != complete).sum() < 0.02 * complete.sum()
+    assert (found != ((hu == 110) | (hu == 180))).sum() < 0.1 * complete.sum()
+    assert counting.pixels < share * plain.pixels  # the coarse pass has pixels of about 1.5 mm in both

@@ -1,4 +1,4 @@
-"""The largest liver is kept; parts of lesions touch by a face."""
+"""The largest liver is kept; lesions are connected by faces."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from liverseg.inference.components import keep_largest_liver, lesion_components
 
 
 def prediction(labels):
-    """Each lesion voxel's probabilities carry its flat index, to see which rows are kept."""
+    """Return a prediction in which each lesion voxel's probabilities contain its flat index, to identify kept rows."""
     index = np.flatnonzero(labels >= 2).astype(np.float32)
     return SlabPrediction(labels, np.stack([index] * 3, axis=1), lesion_probabilities=index)
 
@@ -19,7 +19,7 @@ def test_smaller_parts_go_with_their_lesions():
     labels[2, 3, 3] = 3
     labels[2:4, 9:11, 9:11] = 1  # a spleen
     labels[3, 10, 10] = 2
-    labels[0, 11, 0] = 4  # alone
+    labels[0, 11, 0] = 4  # isolated
     kept = keep_largest_liver(prediction(labels))
     expected = np.zeros_like(labels)
     expected[1:5, 1:8, 1:6] = labels[1:5, 1:8, 1:6]

@@ -1,4 +1,4 @@
-"""Longest axial diameter and perpendicular against shapes measured by hand."""
+"""Longest axial diameter and perpendicular, compared with shapes measured by hand."""
 
 import numpy as np
 import pytest
@@ -12,14 +12,14 @@ ROW, COLUMN = np.array([0.0, 0.8, 0.0]), np.array([0.5, 0.0, 0.0])
 
 
 def drawn(inside, row, column, half=70):
-    """A one-slice mask of the points (x, y, z mm) of a plane for which `inside` holds."""
+    """Return a one-slice mask of the points (x, y, z mm) of a plane for which `inside` is true."""
     i, j = np.meshgrid(np.arange(-half, half + 1), np.arange(-half, half + 1), indexing="ij")
     return inside(i[..., None] * row + j[..., None] * column)[None]
 
 
 def test_one_voxel_and_one_row():
-    one = axial_diameters(np.ones((1, 1, 1), bool), ROW, COLUMN)
-    assert (one.longest_mm, one.perpendicular_mm) == pytest.approx((0.8, 0.5))
+    diameters = axial_diameters(np.ones((1, 1, 1), bool), ROW, COLUMN)
+    assert (diameters.longest_mm, diameters.perpendicular_mm) == pytest.approx((0.8, 0.5))
     row = axial_diameters(np.ones((1, 1, 9), bool), ROW, COLUMN)
     assert (row.longest_mm, row.perpendicular_mm) == pytest.approx((4.5, 0.8))
 
@@ -62,7 +62,7 @@ def test_ellipse_under_anisotropic_oblique_and_sheared_grids(angle, tilt, spacin
 
 def test_perpendicular_is_a_chord_not_the_extent():
     # a parallelogram with corners (±5, ±1) and (∓1, ±1): across its long diagonal it extends over 2.35 mm, but the two
-    # corners lie at different places along it, and the longest chord, from one corner to the side opposite, is 2.04 mm
+    # corners are at different positions along it, and the longest chord, from a corner to the opposite side, is 2.04 mm
     step = np.array([0.0, 0.1, 0.0]), np.array([0.1, 0.0, 0.0])
     mask = drawn(lambda p: (abs(p[..., 1]) <= 1) & (abs(p[..., 0] - 2 * p[..., 1]) <= 3), *step)
     found = axial_diameters(mask, *step)
@@ -78,11 +78,11 @@ def test_three_voxels_around_a_corner(edge):
 
 
 def chords(points):
-    """For each longest diameter of some points the longest chord of their hull at a right angle to it."""
+    """Return, for each longest diameter of some points, the longest perpendicular chord of their hull."""
     hull = points[ConvexHull(points).vertices]
     apart = np.linalg.norm(hull[:, None] - hull[None], axis=2)
-    for one, other in np.argwhere(apart > apart.max() - 1e-9):
-        along = (hull[one] - hull[other]) / apart[one, other]
+    for start, end in np.argwhere(apart > apart.max() - 1e-9):
+        along = (hull[start] - hull[end]) / apart[start, end]
         turned = np.stack([hull @ along, hull @ [-along[1], along[0]]], axis=1)
         widest = 0.0
         for place in turned[:, 0]:

@@ -1,4 +1,4 @@
-"""DICOM SEG and SR of a made-up result: read back to the same voxels, codes and measurements."""
+"""DICOM SEG and SR of an artificial result have its voxels, codes and measurements."""
 
 import shutil
 import subprocess
@@ -32,14 +32,14 @@ PATIENT |= {"ReferringPhysicianName": ""}
 
 
 def write_ct(folder, orientation=UP, **changed):
-    """Nine slices of 34 × 38 pixels, of one study; what is None is taken out."""
+    """Write nine slices of 34 × 38 pixels of one study; tags that are None are removed."""
     hu = np.random.default_rng(3).integers(-100, 200, (9, 34, 38)).astype(np.int16)
     own = {"StudyInstanceUID": "1.2.5", "FrameOfReferenceUID": "1.2.6", "SeriesInstanceUID": "1.2.7"}
     for number, plane in enumerate(hu):
         path = folder / f"{number}.dcm"
         write_slice(path, plane, (-10, -20, 3.0 * number), orientation=orientation, spacing=(2, 2))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd values are wanted
+            warnings.simplefilter("ignore")  # unusual values are intended
             header = pydicom.dcmread(path)
             for keyword, value in {"SOPInstanceUID": f"1.2.8.{number + 1}", **own, **PATIENT, **changed}.items():
                 if value is None:
@@ -52,7 +52,7 @@ def write_ct(folder, orientation=UP, **changed):
 
 
 def made_up(volume, lesions=True, liver=True, **settings):
-    """A liver with a cyst in two parts on one slice, one with a hole, a metastasis at the edge of the image."""
+    """Return a liver with a cyst in two parts on one slice, one with a hole, and a metastasis at the image's edge."""
     labels = np.zeros(volume.axial.shape, np.uint8)
     if liver:
         labels[1:8, 3:30, 0:30] = 1
@@ -95,7 +95,7 @@ def test_segments_are_read_back_to_the_same_voxels(orientation, tmp_path):
     np.testing.assert_array_equal(planes[..., 0], own[within] > 0)
     for number, label in enumerate((2, 3, 4), start=1):
         np.testing.assert_array_equal(planes[..., number], own[within] == label)
-    # and by where each frame says it is
+    # and from each frame's position
     plain = pydicom.dcmread(tmp_path / "seg.dcm")
     assert plain.NumberOfFrames == sum((own == label).any(axis=(1, 2)).sum() for label in (2, 3, 4)) + len(within)
     positions = [pydicom.dcmread(path, stop_before_pixels=True).ImagePositionPatient for path in series.files]
@@ -115,15 +115,15 @@ def test_segments_say_what_they_are(tmp_path):
     assert (seg.StudyInstanceUID, seg.FrameOfReferenceUID) == ("1.2.5", "1.2.6")
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.7"
     for number, label in enumerate(LABELS[1:5], start=1):
-        one = seg.get_segment_description(number)
-        assert one.segment_label == label.name
-        kind = one.segmented_property_type
+        description = seg.get_segment_description(number)
+        assert description.segment_label == label.name
+        kind = description.segmented_property_type
         assert (kind.value, kind.scheme_designator) == (label.snomed_code, "SCT")
-        assert one.segmented_property_category.value == ("123037004" if number == 1 else "49755003")
-        assert [region.value for region in one.anatomic_regions] == ([] if number == 1 else ["10200004"])
-        assert one.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
-        assert one.algorithm_identification.parameters == {"weights_sha256": WEIGHTS}
-        shown = hd.color.CIELabColor.from_dicom_value(one.RecommendedDisplayCIELabValue)
+        assert description.segmented_property_category.value == ("123037004" if number == 1 else "49755003")
+        assert [region.value for region in description.anatomic_regions] == ([] if number == 1 else ["10200004"])
+        assert description.algorithm_type == hd.seg.SegmentAlgorithmTypeValues.AUTOMATIC
+        assert description.algorithm_identification.parameters == {"weights_sha256": WEIGHTS}
+        shown = hd.color.CIELabColor.from_dicom_value(description.RecommendedDisplayCIELabValue)
         assert np.abs(np.subtract(shown.to_rgb(clip=True), label.color)).max() <= 2
     measures = seg.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     assert (measures.PixelSpacing, measures.SliceThickness, measures.SpacingBetweenSlices) == ([2, 2], 2.5, 3)
@@ -135,7 +135,7 @@ def test_unlikely_types_are_a_segment_of_their_own(tmp_path):
     seg = hd.seg.segread(tmp_path / "seg.dcm")
     labels = [seg.get_segment_description(number).segment_label for number in seg.segment_numbers]
     assert labels == ["liver", INDETERMINATE.name]
-    certainty = pydicom.sr.codedict.codes.DCM.CertaintyOfFinding  # of a type that nobody is sure of there is none
+    certainty = pydicom.sr.codedict.codes.DCM.CertaintyOfFinding  # uncertain types have none
     groups = hd.sr.srread(tmp_path / "sr.dcm").content.get_volumetric_roi_measurement_groups()
     assert len(groups) == 3 and not any(group.get_measurements(name=certainty) for group in groups)
 
@@ -201,16 +201,18 @@ def test_the_report_is_no_readers(tmp_path):
     assert research.startswith("Research result") and "Not verified" in research
 
 
-@pytest.mark.parametrize(("liver", "said"), [(True, "No lesion was found in the liver"), (False, "No liver was found")])
-def test_without_lesions(liver, said, tmp_path):
+@pytest.mark.parametrize(
+    ("liver", "sentence"), [(True, "No lesion was found in the liver"), (False, "No liver was found")]
+)
+def test_without_lesions(liver, sentence, tmp_path):
     _, volume, lesions, _ = written(write_ct(tmp_path / "ct"), tmp_path, lesions=False, liver=liver)
     report = hd.sr.srread(tmp_path / "sr.dcm")
     assert report.content.get_volumetric_roi_measurement_groups() == []
-    assert statements(report)[0] == f"{said}."
+    assert statements(report)[0] == f"{sentence}."
     (group,) = report.content.get_image_measurement_groups()
-    assert [one.value.meaning for one in group.get_qualitative_evaluations()] == ["Absent"] * liver
+    assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == ["Absent"] * liver
     ml = np.count_nonzero(lesions.labels) * volume.voxel_ml
-    assert [one.value for one in group.get_measurements()] == pytest.approx([ml, 0])
+    assert [measurement.value for measurement in group.get_measurements()] == pytest.approx([ml, 0])
     if liver:
         assert hd.seg.segread(tmp_path / "seg.dcm").number_of_segments == 1
     else:
@@ -261,7 +263,7 @@ def test_odd_patients(changed, tmp_path, caplog, recwarn):
     recwarn.clear()
     written(folder, tmp_path, keep_identifiers=True)
     assert [record.message for record in caplog.records] == []
-    assert [str(one.message) for one in recwarn] == []
+    assert [str(warning.message) for warning in recwarn] == []
     for name in ("seg.dcm", "sr.dcm"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -296,7 +298,7 @@ def test_by_default_nobody_is_named(tmp_path):
         assert [text for text in ("Hartmann", *DATES.values()) if text.encode() in content] == []
         made = pydicom.dcmread(tmp_path / name)
         for keyword in ("PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyDate", "StudyTime"):
-            assert made[keyword].value in ("", None)  # which must be there
+            assert made[keyword].value in ("", None)  # required
         for keyword in ("StudyID", "AccessionNumber", "ReferringPhysicianName"):
             assert made[keyword].value in ("", None)
         assert (made.PatientIdentityRemoved, made.LongitudinalTemporalInformationModified) == ("YES", "REMOVED")
@@ -324,9 +326,9 @@ def test_identifiers_are_kept_where_asked_for_in_other_objects_of_another_series
 @pytest.mark.parametrize("keyword", ["SOPInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID", "SOPClassUID"])
 def test_a_series_without_uids_is_refused(keyword, tmp_path):
     folder = write_ct(tmp_path / "ct", **{keyword: ""})
-    with pytest.raises(LiversegError, match=rf"0\.dcm: no {keyword}, which a DICOM SEG or report needs") as told:
+    with pytest.raises(LiversegError, match=rf"0\.dcm: no {keyword}, which a DICOM SEG or report needs") as caught:
         written(folder, tmp_path)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ct"]
 
 
@@ -357,14 +359,14 @@ def test_what_does_not_belong_together(tmp_path):
 
 @pytest.mark.integration
 def test_the_box_does_not_matter(tmp_path):
-    """A result kept for a box around the liver makes the objects that one of the whole volume makes."""
+    """Objects of a result in a box around the liver equal those of a result of the complete volume."""
     series = choose_series(write_ct(tmp_path / "ct", DOWN))
     volume = read_dicom_volume(series)
-    whole, reference = made_up(volume), series_reference(series, volume)
-    boxes = [full_box(whole.shape), (slice(1, 9), slice(2, 31), slice(0, 33))]
+    complete, reference = made_up(volume), series_reference(series, volume)
+    boxes = [full_box(complete.shape), (slice(1, 9), slice(2, 31), slice(0, 33))]
     objects = []
     for box in boxes:
-        lesions = replace(whole, inside=whole.inside[box], ids_inside=whole.ids_inside[box], box=box)
+        lesions = replace(complete, inside=complete.inside[box], ids_inside=complete.ids_inside[box], box=box)
         table = lesion_table(lesions, volume, LABELS)
         write_dicom_seg(tmp_path / "seg.dcm", reference, volume, lesions, LABELS, WEIGHTS)
         write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table, LABELS, WEIGHTS)
@@ -380,6 +382,6 @@ def test_the_standard_is_kept(settings, tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path, **settings)
     for name in ("seg.dcm", "sr.dcm"):
         result = subprocess.run(["dciodvfy", tmp_path / name], capture_output=True, text=True)
-        said = result.stdout + result.stderr
-        assert ("Segmentation" in said) or ("ComprehensiveSR" in said)
-        assert "Error" not in said, said
+        messages = result.stdout + result.stderr
+        assert ("Segmentation" in messages) or ("ComprehensiveSR" in messages)
+        assert "Error" not in messages, messages

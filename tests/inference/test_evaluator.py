@@ -1,4 +1,4 @@
-"""From a folder of volumes to every file of contract 4, with real networks, and what happens when cases fail."""
+"""From a folder of volumes to all files of a case, with real networks, and with failing cases."""
 
 import hashlib
 import io
@@ -92,7 +92,7 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
     assert record["settings"] == {"min_lesion_ml": 0.1}
     assert record["versions"]["torch"] == torch.__version__
     assert record["precision"] in ("float32", "bfloat16")
-    # what a random network calls liver reaches every side
+    # the liver of a random network reaches every side
     assert record["warnings"][0].startswith("the liver reaches the lowest and the highest slice")
     assert record["findings"][0] == {"code": "liver_cut_off", "sentence": record["warnings"][0]}
     assert [finding["sentence"] for finding in record["findings"]] == record["warnings"]
@@ -105,7 +105,7 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
 
 @pytest.mark.integration
 def test_no_liver_is_a_result_with_a_warning(ct_file, joint_weights, tmp_path, capsys):
-    # a head that always says background
+    # a head that always predicts background
     network = SEResUNet("small", out_channels=5)
     network.load_state_dict({name: torch.zeros_like(value) for name, value in network.state_dict().items()})
     weights = tmp_path / "blind.safetensors"
@@ -128,13 +128,13 @@ def test_a_half_written_case_is_done_again(ct_file, joint_weights, tmp_path):
     run = evaluator(ct_file, tmp_path / "out", joint_weights)
     run.run()
     folder = tmp_path / "out" / "ct"
-    whole = {name: (folder / name).read_bytes() for name in CASE_FILES if name != "record.json"}
+    contents = {name: (folder / name).read_bytes() for name in CASE_FILES if name != "record.json"}
     (folder / "record.json").unlink()
     (folder / "lesions.csv").write_text("cut off in the")
     (folder / ".unfinished-labels.nii.gz").write_bytes(b"half")
     run.run()
     assert sorted(path.name for path in folder.iterdir()) == sorted(CASE_FILES)
-    assert {name: (folder / name).read_bytes() for name in whole} == whole
+    assert {name: (folder / name).read_bytes() for name in contents} == contents
 
 
 BAD = {
@@ -193,12 +193,12 @@ def test_a_bad_case_does_not_stop_the_others(bad_file, ct_file, joint_weights, t
     assert caught.value.exit_code == ExitCode.SOME_CASES_FAILED
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["ct", "z-last"]
     assert all((tmp_path / "out" / case / "record.json").is_file() for case in ("ct", "z-last"))
-    told = capsys.readouterr()
-    failures = [line for line in told.err.splitlines() if "failed:" in line]
+    captured = capsys.readouterr()
+    failures = [line for line in captured.err.splitlines() if "failed:" in line]
     assert len(failures) == 2
     assert "NaN or infinite" in failures[1]
-    assert "Traceback" not in told.err
-    assert [line.split(":")[0] for line in told.out.splitlines()] == ["ct", "z-last"]
+    assert "Traceback" not in captured.err
+    assert [line.split(":")[0] for line in captured.out.splitlines()] == ["ct", "z-last"]
 
 
 def test_all_cases_failing_is_a_failure(bad_file, joint_weights, tmp_path):
@@ -209,7 +209,7 @@ def test_all_cases_failing_is_a_failure(bad_file, joint_weights, tmp_path):
     assert caught.value.exit_code == ExitCode.FAILED
 
 
-def test_an_output_that_cannot_be_written_is_told(ct_file, joint_weights, tmp_path):
+def test_an_output_that_cannot_be_written_is_reported(ct_file, joint_weights, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "ct").write_text("in the way")
     with pytest.raises(LiversegError, match="ct: the case cannot be written"):
@@ -245,7 +245,7 @@ def test_smaller_lesions_can_be_left_out_and_nonsense_is_refused(ct_file, joint_
 
 
 class Watched:
-    """A transform that lists the cases it reads, and waits until it may read."""
+    """Transform that lists the cases it reads, and waits for permission."""
 
     def __init__(self, transform):
         self.transform = transform
@@ -257,7 +257,7 @@ class Watched:
         return self.transform(item)
 
 
-def test_wrong_weights_are_told_before_the_ct_is_read(ct_file, pretrain_weights, tmp_path):
+def test_wrong_weights_are_reported_before_the_ct_is_read(ct_file, pretrain_weights, tmp_path):
     run = evaluator(ct_file, tmp_path / "out", pretrain_weights)
     run.pipeline.preprocessing = watched = Watched(run.dataset.transform)
     try:

@@ -1,4 +1,4 @@
-"""Of what kind a failure is: of real files that cannot be read, and of errors torch, MONAI and the system raise."""
+"""Categories of failures: of unreadable files, and of errors of torch, MONAI and the system."""
 
 import errno
 import subprocess
@@ -86,11 +86,11 @@ INPUTS = {
 def test_inputs(name, tmp_path):
     category, make = INPUTS[name]
     path = make(tmp_path)
-    with pytest.raises(Exception) as told:
-        Compose([ReadCTd()])({"image": str(path), "case": "a"})  # which wraps what is raised
-    assert not isinstance(told.value, LiversegError)
-    assert categorise_failure(told.value, "read") == category in FAILURE_CATEGORIES
-    known = user_error(told.value)
+    with pytest.raises(Exception) as caught:
+        Compose([ReadCTd()])({"image": str(path), "case": "a"})  # it wraps exceptions
+    assert not isinstance(caught.value, LiversegError)
+    assert categorise_failure(caught.value, "read") == category in FAILURE_CATEGORIES
+    known = user_error(caught.value)
     assert str(known).startswith(str(tmp_path)) and "\n" not in str(known) and known.exit_code == 1
 
 
@@ -100,9 +100,9 @@ def test_liver_masks(tmp_path):
     two = nifti(tmp_path / "two.nii", (HU > 0).astype(np.uint8) + (HU > 500))
     for mask, category in ((far, "geometry"), (two, "unreadable")):
         source = LiverSource.parse(mask).check()
-        with pytest.raises(LiversegError) as told:
+        with pytest.raises(LiversegError) as caught:
             source.read(mask, volume)
-        assert categorise_failure(told.value, "another") == category
+        assert categorise_failure(caught.value, "another") == category
     with pytest.raises(UnreadableError, match="no such mask"):
         LiverSource.parse(tmp_path / "none.nii").check()
 
@@ -111,22 +111,22 @@ def test_outputs_and_conflicts(tmp_path):
     def full(path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(OutputError, match="is the disk full") as told:
+    with pytest.raises(OutputError, match="is the disk full") as caught:
         write_case_files(tmp_path / "a", {}, lambda path, hashes: full(path))
-    assert categorise_failure(told.value, "write") == "output"
-    with pytest.raises(OutputError) as told:
+    assert categorise_failure(caught.value, "write") == "output"
+    with pytest.raises(OutputError) as caught:
         write_text(tmp_path / "gone" / "a.txt", "a")
-    assert categorise_failure(told.value, "read") == "output"
+    assert categorise_failure(caught.value, "read") == "output"
     write_json(tmp_path / RECORD, {"input": {"path": "/a", "sha256": "1"}})
-    with pytest.raises(LiversegError) as told:
+    with pytest.raises(LiversegError) as caught:
         refuse_another_input(tmp_path, {"path": "/b", "sha256": "2"})
-    assert categorise_failure(told.value, "write") == "conflict"
+    assert categorise_failure(caught.value, "write") == "conflict"
 
 
 def raised(make):
-    with pytest.raises(Exception) as told:
+    with pytest.raises(Exception) as caught:
         make()
-    return told.value
+    return caught.value
 
 
 def test_too_little_memory():
@@ -135,8 +135,8 @@ def test_too_little_memory():
     errors += [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when ...")]
     for error in errors:
         assert categorise_failure(error, "network") == "out of memory"
-        told = caused(UnreadableError("a.nii: voxels cannot be read"), error)
-        assert categorise_failure(told, "read") == "out of memory"
+        error_with_cause = caused(UnreadableError("a.nii: voxels cannot be read"), error)
+        assert categorise_failure(error_with_cause, "read") == "out of memory"
 
 
 def caused(error, cause):
@@ -158,7 +158,7 @@ def test_what_is_not_known():
 
 @pytest.mark.slow
 def test_a_ct_for_which_there_is_no_memory(tmp_path):
-    """In a process of its own, whose memory is kept small."""
+    """In a separate process with limited memory."""
     path = nifti(tmp_path / "a.nii.gz", np.zeros((512, 512, 800), np.uint8))
     program = (
         "import resource, sys\n"
@@ -172,7 +172,7 @@ def test_a_ct_for_which_there_is_no_memory(tmp_path):
     assert (done.returncode, done.stdout) == (0, "out of memory\n"), done.stderr
 
 
-def test_an_error_nobody_foresaw_is_told_by_what_caused_it():
+def test_an_unexpected_error_is_reported_with_its_cause():
     with pytest.raises(RuntimeError) as wrapped:
         Compose([Lambda(lambda data: {}[data])])(64)
     assert describe_cause(wrapped.value) == "KeyError: 64"

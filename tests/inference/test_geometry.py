@@ -1,4 +1,4 @@
-"""Labels lie on the input's own grid, whatever its orientation, spacing, obliqueness, number type or size."""
+"""Labels are on the input's grid for every orientation, spacing, obliqueness, number type and size."""
 
 import itertools
 
@@ -53,17 +53,17 @@ def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array,
         table = run_pipeline(path)["lesions"]
         source = nib.load(path)
         assert "".join(nib.aff2axcodes(source.affine)) == codes
-        for name, wanted in expected.items():
+        for name, array in expected.items():
             written = nib.load(path.parent / f"{name}.nii.gz")
             assert written.shape == source.shape
             np.testing.assert_array_equal(written.affine, source.affine)
             assert int(written.header["qform_code"]) == 1
             assert int(written.header["sform_code"]) == 2
             assert written.header.get_xyzt_units() == ("mm", "sec")
-            np.testing.assert_array_equal(canonical(path.parent / f"{name}.nii.gz"), wanted, err_msg=codes)
+            np.testing.assert_array_equal(canonical(path.parent / f"{name}.nii.gz"), array, err_msg=codes)
         # header affines are float32: hundredths of a mm may round to either side
-        found, wanted = (rows[frame[2:]].astype(float) for rows in (table, first["lesions"]))
-        np.testing.assert_allclose(found, wanted, atol=0.021, err_msg=codes)
+        found, reference = (rows[frame[2:]].astype(float) for rows in (table, first["lesions"]))
+        np.testing.assert_allclose(found, reference, atol=0.021, err_msg=codes)
         assert table["type"].tolist() == first["lesions"]["type"].tolist()
 
 
@@ -98,8 +98,8 @@ def test_a_two_dimensional_file_keeps_its_shape_and_has_the_labels_of_its_one_sl
     run_pipeline(tmp_path / "flat" / "ct.nii")
     flat = nib.load(tmp_path / "flat" / "labels.nii.gz")
     assert flat.shape == nib.load(tmp_path / "flat" / "ct.nii").shape
-    one = np.asarray(nib.load(tmp_path / "one" / "labels.nii.gz").dataobj)
-    np.testing.assert_array_equal(np.asarray(flat.dataobj).reshape(one.shape), one)
+    labels = np.asarray(nib.load(tmp_path / "one" / "labels.nii.gz").dataobj)
+    np.testing.assert_array_equal(np.asarray(flat.dataobj).reshape(labels.shape), labels)
 
 
 @pytest.mark.parametrize("name", ["ct.nii", "ct.nii.gz"])

@@ -1,4 +1,4 @@
-"""The slab inferer: which slices meet as channels, every number type, and what it hands back."""
+"""The slab inferer: slices as channels, number types, and results."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from liverseg.transforms import slab_indices
 
 
 class Echo(torch.nn.Module):
-    """Remembers the slabs it is given."""
+    """Network that keeps its input slabs."""
 
     def __init__(self):
         super().__init__()
@@ -30,8 +30,8 @@ def test_slabs_are_neighbours_with_edges_repeated(depth, batch_size):
     SlabInferer(batch_size=batch_size, amp=False)(hu, echo)
     seen = torch.cat(echo.seen)
     assert max(map(len, echo.seen)) <= batch_size
-    wanted = [[max(i - 1, 0), i, min(i + 1, depth - 1)] for i in range(depth)]
-    np.testing.assert_allclose(seen[:, :, 1, 2].numpy() * 225 + 25, wanted, atol=1e-4)
+    expected = [[max(i - 1, 0), i, min(i + 1, depth - 1)] for i in range(depth)]
+    np.testing.assert_allclose(seen[:, :, 1, 2].numpy() * 225 + 25, expected, atol=1e-4)
     assert seen.shape == (depth, 3, 2, 3)
 
 
@@ -40,9 +40,9 @@ def test_slabs_at_a_distance_are_those_of_training(batch_size):
     echo = Echo()
     hu = np.arange(12, dtype=np.int16)[:, None, None] * np.ones((1, 2, 3), np.int16)
     SlabInferer(batch_size=batch_size, amp=False, slab_spacing_mm=5)(hu, echo, slice_mm=1.25)
-    wanted = slab_indices(np.arange(12), 12, slice_mm=1.25, slab_spacing_mm=5)
-    assert wanted[6].tolist() == [2, 6, 10]
-    np.testing.assert_allclose(torch.cat(echo.seen)[:, :, 1, 2].numpy() * 225 + 25, wanted, atol=1e-4)
+    expected = slab_indices(np.arange(12), 12, slice_mm=1.25, slab_spacing_mm=5)
+    assert expected[6].tolist() == [2, 6, 10]
+    np.testing.assert_allclose(torch.cat(echo.seen)[:, :, 1, 2].numpy() * 225 + 25, expected, atol=1e-4)
     with pytest.raises(ValueError, match="need the volume's slice_mm"):
         SlabInferer(slab_spacing_mm=5)(hu, echo)
 
@@ -56,7 +56,7 @@ def test_every_number_type_gives_the_same_labels(kind, hu_classes):
     assert found.labels.dtype == np.uint8
 
 
-def test_views_tensors_and_batch_sizes_agree_with_the_whole_at_once():
+def test_views_tensors_and_batch_sizes_agree_with_a_single_pass():
     torch.manual_seed(0)
     network = torch.nn.Conv2d(3, 5, 3, padding=1)
     hu = np.random.default_rng(1).integers(-300, 300, (7, 12, 10)).astype(np.int16)[::-1, :, ::-1]
@@ -79,10 +79,10 @@ def test_a_box_is_labelled_with_the_slices_beside_it_as_neighbours(batch_size):
     torch.manual_seed(0)
     network = torch.nn.Conv2d(3, 5, 1)
     hu = np.random.default_rng(1).integers(-300, 300, (9, 12, 10)).astype(np.int16)
-    whole = SlabInferer(amp=False)(hu, network)
+    complete = SlabInferer(amp=False)(hu, network)
     box = (slice(2, 7), slice(3, 9), slice(0, 4))
     found = SlabInferer(batch_size=batch_size, amp=False)(hu, network, box=box)
-    np.testing.assert_array_equal(found.inside, whole.labels[box])
+    np.testing.assert_array_equal(found.inside, complete.labels[box])
     assert (found.box, found.shape) == (box, hu.shape)
     outside = found.labels.copy()
     outside[box] = 0
@@ -97,11 +97,11 @@ def test_the_liver_at_a_lower_resolution_is_that_of_averaged_pixels():
     expected = SlabInferer(amp=False)(averaged, network).labels[[1, 4, 8]] >= 1
     found = SlabInferer(amp=False).liver(hu, network, np.array([1, 4, 8]), reduction=2)
     assert found.shape == (3, 6, 5)
-    assert (found == expected).mean() > 0.98  # averages are rounded in another order
+    assert (found == expected).mean() > 0.98  # averages are rounded in a different order
 
 
 class Ramp(torch.nn.Module):
-    """Two labels, liver where HU are above 0; remembers what it was given."""
+    """Network with two labels, liver for HU above 0; keeps its input."""
 
     def __init__(self):
         super().__init__()
@@ -132,7 +132,7 @@ def test_labels_of_a_network_with_a_pixel_size_are_on_the_cts_own_grid(in_plane_
     part = inferer(hu, network, in_plane_mm=in_plane_mm, box=box)
     np.testing.assert_array_equal(part.inside, hu[box] > 0)
     assert inferer.input_spec == SlabInput((-200, 250), pixel_mm=1.5)
-    slabs_at_once = {0.75: 4, 0.7: 3, 1.5: 1, 2: 0.5625}[in_plane_mm[0]] * batch_size  # of as many pixels as without
+    slabs_at_once = {0.75: 4, 0.7: 3, 1.5: 1, 2: 0.5625}[in_plane_mm[0]] * batch_size  # with the same number of pixels
     assert network.seen[0][0] == min(6, max(1, int(slabs_at_once)))
 
 
@@ -219,7 +219,7 @@ def test_impossible_batch_sizes_are_refused(batch_size):
         SlabInferer(batch_size=batch_size)
 
 
-def test_precision_is_told_and_unknown_words_refused():
+def test_precision_is_logged_and_unknown_words_are_refused():
     assert SlabInferer(amp=False).precision("cpu") == "float32"
     assert SlabInferer(amp="auto").precision("cpu") in ("float32", "bfloat16")
     with pytest.raises(UsageError, match="amp is 'sometimes'"):

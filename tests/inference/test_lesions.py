@@ -1,4 +1,4 @@
-"""Lesions: the vote, the smallest kept, ids by volume."""
+"""Lesions: the vote on types, the minimum volume, ids by volume."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def labels_of(*lesions, shape=(4, 10, 10)):
 
 
 def test_a_lesion_takes_the_type_its_voxels_think_likeliest_on_average():
-    # three voxels barely call it cyst, two are sure of metastasis: most voxels lose to the most probability
+    # three voxels slightly prefer cyst, two are certain of metastasis: probability counts, not the number of voxels
     labels = labels_of((np.s_[1, 2, 2:5], 2), (np.s_[1, 2, 5:7], 4))
     sure, barely = [0.0, 0.1, 0.9], [0.4, 0.3, 0.3]
     found = find_lesions(SlabPrediction(labels, np.array([barely] * 3 + [sure] * 2, np.float32)), 1.0)
@@ -145,13 +145,13 @@ def test_lesions_the_network_is_not_sure_of_become_liver():
     assert (some.voxels.tolist(), some.below_threshold, some.dropped) == ([3], 1, 0)
     assert some.types.tolist() == [2]
     assert (some.labels[1, 5] == 1).all() and (some.labels[1, 2, 2:5] == 2).all()
-    assert find_lesions(prediction, 1.0, lesion_threshold=0.39).below_threshold == 0  # exactly it is enough
+    assert find_lesions(prediction, 1.0, lesion_threshold=0.39).below_threshold == 0  # the exact limit is enough
     small = find_lesions(prediction, 1.0, min_lesion_ml=5, lesion_threshold=0.5)
     assert (len(small.voxels), small.below_threshold, small.dropped) == (0, 1, 1)
 
 
 def contacts_by_hand(labels, parts, count):
-    """The share of liver among voxels at most two steps over faces away, voxel by voxel."""
+    """Return the share of liver among voxels within two steps over faces, computed voxel by voxel."""
     shares = []
     for number in range(1, count + 1):
         own = np.argwhere(parts == number)
@@ -177,7 +177,7 @@ def test_how_much_of_what_surrounds_a_lesion_is_liver():
 def test_lesions_mostly_outside_the_liver_become_background():
     labels = np.zeros((5, 12, 12), np.uint8)
     labels[:, :6] = 1
-    labels[2, 2:4, 2:4], labels[2, 5:8, 8:10] = 2, 4  # one deep inside, one that hangs on the surface
+    labels[2, 2:4, 2:4], labels[2, 5:8, 8:10] = 2, 4  # one deep inside, one at the surface
     rows = np.eye(3, dtype=np.float32)[labels[labels >= 2] - 2]
     prediction = SlabPrediction(labels, rows, lesion_probabilities=np.ones(len(rows), np.float32))
     assert len(find_lesions(prediction, 1.0).voxels) == 2
@@ -203,4 +203,4 @@ def test_why_a_lesion_is_indeterminate():
     both = found.mark_indeterminate({2: "odd"})
     assert both.types.tolist() == [5, 5] and (both.labels[1, 6, 2:4] == 5).all()
     assert both.reasons == {**found.reasons, 2: "odd"}
-    assert found.types.tolist() == [5, 4] and (found.labels[1, 6, 2:4] == 4).all()  # the first is as it was
+    assert found.types.tolist() == [5, 4] and (found.labels[1, 6, 2:4] == 4).all()  # the first is unchanged

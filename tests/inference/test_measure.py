@@ -1,4 +1,4 @@
-"""The lesion table against a box lesion whose numbers are known, on straight and oblique grids."""
+"""The lesion table of a box lesion with known values, on straight and oblique grids."""
 
 import nibabel as nib
 import numpy as np
@@ -15,7 +15,7 @@ TURN = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]) @ np.array([[1, 
 
 
 def measured(tmp_path, affine, codes="RAS", labels=JOINT_LABELS):
-    """A liver with one lesion of 6 × 4 × 3 voxels, RAS+ index (5..10, 8..11, 2..4)."""
+    """Measure a liver with one lesion of 6 × 4 × 3 voxels, RAS+ index (5..10, 8..11, 2..4)."""
     hu = np.full((20, 18, 9), 100, np.int16)
     hu[5:11, 8:12, 2:5] = 12
     hu[5, 8, 2] = 84
@@ -44,7 +44,7 @@ def test_a_box(codes, turn, tmp_path):
     assert row["volume_ml"] == pytest.approx(72 * 0.7 * 0.9 * 2.5 / 1000, abs=1e-4)
     middle = (affine @ [7.5, 9.5, 3, 1])[:3]
     assert [row[f"centroid_{axis}_mm"] for axis in "xyz"] == pytest.approx(list(middle), abs=0.006)
-    # from the middle of an outer voxel's edge to the middle of another's: 5 × 4 voxels is longer than 6 × 3 here
+    # between the middles of outer voxels' edges; 5 × 4 voxels is longer than 6 × 3 here
     assert row["longest_diameter_mm"] == pytest.approx(np.hypot(5 * 0.7, 4 * 0.9), abs=0.01)
     assert row["mean_hu"] == 13.0
     assert row["std_hu"] == pytest.approx(np.sqrt(71), abs=0.05)  # one voxel of 72 is 72 HU above the others
@@ -72,7 +72,7 @@ def test_the_distance_to_the_surface_of_a_liver_in_a_box(codes, tmp_path):
     rows = np.ones((36, 3), np.float32) / 3
     lesions = find_lesions(SlabPrediction(inside, rows, box, volume.axial.shape), volume.voxel_ml, 0)
     table = lesion_table(lesions, volume, JOINT_LABELS)
-    # the first lies 6 voxels of 0.7 mm, 6 of 0.9 mm and 3 of 2.5 mm below the surface
+    # the first is 6 voxels of 0.7 mm, 6 of 0.9 mm and 3 of 2.5 mm below the surface
     assert table["surface_distance_mm"].tolist() == [pytest.approx(6 * 0.7, abs=0.01), 0.0]
     assert table["touches_surface"].tolist() == [False, True]
     assert table["centroid_x_mm"].tolist() == [pytest.approx(11 * 0.7, abs=0.01), pytest.approx(25 * 0.7, abs=0.01)]
@@ -80,7 +80,7 @@ def test_the_distance_to_the_surface_of_a_liver_in_a_box(codes, tmp_path):
 
 def test_the_contrast_is_to_the_liver_nearby(tmp_path):
     hu = np.full((60, 30, 20), 100, np.int16)
-    hu[30:] = 60  # fat, in one lobe alone
+    hu[30:] = 60  # fat, in one lobe only
     hu[8:12, 10:14, 8:12] = 30
     hu[48:52, 10:14, 8:12] = 30
     nib.save(nib.Nifti1Image(hu, np.diag([1.0, 1, 2, 1])), tmp_path / "ct.nii")
@@ -90,7 +90,7 @@ def test_the_contrast_is_to_the_liver_nearby(tmp_path):
     table = lesion_table(lesions, volume, JOINT_LABELS)
     by_place = table.sort_values("centroid_x_mm")["liver_contrast_hu"].tolist()
     assert by_place == [-70, -30]
-    alone = np.where(found == 2, 2, 0).astype(np.uint8)  # without liver around them there is nothing to compare
+    alone = np.where(found == 2, 2, 0).astype(np.uint8)  # without liver around them, no comparison is possible
     lesions = find_lesions(SlabPrediction(alone, np.ones((128, 3), np.float32) / 3), volume.voxel_ml)
     assert lesion_table(lesions, volume, JOINT_LABELS)["liver_contrast_hu"].isna().all()
 

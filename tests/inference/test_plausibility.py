@@ -1,4 +1,4 @@
-"""Every check of a result on a body whose right answer is known, and its silence on one that is as it should be."""
+"""Every check of a result on a body with a known answer; a plausible result has no warnings."""
 
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ SHAPE = (40, 90, 110)
 
 
 def body(aorta=155, liver=108, veins=150, radii=(70, 72, 62), noise=5, seed=0):
-    """An abdomen of simple shapes in axial order: fat, a spine, an aorta before and to the left of it, a liver."""
+    """Return an abdomen of simple shapes in axial order: fat, a spine, an aorta to its front and left, a liver."""
     z, y, x = ((np.arange(length) - (length - 1) / 2) * mm for length, mm in zip(SHAPE, SPACING, strict=True))
     z, y, x = np.meshgrid(z, y, x, indexing="ij", sparse=True)
     hu = np.full(SHAPE, -1000.0)
@@ -47,9 +47,9 @@ def codes(found):
 
 
 def test_a_portal_venous_abdomen_raises_nothing():
-    one = body()
-    one.labels[18:22, 36:40, 30:34] = 2
-    found = checked(one.hu, one.labels)
+    abdomen = body()
+    abdomen.labels[18:22, 36:40, 30:34] = 2
+    found = checked(abdomen.hu, abdomen.labels)
     assert found.findings == ()
     assert (found.contrast.phase, found.contrast.confidence) == ("portal venous", "high")
     assert found.contrast.aorta_hu == pytest.approx(155, abs=4)
@@ -71,38 +71,38 @@ def test_a_portal_venous_abdomen_raises_nothing():
     ],
 )
 def test_phases_and_livers_that_are_not_as_expected(changes, phase, expected):
-    one = body(**changes)
-    found = checked(one.hu, one.labels)
+    abdomen = body(**changes)
+    found = checked(abdomen.hu, abdomen.labels)
     assert found.contrast.phase == phase
     assert codes(found) == expected
     for finding in found.findings:
-        told = [f"{changes['liver'] + more} HU" for more in (0, 1)]  # veins lift the median a little
-        assert any(number in finding.sentence for number in told)
+        values = [f"{changes['liver'] + more} HU" for more in (0, 1)]  # veins raise the median slightly
+        assert any(value in finding.sentence for value in values)
         assert "80 to 140 HU" in finding.sentence
 
 
 def test_an_estimate_that_cannot_be_made_is_unknown():
     assert phase_of(None, LiverHU(110, 1.5)) == ("unknown", "none")
     assert phase_of(150.0, None) == ("unknown", "none")
-    assert phase_of(45.0, LiverHU(110, 1.5)) == ("unknown", "none")  # what was found is no aorta
+    assert phase_of(45.0, LiverHU(110, 1.5)) == ("unknown", "none")  # the region found is not an aorta
     assert phase_of(260.0, LiverHU(80, 1.0))[0] == "arterial"
     assert phase_of(260.0, LiverHU(125, 1.5))[0] == "portal venous"  # low tube voltage
     assert phase_of(300.0, LiverHU(20, 1.0))[0] == "arterial"
 
 
 def test_without_spine_or_on_few_slices_no_aorta_is_found():
-    one = body()
-    assert aorta_hu(one.hu, slice(0, 40), SPACING) is not None
-    assert aorta_hu(one.hu, slice(10, 13), SPACING) is None
-    assert aorta_hu(np.minimum(one.hu, 160), slice(0, 40), SPACING) is None
+    abdomen = body()
+    assert aorta_hu(abdomen.hu, slice(0, 40), SPACING) is not None
+    assert aorta_hu(abdomen.hu, slice(10, 13), SPACING) is None
+    assert aorta_hu(np.minimum(abdomen.hu, 160), slice(0, 40), SPACING) is None
     assert aorta_hu(np.full((4, 3, 2), -1000, np.int16), slice(0, 4), SPACING) is None
 
 
 def test_bright_bowel_is_not_taken_for_the_aorta():
-    one = body()
-    for start in range(0, 40, 3):  # contrast medium by mouth, here and there
-        one.hu[start : start + 2, 42:47, 64:70] = 400
-    found, length = aorta_hu(one.hu, slice(0, 40), SPACING)
+    abdomen = body()
+    for start in range(0, 40, 3):  # oral contrast medium, in places
+        abdomen.hu[start : start + 2, 42:47, 64:70] = 400
+    found, length = aorta_hu(abdomen.hu, slice(0, 40), SPACING)
     assert found == pytest.approx(155, abs=4)
     assert length > 150
 
@@ -111,15 +111,15 @@ def test_parenchyma_is_measured_off_its_edge_and_beside_lesions():
     hu, labels = np.full((6, 60, 60), -100, np.int16), np.zeros((6, 60, 60), np.uint8)
     labels[:, 10:50, 10:50] = 1
     hu[labels == 1] = 100
-    hu[:, 10:12] = hu[:, 48:50] = 300  # partial volume of something bright
+    hu[:, 10:12] = hu[:, 48:50] = 300  # partial volume of a bright structure
     labels[:, 20:45, 20:45], hu[:, 20:45, 20:45] = 2, 10
     assert liver_hu(hu, labels, (5, 1.5, 1.5)).median == 100
     assert liver_hu(hu[:, :9], labels[:, :9], (5, 1.5, 1.5)) is None
 
 
 def test_no_liver():
-    one = body()
-    found = checked(one.hu, np.zeros_like(one.labels))
+    abdomen = body()
+    found = checked(abdomen.hu, np.zeros_like(abdomen.labels))
     assert [(finding.code, finding.sentence) for finding in found.findings] == [("no_liver", "no liver found")]
     assert found.contrast is None
 
@@ -129,9 +129,9 @@ def test_no_liver():
     [(slice(20, 40), ["lowest"]), (slice(0, 25), ["highest"]), (slice(12, 30), ["lowest", "highest"])],
 )
 def test_a_liver_that_the_scan_cuts_off(slices, ends):
-    one = body()
-    labels = one.labels[slices]
-    found = checked(one.hu[slices], labels)
+    abdomen = body()
+    labels = abdomen.labels[slices]
+    found = checked(abdomen.hu[slices], labels)
     assert codes(found) == ["liver_cut_off"]
     areas = [f"{labels[{'lowest': 0, 'highest': -1}[end]].sum() * 0.09:.0f}" for end in ends]
     assert found.findings[0].sentence.startswith(
@@ -140,52 +140,52 @@ def test_a_liver_that_the_scan_cuts_off(slices, ends):
 
 
 def test_a_tip_of_the_liver_may_reach_the_last_slices():
-    one = body()
+    abdomen = body()
     tip = np.s_[:, 35:40, 20:28]  # 3.6 cm²
-    one.labels[tip], one.hu[tip] = 1, 108
-    assert codes(checked(one.hu, one.labels)) == []
+    abdomen.labels[tip], abdomen.hu[tip] = 1, 108
+    assert codes(checked(abdomen.hu, abdomen.labels)) == []
     tip = np.s_[:, 35:40, 20:34]  # 6.3 cm²
-    one.labels[tip], one.hu[tip] = 1, 108
-    assert codes(checked(one.hu, one.labels)) == ["liver_cut_off"]
+    abdomen.labels[tip], abdomen.hu[tip] = 1, 108
+    assert codes(checked(abdomen.hu, abdomen.labels)) == ["liver_cut_off"]
 
 
 def test_a_liver_at_the_side_of_the_picture():
-    one = body()
-    found = checked(one.hu[:, :, 20:], np.ascontiguousarray(one.labels[:, :, 20:]))
+    abdomen = body()
+    found = checked(abdomen.hu[:, :, 20:], np.ascontiguousarray(abdomen.labels[:, :, 20:]))
     assert codes(found) == ["liver_at_image_edge"]
-    area = int(one.labels[:, :, 20].sum()) * 5 * 3 / 100
+    area = int(abdomen.labels[:, :, 20].sum()) * 5 * 3 / 100
     assert found.findings[0].sentence.startswith(f"{area:.0f} cm2")
 
 
 def test_a_liver_at_the_edge_of_a_round_field_of_view():
-    one = body()
+    abdomen = body()
     y, x = np.ogrid[: SHAPE[1], : SHAPE[2]]
     outside = np.hypot(y - 44.5, x - 60) > 44
-    one.hu[:, outside] = -2000
-    one.labels[:, outside] = 0
-    assert codes(checked(one.hu, one.labels)) == ["liver_at_image_edge"]
+    abdomen.hu[:, outside] = -2000
+    abdomen.labels[:, outside] = 0
+    assert codes(checked(abdomen.hu, abdomen.labels)) == ["liver_at_image_edge"]
 
 
 @pytest.mark.parametrize("radii", [(30, 45, 45), (95, 112, 100)])
 def test_implausible_volumes(radii):
-    one = body(radii=radii)
-    ml = one.labels.sum() * 0.045
+    abdomen = body(radii=radii)
+    ml = abdomen.labels.sum() * 0.045
     assert not 600 <= ml <= 4000
-    found = checked(one.hu, one.labels)
+    found = checked(abdomen.hu, abdomen.labels)
     assert "liver_volume" in codes(found)
     assert f"the liver has {ml:.0f} ml; 600 to 4000 ml" in found.findings[codes(found).index("liver_volume")].sentence
 
 
 def test_implausible_lesions():
-    one = body()
-    half = one.labels.copy()
+    abdomen = body()
+    half = abdomen.labels.copy()
     half[:, :, :38][half[:, :, :38] == 1] = 2
     share = (half == 2).sum() / (half > 0).sum()
-    assert (share > 0.6, codes(checked(one.hu, half))) == (True, ["lesion_share"])
-    spotted = one.labels.copy()
+    assert (share > 0.6, codes(checked(abdomen.hu, half))) == (True, ["lesion_share"])
+    spotted = abdomen.labels.copy()
     spotted[10:30:4, 30:52:3, 24:45:3][spotted[10:30:4, 30:52:3, 24:45:3] == 1] = 3
     number = int((spotted == 3).sum())
     assert number > 75
-    found = checked(one.hu, spotted)
+    found = checked(abdomen.hu, spotted)
     assert codes(found) == ["lesion_count"]
     assert found.findings[0].sentence.startswith(f"{number} lesions")

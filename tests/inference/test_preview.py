@@ -60,7 +60,7 @@ def test_the_patients_left_is_on_the_right_front_is_up_and_spacing_is_kept(tmp_p
     hu[2:58, 2:38] = 40
     labels = np.zeros((60, 40, 1), np.uint8)
     labels[5:25, 8:32] = 1  # the patient's right: the file's first axis runs from right to left
-    labels[10:15, 24:30] = 4  # in its front: the second runs from back to front
+    labels[10:15, 24:30] = 4  # its front: the second axis runs from back to front
     affine = np.diag([-1.0, 2.0, 5.0, 1.0])
     picture = drawn(tmp_path, hu, labels, affine)
     panel = picture[:, : picture.shape[1] // 3]

@@ -1,4 +1,4 @@
-"""What is known before: brought into types by Bayes' rule, and into nothing else."""
+"""Prior odds change types by Bayes' rule, and nothing else."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,9 @@ def test_only_proportions_matter_and_equal_ones_change_nothing():
 
 
 def test_outlines_stay_and_types_change():
-    plain, known = (find_lesions(one, 1.0) for one in (prediction(), with_type_priors(prediction(), priors(1, 1, 99))))
+    plain, known = (
+        find_lesions(result, 1.0) for result in (prediction(), with_type_priors(prediction(), priors(1, 1, 99)))
+    )
     assert ((plain.inside >= 2) == (known.inside >= 2)).all()
     assert (set(plain.inside[plain.inside >= 2]), set(known.inside[known.inside >= 2])) == ({2}, {4})
 

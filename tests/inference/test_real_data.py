@@ -1,4 +1,4 @@
-"""Real CT goes through with its geometry; what a random network finds there means nothing."""
+"""Real CT keeps its geometry; the labels of a random network have no meaning."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def record_of(folder):
 def test_a_real_ct_runs_through(name, joint_weights, tmp_path):
     ct = nib.load(real(name))
     first = int(ct.shape[2] * 0.55)
-    part = tmp_path / "part.nii.gz"  # a few slices of the middle, on their own place of the grid
+    part = tmp_path / "part.nii.gz"  # a few slices of the middle, at their position in the grid
     nib.save(ct.slicer[:, :, first : first + 6], part)
     run_inference(part, tmp_path / "out", weights=joint_weights, progress=False)
     folder = tmp_path / "out" / "part"
@@ -57,7 +57,7 @@ def test_a_real_ct_runs_through(name, joint_weights, tmp_path):
         np.testing.assert_array_equal(written.affine, expected.affine)
         for code in ("qform_code", "sform_code", "xyzt_units"):
             assert int(written.header[code]) == int(expected.header[code])
-    # of a few slices, by a network that has seen phantoms for an epoch: whatever is implausible, and nothing else
+    # few slices and a network trained on phantoms for an epoch: warnings of implausible results only
     record = record_of(folder)
     assert record["warnings"] == [finding["sentence"] for finding in record["findings"]]
 
@@ -96,7 +96,7 @@ def test_dicom_and_nifti_of_one_series_get_the_same_labels(joint_weights, tmp_pa
     ],
 )
 def test_the_liver_of_totalsegmentator(ct, mask, joint_weights, tmp_path):
-    """Label 5 of its masks, whose axes run the other way than the JPEG 2000 slices', is the liver of the result."""
+    """Label 5 of its masks, whose axes are opposite to those of the JPEG 2000 slices, is the result's liver."""
     mask = real(mask)
     run_inference(real(ct), tmp_path, weights=joint_weights, liver=f"{mask}:5", min_lesion_ml=0, progress=False)
     folder = tmp_path / Path(ct).name.removesuffix(".nii.gz")
@@ -114,7 +114,7 @@ def test_the_liver_of_totalsegmentator(ct, mask, joint_weights, tmp_path):
     ("ct", "mask"),
     [("example_ct_sm.nii.gz", "example_seg.nii.gz"), ("example_ct.nii.gz", "example_seg_fast_force_split.nii.gz")],
 )
-def test_an_unenhanced_ct_is_told(ct, mask):
+def test_an_unenhanced_ct_is_reported(ct, mask):
     volume = read_volume(real(f"totalsegmentator_3mm/{ct}"))
     labels = (read_volume(real(f"totalsegmentator_3mm/{mask}")).axial == 5).astype(np.uint8)
     lesions = find_lesions(SlabPrediction(labels, np.zeros((0, 3), np.float32)), volume.voxel_ml)
@@ -143,22 +143,22 @@ def test_three_slices_of_dicom(joint_weights, tmp_path):
     assert folder / "measurements.dcm" in written
     if shutil.which("dciodvfy"):
         for path in written:
-            said = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
-            assert "Error" not in said.stdout + said.stderr
+            result = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
+            assert "Error" not in result.stdout + result.stderr
 
 
 def test_a_tilted_head_is_refused(joint_weights, tmp_path):
-    with pytest.raises(LiversegError, match=r"gantry tilt of 18\.\d degrees") as told:
+    with pytest.raises(LiversegError, match=r"gantry tilt of 18\.\d degrees") as caught:
         run_inference(real("gantry_tilt_head"), tmp_path, weights=joint_weights, progress=False)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_head_has_no_liver(hu_classes):
-    """The tilted head's slices as they are, stacked without their geometry, past the check that refuses them."""
+    """The slices of the tilted head, stacked without their geometry to bypass the check that refuses them."""
     slices = [pydicom.dcmread(path) for path in sorted(real("gantry_tilt_head").glob("*.dcm"))]
-    slices = [one for one in slices if one.pixel_array.shape == slices[0].pixel_array.shape]
-    head = np.stack([one.pixel_array * int(one.RescaleSlope) + int(one.RescaleIntercept) for one in slices])
+    slices = [header for header in slices if header.pixel_array.shape == slices[0].pixel_array.shape]
+    head = np.stack([header.pixel_array * int(header.RescaleSlope) + int(header.RescaleIntercept) for header in slices])
     spacing = (5.0, *map(float, slices[0].PixelSpacing))
     found = LiverCascade(SlabInferer(amp=False))(head.astype(np.int16), hu_classes, spacing=spacing)
     assert not found.labels.any()
@@ -167,22 +167,26 @@ def test_a_head_has_no_liver(hu_classes):
 
 @pytest.mark.integration
 def test_damaged_copies_of_a_real_ct_are_refused(joint_weights, tmp_path):
-    whole = real("totalsegmentator_3mm/example_ct_sm.nii.gz").read_bytes()
-    flipped = bytearray(whole)
-    flipped[len(whole) // 2] ^= 4
-    for name, content in (("short", whole[: len(whole) // 2]), ("flipped", bytes(flipped)), ("text", b"no CT at all")):
+    intact = real("totalsegmentator_3mm/example_ct_sm.nii.gz").read_bytes()
+    flipped = bytearray(intact)
+    flipped[len(intact) // 2] ^= 4
+    for name, content in (
+        ("short", intact[: len(intact) // 2]),
+        ("flipped", bytes(flipped)),
+        ("text", b"no CT at all"),
+    ):
         path = tmp_path / f"{name}.nii.gz"
         path.write_bytes(content)
-        with pytest.raises(LiversegError, match=rf"{name}\.nii\.gz: .*cannot be read") as told:
+        with pytest.raises(LiversegError, match=rf"{name}\.nii\.gz: .*cannot be read") as caught:
             run_inference(path, tmp_path / "out", weights=joint_weights, progress=False)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(caught.value)
     (series,) = find_series(real("dcmqi_3slice/ct-3slice"))
     (tmp_path / "slices").mkdir()
     for path in series.files:
         shutil.copy(path, tmp_path / "slices")
     damaged = tmp_path / "slices" / series.files[1].name
     damaged.write_bytes(damaged.read_bytes()[:3000])
-    with pytest.raises(LiversegError, match=damaged.name) as told:
+    with pytest.raises(LiversegError, match=damaged.name) as caught:
         run_inference(tmp_path / "slices", tmp_path / "out", weights=joint_weights, progress=False)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
     assert not list((tmp_path / "out").iterdir())

@@ -1,4 +1,4 @@
-"""The weights that come with the software: what they say of themselves, and what they do where none are given."""
+"""The included weights: their record, and their use as default."""
 
 import json
 
@@ -41,7 +41,7 @@ def test_their_licence_and_card_are_beside_them():
 
 
 def outline(phantom, tmp_path, **arguments):
-    """Labels and record of a phantom's CT, computed without weights given."""
+    """Return labels and record of a phantom's CT, computed with the default weights."""
     nib.save(nib.Nifti1Image(phantom.image, phantom.affine), tmp_path / "ct.nii.gz")
     run_inference(tmp_path / "ct.nii.gz", tmp_path / "out", preview=False, progress=False, **arguments)
     record = json.loads((tmp_path / "out" / "ct" / "record.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Distances to the liver's surface against those of every voxel to every other."""
+"""Distances to the liver's surface, compared with distances of all pairs of voxels."""
 
 import numpy as np
 import pytest
@@ -55,15 +55,15 @@ def test_a_hole_within_is_no_surface_and_a_notch_is():
 
 
 def test_a_vessel_that_ends_with_the_scan_is_no_surface():
-    whole = np.ones((6, 11, 12), bool)
-    whole[:, 5, 6] = False
+    mask = np.ones((6, 11, 12), bool)
+    mask[:, 5, 6] = False
     cut = np.ones((3, 2), bool)
     cut[1, 0] = False
-    surface = LiverSurface(whole, np.eye(3), cut)
+    surface = LiverSurface(mask, np.eye(3), cut)
     assert surface.distance_mm(np.array([[3, 5, 5]])) == 5
 
 
-def test_a_liver_in_a_whole_scan_has_its_surface():
+def test_a_liver_in_a_complete_scan_has_its_surface():
     deep = np.array([[4, 6, 7], [4, 7, 7]])
     surface = LiverSurface(liver(), STEPS, np.ones((3, 2), bool))
     assert surface.distance_mm(deep) == pytest.approx(by_hand(liver(), deep, STEPS))
@@ -71,12 +71,12 @@ def test_a_liver_in_a_whole_scan_has_its_surface():
 
 
 def test_where_the_scan_ends_the_liver_does_not():
-    whole = np.ones((3, 5, 6), bool)
+    mask = np.ones((3, 5, 6), bool)
     at_edge = np.array([[0, 0, 0]])
-    assert LiverSurface(whole, np.eye(3), np.ones((3, 2), bool)).distance_mm(at_edge) == np.inf
+    assert LiverSurface(mask, np.eye(3), np.ones((3, 2), bool)).distance_mm(at_edge) == np.inf
     one_side = np.ones((3, 2), bool)
     one_side[2, 1] = False
-    assert LiverSurface(whole, np.eye(3), one_side).distance_mm(at_edge) == 5
+    assert LiverSurface(mask, np.eye(3), one_side).distance_mm(at_edge) == 5
 
 
 @pytest.mark.parametrize("steps", [np.diag([2.5, 0.8, 0.7]), STEPS])

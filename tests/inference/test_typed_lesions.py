@@ -1,4 +1,4 @@
-"""Ranges of what lesions of known types measure, from a data list of them."""
+"""Ranges of measurements of typed lesions, from a data list."""
 
 import json
 
@@ -27,7 +27,7 @@ def write_list(folder, items, labels=JOINT_LABELS):
 
 @pytest.fixture
 def typed(tmp_path):
-    """Volumes with a cube of each type, of HU that rise from one to the next; the last has no outlined lesion."""
+    """Volumes with a cube of each type and increasing HU; the last has no outlined lesion."""
     items = []
     for number in range(25):
         label = np.ones((40, 40, 12), np.uint8)

@@ -1,4 +1,4 @@
-"""Windows hold the liver with its margin, follow its cross-section, and grow where it reaches a side."""
+"""Windows contain the liver with its margin, follow its cross-section, and grow if it reaches a side."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ MARGIN = (4, 6, 6)
 
 
 def cone(shape=(60, 256, 256), first=10, last=50):
-    """A liver wide at its first slice and thin at its last."""
+    """Return a liver that is wide at its first slice and thin at its last."""
     liver = np.zeros(shape, bool)
     for index in range(first, last):
         half = 90 - 2 * (index - first)
@@ -66,8 +66,8 @@ def test_windows_tile_and_hold_what_was_seen_with_its_margin(shape, seed, every,
             assert 0 <= side.start < side.stop <= length
             assert (side.stop - side.start) % 32 == 0 or side == slice(0, length)
         for number in range(window[0].start, window[0].stop):
-            below = max((one for one in seen if one <= number), default=seen[0])
-            above = min((one for one in seen if one >= number), default=seen[-1])
+            below = max((slice_number for slice_number in seen if slice_number <= number), default=seen[0])
+            above = min((slice_number for slice_number in seen if slice_number >= number), default=seen[-1])
             needed = pad_box(
                 tuple(slice(int(found.min()), int(found.max()) + 1) for found in np.nonzero(liver[[below, above]])),
                 MARGIN,
@@ -93,9 +93,9 @@ def test_windows_are_multiples_of_the_stride_in_the_pixels_the_network_sees(mm, 
             resampled = int(np.floor((side.stop - side.start) * mm / pixel_mm + 0.5))
             assert side == slice(0, length) or resampled % 32 == 0
         found = predicted(np.zeros(box_shape(window), np.uint8), window, liver.shape)
-        found.inside[:, 0, found.inside.shape[2] // 2] = 1  # reaches the first row alone
+        found.inside[:, 0, found.inside.shape[2] // 2] = 1  # reaches the first row only
         larger = grow_window(found, window, MARGIN, stride)
-        assert larger is None or larger[2] == window[2]  # a side that is not reached stays as it is
+        assert larger is None or larger[2] == window[2]  # a side that is not reached is unchanged
 
 
 def test_windows_between_the_slices_looked_at():
@@ -122,7 +122,7 @@ def test_a_window_grows_at_the_sides_the_liver_reaches():
     inside[2:5, 0:30, 0:30] = 1  # reaches the first row of the box, and the volume's own first column
     found = predicted(inside, box, (60, 128, 128))
     slices, rows, columns = grow_window(found, box, MARGIN)
-    assert (slices, columns) == (slice(21, 26), box[2])  # those slices alone, and their neighbours
+    assert (slices, columns) == (slice(21, 26), box[2])  # only those slices and their neighbours
     assert rows.start <= 26 and rows.stop >= 96 and (rows.stop - rows.start) % 32 == 0
     apart = (slice(26, 28), *box[1:])
     assert grow_window(found, apart, MARGIN) is None
@@ -139,16 +139,16 @@ def test_a_window_grows_to_what_its_neighbour_alone_looks_at():
     wide, narrow = (slice(20, 24), slice(0, 64), slice(0, 128)), (slice(24, 30), slice(0, 64), slice(0, 64))
     inside = np.zeros((10, 64, 128), np.uint8)
     inside[:, 20:30, 10:50] = 1
-    inside[:4, 20:30, 80:110] = 1  # a lobe that only the wide window's slices show
+    inside[:4, 20:30, 80:110] = 1  # a lobe in the slices of the wide window only
     found = predicted(inside, (slice(20, 30), slice(0, 64), slice(0, 128)), shape)
     assert grow_window(found, wide, MARGIN) is None
     assert grow_window(found, narrow, MARGIN) == (slice(24, 25), narrow[1], slice(0, 128))
-    inside[3, 20:30, 80:110] = 0  # it ends before the narrow window begins
+    inside[3, 20:30, 80:110] = 0  # it ends before the narrow window starts
     assert grow_window(found, narrow, MARGIN) is None
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_parts_joined_are_the_whole(seed):
+def test_joined_parts_are_the_complete_volume(seed):
     random = np.random.default_rng(seed)
     shape = (12, 9, 11)
     windows = [(slice(2, 5), slice(0, 9), slice(3, 8)), (slice(5, 6), slice(4, 7), slice(0, 11))]
@@ -161,10 +161,10 @@ def test_parts_joined_are_the_whole(seed):
         SlabPrediction(labels[window], own[:, None], window, shape, lesion_probabilities=own)
         for window, own in ((window, number[window][labels[window] >= 2]) for window in windows)
     ]
-    whole = join_predictions(parts)
-    np.testing.assert_array_equal(whole.labels, labels)
-    np.testing.assert_array_equal(whole.type_probabilities[:, 0], number[labels >= 2])
-    np.testing.assert_array_equal(whole.lesion_probabilities, number[labels >= 2])
+    joined = join_predictions(parts)
+    np.testing.assert_array_equal(joined.labels, labels)
+    np.testing.assert_array_equal(joined.type_probabilities[:, 0], number[labels >= 2])
+    np.testing.assert_array_equal(joined.lesion_probabilities, number[labels >= 2])
     some = join_predictions([part.on_slices(slice(part.box[0].stop - 1, part.box[0].stop)) for part in parts[1:]])
     labels[:5], labels[6:10] = 0, 0
     np.testing.assert_array_equal(some.labels, labels)

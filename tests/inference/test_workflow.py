@@ -48,8 +48,8 @@ def test_the_pretrain_bundle_finds_untyped_lesions(pretrain_weights, ct_file, tm
 
 
 @pytest.mark.integration
-def test_threshold_and_ranges_are_those_of_the_weights_record_unless_told_otherwise(joint_weights, ct_file, tmp_path):
-    ranges = {kind: {"mean_hu": (2000.0, 2100.0)} for kind in LESION_TYPES}  # as no lesion of the CT
+def test_threshold_and_ranges_are_those_of_the_weights_record_by_default(joint_weights, ct_file, tmp_path):
+    ranges = {kind: {"mean_hu": (2000.0, 2100.0)} for kind in LESION_TYPES}  # unlike any lesion of the CT
     plain = run(ct_file, tmp_path / "plain", joint_weights, min_confidence=0.0)
     scores = plain[1]["lesion_score"]
     assert plain[1]["indeterminate_because"].isna().all()
@@ -57,10 +57,10 @@ def test_threshold_and_ranges_are_those_of_the_weights_record_unless_told_otherw
     guarded = tmp_path / "guarded.safetensors"
     record = replace(read_record(joint_weights), lesion_threshold=threshold, lesion_ranges=ranges)
     export_weights(guarded, read_weights(joint_weights), record)
-    told, table = run(ct_file, tmp_path / "guarded", guarded, min_confidence=0.0)
-    assert told["settings"]["lesion_threshold"] == threshold
-    assert told["lesions"] == len(table) == (scores >= threshold - 1e-4).sum()
-    assert told["lesions"] + told["lesions_below_threshold"] == len(scores)
+    written, table = run(ct_file, tmp_path / "guarded", guarded, min_confidence=0.0)
+    assert written["settings"]["lesion_threshold"] == threshold
+    assert written["lesions"] == len(table) == (scores >= threshold - 1e-4).sum()
+    assert written["lesions"] + written["lesions_below_threshold"] == len(scores)
     assert set(table["type"]) == {"indeterminate"}
     assert table["indeterminate_because"].str.contains("like no lesion of the training: a mean of").all()
     labels = read_volume(tmp_path / "guarded" / "ct" / "labels.nii.gz").array
@@ -75,7 +75,7 @@ def test_threshold_and_ranges_are_those_of_the_weights_record_unless_told_otherw
 
 
 def run(ct, output, weights, **keys):
-    """Record and lesion table of a case."""
+    """Return record and lesion table of a case."""
     run_inference(ct, output, weights=weights, progress=False, preview=False, **keys)
     record = json.loads((output / "ct" / "record.json").read_text(encoding="utf-8"))
     return record, pd.read_csv(output / "ct" / "lesions.csv")

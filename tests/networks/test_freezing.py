@@ -1,4 +1,4 @@
-"""Frozen parts learn nothing: not their weights, not their batch norm's statistics."""
+"""Frozen parts do not change, neither weights nor batch norm statistics."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from liverseg.networks import LesionTypeUNet, SEResUNet, SlabClassifier, SlabOut
 
 
 def trained(network, steps=2):
-    """The names of the tensors that two steps of Adam, with momentum from before, have changed."""
+    """Return the names of the tensors that two steps of Adam, with earlier momentum, change."""
     optimizer = torch.optim.Adam(network.parameters(), lr=0.01)
     torch.manual_seed(1)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -21,9 +21,9 @@ def trained(network, steps=2):
 
 
 def loss_of(output):
-    """A number that depends on all that a network says."""
-    said = [part for part in output if part is not None] if isinstance(output, SlabOutput) else [output]
-    return sum(part.square().mean() for part in said)
+    """Return a number that depends on all outputs of a network."""
+    tensors = [part for part in output if part is not None] if isinstance(output, SlabOutput) else [output]
+    return sum(part.square().mean() for part in tensors)
 
 
 @pytest.mark.integration

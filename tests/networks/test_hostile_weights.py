@@ -1,4 +1,4 @@
-"""Weights are not code: files made to run some, or to fill the memory, end in one line."""
+"""Hostile weights: files that would run code or fill the memory are refused in one line."""
 
 import ast
 import json
@@ -21,7 +21,7 @@ PACKAGE = Path(liverseg.__file__).parent
 
 
 class Leaves:
-    """Unpickled by anything but a restricted unpickler, it leaves a file."""
+    """Object that writes a file when an unrestricted unpickler loads it."""
 
     def __init__(self, path):
         self.path = path
@@ -32,7 +32,7 @@ class Leaves:
 
 @pytest.mark.integration
 def test_every_file_of_tensors_is_read_as_such():
-    """Where the package calls torch.load, or lets torch.hub do so, it says weights_only=True; it unpickles nothing."""
+    """All calls of torch.load and torch.hub in the package have weights_only=True, and nothing is unpickled."""
     calls = 0
     for path in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -108,8 +108,8 @@ def test_absurd_headers(name, tmp_path):
 
 
 def test_a_state_dict_that_claims_more_than_it_holds(tmp_path):
-    torch.save({"w": torch.zeros(4)}, tmp_path / "whole.pt")
-    with zipfile.ZipFile(tmp_path / "whole.pt") as archive, zipfile.ZipFile(tmp_path / "cut.pt", "w") as other:
+    torch.save({"w": torch.zeros(4)}, tmp_path / "complete.pt")
+    with zipfile.ZipFile(tmp_path / "complete.pt") as archive, zipfile.ZipFile(tmp_path / "cut.pt", "w") as other:
         for name in archive.namelist():
             content = archive.read(name)
             other.writestr(name, content[:4] if "/data/" in name else content)

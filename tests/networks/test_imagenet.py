@@ -1,4 +1,4 @@
-"""ImageNet weights: loaded tensors agree with other implementations, and unfit files are refused."""
+"""ImageNet weights: loaded tensors agree with other implementations, and unsuitable files are refused."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from liverseg.networks import SEResUNet, SlabClassifier, transfer_imagenet
 def test_the_encoder_is_the_one_monai_loads(published, monkeypatch):
     network = SEResUNet("full")
     report = transfer_imagenet(network, published)
-    # MONAI reads the same file where it would read its download
+    # MONAI reads the same file instead of its download
     file_state = torch.load(published, weights_only=True)
     monkeypatch.setattr(senet, "load_state_dict_from_url", lambda *_, **__: dict(file_state))
     monai_network = senet.SEResNet50(spatial_dims=2, in_channels=3, num_classes=1000, pretrained=True)

@@ -163,7 +163,7 @@ def test_recorded_arguments_build_the_same_network(record, tmp_path):
 
 
 def test_measurements_are_what_they_say():
-    """A lesion of a known HU, rim and spread: the head sees its numbers, brought near zero mean and unit spread."""
+    """The head's input for a lesion of known HU, rim and spread, normalised to about zero mean and unit spread."""
     head = LesionTypeHead(in_channels=3, features=4)
     head.layers = torch.nn.Identity()
     slab = torch.full((1, 3, 64, 64), 0.5)

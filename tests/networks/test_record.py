@@ -18,7 +18,7 @@ def test_record_survives_json(record):
 
 def test_record_with_pixel_size_has_format_version_two(record):
     assert record.to_json().keys() & {"pixel_mm", "format_version"} == {"format_version"}
-    assert record.to_json()["format_version"] == record.format_version == 1  # older versions read on
+    assert record.to_json()["format_version"] == record.format_version == 1  # readable by older versions
     sized = replace(record, input_spec=SlabInput((-200, 250), pixel_mm=2))
     assert sized.input_spec.differences(record.input_spec) == [("pixel size", "2 mm", "each CT's own")]
     content = json.loads(sized.dumps())
@@ -86,7 +86,7 @@ def test_record_without_temperature_has_temperature_one(record):
 
 
 def test_record_writes_optional_fields_only_with_a_value(record):
-    assert not {"lesion_threshold", "lesion_ranges"} & set(record.to_json())  # older readers take it as well
+    assert not {"lesion_threshold", "lesion_ranges"} & set(record.to_json())  # readable by older versions too
     ranges = {"cyst": {"mean_hu": (-3.0, 22.5), "std_hu": (5.0, 14.0)}, "metastasis": {"mean_hu": (20.0, 95.0)}}
     full = replace(record, lesion_threshold=0.55, lesion_ranges=ranges)
     assert WeightsRecord.from_json(json.loads(full.dumps())) == full

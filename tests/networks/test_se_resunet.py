@@ -50,7 +50,7 @@ def test_size_and_cost_are_as_designed(size, pixels, parameters, flops):
 
 
 def test_padding_does_not_reach_what_the_input_says():
-    """A slab that needs no padding gives the same as the same slab padded by repetition outside."""
+    """A slab gives the same output as the same slab padded by repetition."""
     network = SEResUNet("small").eval()
     slab = _slabs(1, 50, 70)
     padded = torch.nn.functional.pad(slab, [0, 26, 0, 14], mode="replicate")
@@ -174,7 +174,7 @@ def test_unknown_size_is_refused():
 
 @pytest.mark.integration
 def test_small_network_learns_blobs_a_few_pixels_across():
-    """Lesions of 4 to 6 pixels must not drown in the strides: one batch of discs is learnt nearly by heart."""
+    """Lesions of 4 to 6 pixels survive the strides: one batch of discs is learnt almost perfectly."""
     torch.manual_seed(0)
     rows, columns = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     labels = torch.zeros(4, 64, 64, dtype=torch.long)

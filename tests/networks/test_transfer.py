@@ -71,7 +71,7 @@ def test_load_error_names_three_differences_and_counts_the_rest(exported):
 
 
 @pytest.mark.integration
-def test_load_of_another_size_tells_the_size_first(exported):
+def test_load_of_another_size_reports_the_size_first(exported):
     with pytest.raises(LiversegError, match=r"does not fit: size small in the file, full in the network; .* others; "):
         load_weights(SEResUNet("full", out_channels=3), exported)
 
@@ -121,7 +121,7 @@ def test_transfer_loads_all_but_the_head(exported, pretrained):
     assert report.to_json() == {"loaded": list(report.loaded), "left": report.left}
 
 
-def test_transfer_tells_of_aux_heads_on_either_side(tmp_path, exported, record):
+def test_transfer_reports_aux_heads_on_either_side(tmp_path, exported, record):
     network = SEResUNet("small", out_channels=5, deep_supervision=True)
     report = transfer_weights(network, exported, input_spec=INPUT_SPEC)
     assert report.left["aux_heads.stride2.weight"] == "not in the file" and len(report.left) == 8

@@ -210,7 +210,7 @@ def test_tampered_tensor_is_refused(exported, saved):
 
 
 class _Code:
-    """Unpickled, it would leave a file."""
+    """Object that writes a file when unpickled."""
 
     def __init__(self, target):
         self.target = target
@@ -229,7 +229,7 @@ def test_pickled_code_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_whole_network_is_refused(tmp_path, pretrained):
+def test_pickled_network_is_refused(tmp_path, pretrained):
     torch.save(pretrained, tmp_path / "network.pt")
     with pytest.raises(LiversegError, match=r"save the network's state_dict alone"):
         read_weights(tmp_path / "network.pt")

@@ -110,17 +110,17 @@ def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path):
 
 
 def test_files_of_a_killed_run_are_removed_and_a_complete_case_is_kept(tmp_path):
-    for name in ("killed", "whole", "mixed"):
+    for name in ("killed", "complete", "mixed"):
         folder = tmp_path / name
         write_case_files(folder, {"labels.nii.gz": text("a")}, record)
         (folder / ".unfinished-labels.nii.gz").touch()
-        if name != "whole":
+        if name != "complete":
             (folder / "record.json").unlink()
     (tmp_path / "mixed" / "mine.txt").touch()
-    for name in ("killed", "whole", "mixed", "never"):
+    for name in ("killed", "complete", "mixed", "never"):
         discard_unfinished(tmp_path / name)
     assert not (tmp_path / "killed").exists()
-    assert (tmp_path / "whole" / "labels.nii.gz").exists()
+    assert (tmp_path / "complete" / "labels.nii.gz").exists()
     assert [path.name for path in (tmp_path / "mixed").iterdir()] == ["mine.txt"]
 
 

@@ -1,4 +1,4 @@
-"""A small study whose cells hold numbers made by hand, so that a report's figures can be computed by hand.
+"""A small study with artificial results, so that a report's figures can be computed by hand.
 
 Six patients in two folds, seven annotated slices (the first patient has two), two seeds, four rows.
 """
@@ -27,7 +27,7 @@ SLICES = [
 ]
 FOLD = {"p1": 0, "p2": 0, "p3": 0, "p4": 1, "p5": 1, "p6": 1}
 WRONG = {
-    # row name, seed: slices named wrongly; what is called a cyst instead, or a cyst a hemangioma
+    # row name, seed: slices with wrong types; they become a cyst, or a cyst a hemangioma
     ("joint-lits-none", 0): {("p4", 1)},
     ("joint-lits-none", 1): {("p4", 1), ("p1", 2)},
     ("joint-scratch-none", 0): {("p4", 1), ("p5", 1), ("p6", 1)},
@@ -36,7 +36,7 @@ WRONG = {
     ("ynet-lits-none", 1): {("p1", 1), ("p4", 1)},
 }
 DICE = {"joint-lits-none": 0.8, "joint-scratch-none": 0.5, "ynet-lits-none": 0.7, "segmentation-lits-none": 0.8}
-"""Lesion Dice of every slice; with 50 true and 50 predicted pixels it is the share of them that is hit."""
+"""Lesion Dice of every slice; with 50 true and 50 predicted pixels it is the share of correct pixels."""
 ROWS = [
     {"strategy": ["joint", "ynet", "segmentation"], "initialisation": "lits"},
     {"strategy": "joint", "initialisation": "scratch"},
@@ -44,7 +44,7 @@ ROWS = [
 
 
 def write_study(folder, *, source="liverseg phantom: synthetic", rows=ROWS, scored="test", overrides=None):
-    """Write data list and study file, without cells; returns the study."""
+    """Write data list and study file, without cells, and return the study."""
     items = [
         DataItem(f"{patient}.nii.gz", f"{patient}-label.nii.gz", patient, FOLD[patient], number, name)
         for patient, number, name in SLICES
@@ -111,7 +111,7 @@ def fill_study(study):
 def _names(row, seed, patient, number, name):
     wrong = (patient, number) in WRONG.get((row, seed), ())
     called = name if not wrong else "hemangioma" if name == "cyst" else "cyst"
-    return called, {f"probability_{one}": 0.8 if one == called else 0.1 for one in LESION_TYPES}
+    return called, {f"probability_{kind}": 0.8 if kind == called else 0.1 for kind in LESION_TYPES}
 
 
 def _unit(row, seed, patient, number, name):
@@ -136,7 +136,7 @@ def _unit(row, seed, patient, number, name):
 
 
 def _lesions(row, seed, patient, number, name):
-    """A true lesion that is matched, and with seed 1 a predicted one on p2 that hits nothing."""
+    """Return a matched true lesion, and, with seed 1 on p2, a false predicted lesion."""
     called, probabilities = _names(row, seed, patient, number, name)
     common = {"patient": patient, "image": f"{patient}.nii.gz", "slice": number}
     pair = {

@@ -1,4 +1,4 @@
-"""A study's YAML: what it says, and every way to get it wrong in one line."""
+"""A study's YAML: its content, and one line for every mistake."""
 
 import math
 from datetime import date
@@ -18,7 +18,7 @@ PLAIN = {
 
 @pytest.fixture
 def write(tmp_path):
-    """A function that writes a study with some keys changed."""
+    """Return a function that writes a study with some keys changed."""
 
     def study(**keys):
         path = tmp_path / "study.yaml"
@@ -110,7 +110,7 @@ ROW = {"strategy": "joint", "initialisation": "scratch"}
         ({"rows": [ROW, {**ROW, "seeds": [9]}]}, "there is another row joint-scratch-none; give one of them a label"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(write, keys, words):
+def test_a_mistake_is_reported_in_one_line(write, keys, words):
     with pytest.raises(UsageError, match=words) as caught:
         read_study(write(**keys))
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""Each fold's own data list: patients kept apart, every type everywhere, nothing empty."""
+"""Each fold's data list: patients in one part only, all types in every part, no empty part."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ def items(patients_per_type=12, folds=3):
 
 @pytest.fixture
 def study(tmp_path):
-    """A function that writes a data list of these items and a study on it."""
+    """Return a function that writes a data list of these items and a study on it."""
 
     def made(training, **keys):
         named = tuple(replace(item, image=f"{item.patient}.nii", label=f"{item.patient}-l.nii") for item in training)
@@ -41,7 +41,7 @@ def patients(items):
 
 
 def checked(study):
-    """The lists of a study, if they pass."""
+    """Return the lists of a study after their check."""
     lists = fold_lists(study)
     check_fold_lists(study, lists)
     return lists

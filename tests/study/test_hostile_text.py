@@ -1,4 +1,4 @@
-"""A study's page: text of data lists, rows and paths stays text."""
+"""A study's page escapes text of data lists, rows and paths."""
 
 from html.parser import HTMLParser
 

@@ -1,4 +1,4 @@
-"""A study's figures of one evaluation are the scores the evaluation itself wrote."""
+"""A study's figures of one evaluation equal the scores that the evaluation wrote."""
 
 import json
 

@@ -184,7 +184,7 @@ def test_the_slices_shown_are_each_types_median_and_the_worst(study):
     of_seed_0 = (units["seed"] == 0) & (units["true_type"] == "cyst")
     units.loc[of_seed_0 & (units["patient"] == "p1"), "class_aware_dice"] = [0.6, 0.7]  # p4's is 0
     chosen = choose_slices(rows)
-    assert [(one.image, one.slice, one.reason) for one in chosen] == [
+    assert [(example.image, example.slice, example.reason) for example in chosen] == [
         ("p1.nii.gz", 1, "cyst, median"),
         ("p5.nii.gz", 1, "hemangioma, median"),
         ("p6.nii.gz", 1, "metastasis, median"),

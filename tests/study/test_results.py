@@ -36,7 +36,7 @@ def test_phantoms_are_known_by_the_data_lists_source(tmp_path, source, phantoms)
     assert read_results(study).on_phantoms is phantoms
 
 
-def test_missing_cells_are_told_with_their_reasons(tmp_path):
+def test_missing_cells_are_reported_with_their_reasons(tmp_path):
     study = write_study(tmp_path)
     fill_cell(study, "joint-lits-none", 0, 1)
     failed = cell_folder(study, "ynet-lits-none", 1, 0)
@@ -44,7 +44,7 @@ def test_missing_cells_are_told_with_their_reasons(tmp_path):
     (failed / "failed.json").write_text(json.dumps({"reason": "out of memory"}))
     joint, ynet, *_ = read_results(study).rows
     assert [(cell.fold, cell.seed, why) for cell, why in joint.missing] == [(0, 0, ""), (1, 0, ""), (1, 1, "")]
-    assert joint.reason == ""  # some of it is there
+    assert joint.reason == ""  # incomplete
     assert ynet.reason == "out of memory"
     assert [why for _, why in ynet.missing] == ["", "", "out of memory", ""]
 
@@ -62,7 +62,7 @@ def test_a_cell_made_with_other_settings_is_missing(tmp_path):
 
 @pytest.mark.integration
 def test_cells_of_another_split_are_not_pooled(tmp_path):
-    """A re-split list may have a patient scored by a network that learnt from it."""
+    """With a re-split list, a network may score a patient of its training."""
     study = write_study(tmp_path)
     fill_study(study)
     assert not any(row.missing for row in read_results(study).rows)
@@ -112,7 +112,7 @@ def test_patients_called_as_what_is_missing_stay_apart(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "column"), [("evaluation.csv", "patient"), ("lesions.csv", "matched")])
-def test_a_table_without_a_column_is_told(tmp_path, name, column):
+def test_a_table_without_a_column_is_reported(tmp_path, name, column):
     study = write_study(tmp_path)
     fill_cell(study, "joint-lits-none", 0, 0)
     path = cell_folder(study, "joint-lits-none", 0, 0) / name
@@ -136,7 +136,7 @@ def test_a_complete_cell_without_its_table_is_named(tmp_path):
 
 
 def test_the_rows_of_the_pretend_study_are_those_it_fills():
-    named = {f"{one}-{row['initialisation']}-none" for row in ROWS for one in _listed(row["strategy"])}
+    named = {f"{strategy}-{row['initialisation']}-none" for row in ROWS for strategy in _listed(row["strategy"])}
     assert named == set(DICE)
 
 

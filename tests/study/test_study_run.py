@@ -1,4 +1,4 @@
-"""A small study run for real: resumed, killed, shared out, and with rows that cannot be run."""
+"""A small study with real trainings: resumed, killed, distributed, and with rows that cannot be run."""
 
 import json
 import os
@@ -27,7 +27,7 @@ TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver
 
 @pytest.fixture(scope="session")
 def write_in(cohort_tree, pretrain_run):
-    """A function that writes a study of the small cohort into a folder."""
+    """Return a function that writes a study of the small cohort into a folder."""
 
     def study(folder, name, **keys):
         content = {
@@ -49,7 +49,7 @@ def write_in(cohort_tree, pretrain_run):
 
 @pytest.fixture
 def write(tmp_path, write_in):
-    """A function that writes a study of the small cohort."""
+    """Return a function that writes a study of the small cohort."""
 
     def study(name="study", **keys):
         return write_in(tmp_path, name, **keys)
@@ -59,7 +59,7 @@ def write(tmp_path, write_in):
 
 @pytest.fixture(scope="session")
 def unbroken(made_once, write_in):
-    """The folder of a study that was not interrupted."""
+    """Folder of an uninterrupted study."""
 
     def fill(folder):
         folder.mkdir()
@@ -72,12 +72,12 @@ def unbroken(made_once, write_in):
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """Cells are trained and evaluated in this process."""
+    """Train and evaluate cells in this process."""
     monkeypatch.setattr("liverseg.study.run.run_logged", run_logged_in_process)
 
 
 def results(folder):
-    """What the report is made from, of every complete cell."""
+    """Return the files of every complete cell that the report reads."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for cell in folder.glob("cells/*/*/cell.json")
@@ -86,19 +86,19 @@ def results(folder):
 
 
 def with_children(process):
-    """A machine that goes down."""
+    """Kill a process and its children, as a machine that fails."""
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 def parent_alone(process):
-    """Its commands go on, and hold their cells."""
+    """Kill a process only; its commands continue and hold their cells."""
     process.kill()
     process.wait()
 
 
 def run_by_command(path):
-    """`liverseg study run`, as a user types it."""
+    """Run `liverseg study run` in a process."""
     command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(path), "--workers", "2"]
     return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
 
@@ -121,7 +121,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_
         assert process.poll() is None
         time.sleep(0.05)
     killed(process)
-    (cell,) = (one for one in cells if one.folder == checkpoint.parent)
+    (cell,) = (open_cell for open_cell in cells if open_cell.folder == checkpoint.parent)
     if killed is parent_alone:
         with cell.lock() as lock:
             assert lock is None
@@ -138,7 +138,7 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_
     assert record["ingredients"]["weights_sha256"]
     assert {*record["seconds"]} == {"training", "evaluating"}
     first = (checkpoint.parent / "training.log").read_text().splitlines()[0]
-    words = shlex.split(first)  # a shell sees the same words, quotes and brackets among them
+    words = shlex.split(first)  # a shell parses the same words, including quotes and brackets
     assert words[:2] == ["cd", str(find_bundle("liver_lesion_joint"))]
     assert words[words.index("--config_file") + 1] == (
         "['configs/train.yaml','configs/phantom.yaml','configs/strategies/ynet.yaml']"
@@ -212,7 +212,7 @@ def test_a_folder_that_cannot_be_written_ends_the_study_at_once(write, tmp_path)
     with pytest.raises(LiversegError, match=r"fold0-seed0: the study cannot write there"):
         run_study(read_study(write()), workers=1)
     ended = {path.name for path in cells.glob("ynet-lits-none/*/*.json")} - {"started.json"}
-    assert not ended  # neither complete nor failed: it was not waited for
+    assert not ended  # neither complete nor failed: the run did not wait for it
 
 
 def test_a_cell_is_scored_as_it_was_trained(write):
@@ -223,7 +223,7 @@ def test_a_cell_is_scored_as_it_was_trained(write):
     commands = cell_commands(study, lists, cell, device="cpu")
     for words in commands.values():
         assert words[words.index("--liver_crop") + 1] == "null"
-        assert words[words.index("--device") + 1] == "cpu"  # what the command line says is stronger
+        assert words[words.index("--device") + 1] == "cpu"  # the command line takes precedence
     assert "--deep_supervision" in commands["training"]
     assert "--deep_supervision" not in commands["evaluating"]  # read from the weights' record there
 

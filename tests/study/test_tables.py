@@ -51,13 +51,13 @@ def test_figures_of_types(estimates):
     # cysts: 3 slices, with seed 0 p4 is wrong and with seed 1 p4 and one of p1's: (2/3 + 1/3) / 2
     assert estimates["joint-lits-none", "sensitivity_cyst"].estimate.value == pytest.approx(0.5)
     assert estimates["joint-lits-none", "sensitivity_hemangioma"].estimate.value == pytest.approx(1)
-    # of the 5 slices that are no hemangioma 1.5 are called one
+    # of the 5 slices without a hemangioma, 1.5 are predicted as hemangioma
     assert estimates["joint-lits-none", "specificity_hemangioma"].estimate.value == pytest.approx(1 - 1.5 / 5)
     assert estimates["joint-lits-none", "balanced_accuracy"].estimate.value == pytest.approx((0.5 + 1 + 1) / 3)
     # F1: cyst 2·1.5/(3+1.5), hemangioma 2·2/(2+3.5), metastasis 1
     f1 = (3 / 4.5 + 4 / 5.5 + 1) / 3
     assert estimates["joint-lits-none", "macro_f1"].estimate.value == pytest.approx(f1)
-    error = estimates["joint-lits-none", "calibration_error"]  # all names were given with 0.8
+    error = estimates["joint-lits-none", "calibration_error"]  # all types were predicted with 0.8
     assert error.seeds == {0: pytest.approx(6 / 7 - 0.8), 1: pytest.approx(0.8 - 5 / 7)}
     assert math.isnan(error.estimate.lower)
 
@@ -75,7 +75,7 @@ def test_lesions_are_pooled_over_patients(results, estimates):
     (joint, *_) = table.rows
     assert joint[:3] == ["joint", "lits", "none"]
     assert joint[4].startswith("0.93 (") and joint[4].endswith("\nseeds 1.00 0.88")
-    assert table.rows[2][-1] == ""  # segmentation names nothing
+    assert table.rows[2][-1] == ""  # segmentation predicts no types
 
 
 def test_a_patient_without_lesions_on_either_side_is_in_the_average_over_seeds(results):
@@ -104,7 +104,7 @@ def test_the_plans_table_has_scratch_as_its_baseline(results, estimates):
     rows = plan_table(results, estimates).rows
     assert [row[:3] for row in rows] == [["joint", "lits", "none"], ["joint", "scratch", "none"]]
     assert rows[1][4::2] == ["0.49", "0.44", "0.89", "0.56"]
-    assert rows[0][7] == "1.00 (1.00 to 1.00)\nseeds 1.00 1.00"  # every lesion was touched
+    assert rows[0][7] == "1.00 (1.00 to 1.00)\nseeds 1.00 1.00"  # every lesion was overlapped
 
 
 def test_rows_that_could_not_run_and_rows_in_part(tmp_path):
@@ -132,14 +132,15 @@ def test_differences_are_paired_and_adjusted(results):
     dice = find_comparison(compared, "lesion_dice", "ynet-lits-none", "joint-lits-none")
     assert (dice.difference.value, dice.difference.lower, dice.difference.upper) == pytest.approx((-0.1, -0.1, -0.1))
     assert dice.difference.p == pytest.approx(2 / 10001)
-    assert dice.adjusted_p == pytest.approx(4 / 10001)  # segmentation against joint is in the family too
+    assert dice.adjusted_p == pytest.approx(4 / 10001)  # segmentation and joint are a comparison of the family too
     same = find_comparison(compared, "lesion_dice", "segmentation-lits-none", "joint-lits-none")
     assert same.difference.value == 0 and same.difference.p == 1
     turned = find_comparison(compared, "lesion_dice", "joint-lits-none", "ynet-lits-none")
     assert turned.difference.lower == pytest.approx(0.1) and turned.row == "joint-lits-none"
-    one = find_comparison(compared, "type_accuracy", "joint-lits-none", "joint-scratch-none").difference
+    comparison = find_comparison(compared, "type_accuracy", "joint-lits-none", "joint-scratch-none").difference
     other = find_comparison(compared, "type_accuracy", "joint-scratch-none", "joint-lits-none").difference
-    assert (other.lower, other.upper) == (-one.upper, -one.lower) and one.lower < one.value < one.upper
+    assert (other.lower, other.upper) == (-comparison.upper, -comparison.lower)
+    assert comparison.lower < comparison.value < comparison.upper
     assert find_comparison(compared, "type_accuracy", "segmentation-lits-none", "joint-lits-none") is None
     start = find_comparison(compared, "lesion_dice", "joint-lits-none", "joint-scratch-none")
     assert start.question == "initialisation" and start.adjusted_p == pytest.approx(2 / 10001)  # a family of one
@@ -168,14 +169,14 @@ def test_expectations_hold_by_their_intervals(results, estimates):
     assert order.verdict == "points that way, as far as tested"
     assert "lits over imagenet" in order.untested and "imagenet over scratch" in order.untested
     assert naming.untested == "no results for scratch, imagenet."
-    assert [one.verdict for one in dice.evidence] == ["holds", "does not hold"]  # the same Dice, and the same recall
+    assert [item.verdict for item in dice.evidence] == ["holds", "does not hold"]  # the same Dice, and the same recall
     assert dice.verdict == "does not hold"
     assert printed.verdict == "not testable" and "phantoms" in printed.untested
 
 
 @pytest.mark.parametrize(("better", "first"), [(True, "ours"), (False, "joint")])
 def test_ours_is_held_against_joint(results, better, first):
-    """Joint's row outlines better than the Y-Net's: each is called ours in turn."""
+    """Joint's row outlines better than the Y-Net's; each is `ours` in turn."""
     names = (first, "joint" if better else "ours")
     rows = [replace(row, row=replace(row.row, strategy=name)) for row, name in zip(results.rows, names, strict=False)]
     renamed = replace(results, rows=tuple(rows))
@@ -202,7 +203,7 @@ def test_a_typed_network_that_finds_nothing_is_wrong_end_to_end(results):
     assert estimates["joint-lits-none", "lesion_level_type_accuracy_end_to_end"].estimate.value == 0
 
 
-def test_pixels_are_pooled_and_sizes_told(estimates):
+def test_pixels_are_pooled_and_sizes_reported(estimates):
     assert estimates["ynet-lits-none", "lesion_dice_global"].estimate.value == pytest.approx(0.7)
     assert estimates["ynet-lits-none", "lesion_level_recall_medium"].estimate.value == pytest.approx(1)
     assert math.isnan(estimates["ynet-lits-none", "lesion_level_recall_large"].estimate.value)
@@ -214,10 +215,10 @@ def test_rows_with_fewer_seeds_are_compared_on_common_ones(tmp_path):
     fill_study(study)
     for fold in (0, 1):
         shutil.rmtree(cell_folder(study, "ynet-lits-none", fold, 1))
-    one = find_comparison(compare(read_results(study)), "type_accuracy", "ynet-lits-none", "joint-lits-none")
-    assert one.seeds == (0,)
+    comparison = find_comparison(compare(read_results(study)), "type_accuracy", "ynet-lits-none", "joint-lits-none")
+    assert comparison.seeds == (0,)
     # with seed 0: 4 of 7 right against 6 of 7
-    assert one.difference.value == pytest.approx(-2 / 7)
+    assert comparison.difference.value == pytest.approx(-2 / 7)
 
 
 @pytest.mark.integration
@@ -226,7 +227,7 @@ def test_accuracy_is_held_against_the_printed_one_where_the_data_are_patients(tm
     fill_study(study)
     results = read_results(study)
     *_, printed = check_hypotheses(results, estimate_rows(results), compare(results))
-    (joint,) = (one for one in printed.evidence if "`joint-lits-none`" in one.text)
+    (joint,) = (item for item in printed.evidence if "`joint-lits-none`" in item.text)
     assert joint.verdict == "points that way" and joint.text.endswith("printed 0.86")  # 0.79, interval above 0.86
     assert "classification lits" in printed.untested
 
@@ -236,7 +237,7 @@ def test_what_is_not_found_counts_against_end_to_end_only(results):
     units = joint.units.reset_index(drop=True)
     missed = (units["patient"] == "p6") | ((units["patient"] == "p3") & (units["seed"] == 0))
     units.loc[missed, "lesion_hit"] = 0
-    units.loc[missed & (units["patient"] == "p3"), "pred_type"] = ""  # p6 keeps its right name, as of a type vector
+    units.loc[missed & (units["patient"] == "p3"), "pred_type"] = ""  # p6 keeps its correct type, as from a type vector
     estimates = estimate_rows(replace(results, rows=(replace(joint, units=units),)))
     values = {measure: figure.estimate.value for (_, measure), figure in estimates.items()}
     # right are 5 and 5 of 7 slices with the two seeds, of those touched 4 and 4; touched are 5 and 6
@@ -253,5 +254,5 @@ def test_confusion_of_lesions_has_false_positives(results):
         [1.5, 1.5, 0, 0],
         [0, 2, 0, 0],
         [0, 0, 2, 0],
-        [0.5, 0, 0, 0],  # the one that hits nothing, with one of two seeds
+        [0.5, 0, 0, 0],  # the false lesion, with one of two seeds
     ]

@@ -13,7 +13,7 @@ from tools.fetch_niivue import SHA256, fetch_niivue
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """A function that puts an `npm` on the PATH that packs the given bytes."""
+    """Return a function that puts an `npm` on the PATH that packs the given bytes."""
 
     def make(content, fails=False):
         folder = tmp_path / "bin"

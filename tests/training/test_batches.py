@@ -14,7 +14,7 @@ from liverseg.transforms import RandScannerd, RandSlabViewd, SlabAugmentation
 
 
 class Numbers(Dataset):
-    """Elements are their index; records the loading threads, and raises for the index `broken`."""
+    """Data set of indices that records the loading threads and raises for the index `broken`."""
 
     def __init__(self, broken=None):
         super().__init__(list(range(10)))

@@ -19,7 +19,7 @@ def network():
 
 @pytest.fixture
 def trained(network, tmp_path):
-    """A function that trains as many epochs as there are scores; an epoch writes its number into the head's bias."""
+    """Return a function that trains one epoch per score; each epoch writes its number into the head's bias."""
     record = WeightsRecord(
         "SEResUNet", network.arguments(), SlabInput((-200.0, 250.0)), ("background", "liver", "lesion"), "none",
         "ab" * 32, 0, {}, package_versions(),

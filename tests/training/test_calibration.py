@@ -20,7 +20,7 @@ LABELS = ("background", "liver", "cyst", "hemangioma", "metastasis")
 
 
 def lesions(logit, count=400, accuracy=0.6):
-    """Lesions of 1 to 30 pixels, of which a share is classified correctly, all with the same confidence."""
+    """Return lesions of 1 to 30 pixels with the same confidence, of which a share is classified correctly."""
     random = np.random.default_rng(0)
     types = random.integers(0, 3, count)
     predicted = np.where(random.random(count) < accuracy, types, (types + random.integers(1, 3, count)) % 3)
@@ -53,7 +53,7 @@ def trained(tmp_path):
     best = SEResUNet("small", out_channels=5)
     with torch.no_grad():
         best.head.weight.zero_()
-        best.head.bias.copy_(torch.tensor([0.0, 0, 9, 0, 0]))  # it is sure of a cyst everywhere
+        best.head.bias.copy_(torch.tensor([0.0, 0, 9, 0, 0]))  # it predicts a cyst everywhere with certainty
     record = WeightsRecord(
         "SEResUNet", best.arguments(), SlabInput((-200.0, 250.0)), LABELS, "none", "ab" * 32, 3, {"val_score": 0.5},
         package_versions(), fold=1,

@@ -18,26 +18,26 @@ from liverseg.training import RunCheckpoint
 from liverseg.utils.files import sha256_file
 
 LISTED = json.loads((Path(__file__).parent / "listed_settings.json").read_text(encoding="utf-8"))
-"""Settings in a checkpoint of a version that listed them by hand, by bundle, with a word for each file's hash."""
+"""Settings in a checkpoint of a version with a fixed list of them, by bundle; file hashes are placeholders."""
 
 
-def same(one, other):
-    """True where two checkpoints' contents agree to the last bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
+def same(first, second):
+    """Return whether two checkpoints' contents are bitwise equal."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, Mapping):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return first == second
 
 
 def assert_same_end(folder, unbroken):
-    """Last network, optimizer, schedule and judgement, and the best weights with their record, are those of another."""
-    one, other = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, unbroken))
-    assert one["epoch"] == other["epoch"] == TINY["epochs"]
-    for part in other["parts"]:
-        assert same(one["parts"][part], other["parts"][part]), part
+    """Check that network, optimizer, schedule, best score and best weights with record equal those of another run."""
+    first, second = (torch.load(run / "checkpoint.pt", weights_only=True) for run in (folder, unbroken))
+    assert first["epoch"] == second["epoch"] == TINY["epochs"]
+    for part in second["parts"]:
+        assert same(first["parts"][part], second["parts"][part]), part
     best, expected = folder / "models" / "model.pt", unbroken / "models" / "model.pt"
     assert read_record(best) == read_record(expected)
     assert same(read_weights(best), read_weights(expected))
@@ -45,7 +45,7 @@ def assert_same_end(folder, unbroken):
 
 @pytest.fixture
 def joint_settings(cohort_tree, pretrain_run, tmp_path):
-    """The overrides `joint_run` was trained with, for a run in another folder."""
+    """Overrides of the training of `joint_run`, for a run in another folder."""
     return {
         "dataset_dir": cohort_tree,
         "output_dir": tmp_path,
@@ -56,7 +56,7 @@ def joint_settings(cohort_tree, pretrain_run, tmp_path):
 
 
 class BrokenOff:
-    """A part of a checkpoint that breaks the training off when its second epoch is to be saved."""
+    """Part of a checkpoint that interrupts the training when the second epoch is saved."""
 
     def __init__(self):
         self.saved = 0
@@ -95,15 +95,15 @@ def test_an_interrupted_training_ends_like_an_unbroken_one(place, joint_settings
         workflow.run()
     done = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"]
     assert done == (2 if place == "after its checkpoint" else 1)
-    told = run_bundle(JOINT, "training", TRAIN, **joint_settings)
-    assert told.code == 0, told.err
-    assert f"checkpoint.pt after epoch {done}" in told.out
+    result = run_bundle(JOINT, "training", TRAIN, **joint_settings)
+    assert result.code == 0, result.err
+    assert f"checkpoint.pt after epoch {done}" in result.out
     assert_same_end(tmp_path, joint_run)
 
 
 @pytest.mark.slow
 def test_a_plan_interrupted_in_a_stage_goes_on_in_it(joint_settings, bundle_workflow, tmp_path):
-    """The checkpoint is of the plan's first stage, whose factor is in the learning rates that are kept."""
+    """The checkpoint is of the plan's first stage, and its learning rates contain that stage's factor."""
     stages = [
         {"epochs": 2, "frozen": ["encoder"], "learning_rate_factor": 0.5},
         {"epochs": None, "frozen": ["encoder.layer0"]},
@@ -123,9 +123,9 @@ def test_a_plan_interrupted_in_a_stage_goes_on_in_it(joint_settings, bundle_work
             with pytest.raises(KeyboardInterrupt):
                 workflow.run()
             assert torch.load(folder / "checkpoint.pt", weights_only=True)["epoch"] == 1
-        told = run_bundle(JOINT, "training", TRAIN, **settings)
-        assert told.code == 0, told.err
-        assert "epoch 2: frozen encoder; learning rates" in told.out
+        result = run_bundle(JOINT, "training", TRAIN, **settings)
+        assert result.code == 0, result.err
+        assert "epoch 2: frozen encoder; learning rates" in result.out
         ends.append(torch.load(folder / "checkpoint.pt", weights_only=True)["parts"])
     assert same(*ends)
 
@@ -140,9 +140,9 @@ def test_a_killed_training_ends_like_an_unbroken_one(lits_tree, pretrain_run, tm
     _, errors = process.communicate()
     assert process.returncode == -signal.SIGKILL, errors
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["epoch"] < TINY["epochs"]
-    told = run_bundle(PRETRAIN, "training", TRAIN, **settings)
-    assert told.code == 0, told.err
-    assert "resumed from" in told.out
+    result = run_bundle(PRETRAIN, "training", TRAIN, **settings)
+    assert result.code == 0, result.err
+    assert "resumed from" in result.out
     assert_same_end(tmp_path, pretrain_run)
 
 
@@ -150,9 +150,9 @@ def test_a_finished_training_started_again_changes_nothing(joint_settings, joint
     for name in ("checkpoint.pt", "models"):
         (tmp_path / name).symlink_to(joint_run / name)
     before = (joint_run / "models" / "model.pt").stat().st_mtime_ns
-    told = run_bundle(JOINT, "training", TRAIN, **joint_settings)
-    assert told.code == 0, told.err
-    assert f"after epoch {TINY['epochs']}" in told.out
+    result = run_bundle(JOINT, "training", TRAIN, **joint_settings)
+    assert result.code == 0, result.err
+    assert f"after epoch {TINY['epochs']}" in result.out
     assert (joint_run / "models" / "model.pt").stat().st_mtime_ns == before
     assert_same_end(tmp_path, joint_run)
 
@@ -170,8 +170,8 @@ def test_a_finished_training_started_again_changes_nothing(joint_settings, joint
 )
 def test_a_checkpoint_of_other_settings_is_refused_by_name(name, value, joint_settings, joint_run, tmp_path):
     (tmp_path / "checkpoint.pt").symlink_to(joint_run / "checkpoint.pt")
-    told = run_bundle(JOINT, "training", TRAIN, **{**joint_settings, name: value})
-    line = told.refusal()
+    result = run_bundle(JOINT, "training", TRAIN, **{**joint_settings, name: value})
+    line = result.refusal()
     assert line.startswith(f"liverseg: {tmp_path}/checkpoint.pt: the checkpoint is of a run with ")
     assert f"{name} " in line
     ours = repr(value)
@@ -182,9 +182,9 @@ def test_a_checkpoint_of_other_settings_is_refused_by_name(name, value, joint_se
 
 
 def as_listed(checkpoint, settings):
-    """Make a checkpoint one of a version that listed its settings by hand."""
+    """Convert a checkpoint to one of a version with a fixed list of settings."""
     content = torch.load(checkpoint, weights_only=True)
-    checkpoint.unlink()  # a link to a run of other tests
+    checkpoint.unlink()  # a link to the run of other tests
     listed = {name: content[name] for name in ("epoch", "parts")}
     torch.save({**listed, "settings": json.dumps(settings)}, checkpoint)
 
@@ -203,9 +203,9 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(
     else:
         files["pretrain_weights"] = sha256_file(overrides["pretrain_weights"])
     as_listed(tmp_path / "checkpoint.pt", {**LISTED[bundle], **files})
-    told = run_bundle(bundle, "training", TRAIN, **overrides)
-    assert told.code == 0, told.err
-    assert f"after epoch {TINY['epochs']}" in told.out
+    result = run_bundle(bundle, "training", TRAIN, **overrides)
+    assert result.code == 0, result.err
+    assert f"after epoch {TINY['epochs']}" in result.out
 
     for changed, words in (
         ({"seed": 1}, "seed 1, this run has 0"),
@@ -224,7 +224,7 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(
 
 
 class Counter:
-    """Something with a state: how many epochs it saw."""
+    """Part of a checkpoint whose state is its number of epochs."""
 
     def __init__(self):
         self.epochs = 0
@@ -237,7 +237,7 @@ class Counter:
 
 
 def counted(path, epochs, settings=None, **more):
-    """How many epochs a training counted, and how many of them it had to go through."""
+    """Return the number of epochs that a training counted, and the number that it ran."""
     counter, trainer, gone = Counter(), Engine(lambda *_: None), []
 
     @trainer.on(Events.EPOCH_COMPLETED)
@@ -297,7 +297,7 @@ def test_expressions_are_compared_within_a_version(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["empty", "text", "truncated", "list", "folder"])
-def test_a_checkpoint_that_cannot_be_read_is_told(kind, tmp_path):
+def test_a_checkpoint_that_cannot_be_read_is_reported(kind, tmp_path):
     path = tmp_path / "checkpoint.pt"
     counted(path, 1)
     content = {"empty": b"", "text": b"no checkpoint", "truncated": path.read_bytes()[:600]}
@@ -312,7 +312,7 @@ def test_a_checkpoint_that_cannot_be_read_is_told(kind, tmp_path):
         counted(path, 2)
 
 
-def test_a_checkpoint_that_cannot_be_written_is_told_and_leaves_nothing(tmp_path):
+def test_a_checkpoint_that_cannot_be_written_is_reported_and_leaves_nothing(tmp_path):
     (tmp_path / "checkpoint.pt").mkdir()
     with pytest.raises(LiversegError, match=r"checkpoint\.pt: the checkpoint cannot be written"):
         counted(tmp_path / "checkpoint.pt", 1, resume=False)

@@ -47,7 +47,7 @@ def two_processes_run(made_once, lits_tree):
 
 @pytest.fixture(scope="module")
 def threads():
-    """The number of threads of one of the two processes."""
+    """Return the number of threads of one of the two processes."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -65,9 +65,9 @@ def test_two_processes_load_the_slabs_of_one_process(remainder, two_processes_ru
         rows = [len(part[2]) for part in parts]
         # both processes have all rows of a batch that cannot be split
         assert rows == {GLOBAL_BATCH_SIZE: [4, 4], 5: [2, 3], 1: [1, 1]}[len(step[2])]
-        for whole, *of_both in zip(step, *parts, strict=True):
-            torch.testing.assert_close(of_both[0] if rows == [1, 1] else torch.cat(of_both), whole)
-            assert rows != [1, 1] or torch.equal(*of_both)
+        for reference, *results in zip(step, *parts, strict=True):
+            torch.testing.assert_close(results[0] if rows == [1, 1] else torch.cat(results), reference)
+            assert rows != [1, 1] or torch.equal(*results)
 
 
 @pytest.mark.parametrize(("kind", "slabs"), [("joint", 17), ("ynet", 21)])

@@ -1,4 +1,4 @@
-"""What an evaluation leaves on disk, from predictions whose faults are known."""
+"""Files of an evaluation, from predictions with known errors."""
 
 import json
 import logging
@@ -33,13 +33,13 @@ def evaluated(dataset, predict, folder, key="lesion_dice", batch_size=4):
 
 @pytest.fixture
 def cohort(cohort_tree):
-    """The annotated slices of the cohort that one held-out fold has."""
+    """Annotated slices of one held-out fold of the cohort."""
     _, held_out = read_datalist(cohort_tree / "datalist.json").split(0)
     return SlabDataset(held_out, cohort_tree, None, labels=5, progress=False)
 
 
 def without_the_first(batch):
-    """A perfect map, but for the first slice, whose lesions are missed."""
+    """Return a perfect map, except that lesions of the first slice are missed."""
     labels = batch["label"].clone()
     labels[batch["unit"] == 0] = labels[batch["unit"] == 0].clamp(max=1)
     return one_hot(labels, 5)
@@ -79,15 +79,15 @@ def test_tables_scores_outlines_and_a_line_in_the_log(cohort, tmp_path, caplog):
 def test_liver_crop_leaves_scores_and_outlines_unchanged(cohort, cohort_tree, tmp_path):
     cropped = SlabDataset(cohort.data, cohort_tree, None, labels=5, transform=LiverCropd(20), progress=False)
     contents = []
-    for name, dataset in (("whole", cohort), ("cropped", cropped)):
+    for name, dataset in (("full", cohort), ("cropped", cropped)):
         (tmp_path / name).mkdir()
         contents.append(evaluated(dataset, without_the_first, tmp_path / name))
     lesion_levels = [content.pop("lesion_level") for content in contents]
     assert contents[0] == pytest.approx(contents[1])
     assert lesion_levels[0] == pytest.approx(lesion_levels[1])
-    files = (tmp_path / name / "predictions.npz" for name in ("whole", "cropped"))
-    with np.load(next(files)) as whole, np.load(next(files)) as cropped:
-        assert all((whole[name] == cropped[name]).all() for name in whole)
+    files = (tmp_path / name / "predictions.npz" for name in ("full", "cropped"))
+    with np.load(next(files)) as full, np.load(next(files)) as cropped:
+        assert all((full[name] == cropped[name]).all() for name in full)
 
 
 def test_a_classifier_leaves_no_lesions(cohort, tmp_path):
@@ -100,11 +100,11 @@ def test_a_classifier_leaves_no_lesions(cohort, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"evaluation.csv", "evaluation.json"}
 
 
-def test_volumes_are_compared_whole(cohort_tree, tmp_path):
+def test_volumes_are_compared_completely(cohort_tree, tmp_path):
     item = read_datalist(cohort_tree / "datalist.json").training[0]
-    whole = SlabDataset([DataItem(item.image, item.label, item.patient)], cohort_tree, None, labels=5, progress=False)
-    content = evaluated(whole, lambda batch: one_hot(batch["label"], 5), tmp_path, batch_size=7)
-    volume = whole.store[whole.data[0]]
+    full = SlabDataset([DataItem(item.image, item.label, item.patient)], cohort_tree, None, labels=5, progress=False)
+    content = evaluated(full, lambda batch: one_hot(batch["label"], 5), tmp_path, batch_size=7)
+    volume = full.store[full.data[0]]
     lesions = pd.read_csv(tmp_path / "lesions.csv")
     true = lesions[lesions["side"] == "true"]
     assert true["voxels"].sum() == sum((volume.label.read([z]) >= LESION).sum() for z in range(volume.depth))

@@ -1,4 +1,4 @@
-"""Fine-tuning plans: what is frozen in which epoch, at which learning rate, and after an interruption."""
+"""Fine-tuning plans: frozen parts and learning rate of each epoch, also after an interruption."""
 
 import logging
 
@@ -21,7 +21,7 @@ PLANS = {
 
 
 def followed(epochs, first=1, tuner=None):
-    """(frozen, learning rate) of each epoch of a training that halves its rate after every epoch."""
+    """Return (frozen, learning rate) of each epoch of a training that halves its rate after every epoch."""
     if tuner is None:
         network = SEResUNet("small")
         optimizer = torch.optim.Adam(network.parameters(), lr=1.0)
@@ -52,7 +52,7 @@ def test_a_resumed_training_goes_on_in_its_stage():
     _, first = followed(3)
     rate = first.optimizer.param_groups[0]["lr"]
     network = SEResUNet("small")
-    optimizer = torch.optim.Adam(network.parameters(), lr=rate)  # as the checkpoint's optimizer gives it back
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)  # as restored from the optimizer in the checkpoint
     second = FineTuning(network, optimizer, read_plan(PLANS, "stepwise", 5))
     second.load_state_dict(first.state_dict())
     rest, _ = followed(2, first=4, tuner=second)

@@ -1,4 +1,4 @@
-"""The losses against their sums written out."""
+"""Losses, compared with explicit sums."""
 
 import math
 
@@ -74,7 +74,7 @@ def test_type_loss_ignores_slabs_without_lesion():
 
 def test_types_of_pixels_weigh_each_slab_alike():
     types = torch.zeros(2, 3, 1, 4)
-    types[0, 0] = 5  # the first slab: all called cyst, half of them right; the second: no opinion
+    types[0, 0] = 5  # the first slab: all predicted as cyst, half of them correct; the second: undecided
     labels = torch.tensor([[[[2, 2, 3, 3]]], [[[3, 3, 3, 1]]]])
     maps = torch.zeros(2, 3, 1, 4)
     maps[:, 2] = 40  # all found
@@ -85,7 +85,7 @@ def test_types_of_pixels_weigh_each_slab_alike():
 
 def test_balanced_types_have_equal_weight():
     types = torch.zeros(3, 3, 1, 4)
-    types[:, 0] = 5  # all called cyst
+    types[:, 0] = 5  # all predicted as cyst
     labels = torch.tensor([[[[2, 2, 2, 2]]], [[[2, 2, 2, 2]]], [[[3, 3, 2, 2]]]])
     maps = torch.zeros(3, 3, 1, 4)
     maps[:, 2] = 40
@@ -100,14 +100,14 @@ def test_a_pixel_that_is_not_found_teaches_no_type():
     types[0, 0] = 5
     labels = torch.tensor([[[[2, 2, 3, 3]]]])
     maps = torch.zeros(1, 3, 1, 4)
-    maps[0, 2, 0, :2], maps[0, 1, 0, 2:] = 40, 40  # the hemangioma pixels are taken for liver
+    maps[0, 2, 0, :2], maps[0, 1, 0, 2:] = 40, 40  # the hemangioma pixels are predicted as liver
     assert type_loss(maps, types, labels) == pytest.approx(-math.log(math.exp(5) / (math.exp(5) + 2)), rel=1e-5)
     maps[0, 1] = 90
     assert type_loss(maps, types, labels) == pytest.approx(0, abs=1e-6)
 
 
 def type_loss(maps, types, labels, **arguments):
-    """The loss of types: the total minus that of the map."""
+    """Return the loss of types: the total minus that of the map."""
     map_loss = StackedDeepSupervisionLoss(make_loss())
     total = SlabLoss(map_loss, **arguments)(SlabOutput(maps, types), labels)
     return (total - SlabLoss(map_loss, type_weight=0)(SlabOutput(maps, types), labels)).item()

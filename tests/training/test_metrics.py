@@ -10,13 +10,13 @@ from liverseg.training import SlabScores
 
 
 def batch(pred, true, units, types):
-    """A batch with logits that predict `pred`."""
+    """Return a batch with logits that predict `pred`."""
     logits = 20 * torch.nn.functional.one_hot(torch.tensor(pred), 5).permute(0, 3, 1, 2).float()
     labels = torch.tensor(true)[:, None]
     return {"pred": logits, "label": labels, "unit": torch.tensor(units), "lesion_type": torch.tensor(types)}
 
 
-# two slices of unit 0, a cyst half found; unit 1, a metastasis found and called cyst
+# two slices of unit 0, a cyst half found; unit 1, a metastasis found and predicted as cyst
 FIRST = batch([[[1, 2, 1]], [[2, 1, 1]]], [[[1, 2, 2]], [[2, 2, 1]]], [0, 0], [0, 0])
 SECOND = batch([[[1, 2, 2]]], [[[1, 4, 4]]], [1], [2])
 

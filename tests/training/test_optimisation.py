@@ -1,4 +1,4 @@
-"""Heads of maps, head of types and the rest: nothing left out, nothing twice, each at its rate."""
+"""Groups of parameters (map heads, type head, others): complete, disjoint, each with its rate."""
 
 import pytest
 import torch
@@ -20,7 +20,7 @@ def test_every_parameter_is_in_one_group_and_heads_learn_at_their_own_rate(build
     assert found[0] == [name for name in names.values() if name.startswith(("head.", "aux_heads."))]
 
 
-def test_optimizers_and_schedules_are_told_apart_by_their_arguments():
+def test_optimizers_and_schedules_are_distinguished_by_their_arguments():
     adam = torch.optim.Adam([torch.zeros(1, requires_grad=True)], lr=0.1, weight_decay=0.5)
     assert describe_optimizer(adam) == "Adam(betas=(0.9, 0.999), eps=1e-08, weight_decay=0.5)"
     schedule = torch.optim.lr_scheduler.StepLR(adam, 20, 0.1)

@@ -1,4 +1,4 @@
-"""The marginal loss against sums of probabilities written out."""
+"""The marginal loss, compared with explicit sums of probabilities."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def target():
 
 
 def summed(logits, target, groups, weights):
-    """Weighted cross entropy of sums of probabilities; `groups` has the channels each label value stands for."""
+    """Return the weighted cross entropy of sums of probabilities; `groups` has the channels of each label value."""
     probabilities = logits.softmax(dim=1)
     total = weight_of_all = 0.0
     for value, channels in groups.items():
@@ -78,7 +78,7 @@ def test_dice_is_that_of_the_sum(liver_weight):
     loss = MarginalDiceCELoss(weight, **arguments)
     right = torch.zeros(1, 5, 4, 4)
     right[:, 0, :, :2] = 30
-    right[:, 3, :, 2:] = 30  # whichever of them is predicted
+    right[:, 3, :, 2:] = 30  # for any of these predictions
     assert loss(right, target).item() == pytest.approx(0, abs=1e-3)
     assert loss(right.flip(-1), target).item() == pytest.approx(liver_weight, rel=0.02)
     both = torch.cat([right, right.flip(-1)]), torch.cat([target, target.clamp(max=1)])
@@ -95,7 +95,7 @@ def test_maps_of_every_strategy_learn_from_partial_labels(channels):
     labels[1] = torch.where(labels[1] > 1, UNTYPED_LESION, labels[1])
     of_map = StackedDeepSupervisionLoss(MarginalDiceCELoss(weight, **CROSS_ENTROPY))
     expected = labels.clone()
-    if channels == 3:  # a map without types knows what a lesion is
+    if channels == 3:  # a map without types has lesions
         expected[labels == UNTYPED_LESION] = 2
     assert SlabLoss(of_map)(maps, labels) == of_map(maps, expected)
 

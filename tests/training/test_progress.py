@@ -23,7 +23,7 @@ def sampler(tmp_path, write_nifti):
 
 
 def drawn(sampler, seed, first_epoch=1, wasted=0):
-    """(epoch, order of slabs, random numbers) of each epoch to the fourth, in a trainer's own order of events."""
+    """Return (epoch, order of slabs, random numbers) of each epoch to the fourth, in a trainer's order of events."""
     found = []
     trainer = Engine(lambda engine, batch: torch.rand(1))
     EpochSeed(sampler, seed).attach(trainer)

@@ -1,4 +1,4 @@
-"""Set-up of a run: everything is checked before anything is written."""
+"""Set-up of a run: all checks come before the first write."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ INPUT_SPEC = SlabInput((-200, 250))
 
 @pytest.fixture
 def tree(lits_tree, tmp_path):
-    """The phantom tree's list, changed by a function, beside links to its volumes."""
+    """Return a function that writes the phantom tree's list, changed, with links to its volumes."""
     for path in lits_tree.glob("*.nii.gz"):
         (tmp_path / path.name).symlink_to(path)
     content = json.loads((lits_tree / "datalist.json").read_text())
@@ -102,7 +102,7 @@ def test_a_list_with_other_labels_is_refused_before_a_lesion_is_trained_as_a_cys
     with pytest.raises(LiversegError, match=r"4 metastasis; this bundle's are 0 background, 1 liver, 2 lesion"):
         load_run_data(cohort_tree / "datalist.json", cohort_tree, 0, 3)
     datalist, folder = tree(lambda content: content["labels"].update({"2": "tumour"}))
-    assert load_run_data(datalist, folder, 0, 3).training  # whatever LiTS's own lists call it
+    assert load_run_data(datalist, folder, 0, 3).training  # whatever its name in LiTS lists
 
 
 def test_lesion_dice_needs_a_lesion_that_is_outlined():
@@ -126,7 +126,7 @@ def test_folders_that_hold_nothing(tree, tmp_path):
 def test_the_record_of_a_run_names_network_labels_and_list(lits_tree):
     network = SEResUNet("small", out_channels=3, deep_supervision=True)
     record = run_record(network, INPUT_SPEC, lits_tree / "datalist.json", 2)
-    assert record.arguments == {**network.arguments(), "deep_supervision": False}  # they are kept without aux heads
+    assert record.arguments == {**network.arguments(), "deep_supervision": False}  # they are exported without aux heads
     assert record.labels == ("background", "liver", "lesion")
     assert record.input_spec == INPUT_SPEC
     assert record.datalist_name == read_datalist(lits_tree / "datalist.json").name
@@ -144,7 +144,7 @@ def pretrained(lits_tree, tmp_path):
     return path
 
 
-def test_a_start_from_weights_carries_them_and_tells(pretrained, tmp_path, caplog):
+def test_a_start_from_weights_loads_and_logs_them(pretrained, tmp_path, caplog):
     network = SEResUNet("small", out_channels=5, deep_supervision=True)
     with caplog.at_level(logging.INFO, logger="liverseg"):
         report = initialise_weights(network, "lits", INPUT_SPEC, str(pretrained))
@@ -155,7 +155,7 @@ def test_a_start_from_weights_carries_them_and_tells(pretrained, tmp_path, caplo
     assert json.loads((tmp_path / "transfer.json").read_text()) == report.to_json()
 
 
-def test_a_start_from_scratch_changes_nothing_and_tells(tmp_path, caplog):
+def test_a_start_from_scratch_changes_nothing_and_is_logged(tmp_path, caplog):
     network = SEResUNet("small")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     with caplog.at_level(logging.INFO, logger="liverseg"):
@@ -179,7 +179,7 @@ def test_weights_are_not_scored_on_patients_they_were_trained_on(pretrained, lit
     data = load_run_data(datalist, lits_tree, 0, 3)
     assert (
         load_for_evaluation(network, pretrained, INPUT_SPEC, datalist, 0, data).fold == 1
-    )  # its test list is nobody's
+    )  # its test patients are in no training
     only_fold = replace(data, test=())
     with pytest.raises(
         LiversegError, match=r"trained with fold 1 held out, so on the patients of fold 0; give --fold 1"

@@ -1,4 +1,4 @@
-"""The square around the liver: nothing of the liver is lost, and its place is known."""
+"""The square around the liver: it contains the complete liver, and its position is known."""
 
 import pytest
 import torch

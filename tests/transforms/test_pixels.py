@@ -1,4 +1,4 @@
-"""Resampling to a pixel size: no shift, no pixel left out, and views show the same pixels."""
+"""Resampling to a pixel size: no shift, no lost pixel, and views have the same pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from liverseg.transforms.pixels import points_per_pixel
 GRIDS = [
     ((512, 512), (0.75, 0.75), 1.5),
     ((511, 334), (0.7, 0.7), 1.5),
-    ((161, 160), (0.6, 0.95), 1.5),  # pixels that are no squares
+    ((161, 160), (0.6, 0.95), 1.5),  # pixels that are not square
     ((99, 90), (2.0, 1.25), 1.5),  # rows to smaller pixels, columns to larger ones
     ((40, 51), (0.8, 0.8), 0.5),
     ((100, 64), (1.6, 1.6), 1.5),
@@ -24,7 +24,7 @@ def test_a_ramp_comes_back_where_it_was(shape, in_plane_mm, pixel_mm):
     assert [*resampled.shape[1:]] == [round(n * mm / pixel_mm) for n, mm in zip(shape, in_plane_mm, strict=True)]
     back = back_to_slice(resampled[None], shape)[0]
     assert back.shape == places.shape
-    rim = 2 * int(np.ceil(pixel_mm / min(in_plane_mm)))  # beyond the middles of the outermost pixels nothing is known
+    rim = 2 * int(np.ceil(pixel_mm / min(in_plane_mm)))  # unknown outside the centres of the outermost pixels
     inside = (slice(None), slice(rim, -rim), slice(rim, -rim))
     torch.testing.assert_close(back[inside], places[inside], atol=0.01, rtol=0)
     # in mm from the edge of the slice, the value of a pixel is that of its centre
@@ -71,7 +71,7 @@ def test_places_are_exact_in_mixed_precision():
 def test_a_still_view_shows_the_pixels_of_inference(in_plane_mm, corner):
     hu = torch.from_numpy(np.random.default_rng(1).integers(-1000, 1000, (3, 60, 90)).astype(np.int16))
     label = torch.zeros(1, 60, 90, dtype=torch.uint8)
-    label[0][corner] = 1  # the crop lies in that corner
+    label[0][corner] = 1  # the crop is in that corner
     view = RandSlabViewd(16, [1e-9, 1], 0, 0, 0, 0, 0, 0, pixel_mm=1.5)
     view.set_random_state(seed=0)
     drawn = view({"image": hu, "label": label, "spacing": torch.tensor([5.0, *in_plane_mm])})

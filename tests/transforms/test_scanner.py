@@ -1,4 +1,4 @@
-"""Scanners: each part against another computation of it, nothing by default, and clipped images as ones not clipped."""
+"""Scanner augmentation: each part against another computation, no change by default, clipped images like others."""
 
 import math
 
@@ -29,7 +29,7 @@ def scanned(images, *parameters, **more):
 
 
 def slabs(count=1, height=40, width=48, seed=0):
-    """Smooth HU from about -300 to 500."""
+    """Return smooth HU from about -300 to 500."""
     noise = np.random.default_rng(seed).normal(size=(count, 3, height, width))
     smooth = ndimage.gaussian_filter(noise, (0, 0, 3, 3))
     return torch.from_numpy(100 + 150 * smooth / smooth.std()).float()
@@ -194,7 +194,7 @@ def test_hu_are_clipped_to_the_drawn_and_the_earlier_range():
 
 
 def abdomen(seed):
-    """HU of a noisy scan: air, fat, a liver with a cyst and vessels, bone; and the masks of these."""
+    """Return HU of a noisy scan (air, fat, a liver with a cyst and vessels, bone) and the masks of these."""
     rows, columns = np.mgrid[:96, :96]
     hu = np.full((96, 96), -1000.0)
     fat, liver = ((rows - 48) ** 2 + (columns - 48) ** 2 < radius**2 for radius in (44, 36))
@@ -240,7 +240,7 @@ def test_effects_on_a_clipped_scan_agree_with_clipping_afterwards(params):
         np.testing.assert_allclose(*quantiles, atol=4, err_msg=name)
         for limit in (0, 255):
             assert (ours == limit).mean() == pytest.approx((theirs == limit).mean(), abs=0.08), name
-    # fat is what a scan that is just treated as it is would have wrong
+    # without the treatment of clipping, fat would be wrong
     if params[0].noise:
         as_is = scanned(scans.clamp(0, 255), *params, hu_offset=offset).clamp(0, 255).numpy()
         fat = masks["fat"]
@@ -252,7 +252,7 @@ def test_clipped_pixels_follow_a_normal_distribution():
     for mean in (-12.0, 0.0, 12.0):
         hu = torch.from_numpy(rng.normal(mean, 15, (1, 1, 200, 200))).float()
         restored = restore_clipped(hu.clamp(min=0), torch.tensor([[0.0, math.inf]]))
-        clipped = hu < 0.01  # taken for clipped, since interpolation rounds
+        clipped = hu < 0.01  # treated as clipped, since interpolation rounds
         assert torch.equal(restored[~clipped], hu[~clipped])
         assert restored[clipped].mean().item() == pytest.approx(hu[clipped].mean().item(), abs=3)
     uniform = torch.full((3, 1, 8, 8), 40.0)

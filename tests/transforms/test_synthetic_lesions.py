@@ -1,4 +1,4 @@
-"""RandSyntheticLesionsd on slabs: labels follow the image, seeds decide, and what is not liver is left alone."""
+"""RandSyntheticLesionsd on slabs: labels match the image, seeds reproduce it, only liver changes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liverseg.transforms import RandSyntheticLesionsd
 
 
 def make_slab(value: int = LIVER, seed: int = 0, repeated: bool = False) -> dict[str, Any]:
-    """A slab of 3 slices, 128 × 128 pixels of 1.5 mm: a noisy liver of 110 HU with vessels, in fat."""
+    """Return a slab of 3 slices, 128 × 128 pixels of 1.5 mm: a noisy liver of 110 HU with vessels, in fat."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:128, :128]
     liver = ((y - 60) / 40) ** 2 + ((x - 60) / 45) ** 2 < 1
@@ -69,7 +69,7 @@ def test_draws_depend_on_the_seed() -> None:
     assert not torch.equal(first["image"], other["image"])
 
 
-def test_three_labels_tell_no_types() -> None:
+def test_three_labels_contain_no_types() -> None:
     values = {value for seed in range(6) for value in apply(make_slab(), seed, labels=3)["label"].unique().tolist()}
     assert values == {0, LIVER, LESION}
 
@@ -97,7 +97,7 @@ def test_lesions_that_are_there_stay() -> None:
 
 def test_partial_livers_label_painted_and_normal_tissue() -> None:
     slab = make_slab(LIVER_OR_LESION)
-    slab["image"][:, 55:70, 75:90] -= 60  # a lesion that nobody outlined
+    slab["image"][:, 55:70, 75:90] -= 60  # a lesion without an outline
     augmented = apply(slab, 1, distractor_prob=1.0)
     label = augmented["label"][0]
     assert (label >= LESION).any()

@@ -1,4 +1,4 @@
-"""Views: where a crop lies, how it is turned, and that image and label are turned alike."""
+"""Views: position and rotation of a crop, equal for image and label."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ STILL = {"rotation": 0, "zoom": 0, "shift": 0, "flip": 0, "hu_offset": 0, "noise
 
 
 def element(height=40, width=50):
-    """A slab whose pixels tell where they are, with a lesion of nine pixels."""
+    """Return a slab whose pixel values are their positions, with a lesion of nine pixels."""
     rows, columns = np.mgrid[:height, :width]
     image = np.stack([rows, columns, rows + columns]).astype(np.int16)
     label = np.zeros((1, height, width), np.uint8)
@@ -59,11 +59,11 @@ def test_slabs_are_cut_to_a_size_that_fits_every_view():
         drawn = view(element(120, 150))
         assert drawn["image"].shape == (3, 61, 61) and drawn["label"].shape == (1, 61, 61)
         cut_corners = corners @ drawn["view"].numpy().T
-        origin = drawn["image"][:2, 0, 0].numpy()  # where it was cut
+        origin = drawn["image"][:2, 0, 0].numpy()  # position of the crop
         in_slice = ((cut_corners + origin >= 0) & (cut_corners + origin <= [119, 149])).all(axis=1)
         beyond.append(np.maximum(-cut_corners, cut_corners - 60)[in_slice].max(initial=-9))
-    assert max(beyond) <= 0  # of what lies in the slice nothing is cut off ...
-    assert max(beyond) > -6  # ... and not much more is kept
+    assert max(beyond) <= 0  # nothing in the slice is cut off ...
+    assert max(beyond) > -6  # ... and little else is kept
 
 
 def test_crops_stay_inside_the_slice_before_they_are_turned():
@@ -104,7 +104,7 @@ def test_image_and_label_are_turned_as_scipy_turns_them(seed):
     drawn = view(data)
     image, turned = resampled(drawn, 33)
     matrix = drawn["view"].numpy().astype(float)
-    turn, start = matrix[:, :2], matrix[:, 2] + drawn["image"][1:, 0, 0].numpy()  # in the slice before it was cut
+    turn, start = matrix[:, :2], matrix[:, 2] + drawn["image"][1:, 0, 0].numpy()  # in the slice before the crop
     for channel, image_slice in enumerate([smooth, *places.astype(float)]):
         expected = ndimage.affine_transform(image_slice, turn, start, (33, 33), order=1, mode="nearest")
         np.testing.assert_allclose(image[channel].numpy(), expected, atol=0.05)
@@ -202,7 +202,7 @@ def test_crops_of_one_pixel_size_have_equal_extent_in_mm(in_plane_mm):
         edges = [np.linalg.norm(mm[a] - mm[b]) for a, b in ((0, 1), (0, 2), (1, 3), (2, 3))]
         diagonals = [np.linalg.norm(mm[a] - mm[b]) for a, b in ((0, 3), (1, 2))]
         assert edges == pytest.approx([edges[0]] * 4, rel=1e-4)
-        assert diagonals == pytest.approx([edges[0] * 2**0.5] * 2, rel=1e-4)  # a square, however it is turned
+        assert diagonals == pytest.approx([edges[0] * 2**0.5] * 2, rel=1e-4)  # a square at any rotation
         sizes.append(23 * 1.5 / edges[0])
         # half a pixel of the crop is averaged beyond the middles of its outermost pixels
         half = (corners[3] - corners[0]) / 46 if drawn["points"] > 1 else np.zeros(2)

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and nothing is left beside them; hashes are SHA-256."""
+"""Files are written completely or not at all, without leftovers; hashes are SHA-256."""
 
 import hashlib
 import os
@@ -20,7 +20,7 @@ from liverseg.utils.files import (
 )
 
 
-def test_a_file_appears_when_it_is_whole(tmp_path):
+def test_a_file_appears_when_it_is_complete(tmp_path):
     target = tmp_path / "x.nii.gz"
     target.write_text("old")
     with atomic_write(target) as unfinished:
@@ -117,7 +117,7 @@ def test_hash_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize("ask", [is_file, is_dir, list_folder])
-def test_what_cannot_be_looked_at_is_told_in_one_line(ask, tmp_path):
+def test_an_unreadable_path_is_reported_in_one_line(ask, tmp_path):
     with pytest.raises(LiversegError, match=r"cannot be accessed \(File name too long\); check the path"):
         ask(tmp_path / ("x" * 300))
 

@@ -1,4 +1,4 @@
-"""The number format a network is computed in."""
+"""The number format of a network's computation."""
 
 import pytest
 import torch

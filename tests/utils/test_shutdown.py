@@ -1,4 +1,4 @@
-"""A process that is told to end does so in good order."""
+"""A process that receives a signal ends in good order."""
 
 import os
 import signal
@@ -13,8 +13,8 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def heard():
-    """As a terminal begins a command: whoever runs the tests may have some ignored."""
+def default_signal_handlers():
+    """Restore default signal handlers as for a command of a terminal, since the tests may run with ignored signals."""
     before = {number: signal.signal(number, signal.default_int_handler) for number in NUMBERS}
     yield
     for number, handler in before.items():
@@ -33,14 +33,14 @@ def test_a_handler_that_a_library_sets_meanwhile_is_replaced(number):
 def test_what_hangs_is_broken_off_by_a_later_signal(monkeypatch):
     monkeypatch.setattr("liverseg.utils.shutdown._CLEANUP_SECONDS", 0.05)
     with pytest.raises(SystemExit), GracefulShutdown():
-        with suppress(SystemExit):  # lost, as in a __del__
+        with suppress(SystemExit):  # ignored, as in a __del__
             signal.raise_signal(signal.SIGTERM)
         time.sleep(0.1)
         signal.raise_signal(signal.SIGINT)
         pytest.fail("it goes on")
 
 
-def test_a_second_signal_does_not_break_off_what_the_first_has_begun():
+def test_a_second_signal_does_not_interrupt_the_handling_of_the_first():
     steps = []
     with pytest.raises(SystemExit) as ended, GracefulShutdown():
         try:
@@ -66,7 +66,7 @@ def test_a_signal_does_what_it_is_to_do_instead(capsys):
     with GracefulShutdown() as shutdown, shutdown.on_signal(lambda: done.append(shutdown.signal)):
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGINT)
-    assert done == [signal.SIGTERM, signal.SIGTERM]  # the first is what ended it
+    assert done == [signal.SIGTERM, signal.SIGTERM]  # the first signal ended it
     assert capsys.readouterr().err == ""
     with pytest.raises(SystemExit), GracefulShutdown() as shutdown:
         with shutdown.on_signal(done.clear):
@@ -76,7 +76,7 @@ def test_a_signal_does_what_it_is_to_do_instead(capsys):
 
 
 def test_a_signal_that_is_ignored_stays_ignored():
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup begins its command
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup starts its command
     try:
         with GracefulShutdown() as shutdown:
             signal.raise_signal(signal.SIGHUP)

@@ -24,14 +24,14 @@ def _turned(degrees, axis):
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = _turned(9, 0) @ _turned(-12, 2) @ np.diag([1.5, -2.0, 4.0])
 OBLIQUE[:3, 3] = (-30.0, 41.5, -612.25)
-"""Turned about two axes, three spacings, rows from front to back."""
+"""Affine rotated about two axes, with three spacings, and rows from front to back."""
 
 
 @pytest.fixture(scope="session")
 def make_case():
-    """A function that makes a CT with a liver and two lesions, their table and labels.
+    """Return a function that makes a CT with a liver and two lesions, their table and labels.
 
-    `order` permutes the file's axes and `flips` reverses them; the places in the patient stay as they are.
+    `order` permutes the file's axes and `flips` reverses them; positions in the patient do not change.
     """
 
     def make(

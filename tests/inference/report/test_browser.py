@@ -1,4 +1,4 @@
-"""The page in a browser: opened from disk without a network, its viewer follows the lesion table."""
+"""The page in a browser: opened from disk without network, with a viewer that follows the lesion table."""
 
 import io
 import shutil
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
 HOSTILE = """</script><script>document.title = "run"</script><img src=x onerror="document.title = 'run'">"""
 SLOW_MS = 240_000
-"""WebGL in software, on a machine that does other things."""
+"""Timeout in ms for WebGL in software on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def browser():
 
 
 def opened(browser, address, script=None):
-    """The page once its viewer has started or given up, with what it asked for and complained of."""
+    """Return the page after its viewer has started or failed, with its requests and errors."""
     context = browser.new_context(viewport={"width": 1280, "height": 860}, offline=True)
     context.set_default_timeout(SLOW_MS)
     page = context.new_page()
@@ -143,7 +143,7 @@ def test_the_patients_right_is_on_the_left_and_labels_can_be_faded_out(page):
     page.locator("tr[data-lesion='1']").click()
     page.select_option("#planes", "AXIAL")
     coloured = np.ptp(picture(page), axis=2) > 0.15
-    # the liver is on the patient's right; what is as wide or high as the picture is the crosshair
+    # the liver is on the patient's right; lines over the full width or height are the crosshair
     marks = coloured & (coloured.mean(axis=0) < 0.5)[None, :] & (coloured.mean(axis=1) < 0.5)[:, None]
     seen = np.argwhere(picture(page).max(axis=2) > 0.1)
     assert np.median(np.argwhere(marks)[:, 1]) < seen[:, 1].mean()

@@ -1,4 +1,4 @@
-"""The viewer's library in the package: as published, with its licences."""
+"""The viewer's library in the package is as published, with its licences."""
 
 from liverseg.inference.output.report import niivue
 from liverseg.utils.files import sha256_file

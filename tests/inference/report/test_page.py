@@ -1,4 +1,4 @@
-"""The page: what stands in it, that text stays text, and that it refers to nothing outside."""
+"""The page: its content, escaped text, and no references outside."""
 
 import base64
 import dataclasses
@@ -22,7 +22,7 @@ FACTS = {"Liver": "812 ml", "Lesions": "2", "Weights": "joint.safetensors", "Inp
 
 
 class Page(HTMLParser):
-    """Tags with their attributes, what scripts hold by id, and the visible text."""
+    """Parser that collects tags with attributes, contents of scripts by id, and visible text."""
 
     def __init__(self, text):
         super().__init__()
@@ -72,7 +72,7 @@ def page(case):
     return written(case, warnings=["slices are thick"])
 
 
-def test_facts_warnings_and_the_notice_are_told(page):
+def test_facts_warnings_and_the_notice_are_shown(page):
     assert NOTICE in page.text
     assert "slices are thick" in page.text
     places = [page.text.index(f"{name} {value}") for name, value in FACTS.items()]
@@ -121,14 +121,14 @@ def test_the_files_own_slice_number_is_known_to_the_viewer(make_case):
 
 @pytest.mark.integration
 def test_text_stays_text(page, make_case):
-    odd = HOSTILE.replace("$", "")  # the preview takes a pair of those for a formula in a label's name
+    odd = HOSTILE.replace("$", "")  # the preview would read a pair of these in a label's name as a formula
     joint = make_case().labels
     renamed = make_case(labels=(*joint[:-1], dataclasses.replace(joint[-1], name=odd)))
     hostile = written(renamed, HOSTILE, {HOSTILE: HOSTILE}, [HOSTILE])
     assert len(hostile.named("script")) == len(page.named("script")) == 5
     assert len(hostile.named("img")) == 1
     assert not [name for _, attributes in hostile.tags for name in attributes if name.startswith("on")]
-    # title and heading, the fact's name and value, the warning
+    # title and heading, name and value of the fact, the warning
     assert hostile.text.count(HOSTILE) == 5
     assert hostile.text.count(odd) >= 2
     facts = json.loads(hostile.scripts["facts"])
@@ -178,7 +178,7 @@ def test_what_cannot_be_measured_is_a_dash(case):
 
 
 @pytest.mark.integration
-def test_the_page_is_written_whole_and_alike(case, tmp_path):
+def test_the_page_is_written_completely_and_reproducibly(case, tmp_path):
     for name in ("a.html", "b.html"):
         write_report(tmp_path / name, "x", case.volume, case.lesions, case.table, case.labels, FACTS, [])
     first, second = ((tmp_path / name).read_bytes() for name in ("a.html", "b.html"))

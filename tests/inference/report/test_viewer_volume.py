@@ -1,4 +1,4 @@
-"""The part of a CT in a page: cropped, windowed and made smaller with every voxel where it was."""
+"""The part of a CT in a page: cropped, windowed and reduced, with correct positions."""
 
 import base64
 import gzip
@@ -28,7 +28,7 @@ def decoded(packed):
 
 
 def at_same_places(array, affine, volume):
-    """Own voxel index in `volume` of every voxel of an image; asserts that it is an integer."""
+    """Return the index in `volume` of every voxel of an image; check that it is an integer."""
     places = np.argwhere(np.ones(array.shape, bool))
     own = nib.affines.apply_affine(np.linalg.inv(volume.affine) @ affine, places)
     np.testing.assert_allclose(own, own.round(), atol=1e-3)
@@ -75,7 +75,7 @@ def test_without_a_liver_all_of_the_volume_is_shown(make_case):
 @pytest.mark.parametrize(("order", "flips"), ORDERS[:2])
 def test_a_smaller_volume_has_its_blocks_means_at_their_middles(make_case, order, flips, most_voxels):
     case = make_case(order=order, flips=flips)
-    # HU that are a linear function of the place have a block's mean at the block's middle
+    # if HU are linear in position, a block's mean is the value at its centre
     slope, offset = np.array([0.9, -0.6, 0.5]), 300.0
     places = np.moveaxis(np.indices(case.volume.array.shape), 0, -1)
     ramp = nib.affines.apply_affine(case.volume.affine, places) @ slope + offset
@@ -116,7 +116,7 @@ def test_thin_volumes_keep_a_voxel(make_case, shape):
 
 
 def test_as_many_voxels_as_are_kept_leave_a_page_below_12_mb():
-    # soft tissue throughout and the noise of a thin slice: no real box around a liver packs worse
+    # soft tissue with the noise of thin slices compresses worse than any real box around a liver
     rng = np.random.default_rng(2)
     levels = np.clip(rng.normal(150, 15 / (400 / 255), (20, 100, 100)), 0, 255).astype(np.uint8)
     shown = ViewerVolume(levels, np.zeros_like(levels), np.eye(4), (1, 1, 1), True)

@@ -1,4 +1,4 @@
-"""Start and end of a batch: looking for cases, starting workers, the tables; and changes in between."""
+"""Start and end of a batch: finding cases, starting workers, writing tables; and changes in between."""
 
 import errno
 import shutil
@@ -28,13 +28,13 @@ from liverseg.errors import ExitCode, LiversegError, SomeCasesFailed
 
 
 def worker_events(job, *cases):
-    """The events of a worker that gets these cases."""
+    """Return the events of a worker that gets these cases."""
     events = []
     CaseWorker(job, events.append, threading.Event()).work(cases)
     return events
 
 
-def test_a_batch_told_to_end_while_it_looks_for_cases_leaves_nothing(
+def test_a_batch_interrupted_while_it_searches_for_cases_leaves_nothing(
     source, worker_threads, weights, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(run_module, "find_batch", lambda *_: signal.raise_signal(signal.SIGTERM))
@@ -64,7 +64,7 @@ def test_a_batch_lives_while_it_looks_for_cases(source, weights, tmp_path, monke
 
 
 @pytest.mark.integration
-def test_a_batch_told_to_end_while_it_writes_its_tables(source, worker_threads, weights, tmp_path, monkeypatch, capsys):
+def test_a_batch_interrupted_while_it_writes_its_tables(source, worker_threads, weights, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(run_module, "write_tables", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         run_batch(source, tmp_path / "out", weights=weights)
@@ -107,7 +107,7 @@ def test_weights_or_a_bundle_changed_meanwhile_are_not_used(job, source, weights
     config = copy / "configs" / "inference.yaml"
     own = Job(**{**vars(job), "bundle": copy, "spec": run_spec(config, weights, {})})
     assert own == Job.from_json(own.to_json())
-    config.write_text(config.read_text(encoding="utf-8").replace("\n# ", "\n#  "), encoding="utf-8")  # says the same
+    config.write_text(config.read_text(encoding="utf-8").replace("\n# ", "\n#  "), encoding="utf-8")  # the same content
     assert worker_events(own) == [WorkerReady()]
     config.write_text(config.read_text(encoding="utf-8") + "\nmore: 1\n", encoding="utf-8")
     (event,) = worker_events(own, case)
@@ -156,7 +156,7 @@ def test_a_complete_case_is_not_reported_as_failed(source, worker_threads, weigh
     config, state = inference_config(None), BatchState(tmp_path / "out")
     spec = run_spec(config, weights, {})
     case = BatchCase("ct", source / "ct.nii.gz")
-    # as if its worker had been killed between its last file and `CaseDone`
+    # as after a kill of its worker between the last file and `CaseDone`
     known = {"category": "internal", "weights_sha256": spec.weights_sha256, "input": case_fingerprint(case, None)}
     state.record_failure("ct", **known, configuration_sha256=spec.configuration(case))
     run_batch(source, tmp_path / "out", weights=weights)
@@ -171,18 +171,18 @@ def test_a_case_whose_worker_ended_after_the_last_file_is_done(source, worker_th
     reporter = BatchReporter("in", [case], state, run_spec(inference_config(None), weights, {}), None)
     started, failed = CaseStarted("ct", ""), CaseFailed("ct", None, "timeout", "took longer")
     record = tmp_path / "out" / "ct" / "record.json"
-    whole = record.read_text(encoding="utf-8")
-    older = whole.replace('"finished": "2', '"finished": "1')
-    assert older != whole
+    content = record.read_text(encoding="utf-8")
+    older = content.replace('"finished": "2', '"finished": "1')
+    assert older != content
     for earlier in (older, None):
         record.write_text(earlier, encoding="utf-8") if earlier else record.unlink()
         reporter.on_event(started)
-        record.write_text(whole, encoding="utf-8")
+        record.write_text(content, encoding="utf-8")
         reporter.on_event(failed)
         assert (reporter.made, reporter.failures) == ({"ct"}, set())
     reporter.on_event(started)
     reporter.on_event(failed)
-    assert reporter.failures == {"ct"}  # its record was there before, of another content of the file
+    assert reporter.failures == {"ct"}  # it has an earlier record of another file content
 
 
 @pytest.mark.integration
@@ -204,7 +204,7 @@ def test_a_mask_whose_name_no_disk_takes_fails_its_case_alone(source, worker_thr
     image = source / "ct.nii.gz"
     rows = ["case,image,liver", f"good,{image},", f"bad,{image},{'m' * 300}.nii.gz"]
     (tmp_path / "list.csv").write_text("\n".join(rows), encoding="utf-8")
-    for _ in range(2):  # the second time it is known
+    for _ in range(2):  # recognised in the second run
         with pytest.raises(SomeCasesFailed):
             run_batch(tmp_path / "list.csv", tmp_path / "out", weights=weights)
         assert [happened(tmp_path / "out", "begun").count(case) for case in ("good", "bad")] == [1, 1]
