@@ -33,7 +33,7 @@ AXIAL = axcodes2ornt(("S", "P", "L"))
 """Axial order as an orientation of nibabel."""
 
 _MIN_EDGE_MM, _MAX_EDGE_MM = 1e-3, 1e3
-"""Our choice: outside the range of any scanner, and close enough together that computing with them does not overflow."""
+"""Our choice: outside the range of any scanner, and so close that computing with them does not overflow."""
 _MIN_DETERMINANT = 1e-9
 _LENGTH_UNITS = ("mm", "unknown")
 _UNIT_BITS = 7
