@@ -56,15 +56,23 @@ class BestWeights:
         self.best: float | None = None
         self.best_epoch = 0
         self.validations_without_improvement = 0
+        self.validated_epoch = 0
 
     def attach(self, engine: Engine) -> None:
         """Update after every validated epoch and after the last one."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.update)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
         engine.add_event_handler(Events.COMPLETED, self.validate_last)
+
+    def end_epoch(self, engine: Engine) -> None:
+        """Update if the epoch was validated, and validate the last one, before the epoch's checkpoint is saved."""
+        if engine.state.epoch % self.interval == 0:
+            self.update(engine)
+        elif engine.state.epoch == engine.state.max_epochs:
+            self.validate_last(engine)
 
     def validate_last(self, engine: Engine) -> None:
         """Validate the last epoch if the interval skipped it, so that every training ends with weights."""
-        if engine.state.epoch % self.interval:
+        if engine.state.epoch % self.interval and self.validated_epoch != engine.state.epoch:
             self.validator.run(engine.state.epoch)
             self.update(engine)
 
@@ -78,6 +86,7 @@ class BestWeights:
         if self.metric not in metrics:
             raise KeyError(f"no validation score {self.metric!r}; there are {', '.join(metrics)}")
         score, epoch = float(metrics[self.metric]), engine.state.epoch
+        self.validated_epoch = epoch
         if self.best is None or score > self.best:
             self.best, self.best_epoch, self.validations_without_improvement = score, epoch, 0
             scores = {name: float(value) for name, value in metrics.items()}
@@ -104,9 +113,15 @@ class BestWeights:
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state that a resumed training continues from."""
-        return {"best": self.best, "best_epoch": self.best_epoch, "waited": self.validations_without_improvement}
+        return {
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "waited": self.validations_without_improvement,
+            "validated": self.validated_epoch,
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore the state of an interrupted training."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.validations_without_improvement = state["waited"]
+        self.validated_epoch = state.get("validated", 0)  # earlier versions did not save it

@@ -51,20 +51,29 @@ class TypeTemperature:
         self.validator = validator
         self._logits: list[np.ndarray] = []
         self._types: list[int] = []
-        self._has_trained = False
 
     def attach(self, engine: Engine) -> None:
-        """Fit after the last epoch, unless a finished training is started again and has no epoch left."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self.mark_trained)
-        engine.add_event_handler(Events.COMPLETED, self)
+        """Fit after the last epoch, before its checkpoint is saved."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+        engine.add_event_handler(Events.COMPLETED, self.fit_if_missing)
 
-    def mark_trained(self, engine: Engine) -> None:
-        """Note that this run has trained an epoch, so that the temperature has to be fitted."""
-        self._has_trained = True
+    def end_epoch(self, engine: Engine) -> None:
+        """Fit if no epoch follows."""
+        if engine.should_terminate or engine.state.epoch == engine.state.max_epochs:
+            self(engine)
+
+    def fit_if_missing(self, engine: Engine) -> None:
+        """Fit at the end of a training without an epoch left, such as one resumed with less patience.
+
+        A finished training that is started again has a temperature already, unless it is exactly 1.
+        """
+        record = read_record(self.path) if self.path.exists() else None
+        if record is not None and record.type_temperature == 1:
+            self(engine)
 
     def __call__(self, engine: Engine) -> None:
         """Fit the temperature and write the record."""
-        record = read_record(self.path) if self._has_trained else None
+        record = read_record(self.path)
         if record is None or len(record.labels) != len(JOINT_LABELS):
             return  # the network's map has no types
         best = read_weights(self.path)

@@ -79,7 +79,7 @@ def test_resumed_training_continues_best_and_patience(trained, tmp_path):
     state = {"best": 0.7, "best_epoch": 3, "waited": 1}
     best, trainer = trained([0.6, 0.9], state, patience=2)
     assert trainer.state.epoch == 1
-    assert best.state_dict() == {"best": 0.7, "best_epoch": 3, "waited": 2}
+    assert best.state_dict() == {"best": 0.7, "best_epoch": 3, "waited": 2, "validated": 1}
     assert not (tmp_path / "model.pt").exists()
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedEvaluator
 
 from liverseg.networks import (
@@ -75,11 +76,12 @@ def test_fit_changes_only_the_recorded_temperature(trained):
     network, evaluator, path = trained
     before = {name: value.clone() for name, value in network.state_dict().items()}
     record, weights = read_record(path), read_weights(path)
-    handler = TypeTemperature(network, path, evaluator)
-    handler(evaluator)
-    assert read_record(path) == record  # no epoch was trained
-    handler.mark_trained(evaluator)
-    handler(evaluator)
+    handler, trainer = TypeTemperature(network, path, evaluator), Engine(lambda *_: None)
+    trainer.state.epoch, trainer.state.max_epochs = 1, 2
+    handler.end_epoch(trainer)
+    assert read_record(path) == record  # an epoch follows
+    trainer.terminate()
+    handler.end_epoch(trainer)
     after = read_record(path)
     assert after.type_temperature == pytest.approx(10.0, abs=0.1)  # an accuracy of a third gives the upper bound
     assert {**after.to_json(), "type_temperature": 1.0} == record.to_json()
@@ -87,6 +89,20 @@ def test_fit_changes_only_the_recorded_temperature(trained):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     evaluator.run()
     assert not evaluator.has_event_handler(TypeTemperature.update)
+
+
+@pytest.mark.integration
+def test_a_missing_fit_is_made_up_for_once(trained):
+    network, evaluator, path = trained
+    handler, runs = TypeTemperature(network, path, evaluator), []
+    evaluator.add_event_handler(Events.COMPLETED, runs.append)
+    handler.fit_if_missing(evaluator)
+    assert read_record(path).type_temperature == pytest.approx(10.0, abs=0.1)
+    handler.fit_if_missing(evaluator)
+    assert len(runs) == 1
+    path.unlink()
+    handler.fit_if_missing(evaluator)
+    assert not path.exists()
 
 
 def test_fit_skips_networks_without_types_on_the_map(trained):
@@ -99,7 +115,6 @@ def test_fit_skips_networks_without_types_on_the_map(trained):
     save_state(path, untyped.state_dict(), record)
     written = path.with_suffix(".json").read_bytes()
     handler = TypeTemperature(untyped, path, evaluator)
-    handler.mark_trained(evaluator)
     handler(evaluator)
     assert path.with_suffix(".json").read_bytes() == written
     assert read_record(path).type_temperature == 1.0

@@ -157,6 +157,18 @@ def test_a_finished_training_started_again_changes_nothing(joint_settings, joint
     assert_same_end(tmp_path, joint_run)
 
 
+def test_a_last_epoch_without_validation_is_validated_once(joint_settings, monkeypatch, tmp_path):
+    monkeypatch.setattr("liverseg.training.calibration.fit_temperature", lambda *_: 1.5)
+    written = []
+    for _ in range(2):
+        result = run_bundle(JOINT, "training", TRAIN, **{**joint_settings, "val_interval": TINY["epochs"] - 1})
+        assert result.code == 0, result.err
+        assert read_record(tmp_path / "models" / "model.pt").type_temperature == 1.5
+        written.append([(tmp_path / name).stat().st_mtime_ns for name in ("models/model.pt", "models/model.json")])
+    assert written[0] == written[1]
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["parts"]["best"]["validated"] == TINY["epochs"]
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
