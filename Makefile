@@ -20,8 +20,8 @@ STARTER_PRETRAIN := --config_file "['configs/train.yaml','configs/real_ct.yaml']
 STARTER_JOINT := --config_file "['configs/train.yaml','configs/strategies/ours.yaml','configs/real_ct.yaml']" \
   --dataset_dir ../../$(STARTER) --datalist ../../$(STARTER)/joint-list.json --cache_dir ../../$(STARTER)/cache \
   --num_workers $(WORKERS) --network_def::windows "[5, 11]" --network_def::evidence both
-# Further options of the trainings. A trial of `make starter` without a GPU, half an hour on two processors:
-# make starter PRETRAIN_OPTIONS="--epochs 9 --batch_size 16 --repeats 1" JOINT_OPTIONS="--epochs 1 --batch_size 16 --repeats 1"
+# Further options of the trainings. A trial of `make starter` without a GPU, some 25 minutes on two processors:
+# make starter PRETRAIN_OPTIONS="--epochs 9 --batch_size 16 --repeats 1" JOINT_OPTIONS="--epochs 2 --batch_size 16 --repeats 1"
 PRETRAIN_OPTIONS ?=
 JOINT_OPTIONS ?=
 # Each of the processes that run tests takes up to 2 GB of memory.
