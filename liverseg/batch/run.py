@@ -20,12 +20,13 @@ from liverseg.batch.state import BatchState
 from liverseg.batch.summary import write_tables
 from liverseg.batch.workers import Limits, LocalWorker, StartWorker
 from liverseg.bundle.paths import inference_config, weights_path
+from liverseg.bundle.validation import RULES, check_values
+from liverseg.bundle.weights_files import check_weights_path
 from liverseg.cases.case import BatchCase
 from liverseg.cases.discover import find_batch, shard_of
 from liverseg.cases.events import Event
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.imageio.liver_mask import LiverSource
-from liverseg.utils.files import is_file
 from liverseg.utils.shutdown import GracefulShutdown, preserve_signal_handlers
 
 __all__ = ["ENGINES", "run_batch"]
@@ -78,8 +79,8 @@ def run_batch(
     _check_arguments(engine, workers, cpus, gpus)
     config = inference_config(bundle)
     weights = weights_path(config, weights)
-    if not is_file(weights):
-        raise LiversegError(f"{weights}: no such weights file; give --weights")
+    check_weights_path(weights)
+    check_values(**{name: value for name, value in overrides.items() if name in RULES and value is not None})
     output = output.absolute()
     state = BatchState(output, shard)
     given = {name: value for name, value in overrides.items() if value is not None}

@@ -11,7 +11,6 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import yaml
-from safetensors import SafetensorError, safe_open
 
 from liverseg.bundle.effective import (
     RECORDED_SETTINGS,
@@ -20,6 +19,7 @@ from liverseg.bundle.effective import (
     merge_configs,
     settings_hash,
 )
+from liverseg.bundle.weights_files import read_record_content
 from liverseg.errors import LiversegError, one_line
 from liverseg.labels import LIVER
 from liverseg.utils.files import is_file, sha256_file
@@ -36,8 +36,6 @@ __all__ = [
 _IGNORED = ("device", "batch_size", "progress", "statistics")
 """Settings that change how a case is computed but not its results, except for rounding."""
 _CONTACT = "min_liver_contact"
-_HEADER_KEY = "liverseg"
-"""Key of the weights' record in the header of a safetensors file."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def run_settings(config: Path, weights: Path, overrides: Mapping[str, Any]) -> d
     given = {name: value for name, value in overrides.items() if value is not None and name not in _IGNORED}
     sidecar = weights.with_suffix(".json")  # holds what a state_dict does not, such as a fitted temperature
     has_sidecar = weights.suffix != ".safetensors" and is_file(sidecar)
-    recorded = _read_record(sidecar if has_sidecar else weights)
+    recorded = _recorded_settings(weights)
     settings = {
         "settings": _effective(content, given, recorded),
         "weights_record": sha256_file(sidecar) if has_sidecar else None,
@@ -159,19 +157,10 @@ def _effective(config: Mapping[str, Any], overrides: Mapping[str, Any], recorded
     return effective_settings({key: value for key, value in merged.items() if key not in _IGNORED}, recorded)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
-    """Return what the record of weights says of settings; empty without a record. Does without torch.
-
-    Args:
-        path: a safetensors file, or the record beside a state_dict.
-    """
+def _recorded_settings(weights: Path) -> dict[str, Any]:
+    """Return what the record of weights says of settings; empty without a record."""
     try:
-        if path.suffix == ".json":
-            text = path.read_text(encoding="utf-8")
-        else:
-            with safe_open(path, framework="np") as opened:
-                text = (opened.metadata() or {})[_HEADER_KEY]
-        content = json.loads(text)
-    except (SafetensorError, OSError, ValueError, KeyError, RecursionError):
+        content = read_record_content(weights) or {}
+    except LiversegError:
         return {}  # whoever loads the weights says what is wrong with them
-    return {key: content[key] for key in RECORDED_SETTINGS if key in content} if isinstance(content, dict) else {}
+    return {key: content[key] for key in RECORDED_SETTINGS if key in content}

@@ -7,42 +7,47 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from liverseg import __version__
 from liverseg.bundle.paths import STARTER_FOLDER, WEIGHTS_VARIABLE, default_weights, find_bundle
+from liverseg.bundle.weights_files import RENAMED_NETWORKS, read_record_content
 from liverseg.errors import ExitCode, LiversegError
-from liverseg.networks import read_record
-from liverseg.utils.precision import autocast_dtype
 
 __all__ = ["add_arguments", "describe", "examine", "run"]
 
 _PACKAGES = ("torch", "monai", "pytorch-ignite", "numpy", "nibabel", "SimpleITK", "itk", "highdicom", "pydicom")
 _GIB = 2**30
+_INSTRUCTIONS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+"""Flags of x86 processors that decide how fast a network is."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--torch", action="store_true", help="also show threads, precision and GPUs of torch")
 
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the subcommand and return its exit code."""
-    facts = examine()
+    facts = examine(args.torch)
     print(json.dumps(facts, indent=1, ensure_ascii=False) if args.json else describe(facts))
     return ExitCode.DONE
 
 
-def examine() -> dict[str, dict[str, Any]]:
+def examine(with_torch: bool = False) -> dict[str, dict[str, Any]]:
     """Return facts by section: software, processor, graphics, backends, bundles and weights.
 
     Nothing is written, and no weights are loaded.
+
+    Args:
+        with_torch: import torch, which takes seconds, for a section `torch`.
     """
-    return {
+    facts = {
         "software": _software(),
         "processor": _processor(),
         "graphics": _graphics(),
@@ -50,6 +55,7 @@ def examine() -> dict[str, dict[str, Any]]:
         "bundles": {name: _bundle(name) for name in ("liver_lesion_pretrain", "liver_lesion_joint")},
         "weights": _weights(),
     }
+    return {**facts, "torch": _torch()} if with_torch else facts
 
 
 def describe(facts: Mapping[str, Mapping[str, Any]]) -> str:
@@ -77,20 +83,41 @@ def _processor() -> dict[str, Any]:
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = _container_cores()
     return {
-        "model": _cpu_model(),
+        "model": _cpu_field("model name") or platform.processor() or platform.machine(),
         "cores usable": f"{count}, {quota:.1f} in this container" if quota and count and quota < count else count,
-        "threads of torch": torch.get_num_threads(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "precision": "bfloat16" if autocast_dtype("cpu") else "float32, without bfloat16 instructions",
+        "instructions": ", ".join(flag for flag in _INSTRUCTIONS if flag in _cpu_field("flags").split()) or None,
         "memory": _memory(),
     }
 
 
 def _graphics() -> dict[str, Any]:
+    """Return the GPUs that NVIDIA's driver lists; whether torch can use them is known to torch alone."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return {"GPU": None}
+    query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        listed = subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout.splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return {"GPU": "not known: nvidia-smi failed; --torch asks torch"}
+    return {f"GPU {number}": line for number, line in enumerate(listed)} or {"GPU": None}
+
+
+def _torch() -> dict[str, Any]:
+    """Return what torch says of this machine."""
+    import torch
+
+    from liverseg.utils.precision import autocast_dtype
+
+    facts = {
+        "version": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "precision": "bfloat16" if autocast_dtype("cpu") else "float32, without bfloat16 instructions",
+    }
     if not torch.cuda.is_available():
         built = "this torch is built for CPUs only" if torch.version.cuda is None else "no usable CUDA GPU"
-        return {"GPU": f"none: {built}"}
-    facts: dict[str, Any] = {}
+        return {**facts, "GPU": f"none: {built}"}
     for number in range(torch.cuda.device_count()):
         device = torch.cuda.get_device_properties(number)
         precision = "bfloat16" if autocast_dtype(f"cuda:{number}") else "float32"
@@ -102,7 +129,7 @@ def _backends() -> dict[str, Any]:
     """Return the backends that can run networks, and their use."""
     onnx = _version("onnxruntime")
     return {
-        "torch": f"{torch.__version__}, for training and predict",
+        "torch": f"{_version('torch')}, for training and predict",
         "onnx": f"onnxruntime {onnx}, for exported networks"
         if onnx
         else "none; liverseg[onnx] installs one, for exported networks",
@@ -129,15 +156,18 @@ def _weights() -> dict[str, Any]:
         return {"default": f"none: {where} has none; give --weights, or train some"}
     facts: dict[str, Any] = {"default": f"{path} ({where})"}
     try:
-        record = read_record(path)
+        record = read_record_content(path)
+        if record is not None:
+            name = str(record["network"])
+            facts |= {
+                "network": f"{RENAMED_NETWORKS.get(name, name)}, {record['arguments']['size']}",
+                "trained on": f"{record['datalist_name']}, {record['epoch']} epochs",
+                "names": ", ".join(record["labels"]),
+            }
     except LiversegError as error:
         return {**facts, "usable": f"no: {error}"}
-    if record is not None:
-        facts |= {
-            "network": f"{record.network}, {record.arguments['size']}",
-            "trained on": f"{record.datalist_name}, {record.epoch} epochs",
-            "names": ", ".join(record.labels),
-        }
+    except (KeyError, TypeError):
+        return {**facts, "usable": f"no: {path}: its record is not one of liverseg weights"}
     return facts
 
 
@@ -148,13 +178,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _cpu_model() -> str:
+def _cpu_field(name: str) -> str:
+    """Return a field of the first processor in Linux's list; empty if there is none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+        return ""
+    return next((line.partition(":")[2].strip() for line in text.splitlines() if line.startswith(name)), "")
 
 
 def _memory() -> str:

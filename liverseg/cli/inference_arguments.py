@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import argparse
 import os
+from pathlib import Path
 from typing import Any
 
+from liverseg.bundle.paths import inference_config, weights_path
+from liverseg.bundle.validation import RULES, check_values
+from liverseg.bundle.weights_files import check_weights_path
+from liverseg.cases.discover import find_cases
 from liverseg.cli.arguments import some_path
 from liverseg.imageio.liver_mask import LiverSource
 
-__all__ = ["add_inference_arguments", "add_network_arguments", "inference_overrides", "network_overrides"]
+__all__ = [
+    "add_inference_arguments",
+    "add_network_arguments",
+    "check_inference",
+    "inference_overrides",
+    "network_overrides",
+]
 
 _NETWORK_KEYS = ("device", "batch_size", "amp", "series", "keep_identifiers")
 _KEYS = ("min_lesion_ml", "min_liver_contact", "min_confidence", "lesion_threshold", "dicom", "preview", "report")
@@ -73,6 +84,27 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         "--preview", action=argparse.BooleanOptionalAction, help="draw a picture of each case (default: yes)"
     )
     parser.add_argument("--report", action="store_true", default=None, help="write a page with a viewer for each case")
+
+
+def check_inference(args: argparse.Namespace, source: Path) -> None:
+    """Raise the errors of an inference's arguments that need no network, before torch is imported.
+
+    Args:
+        args: of `add_inference_arguments`.
+        source: a CT or a folder of CTs.
+
+    Raises:
+        LiversegError: if a value is not allowed, or the bundle, the weights, the CT or its liver mask cannot be used.
+    """
+    given = {name: value for name, value in inference_overrides(args).items() if value is not None}
+    check_values(**{name: value for name, value in given.items() if name in RULES})
+    check_weights_path(weights_path(inference_config(args.bundle), args.weights))
+    cases = find_cases(source)
+    liver = LiverSource.parse(args.liver or "auto").check(len(cases))
+    if len(cases) == 1:  # of several cases, one without a mask does not end the run
+        mask = liver.find_mask(cases[0]["case"])
+        if mask is not None:
+            liver.check_mask(mask, Path(cases[0]["image"]))
 
 
 def network_overrides(args: argparse.Namespace) -> dict[str, Any]:

@@ -6,9 +6,8 @@ import argparse
 import os
 
 from liverseg.cli.arguments import some_path
-from liverseg.cli.inference_arguments import add_inference_arguments, inference_overrides
+from liverseg.cli.inference_arguments import add_inference_arguments, check_inference, inference_overrides
 from liverseg.errors import ExitCode
-from liverseg.inference.predict import run_inference
 
 __all__ = ["add_arguments", "run"]
 
@@ -29,6 +28,9 @@ def run(args: argparse.Namespace) -> ExitCode:
     """Run the subcommand and return its exit code."""
     if args.debug:
         os.environ["LIVERSEG_DEBUG"] = "1"  # also for cases of a folder, whose failure does not end the run
+    check_inference(args, args.input)
+    from liverseg.inference.predict import run_inference  # with torch and MONAI, seconds
+
     run_inference(
         args.input,
         args.output,

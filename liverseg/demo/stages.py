@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.bundle.commands import RunningCommands, bundle_command, run_logged
+from liverseg.bundle.paths import find_bundle
 from liverseg.errors import LiversegError
-from liverseg.inference import find_bundle
 from liverseg.utils.files import write_text
 
 __all__ = ["StageSeconds", "run_bundle", "run_side_by_side"]

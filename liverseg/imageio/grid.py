@@ -7,6 +7,7 @@ towards the head, rows towards the back and columns towards the patient's left.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import nibabel as nib
@@ -78,6 +79,12 @@ class Grid:
         index = [slice(None)] * 3
         index[self.slice_axis] = slice(number, number + 1)
         return tuple(index)
+
+    def bounds_mm(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the lowest and the highest RAS+ coordinates in mm that its voxels reach."""
+        corners = np.array(list(product(*[(-0.5, length - 0.5) for length in self.shape], (1.0,))))
+        positions = (corners @ self.affine.T)[:, :3]
+        return positions.min(axis=0), positions.max(axis=0)
 
     def matches(self, other: Grid) -> bool:
         """Return whether the other grid has the same shape and its voxels in the same places, rounding aside."""

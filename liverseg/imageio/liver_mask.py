@@ -9,10 +9,9 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from scipy.ndimage import affine_transform
 
 from liverseg.errors import GeometryError, UnreadableError, UsageError
-from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, read_volume
+from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, is_nifti, read_grid, read_volume
 from liverseg.utils.files import is_dir, is_file
 
 __all__ = ["LiverSource"]
@@ -104,6 +103,20 @@ class LiverSource:
             "cases"
         )
 
+    def check_mask(self, mask: Path, ct: Path) -> None:
+        """Refuse a mask that `read` would refuse, without reading the CT's voxels; a DICOM CT's header is not read.
+
+        Raises:
+            LiversegError: if a file cannot be read, the mask has no liver or several labels, or its grid is outside
+                the CT.
+        """
+        volume = read_volume(mask)
+        self._select_liver(mask, volume.array)
+        if is_nifti(ct):
+            (low, high), (ct_low, ct_high) = volume.grid.bounds_mm(), read_grid(ct).bounds_mm()
+            if (low > ct_high).any() or (high < ct_low).any():
+                raise _outside(mask, ct)
+
     def read(self, mask: Path, volume: Volume) -> np.ndarray:
         """Read a mask on the grid of its CT.
 
@@ -127,23 +140,25 @@ class LiverSource:
             LiversegError: if the mask holds several labels and none was chosen, or is outside the CT.
         """
         liver = self._select_liver(mask.path, mask.array)
-        if not liver.any():
-            raise UnreadableError(f"{mask.path}: no voxel of it is liver; give the mask of this CT's liver")
         on_grid = liver if volume.grid.matches(mask.grid) else _resample(liver, mask.affine, volume)
         if not on_grid.any():
-            raise GeometryError(f"{mask.path}: is outside {volume.path}; is it the mask of this CT?")
+            raise _outside(mask.path, volume.path)
         return volume.to_axial(on_grid)
 
     def _select_liver(self, mask: Path, array: np.ndarray) -> np.ndarray:
-        if self.label is not None:
-            return np.asarray(array == self.label)
-        liver = np.asarray(array != 0)
-        if liver.any() and np.any(liver & (array != array[np.unravel_index(np.argmax(liver), liver.shape)])):
+        liver = np.asarray(array != 0 if self.label is None else array == self.label)
+        if not liver.any():
+            raise UnreadableError(f"{mask}: no voxel of it is liver; give the mask of this CT's liver")
+        if self.label is None and np.any(liver & (array != array[np.unravel_index(np.argmax(liver), liver.shape)])):
             values = np.unique(array[liver])
             listed = ", ".join(f"{value:g}" for value in values[:_MAX_LABELS_SHOWN])
             more = ", ..." if len(values) > _MAX_LABELS_SHOWN else ""
             raise UnreadableError(f"{mask}: labels {listed}{more}; say which one is the liver, as {mask.name}:5 does")
         return liver
+
+
+def _outside(mask: Path, ct: Path) -> GeometryError:
+    return GeometryError(f"{mask}: is outside {ct}; is it the mask of this CT?")
 
 
 def _exists(path: Path) -> bool:
@@ -155,6 +170,8 @@ def _exists(path: Path) -> bool:
 
 def _resample(liver: np.ndarray, affine: np.ndarray, volume: Volume) -> np.ndarray:
     """Sample the mask at the centres of the CT's voxels, computing only the part of the CT that it may cover."""
+    from scipy.ndimage import affine_transform
+
     to_mask = np.linalg.inv(affine) @ volume.affine
     corners = np.array(list(product(*[(-0.5, length - 0.5) for length in liver.shape])))
     in_volume = (np.linalg.inv(to_mask) @ np.c_[corners, np.ones(8)].T)[:3]

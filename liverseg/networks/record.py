@@ -15,6 +15,7 @@ import torch
 
 import liverseg
 from liverseg.bundle.validation import are_lesion_ranges
+from liverseg.bundle.weights_files import RENAMED_NETWORKS
 from liverseg.errors import LiversegError
 from liverseg.transforms import SLAB_SLICES
 
@@ -29,9 +30,6 @@ _ADDED_LATER = ("type_temperature", "pixel_mm")
 
 _OPTIONAL = ("voxel_threshold", "lesion_threshold", "lesion_ranges", "averaged_share")
 """Fields that are written only if they have a value."""
-
-_RENAMED_NETWORKS = {"MeasuringUNet": "LesionTypeUNet"}
-"""Current class names of networks by the names in older records."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +203,7 @@ class WeightsRecord:
             raise LiversegError(f"record of weights: {wrong[0]} is {'missing' if wrong[0] in known else 'unknown'}")
         values = {name: value for name, value in content.items() if name != "format_version"}
         if isinstance(values["network"], str):
-            values["network"] = _RENAMED_NETWORKS.get(values["network"], values["network"])
+            values["network"] = RENAMED_NETWORKS.get(values["network"], values["network"])
         for name in ("hu_window", "labels"):
             if not isinstance(values[name], list):
                 raise LiversegError(f"record of weights: {name} is {values[name]!r}; a list is needed")

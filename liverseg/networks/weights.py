@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from liverseg.bundle.paths import STARTER_FOLDER
+from liverseg.bundle.weights_files import RECORD_KEY, STATE_SUFFIXES, check_weights_path
 from liverseg.errors import LiversegError, OutputError, UsageError, one_line
 from liverseg.networks.record import WeightsRecord, tensors_hash
-from liverseg.utils.files import atomic_write, is_file
+from liverseg.utils.files import atomic_write
 
 __all__ = [
     "export_trained",
@@ -34,8 +35,6 @@ __all__ = [
     "try_read_record",
 ]
 
-_HEADER_KEY = "liverseg"  # a single key, since safetensors writes several keys in random order, so that files differ
-_STATE_SUFFIXES = (".pt", ".pth")
 _CHECKPOINT_KEYS = ("network", "model")
 
 
@@ -59,7 +58,7 @@ def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Te
         raise UsageError(f"{path}: exported weights end in .safetensors; choose such a name")
     state = _contiguous(network_state)
     record = record.for_tensors(state)
-    content = to_safetensors(state, metadata={_HEADER_KEY: record.dumps()})
+    content = to_safetensors(state, metadata={RECORD_KEY: record.dumps()})
     _write_with_record(path, record, lambda temporary: temporary.write_bytes(content))
 
 
@@ -125,7 +124,7 @@ def save_state(path: str | os.PathLike, network_state: Mapping[str, torch.Tensor
         LiversegError: if the name has another ending or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix not in _STATE_SUFFIXES:
+    if path.suffix not in STATE_SUFFIXES:
         raise LiversegError(f"{path}: a state_dict ends in .pt or .pth; choose such a name")
     state = _contiguous(network_state)
     _write_with_record(path, record.for_tensors(state), lambda temporary: torch.save(state, temporary))
@@ -141,8 +140,8 @@ def read_record(path: str | os.PathLike) -> WeightsRecord | None:
     Raises:
         LiversegError: if the file is missing, truncated or of another format, or its record is invalid.
     """
-    path = _check_path(path)
-    if path.suffix in _STATE_SUFFIXES:
+    path = check_weights_path(path)
+    if path.suffix in STATE_SUFFIXES:
         record_path = path.with_suffix(".json")
         if not record_path.is_file():
             return None
@@ -152,9 +151,9 @@ def read_record(path: str | os.PathLike) -> WeightsRecord | None:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise LiversegError(f"{path}: cannot be read as safetensors, truncated or foreign; {_advice(path)}") from error
-    if _HEADER_KEY not in metadata:
+    if RECORD_KEY not in metadata:
         raise LiversegError(f"{path}: no record in its header, so not exported by liverseg; run a bundle's export")
-    return _parse_record(path, metadata[_HEADER_KEY])
+    return _parse_record(path, metadata[RECORD_KEY])
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -205,16 +204,6 @@ def _write_with_record(path: Path, record: WeightsRecord, write: Callable[[Path]
 def _advice(path: str | os.PathLike) -> str:
     """Return what to do about a damaged file."""
     return "install liverseg again" if Path(path).parent == STARTER_FOLDER else "copy or export it again"
-
-
-def _check_path(path: str | os.PathLike) -> Path:
-    path = Path(path)
-    if path.suffix not in (".safetensors", *_STATE_SUFFIXES):
-        raise LiversegError(f"{path}: not the name of a weights file; .safetensors, .pt and .pth are read")
-    if not is_file(path):
-        advice = "install liverseg again" if path.parent == STARTER_FOLDER else "train and export first"
-        raise LiversegError(f"{path}: no such weights file; {advice}, or give another path")
-    return path
 
 
 def _read_text(path: Path) -> str:

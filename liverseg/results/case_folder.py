@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from liverseg.errors import ConflictError, OutputError
 from liverseg.utils.files import TEMPORARY_PREFIX, fsync_paths, read_json_object, sha256_file
 from liverseg.utils.locks import FileLock
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = [
     "CASE_FILES",

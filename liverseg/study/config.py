@@ -15,9 +15,9 @@ import yaml
 from monai.bundle import ConfigParser
 
 from liverseg.bundle.overrides import split_key
+from liverseg.bundle.paths import find_bundle
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.errors import LiversegError, UsageError, suggest
-from liverseg.inference import find_bundle
 from liverseg.utils.files import is_file
 
 __all__ = ["Row", "StudyConfig", "read_study"]

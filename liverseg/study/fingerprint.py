@@ -12,8 +12,8 @@ from monai.bundle import ConfigParser
 
 import liverseg
 from liverseg.bundle.effective import earlier_configs, effective_settings, merge_configs, settings_hash
+from liverseg.bundle.paths import find_bundle
 from liverseg.datalists import DataList
-from liverseg.inference import find_bundle
 from liverseg.study.cells import Cell
 from liverseg.study.config import Row, StudyConfig
 from liverseg.study.folds import list_hash

@@ -8,7 +8,7 @@ from itertools import groupby
 
 from monai.bundle import ConfigParser
 
-from liverseg.inference import find_bundle
+from liverseg.bundle.paths import find_bundle
 from liverseg.networks.weights import try_read_record
 from liverseg.study.document import Block, Heading, Items, Paragraph
 from liverseg.study.results import StudyResults

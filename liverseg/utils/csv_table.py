@@ -7,10 +7,12 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from liverseg.errors import LiversegError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["check_columns", "read_csv"]
 
@@ -47,6 +49,8 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     separator = max(_SEPARATORS, key=lambda char: len({*columns} & {*headers[char]}))  # the comma if all are equal
     check_columns(path, headers[separator], columns, ", separated by comma, semicolon or tab")
     _check_widths(path, text, separator)
+    import pandas as pd
+
     table = pd.read_csv(
         io.StringIO(text),
         sep=separator,
