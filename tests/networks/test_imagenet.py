@@ -8,6 +8,11 @@ from monai.networks.nets import senet
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.networks import SEResUNet, SlabClassifier, transfer_imagenet
+from liverseg.networks.imagenet import IMAGENET_URL
+
+
+def test_the_address_is_that_of_monai():
+    assert senet.SE_NET_MODELS["se_resnet50"] == IMAGENET_URL
 
 
 @pytest.mark.integration

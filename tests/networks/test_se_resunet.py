@@ -86,12 +86,14 @@ def test_gradient_reaches_every_parameter(size):
 
 @pytest.mark.integration
 def test_encoder_has_the_tensors_of_monai_se_resnet50(full):
-    theirs = {
-        name: tensor.shape
-        for name, tensor in SEResNet50(spatial_dims=2, in_channels=3).state_dict().items()
-        if not name.startswith("last_linear.")
-    }
-    assert {name: tensor.shape for name, tensor in full.encoder.state_dict().items()} == theirs
+    theirs = SEResNet50(spatial_dims=2, in_channels=3).eval()
+    state = theirs.state_dict()
+    ours = full.encoder.state_dict()
+    assert [*ours, "last_linear.weight", "last_linear.bias"] == [*state]
+    theirs.load_state_dict({**state, **ours})
+    slabs = torch.rand(1, 3, 64, 96) * 2 - 1
+    with torch.inference_mode():
+        assert torch.equal(full.eval().encoder(slabs)[-1], theirs.features(slabs))
 
 
 @pytest.mark.integration
