@@ -8,8 +8,9 @@ Example:
     >>> found.lesions[["type", "volume_ml"]]  # doctest: +SKIP
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from liverseg.utils.lazy import lazy_imports
 
 if TYPE_CHECKING:
     from liverseg.errors import LiversegError
@@ -20,22 +21,17 @@ __all__ = ["LiversegError", "Model", "Prediction", "Volume", "__version__", "loa
 
 __version__ = "0.1.0"
 
-_MODULES = {
-    "LiversegError": "liverseg.errors",
-    "Model": "liverseg.inference.api",
-    "Prediction": "liverseg.inference.api",
-    "Volume": "liverseg.imageio.volume",
-    "load_model": "liverseg.inference.api",
-    "predict": "liverseg.inference.api",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used: torch and MONAI take seconds (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value = getattr(import_module(_MODULES[name]), name)
-    return value
+__getattr__ = lazy_imports(
+    __name__,
+    {
+        "LiversegError": "liverseg.errors",
+        "Model": "liverseg.inference.api",
+        "Prediction": "liverseg.inference.api",
+        "Volume": "liverseg.imageio.volume",
+        "load_model": "liverseg.inference.api",
+        "predict": "liverseg.inference.api",
+    },
+)
 
 
 def __dir__() -> list[str]:

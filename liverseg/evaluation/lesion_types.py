@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import roc_auc_score
 
 from liverseg.labels import LESION_TYPES
 
@@ -112,6 +111,8 @@ def mean_auc(true: Sequence[str], probabilities: np.ndarray) -> float:
     Returns:
         The mean over types with lesions both of the type and of others; NaN if there is no such type.
     """
+    from sklearn.metrics import roc_auc_score  # a second
+
     types = np.asarray(true)
     areas = [
         roc_auc_score(types == name, probabilities[:, column])

@@ -10,7 +10,6 @@ import cc3d
 import numpy as np
 import pandas as pd
 import torch
-from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance
 from scipy.ndimage import find_objects
 
 from liverseg.evaluation.lesion_threshold import lesion_score
@@ -46,6 +45,8 @@ def surface_distances(pred: np.ndarray, true: np.ndarray, spacing_mm: Sequence[f
     Raises:
         ValueError: if a mask is empty.
     """
+    from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance  # seconds
+
     if not (pred.any() and true.any()):
         raise ValueError("surface distances of an empty mask are not defined")
     # padded, since MONAI's surface needs background at the edge

@@ -17,7 +17,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
-from monai.inferers import Inferer
 
 from liverseg.imageio.boxes import Box, box_shape, full_box
 from liverseg.imageio.ct_check import bone_and_body
@@ -118,7 +117,7 @@ _MIN_TRUNK_CM2: Final = 400.0
 _SAMPLED_SLICES: Final = 8
 
 
-class LiverCascade(Inferer):
+class LiverCascade:
     """Label a CT within windows around its liver; the rest is background.
 
     Args:

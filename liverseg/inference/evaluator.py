@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from monai.data import Dataset
-from monai.transforms import Compose
 
 from liverseg.cases.events import Callback, CaseDone, StageEnded, StageProgress, StageStarted
 from liverseg.errors import LiversegError, SomeCasesFailed, user_error
@@ -26,6 +24,10 @@ from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.blocks import fold_batch_norm
 from liverseg.results.tables import write_statistics
 from liverseg.utils.files import sha256_file
+
+if TYPE_CHECKING:
+    from monai.data import Dataset
+    from monai.transforms import Compose
 
 __all__ = ["CaseEvaluator"]
 
@@ -79,7 +81,7 @@ class CaseEvaluator:
             network=network,
             cascade=inferer,
             find_lesions=find_lesions,
-            measure_lesions=Compose(measure_lesions),
+            measure_lesions=partial(_apply_all, measure_lesions),
             writer=writer,
         )
         self._prefetcher: Prefetcher | None = None
@@ -190,3 +192,9 @@ class CaseEvaluator:
             return None
         finally:
             self._callback.on_event(StageEnded(name, stage))
+
+
+def _apply_all(transforms: Iterable[Callable[[Any], Any]], data: Any) -> Any:
+    for transform in transforms:
+        data = transform(data)
+    return data

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.inferers import Inferer
 from torch.nn import functional
 
 from liverseg.bundle.validation import check_values
@@ -25,7 +24,7 @@ __all__ = ["SlabInferer", "resolve_batch_size"]
 _BATCH_SIZES = {"cpu": 2, "cuda": 16}
 
 
-class SlabInferer(Inferer):
+class SlabInferer:
     """Run a slab network over axial slices of a CT, or over a box of it.
 
     There is no sliding window and no worker process. Slices go through the network at their own resolution, or with

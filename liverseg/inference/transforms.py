@@ -17,15 +17,13 @@ Settings of one case come with it: `series` and `study` (of a DICOM folder), `li
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
 
 from liverseg.bundle.validation import check_values
 from liverseg.errors import LiversegError
@@ -49,6 +47,8 @@ __all__ = [
     "ReadLiverd",
     "with_type_priors",
 ]
+
+Keys = str | Sequence[str]
 
 
 def with_type_priors(prediction: SlabPrediction, priors: Mapping[str, float]) -> SlabPrediction:
@@ -78,7 +78,32 @@ def with_type_priors(prediction: SlabPrediction, priors: Mapping[str, float]) ->
     return replace(prediction, type_probabilities=rows)
 
 
-class ReadCTd(MapTransform):
+class _DictionaryTransform:
+    """The part of MONAI's `MapTransform` that is needed here, without its import: which entries a transform changes.
+
+    Args:
+        keys: entries to change.
+        allow_missing_keys: skip entries that are not there.
+    """
+
+    def __init__(self, keys: Keys, allow_missing_keys: bool = False) -> None:
+        self.keys = (keys,) if isinstance(keys, str) else tuple(keys)
+        self.allow_missing_keys = allow_missing_keys
+
+    def key_iterator(self, data: Mapping[Hashable, Any]) -> Iterator[Hashable]:
+        """Yield the keys that are in the data.
+
+        Raises:
+            KeyError: if one is missing and that is not allowed.
+        """
+        for key in self.keys:
+            if key in data:
+                yield key
+            elif not self.allow_missing_keys:
+                raise KeyError(f"{type(self).__name__}: no {key!r} in the case; there are {', '.join(map(str, data))}")
+
+
+class ReadCTd(_DictionaryTransform):
     """Read a CT, refuse images that cannot be one, and present it in axial order, neither copied nor resampled.
 
     Adds `volume`, `warnings`, `input` and, for a CT read from DICOM with DICOM results, `reference`, the
@@ -100,7 +125,7 @@ class ReadCTd(MapTransform):
 
     def __init__(
         self,
-        keys: KeysCollection = "image",
+        keys: Keys = "image",
         series: str | None = None,
         dicom_results: bool = True,
         keep_identifiers: bool = False,
@@ -161,7 +186,7 @@ def _name_in_errors(path: Path, folder: Path) -> Iterator[None]:
         raise type(error)(str(error).replace(str(folder), str(path))) from error
 
 
-class ReadLiverd(MapTransform):
+class ReadLiverd(_DictionaryTransform):
     """Read the mask of the liver if there is one: adds `liver`, true in the liver, in axial order.
 
     Comes after `ReadCTd`, whose `volume` has the grid.
@@ -174,7 +199,7 @@ class ReadLiverd(MapTransform):
         LiversegError: from `LiverSource`, when a case is read.
     """
 
-    def __init__(self, source: LiverSource, keys: KeysCollection = "image", allow_missing_keys: bool = False) -> None:
+    def __init__(self, source: LiverSource, keys: Keys = "image", allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         self.source = source
 
@@ -194,7 +219,7 @@ class ReadLiverd(MapTransform):
         return out
 
 
-class FindLesionsd(MapTransform):
+class FindLesionsd(_DictionaryTransform):
     """Dictionary form of `find_lesions`: a `SlabPrediction` becomes a `LesionMap`, with the case's priors if any.
 
     Args:
@@ -210,7 +235,7 @@ class FindLesionsd(MapTransform):
 
     def __init__(
         self,
-        keys: KeysCollection = "pred",
+        keys: Keys = "pred",
         min_lesion_ml: float = 0.03,
         min_confidence: float = 0.0,
         lesion_threshold: float = 0.0,
@@ -245,7 +270,7 @@ class FindLesionsd(MapTransform):
         return out
 
 
-class MeasureLesionsd(MapTransform):
+class MeasureLesionsd(_DictionaryTransform):
     """Dictionary form of `lesion_table`: adds the table as `lesions`.
 
     Args:
@@ -257,7 +282,7 @@ class MeasureLesionsd(MapTransform):
 
     def __init__(
         self,
-        keys: KeysCollection = "pred",
+        keys: Keys = "pred",
         num_channels: int = 5,
         lesion_ranges: LesionRanges | None = None,
         allow_missing_keys: bool = False,

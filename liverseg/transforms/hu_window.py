@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
 
-__all__ = ["HUWindow", "HUWindowd"]
+__all__ = ["HUWindow"]
 
 
 @dataclass(frozen=True)
@@ -40,22 +36,3 @@ class HUWindow:
         values = hu if hu.is_floating_point() else hu.float()
         center, half_width = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
         return values.clamp(self.lower, self.upper).sub_(center).div_(half_width)
-
-
-class HUWindowd(MapTransform):
-    """Dictionary transform of `HUWindow`.
-
-    Args:
-        keys: entries to window.
-        window: lower and upper limit in HU.
-    """
-
-    def __init__(self, keys: KeysCollection, window: tuple[float, float], allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.window = HUWindow(*window)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = self.window(torch.as_tensor(out[key]))
-        return out

@@ -7,15 +7,12 @@ windowing, so a pixel that is half air has the HU of a scanner. Coordinates are 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
-from monai.config import KeysCollection
-from monai.transforms import MapTransform
 from torch.nn import functional
 
-__all__ = ["ResamplePixelsd", "back_to_slice", "points_per_pixel", "sample_slices", "sampling_grid", "to_pixel_mm"]
+__all__ = ["back_to_slice", "points_per_pixel", "sample_slices", "sampling_grid", "to_pixel_mm"]
 
 _MAX_RATIO_FOR_ONE_POINT = 1.3
 """Largest ratio of pixel sizes for which a single bilinear value still covers nearly all pixels of the slice."""
@@ -122,27 +119,3 @@ def back_to_slice(maps: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     if [*maps.shape[-2:]] == [*size]:
         return maps
     return functional.interpolate(maps.float(), size=[*size], mode="bilinear", align_corners=False)
-
-
-class ResamplePixelsd(MapTransform):
-    """Dictionary transform of `to_pixel_mm`, for slabs of a validation, which have no view.
-
-    The data needs `spacing`: mm between slices, rows and columns.
-
-    Args:
-        keys: entries to resample, (channels, H, W) in HU. Label maps are not resampled, since scores are computed on
-            the slice's own grid.
-        pixel_mm: edge of the target pixels in mm; None leaves slices as they are.
-    """
-
-    def __init__(self, keys: KeysCollection, pixel_mm: float | None = None, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.pixel_mm = pixel_mm
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        out = dict(data)
-        if self.pixel_mm is not None:
-            in_plane_mm = torch.as_tensor(out["spacing"]).tolist()[1:]
-            for key in self.key_iterator(out):
-                out[key] = to_pixel_mm(torch.as_tensor(out[key]), in_plane_mm, self.pixel_mm)
-        return out
