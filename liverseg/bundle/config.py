@@ -9,14 +9,11 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
-from liverseg.bundle.validation import RULES, check_values, none_if_null
+from liverseg.bundle.validation import NOT_RECORDED, RESOLVED, RULES, check_values, none_if_null
 from liverseg.utils.distributed import world_size
 from liverseg.utils.files import sha256_file
 
 __all__ = ["NOT_SETTINGS", "build", "check_config", "inference_settings", "running_config", "training_settings"]
-
-_RESOLVED = {"batch_size": "slabs_at_a_time"}
-"""Keys that allow "auto", each with the key that holds the number."""
 
 NOT_SETTINGS = (
     # the order of the run, and the settings themselves
@@ -38,9 +35,6 @@ NOT_SETTINGS = (
 
 _BY_VALUE = ("epochs",)
 """Keys of `NOT_SETTINGS` that change the result where another key refers to them, as a schedule's `T_max` does."""
-
-_NOT_RECORDED = ("dicom", "preview", "report", "statistics", "progress")
-"""Keys of an inference's config that choose files and what is shown, and leave labels and measurements as they are."""
 
 _FILES = ("datalist", "pretrain_weights", "imagenet_weights")
 """Keys whose file counts by its content, wherever it is."""
@@ -79,7 +73,7 @@ def check_config(optional: Sequence[str] = ()) -> None:
         rule = RULES.get(key)
         if rule is None or rule.labels not in (None, labels):
             continue
-        resolved = _RESOLVED.get(key, key)
+        resolved = RESOLVED.get(key, key)
         value = config.get_parsed_content(resolved if resolved in config else key)
         if rule.optional or key in optional:
             value = none_if_null(value)
@@ -101,7 +95,7 @@ def build(*names: str) -> None:
 def inference_settings() -> dict[str, Any]:
     """Return the settings of the running inference by key, for the records of its cases.
 
-    They are `liver` and the keys that have a rule, without `_NOT_RECORDED`: a new key with a rule is recorded. "auto"
+    They are `liver` and the keys that have a rule, without `NOT_RECORDED`: a new key with a rule is recorded. "auto"
     is recorded as the number it stands for.
 
     Returns:
@@ -112,8 +106,8 @@ def inference_settings() -> dict[str, Any]:
     for key in config.get():
         if key == "liver":
             settings[key] = str(config.get_parsed_content(key))
-        elif key in RULES and key not in _NOT_RECORDED:
-            resolved = _RESOLVED.get(key, key)
+        elif key in RULES and key not in NOT_RECORDED:
+            resolved = RESOLVED.get(key, key)
             settings[key] = _null(key, config.get_parsed_content(resolved if resolved in config else key))
     return settings
 

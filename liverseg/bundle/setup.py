@@ -9,19 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import tempfile
 import traceback
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-import torch
 
 from liverseg.bundle.config import build, check_config, inference_settings, training_settings
 from liverseg.bundle.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.bundle.paths import default_weights
 from liverseg.bundle.validation import check_values, none_if_null
-from liverseg.errors import ExitCode, OutputError, UsageError, user_error
+from liverseg.errors import ExitCode, user_error
 from liverseg.utils.distributed import (
     check_torchrun,
     destroy_process_group,
@@ -31,7 +27,9 @@ from liverseg.utils.distributed import (
     require_single_process,
     world_size,
 )
+from liverseg.utils.files import ensure_writable
 from liverseg.utils.precision import autocast_dtype as check_precision
+from liverseg.utils.precision import get_device
 
 __all__ = [
     "build",
@@ -95,47 +93,3 @@ def default_output_dir(bundle: str) -> str:
     if (here / "configs").is_dir() and here.parent.name == "bundles":
         here = here.parent.parent
     return str(here / "runs" / bundle)
-
-
-def ensure_writable(path: str | os.PathLike) -> str:
-    """Create a folder if it is missing, and check that files can be written in it.
-
-    Returns:
-        Its absolute path.
-
-    Raises:
-        OutputError: if it cannot be created or written to.
-    """
-    folder = Path(path).absolute()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: output cannot be written there ({reason}); choose another output_dir") from error
-    return str(folder)
-
-
-def get_device(name: Any = None) -> torch.device:
-    """Return a device by name. Without a name, or for "auto", it is the first GPU if there is one, else the CPU.
-
-    Raises:
-        UsageError: if the name is not that of a CPU or CUDA device, or this machine has no such GPU.
-    """
-    if name is None or str(name) == "auto":
-        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
-    unknown = f"device {name!r} is not known; take auto, cpu, cuda or cuda:N"
-    try:
-        device = torch.device(str(name))
-    except RuntimeError as error:
-        raise UsageError(unknown) from error
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(unknown)
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if count == 0:
-            raise UsageError(f"device {name!r}: this machine has no usable CUDA GPU; take cpu")
-        if (device.index or 0) >= count:
-            raise UsageError(f"device {name!r}: this machine has cuda:0 to cuda:{count - 1}; take one of them")
-    return device

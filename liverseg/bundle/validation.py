@@ -9,7 +9,16 @@ from typing import Any, NamedTuple
 
 from liverseg.errors import UsageError
 
-__all__ = ["INITIALISATIONS", "RULES", "Rule", "are_lesion_ranges", "check_values", "none_if_null"]
+__all__ = [
+    "INITIALISATIONS",
+    "NOT_RECORDED",
+    "RESOLVED",
+    "RULES",
+    "Rule",
+    "are_lesion_ranges",
+    "check_values",
+    "none_if_null",
+]
 
 INITIALISATIONS = ("scratch", "imagenet", "lits")
 """Starting points of a training of the joint bundle."""
@@ -171,6 +180,12 @@ RULES = {
 }
 """The rule of each key, by the key's name. `liverseg.bundle.config.check_config` applies it in every config that has
 the key, so a new key needs no more than its line here."""
+
+RESOLVED = {"batch_size": "slabs_at_a_time"}
+"""Keys that allow "auto", each with the key of the config that holds the number."""
+
+NOT_RECORDED = ("dicom", "preview", "report", "statistics", "progress")
+"""Keys of an inference's config that choose files and what is shown, and leave labels and measurements as they are."""
 
 
 def check_values(labels: int | None = None, **values: Any) -> None:

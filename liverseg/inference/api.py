@@ -12,7 +12,6 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from liverseg.bundle.setup import ensure_writable
 from liverseg.cases.discover import find_cases
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio import memory
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     import SimpleITK
     import torch
     from monai.data import MetaTensor
+from liverseg.utils.files import ensure_writable
 
 __all__ = ["Model", "Prediction", "load_model", "predict"]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
@@ -25,14 +25,30 @@ from liverseg.networks.blocks import fold_batch_norm
 from liverseg.results.tables import write_statistics
 from liverseg.utils.files import sha256_file
 
-if TYPE_CHECKING:
-    from monai.data import Dataset
-    from monai.transforms import Compose
-
 __all__ = ["CaseEvaluator"]
 
 Item = Mapping[str, Any]
 """`image` and `case`, and the case's own settings."""
+
+
+class Cases(Protocol):
+    """The part of MONAI's `Dataset` that an evaluator needs."""
+
+    @property
+    def data(self) -> Any:
+        """Items, see `CaseEvaluator`."""
+
+    @property
+    def transform(self) -> Any:
+        """Reads an item."""
+
+
+class Steps(Protocol):
+    """The part of MONAI's `Compose` that an evaluator needs."""
+
+    @property
+    def transforms(self) -> Any:
+        """Transforms in their order."""
 
 
 class CaseEvaluator:
@@ -58,10 +74,10 @@ class CaseEvaluator:
 
     def __init__(
         self,
-        dataset: Dataset,
+        dataset: Cases,
         network: SEResUNet,
         inferer: LiverCascade,
-        postprocessing: Compose,
+        postprocessing: Steps,
         writer: CaseWriter,
         device: torch.device | str,
         weights: str | os.PathLike,

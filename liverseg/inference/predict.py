@@ -1,19 +1,25 @@
-"""Run a bundle's inference in this process, with the config and checks of `python -m monai.bundle run inference`."""
+"""Run a bundle's inference in this process, with the config and checks of `python -m monai.bundle run inference`.
+
+A config that `build_evaluator` knows does without MONAI; another one is evaluated by MONAI.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-from monai.bundle import ConfigWorkflow
+from typing import TYPE_CHECKING, Any
 
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.errors import UsageError, user_error
+from liverseg.inference.build import build_evaluator
 from liverseg.inference.evaluator import CaseEvaluator
+from liverseg.utils.files import ensure_writable
+
+if TYPE_CHECKING:
+    from monai.bundle import ConfigWorkflow
 
 __all__ = ["case_evaluator", "run_inference", "unwrap_user_errors"]
 
@@ -41,8 +47,16 @@ def run_inference(
         LiversegError: if the input, the weights, the output folder or a setting cannot be used, or every case failed.
         SomeCasesFailed: if some of the cases failed.
     """
+    config = inference_config(bundle)
+    settings = _settings(config, weights, output_dir, dataset_dir=str(Path(dataset_dir).absolute()), **overrides)
+    evaluator = build_evaluator(config, settings)
+    if evaluator is not None:
+        evaluator.prepare()
+        ensure_writable(output_dir)  # files are read before a folder is made
+        evaluator.run()
+        return
     with unwrap_user_errors():
-        workflow = _workflow(bundle, weights, output_dir, dataset_dir=str(Path(dataset_dir).absolute()), **overrides)
+        workflow = _workflow(config, settings)
         workflow.initialize()
         workflow.run()
         workflow.finalize()
@@ -64,19 +78,23 @@ def case_evaluator(
     Raises:
         LiversegError: if the weights, the output folder or a setting cannot be used.
     """
+    config = inference_config(bundle)
+    settings = _settings(config, weights, output_dir, cases=[], **overrides)
+    evaluator = build_evaluator(config, settings)
+    if evaluator is not None:
+        evaluator.prepare()
+        if output_dir is not None:
+            ensure_writable(output_dir)
+        return evaluator
     with unwrap_user_errors():
-        workflow = _workflow(bundle, weights, output_dir, cases=[], **overrides)
+        workflow = _workflow(config, settings)
         workflow.initialize()
         return workflow.parser.get_parsed_content("evaluator")
 
 
-def _workflow(
-    bundle: str | os.PathLike | None,
-    weights: str | os.PathLike | None,
-    output_dir: str | os.PathLike | None,
-    **overrides: Any,
-) -> ConfigWorkflow:
-    config = inference_config(bundle)
+def _settings(
+    config: Path, weights: str | os.PathLike | None, output_dir: str | os.PathLike | None, **overrides: Any
+) -> dict[str, Any]:
     for name, value in overrides.items():
         if isinstance(value, str) and value.startswith(_EXPRESSIONS):
             raise UsageError(
@@ -89,7 +107,13 @@ def _workflow(
     }
     if output_dir is not None:
         settings["output_dir"] = str(Path(output_dir).absolute())
-    steps = "load" if output_dir is None else "initialize"  # both of the config
+    return settings
+
+
+def _workflow(config: Path, settings: Mapping[str, Any]) -> ConfigWorkflow:
+    from monai.bundle import ConfigWorkflow  # seconds
+
+    steps = "initialize" if "output_dir" in settings else "load"  # both of the config
     return ConfigWorkflow(str(config), logging_file=False, workflow_type="inference", init_id=steps, **settings)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from liverseg.bundle.setup import ensure_writable
 from liverseg.errors import LiversegError, OutputError, SomeCasesFailed, UnreadableError, UsageError, user_error
 from liverseg.inference import find_cases
 from liverseg.pseudo_labels.cases import CaseOutliner, label_path, read_network
@@ -33,7 +32,7 @@ from liverseg.pseudo_labels.results import (
     write_metadata,
     write_results,
 )
-from liverseg.utils.files import is_file, write_text
+from liverseg.utils.files import ensure_writable, is_file, write_text
 from liverseg.utils.locks import FileLock
 
 __all__ = ["FOLD", "pseudo_label", "rewrite_from_table"]

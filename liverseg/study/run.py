@@ -16,7 +16,6 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from liverseg.bundle.commands import RunningCommands, bundle_command, run_logged
-from liverseg.bundle.setup import get_device
 from liverseg.datalists import DataList
 from liverseg.errors import LiversegError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
@@ -27,6 +26,7 @@ from liverseg.study.config import StudyConfig
 from liverseg.study.fingerprint import StudyFingerprint, code_state, hash_configs
 from liverseg.study.folds import VALIDATION_FOLD, check_fold_lists, fold_list_path, fold_lists, write_fold_lists
 from liverseg.utils.files import is_file
+from liverseg.utils.precision import get_device
 from liverseg.utils.shutdown import GracefulShutdown
 
 __all__ = ["cell_commands", "check_lits_weights", "run_study"]

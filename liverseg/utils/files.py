@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,7 @@ from liverseg.errors import LiversegError, OutputError, UnreadableError, one_lin
 __all__ = [
     "TEMPORARY_PREFIX",
     "atomic_write",
+    "ensure_writable",
     "fsync_paths",
     "is_dir",
     "is_file",
@@ -192,3 +194,23 @@ def visible_files(path: str | os.PathLike) -> tuple[Path, ...]:
 def _cannot_be_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:
     reason = getattr(error, "strerror", None) or error
     return UnreadableError(f"{path}: cannot be accessed ({reason}); check the path and its permissions")
+
+
+def ensure_writable(path: str | os.PathLike) -> str:
+    """Create a folder if it is missing, and check that files can be written in it.
+
+    Returns:
+        Its absolute path.
+
+    Raises:
+        OutputError: if it cannot be created or written to.
+    """
+    folder = Path(path).absolute()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OutputError(f"{folder}: output cannot be written there ({reason}); choose another output_dir") from error
+    return str(folder)
