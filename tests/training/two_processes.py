@@ -182,7 +182,6 @@ def calibrate(folder):
     loader = DataLoader(slabs, 4, sampler=DistributedFoldSampler(slabs))
     evaluator = SupervisedEvaluator(device="cpu", val_data_loader=loader, network=network.eval(), decollate=False)
     handler = TypeTemperature(network, folder / "model.pt", evaluator)
-    handler.mark_trained(evaluator)
     handler(evaluator)
 
 
