@@ -9,7 +9,7 @@
     - OutputError: a file cannot be written
     - ConflictError: the output folder holds the results of another CT
 
-The five that have the exit code of their base class sort the failures of a batch.
+The five with the exit code of their base class are the failure categories of a batch.
 """
 
 from __future__ import annotations

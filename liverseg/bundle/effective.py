@@ -18,6 +18,7 @@ from typing import Any
 from liverseg.utils.files import sha256_text
 
 __all__ = [
+    "NEUTRAL",
     "RECORDED_SETTINGS",
     "EarlierConfigs",
     "earlier_configs",
@@ -36,14 +37,14 @@ _NOT_SETTINGS = (
 _NO_ARGUMENTS = ("handlers", "keys", "name", "tag_name", "metric", "metrics", "decollate")
 """Arguments of objects that connect or name things."""
 
-_NEUTRAL: dict[str, Any] = {
+NEUTRAL: dict[str, Any] = {
     "min_liver_contact": 0,
     "lesion_threshold": 0,
     "::windows": [15],
     "::evidence": "measurements",
 }
 """Values with which a setting does what versions without it did. A setting at its neutral value is left out, and so is
-one that is null or False. A setting that is added with another default belongs here."""
+one that is null or False. List a new setting here if its neutral value is another one."""
 
 RECORDED_SETTINGS: dict[str, Any] = {
     "hu_window": [-200, 250],
@@ -273,4 +274,4 @@ def _plain(value: Any) -> Any:
 def _is_neutral(key: str, value: Any) -> bool:
     if value is None or value is False or value in ([], {}):
         return True
-    return key in _NEUTRAL and bool(_NEUTRAL[key] == value)
+    return key in NEUTRAL and bool(NEUTRAL[key] == value)

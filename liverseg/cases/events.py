@@ -87,7 +87,7 @@ class CaseDone(CaseEvent):
 
 @dataclass(frozen=True)
 class CaseFailed(CaseEvent):
-    """A case has failed and left no files.
+    """A case failed and wrote no files.
 
     Attributes:
         stage: the stage that failed; None if the process ended or was killed.

@@ -35,6 +35,8 @@ __all__ = ["Model", "Prediction", "load_model", "predict"]
 _CASE = "ct"
 """Name of a case that has no file."""
 _WORDS = ("auto", "none")
+_MAX_NAME = 200
+"""Longest name of a case in bytes: file systems allow 255, and temporary names are longer."""
 PathOrImage: TypeAlias = str | os.PathLike | Image
 Array: TypeAlias = Literal["labels", "lesion_ids"]
 
@@ -271,6 +273,8 @@ def predict(
         ((64, 64, 4), 0, 'no liver found')
     """
     is_mask = is_image(liver)
+    if not (liver is None or is_mask or isinstance(liver, str | os.PathLike)):
+        to_volume(liver, "liver")  # raises TypeError
     model = load_model(weights, liver=None if is_mask else liver, device=device, **settings)  # type: ignore[arg-type]
     return model.predict(ct, output, case=case, series=series, liver=liver if is_mask else None)
 
@@ -279,6 +283,8 @@ def _item(ct: PathOrImage, case: str | None, series: str | None, liver: PathOrIm
     """Return the pipeline's item for a CT."""
     item: dict[str, Any]
     if isinstance(ct, str | os.PathLike):
+        if not os.fspath(ct).strip():
+            raise UsageError("ct is an empty path; give a NIfTI file, a folder of DICOM files or a zip of one")
         found = find_cases(ct)
         if len(found) != 1:
             raise UsageError(
@@ -288,14 +294,23 @@ def _item(ct: PathOrImage, case: str | None, series: str | None, liver: PathOrIm
     else:
         item = {"image": to_volume(ct, "ct"), "case": _CASE}
     if case is not None:
-        if case in ("", ".", "..") or "/" in case or "\0" in case:
-            raise UsageError(f"case is {case!r}; it names a folder in the output, so it must be a plain name")
+        if not _is_folder_name(case):
+            raise UsageError(
+                f"case is {case!r}; it names a folder in the output, so it must be a text without / and control "
+                f"characters, up to {_MAX_NAME} bytes, that does not begin with a dot"
+            )
         item["case"] = case
     if series is not None:
         item["series"] = series
     if liver is not None:
         item["liver_from"] = _liver_mask(liver)
     return item
+
+
+def _is_folder_name(case: object) -> bool:
+    if not isinstance(case, str) or not case or not case.isprintable():
+        return False
+    return not case.startswith(".") and "/" not in case and len(case.encode("utf-8", "replace")) <= _MAX_NAME
 
 
 def _liver_mask(liver: PathOrImage) -> str | Volume:

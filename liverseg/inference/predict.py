@@ -55,7 +55,7 @@ def run_inference(
         ensure_writable(output_dir)  # files are read before a folder is made
         evaluator.run()
         return
-    with unwrap_user_errors():
+    with unwrap_user_errors(), _quiet():
         workflow = _workflow(config, settings)
         workflow.initialize()
         workflow.run()
@@ -86,7 +86,7 @@ def case_evaluator(
         if output_dir is not None:
             ensure_writable(output_dir)
         return evaluator
-    with unwrap_user_errors():
+    with unwrap_user_errors(), _quiet():
         workflow = _workflow(config, settings)
         workflow.initialize()
         return workflow.parser.get_parsed_content("evaluator")
@@ -119,25 +119,25 @@ def _workflow(config: Path, settings: Mapping[str, Any]) -> ConfigWorkflow:
 
 @contextmanager
 def unwrap_user_errors() -> Iterator[None]:
-    """Raise a `LiversegError` itself instead of the error that MONAI wraps it in, and log it only once."""
-    # MONAI would warn that there is no logging file, and ignite would log an error again for each engine
-    with _quiet("monai.bundle.workflows", logging.ERROR), _quiet("ignite", logging.CRITICAL):
-        try:
-            yield
-        except Exception as error:
-            known = user_error(error)
-            if known is None or known is error:
-                raise
-            raise known from error
+    """Raise a `LiversegError` itself instead of the error that MONAI wraps it in."""
+    try:
+        yield
+    except Exception as error:
+        known = user_error(error)
+        if known is None or known is error:
+            raise
+        raise known from error
 
 
 @contextmanager
-def _quiet(name: str, level: int) -> Iterator[None]:
-    """Raise the level of a logger until the block ends."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(max(level, before))
+def _quiet() -> Iterator[None]:
+    """Keep MONAI from warning that there is no logging file, and ignite from logging an error for each engine."""
+    levels = {"monai.bundle.workflows": logging.ERROR, "ignite": logging.CRITICAL}
+    before = {name: logging.getLogger(name).level for name in levels}
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(max(level, before[name]))
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)

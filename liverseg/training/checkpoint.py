@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 import liverseg
-from liverseg.bundle.effective import earlier_configs
+from liverseg.bundle.effective import NEUTRAL, earlier_configs
 from liverseg.errors import LiversegError, OutputError
 from liverseg.training.optimisation import describe_optimizer, describe_schedule
 from liverseg.utils.distributed import all_gather, is_rank_zero
@@ -123,7 +123,8 @@ class RunCheckpoint:
 def _first_difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any, Any] | None:
     """Return the first key whose values differ, with both values, or None.
 
-    A missing key counts as null, and null as False: a version without a key did what its default does, off.
+    A missing key counts as null, and null as False or as the neutral value of the key: a version without the key did
+    what that value does.
     """
     if isinstance(theirs, list) and isinstance(ours, list) and any(isinstance(value, Mapping) for value in theirs):
         theirs, ours = dict(enumerate(theirs)), dict(enumerate(ours))
@@ -131,6 +132,8 @@ def _first_difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any,
         prefix = f"{name}::" if name else ""
         pairs = ((f"{prefix}{key}", theirs.get(key), ours.get(key)) for key in {**theirs, **ours})
         return next(filter(None, (_first_difference(old, new, key) for key, old, new in pairs)), None)
+    if theirs is None and name in NEUTRAL and NEUTRAL[name] == ours:
+        return None
     is_off = all(value is None or value is False for value in (theirs, ours))
     return None if is_off or theirs == ours else (name, theirs, ours)
 

@@ -124,7 +124,7 @@ def test_defaults_of_recorded_settings_are_those_of_inference():
 def test_settings_of_the_bundles_have_not_changed(bundle, configs, sha256):
     """With other hashes, results of the last version are not recognised.
 
-    If a config has changed and means the same, see `_NEUTRAL` of `liverseg.bundle.effective`. If it gives other
+    If a config has changed and means the same, see `NEUTRAL` of `liverseg.bundle.effective`. If it gives other
     results, change the hash here.
     """
     folder = find_bundle(bundle) / "configs"

@@ -1,8 +1,10 @@
 """`liverseg.predict` and `liverseg.load_model` have the command's results, for paths and images in memory."""
 
 import json
+import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -14,6 +16,7 @@ from monai.transforms import LoadImage
 import liverseg
 from liverseg.cli.main import main
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UsageError
+from liverseg.inference.api import _item
 from liverseg.results.case_folder import CASE_FILES
 
 STRAIGHT = np.diag([2.0, 2.0, 3.0, 1.0])
@@ -26,6 +29,7 @@ OBLIQUE = np.array(
         [0, 0, 0, 1],
     ]
 )
+AIR = liverseg.Volume(np.full((64, 64, 4), -1000, np.int16), np.diag([5.0, 5.0, 5.0, 1.0]))
 RUN_FACTS = ("finished", "seconds", "files", "input")
 
 
@@ -232,3 +236,32 @@ def test_public_names():
     assert all(getattr(liverseg, name) is not None for name in liverseg.__all__)
     with pytest.raises(AttributeError, match="module 'liverseg' has no attribute 'segment'"):
         _ = liverseg.segment
+
+
+@pytest.mark.parametrize("case", ["", ".", "..", "a/b", "a\0b", "a\nb", ".liverseg", "n" * 201, 3])
+def test_a_case_that_names_no_folder_is_refused(case):
+    with pytest.raises(UsageError, match=r"^case is .*; it names a folder in the output"):
+        _item(AIR, case, None, None)
+
+
+def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="ct is an empty path"):
+        _item("", None, None, None)
+
+
+@pytest.mark.parametrize("liver", [np.zeros((3, 3, 3)), 5, [1]])
+def test_a_liver_of_another_type_is_refused_before_the_network_is_loaded(liver):
+    with pytest.raises(TypeError, match="liver"):
+        liverseg.predict(AIR, liver=liver)
+
+
+@pytest.mark.integration
+def test_predictions_in_threads_leave_loggers_alone():
+    model = liverseg.load_model(device="cpu")
+    loggers = [logging.getLogger(name) for name in ("ignite", "monai.bundle.workflows")]
+    before = [logger.level for logger in loggers]
+    with ThreadPoolExecutor(3) as pool:
+        found = [*pool.map(lambda _: model.predict(AIR), range(4))]
+    assert all("no liver found" in prediction.warnings for prediction in found)
+    assert [logger.level for logger in loggers] == before

@@ -287,6 +287,15 @@ def test_a_key_that_the_checkpoint_does_not_know_counts_as_off(tmp_path):
         counted(path, 3, {"seed": 0, "new": False, "nested": {"old": 1, "new": 0}})
 
 
+def test_a_new_key_at_its_neutral_value_is_no_difference(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    counted(path, 1, {"seed": 0})
+    assert counted(path, 2, {"seed": 0, "lesion_threshold": 0}) == (2, [2])
+    counted(tmp_path / "old.pt", 1, {"seed": 0})
+    with pytest.raises(LiversegError, match=r"a run with lesion_threshold null, this run has 0\.5;"):
+        counted(tmp_path / "old.pt", 2, {"seed": 0, "lesion_threshold": 0.5})
+
+
 def test_nested_settings_are_named_by_their_path(tmp_path):
     path = tmp_path / "checkpoint.pt"
     counted(path, 1, {"train": {"transforms": [{"zoom": 0.1}, None], "sizes": (1, 2)}})
