@@ -16,27 +16,21 @@ from types import TracebackType
 from liverseg.bundle.config import build, check_config, inference_settings, training_settings
 from liverseg.bundle.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.bundle.paths import default_weights
-from liverseg.bundle.validation import check_values, none_if_null
+from liverseg.bundle.validation import none_if_null
 from liverseg.errors import ExitCode, user_error
 from liverseg.utils.distributed import (
-    check_torchrun,
     destroy_process_group,
     init_process_group,
     is_rank_zero,
     report_once,
     require_single_process,
-    world_size,
 )
 from liverseg.utils.files import ensure_writable
-from liverseg.utils.precision import autocast_dtype as check_precision
 from liverseg.utils.precision import get_device
 
 __all__ = [
     "build",
     "check_config",
-    "check_precision",
-    "check_torchrun",
-    "check_values",
     "default_output_dir",
     "default_weights",
     "destroy_process_group",
@@ -51,7 +45,6 @@ __all__ = [
     "refuse_unknown_overrides",
     "require_single_process",
     "training_settings",
-    "world_size",
 ]
 
 

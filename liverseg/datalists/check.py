@@ -33,7 +33,7 @@ from liverseg.datalists.checks.lists import (
     read_list,
     shared_patient_findings,
 )
-from liverseg.datalists.checks.reading import read_whole
+from liverseg.datalists.checks.reading import read_file
 from liverseg.datalists.model import DataItem, contradicts_labelled
 from liverseg.errors import LiversegError, UsageError, one_line
 from liverseg.imageio.nifti import ReusableBuffer
@@ -174,7 +174,7 @@ def _check_files(
 def _check_file(task: _Task, content: ListContent, dataset_dir: Path, memory: ReusableBuffer) -> _Result:
     try:
         with np.errstate(all="ignore"):  # numbers of a damaged header overflow; the checks report the result
-            file = read_whole(dataset_dir / task.name, memory)
+            file = read_file(dataset_dir / task.name, memory)
             if task.is_label:
                 findings, label = check_label(task.name, file, set(content.labels), task.slices, task.training)
                 return _Result(findings, label=label)

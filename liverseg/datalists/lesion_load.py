@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists.checks.findings import Defect
-from liverseg.datalists.checks.reading import read_whole
+from liverseg.datalists.checks.reading import read_file
 from liverseg.datalists.model import DataItem
 from liverseg.labels import LESION
 
@@ -62,7 +62,7 @@ def lesion_loads(
 def _measure(path: Path, slices: Collection[int | None]) -> dict[int | None, float]:
     """Return the load of each slice, or of the volume under None; loads that are not known are left out."""
     try:
-        label = read_whole(path)
+        label = read_file(path)
     except Defect:
         return {}
     if label.grid.affine is None:

@@ -15,7 +15,7 @@ import pandas as pd
 
 from liverseg.datalists.checks.findings import Defect
 from liverseg.datalists.checks.geometry import FLIPPED, RESET, turned_axes
-from liverseg.datalists.checks.reading import ReadFile, read_whole
+from liverseg.datalists.checks.reading import ReadFile, read_file
 from liverseg.datalists.model import DataItem, read_datalist, write_datalist
 from liverseg.errors import LiversegError
 from liverseg.imageio.nifti import iter_chunks
@@ -131,7 +131,7 @@ def repair_copies(
 def _repair(label_name: str, image_name: str, dataset_dir: Path, output_dir: Path) -> dict[str, str]:
     """Repair one label; return its row of the record."""
     try:
-        label, image = read_whole(dataset_dir / label_name), read_whole(dataset_dir / image_name)
+        label, image = read_file(dataset_dir / label_name), read_file(dataset_dir / image_name)
     except Defect as error:
         return _not_repaired(label_name, f"cannot be read any more: {error}")
     alignments = _possible_alignments(label, image)

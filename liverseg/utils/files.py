@@ -148,7 +148,7 @@ def is_file(path: str | os.PathLike) -> bool:
     try:
         return Path(path).is_file()
     except (OSError, ValueError) as error:
-        raise _cannot_be_looked_at(path, error) from error
+        raise _inaccessible(path, error) from error
 
 
 def is_dir(path: str | os.PathLike) -> bool:
@@ -160,7 +160,7 @@ def is_dir(path: str | os.PathLike) -> bool:
     try:
         return Path(path).is_dir()
     except (OSError, ValueError) as error:
-        raise _cannot_be_looked_at(path, error) from error
+        raise _inaccessible(path, error) from error
 
 
 def size_or_zero(path: str | os.PathLike) -> int:
@@ -179,7 +179,7 @@ def list_folder(path: str | os.PathLike) -> list[Path]:
     try:
         return sorted(Path(path).iterdir())
     except OSError as error:
-        raise _cannot_be_looked_at(path, error) from error
+        raise _inaccessible(path, error) from error
 
 
 def visible_files(path: str | os.PathLike) -> tuple[Path, ...]:
@@ -191,7 +191,7 @@ def visible_files(path: str | os.PathLike) -> tuple[Path, ...]:
     return tuple(file for file in list_folder(path) if file.is_file() and not file.name.startswith("."))
 
 
-def _cannot_be_looked_at(path: str | os.PathLike, error: Exception) -> LiversegError:
+def _inaccessible(path: str | os.PathLike, error: Exception) -> LiversegError:
     reason = getattr(error, "strerror", None) or error
     return UnreadableError(f"{path}: cannot be accessed ({reason}); check the path and its permissions")
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from liverseg.bundle import setup as bundle
+from liverseg.bundle.validation import check_values
 from liverseg.errors import UsageError, user_error
 from liverseg.inference import failures
 
@@ -68,10 +69,10 @@ def test_errors_are_made_plain_in_monais_command_only(argv, is_command, monkeypa
 )
 def test_a_value_is_checked_against_its_keys_rule(key, allowed, refused, words):
     for value in allowed:
-        bundle.check_values(**{key: value})
+        check_values(**{key: value})
     for value in refused:
         with pytest.raises(UsageError) as caught:
-            bundle.check_values(fold=0, **{key: value})
+            check_values(fold=0, **{key: value})
         assert str(caught.value) == f"{key} is {value!r}; it must be {words}"
 
 

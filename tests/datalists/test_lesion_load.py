@@ -52,8 +52,8 @@ def test_a_label_is_read_once_for_all_its_items(tmp_path, monkeypatch):
         read.append(path.name)
         return read_complete(path)
 
-    read_complete = loads_module.read_whole
-    monkeypatch.setattr(loads_module, "read_whole", counted)
+    read_complete = loads_module.read_file
+    monkeypatch.setattr(loads_module, "read_file", counted)
     assert lesion_loads([item("a.nii", slice=n % 2) for n in range(6)], tmp_path) == (1, 2) * 3
     assert read == ["a.nii"]
 

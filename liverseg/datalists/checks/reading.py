@@ -16,7 +16,7 @@ from liverseg.imageio.nifti import READ_ERRORS, ReusableBuffer, describe_not_fin
 from liverseg.imageio.volume import is_nifti
 from liverseg.utils.files import is_file
 
-__all__ = ["ReadFile", "read_whole"]
+__all__ = ["ReadFile", "read_file"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class ReadFile:
     header: nib.Nifti1Header
 
 
-def read_whole(path: Path, memory: ReusableBuffer | None = None) -> ReadFile:
+def read_file(path: Path, memory: ReusableBuffer | None = None) -> ReadFile:
     """Read a .nii or .nii.gz to its end.
 
     Args:
