@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from liverseg.bundle.setup import check_precision
 from liverseg.errors import UsageError
 from liverseg.utils.precision import autocast, autocast_dtype
 
@@ -20,4 +19,4 @@ def test_auto_takes_what_the_processor_has(able, auto, monkeypatch):
 def test_what_the_processor_lacks_is_refused_before_a_run(monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     with pytest.raises(UsageError, match="amp is true, but cpu has no bfloat16 here; take auto or false"):
-        check_precision(torch.device("cpu"), True)
+        autocast_dtype(torch.device("cpu"), True)
