@@ -71,7 +71,7 @@ def test_too_little_memory_fails_the_large_case_alone(many, weights, tmp_path):
     code, _, err = batch(
         *(tmp_path / "in", tmp_path / "out", "--weights", weights, "--liver", "none", "--batch-size", 60),
         *("--amp", "false"),  # with bfloat16 half the memory would suffice, and nothing would fail
-        memory_gb=4,
+        memory_gb=3,
     )
     assert code == 3, err
     (failed,) = [line for line in log(tmp_path / "out") if line["event"] == "failed"]

@@ -11,11 +11,11 @@ import torch
 import two_processes
 from two_processes import GLOBAL_BATCH_SIZE
 
-from liverseg.bundle.setup import check_torchrun, init_process_group, require_single_process
+from liverseg.bundle.setup import init_process_group, require_single_process
 from liverseg.errors import UsageError
 from liverseg.networks import read_record
 from liverseg.training import DistributedBatchSampler, DistributedFoldSampler
-from liverseg.utils.distributed import all_gather, available_cpus
+from liverseg.utils.distributed import all_gather, available_cpus, check_torchrun
 
 
 @pytest.fixture(scope="session")
