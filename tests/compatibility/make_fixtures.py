@@ -3,9 +3,9 @@
     git worktree add /tmp/earlier 1f61592
     PYTHONPATH=/tmp/earlier python tests/compatibility/make_fixtures.py tests/compatibility/data
 
-It runs that version's command line on small CTs, so that today's code writes nothing below `data/`. Paths of the
-working folder become `@FOLDER@`. Large tensors of checkpoints become zeros, and weights repeat a short pattern, so that
-the files are small when compressed.
+It runs that version's command line on small CTs, so that today's code writes nothing below `data/`. The working folder's
+path becomes `@FOLDER@`, and that of the checkout `@CHECKOUT@`. Large tensors of checkpoints become zeros, and weights
+repeat a short pattern, so that the files are small when compressed.
 """
 
 import io
@@ -24,6 +24,7 @@ import torch
 import yaml
 from liverseg.networks.measuring import MeasuringUNet
 
+import liverseg
 from liverseg.labels import JOINT_LABELS, label_names
 from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 
@@ -216,7 +217,8 @@ def copy(folder, target):
         elif path.suffix == ".safetensors":
             place.with_name(place.name + ".xz").write_bytes(lzma.compress(path.read_bytes(), preset=9))
         elif path.suffix in (".json", ".jsonl", ".csv", ".html", ".yaml", ".log"):
-            place.write_text(path.read_text().replace(str(folder), "@FOLDER@"))
+            text = path.read_text().replace(str(folder), "@FOLDER@").replace(sys.executable, "python")
+            place.write_text(text.replace(str(Path(liverseg.__file__).parents[1]), "@CHECKOUT@"))
         elif path.suffix != ".pt":
             shutil.copy(path, place)
 
