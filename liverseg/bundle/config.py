@@ -9,11 +9,14 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
-from liverseg.bundle.validation import NOT_RECORDED, RESOLVED, RULES, check_values, none_if_null
+from liverseg.bundle.validation import RULES, check_values, is_recorded, none_if_null
 from liverseg.utils.distributed import world_size
 from liverseg.utils.files import sha256_file
 
 __all__ = ["NOT_SETTINGS", "build", "check_config", "inference_settings", "running_config", "training_settings"]
+
+_RESOLVED = {"batch_size": "slabs_at_a_time"}
+"""Keys that allow "auto", each with the key that holds the number."""
 
 NOT_SETTINGS = (
     # the order of the run, and the settings themselves
@@ -73,7 +76,7 @@ def check_config(optional: Sequence[str] = ()) -> None:
         rule = RULES.get(key)
         if rule is None or rule.labels not in (None, labels):
             continue
-        resolved = RESOLVED.get(key, key)
+        resolved = _RESOLVED.get(key, key)
         value = config.get_parsed_content(resolved if resolved in config else key)
         if rule.optional or key in optional:
             value = none_if_null(value)
@@ -95,8 +98,8 @@ def build(*names: str) -> None:
 def inference_settings() -> dict[str, Any]:
     """Return the settings of the running inference by key, for the records of its cases.
 
-    They are `liver` and the keys that have a rule, without `NOT_RECORDED`: a new key with a rule is recorded. "auto"
-    is recorded as the number it stands for.
+    A new key with a rule is recorded, see `liverseg.bundle.validation.is_recorded`. "auto" is recorded as the number it
+    stands for.
 
     Returns:
         JSON-able values in the order of the config.
@@ -106,8 +109,8 @@ def inference_settings() -> dict[str, Any]:
     for key in config.get():
         if key == "liver":
             settings[key] = str(config.get_parsed_content(key))
-        elif key in RULES and key not in NOT_RECORDED:
-            resolved = RESOLVED.get(key, key)
+        elif is_recorded(key):
+            resolved = _RESOLVED.get(key, key)
             settings[key] = _null(key, config.get_parsed_content(resolved if resolved in config else key))
     return settings
 

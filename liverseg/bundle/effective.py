@@ -23,6 +23,7 @@ __all__ = [
     "EarlierConfigs",
     "earlier_configs",
     "effective_settings",
+    "is_expression",
     "merge_configs",
     "settings_hash",
 ]
@@ -86,14 +87,14 @@ def effective_settings(config: Mapping[str, Any], recorded: Mapping[str, Any] | 
     for key, value in config.items():
         if key in _NOT_SETTINGS:
             continue
-        if recorded is not None and key in RECORDED_SETTINGS and _is_expression(value):
+        if recorded is not None and key in RECORDED_SETTINGS and is_expression(value):
             found = recorded.get(key)
             settings[key] = RECORDED_SETTINGS[key] if found is None else found
         elif key == "plans" and isinstance(value, Mapping):
             settings[key] = _literals(value.get(config.get("fine_tuning")))
         elif _has_objects(value):
             _collect_arguments(value, arguments)
-        elif _is_expression(value):
+        elif is_expression(value):
             settings[key] = _evaluate(value, config)
         else:
             settings[key] = _literals(value)
@@ -203,7 +204,8 @@ def _put(place: Any, path: list[str], value: Any, adds: bool) -> bool:
     return True
 
 
-def _is_expression(value: Any) -> bool:
+def is_expression(value: Any) -> bool:
+    """Return True for a text that MONAI evaluates: an expression, a reference or a macro."""
     return isinstance(value, str) and value.startswith(("$", "@", "%"))
 
 
@@ -233,12 +235,12 @@ def _collect_arguments(value: Any, arguments: dict[str, list[Any]]) -> None:
 
 def _literals(value: Any) -> Any:
     """Return a value without the expressions in it; None if nothing else is there."""
-    if _is_expression(value):
+    if is_expression(value):
         return None
     if isinstance(value, Mapping):
-        kept: Any = {key: _literals(child) for key, child in value.items() if not _is_expression(child)}
+        kept: Any = {key: _literals(child) for key, child in value.items() if not is_expression(child)}
     elif isinstance(value, list):
-        kept = [_literals(child) for child in value if not _is_expression(child)]
+        kept = [_literals(child) for child in value if not is_expression(child)]
     else:
         return value
     return kept if kept or not value else None
@@ -249,7 +251,7 @@ def _evaluate(text: str, config: Mapping[str, Any]) -> Any:
 
     def literal(match: re.Match[str]) -> str:
         value = config.get(match[1])
-        return "?" if isinstance(value, list | Mapping) or _is_expression(value) else repr(value)
+        return "?" if isinstance(value, list | Mapping) or is_expression(value) else repr(value)
 
     try:
         tree = ast.parse(_REFERENCE.sub(literal, text[1:]).strip(), mode="eval")

@@ -12,11 +12,11 @@ from liverseg.errors import UsageError
 __all__ = [
     "INITIALISATIONS",
     "NOT_RECORDED",
-    "RESOLVED",
     "RULES",
     "Rule",
     "are_lesion_ranges",
     "check_values",
+    "is_recorded",
     "none_if_null",
 ]
 
@@ -181,11 +181,13 @@ RULES = {
 """The rule of each key, by the key's name. `liverseg.bundle.config.check_config` applies it in every config that has
 the key, so a new key needs no more than its line here."""
 
-RESOLVED = {"batch_size": "slabs_at_a_time"}
-"""Keys that allow "auto", each with the key of the config that holds the number."""
-
 NOT_RECORDED = ("dicom", "preview", "report", "statistics", "progress")
 """Keys of an inference's config that choose files and what is shown, and leave labels and measurements as they are."""
+
+
+def is_recorded(key: str) -> bool:
+    """Return whether a key of an inference's config is in the records of cases: `liver`, and keys with a rule."""
+    return key == "liver" or (key in RULES and key not in NOT_RECORDED)
 
 
 def check_values(labels: int | None = None, **values: Any) -> None:

@@ -17,14 +17,15 @@ from typing import Any
 import torch
 import yaml
 
-from liverseg.bundle.validation import NOT_RECORDED, RULES, check_values, none_if_null
+from liverseg.bundle.effective import is_expression
+from liverseg.bundle.validation import RULES, check_values, is_recorded, none_if_null
 from liverseg.cases.discover import find_cases
 from liverseg.imageio.liver_mask import LiverSource
 from liverseg.inference.cascade import LiverCascade
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.inferer import SlabInferer, resolve_batch_size
 from liverseg.inference.output.case_writer import CaseWriter
-from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd
+from liverseg.inference.transforms import FindLesionsd, MeasureLesionsd, ReadCTd, ReadLiverd, Steps
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 from liverseg.networks.registry import RecordedSettings, recorded_settings
 from liverseg.networks.se_resunet import SEResUNet
@@ -52,16 +53,6 @@ _GIVEN = ("imports", "bundle_root", "output_dir", "dataset_dir", "weights", "wei
 class _Cases:
     data: Sequence[Mapping[str, Any]]
     transform: Callable[[Mapping[str, Any]], Mapping[str, Any]]
-
-
-@dataclass
-class _Steps:
-    transforms: Sequence[Callable[[Any], Any]]
-
-    def __call__(self, data: Any) -> Any:
-        for transform in self.transforms:
-            data = transform(data)
-        return data
 
 
 def build_evaluator(config: Path, settings: Mapping[str, Any]) -> CaseEvaluator | None:
@@ -115,14 +106,14 @@ def build_evaluator(config: Path, settings: Mapping[str, Any]) -> CaseEvaluator 
     network_class = values.get("network_class", SEResUNet)
     network = network_class(size=values["network_size"], in_channels=SLAB_SLICES, out_channels=labels)
     return CaseEvaluator(
-        dataset=_Cases(cases, _Steps([read_ct, ReadLiverd(liver, "image")])),
+        dataset=_Cases(cases, Steps([read_ct, ReadLiverd(liver, "image")])),
         network=network.to(device, memory_format=torch.channels_last),
         inferer=LiverCascade(slabs, find_liver=liver.find),
-        postprocessing=_Steps([find_lesions, measure_lesions]),
+        postprocessing=Steps([find_lesions, measure_lesions]),
         writer=CaseWriter(settings.get("output_dir", "."), preview=values["preview"], report=values["report"]),
         device=device,
         weights=settings["weights"],
-        settings=_recorded(values),
+        settings={key: str(value) if key == "liver" else value for key, value in values.items() if is_recorded(key)},
         statistics=values["statistics"],
         progress=values["progress"],
     )
@@ -136,22 +127,16 @@ def _values(content: Mapping[str, Any], settings: Mapping[str, Any], record: Rec
     for key, default in content.items():
         if key in _GIVEN:
             continue
-        value = settings.get(key, default)
-        if key not in settings and value == _AUTO_DEVICE:
+        if key in settings:
+            value = settings[key]
+        elif default == _AUTO_DEVICE:
             value = "auto"
-        elif key not in settings and isinstance(value, str) and value.startswith(_RECORDED):
-            value = getattr(record, value.removeprefix(_RECORDED))
-        elif key not in settings and isinstance(value, str) and value.startswith(("$", "@", "%")):
+        elif str(default).startswith(_RECORDED):
+            value = getattr(record, default.removeprefix(_RECORDED))
+        elif is_expression(default):
             return None
+        else:
+            value = default
         is_optional = key == "series" or (key in RULES and RULES[key].optional)
         values[key] = none_if_null(value) if is_optional else value
     return values
-
-
-def _recorded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings for the records of cases, as `liverseg.bundle.config.inference_settings`."""
-    return {
-        key: str(value) if key == "liver" else value
-        for key, value in values.items()
-        if key == "liver" or (key in RULES and key not in NOT_RECORDED)
-    }

@@ -20,6 +20,7 @@ from liverseg.inference.output.record import RunMetadata
 from liverseg.inference.overlap import Prefetcher, run_overlapped
 from liverseg.inference.pipeline import Pipeline
 from liverseg.inference.progress import ConsoleReporter
+from liverseg.inference.transforms import Steps
 from liverseg.networks import SEResUNet, load_weights, read_record
 from liverseg.networks.blocks import fold_batch_norm
 from liverseg.results.tables import write_statistics
@@ -43,14 +44,6 @@ class Cases(Protocol):
         """Reads an item."""
 
 
-class Steps(Protocol):
-    """The part of MONAI's `Compose` that an evaluator needs."""
-
-    @property
-    def transforms(self) -> Any:
-        """Transforms in their order."""
-
-
 class CaseEvaluator:
     """Compute and write every case of a data set.
 
@@ -62,8 +55,8 @@ class CaseEvaluator:
         dataset: items with `image` and `case`; its transform adds `volume` and `warnings` (`ReadCTd`).
         network: on `device`; `prepare` loads its weights.
         inferer: predicts the labels of HU in axial order.
-        postprocessing: first the transform from `pred` to the `LesionMap` in `pred`, then those that add the table in
-            `lesions`.
+        postprocessing: `Steps` or MONAI's `Compose`: first the transform from `pred` to the `LesionMap` in `pred`, then
+            those that add the table in `lesions`.
         writer: writes a computed case to its files.
         device: device of the network.
         weights: .safetensors, .pt or .pth.
@@ -97,7 +90,7 @@ class CaseEvaluator:
             network=network,
             cascade=inferer,
             find_lesions=find_lesions,
-            measure_lesions=partial(_apply_all, measure_lesions),
+            measure_lesions=Steps(measure_lesions),
             writer=writer,
         )
         self._prefetcher: Prefetcher | None = None
@@ -208,9 +201,3 @@ class CaseEvaluator:
             return None
         finally:
             self._callback.on_event(StageEnded(name, stage))
-
-
-def _apply_all(transforms: Iterable[Callable[[Any], Any]], data: Any) -> Any:
-    for transform in transforms:
-        data = transform(data)
-    return data

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from liverseg.bundle.effective import is_expression
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.errors import UsageError, user_error
 from liverseg.inference.build import build_evaluator
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from monai.bundle import ConfigWorkflow
 
 __all__ = ["case_evaluator", "run_inference", "unwrap_user_errors"]
-
-_EXPRESSIONS = ("$", "@", "%")
 
 
 def run_inference(
@@ -49,10 +48,8 @@ def run_inference(
     """
     config = inference_config(bundle)
     settings = _settings(config, weights, output_dir, dataset_dir=str(Path(dataset_dir).absolute()), **overrides)
-    evaluator = build_evaluator(config, settings)
+    evaluator = _prepared_evaluator(config, settings)
     if evaluator is not None:
-        evaluator.prepare()
-        ensure_writable(output_dir)  # files are read before a folder is made
         evaluator.run()
         return
     with unwrap_user_errors(), _quiet():
@@ -80,11 +77,8 @@ def case_evaluator(
     """
     config = inference_config(bundle)
     settings = _settings(config, weights, output_dir, cases=[], **overrides)
-    evaluator = build_evaluator(config, settings)
+    evaluator = _prepared_evaluator(config, settings)
     if evaluator is not None:
-        evaluator.prepare()
-        if output_dir is not None:
-            ensure_writable(output_dir)
         return evaluator
     with unwrap_user_errors(), _quiet():
         workflow = _workflow(config, settings)
@@ -96,7 +90,7 @@ def _settings(
     config: Path, weights: str | os.PathLike | None, output_dir: str | os.PathLike | None, **overrides: Any
 ) -> dict[str, Any]:
     for name, value in overrides.items():
-        if isinstance(value, str) and value.startswith(_EXPRESSIONS):
+        if is_expression(value):
             raise UsageError(
                 f"{name} is {value!r}; it must not begin with $, @ or %, which a config takes for expressions"
             )
@@ -108,6 +102,16 @@ def _settings(
     if output_dir is not None:
         settings["output_dir"] = str(Path(output_dir).absolute())
     return settings
+
+
+def _prepared_evaluator(config: Path, settings: Mapping[str, Any]) -> CaseEvaluator | None:
+    """Return the evaluator of `build_evaluator`, if any, after what a config's `initialize` does."""
+    evaluator = build_evaluator(config, settings)
+    if evaluator is not None:
+        evaluator.prepare()
+        if "output_dir" in settings:
+            ensure_writable(settings["output_dir"])  # files are read before a folder is made
+    return evaluator
 
 
 def _workflow(config: Path, settings: Mapping[str, Any]) -> ConfigWorkflow:

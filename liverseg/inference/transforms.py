@@ -17,9 +17,9 @@ Settings of one case come with it: `series` and `study` (of a DICOM folder), `li
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ __all__ = [
     "MeasureLesionsd",
     "ReadCTd",
     "ReadLiverd",
+    "Steps",
     "with_type_priors",
 ]
 
@@ -76,6 +77,19 @@ def with_type_priors(prediction: SlabPrediction, priors: Mapping[str, float]) ->
     sums = weighted.sum(axis=1, keepdims=True)
     rows = np.where(sums > 0, weighted / np.maximum(sums, np.finfo(np.float32).tiny), prediction.type_probabilities)
     return replace(prediction, type_probabilities=rows)
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Transforms that are applied one after the other, as MONAI's `Compose` without its import."""
+
+    transforms: Sequence[Callable[[Any], Any]]
+
+    def __call__(self, data: Any) -> Any:
+        """Apply all transforms."""
+        for transform in self.transforms:
+            data = transform(data)
+        return data
 
 
 class _DictionaryTransform:

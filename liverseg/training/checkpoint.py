@@ -173,6 +173,7 @@ def _listed_settings(settings: Mapping[str, Any], parts: Mapping[str, Any], engi
     elif listed["initialisation"] == "scratch":
         listed["initialisation"] = None  # the pre-training had no other
     # keys that those versions did not have; in their checkpoints they count as null
-    listed |= {key: value for key, value in settings.items() if key not in earlier_configs().keys("train")}
+    known = earlier_configs().keys("train")
+    listed |= {key: value for key, value in settings.items() if key not in known}
     plain: dict[str, Any] = json.loads(json.dumps(listed, default=str))
     return plain
