@@ -3,9 +3,9 @@
     git worktree add /tmp/earlier 1f61592
     PYTHONPATH=/tmp/earlier python tests/compatibility/make_fixtures.py tests/compatibility/data
 
-It runs that version's command line on small CTs, so that today's code writes nothing below `data/`. The working folder's
-path becomes `@FOLDER@`, and that of the checkout `@CHECKOUT@`. Large tensors of checkpoints become zeros, and weights
-repeat a short pattern, so that the files are small when compressed.
+It runs that version's command line on small CTs, so that today's code writes nothing below `data/`. The path of the
+working folder becomes `@FOLDER@`, and that of the checkout `@CHECKOUT@`. Large tensors of checkpoints become zeros, and
+weights repeat a short pattern, so that the files are small when compressed.
 """
 
 import io
