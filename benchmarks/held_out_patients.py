@@ -3,10 +3,18 @@
     python -m benchmarks.held_out_patients EVALUATION [--synthetic typed/]
 
 EVALUATION is the folder that `python -m monai.bundle run evaluating` wrote for the held-out fold of the list of `make
-starter`. Slices without typed lesions are the patients' original slices, with the liver outlined. Slices whose path
-starts with `--synthetic` are copies with synthetic lesions. Phantoms are excluded. The liver's Dice is computed over
-all pixels of a patient's original slices. The balanced accuracy covers the synthetic lesions that a predicted lesion
-overlaps, with the type of the prediction that overlaps best. Its 95 % interval is from a bootstrap over patients.
+starter`. For the weights that come with the software, and in bundles/liver_lesion_joint, that is:
+
+    python -m monai.bundle run evaluating --config_file "['configs/train.yaml','configs/strategies/ours.yaml',
+      'configs/real_ct.yaml','configs/evaluate.yaml']" --dataset_dir STARTER --datalist STARTER/joint-list.json
+      --cache_dir STARTER/cache --pretrain_weights null --network_size lite --network_def::windows "[5, 11]"
+      --network_def::evidence both --weights ../../liverseg/weights/joint.safetensors --output_dir EVALUATION
+
+where STARTER is the absolute path of runs/starter, the output of `make starter`. Slices without typed lesions are the
+patients' original slices, with the liver outlined. Slices whose path starts with `--synthetic` are copies with
+synthetic lesions. Phantoms are excluded. The liver's Dice is computed over all pixels of a patient's original slices.
+The balanced accuracy covers the synthetic lesions that a predicted lesion overlaps, with the type of the prediction
+that overlaps best. Its 95 % interval is from a bootstrap over patients.
 """
 
 from __future__ import annotations
