@@ -20,12 +20,12 @@ from liverseg.batch.settings import (
     has_liver_mask,
     run_settings,
 )
-from liverseg.bundle.effective import settings_hash
 from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError
 from liverseg.results.case_folder import read_case_record
 from liverseg.results.inputs import matches_input
 from liverseg.utils.files import sha256_file
+from liverseg.utils.fingerprints import settings_hash
 
 __all__ = ["Job", "RunSpec", "run_spec"]
 

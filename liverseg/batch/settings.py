@@ -17,12 +17,13 @@ from liverseg.bundle.effective import (
     earlier_configs,
     effective_settings,
     merge_configs,
-    settings_hash,
 )
+from liverseg.bundle.keys import EXECUTION
 from liverseg.bundle.weights_files import read_record_content
 from liverseg.errors import LiversegError, one_line
 from liverseg.labels import LIVER
 from liverseg.utils.files import is_file, sha256_file
+from liverseg.utils.fingerprints import settings_hash
 
 __all__ = [
     "EarlierSettings",
@@ -33,7 +34,7 @@ __all__ = [
     "run_settings",
 ]
 
-_IGNORED = ("device", "batch_size", "progress", "statistics")
+_IGNORED = (*EXECUTION, "batch_size")
 """Settings that change how a case is computed but not its results, except for rounding."""
 _CONTACT = "min_liver_contact"
 

@@ -18,8 +18,8 @@ from liverseg.batch.job import Job
 from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
 from liverseg.imageio.liver_mask import LiverSource
-from liverseg.results.inputs import file_fingerprint
 from liverseg.utils.files import TEMPORARY_PREFIX, read_json_object, sha256_text, write_text
+from liverseg.utils.fingerprints import file_fingerprint
 from liverseg.utils.locks import NO_LOCKS, FileLock
 
 __all__ = ["HEARTBEAT_SECONDS", "BatchState", "case_fingerprint"]

@@ -9,6 +9,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
 
+from liverseg.bundle.effective import is_expression
+from liverseg.bundle.keys import DURATION, EXECUTION, FILES, FOLDERS, MULTI_PROCESS, STEPS, TRACKING
 from liverseg.bundle.validation import RULES, check_values, is_recorded, none_if_null
 from liverseg.utils.distributed import world_size
 from liverseg.utils.files import sha256_file
@@ -18,29 +20,11 @@ __all__ = ["NOT_SETTINGS", "build", "check_config", "inference_settings", "runni
 _RESOLVED = {"batch_size": "slabs_at_a_time"}
 """Keys that allow "auto", each with the key that holds the number."""
 
-NOT_SETTINGS = (
-    # the order of the run, and the settings themselves
-    *("_meta_", "imports", "initialize", "training", "run", "finalize", "settings"),
-    # folders, and weights that only an evaluation reads
-    *("bundle_root", "ckpt_dir", "output_dir", "dataset_dir", "cache_dir", "weights"),
-    # device, speed and what is shown
-    *("device", "torch_device", "num_workers", "prefetch", "val_batch_size", "progress"),
-    # how long a training lasts and how often it is validated: a resumed training may change either
-    *("epochs", "train::trainer::max_epochs", "patience", "val_interval", "resume"),
-    # handlers, whose settings are keys of their own, and the keys that MONAI adds for experiment tracking
-    *("train::handlers", "validate::handlers"),
-    *("tracking_uri", "experiment_name", "run_name", "save_execute_config", "is_not_rank0"),
-    # replaced by multi_gpu_train.yaml: several processes learn what one does, see `training_settings` for batch_size
-    *("batch_sampler", "wait_minutes", "train::dataloader", "train::trainer::network", "train::trainer::loss_function"),
-    *("train::prepare_batch::noise", "validate::dataloader", "train::dataset::progress", "validate::dataset::progress"),
-)
+NOT_SETTINGS = (*STEPS, *FOLDERS, "weights", *EXECUTION, *DURATION, *TRACKING, *MULTI_PROCESS)
 """The keys of a training's config that do not change its result. Every other key is one of its settings."""
 
 _BY_VALUE = ("epochs",)
 """Keys of `NOT_SETTINGS` that change the result where another key refers to them, as a schedule's `T_max` does."""
-
-_FILES = ("datalist", "pretrain_weights", "imagenet_weights")
-"""Keys whose file counts by its content, wherever it is."""
 
 
 def running_config() -> ConfigParser:
@@ -130,11 +114,11 @@ def training_settings() -> dict[str, Any]:
     settings = {
         key: _null(key, _value(config, key, content))
         for key, content in config.get().items()
-        if key not in NOT_SETTINGS and key not in _FILES
+        if key not in NOT_SETTINGS and key not in FILES
     }
     if "batch_size" in settings:
         settings["batch_size"] *= world_size()
-    for key in _FILES:
+    for key in FILES:
         path = none_if_null(config.get_parsed_content(key)) if key in config else None
         if key == "pretrain_weights" and settings.get("initialisation") != "lits":
             path = None  # it is not read
@@ -150,10 +134,10 @@ def _value(config: ConfigParser, name: str, content: Any) -> Any:
     if isinstance(content, list):
         return [_value(config, f"{name}::{index}", child) for index, child in enumerate(content)]
     references = _references(content)
-    if not references and not _is_expression(content):
+    if not references and not is_expression(content):
         return content
     is_nested = "::" in name
-    if is_nested and any(key in (*NOT_SETTINGS, *_FILES) and key not in _BY_VALUE for key in references):
+    if is_nested and any(key in (*NOT_SETTINGS, *FILES) and key not in _BY_VALUE for key in references):
         return content
     if _is_built(config, content):
         return content
@@ -165,10 +149,6 @@ def _null(key: str, value: Any) -> Any:
     """Return None for the words that a command line has for it, where the key allows them."""
     is_optional = key in RULES and RULES[key].optional
     return none_if_null(value) if is_optional or (isinstance(value, str) and value in ("", "null")) else value
-
-
-def _is_expression(content: Any) -> bool:
-    return isinstance(content, str) and content.startswith("$")
 
 
 def _references(content: Any) -> list[str]:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from liverseg.utils.files import sha256_text
+from liverseg.bundle.keys import EXECUTION, FILES, FOLDERS, STEPS
 
 __all__ = [
     "NEUTRAL",
@@ -25,16 +25,10 @@ __all__ = [
     "effective_settings",
     "is_expression",
     "merge_configs",
-    "settings_hash",
 ]
 
-_NOT_SETTINGS = (
-    # folders and files, whose content is hashed where it counts, and what is written into records
-    *("bundle_root", "ckpt_dir", "output_dir", "dataset_dir", "datalist", "cache_dir", "weights", "pretrain_weights"),
-    *("imagenet_weights", "imports", "settings"),
-    # device, speed and display, which change the rounding of results at most
-    *("device", "num_workers", "prefetch", "ahead", "val_batch_size", "resume", "progress", "statistics"),
-)
+_NOT_SETTINGS = (*STEPS, *FOLDERS, *FILES, "weights", *EXECUTION)
+"""Keys that change no result. Files count where they are hashed, and a study counts `DURATION`."""
 _NO_ARGUMENTS = ("handlers", "keys", "name", "tag_name", "metric", "metrics", "decollate")
 """Arguments of objects that connect or name things."""
 
@@ -104,11 +98,6 @@ def effective_settings(config: Mapping[str, Any], recorded: Mapping[str, Any] | 
         settings[f"::{name}"] = ordered[0] if len(ordered) == 1 else ordered
     plain = {key: _plain(value) for key, value in settings.items()}
     return {key: value for key, value in plain.items() if not _is_neutral(key, value)}
-
-
-def settings_hash(settings: Any) -> str:
-    """Return the SHA-256 of JSON content."""
-    return sha256_text(json.dumps(settings, sort_keys=True, default=str))
 
 
 def merge_configs(configs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from isal import igzip_lib, isal_zlib
 
 from liverseg.errors import UnreadableError
 from liverseg.imageio.limits import MAX_BYTES, MAX_RATIO
+from liverseg.utils.files import atomic_write
 
 __all__ = [
     "MAX_BYTES",
@@ -42,6 +43,7 @@ __all__ = [
     "label_header",
     "read_header",
     "read_voxels",
+    "write_nifti",
     "write_planes",
 ]
 
@@ -232,6 +234,20 @@ def write_planes(path: Path, header: nib.Nifti1Header, planes: Iterable[np.ndarr
         file.write(start.getvalue().ljust(header.single_vox_offset, b"\0"))
         for plane in planes:
             file.write(plane.astype(dtype, copy=False).tobytes(order="F"))
+
+
+def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray) -> None:
+    """Write a volume, shape (I, J, K) with its affine to RAS+ mm, atomically; create the folder if needed.
+
+    Raises:
+        OutputError: if it cannot be written.
+    """
+    image = nib.Nifti1Image(array, affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    with atomic_write(path, make_folder=True) as temporary:
+        nib.save(image, temporary)
 
 
 def _first_bytes(source: Iterator[bytes]) -> bytes:

@@ -18,11 +18,10 @@ from typing import Any
 import numpy as np
 
 from liverseg.batch.job import RunSpec, run_spec
-from liverseg.bundle.effective import settings_hash
 from liverseg.bundle.paths import find_bundle, inference_config
 from liverseg.cases.events import Callback, CaseDone, StageProgress
-from liverseg.datalists.importers.conversion import write_nifti
 from liverseg.errors import LiversegError, OutputError
+from liverseg.imageio.nifti import write_nifti
 from liverseg.imageio.volume import is_nifti, write_box_like
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.failures import case_failed, describe_cause
@@ -31,11 +30,12 @@ from liverseg.inference.predict import case_evaluator
 from liverseg.inference.progress import ConsoleReporter, StageTimer
 from liverseg.labels import LIVER
 from liverseg.networks import package_versions, read_record
-from liverseg.pseudo_labels.checks import Limits, LiverOutline, Measures, extract_liver, measure
+from liverseg.pseudo_labels.checks import LiverOutline, Measures, OutlineLimits, extract_liver, measure
 from liverseg.pseudo_labels.montage import write_montage
 from liverseg.results.case_folder import read_case_record, refuse_another_input, write_case_files, write_json
 from liverseg.results.inputs import matches_input
 from liverseg.utils.files import atomic_write, fsync_paths, sha256_file
+from liverseg.utils.fingerprints import settings_hash
 
 __all__ = ["CaseOutliner", "Network", "OutlinedCase", "case_folder", "label_path", "picture_path", "read_network"]
 
@@ -133,7 +133,7 @@ class CaseOutliner:
         networks: Sequence[Network],
         *,
         mirrored: bool,
-        limits: Limits,
+        limits: OutlineLimits,
         overrides: Mapping[str, Any],
         progress: bool = True,
     ) -> None:

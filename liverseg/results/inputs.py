@@ -10,10 +10,9 @@ from typing import Any
 
 from liverseg.errors import LiversegError, UnreadableError
 from liverseg.utils.files import sha256_file, sha256_text
+from liverseg.utils.fingerprints import list_states
 
-__all__ = ["describe_input", "file_fingerprint", "matches_input", "unchanged_while_read"]
-
-Listing = tuple[tuple[str, int, int], ...]
+__all__ = ["describe_input", "matches_input", "unchanged_while_read"]
 
 
 def describe_input(path: Path, files: Sequence[Path], series: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -54,11 +53,6 @@ def matches_input(path: Path, description: Mapping[str, Any]) -> bool:
         return False
 
 
-def file_fingerprint(path: Path) -> str:
-    """Return a SHA-256 of names, sizes and modification times, to detect changes of a file or folder cheaply."""
-    return sha256_text("\n".join(f"{name!a} {size} {time}" for name, size, time in _listing(path)))
-
-
 @contextmanager
 def unchanged_while_read(path: Path) -> Iterator[None]:
     """Make sure that a file or folder does not change during the block, by names, sizes and modification times.
@@ -66,32 +60,12 @@ def unchanged_while_read(path: Path) -> Iterator[None]:
     Raises:
         LiversegError: if it changed: an incomplete CT may have been read, or another one hashed than was read.
     """
-    before = _listing(path)
+    before = list_states(path)
     yield
-    if _listing(path) != before:
+    if list_states(path) != before:
         raise UnreadableError(f"{path}: changed while it was read; give it again once it is complete")
 
 
-def _listing(path: Path) -> Listing:
-    """Return name, size and modification time in ns of a file, or of all visible files in a folder and below it.
-
-    Empty if it is not readable; reading the file then raises the error.
-    """
-    try:
-        if not path.is_dir():
-            stat = path.stat()
-            return ((path.name, stat.st_size, stat.st_mtime_ns),)
-        listing = []
-        for folder, subfolders, names in os.walk(path):
-            subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-            for file in (os.path.join(folder, name) for name in names if not name.startswith(".")):
-                stat = os.lstat(file)
-                listing.append((os.path.relpath(file, path), stat.st_size, stat.st_mtime_ns))
-        return tuple(sorted(listing))
-    except (OSError, ValueError):
-        return ()
-
-
 def _hash_listing(path: Path) -> str:
-    names = "\n".join(f"{name!a} {size}" for name, size, _ in _listing(path))
+    names = "\n".join(f"{name!a} {size}" for name, size, _ in list_states(path))
     return sha256_text(names)

@@ -11,13 +11,14 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 import liverseg
-from liverseg.bundle.effective import earlier_configs, effective_settings, merge_configs, settings_hash
+from liverseg.bundle.effective import earlier_configs, effective_settings, merge_configs
 from liverseg.bundle.paths import find_bundle
 from liverseg.datalists import DataList
 from liverseg.study.cells import Cell
 from liverseg.study.config import Row, StudyConfig
 from liverseg.study.folds import list_hash
 from liverseg.utils.files import is_file, sha256_file, sha256_text, size_or_zero
+from liverseg.utils.fingerprints import settings_hash
 
 __all__ = ["StudyFingerprint", "code_state", "hash_configs"]
 

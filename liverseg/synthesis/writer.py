@@ -18,12 +18,11 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
-from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.boxes import bounding_box
 from liverseg.imageio.grid import affine_distance_mm, axial_orientation, slice_axis
-from liverseg.imageio.nifti import as_integers
+from liverseg.imageio.nifti import as_integers, write_nifti
 from liverseg.imageio.volume import Volume, case_name, read_volume
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS
 from liverseg.synthesis.appearance import Surroundings
@@ -32,8 +31,9 @@ from liverseg.synthesis.normal_liver import label_normal_liver
 from liverseg.synthesis.painting import Scan, measure_surroundings
 from liverseg.synthesis.placement import MAX_MARGIN_MM, add_lesions, depth_mm, reader_outline
 from liverseg.utils.files import write_text
+from liverseg.utils.fingerprints import file_states, is_current, write_record
 
-__all__ = ["LesionRow", "SynthesisResult", "synthesize_datalist"]
+__all__ = ["PaintedLesion", "SynthesisResult", "synthesize_datalist"]
 
 RECIPE: Final = 5
 """Increased whenever the same seed gives other voxels, so that old files are not reused."""
@@ -46,7 +46,7 @@ _SECTION_MM: Final = 40.0
 
 
 @dataclass(frozen=True)
-class LesionRow:
+class PaintedLesion:
     """One painted lesion.
 
     Attributes:
@@ -145,7 +145,7 @@ def synthesize_datalist(
     typed = typed or not (untyped or any(item.lesions_are_outlined for item in items))
     pairs = {(os.path.normpath(item.image), os.path.normpath(str(item.label))): item for item in items}
     tasks = [
-        _Task(
+        _CopyTask(
             Path(dataset_dir), Path(output), item, copy, seed, typed, float(outline_margin_mm), float(min_detectability)
         )
         for item in pairs.values()
@@ -180,7 +180,7 @@ def synthesize_datalist(
 
 
 @dataclass(frozen=True)
-class _Task:
+class _CopyTask:
     """One copy of one volume."""
 
     dataset_dir: Path
@@ -199,11 +199,11 @@ class _Task:
         return f"{patient}_{case_name(self.item.image)}_{self.copy}"
 
 
-_Result = tuple[tuple[DataItem, ...], tuple[LesionRow, ...]] | str
+_CopyResult = tuple[tuple[DataItem, ...], tuple[PaintedLesion, ...]] | str
 """Items and lesions of a copy, or the message of its error."""
 
 
-def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[_Result]:
+def _run(tasks: Sequence[_CopyTask], workers: int | None) -> Iterator[_CopyResult]:
     count = min(workers or os.cpu_count() or 1, len(tasks))
     if count == 1:
         yield from map(_try_write_copy, tasks)
@@ -213,14 +213,14 @@ def _run(tasks: Sequence[_Task], workers: int | None) -> Iterator[_Result]:
         yield from pool.map(_try_write_copy, tasks)
 
 
-def _try_write_copy(task: _Task) -> _Result:
+def _try_write_copy(task: _CopyTask) -> _CopyResult:
     try:
         return _write_copy(task)
     except LiversegError as error:
         return str(error)
 
 
-def _write_copy(task: _Task) -> _Result:
+def _write_copy(task: _CopyTask) -> _CopyResult:
     """Write one copy unless it is current, and return its items and lesions."""
     item = task.item
     sources = [task.dataset_dir / item.image, task.dataset_dir / str(item.label)]
@@ -244,11 +244,13 @@ def _write_copy(task: _Task) -> _Result:
         rows_path.parent.mkdir(exist_ok=True)
         write_text(rows_path, json.dumps([asdict(row) for row in rows], indent=1) + "\n")
         write_record(record, task.output, states, outputs, recipe)
-    rows = [LesionRow(**row) for row in json.loads(rows_path.read_text(encoding="utf-8"))]
+    rows = [PaintedLesion(**row) for row in json.loads(rows_path.read_text(encoding="utf-8"))]
     return _items(task, label_path), tuple(rows)
 
 
-def _paint(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[LesionRow]]:
+def _paint(
+    task: _CopyTask, image: Volume, label: Volume
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[PaintedLesion]]:
     """Return HU (int16) and labels (uint8) in the image's axis order, its affine, and the painted lesions."""
     distance_mm = affine_distance_mm(image.affine, label.affine, image.array.shape)
     if image.array.shape != label.array.shape or distance_mm:
@@ -288,7 +290,7 @@ def _paint(task: _Task, image: Volume, label: Volume) -> tuple[np.ndarray, np.nd
         box_values[lesion_box][filled] = value
         if filled.any():
             rows.append(
-                LesionRow(
+                PaintedLesion(
                     image=f"images/{task.name}.nii.gz",
                     patient=task.item.patient,
                     lesion_type=lesion.kind,
@@ -312,7 +314,7 @@ def _suspicious(hu: np.ndarray, label: np.ndarray, around: Surroundings, pixel_m
     return np.stack(slices) == LIVER_OR_LESION
 
 
-def _items(task: _Task, label_path: Path) -> tuple[DataItem, ...]:
+def _items(task: _CopyTask, label_path: Path) -> tuple[DataItem, ...]:
     """Return one item per slice, with lesion types, for a typed copy of a section, else one item for the volume."""
     copy = replace(
         task.item,
@@ -335,9 +337,9 @@ def _items(task: _Task, label_path: Path) -> tuple[DataItem, ...]:
     return tuple(items)
 
 
-def _write_rows(path: Path, rows: Sequence[LesionRow]) -> None:
+def _write_rows(path: Path, rows: Sequence[PaintedLesion]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [field.name for field in fields(LesionRow)], lineterminator="\n")
+    writer = csv.DictWriter(text, [field.name for field in fields(PaintedLesion)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(row) for row in rows)
     write_text(path, text.getvalue())

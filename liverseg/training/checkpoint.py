@@ -13,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 
 import liverseg
-from liverseg.bundle.effective import NEUTRAL, earlier_configs
+from liverseg.bundle.effective import NEUTRAL, earlier_configs, is_expression
 from liverseg.errors import LiversegError, OutputError
 from liverseg.training.optimisation import describe_optimizer, describe_schedule
 from liverseg.utils.distributed import all_gather, is_rank_zero
@@ -141,14 +141,10 @@ def _first_difference(theirs: Any, ours: Any, name: str = "") -> tuple[str, Any,
 def _without_expressions(settings: Any) -> Any:
     """Return settings without the texts that are expressions of a config."""
     if isinstance(settings, Mapping):
-        return {key: _without_expressions(value) for key, value in settings.items() if not _is_expression(value)}
+        return {key: _without_expressions(value) for key, value in settings.items() if not is_expression(value)}
     if isinstance(settings, list):
-        return [_without_expressions(value) for value in settings if not _is_expression(value)]
+        return [_without_expressions(value) for value in settings if not is_expression(value)]
     return settings
-
-
-def _is_expression(value: Any) -> bool:
-    return isinstance(value, str) and value.startswith(("$", "@"))
 
 
 def _listed_settings(settings: Mapping[str, Any], parts: Mapping[str, Any], engine: Engine) -> dict[str, Any]:

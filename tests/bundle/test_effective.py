@@ -3,9 +3,10 @@
 import pytest
 import yaml
 
-from liverseg.bundle.effective import RECORDED_SETTINGS, effective_settings, merge_configs, settings_hash
+from liverseg.bundle.effective import RECORDED_SETTINGS, effective_settings, merge_configs
 from liverseg.bundle.paths import find_bundle
 from liverseg.networks.registry import RecordedSettings
+from liverseg.utils.fingerprints import settings_hash
 
 CONFIG = {
     "imports": ["$import torch"],

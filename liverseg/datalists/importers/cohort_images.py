@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 from nibabel.orientations import io_orientation
 
-from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.errors import LiversegError
 from liverseg.imageio.dicom_series import DicomSeries, read_series
 from liverseg.imageio.formats import is_dicom
 from liverseg.imageio.grid import Grid, slice_axis
+from liverseg.imageio.nifti import write_nifti
 from liverseg.imageio.volume import is_nifti, read_grid
 from liverseg.utils.files import is_dir, is_file, visible_files
+from liverseg.utils.fingerprints import file_states, is_current, write_record
 
 __all__ = ["ImageGrid", "convert_image", "mirrored_path", "read_image_grid"]
 

@@ -10,9 +10,10 @@ import numpy as np
 from liverseg.datalists.importers.cohort_images import ImageGrid, mirrored_path, read_image_grid
 from liverseg.datalists.importers.cohort_masks import MaskFacts, PlacedMask, is_png, read_mask
 from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, prefix_row
-from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.errors import LiversegError
+from liverseg.imageio.nifti import write_nifti
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
+from liverseg.utils.fingerprints import file_states, is_current, write_record
 
 __all__ = ["check_slice", "check_typed_mask", "has_types", "interpret_mask", "write_label"]
 

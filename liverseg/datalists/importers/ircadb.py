@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
-from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.model import DataItem
 from liverseg.errors import LiversegError
 from liverseg.imageio.dicom_series import read_series
 from liverseg.imageio.grid import affine_distance_mm
+from liverseg.imageio.nifti import write_nifti
 from liverseg.labels import LESION, LIVER
 from liverseg.utils.files import is_dir, is_file, list_folder, visible_files
+from liverseg.utils.fingerprints import file_states, is_current, write_record
 
 __all__ = ["LICENCE", "SOURCE", "ircadb_items"]
 

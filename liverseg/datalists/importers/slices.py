@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 
 from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, Types, map_rows, read_rows
-from liverseg.datalists.importers.conversion import file_states, is_current, write_nifti, write_record
 from liverseg.datalists.importers.slice_images import SliceImage, is_jpeg, is_picture, read_slice_image, read_slice_mask
 from liverseg.datalists.model import LABELLED, DataItem
 from liverseg.errors import LiversegError, UsageError
+from liverseg.imageio.nifti import write_nifti
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_LABELS
+from liverseg.utils.fingerprints import file_states, is_current, write_record
 
 __all__ = ["SLICE_COLUMNS", "SLICE_MM", "check_hu", "describe_assumptions", "slice_items"]
 
