@@ -41,6 +41,16 @@ def test_imports_point_upwards_in_the_table():
     assert not against
 
 
+def test_each_class_has_a_name_to_itself():
+    places = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                places.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
+    assert len(places) > 100
+    assert {name: lines for name, lines in places.items() if len(lines) > 1} == {}
+
+
 def test_documents_name_modules_that_exist():
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "bundles").glob("*/docs/*.md")]
     missing = {

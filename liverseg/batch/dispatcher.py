@@ -25,7 +25,7 @@ from liverseg.batch.events import (
     WorkerReady,
     WorkerRefused,
 )
-from liverseg.batch.workers import AssignedCase, Limits, StartWorker, WorkerSlot, describe_exit, oom_kills
+from liverseg.batch.workers import AssignedCase, StartWorker, TimeLimits, WorkerSlot, describe_exit, oom_kills
 from liverseg.cases.case import BatchCase
 from liverseg.cases.events import Callback, CaseDone, CaseEvent, CaseFailed, Event, StageEnded, StageStarted
 from liverseg.errors import ExitCode, LiversegError, one_line
@@ -61,7 +61,7 @@ class Dispatcher:
         callback: receives the events of the cases, `Note` and `Heartbeat`, all in the thread of `run`.
     """
 
-    def __init__(self, start: StartWorker, workers: int, limits: Limits, callback: Callback) -> None:
+    def __init__(self, start: StartWorker, workers: int, limits: TimeLimits, callback: Callback) -> None:
         self._start, self._limits, self._callback = start, limits, callback
         self._events: SimpleQueue[tuple[Event, WorkerSlot | None]] = SimpleQueue()
         self._slots = [WorkerSlot() for _ in range(workers)]

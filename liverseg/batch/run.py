@@ -18,7 +18,7 @@ from liverseg.batch.job import Job, run_spec
 from liverseg.batch.reporter import BatchReporter, write_line
 from liverseg.batch.state import BatchState
 from liverseg.batch.summary import write_tables
-from liverseg.batch.workers import Limits, LocalWorker, StartWorker
+from liverseg.batch.workers import LocalWorker, StartWorker, TimeLimits
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.bundle.validation import RULES, check_values
 from liverseg.bundle.weights_files import check_weights_path
@@ -47,7 +47,7 @@ def run_batch(
     workers: int | None = None,
     cpus: float | None = None,
     gpus: float = 0.0,
-    limits: Limits | None = None,
+    limits: TimeLimits | None = None,
     **overrides: Any,
 ) -> None:
     """Compute every CT of a source that is not complete, and report all of them.
@@ -99,7 +99,7 @@ def run_batch(
             with shutdown.on_signal(_ignore):  # an exception could get lost while Ray starts its processes
                 with state.heartbeat():
                     start, count = _start_engine(engine, job, workers, cpus, gpus)
-                _dispatch(cases, Dispatcher(start, count, limits or Limits(), reporter), job, state, shutdown)
+                _dispatch(cases, Dispatcher(start, count, limits or TimeLimits(), reporter), job, state, shutdown)
             if shutdown.signal is None:
                 with state.heartbeat():
                     write_tables(all_cases, state, spec)

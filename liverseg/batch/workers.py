@@ -26,10 +26,10 @@ from liverseg.errors import LiversegError, OutputError, one_line
 __all__ = [
     "AssignedCase",
     "Emit",
-    "Limits",
     "LocalWorker",
     "StartWorker",
     "Stopwatch",
+    "TimeLimits",
     "Worker",
     "WorkerSlot",
     "describe_exit",
@@ -64,7 +64,7 @@ StartWorker = Callable[[Emit], Worker]
 
 
 @dataclass(frozen=True)
-class Limits:
+class TimeLimits:
     """Time limits in seconds.
 
     Attributes:

@@ -6,7 +6,7 @@ import argparse
 import os
 
 from liverseg.batch.run import ENGINES, run_batch
-from liverseg.batch.workers import Limits
+from liverseg.batch.workers import TimeLimits
 from liverseg.cli.arguments import read_shard, seconds, some_path
 from liverseg.cli.inference_arguments import add_inference_arguments, inference_overrides
 from liverseg.errors import ExitCode
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--retry-failed", action="store_true", help="retry cases that failed before with the same input"
     )
-    limits = Limits()
+    limits = TimeLimits()
     parser.add_argument(
         "--case-timeout",
         type=seconds,
@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         workers=args.workers,
         cpus=args.cpus,
         gpus=args.gpus,
-        limits=Limits(case=args.case_timeout, grace=args.grace),
+        limits=TimeLimits(case=args.case_timeout, grace=args.grace),
         **inference_overrides(args),
     )
     return ExitCode.DONE

@@ -81,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the subcommand and return its exit code."""
-    from liverseg.pseudo_labels.checks import Limits  # imported here because torch is slow to import
+    from liverseg.pseudo_labels.checks import OutlineLimits  # imported here because torch is slow to import
     from liverseg.pseudo_labels.run import FOLD, pseudo_label, rewrite_from_table
 
     if args.from_table is not None:
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> ExitCode:
         origin=args.origin,
         licence=args.licence,
         bundle=args.bundle,
-        limits=Limits(**{name: value for name, value in limits.items() if value is not None}),
+        limits=OutlineLimits(**{name: value for name, value in limits.items() if value is not None}),
         dataset_dir=args.dataset_dir,
         fold=FOLD if args.fold is None else args.fold,
         **network_overrides(args),

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the subcommand. This process becomes the bundle's command, and so has its signals and exit code."""
-    parser = _Parser(prog=f"liverseg train {args.bundle}", add_help=False, allow_abbrev=False)
+    parser = _RaisingParser(prog=f"liverseg train {args.bundle}", add_help=False, allow_abbrev=False)
     parser.add_argument("--config", action="append", default=[])
     parser.add_argument("--run", choices=list(_CONFIGS), default="training")
     parser.add_argument("--processes", type=int, default=1)
@@ -69,7 +69,7 @@ def _config(folder: Path, given: str) -> str:
     return name
 
 
-class _Parser(argparse.ArgumentParser):
+class _RaisingParser(argparse.ArgumentParser):
     """An argument parser that raises usage errors."""
 
     def error(self, message: str) -> None:  # type: ignore[override]

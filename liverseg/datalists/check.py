@@ -44,7 +44,7 @@ __all__ = ["check_datalist", "check_report", "describe_findings", "write_finding
 
 
 @dataclass(frozen=True)
-class _Task:
+class _FileTask:
     """One file to read.
 
     Attributes:
@@ -63,7 +63,7 @@ class _Task:
 
 
 @dataclass(frozen=True)
-class _Result:
+class _FileResult:
     findings: list[Finding]
     image: ImageFacts | None = None
     label: LabelFacts | None = None
@@ -130,7 +130,7 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def _all_missing(tasks: list[_Task], dataset_dir: Path) -> bool:
+def _all_missing(tasks: list[_FileTask], dataset_dir: Path) -> bool:
     """Whether all of more than two files are missing. Unreadable folders get a finding per file instead."""
     try:
         return len(tasks) > 2 and not any(is_file(dataset_dir / task.name) for task in tasks)
@@ -138,7 +138,7 @@ def _all_missing(tasks: list[_Task], dataset_dir: Path) -> bool:
         return False
 
 
-def _tasks(content: ListContent) -> list[_Task]:
+def _tasks(content: ListContent) -> list[_FileTask]:
     """Return one task per image and per label, however many items share it."""
     images = {os.path.normpath(item.image): item.clipped_hu for item in content.items}
     slices: dict[str, set[int]] = defaultdict(set)
@@ -146,15 +146,15 @@ def _tasks(content: ListContent) -> list[_Task]:
         if item.label is not None:
             slices[os.path.normpath(item.label)] |= set() if item.slice is None else {item.slice}
     training_labels = {os.path.normpath(item.label) for item in content.training if item.label is not None}
-    tasks = [_Task(name, is_label=False, clipped_hu=clipped) for name, clipped in images.items()]
+    tasks = [_FileTask(name, is_label=False, clipped_hu=clipped) for name, clipped in images.items()]
     return tasks + [
-        _Task(name, True, name in training_labels, frozenset(annotated)) for name, annotated in slices.items()
+        _FileTask(name, True, name in training_labels, frozenset(annotated)) for name, annotated in slices.items()
     ]
 
 
 def _check_files(
-    tasks: list[_Task], content: ListContent, dataset_dir: Path, workers: int, progress: bool
-) -> list[_Result]:
+    tasks: list[_FileTask], content: ListContent, dataset_dir: Path, workers: int, progress: bool
+) -> list[_FileResult]:
     """Return the results in the order of the tasks. Large files are read first, so no processor idles at the end."""
     order = sorted(range(len(tasks)), key=lambda number: size_or_zero(dataset_dir / tasks[number].name), reverse=True)
     memory = ReusableBuffer()
@@ -171,21 +171,21 @@ def _check_files(
     return [by_number[number] for number in range(len(tasks))]
 
 
-def _check_file(task: _Task, content: ListContent, dataset_dir: Path, memory: ReusableBuffer) -> _Result:
+def _check_file(task: _FileTask, content: ListContent, dataset_dir: Path, memory: ReusableBuffer) -> _FileResult:
     try:
         with np.errstate(all="ignore"):  # numbers of a damaged header overflow; the checks report the result
             file = read_file(dataset_dir / task.name, memory)
             if task.is_label:
                 findings, label = check_label(task.name, file, set(content.labels), task.slices, task.training)
-                return _Result(findings, label=label)
+                return _FileResult(findings, label=label)
             findings, image = check_image(task.name, file, task.clipped_hu)
-            return _Result(findings, image=image)
+            return _FileResult(findings, image=image)
     except Defect as defect:
-        return _Result([Finding(task.name, ERROR, defect.word, str(defect))])
+        return _FileResult([Finding(task.name, ERROR, defect.word, str(defect))])
     except Exception as error:  # a damaged file must not end the check
         logging.getLogger(__name__).debug("%s", task.name, exc_info=True)
         found = f"could not be checked ({one_line(error)}); export it again"
-        return _Result([Finding(task.name, ERROR, "unreadable", found)])
+        return _FileResult([Finding(task.name, ERROR, "unreadable", found)])
 
 
 def _item_findings(

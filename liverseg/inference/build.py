@@ -50,7 +50,7 @@ _GIVEN = ("imports", "bundle_root", "output_dir", "dataset_dir", "weights", "wei
 
 
 @dataclass
-class _Cases:
+class _CaseDataset:
     data: Sequence[Mapping[str, Any]]
     transform: Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
@@ -106,7 +106,7 @@ def build_evaluator(config: Path, settings: Mapping[str, Any]) -> CaseEvaluator 
     network_class = values.get("network_class", SEResUNet)
     network = network_class(size=values["network_size"], in_channels=SLAB_SLICES, out_channels=labels)
     return CaseEvaluator(
-        dataset=_Cases(cases, Steps([read_ct, ReadLiverd(liver, "image")])),
+        dataset=_CaseDataset(cases, Steps([read_ct, ReadLiverd(liver, "image")])),
         network=network.to(device, memory_format=torch.channels_last),
         inferer=LiverCascade(slabs, find_liver=liver.find),
         postprocessing=Steps([find_lesions, measure_lesions]),

@@ -17,7 +17,7 @@ from liverseg.inference.contrast_phase import ContrastPhase, LiverHU, contrast_p
 from liverseg.inference.lesions import LesionMap
 from liverseg.labels import LESION, LIVER
 
-__all__ = ["FINDING_CODES", "PLAUSIBLE_LIVER_ML", "Finding", "Plausibility", "check_plausibility"]
+__all__ = ["FINDING_CODES", "PLAUSIBLE_LIVER_ML", "Plausibility", "PlausibilityFinding", "check_plausibility"]
 
 FINDING_CODES: Final = (
     "no_liver",
@@ -44,7 +44,7 @@ _PADDING_HU: Final = -1024
 
 
 @dataclass(frozen=True)
-class Finding:
+class PlausibilityFinding:
     """An implausible property of a result.
 
     Attributes:
@@ -65,7 +65,7 @@ class Plausibility:
         contrast: the estimated contrast phase; None without a liver.
     """
 
-    findings: tuple[Finding, ...]
+    findings: tuple[PlausibilityFinding, ...]
     contrast: ContrastPhase | None
 
 
@@ -79,7 +79,7 @@ def check_plausibility(hu: np.ndarray, lesions: LesionMap, spacing: Sequence[flo
     """
     found = bounding_box(lesions.inside)
     if found is None:
-        return Plausibility((Finding("no_liver", "no liver found"),), None)
+        return Plausibility((PlausibilityFinding("no_liver", "no liver found"),), None)
     box, labels = to_global(found, lesions.box), lesions.inside[found]
     liver = liver_hu(hu[box], labels, spacing)
     contrast = contrast_phase(hu, liver, box[0], spacing)
@@ -95,7 +95,7 @@ def check_plausibility(hu: np.ndarray, lesions: LesionMap, spacing: Sequence[flo
     return Plausibility(tuple(findings), contrast)
 
 
-def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequence[float]) -> list[Finding]:
+def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequence[float]) -> list[PlausibilityFinding]:
     """Find a scan that ends within the liver."""
     ends = []
     for name, at_end, plane in (
@@ -109,7 +109,7 @@ def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequen
         return []
     names, areas = " and the ".join(name for name, _ in ends), " and ".join(f"{area:.0f}" for _, area in ends)
     return [
-        Finding(
+        PlausibilityFinding(
             "liver_cut_off",
             f"the liver reaches the {names} slice of the scan ({areas} cm2 there, more than {_EDGE_CM2:g}): its volume "
             "is that of the part shown",
@@ -117,7 +117,9 @@ def _cut_off(labels: np.ndarray, box: Box, shape: Sequence[int], spacing: Sequen
     ]
 
 
-def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequence[float]) -> Iterator[Finding]:
+def _at_image_edge(
+    hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequence[float]
+) -> Iterator[PlausibilityFinding]:
     """Find a liver that reaches a side of the image, or the padding around a round field of view."""
     area = 0.0  # mm2
     for axis in (1, 2):
@@ -136,25 +138,25 @@ def _at_image_edge(hu: np.ndarray, labels: np.ndarray, box: Box, spacing: Sequen
             for voxel, neighbour in ((tuple(ahead), tuple(behind)), (tuple(behind), tuple(ahead))):
                 area += spacing[0] * spacing[3 - axis] * np.count_nonzero(liver[voxel] & padding[neighbour])
     if area / 100 > _EDGE_CM2:
-        yield Finding(
+        yield PlausibilityFinding(
             "liver_at_image_edge",
             f"{area / 100:.0f} cm2 of the liver's surface are at the edge of the field of view, more than "
             f"{_EDGE_CM2:g}: part of the liver may be missing",
         )
 
 
-def _volume(labels: np.ndarray, spacing: Sequence[float], cut_off: bool) -> Iterator[Finding]:
+def _volume(labels: np.ndarray, spacing: Sequence[float], cut_off: bool) -> Iterator[PlausibilityFinding]:
     lowest, highest = PLAUSIBLE_LIVER_ML
     found = np.count_nonzero(labels) * spacing[0] * spacing[1] * spacing[2] / 1000
     if found > highest or (found < lowest and not cut_off):  # a part of a liver may have any small volume
-        yield Finding(
+        yield PlausibilityFinding(
             "liver_volume",
             f"the liver has {found:.0f} ml; {lowest:.0f} to {highest:.0f} ml are plausible in an adult "
             "(mean 1205 ml, SD 258, Feng 2017; 1162 to 2530 ml with tumours, LiTS)",
         )
 
 
-def _parenchyma(liver: LiverHU | None, contrast: ContrastPhase) -> Iterator[Finding]:
+def _parenchyma(liver: LiverHU | None, contrast: ContrastPhase) -> Iterator[PlausibilityFinding]:
     if liver is None:
         return
     lowest, highest = _LIVER_HU
@@ -162,28 +164,32 @@ def _parenchyma(liver: LiverHU | None, contrast: ContrastPhase) -> Iterator[Find
     expected = f"{lowest:.0f} to {highest:.0f} HU are expected in the portal venous phase (Goshima 2006)"
     if liver.median < _UNENHANCED_HU:
         without = f"even without contrast medium {_UNENHANCED_HU:.0f} HU or more are (mean 59 HU, SD 11, Boyce 2010)"
-        yield Finding("liver_hu", f"{found}; {expected}, and {without}: it is fatty, or not liver")
+        yield PlausibilityFinding("liver_hu", f"{found}; {expected}, and {without}: it is fatty, or not liver")
     elif liver.median < lowest and contrast.phase in ("portal venous", "unknown"):
-        yield Finding("liver_hu", f"{found}; {expected}: it is fatty, or hardly enhanced")
+        yield PlausibilityFinding("liver_hu", f"{found}; {expected}: it is fatty, or hardly enhanced")
     elif liver.median > highest:
-        yield Finding("liver_hu", f"{found}; {expected}: it holds iron, the tube voltage was low, or it is not liver")
+        yield PlausibilityFinding(
+            "liver_hu", f"{found}; {expected}: it holds iron, the tube voltage was low, or it is not liver"
+        )
 
 
-def _phase(contrast: ContrastPhase) -> Iterator[Finding]:
+def _phase(contrast: ContrastPhase) -> Iterator[PlausibilityFinding]:
     if contrast.phase not in ("portal venous", "unknown"):
-        yield Finding(
+        yield PlausibilityFinding(
             "contrast_phase",
             f"the contrast phase looks {contrast.describe()}; in the portal venous phase, which the network has learnt "
             "from, the aorta has 120 to 240 HU and the liver 80 to 140 HU (Goshima 2006)",
         )
 
 
-def _lesions(labels: np.ndarray, count: int) -> Iterator[Finding]:
+def _lesions(labels: np.ndarray, count: int) -> Iterator[PlausibilityFinding]:
     if count > _MAX_LESIONS:
-        yield Finding("lesion_count", f"{count} lesions; {_MAX_LESIONS} are the most in a scan of LiTS (Bilic 2023)")
+        yield PlausibilityFinding(
+            "lesion_count", f"{count} lesions; {_MAX_LESIONS} are the most in a scan of LiTS (Bilic 2023)"
+        )
     share = np.count_nonzero(labels >= LESION) / np.count_nonzero(labels)
     if share > _MAX_LESION_SHARE:
-        yield Finding(
+        yield PlausibilityFinding(
             "lesion_share",
             f"lesions fill {share:.0%} of the liver; more than {_MAX_LESION_SHARE:.0%} is implausible (ours)",
         )

@@ -20,7 +20,7 @@ from liverseg.phantom.tissue import draw_tissues
 from liverseg.phantom.trunk import Habitus, Trunk, draw_habitus
 from liverseg.synthesis import Surroundings, draw_types
 
-__all__ = ["Coverage", "LesionRow", "Phantom", "make_phantom"]
+__all__ = ["Coverage", "Phantom", "PhantomLesion", "make_phantom"]
 
 _LATTICE_STEP = 4.0
 _INDEX = {label.name: label.index for label in JOINT_LABELS}
@@ -34,7 +34,7 @@ class Coverage(Enum):
 
 
 @dataclass(frozen=True)
-class LesionRow:
+class PhantomLesion:
     """One lesion, measured in the finished volume.
 
     Attributes:
@@ -80,7 +80,7 @@ class Phantom:
     image: np.ndarray
     label: np.ndarray
     affine: np.ndarray
-    lesions: tuple[LesionRow, ...]
+    lesions: tuple[PhantomLesion, ...]
     facts: dict[str, float | str]
     organs: np.ndarray | None = None
     organ_names: tuple[str, ...] = ()
@@ -233,12 +233,12 @@ def _table(habitus: Habitus, scanner: Scanner, hu: dict[str, float]) -> np.ndarr
 
 def _rows(
     image: np.ndarray, label: np.ndarray, numbers: np.ndarray, noise: np.ndarray, kinds: list[str], scanner: Scanner
-) -> list[LesionRow]:
+) -> list[PhantomLesion]:
     liver = label == LIVER
     liver_hu = float(image[liver].mean())
     noise_hu = float(noise[liver].std())
     voxel_ml = scanner.pixel**2 * scanner.thickness / 1000
-    rows: list[LesionRow] = []
+    rows: list[PhantomLesion] = []
     for number, kind in enumerate(kinds, 1):
         where = np.nonzero(numbers == number)
         count = len(where[0])
@@ -250,7 +250,7 @@ def _rows(
         )
         per_slice = np.bincount(where[0])
         rows.append(
-            LesionRow(
+            PhantomLesion(
                 lesion=len(rows) + 1,
                 lesion_type=kind,
                 volume_ml=round(count * voxel_ml, 4),

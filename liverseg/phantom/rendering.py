@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from liverseg.imageio.boxes import Box
 from liverseg.phantom.acquisition import Scanner, blur_in_plane
 from liverseg.phantom.fields import Field
 from liverseg.phantom.scene import Layer, Scene, Tubes
@@ -233,9 +234,6 @@ class _Painter:
         for number, ys, xs, share in self._lesions:
             mean = share.reshape(-1, inner, *share.shape[1:]).mean(axis=1)
             lesion_map[:, ys, xs][mean >= 0.5] = number
-
-
-Box = tuple[slice, slice, slice]
 
 
 def _overlap(first: Box, second: Box) -> tuple[Box, Box] | tuple[None, None]:

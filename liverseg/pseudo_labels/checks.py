@@ -18,7 +18,7 @@ from liverseg.imageio.ct_check import body_middle
 from liverseg.inference.components import components_touching, largest_component
 from liverseg.inference.plausibility import PLAUSIBLE_LIVER_ML
 
-__all__ = ["Limits", "LiverOutline", "Measures", "extract_liver", "measure", "outline_dice"]
+__all__ = ["LiverOutline", "Measures", "OutlineLimits", "extract_liver", "measure", "outline_dice"]
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def measure(
 
 
 @dataclass(frozen=True)
-class Limits:
+class OutlineLimits:
     """Limits of accepted outlines. The defaults are our choice.
 
     Attributes:

@@ -16,7 +16,7 @@ from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.datalists.model import LABELLED
 from liverseg.errors import LiversegError, UnreadableError, one_line
 from liverseg.pseudo_labels.cases import OutlinedCase, picture_path
-from liverseg.pseudo_labels.checks import Limits, Measures
+from liverseg.pseudo_labels.checks import Measures, OutlineLimits
 from liverseg.results.case_folder import write_json
 from liverseg.study.document import Block, Heading, Items, Paragraph, Picture, Table, to_html
 from liverseg.utils.csv_table import read_csv
@@ -29,7 +29,7 @@ __all__ = [
     "PAGE",
     "REFUSED",
     "TABLE",
-    "RunMetadata",
+    "PseudoLabelMetadata",
     "copy_decisions",
     "is_kept",
     "read_metadata",
@@ -62,7 +62,7 @@ _LABELS = 3
 
 
 @dataclass(frozen=True)
-class RunMetadata:
+class PseudoLabelMetadata:
     """Properties that all cases of a run share.
 
     Attributes:
@@ -84,7 +84,7 @@ class RunMetadata:
     limits: Mapping[str, Any]
 
 
-def write_metadata(output: Path, metadata: RunMetadata) -> None:
+def write_metadata(output: Path, metadata: PseudoLabelMetadata) -> None:
     """Write `run.json`.
 
     Raises:
@@ -94,7 +94,7 @@ def write_metadata(output: Path, metadata: RunMetadata) -> None:
         write_json(temporary, asdict(metadata))
 
 
-def read_metadata(output: Path) -> RunMetadata:
+def read_metadata(output: Path) -> PseudoLabelMetadata:
     """Read the `run.json` of a run.
 
     Raises:
@@ -103,7 +103,7 @@ def read_metadata(output: Path) -> RunMetadata:
     path = output / _METADATA
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return RunMetadata(**{**content, "networks": tuple(content["networks"])})
+        return PseudoLabelMetadata(**{**content, "networks": tuple(content["networks"])})
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise UnreadableError(
             f"{path}: not the record of a run ({one_line(error)}); the table must be in the folder that "
@@ -130,7 +130,7 @@ def results_table(
     cases: Sequence[str],
     done: Mapping[str, OutlinedCase],
     failures: Mapping[str, str],
-    limits: Limits,
+    limits: OutlineLimits,
     dataset_dir: Path,
     labels: Mapping[str, Path],
 ) -> pd.DataFrame:
@@ -211,7 +211,7 @@ def read_table(path: Path) -> pd.DataFrame:
     return table[table["case"] != ""].reset_index(drop=True)
 
 
-def write_results(output: Path, table: pd.DataFrame, metadata: RunMetadata) -> Path | None:
+def write_results(output: Path, table: pd.DataFrame, metadata: PseudoLabelMetadata) -> Path | None:
     """Write the page, and the data list with the kept rows of the table.
 
     Args:
@@ -257,7 +257,7 @@ _HEADINGS = {
 }
 
 
-def _page(output: Path, table: pd.DataFrame, metadata: RunMetadata) -> list[Block]:
+def _page(output: Path, table: pd.DataFrame, metadata: PseudoLabelMetadata) -> list[Block]:
     rows = table.to_dict("records")
     colors = [f"`{name}` is drawn in {color}" for name, color in zip(metadata.networks, _COLORS, strict=False)]
     blocks: list[Block] = [

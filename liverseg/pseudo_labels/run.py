@@ -15,14 +15,14 @@ import pandas as pd
 from liverseg.errors import LiversegError, OutputError, SomeCasesFailed, UnreadableError, UsageError, user_error
 from liverseg.inference import find_cases
 from liverseg.pseudo_labels.cases import CaseOutliner, label_path, read_network
-from liverseg.pseudo_labels.checks import Limits
+from liverseg.pseudo_labels.checks import OutlineLimits
 from liverseg.pseudo_labels.results import (
     ACCEPTED,
     FAILED,
     PAGE,
     REFUSED,
     TABLE,
-    RunMetadata,
+    PseudoLabelMetadata,
     copy_decisions,
     is_kept,
     read_metadata,
@@ -51,7 +51,7 @@ def pseudo_label(
     licence: str,
     second_weights: str | os.PathLike | None = None,
     bundle: str | os.PathLike | None = None,
-    limits: Limits | None = None,
+    limits: OutlineLimits | None = None,
     dataset_dir: str | os.PathLike | None = None,
     fold: int = FOLD,
     progress: bool = True,
@@ -85,7 +85,7 @@ def pseudo_label(
         LiversegError: if inputs, weights or output cannot be used, all CTs failed, or no outline is kept.
         SomeCasesFailed: if some CTs failed; the others are listed.
     """
-    limits = Limits() if limits is None else limits
+    limits = OutlineLimits() if limits is None else limits
     if fold < 0:
         raise UsageError(f"fold {fold}; it must be a whole number from 0")
     for option, text in (("name", name), ("from", origin), ("licence", licence)):
@@ -125,7 +125,7 @@ def pseudo_label(
         table = results_table(names, outliner.done, outliner.failures, limits, root, labels)
         if (earlier := _earlier_table(folder)) is not None:  # read again: a person may have edited it meanwhile
             table = copy_decisions(table, earlier)
-        metadata = RunMetadata(
+        metadata = PseudoLabelMetadata(
             name=name,
             source=f"{origin}; livers outlined by a network, {networks[0].name}",
             licence=licence,
@@ -224,7 +224,7 @@ def _describe(table: pd.DataFrame, computed: int) -> str:
     return f"{', '.join(texts)}; {is_kept(table).sum()} kept"
 
 
-def _print_paths(folder: Path, path: Path | None, metadata: RunMetadata) -> None:
+def _print_paths(folder: Path, path: Path | None, metadata: PseudoLabelMetadata) -> None:
     """Print the paths of page and list, and on stderr the option that further commands need."""
     print(f"{folder / PAGE}: look at every outline before training on it")
     if path is not None:

@@ -23,7 +23,7 @@ from liverseg.batch.events import (
     WorkerReady,
     WorkerRefused,
 )
-from liverseg.batch.workers import Limits
+from liverseg.batch.workers import TimeLimits
 from liverseg.cases.case import BatchCase
 from liverseg.cases.events import Callback, CaseDone, CaseFailed, StageStarted
 from liverseg.errors import ExitCode, LiversegError
@@ -99,7 +99,7 @@ def done(name):
 def dispatched(outcome, names="abc", workers=1, limits=None):
     """Return a dispatcher of these cases after its run, and the recorder of its events."""
     recorder = Recorder()
-    dispatcher = Dispatcher(partial(Scripted, outcome), workers, limits or Limits(), recorder)
+    dispatcher = Dispatcher(partial(Scripted, outcome), workers, limits or TimeLimits(), recorder)
     for name in names:
         dispatcher.post(CasePlanned(BatchCase(name, Path(name))))
     dispatcher.post(PlanningDone())
@@ -160,7 +160,7 @@ def test_a_case_whose_worker_is_killed_once_is_done():
 
 def test_a_case_that_takes_too_long_fails_and_no_other(monkeypatch):
     monkeypatch.setattr(dispatcher_module, "POLL_SECONDS", 0.01)
-    dispatcher, recorder = dispatched(lambda name: HANGS if name == "a" else done(name), limits=Limits(case=0.5))
+    dispatcher, recorder = dispatched(lambda name: HANGS if name == "a" else done(name), limits=TimeLimits(case=0.5))
     dispatcher.run()
     assert recorder.failures == {"a": ("timeout", "took longer than 0.5 s")}
     assert sorted(recorder.cases(CaseDone)) == ["b", "c"]
@@ -200,7 +200,7 @@ def test_workers_that_end_before_they_are_ready_end_the_batch():
             self.kill()
 
     started, recorder = [], Recorder()
-    dispatcher = Dispatcher(Failing, 1, Limits(), recorder)
+    dispatcher = Dispatcher(Failing, 1, TimeLimits(), recorder)
     dispatcher.post(CasePlanned(BatchCase("a", Path("a"))))
     with pytest.raises(LiversegError, match="a worker was ended by SIGKILL 3 times before it was ready"):
         dispatcher.run()
@@ -211,7 +211,7 @@ def test_an_interrupted_batch_leaves_open_cases_for_the_next(monkeypatch):
     monkeypatch.setattr(dispatcher_module, "POLL_SECONDS", 0.01)
     killed, kill = [], Scripted.kill
     monkeypatch.setattr(Scripted, "kill", lambda worker: (killed.append(worker), kill(worker)))
-    dispatcher, recorder = dispatched(lambda name: dispatcher.stop() or HANGS, limits=Limits(grace=0.05))
+    dispatcher, recorder = dispatched(lambda name: dispatcher.stop() or HANGS, limits=TimeLimits(grace=0.05))
     dispatcher.run()
     assert killed  # it hangs, so the grace period has no effect
     assert recorder.cases(CaseAbandoned) == ["a", "b"]  # one computed, one read ahead; the third was not dispatched
@@ -252,7 +252,7 @@ class Pending:
 def done_by(starts, cases):
     """Return the cases done by two workers that these functions start."""
     recorder = Recorder()
-    dispatcher = Dispatcher(lambda emit: next(starts)(emit), 2, Limits(), recorder)
+    dispatcher = Dispatcher(lambda emit: next(starts)(emit), 2, TimeLimits(), recorder)
     for case in cases:
         dispatcher.post(CasePlanned(case))
     dispatcher.post(PlanningDone())
@@ -288,7 +288,7 @@ def test_an_error_of_the_planner_is_one_line_and_ends_the_workers(source):
         return Busy(emit)
 
     killed, recorder = [], Recorder()
-    dispatcher = Dispatcher(start, 1, Limits(grace=1), recorder)
+    dispatcher = Dispatcher(start, 1, TimeLimits(grace=1), recorder)
     dispatcher.post(CasePlanned(BatchCase("ct", source / "ct.nii.gz")))
     with pytest.raises(LiversegError, match=r"planning failed \(boom\)"):
         dispatcher.run()

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from liverseg.errors import UsageError
 from liverseg.imageio.volume import read_volume
-from liverseg.pseudo_labels.checks import Limits, Measures, extract_liver, measure, outline_dice
+from liverseg.pseudo_labels.checks import Measures, OutlineLimits, extract_liver, measure, outline_dice
 
 SOUND = Measures(1500.0, 0.99, False, 60.0, 105.0, 0.95, 0.94)
 ANY_NEIGHBOUR = np.ones((3, 3, 3), int)
@@ -115,14 +115,14 @@ def test_agreements_are_with_the_mirrored_and_the_second():
     ],
 )
 def test_each_check_refuses_by_itself(change, message):
-    limits = Limits()
+    limits = OutlineLimits()
     assert limits.failed_checks(SOUND) == []
     (reason,) = limits.failed_checks(replace(SOUND, **change))
     assert reason.startswith(message)
 
 
 def test_every_failed_check_is_reported():
-    reasons = Limits().failed_checks(replace(SOUND, largest_part=0.5, median_hu=10.0, flip_agreement=0.1))
+    reasons = OutlineLimits().failed_checks(replace(SOUND, largest_part=0.5, median_hu=10.0, flip_agreement=0.1))
     assert [reason.split()[0] for reason in reasons] == ["50.0%", "median", "Dice"]
 
 
@@ -142,11 +142,11 @@ def test_every_failed_check_is_reported():
     ],
 )
 def test_limits_can_be_set_and_hold_at_their_value(change, limits):
-    assert Limits(**limits).failed_checks(replace(SOUND, **change)) == []
+    assert OutlineLimits(**limits).failed_checks(replace(SOUND, **change)) == []
 
 
 def test_a_cut_off_liver_may_be_too_large_all_the_same():
-    (reason,) = Limits(allow_cut_off=True).failed_checks(replace(SOUND, cut_off=True, volume_ml=5000.0))
+    (reason,) = OutlineLimits(allow_cut_off=True).failed_checks(replace(SOUND, cut_off=True, volume_ml=5000.0))
     assert reason.startswith("volume 5000 ml")
 
 
@@ -163,4 +163,4 @@ def test_a_cut_off_liver_may_be_too_large_all_the_same():
 )
 def test_limits_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(UsageError, match=message):
-        Limits(**wrong)
+        OutlineLimits(**wrong)

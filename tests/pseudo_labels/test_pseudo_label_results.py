@@ -12,9 +12,9 @@ from liverseg.cli.main import main
 from liverseg.datalists import read_datalist
 from liverseg.errors import LiversegError
 from liverseg.pseudo_labels.cases import OutlinedCase, label_path, picture_path
-from liverseg.pseudo_labels.checks import Limits, Measures
+from liverseg.pseudo_labels.checks import Measures, OutlineLimits
 from liverseg.pseudo_labels.results import (
-    RunMetadata,
+    PseudoLabelMetadata,
     copy_decisions,
     is_kept,
     read_table,
@@ -66,9 +66,11 @@ def run(tmp_path):
         picture.parent.mkdir(parents=True)
         Image.new("L", (4, 4)).save(picture)
         done[case] = OutlinedCase(case, image, f"{case}-sha", measures, ())
-    metadata = RunMetadata("set", "a hospital", "CC BY 4.0", str(tmp_path), 99, ("a.safetensors",), asdict(Limits()))
+    metadata = PseudoLabelMetadata(
+        "set", "a hospital", "CC BY 4.0", str(tmp_path), 99, ("a.safetensors",), asdict(OutlineLimits())
+    )
     labels = {case: label_path(output, case) for case in CASES}
-    table = results_table(CASES, done, {"gone": "gone.nii: no such file"}, Limits(), tmp_path, labels)
+    table = results_table(CASES, done, {"gone": "gone.nii: no such file"}, OutlineLimits(), tmp_path, labels)
     write_metadata(output, metadata)
     table.to_csv(output / "pseudo_labels.csv", index=False)
     return output, table, metadata
@@ -198,7 +200,7 @@ def test_wrong_usage_is_one_line(arguments, message, capsys):
 def test_help_shows_the_default_of_every_check(capsys):
     assert main(["pseudo-label", "--help"]) == 0
     help_text = " ".join(capsys.readouterr().out.split())
-    limits = Limits()
+    limits = OutlineLimits()
     for option, default in (
         ("--min-largest-part", f"{limits.min_largest_part}"),
         ("--min-agreement", f"{limits.min_network_agreement}"),

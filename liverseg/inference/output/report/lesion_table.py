@@ -11,17 +11,17 @@ import pandas as pd
 
 from liverseg.labels import LESION, Label
 
-__all__ = ["Cell", "LesionTable", "lesion_table", "swatch"]
+__all__ = ["LesionTable", "TableCell", "lesion_table", "swatch"]
 
 _MISSING = "–"
 _PROBABILITY = "probability_"
 
-Row = Mapping[Hashable, Any]
+LesionValues = Mapping[Hashable, Any]
 """A lesion's values by the names of the table's columns."""
 
 
 @dataclass(frozen=True)
-class Cell:
+class TableCell:
     """A cell of the table.
 
     Attributes:
@@ -45,7 +45,7 @@ class LesionTable:
     """
 
     heads: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    rows: tuple[tuple[str, tuple[TableCell, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class _Column:
     head: str
     unit: str
     needs: tuple[str, ...]
-    cell: Callable[[Row], Cell]
+    cell: Callable[[LesionValues], TableCell]
 
 
 def lesion_table(table: pd.DataFrame, labels: Sequence[Label]) -> LesionTable:
@@ -79,60 +79,66 @@ def lesion_table(table: pd.DataFrame, labels: Sequence[Label]) -> LesionTable:
     )
 
 
-def swatch(label: Label) -> Cell:
+def swatch(label: Label) -> TableCell:
     """Return a label's name with its colour."""
-    return Cell(label.name, _css_color(label))
+    return TableCell(label.name, _css_color(label))
 
 
 def _columns(names: Collection[str], labels: Sequence[Label]) -> list[_Column]:
     """Return the columns that can be made of a lesion table with columns of these names."""
     by_name = {label.name: label for label in labels}
 
-    def type_cell(row: Row) -> Cell:
+    def type_cell(row: LesionValues) -> TableCell:
         label = by_name.get(row["type"])
-        return swatch(label) if label else Cell(str(row["type"]))
+        return swatch(label) if label else TableCell(str(row["type"]))
 
-    def density_cell(row: Row) -> Cell:
+    def density_cell(row: LesionValues) -> TableCell:
         spread = f" ± {_number(row['std_hu'], 0)}" if "std_hu" in row else ""
-        return Cell(_number(row["mean_hu"], 0) + spread)
+        return TableCell(_number(row["mean_hu"], 0) + spread)
 
     diameters = ("longest_diameter_mm", "perpendicular_diameter_mm")
     slices = ("first_slice", "last_slice", "diameter_slice")
     centroid = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
     columns = [
-        _Column("Lesion", "", ("id",), lambda row: Cell(str(row["id"]))),
+        _Column("Lesion", "", ("id",), lambda row: TableCell(str(row["id"]))),
         _Column("Type", "", ("type",), type_cell),
         *(
             _Column(label.name.capitalize(), "probability", (_PROBABILITY + label.name,), _probability(label))
             for label in labels[LESION:]
         ),
-        _Column("Volume", "ml", ("volume_ml",), lambda row: Cell(_number(row["volume_ml"], 2))),
-        _Column("Diameters", "mm", diameters, lambda row: Cell(" × ".join(_number(row[name]) for name in diameters))),
+        _Column("Volume", "ml", ("volume_ml",), lambda row: TableCell(_number(row["volume_ml"], 2))),
+        _Column(
+            "Diameters", "mm", diameters, lambda row: TableCell(" × ".join(_number(row[name]) for name in diameters))
+        ),
         _Column(
             "Slices",
             "extent (measured)",
             slices,
-            lambda row: Cell("{}–{} ({})".format(*(_number(row[name], 0) for name in slices))),
+            lambda row: TableCell("{}–{} ({})".format(*(_number(row[name], 0) for name in slices))),
         ),
         _Column("Density", "HU, mean ± SD" if "std_hu" in names else "HU, mean", ("mean_hu",), density_cell),
         _Column("To surface", "mm", ("surface_distance_mm",), _surface_distance),
-        _Column("Centre", "RAS+ mm", centroid, lambda row: Cell(", ".join(_number(row[name]) for name in centroid))),
+        _Column(
+            "Centre", "RAS+ mm", centroid, lambda row: TableCell(", ".join(_number(row[name]) for name in centroid))
+        ),
     ]
     return [column for column in columns if set(column.needs) <= set(names)]
 
 
-def _probability(label: Label) -> Callable[[Row], Cell]:
-    def cell(row: Row) -> Cell:
+def _probability(label: Label) -> Callable[[LesionValues], TableCell]:
+    def cell(row: LesionValues) -> TableCell:
         probability = row[_PROBABILITY + label.name]
         if _is_missing(probability):
-            return Cell(_MISSING)
-        return Cell(_number(probability, 2), _css_color(label), round(100 * min(1.0, max(0.0, float(probability)))))
+            return TableCell(_MISSING)
+        return TableCell(
+            _number(probability, 2), _css_color(label), round(100 * min(1.0, max(0.0, float(probability))))
+        )
 
     return cell
 
 
-def _surface_distance(row: Row) -> Cell:
-    return Cell("touches" if bool(row.get("touches_surface")) else _number(row["surface_distance_mm"]))
+def _surface_distance(row: LesionValues) -> TableCell:
+    return TableCell("touches" if bool(row.get("touches_surface")) else _number(row["surface_distance_mm"]))
 
 
 def _is_missing(value: Any) -> bool:
