@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from liverseg.networks import SEResUNet
-from liverseg.networks.blocks import fold_batch_norm
+from liverseg.networks.fusion import fold_batch_norm
 from liverseg.utils.precision import autocast, autocast_dtype
 
 BATCH = 2

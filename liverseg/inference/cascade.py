@@ -244,8 +244,7 @@ class LiverCascade:
             return [full_box(inputs.shape)]
         depth, step, margin = inputs.shape[0], max(1, round(self.step_mm / spacing[0])), self._margin(spacing)
         stride = self._stride(spacing)
-        batch = self.slabs.batch_size
-        height = max(1, round(self.window_mm / spacing[0] / batch)) * batch  # full batches
+        height = max(1, round(self.window_mm / spacing[0] / 2)) * 2  # independent of the batch size, as results must be
         if liver is not None:
             return windows_around(liver, np.arange(depth), 1, height, margin, inputs.shape, stride)
         slices = np.arange(min(step // 2, (depth - 1) // 2), depth, step)

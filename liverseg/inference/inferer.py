@@ -21,7 +21,7 @@ from liverseg.utils.precision import autocast, autocast_dtype
 
 __all__ = ["SlabInferer", "resolve_batch_size"]
 
-_BATCH_SIZES = {"cpu": 2, "cuda": 16}
+_BATCH_SIZES = {"cpu": 4, "cuda": 16}
 
 
 class SlabInferer:
@@ -90,11 +90,12 @@ class SlabInferer:
 
     @contextmanager
     def inference(self, network: Callable[..., Any]) -> Iterator[None]:
-        """Compute the block without gradients, in the precision of `amp`.
+        """Compute the block without gradients, in the precision of `amp`, or in that of weights that were converted.
 
-        The weights are converted once for the block, so enter it around several calls.
+        Autocast converts float32 weights once for the block, so enter it around several calls.
         """
-        with torch.inference_mode(), autocast(_device_of(network), self.amp):
+        amp = self.amp if _dtype_of(network) == torch.float32 else False
+        with torch.inference_mode(), autocast(_device_of(network), amp):
             yield
 
     def __call__(
@@ -203,8 +204,7 @@ class SlabInferer:
             sides = zip(plane, lengths, strict=True)
             rows, columns = (slice(side.start, side.start + length * reduction) for side, length in sides)
             plane = rows, columns
-        for start in range(0, len(slices), batch_size):
-            middles = slices[start : start + batch_size]
+        for middles in np.array_split(slices, math.ceil(len(slices) / batch_size)):  # batches of equal size
             needed = slab_indices(middles, volume.shape[0], slice_mm=slice_mm, slab_spacing_mm=self.slab_spacing_mm)
             # each slice is moved and windowed once, although up to three slabs contain it
             numbers, places = np.unique(needed, return_inverse=True)
@@ -219,23 +219,29 @@ class SlabInferer:
             else:
                 windowed = self.hu_window(to_pixel_mm(hu, in_plane_mm, network_mm))
             slabs = windowed[torch.from_numpy(places.reshape(needed.shape)).to(device)]
-            logits = network(slabs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
+            slabs = slabs.to(_dtype_of(network), memory_format=torch.channels_last)
+            logits = network(slabs, *args, **kwargs)
             yield middles, back_to_slice(logits, lengths)
 
 
 def resolve_batch_size(batch_size: int | str, device: torch.device | str) -> int | str:
-    """Return the batch size; for "auto" 2 on a CPU, where more are no faster, and 16 on a GPU.
+    """Return the batch size; for "auto" 4 on a CPU, where more are no faster, and 16 on a GPU.
 
     Example:
         >>> resolve_batch_size("auto", "cpu")
-        2
+        4
     """
-    return _BATCH_SIZES.get(torch.device(device).type, 2) if str(batch_size).lower() == "auto" else batch_size
+    return _BATCH_SIZES.get(torch.device(device).type, 4) if str(batch_size).lower() == "auto" else batch_size
 
 
 def _device_of(network: Callable[..., Any]) -> torch.device:
     parameter = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _dtype_of(network: Callable[..., Any]) -> torch.dtype:
+    parameter = next(network.parameters(), None) if isinstance(network, torch.nn.Module) else None
+    return torch.float32 if parameter is None else parameter.dtype
 
 
 def _one_volume(inputs: torch.Tensor | np.ndarray) -> torch.Tensor | np.ndarray:

@@ -64,7 +64,12 @@ class SlabNetwork(Freezable):
         in_channels: slices of a slab.
         out_channels: labels of its map, the channels; 0 without a map.
         deep_supervision: whether coarser maps are supervised too.
+
+    Attributes:
+        float32_parts: names of submodules that compute in float32 even if the others do not.
     """
+
+    float32_parts: tuple[str, ...] = ()
 
     def __init__(self, size: str, in_channels: int, out_channels: int, deep_supervision: bool) -> None:
         super().__init__()

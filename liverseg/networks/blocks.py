@@ -1,4 +1,4 @@
-"""Building blocks: squeeze-and-excitation, residual block, decoder stages, and folding of batch norm."""
+"""Building blocks: squeeze-and-excitation, residual blocks and decoder stages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections import OrderedDict
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils import fuse_conv_bn_eval
 
 __all__ = [
     "SE_REDUCTION",
@@ -17,7 +16,6 @@ __all__ = [
     "SEBottleneck",
     "SEResidualBlock",
     "SqueezeExcitation",
-    "fold_batch_norm",
 ]
 
 
@@ -75,11 +73,15 @@ class SqueezeExcitation(nn.Module):
             nn.Linear(channels, squeezed), nn.ReLU(inplace=True), nn.Linear(squeezed, channels), nn.Sigmoid()
         )
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (batch, channels, H, W) to the same shape."""
+    def forward(self, x: torch.Tensor, shortcut: torch.Tensor | None = None) -> torch.Tensor:
+        """Map (batch, channels, H, W) to the same shape, and add a shortcut of that shape."""
         batch, channels = x.shape[:2]
-        factors = self.fc(self.avg_pool(x).view(batch, channels))
-        return x * factors.view(batch, channels, 1, 1)
+        factors = self.fc(self.avg_pool(x).view(batch, channels)).view(batch, channels, 1, 1)
+        if shortcut is None:
+            return x * factors
+        scaled = x * factors
+        scaled += shortcut  # in place, since memory bandwidth limits a CPU and nothing else reads the tensor
+        return scaled
 
 
 class SEBottleneck(nn.Module):
@@ -109,9 +111,7 @@ class SEBottleneck(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, H, W) to (batch, 4 width, H/stride, W/stride)."""
         shortcut = self.project(x)
-        excited = self.se_layer(self.conv3(self.conv2(self.conv1(x))))
-        excited += shortcut
-        return self.act(excited)
+        return self.act(self.se_layer(self.conv3(self.conv2(self.conv1(x))), shortcut))
 
 
 class SEResidualBlock(nn.Module):
@@ -137,9 +137,7 @@ class SEResidualBlock(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, H, W) to (batch, out_channels, H/stride, W/stride)."""
-        excited = self.se_layer(self.conv2(self.conv1(x)))
-        excited += self.project(x)  # in place, since memory bandwidth limits a CPU and nothing else reads the tensor
-        return self.act(excited)
+        return self.act(self.se_layer(self.conv2(self.conv1(x)), self.project(x)))
 
 
 class DecoderStage(nn.Module):
@@ -184,35 +182,3 @@ class LastStage(nn.Module):
     def forward(self, x: torch.Tensor, slab: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, H, W) and (batch, skip_channels, 2H, 2W) to (batch, out_channels, 2H, 2W)."""
         return self.se_layer(self.conv(torch.cat([self.enlarge(x), slab], dim=1)))
-
-
-def fold_batch_norm(network: nn.Module) -> int:
-    """Fold batch norm into the convolutions before it, in place; the network can only be used for inference then.
-
-    Outputs are equal up to rounding. Each folded batch norm saves a pass over the features.
-
-    Args:
-        network: in eval mode. Where a `Sequential` has a convolution before a batch norm, or before a `Sequential`
-            that starts with one, the batch norm becomes an identity.
-
-    Returns:
-        The number of folded batch norms.
-
-    Raises:
-        ValueError: if the network is in training mode, where batch norm uses the statistics of the batch.
-    """
-    if network.training:
-        raise ValueError("batch norm of a network in training mode cannot be folded; call eval() first")
-    folded = 0
-    for module in list(network.modules()):
-        if not isinstance(module, nn.Sequential):
-            continue
-        for index in range(len(module) - 1):
-            convolution, follower = module[index], module[index + 1]
-            parent, position = (follower, 0) if isinstance(follower, nn.Sequential) else (module, index + 1)
-            norm = parent[position] if len(parent) else None
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                module[index] = fuse_conv_bn_eval(convolution, norm)
-                parent[position] = nn.Identity()
-                folded += 1
-    return folded

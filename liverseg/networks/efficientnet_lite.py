@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-__all__ = ["EfficientNetLiteEncoder", "InvertedResidual"]
+__all__ = ["EfficientNetLiteEncoder", "InvertedResidual", "SamePadding"]
 
 _STEM: Final = 32
 _STAGES: Final = (
@@ -86,8 +86,13 @@ class InvertedResidual(nn.Module):
         return projected + x if self.has_shortcut else projected
 
 
-class _SamePadding(nn.Module):
-    """TensorFlow's "same" padding of a strided convolution: for even sizes, one pixel more below and on the right."""
+class SamePadding(nn.Module):
+    """TensorFlow's "same" padding of a strided convolution: for even sizes, one pixel more below and on the right.
+
+    Args:
+        kernel: kernel size of the convolution.
+        stride: of the convolution.
+    """
 
     def __init__(self, kernel: int, stride: int) -> None:
         super().__init__()
@@ -95,6 +100,7 @@ class _SamePadding(nn.Module):
         self.padding = [before, kernel - stride - before] * 2
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pad (batch, channels, H, W)."""
         return functional.pad(x, self.padding)
 
 
@@ -104,7 +110,7 @@ def _convolution(
     """Return convolution, batch norm and, with `activation`, ReLU6."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
     if stride > 1:
-        parts["pad"] = _SamePadding(kernel, stride)
+        parts["pad"] = SamePadding(kernel, stride)
     padding = kernel // 2 if stride == 1 else 0
     parts["conv"] = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, groups=groups, bias=False)
     parts["norm"] = nn.BatchNorm2d(out_channels, eps=_EPSILON, momentum=_MOMENTUM)
