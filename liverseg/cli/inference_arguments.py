@@ -75,7 +75,7 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lesion-threshold",
         type=float,
-        help="leave out lesions with a lower probability, 0 to 1 (default: recommended by the weights' record, else 0)",
+        help="leave out lesions with a lower lesion_score, 0 to 1 (default: that of the weights' record, else 0)",
     )
     parser.add_argument(
         "--dicom", action=argparse.BooleanOptionalAction, help="write a DICOM SEG and SR for DICOM input (default: yes)"

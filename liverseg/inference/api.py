@@ -191,7 +191,7 @@ def load_model(
         min_lesion_ml: smallest lesion to keep, in ml.
         min_liver_contact: smallest share of liver around a lesion to keep, 0 to 1.
         min_confidence: smallest probability of a lesion's likeliest type, 0 to 1; below it the type is indeterminate.
-        lesion_threshold: smallest score of a lesion to keep, 0 to 1.
+        lesion_threshold: smallest `lesion_score` to keep, 0 to 1.
         dicom: with an output folder, also write DICOM SEG and SR for a CT read from DICOM.
         keep_identifiers: keep patient, study and series of DICOM headers in DICOM results, records and errors.
         preview: with an output folder, write `preview.png`.

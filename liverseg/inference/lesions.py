@@ -106,7 +106,7 @@ def find_lesions(
         voxel_ml: volume of a voxel.
         min_lesion_ml: smallest lesion to keep; 0.03 ml is a ball of 3.9 mm, smaller than a reader would measure.
         min_confidence: smallest probability of the likeliest type; a lesion below it is `INDETERMINATE`.
-        lesion_threshold: smallest score to keep; 0 keeps all.
+        lesion_threshold: smallest `lesion_score` to keep; 0 keeps all.
         min_liver_contact: smallest share of liver around a lesion to keep, see `liver_contact`; 0 keeps all. It is not
             applied with a given mask, which may leave out lesions at its surface.
 

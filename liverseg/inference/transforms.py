@@ -240,7 +240,7 @@ class FindLesionsd(_DictionaryTransform):
         keys: entries with a `SlabPrediction`.
         min_lesion_ml: smallest lesion to keep.
         min_confidence: smallest probability of the likeliest type; a lesion below it is indeterminate.
-        lesion_threshold: smallest score of a lesion to keep; 0 keeps all.
+        lesion_threshold: smallest `lesion_score` to keep; 0 keeps all.
         min_liver_contact: smallest share of liver around a lesion to keep, see `liver_contact`; 0 keeps all.
 
     Raises:

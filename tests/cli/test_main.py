@@ -51,6 +51,13 @@ def test_every_subcommand_has_help(subcommand, capsys):
     assert "--debug" in output
 
 
+@pytest.mark.parametrize("subcommand", ["predict", "batch"])
+def test_help_names_the_column_that_the_lesion_threshold_compares(subcommand, capsys):
+    main([subcommand, "--help"])
+    after = " ".join(capsys.readouterr().out.rpartition("--lesion-threshold")[2].split())
+    assert after.startswith("LESION_THRESHOLD leave out lesions with a lower lesion_score, 0 to 1")
+
+
 def test_no_subcommand_is_wrong_usage(capsys):
     assert main([]) == 2
     (line,) = capsys.readouterr().err.splitlines()
