@@ -23,7 +23,7 @@ from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.bundle.validation import RULES, check_values
 from liverseg.bundle.weights_files import check_weights_path
 from liverseg.cases.case import BatchCase
-from liverseg.cases.discover import find_batch, shard_of
+from liverseg.cases.discover import check_series, find_batch, shard_of
 from liverseg.cases.events import Event
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.imageio.liver_mask import LiverSource
@@ -87,7 +87,9 @@ def run_batch(
     with GracefulShutdown() as shutdown:
         with state.heartbeat(make=True):
             all_cases = find_batch(source, output, dataset_dir)
-            LiverSource.parse(overrides.get("liver") or "auto").check(len(all_cases))  # refuse a wrong value at once
+            # refuse wrong values at once
+            check_series(overrides.get("series"), [case.image for case in all_cases])
+            LiverSource.parse(overrides.get("liver") or "auto").check(len(all_cases))
             cases = shard_of(all_cases, *shard)
             spec = run_spec(config, weights, given)
             job = Job(output, config.parent.parent, weights, given, spec, retry_failed)

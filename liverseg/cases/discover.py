@@ -14,18 +14,19 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from liverseg.cases.case import BatchCase, name_in_tree, safe_name, with_distinct_names
 from liverseg.cases.manifest import read_case_list
-from liverseg.errors import LiversegError, UnreadableError
+from liverseg.errors import LiversegError, UnreadableError, UsageError
 from liverseg.imageio.formats import is_dicom, is_volume_or_zip, source_name
+from liverseg.imageio.volume import is_nifti
 from liverseg.results.case_folder import CASE_FILES, OTHER_FILES, RECORD
 from liverseg.utils.files import is_dir, is_file, list_folder
 
-__all__ = ["cases_of_tree", "find_batch", "find_cases", "shard_of"]
+__all__ = ["cases_of_tree", "check_series", "find_batch", "find_cases", "shard_of"]
 
 _CT_KINDS = ".nii and .nii.gz files, folders of DICOM files and .zip files of such folders are read"
 _SOURCE_KINDS = "give a folder, a manifest (.csv, .json), a data list (.json), or one CT (.nii, .nii.gz, .zip)"
@@ -61,7 +62,7 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     elif root.is_dir():
         paths = _volumes_or_study(root)
     else:
-        raise UnreadableError(f"dataset_dir {root}: no such folder or file; {_CT_KINDS}")
+        raise UnreadableError(f"{root}: no such folder or file; {_CT_KINDS}")
     by_name: dict[str, Path] = {}
     for path in paths:
         name = _plain_name(path)
@@ -99,6 +100,22 @@ def find_batch(source: Path, output: Path, dataset_dir: Path | None = None) -> l
         raise LiversegError(f"{source}: neither a list of CTs nor a CT; {_SOURCE_KINDS}")
     _check_output(cases, source, output)
     return cases
+
+
+def check_series(series: str | None, images: Iterable[str | os.PathLike]) -> None:
+    """Refuse the name of a DICOM series if all CTs are NIfTI files. Beside DICOM, NIfTI files are read without it.
+
+    Args:
+        series: name of the series; None passes.
+        images: paths of the CTs.
+
+    Raises:
+        UsageError: if it applies to none of the CTs.
+    """
+    paths = list(images)
+    if series is not None and paths and all(map(is_nifti, paths)):
+        found = f"{paths[0]} is a NIfTI file" if len(paths) == 1 else f"all {len(paths)} CTs are NIfTI files"
+        raise UsageError(f"series is {series!r}, but {found}; only DICOM has series, so leave it out")
 
 
 def shard_of(cases: Sequence[BatchCase], part: int, parts: int) -> list[BatchCase]:
@@ -195,10 +212,10 @@ def _volumes_or_study(root: Path) -> list[Path]:
     if not top.volumes:
         if top.first_dicom() or any(folder.first_dicom() for folder in folders):
             return [root]
-        raise UnreadableError(f"dataset_dir {root}: no CT in this folder; {_CT_KINDS}")
+        raise UnreadableError(f"{root}: no CT in this folder; {_CT_KINDS}")
     if dicom := top.first_dicom():
         raise UnreadableError(
-            f"dataset_dir {root}: {dicom.name} is DICOM and {top.volumes[0].name} is not; put them into "
+            f"{root}: {dicom.name} is DICOM and {top.volumes[0].name} is not; put them into "
             "separate folders, or give the one file"
         )
     return top.volumes

@@ -10,7 +10,7 @@ from typing import Any
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.bundle.validation import RULES, check_values
 from liverseg.bundle.weights_files import check_weights_path
-from liverseg.cases.discover import find_cases
+from liverseg.cases.discover import check_series, find_cases
 from liverseg.cli.arguments import some_path
 from liverseg.imageio.liver_mask import LiverSource
 
@@ -40,7 +40,9 @@ def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None
     parser.add_argument(
         "--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: if the device is fast at it)"
     )
-    parser.add_argument("--series", help="DICOM series, by UID or description (default: axial CT with most slices)")
+    parser.add_argument(
+        "--series", help="DICOM series, by UID or description; not for NIfTI (default: axial CT with most slices)"
+    )
     parser.add_argument(
         "--keep-identifiers",
         action="store_true",
@@ -100,6 +102,7 @@ def check_inference(args: argparse.Namespace, source: Path) -> None:
     check_values(**{name: value for name, value in given.items() if name in RULES})
     check_weights_path(weights_path(inference_config(args.bundle), args.weights))
     cases = find_cases(source)
+    check_series(args.series, [case["image"] for case in cases])
     liver = LiverSource.parse(args.liver or "auto").check(len(cases))
     if len(cases) == 1:  # of several cases, one without a mask does not end the run
         mask = liver.find_mask(cases[0]["case"])

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from liverseg.cases.discover import check_series
 from liverseg.errors import LiversegError, OutputError, SomeCasesFailed, UnreadableError, UsageError, user_error
 from liverseg.inference import find_cases
 from liverseg.pseudo_labels.cases import CaseOutliner, label_path, read_network
@@ -92,6 +93,7 @@ def pseudo_label(
         if not text.strip():
             raise UsageError(f"{option} is empty; give it, because the data list needs it")
     items = _items(sources)
+    check_series(overrides.get("series"), [item["image"] for item in items])
     folder = Path(os.path.abspath(output))
     images = [Path(os.path.abspath(item["image"])) for item in items]
     root = _dataset_dir(images, folder, dataset_dir)

@@ -24,7 +24,7 @@ from liverseg.bundle.paths import inference_config
 from liverseg.cases.case import BatchCase
 from liverseg.cases.events import CaseDone, CaseFailed
 from liverseg.cli.main import main
-from liverseg.errors import ExitCode, LiversegError, SomeCasesFailed
+from liverseg.errors import ExitCode, LiversegError, SomeCasesFailed, UsageError
 
 
 def worker_events(job, *cases):
@@ -77,6 +77,12 @@ def test_a_batch_interrupted_while_it_writes_its_tables(source, worker_threads, 
     assert log(tmp_path / "out")[-1]["how"] == "done"
     assert (tmp_path / "out" / "summary.csv").exists()
     assert "1 done, 0 failed, 0 left" in capsys.readouterr().err
+
+
+def test_the_name_of_a_series_for_nifti_files_alone_is_refused(source, weights, tmp_path):
+    with pytest.raises(UsageError, match=r"ct\.nii\.gz is a NIfTI file; only DICOM has series"):
+        run_batch(source, tmp_path / "out", weights=weights, series="portal")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_worker_that_cannot_be_started_is_an_error(source, weights, tmp_path, monkeypatch):

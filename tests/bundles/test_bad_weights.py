@@ -106,8 +106,8 @@ def test_weights_of_another_architecture_are_refused_with_three_differences(bund
 def test_inference_without_input_weights_or_device_is_refused(bundle, ct_folder, joint_run, tmp_path):
     (tmp_path / "empty").mkdir()
     for change, words in (
-        ({"dataset_dir": tmp_path / "none"}, f"dataset_dir {tmp_path}/none: no such folder or file; "),
-        ({"dataset_dir": tmp_path / "empty"}, f"dataset_dir {tmp_path}/empty: no CT in this folder"),
+        ({"dataset_dir": tmp_path / "none"}, f"{tmp_path}/none: no such folder or file; "),
+        ({"dataset_dir": tmp_path / "empty"}, f"{tmp_path}/empty: no CT in this folder"),
         ({"weights": tmp_path / "none.pt"}, f"{tmp_path}/none.pt: no such weights file; train and export first"),
         ({"weights": joint_run / "transfer.json"}, "transfer.json: not the name of a weights file"),
         ({"device": "cuda:99"}, "cuda:99"),

@@ -8,8 +8,8 @@ import pytest
 from ct_files import write_ct, write_study
 
 from liverseg.cases.case import BatchCase
-from liverseg.cases.discover import find_batch, find_cases, shard_of
-from liverseg.errors import LiversegError
+from liverseg.cases.discover import check_series, find_batch, find_cases, shard_of
+from liverseg.errors import LiversegError, UsageError
 
 
 def found(source, output):
@@ -63,6 +63,16 @@ def test_what_cannot_be_run_is_refused(names, given, message, tmp_path):
         (tmp_path / name).touch()
     with pytest.raises(LiversegError, match=message):
         find_cases(tmp_path / given)
+
+
+def test_a_series_is_for_dicom():
+    check_series(None, ["a.nii"])
+    check_series("portal", ["a.nii", "study"])
+    check_series("portal", ["a.zip", "b.nii.gz"])
+    with pytest.raises(UsageError, match=r"^series is 'portal', but in/a\.nii is a NIfTI file; only DICOM has series"):
+        check_series("portal", ["in/a.nii"])
+    with pytest.raises(UsageError, match=r"^series is '', but all 2 CTs are NIfTI files; "):
+        check_series("", ["a.nii", "b.nii.gz"])
 
 
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path):

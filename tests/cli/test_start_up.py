@@ -65,6 +65,7 @@ def test_help_and_wrong_options_import_nothing_heavy(words):
     [
         (["none.nii.gz", "out"], 1),
         (["ct.nii.gz", "out", "--lesion-threshold", "2"], 2),
+        (["ct.nii.gz", "out", "--series", "portal"], 2),
         (["ct.nii.gz", "out", "--weights", "none.safetensors"], 1),
         (["ct.nii.gz", "out", "--bundle", "none"], 1),
         (["ct.nii.gz", "out", "--liver", "none.nii.gz"], 1),

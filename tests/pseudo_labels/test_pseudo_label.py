@@ -150,6 +150,7 @@ def test_mistakes_are_one_line_and_leave_nothing(cts, liver_weights, tmp_path, c
         ((cts, "--weights", weights, "--second-weights", weights), 2, "the same weights as"),
         ((cts, "--weights", weights, "--dataset-dir", cts), 2, "not within dataset_dir"),
         ((cts, "--weights", weights, "--fold", "-1"), 2, "fold -1"),
+        ((cts, "--weights", weights, "--series", "portal"), 2, "only DICOM has series"),
         ((cts, "--weights", weights, "--min-agreement", "90"), 2, "min_flip_agreement is 90.0"),
         ((cts, "--weights", weights, "--device", "tpu9"), 2, "device 'tpu9' is not known"),
         ((cts, "--weights", weights, "--name", " "), 2, "name is empty"),
