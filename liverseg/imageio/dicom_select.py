@@ -88,7 +88,7 @@ def choose_series(
     if len(studies) > 1:
         raise UnreadableError(
             f"{folder}: {len(studies)} studies in it, {_list(scans, keep_identifiers)}; give the folder of one, or "
-            "name a series with --series"
+            "name the series"
         )
     if not usable:
         described = ", ".join(
@@ -101,8 +101,8 @@ def choose_series(
     longest = [scan for scan in usable if len(scan.files) == most]
     if len(longest) > 1:
         raise UnreadableError(
-            f"{folder}: {len(longest)} series of most slices, {_list(longest, keep_identifiers)}; name one with "
-            "--series, or give its folder"
+            f"{folder}: {len(longest)} series of most slices, {_list(longest, keep_identifiers)}; name one as "
+            "series, or give its folder"
         )
     return longest[0]
 
@@ -152,7 +152,7 @@ def _find_named(
                 raise kind(f"{folder}: {described}; name an axial series of {_list(usable, keep_identifiers)}")
             return preferred[0]
     listed = _list(scans, keep_identifiers)
-    raise UnreadableError(f"{folder}: --series {name}: no such CT series; there are {listed}")
+    raise UnreadableError(f"{folder}: series {name}: no such CT series; there are {listed}")
 
 
 def _list(series: Sequence[DicomSeries], keep_identifiers: bool) -> str:
@@ -160,7 +160,7 @@ def _list(series: Sequence[DicomSeries], keep_identifiers: bool) -> str:
     if len(series) > _MAX_SERIES_SHOWN:
         listed += f" and {len(series) - _MAX_SERIES_SHOWN} more"
     withheld = not keep_identifiers and any(item.description for item in series)
-    return f"{listed}, described with --keep-identifiers" if withheld else listed
+    return f"{listed}, described with keep_identifiers" if withheld else listed
 
 
 def _describe(series: DicomSeries, keep_identifiers: bool) -> str:

@@ -125,7 +125,8 @@ def load_weights(
     if target.keys() == without_aux_heads(target).keys():
         state = without_aux_heads(state)
     differences = [] if record is None else record_differences(record, network, input_spec)
-    _refuse(path, [*differences, *_tensor_differences(state, target)], "use weights of the same network")
+    advice = "use weights of the same network, or the bundle of these weights"
+    _refuse(path, [*differences, *_tensor_differences(state, target)], advice)
     network.load_state_dict(state)
     if record is not None and record.averaged_share is not None:
         logging.getLogger(__name__).warning(

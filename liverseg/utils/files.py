@@ -212,5 +212,5 @@ def ensure_writable(path: str | os.PathLike) -> str:
             pass
     except OSError as error:
         reason = error.strerror or str(error)
-        raise OutputError(f"{folder}: output cannot be written there ({reason}); choose another output_dir") from error
+        raise OutputError(f"{folder}: output cannot be written there ({reason}); choose another folder") from error
     return str(folder)

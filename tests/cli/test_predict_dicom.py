@@ -110,7 +110,7 @@ def test_what_headers_say_of_the_patient(keep, study, weights, tmp_path, capfd):
     for wrong in ([], ["--series", "1.2.3.5"], ["--series", "none of them"], ["--series", "HARTMANN"]):
         assert predict(study, tmp_path / "wrong", *options, *wrong) == 1
         (line,) = capfd.readouterr().err.splitlines()
-        assert ("Hartmann" in line, "described with --keep-identifiers" in line) == (keep, not keep), line
+        assert ("Hartmann" in line, "described with keep_identifiers" in line) == (keep, not keep), line
 
 
 def content_of(path):

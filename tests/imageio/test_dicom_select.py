@@ -60,12 +60,12 @@ def test_a_description_is_matched_by_its_words(study):
     [
         (
             "venous",
-            r"--series venous: no such CT series; there are Arterial \(3 slices, 1\.2\.32, in arterial\), Coronal",
+            r"series venous: no such CT series; there are Arterial \(3 slices, 1\.2\.32, in arterial\), Coronal",
         ),
         ("Coronal", r"Coronal \(9 slices, 1\.2\.33, in coronal\) leans 90 degrees from axial; name an axial series of"),
         ("35", r"Arterial \(1 slice, 1\.2\.35, in scout\) is a localiser"),
-        ("Hidden", "--series Hidden: no such CT series"),
-        ("Mask", "--series Mask: no such CT series"),
+        ("Hidden", "series Hidden: no such CT series"),
+        ("Mask", "series Mask: no such CT series"),
         ("", "an empty name of a series"),
     ],
 )
@@ -80,13 +80,13 @@ def test_a_series_that_is_not_there(name, message, study):
     [
         (
             "venous",
-            r"no such CT series; there are 1\.2\.32 \(3 slices, in arterial\), 1\.2\.33 .*, described with --keep-",
+            r"no such CT series; there are 1\.2\.32 \(3 slices, in arterial\), 1\.2\.33 .*, described with keep_",
         ),
         (
             "Coronal",
             r": 1\.2\.33 \(9 slices, in coronal\) leans 90 degrees from axial; name an axial series of 1\.2\.32 ",
         ),
-        ("35", r": 1\.2\.35 \(1 slice, in scout\) is a localiser; name .*, described with --keep-identifiers$"),
+        ("35", r": 1\.2\.35 \(1 slice, in scout\) is a localiser; name .*, described with keep_identifiers$"),
     ],
 )
 def test_descriptions_are_reported_only_on_request(name, message, study):
@@ -122,7 +122,9 @@ def test_a_tie_asks(study):
     write_scan(study / "late", 4, "1.2.37", "portal venous")
     with pytest.raises(LiversegError, match=r"2 series of most slices, portal venous \(4 .*1\.2\.37.*; name one"):
         choose_series(study, keep_identifiers=True)
-    with pytest.raises(LiversegError, match=r"2 series of most slices, 1\.2\.37 \(4 .*, described with --.*; name one"):
+    with pytest.raises(
+        LiversegError, match=r"2 series of most slices, 1\.2\.37 \(4 .*, described with keep_.*; name one as series"
+    ):
         choose_series(study)
     with pytest.raises(LiversegError, match=r"2 series fit portal venous, 1\.2\.37 .*; give its complete UID"):
         choose_series(study, "portal venous")
@@ -214,9 +216,7 @@ def test_several_studies_are_not_one_case(tag, tmp_path):
             header = pydicom.dcmread(path)
             setattr(header, tag, f"1.{number}")
             header.save_as(path)
-    with pytest.raises(
-        LiversegError, match=r"2 studies in it, .*; give the folder of one, or name a series with --series"
-    ):
+    with pytest.raises(LiversegError, match=r"2 studies in it, .*; give the folder of one, or name the series$"):
         choose_series(tmp_path)
     assert len(choose_series(tmp_path, "1.2.2").files) == 4
     assert len(choose_series(tmp_path / "1").files) == 3
