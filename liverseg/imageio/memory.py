@@ -22,7 +22,16 @@ if TYPE_CHECKING:
     import SimpleITK
     from monai.data import MetaTensor
 
-__all__ = ["Image", "describe_volume", "is_image", "to_metatensor", "to_nibabel", "to_sitk", "to_volume"]
+__all__ = [
+    "Image",
+    "describe_volume",
+    "geometry_warnings",
+    "is_image",
+    "to_metatensor",
+    "to_nibabel",
+    "to_sitk",
+    "to_volume",
+]
 
 Image: TypeAlias = Union["Volume", "SimpleITK.Image", "nib.spatialimages.SpatialImage", "MetaTensor"]
 """An image in memory that `to_volume` takes."""
@@ -75,6 +84,31 @@ def to_volume(image: Image, name: str = "ct") -> Volume:
     return _checked(array, affine, header, described)
 
 
+def geometry_warnings(image: Image, name: str = "ct") -> list[str]:
+    """Return a warning for an image whose geometry is only its library's default: voxels of 1 mm, the first at 0.
+
+    A MetaTensor or SimpleITK image that was read from a file has the file's geometry and gives no warning.
+
+    Args:
+        image: an image that `to_volume` takes.
+        name: of the argument, for messages.
+
+    Example:
+        >>> import SimpleITK
+        >>> geometry_warnings(SimpleITK.Image([4, 5, 6], SimpleITK.sitkInt16))[0].partition(":")[0]
+        "ct has SimpleITK's default spacing, origin and direction"
+    """
+    if _is_metatensor(image) and "original_affine" not in image.meta:  # type: ignore[union-attr]
+        default, is_default = "MONAI's default affine", np.array_equal(_metatensor_affine(image), np.eye(4))
+    elif _is_sitk(image) and not image.GetMetaDataKeys():  # type: ignore[union-attr]
+        default = "SimpleITK's default spacing, origin and direction"
+        is_default = np.array_equal(_sitk_affine(image), _LPS)
+    else:
+        return []
+    assumed = "voxels of 1 mm are assumed, and left, right, head and feet are a guess"
+    return [f"{name} has {default}: {assumed}"] if is_default else []
+
+
 def _checked(array: np.ndarray, affine: Any, header: Any, described: Path) -> Volume:
     array = array.astype(np.uint8) if array.dtype == bool else array
     if array.dtype.kind not in "iuf":
@@ -82,8 +116,8 @@ def _checked(array: np.ndarray, affine: Any, header: Any, described: Path) -> Vo
     if array.ndim != 3:
         shape = " × ".join(map(str, array.shape))
         raise GeometryError(
-            f"{described}: {array.ndim} dimensions, shape {shape}; 3 are needed: give one phase and channel, and a "
-            "single slice with an axis of length 1"
+            f"{described}: {array.ndim} dimensions, shape {shape}; 3 are needed: "
+            + ("give one phase and channel" if array.ndim > 3 else "give a single slice an axis of length 1")
         )
     if affine is None or np.shape(affine) != (4, 4):
         raise GeometryError(f"{described}: no 4 × 4 affine; give the voxel size and position in mm")
@@ -181,8 +215,8 @@ def _is_metatensor(value: Any) -> bool:
 def _wrong_type(value: Any, name: str) -> str:
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     if hasattr(value, "shape"):
-        return f"{name} is a {kind}, which has no affine; give liverseg.Volume({name}, affine)"
-    return f"{name} is a {kind}; a path, {_KINDS} is needed"
+        return f"{name} is of type {kind}, which has no affine; give liverseg.Volume({name}, affine)"
+    return f"{name} is of type {kind}; a path, {_KINDS} is needed"
 
 
 def describe_volume(volume: Volume) -> dict[str, Any]:

@@ -12,10 +12,10 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 
-from liverseg.cases.discover import find_cases
+from liverseg.cases.discover import check_series, find_cases
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio import memory
-from liverseg.imageio.memory import Image, is_image, to_volume
+from liverseg.imageio.memory import Image, geometry_warnings, is_image, to_volume
 from liverseg.imageio.volume import Volume
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.output.case_writer import CaseWriter
@@ -54,7 +54,8 @@ class Prediction:
             and so on.
         record: the content of `record.json`: settings, versions, weights, warnings. Without an output folder it has no
             files and no time of writing.
-        warnings: caveats for readers of the result, one sentence each.
+        warnings: caveats for readers of the result, one sentence each. One of them says if the geometry of a
+            MetaTensor or SimpleITK image is only the library's default, voxels of 1 mm.
         folder: the case's folder; None if nothing was written.
     """
 
@@ -126,7 +127,10 @@ class Model:
         Raises:
             As `liverseg.predict`.
         """
-        item = _item(ct, case, series, liver)
+        return self._predict(_item(ct, case, series, liver, output), output)
+
+    def _predict(self, item: dict[str, Any], output: str | os.PathLike | None) -> Prediction:
+        """Predict for an item of `_item`."""
         pipeline = self._pipeline
         if output is not None:
             pipeline = replace(pipeline, writer=self._writer_to(ensure_writable(output)))
@@ -210,6 +214,10 @@ def load_model(
         no liver found
         no liver found
     """
+    if is_image(liver):
+        raise TypeError("liver is an image; load_model takes auto, none or a path: give the mask to predict")
+    for name, path in (("weights", weights), ("bundle", bundle), ("liver", liver)):
+        _check_path(path, name)
     is_path = liver is not None and str(liver).strip().lower() not in _WORDS
     evaluator = case_evaluator(
         weights=weights,
@@ -252,7 +260,7 @@ def predict(
         case: name of the case and its folder; by default the file's name without its ending, "ct" for an image in
             memory.
         series: the series to read of a DICOM study: its UID or description; by default the axial CT series with most
-            slices.
+            slices. Refused for a NIfTI file and for an image in memory.
         weights, device: as for `load_model`.
         liver: as for `load_model`, or a mask in memory.
         settings: further arguments of `load_model`.
@@ -261,7 +269,7 @@ def predict(
         Labels and lesions on the CT's own grid; neither resampled nor reoriented.
 
     Raises:
-        TypeError: if `ct` or `liver` is of another type, or has several numbers a voxel.
+        TypeError: if an argument is of another type, or `ct` or `liver` has several numbers a voxel.
         LiversegError: if the CT cannot be read, is not a CT in HU, or does not state where its voxels are; if weights
             or settings cannot be used; if the output cannot be written.
 
@@ -272,15 +280,20 @@ def predict(
         >>> found.labels.shape, len(found.lesions), found.warnings[-1]
         ((64, 64, 4), 0, 'no liver found')
     """
-    is_mask = is_image(liver)
-    if not (liver is None or is_mask or isinstance(liver, str | os.PathLike)):
-        to_volume(liver, "liver")  # raises TypeError
-    model = load_model(weights, liver=None if is_mask else liver, device=device, **settings)  # type: ignore[arg-type]
-    return model.predict(ct, output, case=case, series=series, liver=liver if is_mask else None)
+    setting, mask = (liver, None) if isinstance(liver, str | os.PathLike) else (None, liver)
+    item = _item(ct, case, series, mask, output)  # before the network is loaded: mistakes are reported at once
+    return load_model(weights, liver=setting, device=device, **settings)._predict(item, output)
 
 
-def _item(ct: PathOrImage, case: str | None, series: str | None, liver: PathOrImage | None) -> dict[str, Any]:
-    """Return the pipeline's item for a CT."""
+def _item(
+    ct: PathOrImage,
+    case: str | None = None,
+    series: str | None = None,
+    liver: PathOrImage | None = None,
+    output: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Return the pipeline's item for a CT, after a check of the arguments of `predict`."""
+    _check_path(output, "output")
     item: dict[str, Any]
     if isinstance(ct, str | os.PathLike):
         if not os.fspath(ct).strip():
@@ -291,8 +304,10 @@ def _item(ct: PathOrImage, case: str | None, series: str | None, liver: PathOrIm
                 f"{os.fspath(ct)}: {len(found)} CTs; give one, or call load_model once and predict for each"
             )
         item = dict(found[0])
+    elif isinstance(ct, list | tuple):
+        raise TypeError(f"ct is a {type(ct).__name__}; for several CTs, call load_model once and predict for each")
     else:
-        item = {"image": to_volume(ct, "ct"), "case": _CASE}
+        item = {"image": to_volume(ct, "ct"), "case": _CASE, "warnings": geometry_warnings(ct, "ct")}
     if case is not None:
         if not _is_folder_name(case):
             raise UsageError(
@@ -301,10 +316,31 @@ def _item(ct: PathOrImage, case: str | None, series: str | None, liver: PathOrIm
             )
         item["case"] = case
     if series is not None:
+        _check_series(series, item["image"])
         item["series"] = series
     if liver is not None:
         item["liver_from"] = _liver_mask(liver)
+        if not isinstance(liver, str | os.PathLike):
+            item["warnings"] = [*item.get("warnings", ()), *geometry_warnings(liver, "liver")]
     return item
+
+
+def _check_path(path: object, name: str) -> None:
+    """Refuse what is no path, and an empty path, which would be the current folder; None passes."""
+    if path is None:
+        return
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"{name} is of type {type(path).__name__}; a path is needed")
+    if not os.fspath(path).strip():
+        raise UsageError(f"{name} is an empty path")
+
+
+def _check_series(series: object, image: str | Volume) -> None:
+    if not isinstance(series, str) or not series.strip():
+        raise UsageError(f"series is {series!r}; it must be the UID or the description of a DICOM series")
+    if isinstance(image, Volume):
+        raise UsageError(f"series is {series!r}, but ct is an image in memory; only DICOM has series, so leave it out")
+    check_series(series, [image])
 
 
 def _is_folder_name(case: object) -> bool:

@@ -6,7 +6,7 @@ A case is a dictionary:
 - `image`: the CT's path or a `Volume` in memory, then its HU in axial order;
 - `volume`: the CT on its own grid;
 - `input`: path, hash and size of the CT, for the record;
-- `warnings`: sentences for the record;
+- `warnings`: sentences for the record; some may come with the case;
 - `liver`: mask of the liver, if one is given;
 - `pred`: the network's prediction, then the lesions found in it;
 - `lesions`: the table of lesions.
@@ -154,8 +154,8 @@ class ReadCTd(_DictionaryTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             read = self._read(out[key], out.get("series") or self.series, out.get("study"))
-            out.update(read)
-            out["warnings"] = [*check_ct(read["volume"]), *read["warnings"]]
+            warnings = [*out.get("warnings", ()), *check_ct(read["volume"]), *read["warnings"]]
+            out.update(read, warnings=warnings)
             out[key] = read["volume"].axial
         return out
 

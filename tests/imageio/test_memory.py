@@ -6,9 +6,18 @@ import pytest
 import SimpleITK
 import torch
 from monai.data import MetaTensor
+from monai.transforms import LoadImage
 
 from liverseg.errors import GeometryError, LiversegError, NotCTError
-from liverseg.imageio.memory import describe_volume, is_image, to_metatensor, to_nibabel, to_sitk, to_volume
+from liverseg.imageio.memory import (
+    describe_volume,
+    geometry_warnings,
+    is_image,
+    to_metatensor,
+    to_nibabel,
+    to_sitk,
+    to_volume,
+)
 from liverseg.imageio.volume import Volume, read_volume
 
 HU = np.random.default_rng(0).integers(-900, 900, (6, 5, 4)).astype(np.int16)
@@ -97,15 +106,23 @@ def parallel():
 @pytest.mark.parametrize(
     ("image", "kind", "words"),
     [
-        (HU, TypeError, "ct is a numpy.ndarray, which has no affine; give liverseg.Volume"),
-        (torch.zeros(4, 4, 4), TypeError, "ct is a torch.Tensor, which has no affine"),
-        ({"image": HU}, TypeError, "ct is a dict; a path, a liverseg.Volume, a SimpleITK or nibabel image"),
-        (None, TypeError, "ct is a NoneType; a path"),
-        (sitk_image()[:, :, 0], GeometryError, r"^ct \(SimpleITK Image in memory\): 2 dimensions, shape 6 × 5; 3 are"),
+        (HU, TypeError, "ct is of type numpy.ndarray, which has no affine; give liverseg.Volume"),
+        (torch.zeros(4, 4, 4), TypeError, "ct is of type torch.Tensor, which has no affine"),
+        ({"image": HU}, TypeError, "ct is of type dict; a path, a liverseg.Volume, a SimpleITK or nibabel image"),
+        (None, TypeError, "ct is of type NoneType; a path"),
+        (
+            sitk_image()[:, :, 0],
+            GeometryError,
+            r"^ct \(SimpleITK Image in memory\): 2 dimensions, shape 6 × 5; 3 are needed: give a single slice an axis",
+        ),
         (nib.Nifti1Image(HU[0], STRAIGHT), GeometryError, "2 dimensions, shape 5 × 4; 3 are needed"),
         (nib.Nifti1Image(np.stack([HU, HU], -1), STRAIGHT), GeometryError, "4 dimensions, shape 6 × 5 × 4 × 2"),
         (SimpleITK.Image([6, 5, 4, 2], SimpleITK.sitkInt16), GeometryError, "4 dimensions, shape 6 × 5 × 4 × 2"),
-        (MetaTensor(torch.zeros(2, 6, 5, 4)), GeometryError, "4 dimensions, shape 2 × 6 × 5 × 4"),
+        (
+            MetaTensor(torch.zeros(2, 6, 5, 4)),
+            GeometryError,
+            "4 dimensions, shape 2 × 6 × 5 × 4; 3 are needed: give one phase and channel$",
+        ),
         (SimpleITK.Image([6, 5, 4], SimpleITK.sitkVectorInt16), TypeError, "3 numbers a voxel; one is needed"),
         (Volume(HU.astype(np.complex64), STRAIGHT), TypeError, "voxels of type complex64"),
         (nib.Nifti1Image(HU, None), GeometryError, "no 4 × 4 affine; give the voxel size"),
@@ -123,6 +140,35 @@ def test_images_that_cannot_be_used_are_refused_in_one_line(image, kind, words):
         to_volume(image)
     assert "\n" not in str(raised.value)
     assert is_image(image) or kind is TypeError
+
+
+@pytest.mark.parametrize(
+    ("image", "default"),
+    [
+        (MetaTensor(torch.from_numpy(HU)), "MONAI's default affine"),
+        (MetaTensor(torch.from_numpy(HU[None]), meta={"space": "RAS"})[:, 1:], "MONAI's default affine"),
+        (SimpleITK.GetImageFromArray(HU), "SimpleITK's default spacing, origin and direction"),
+        (metatensor(), None),
+        (metatensor(affine=np.diag([1.0, 1.0, 2.0, 1.0])), None),
+        (sitk_image(), None),
+        (nib.Nifti1Image(HU, np.eye(4)), None),
+        (Volume(HU, np.eye(4)), None),
+    ],
+)
+def test_a_default_geometry_is_warned_of(image, default):
+    to_volume(image)
+    assumed = "voxels of 1 mm are assumed, and left, right, head and feet are a guess"
+    assert geometry_warnings(image, "liver") == ([f"liver has {default}: {assumed}"] if default else [])
+
+
+def test_a_file_that_states_the_default_geometry_is_not_warned_of(tmp_path):
+    for name, affine in (("ras", np.eye(4)), ("lps", np.diag([-1.0, -1.0, 1.0, 1.0]))):
+        nib.save(nib.Nifti1Image(HU, affine), tmp_path / f"{name}.nii")
+    image = SimpleITK.ReadImage(str(tmp_path / "lps.nii"))
+    assert image.GetDirection() == SimpleITK.Image([1, 1, 1], SimpleITK.sitkInt16).GetDirection()
+    tensor = LoadImage(image_only=True)(tmp_path / "ras.nii")
+    np.testing.assert_array_equal(tensor.affine, np.eye(4))
+    assert geometry_warnings(image) == geometry_warnings(tensor) == []
 
 
 def test_a_header_in_other_units_is_refused():

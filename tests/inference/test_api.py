@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 import liverseg
@@ -185,7 +186,7 @@ def test_one_call_with_settings_and_a_mask(ct_array, joint_weights, tmp_path, mo
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
-        (lambda hu: hu, TypeError, "ct is a numpy.ndarray, which has no affine; give liverseg.Volume"),
+        (lambda hu: hu, TypeError, "ct is of type numpy.ndarray, which has no affine; give liverseg.Volume"),
         (lambda hu: nib.Nifti1Image(hu[0], STRAIGHT), GeometryError, "2 dimensions, shape 34 × 9; 3 are needed"),
         (lambda hu: liverseg.Volume(hu / 900, STRAIGHT), NotCTError, "do not look like a CT in HU"),
     ],
@@ -241,13 +242,63 @@ def test_public_names():
 @pytest.mark.parametrize("case", ["", ".", "..", "a/b", "a\0b", "a\nb", ".liverseg", "n" * 201, 3])
 def test_a_case_that_names_no_folder_is_refused(case):
     with pytest.raises(UsageError, match=r"^case is .*; it names a folder in the output"):
-        _item(AIR, case, None, None)
+        _item(AIR, case)
 
 
 def test_an_empty_path_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match="ct is an empty path"):
-        _item("", None, None, None)
+        _item("")
+    for name in ("weights", "bundle", "liver"):
+        with pytest.raises(UsageError, match=f"^{name} is an empty path$"):
+            liverseg.load_model(**{name: ""})
+    with pytest.raises(UsageError, match=r"^output is an empty path$"):
+        _item(AIR, output="")
+
+
+def test_paths_of_another_type_are_refused():
+    for name in ("weights", "bundle", "liver"):
+        with pytest.raises(TypeError, match=f"^{name} is of type int; a path is needed$"):
+            liverseg.load_model(**{name: 5})
+    with pytest.raises(TypeError, match=r"^output is of type int; a path is needed$"):
+        _item(AIR, output=5)
+    with pytest.raises(TypeError, match=r"^liver is an image; load_model takes auto, none or a path: give the mask to"):
+        liverseg.load_model(liver=AIR)
+    with pytest.raises(TypeError, match=r"^ct is a list; for several CTs, call load_model once and predict for each$"):
+        _item([AIR, AIR])
+
+
+@pytest.mark.parametrize(
+    ("ct", "series", "words"),
+    [
+        (AIR, "portal", r"^series is 'portal', but ct is an image in memory; only DICOM has series"),
+        ("ct.nii", "portal", r"^series is 'portal', but .*ct\.nii is a NIfTI file; only DICOM has series"),
+        ("ct.zip", "", "^series is ''; it must be the UID or the description of a DICOM series$"),
+        ("ct.zip", 3, "^series is 3; it must be the UID"),
+    ],
+)
+def test_a_series_is_for_dicom(ct, series, words, tmp_path, monkeypatch):
+    monkeypatch.setattr("liverseg.inference.api.case_evaluator", None)  # refused before the network is loaded
+    if isinstance(ct, str):
+        (tmp_path / ct).touch()
+        ct = tmp_path / ct
+    with pytest.raises(UsageError, match=words):
+        liverseg.predict(ct, series=series)
+
+
+def test_a_series_of_a_zip_is_passed_on(tmp_path):
+    (tmp_path / "ct.zip").touch()
+    assert _item(tmp_path / "ct.zip", series="portal")["series"] == "portal"
+
+
+@pytest.mark.integration
+def test_a_default_geometry_is_warned_of(ct_array, model):
+    voxels = torch.from_numpy(ct_array)
+    mask = MetaTensor((voxels > 60).to(torch.uint8))
+    found = model.predict(MetaTensor(voxels), liver=mask)
+    assumed = "has MONAI's default affine: voxels of 1 mm are assumed, and left, right, head and feet are a guess"
+    assert found.warnings[:2] == (f"ct {assumed}", f"liver {assumed}") and found.record["warnings"] == [*found.warnings]
+    assert not any("default" in warning for warning in model.predict(liverseg.Volume(ct_array, np.eye(4))).warnings)
 
 
 @pytest.mark.parametrize("liver", [np.zeros((3, 3, 3)), 5, [1]])
