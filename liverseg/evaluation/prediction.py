@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from liverseg.labels import JOINT_LABELS, LESION
+from liverseg.utils.tensors import channel_argmax
 
 __all__ = ["BatchPrediction"]
 
@@ -45,12 +46,12 @@ class BatchPrediction:
         if maps is None:
             return cls(None, None, slab_types)
         probabilities = torch.softmax(maps.float(), dim=1)
-        labels = probabilities.argmax(dim=1)
+        labels = channel_argmax(probabilities)
         lesion = probabilities[:, LESION:].sum(dim=1)
         if maps.shape[1] == len(JOINT_LABELS):
             return cls(labels, probabilities[:, LESION:], slab_types, lesion)
         if slab_types is None:
             return cls(labels, None, None, lesion)
-        type_labels = LESION + slab_types.argmax(dim=1)
+        type_labels = LESION + channel_argmax(slab_types)
         labels = torch.where(labels >= LESION, type_labels[:, None, None], labels)
         return cls(labels, slab_types[:, :, None, None].expand(-1, -1, *labels.shape[1:]), slab_types, lesion)

@@ -18,6 +18,7 @@ from liverseg.labels import LESION, LIVER
 from liverseg.networks import SlabInput
 from liverseg.transforms import HUWindow, back_to_slice, slab_indices, to_pixel_mm
 from liverseg.utils.precision import autocast, autocast_dtype
+from liverseg.utils.tensors import channel_argmax
 
 __all__ = ["SlabInferer", "resolve_batch_size"]
 
@@ -169,7 +170,7 @@ class SlabInferer:
         plane = (slice(0, volume.shape[1]), slice(0, volume.shape[2]))
         with self.inference(network):
             maps = self._logits(volume, network, np.asarray(slices), plane, reduction, slice_mm, in_plane_mm)
-            return np.concatenate([(logits.argmax(dim=1) >= LIVER).cpu().numpy() for _, logits in maps])
+            return np.concatenate([(channel_argmax(logits) >= LIVER).cpu().numpy() for _, logits in maps])
 
     def _logits(
         self,
@@ -260,13 +261,13 @@ def _as_tensor(slices: torch.Tensor | np.ndarray) -> torch.Tensor:
 
 def _labels(logits: torch.Tensor, voxel_threshold: float | None) -> torch.Tensor:
     """Return each voxel's likeliest label; with a threshold, voxels of liver or lesion are split by it instead."""
-    best = logits.argmax(dim=1)
+    best = channel_argmax(logits)
     if voxel_threshold is None:
         return best
     lesion = logits[:, LESION:].float()
     odds = torch.logsumexp(lesion, dim=1) - logits[:, LIVER].float()
     is_lesion = odds >= math.log(voxel_threshold / (1 - voxel_threshold))
-    return torch.where(best < LIVER, best, torch.where(is_lesion, lesion.argmax(dim=1) + LESION, LIVER))
+    return torch.where(best < LIVER, best, torch.where(is_lesion, channel_argmax(lesion) + LESION, LIVER))
 
 
 def _lesion_voxels(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> tuple[np.ndarray, np.ndarray]:

@@ -22,6 +22,7 @@ from scipy.optimize import minimize_scalar
 from liverseg.labels import JOINT_LABELS, LESION
 from liverseg.networks import SlabNetwork, read_record, read_weights, save_state
 from liverseg.utils.distributed import all_gather, is_rank_zero
+from liverseg.utils.tensors import channel_argmax
 
 __all__ = ["TypeTemperature", "fit_temperature"]
 
@@ -99,7 +100,7 @@ class TypeTemperature:
         output: Any = engine.state.output
         maps = output[CommonKeys.PRED].detach().float()
         true = torch.as_tensor(output[CommonKeys.LABEL])[:, 0].cpu().numpy()
-        predicted = maps.argmax(dim=1).cpu().numpy() >= LESION
+        predicted = channel_argmax(maps).cpu().numpy() >= LESION
         for row in range(len(predicted)):
             components, count = connected_components(predicted[row])
             for number in range(1, count + 1):
