@@ -7,10 +7,11 @@ of a few mm represents them. Cubic B-spline weights interpolate them to the scan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from liverseg.synthesis import smooth_min
 
@@ -27,6 +28,9 @@ __all__ = [
 ]
 
 Triple = tuple[float, float, float]
+
+_BLOCK = 32_768
+"""Points computed at a time, few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,18 @@ def spline_weights(index: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarr
 
 def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
     neighbours, weights = spline_weights(index, values.shape[axis])
-    shape = [1, 1, 1]
-    shape[axis] = -1
-    result = np.take(values, neighbours[0], axis=axis)
-    result *= weights[0].reshape(shape)
-    for row, weight in zip(neighbours[1:], weights[1:], strict=True):
-        term = np.take(values, row, axis=axis)
-        term *= weight.reshape(shape)
-        result += term
+    starts = np.arange(0, weights.size + 1, len(weights))
+    matrix = sparse.csr_array((weights.T.ravel(), neighbours.T.ravel(), starts), (len(index), values.shape[axis]))
+    shape = (*values.shape[:axis], len(index), *values.shape[axis + 1 :])
+    if axis == 0:
+        return (matrix @ values.reshape(len(values), -1)).reshape(shape)
+    result = np.empty(shape, dtype=np.float32)
+    step = max(_BLOCK * len(result) // max(result.size, 1), 1)
+    for start in range(0, len(values), step):
+        block = slice(start, start + step)
+        first = np.moveaxis(values[block], axis, 0)
+        resampled = (matrix @ first.reshape(len(first), -1)).reshape(-1, *first.shape[1:])
+        result[block] = np.moveaxis(resampled, 0, axis)
     return result
 
 
@@ -178,7 +186,19 @@ class Region:
     def around(self, centre: Triple, radii: Triple, margin: float = 14.0) -> Region:
         """Return the region around an ellipsoid given in (x, y, z) mm."""
         box = tuple((centre[k] - radii[k] - margin, centre[k] + radii[k] + margin) for k in (2, 1, 0))
+        return self.box(box)
+
+    def box(self, box: tuple[tuple[float, float], ...]) -> Region:
+        """Return the region in a box ((z0, z1), (y0, y1), (x0, x1)) in mm, clipped to the lattice."""
         return Region(self.lattice, self._warp, box)
+
+    def slabs(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
+        """Iterate over parts of the region, few enough points for the processor's cache: slice along z, x, y and z."""
+        count, rows, columns = self.shape
+        step = max(_BLOCK // (rows * columns), 1)
+        for start in range(0, count, step):
+            slab = slice(start, start + step)
+            yield slab, *(axis[slab] if len(axis) == count else axis for axis in (self.x, self.y, self.z))
 
     def cut(self, values: np.ndarray) -> np.ndarray:
         """Crop an array of the complete lattice to this region."""
@@ -203,18 +223,21 @@ def ellipsoid(
         rotation: 3×3, rows are the directions of the half axes in (x, y, z).
         taper: share by which the second and third half axis shrink per first half axis, -1 to 1.
     """
-    x, y, z = region.x - np.float32(centre[0]), region.y - np.float32(centre[1]), region.z - np.float32(centre[2])
-    if rotation is not None:
-        r = rotation.astype(np.float32)
-        x, y, z = (r[k, 0] * x + r[k, 1] * y + r[k, 2] * z for k in range(3))
     a, b, c = (np.float32(radius) for radius in radii)
-    if taper:
-        shrink = np.clip(1 - np.float32(taper) * x / a, 0.25, 2.0)
-        y, z = y / shrink, z / shrink
-    u, v, w = (x / a) ** 2, (y / b) ** 2, (z / c) ** 2
-    inside = np.sqrt(u + v + w) + np.float32(1e-6)
-    slope = np.sqrt(u / a**2 + v / b**2 + w / c**2) + np.float32(1e-6)
-    return inside * (inside - 1) / slope
+    distance = np.empty(region.shape, dtype=np.float32)
+    for slab, *position in region.slabs():
+        x, y, z = (p - np.float32(middle) for p, middle in zip(position, centre, strict=True))
+        if rotation is not None:
+            r = rotation.astype(np.float32)
+            x, y, z = (r[k, 0] * x + r[k, 1] * y + r[k, 2] * z for k in range(3))
+        if taper:
+            shrink = np.clip(1 - np.float32(taper) * x / a, 0.25, 2.0)
+            y, z = y / shrink, z / shrink
+        u, v, w = (x / a) ** 2, (y / b) ** 2, (z / c) ** 2
+        inside = np.sqrt(u + v + w) + np.float32(1e-6)
+        slope = np.sqrt(u / a**2 + v / b**2 + w / c**2) + np.float32(1e-6)
+        distance[slab] = inside * (inside - 1) / slope
+    return distance
 
 
 def tube(region: Region, points: np.ndarray, radii: np.ndarray | float) -> np.ndarray:
@@ -222,15 +245,31 @@ def tube(region: Region, points: np.ndarray, radii: np.ndarray | float) -> np.nd
     points = np.asarray(points, dtype=np.float32)
     radius = np.broadcast_to(np.asarray(radii, dtype=np.float32), len(points))
     nearest = np.full(region.shape, np.inf, dtype=np.float32)
-    for start, end, first, last in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
-        axis = end - start
-        px, py, pz = region.x - start[0], region.y - start[1], region.z - start[2]
-        t = np.clip((px * axis[0] + py * axis[1] + pz * axis[2]) / max(float(axis @ axis), 1e-6), 0, 1)
-        distance = np.sqrt((px - t * axis[0]) ** 2 + (py - t * axis[1]) ** 2 + (pz - t * axis[2]) ** 2)
-        np.minimum(nearest, distance - (first + t * (last - first)), out=nearest)
+    for slab, x, y, z in region.slabs():
+        for start, end, first, last in zip(points[:-1], points[1:], radius[:-1], radius[1:], strict=True):
+            axis = end - start
+            px, py, pz = x - start[0], y - start[1], z - start[2]
+            t = px * axis[0] + py * axis[1]
+            t = t + pz * axis[2]
+            t /= max(float(axis @ axis), 1e-6)
+            np.clip(t, 0, 1, out=t)
+            distance = np.square(px - t * axis[0])
+            distance += np.square(py - t * axis[1])
+            distance += np.square(pz - t * axis[2])
+            np.sqrt(distance, out=distance)
+            t *= last - first
+            t += first
+            distance -= t
+            np.minimum(nearest[slab], distance, out=nearest[slab])
     return nearest
 
 
 def smooth_max(a: np.ndarray, b: np.ndarray, k: float) -> np.ndarray:
     """Intersect two shapes with a fillet of about `k` mm; `smooth_max(a, -b, k)` subtracts b from a."""
-    return -smooth_min(-a, -b, k)
+    share = np.float32(k) - np.abs(a - b)
+    np.maximum(share, 0, out=share)
+    share /= np.float32(k)
+    share *= share
+    share *= np.float32(k / 4)
+    share += np.maximum(a, b)
+    return share

@@ -119,15 +119,16 @@ def _targets(rng: np.random.Generator, shape: Field, count: int, spacing: float,
     """Draw points in the liver at least `depth` mm below its surface and about `spacing` mm from each other."""
     lattice = shape.lattice
     inside = np.argwhere(shape.values < -depth)
-    chosen: list[np.ndarray] = []
-    for row in rng.permutation(len(inside))[: count * 12]:
-        z, y, x = (lattice.origin[k] + lattice.step * (inside[row][k] + shape.start[k]) for k in range(3))
+    chosen, number = np.empty((count, 3)), 0
+    for row in inside[rng.permutation(len(inside))[: count * 12]]:
+        z, y, x = (lattice.origin[k] + lattice.step * (row[k] + shape.start[k]) for k in range(3))
         point = np.array([x, y, z]) + rng.uniform(-2, 2, 3)
-        if all(np.linalg.norm(point - other) > spacing for other in chosen):
-            chosen.append(point)
-        if len(chosen) == count:
+        if (np.linalg.norm(chosen[:number] - point, axis=1) > spacing).all():
+            chosen[number] = point
+            number += 1
+        if number == count:
             break
-    return np.array(chosen)
+    return chosen[:number]
 
 
 def _route(start: np.ndarray, scale: tuple[float, float, float], *steps: tuple[float, float, float]) -> np.ndarray:

@@ -246,10 +246,16 @@ class Organs:
         rotation = tilt @ _rotation(1, 60) @ _rotation(2, -30)
         return ellipsoid(region, centre, (radii[2], radii[0], radii[1]), rotation, taper=0.35)
 
-    def not_liver(self) -> Field:
-        """Return the signed distance to gallbladder, cava and portal trunk, mm, which are painted over the liver."""
-        vessels = [tube(self.trunk.straight, line, _MAX_VESSEL_RADIUS) for line in (self.cava, self.portal)]
-        return self.trunk.straight.field(np.minimum.reduce([self._gallbladder_in(self.soft), *vessels]))
+    def not_liver(self, liver: Field) -> Field:
+        """Return the signed distance to gallbladder, cava and portal trunk, mm, which are painted over the liver.
+
+        Args:
+            liver: signed distance to the liver. The result is limited to a box around it.
+        """
+        box = tuple(liver.bounds(axis, liver.lattice.step) for axis in range(3))
+        straight, soft = self.trunk.straight.box(box), self.soft.box(box)
+        vessels = [tube(straight, line, _MAX_VESSEL_RADIUS) for line in (self.cava, self.portal)]
+        return straight.field(np.minimum.reduce([self._gallbladder_in(soft), *vessels]))
 
     def great_vessels(self) -> list[Layer | Tubes]:
         """Return aorta, cava, portal trunk, crura and esophagus, to paint after the liver."""

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
+from scipy import ndimage
 
+from liverseg.imageio.boxes import bounding_box, full_box, to_global
 from liverseg.labels import JOINT_LABELS, LIVER
 from liverseg.phantom import difficulty as d
 from liverseg.phantom.acquisition import Scanner, scan_noise, to_int16
@@ -14,7 +16,7 @@ from liverseg.phantom.fields import Field, Lattice, smooth_noise
 from liverseg.phantom.lesions import draw_diameters, place_lesions
 from liverseg.phantom.liver import hepatic_veins, liver_shape, portal_tree
 from liverseg.phantom.organs import Organs
-from liverseg.phantom.rendering import render
+from liverseg.phantom.rendering import Rendering, render
 from liverseg.phantom.scene import Layer, Scene, Tubes
 from liverseg.phantom.tissue import draw_tissues
 from liverseg.phantom.trunk import Habitus, Trunk, draw_habitus
@@ -119,9 +121,9 @@ def make_phantom(
     scanner = _scanner(scan_rng, habitus, liver, matrix, coverage)
     smallest = max(1.3 * scanner.thickness, 3.5 * scanner.pixel)
     diameters = draw_diameters(lesion_rng, smallest, annotated)
-    kinds = draw_types(lesion_rng, len(diameters), main_type) if diameters else []
+    drawn_types = draw_types(lesion_rng, len(diameters), main_type) if diameters else []
     surroundings = Surroundings(liver_hu, vessel_hu)
-    lesions = place_lesions(lesion_rng, kinds, diameters, liver, abdomen.not_liver(), surroundings)
+    lesions = place_lesions(lesion_rng, drawn_types, diameters, liver, abdomen.not_liver(liver), surroundings)
     scene = Scene(
         under=[*trunk.layers(), *abdomen.layers()],
         liver=[
@@ -134,11 +136,11 @@ def make_phantom(
     texture = Field(smooth_noise(body_rng, lattice, 6.0, 1.0), (0, 0, 0), lattice)
     rendering = render(scene, lesions, texture, _table(habitus, scanner, hu), scanner, organs)
     noise = scan_noise(noise_rng, scanner)
-    image = to_int16(rendering.hu + noise)
-    label = rendering.liver.astype(np.uint8) * np.uint8(LIVER)
-    for number, lesion in enumerate(lesions, 1):
-        label[rendering.lesions == number] = _INDEX[lesion.kind]
-    rows = _rows(image, label, rendering.lesions, noise, [lesion.kind for lesion in lesions], scanner)
+    image = np.empty(noise.shape, dtype=np.int16)
+    for on_slice, noise_free, noise_on_slice in zip(image, rendering.hu, noise, strict=True):
+        on_slice[...] = to_int16(noise_free + noise_on_slice)
+    kinds = [lesion.kind for lesion in lesions]
+    label, rows = _measure(image, noise, rendering, kinds, scanner)
     facts: dict[str, float | str] = {
         "main_type": main_type,
         "liver_hu": round(liver_hu, 1),
@@ -231,28 +233,34 @@ def _table(habitus: Habitus, scanner: Scanner, hu: dict[str, float]) -> np.ndarr
     return plane
 
 
-def _rows(
-    image: np.ndarray, label: np.ndarray, numbers: np.ndarray, noise: np.ndarray, kinds: list[str], scanner: Scanner
-) -> list[PhantomLesion]:
-    liver = label == LIVER
-    liver_hu = float(image[liver].mean())
-    noise_hu = float(noise[liver].std())
+def _measure(
+    image: np.ndarray, noise: np.ndarray, rendering: Rendering, kinds: list[str], scanner: Scanner
+) -> tuple[np.ndarray, list[PhantomLesion]]:
+    """Return the label map, (z, y, x), and a row for each lesion of at least one voxel."""
+    label = rendering.liver * np.uint8(LIVER)
+    liver_box = bounding_box(rendering.liver) or full_box(label.shape)
+    found = ndimage.find_objects(rendering.lesions[liver_box], len(kinds)) if kinds else []
+    boxes = {number: to_global(box, liver_box) for number, box in enumerate(found, 1) if box}
+    for number, box in boxes.items():
+        label[box][rendering.lesions[box] == number] = _INDEX[kinds[number - 1]]
+    liver = label[liver_box] == LIVER
+    liver_hu = float(image[liver_box][liver].mean())
+    noise_hu = float(noise[liver_box][liver].std())
     voxel_ml = scanner.pixel**2 * scanner.thickness / 1000
     rows: list[PhantomLesion] = []
-    for number, kind in enumerate(kinds, 1):
-        where = np.nonzero(numbers == number)
+    for number, box in boxes.items():
+        where = np.nonzero(rendering.lesions[box] == number)
         count = len(where[0])
-        if count == 0:
-            continue
-        mean = float(image[where].mean())
+        mean = float(image[box][where].mean())
         z, y, x = (
-            float(axis[index].mean()) for axis, index in zip((scanner.z, scanner.y, scanner.x), where, strict=True)
+            float(axis[side][index].mean())
+            for axis, side, index in zip((scanner.z, scanner.y, scanner.x), box, where, strict=True)
         )
         per_slice = np.bincount(where[0])
         rows.append(
             PhantomLesion(
                 lesion=len(rows) + 1,
-                lesion_type=kind,
+                lesion_type=kinds[number - 1],
                 volume_ml=round(count * voxel_ml, 4),
                 diameter_mm=round(float(np.cbrt(6000 * count * voxel_ml / np.pi)), 2),
                 mean_hu=round(mean, 2),
@@ -262,7 +270,7 @@ def _rows(
                 x=round(-x, 2),
                 y=round(-y, 2),
                 z=round(z, 2),
-                slices={int(k): int(per_slice[k]) for k in np.flatnonzero(per_slice)},
+                slices={box[0].start + int(k): int(per_slice[k]) for k in np.flatnonzero(per_slice)},
             )
         )
-    return rows
+    return label, rows

@@ -8,7 +8,8 @@ import numpy as np
 
 from liverseg.imageio.boxes import Box
 from liverseg.phantom.acquisition import Scanner, blur_in_plane
-from liverseg.phantom.fields import Field
+from liverseg.phantom.capsules import CapsuleVoxels, capsule_voxels
+from liverseg.phantom.fields import Field, spline_weights
 from liverseg.phantom.scene import Layer, Scene, Tubes
 from liverseg.synthesis import Lesion
 
@@ -17,8 +18,14 @@ __all__ = ["Rendering", "render"]
 _THIN_MM = 1.3
 """Largest thickness in mm of the thin slices that are averaged to one slice."""
 
-_CHUNK = 400_000
+_CHUNK = 131_072
 """Voxels painted at a time, few enough for the processor's cache."""
+
+_MARGIN_MM = 8.0
+"""Shapes are painted up to this distance from their surface, which is more than the largest offset and half edge."""
+
+_ROUNDING_MM = 0.01
+"""Much more than the rounding errors of distances."""
 
 
 @dataclass(frozen=True)
@@ -55,56 +62,111 @@ def render(
     """
     n, m = scanner.slices, scanner.matrix
     inner = scanner.inner_slices(_THIN_MM)
+    thin = (np.arange(inner) - (inner - 1) / 2) * (scanner.thickness / inner)
     hu = np.empty((n, m, m), dtype=np.float32)
     liver = np.zeros((n, m, m), dtype=bool)
     lesion_map = np.zeros((n, m, m), dtype=np.uint8)
     organ_map = np.zeros((n, m, m), dtype=np.uint8) if organs else None
-    painter = _Painter(scanner, texture)
+    painter = _Painter(scene, lesions, scanner, (scanner.z[:, None] + thin).ravel(), texture, background, organs)
     step = max(_CHUNK // (inner * m * m), 1)
     for start in range(0, n, step):
         chunk = slice(start, min(start + step, n))
-        count = chunk.stop - chunk.start
-        centres = scanner.z[chunk]
-        thin = (np.arange(inner) - (inner - 1) / 2) * (scanner.thickness / inner)
-        painter.start_chunk((centres[:, None] + thin).ravel(), background, organs)
+        painter.start_chunk(slice(chunk.start * inner, chunk.stop * inner))
         for item in scene.under:
             painter.paint(item)
         for number, item in enumerate(scene.liver):
             painter.paint(item, is_liver=number == 0)
-        painter.paint_lesions(lesions)
+        painter.paint_lesions()
         for item in scene.over:
             painter.paint(item, over_liver=True)
-        hu[chunk] = blur_in_plane(painter.hu.reshape(count, inner, m, m).mean(axis=1), scanner)
-        liver[chunk] = painter.liver.reshape(count, inner, m, m).mean(axis=1) >= 0.5
+        hu[chunk] = blur_in_plane(_mean_over_thickness(painter.hu, inner), scanner)
+        painter.label_liver(liver[chunk], inner)
         painter.label_lesions(lesion_map[chunk], inner)
         if organ_map is not None:
-            organ_map[chunk] = painter.organs.reshape(count, inner, m, m)[:, inner // 2]
+            organ_map[chunk] = painter.organs[inner // 2 :: inner]
     lesion_map[~liver] = 0
     return Rendering(hu, liver, lesion_map, organ_map, tuple(painter.names))
 
 
-class _Painter:
-    """Paints onto a stack of thin slices, the chunk, and keeps the shares of liver and lesions."""
+def _mean_over_thickness(values: np.ndarray, inner: int) -> np.ndarray:
+    """Return the mean over the thin slices of each slice."""
+    return values if inner == 1 else values.reshape(len(values) // inner, inner, *values.shape[1:]).mean(axis=1)
 
-    def __init__(self, scanner: Scanner, texture: Field) -> None:
+
+_NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
+
+
+@dataclass(frozen=True)
+class _Planes:
+    """A shape interpolated to pixels in-plane; along z it has the planes of the lattice.
+
+    Attributes:
+        values: signed distance, (plane, y, x), mm.
+        corner: row and column of the first pixel.
+        thin: thin slices with the shape.
+        neighbours: four planes for each of these thin slices.
+        weights: their weights.
+        low, high: for each of these thin slices, the first (row, column) with the shape, and the one after the last.
+    """
+
+    values: np.ndarray
+    corner: tuple[int, int]
+    thin: slice
+    neighbours: list[list[int]]
+    weights: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+class _Painter:
+    """Paints onto a stack of thin slices, the chunk, and keeps the shares of liver and lesions.
+
+    Args:
+        scene: all items to paint.
+        lesions: lesions to paint into the liver.
+        scanner: grid of the scan.
+        z: positions of all thin slices, mm.
+        texture: unit-variance field for the texture of tissues.
+        background: HU of the empty scanner, (y, x).
+        organs: also paint an organ map.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        lesions: list[Lesion],
+        scanner: Scanner,
+        z: np.ndarray,
+        texture: Field,
+        background: np.ndarray,
+        organs: bool,
+    ) -> None:
         self.x, self.y, self.pixel = scanner.x, scanner.y, scanner.pixel
         self.names: list[str] = ["air"]
-        self._planes: dict[int, tuple[slice, slice, tuple[float, float], Field]] = {}
-        self._texture_field = Field(
-            texture.resample(self.y, 1), (texture.start[0], 0, texture.start[2]), texture.lattice
-        )
-        self._texture_field = Field(self._texture_field.resample(self.x, 2), texture.start, texture.lattice)
-        self._last: tuple[int, np.ndarray] | None = None
+        self._all_z, self._background, self._with_organs = z, background, organs
+        self._reach: dict[int, float] = {}
+        for item in (*scene.under, *scene.liver, *scene.over):
+            if isinstance(item, Layer):
+                reach = item.offset + max(self.pixel, item.blur) / 2 + _ROUNDING_MM
+                self._reach[id(item.shape)] = max(self._reach.get(id(item.shape), -np.inf), reach)
+        self._planes: dict[int, _Planes | None] = {}
+        self._lesion_boxes = [(lesion, self._lesion_box(lesion)) for lesion in lesions]
+        self._voxels: dict[int, CapsuleVoxels] = {}
+        rows = Field(texture.resample(self.y, 1), (texture.start[0], 0, texture.start[2]), texture.lattice)
+        self._texture = Field(rows.resample(self.x, 2), texture.start, texture.lattice)
 
-    def start_chunk(self, z: np.ndarray, background: np.ndarray, organs: bool) -> None:
-        """Start a chunk at thin-slice positions `z` (mm) from the empty scanner."""
-        self.z = z
-        shape = (len(z), *background.shape)
-        self.hu = np.broadcast_to(background, shape).astype(np.float32)
-        self.texture = self._texture_field.resample(z, 0)
+    def start_chunk(self, thin: slice) -> None:
+        """Start a chunk of the given thin slices from the empty scanner."""
+        self._thin, self.z = thin, self._all_z[thin]
+        shape = (len(self.z), *self._background.shape)
+        self.hu = np.empty(shape, dtype=np.float32)
+        self.hu[:] = self._background
+        self.texture = self._texture.resample(self.z, 0)
         self.liver = np.zeros(shape, dtype=np.float32)
-        self.organs = np.zeros(shape, dtype=np.uint8) if organs else np.zeros(0, dtype=np.uint8)
-        self._last = None
+        self.organs = np.zeros(shape if self._with_organs else 0, dtype=np.uint8)
+        self._cover = np.zeros(shape, dtype=np.float32)
+        self._liver_box = _NOWHERE
+        self._last: tuple[int, np.ndarray] | None = None
         self._lesions: list[tuple[int, slice, slice, np.ndarray]] = []
 
     def paint(self, item: Layer | Tubes, is_liver: bool = False, over_liver: bool = False) -> None:
@@ -115,125 +177,192 @@ class _Painter:
             is_liver: the item is the liver, whose share is kept.
             over_liver: subtract the item from the shares of liver and lesions.
         """
-        region = self._layer(item) if isinstance(item, Layer) else self._tubes(item)
-        if region is None:
+        if isinstance(item, Layer):
+            self._paint_layer(item, is_liver, over_liver)
+        else:
+            self._paint_tubes(item, over_liver)
+
+    def _paint_layer(self, layer: Layer, is_liver: bool, over_liver: bool) -> None:
+        planes = self._on_pixels(layer.shape)
+        box = planes and self._box(planes)
+        if planes is None or box is None:
             return
-        box, alpha = region
+        alpha = self._alpha(layer, planes, box)
         if is_liver:
             self.liver[box] = alpha
-        value: np.ndarray | np.float32 = np.float32(item.hu)
-        if isinstance(item, Layer) and item.texture:
-            value = value + np.float32(item.texture) * self.texture[box]
+            self._liver_box = box
+        value: np.ndarray | np.float32 = np.float32(layer.hu)
+        if layer.texture:
+            value = np.float32(layer.texture) * self.texture[box]
+            value += np.float32(layer.hu)
         self._blend(box, alpha, value)
         if over_liver:
-            self.liver[box] *= 1 - alpha
-            for _, ys, xs, lesion_share in self._lesions:
-                in_item, in_lesion = _overlap(box, (slice(0, len(self.z)), ys, xs))
-                if in_lesion is not None:
-                    lesion_share[in_lesion] *= 1 - alpha[in_item]
-        if self.organs.size:
-            if item.name not in self.names:
-                self.names.append(item.name)
-            self.organs[box][alpha > 0.5] = self.names.index(item.name)
+            self._subtract(box, alpha)
+        self._mark(layer.name, box, alpha)
 
-    def _blend(self, box: tuple[slice, slice, slice], alpha: np.ndarray, value: np.ndarray | np.float32) -> None:
+    def _paint_tubes(self, tubes: Tubes, over_liver: bool) -> None:
+        if id(tubes) not in self._voxels:
+            self._voxels[id(tubes)] = capsule_voxels(tubes, self._all_z, self.y, self.x, self.pixel)
+        voxels = self._voxels[id(tubes)]
+        chunk = slice(voxels.starts[self._thin.start], voxels.starts[self._thin.stop])
+        if chunk.stop == chunk.start:
+            return
+        index = voxels.index[chunk] - self._thin.start * self._background.size
+        # where capsules overlap, the largest share counts
+        cover = self._cover.reshape(-1)
+        np.maximum.at(cover, index, voxels.share[chunk])
+        alpha = cover[index]
+        hu = self.hu.reshape(-1)
+        before = hu[index]
+        hu[index] = before + (np.float32(tubes.hu) - before) * alpha
+        if over_liver:
+            self.liver.reshape(-1)[index] *= 1 - alpha
+            for _, rows, columns, share in self._lesions:
+                share *= 1 - self._cover[:, rows, columns]
+        if self.organs.size:
+            self.organs.reshape(-1)[index[alpha > 0.5]] = self._name(tubes.name)
+        cover[index] = 0
+
+    def _subtract(self, box: Box, alpha: np.ndarray) -> None:
+        """Subtract an item from the shares of liver and lesions."""
+        boxes = [(self.liver[self._liver_box], self._liver_box)]
+        boxes += [(share, (slice(0, len(self.z)), rows, columns)) for _, rows, columns, share in self._lesions]
+        for share, share_box in boxes:
+            in_item, in_share = _overlap(box, share_box)
+            if in_item is not None:
+                share[in_share] *= 1 - alpha[in_item]
+
+    def _blend(self, box: Box, alpha: np.ndarray, value: np.ndarray | np.float32) -> None:
         region = self.hu[box]
         change = value - region
         change *= alpha
         region += change
 
+    def _mark(self, name: str, box: Box, alpha: np.ndarray) -> None:
+        if self.organs.size:
+            self.organs[box][alpha > 0.5] = self._name(name)
+
+    def _name(self, name: str) -> int:
+        if name not in self.names:
+            self.names.append(name)
+        return self.names.index(name)
+
     def _span(self, axis: np.ndarray, low: float, high: float) -> slice:
         return slice(int(np.searchsorted(axis, low)), int(np.searchsorted(axis, high)))
 
-    def _on_pixels(self, layer: Layer) -> tuple[slice, slice, tuple[float, float], Field]:
-        """Interpolate the layer's shape to the pixels in-plane, and cache it; slices remain those of the lattice."""
-        key = id(layer.shape)
+    def _on_pixels(self, shape: Field) -> _Planes | None:
+        """Interpolate a shape to pixels in-plane and cache it; None if it is outside the scan."""
+        key = id(shape)
         if key not in self._planes:
-            shape = layer.shape
-            margin = 8.0  # the largest offset and half edge any layer has
-            ys = self._span(self.y, *shape.bounds(1, margin))
-            xs = self._span(self.x, *shape.bounds(2, margin))
-            planes = shape
-            if ys.stop > ys.start and xs.stop > xs.start:
-                rows = Field(shape.resample(self.y[ys], 1), shape.start, shape.lattice)
-                planes = Field(rows.resample(self.x[xs], 2), shape.start, shape.lattice)
-            self._planes[key] = (ys, xs, shape.bounds(0, margin), planes)
+            self._planes[key] = self._interpolate(shape, self._reach[key])
         return self._planes[key]
 
-    def _layer(self, layer: Layer) -> tuple[tuple[slice, slice, slice], np.ndarray] | None:
-        ys, xs, (low, high), planes = self._on_pixels(layer)
-        zs = self._span(self.z, low, high)
-        if zs.stop <= zs.start or ys.stop <= ys.start or xs.stop <= xs.start:
+    def _interpolate(self, shape: Field, reach: float) -> _Planes | None:
+        # points up to two steps away contribute to an interpolated value, one of which is in the bounds
+        step = shape.lattice.step
+        near, far = ([shape.bounds(axis, margin) for axis in range(3)] for margin in (reach, _MARGIN_MM))
+        thin, ys, xs = (
+            self._span(axis, max(tight[0] - step, loose[0]), min(tight[1] + step, loose[1]))
+            for axis, tight, loose in zip((self._all_z, self.y, self.x), near, far, strict=True)
+        )
+        if any(s.stop <= s.start for s in (thin, ys, xs)):
             return None
+        index = (self._all_z[thin] - shape.lattice.origin[0]) / shape.lattice.step - shape.start[0]
+        neighbours, weights = spline_weights(index, len(shape.values))
+        first = int(neighbours.min())
+        used = shape.values[first : int(neighbours.max()) + 1]
+        rows = Field(Field(used, shape.start, shape.lattice).resample(self.y[ys], 1), shape.start, shape.lattice)
+        values = rows.resample(self.x[xs], 2)
+        neighbours -= first
+        inside = values < reach
+        low, high = [], []
+        for axis, side in ((2, ys), (1, xs)):
+            begin, end = _ends(inside.any(axis=axis))
+            low.append(begin[neighbours].min(axis=0) + side.start)
+            high.append(end[neighbours].max(axis=0) + side.start)
+        return _Planes(
+            values, (ys.start, xs.start), thin, neighbours.T.tolist(), weights.T, np.stack(low, 1), np.stack(high, 1)
+        )
+
+    def _box(self, planes: _Planes) -> Box | None:
+        """Return a box of the chunk with all of a shape; None if it is not in the chunk."""
+        start, stop = max(self._thin.start, planes.thin.start), min(self._thin.stop, planes.thin.stop)
+        if stop <= start:
+            return None
+        in_planes = slice(start - planes.thin.start, stop - planes.thin.start)
+        y0, x0 = planes.low[in_planes].min(axis=0).tolist()
+        y1, x1 = planes.high[in_planes].max(axis=0).tolist()
+        if y1 <= y0:
+            return None
+        return slice(start - self._thin.start, stop - self._thin.start), slice(y0, y1), slice(x0, x1)
+
+    def _alpha(self, layer: Layer, planes: _Planes, box: Box) -> np.ndarray:
+        """Return the layer's share of each voxel of a box."""
         key = id(layer.shape)
         if self._last is None or self._last[0] != key:
-            self._last = (key, planes.resample(self.z[zs], 0))
+            self._last = (key, self._distance(planes, box))
         width = np.float32(max(self.pixel, layer.blur))
         alpha = self._last[1] * np.float32(-1 / width)
         alpha += np.float32(0.5 + layer.offset / width)
-        np.clip(alpha, 0, 1, out=alpha)
-        return (zs, ys, xs), alpha
+        return np.clip(alpha, 0, 1, out=alpha)
 
-    def _tubes(self, tubes: Tubes) -> tuple[tuple[slice, slice, slice], np.ndarray] | None:
-        parts = tubes.parts
-        reach = np.maximum(parts[:, 6], parts[:, 7]) + self.pixel
-        near = np.minimum(parts[:, 2], parts[:, 5]) - reach < self.z[-1]
-        near &= np.maximum(parts[:, 2], parts[:, 5]) + reach > self.z[0]
-        parts, reach = parts[near], reach[near]
-        if len(parts) == 0:
-            return None
-        ends = np.concatenate([parts[:, :3] - reach[:, None], parts[:, 3:6] - reach[:, None]])
-        low_all = ends.min(axis=0)
-        high_all = (ends + 2 * np.concatenate([reach, reach])[:, None]).max(axis=0)
-        axes = ((self.z, 2), (self.y, 1), (self.x, 0))
-        outer = tuple(self._span(axis, low_all[k], high_all[k]) for axis, k in axes)
-        if any(s.stop <= s.start for s in outer):
-            return None
-        z_axis, y_axis, x_axis = (axis[s] for (axis, _), s in zip(axes, outer, strict=True))
-        alpha = np.zeros((len(z_axis), len(y_axis), len(x_axis)), dtype=np.float32)
-        width = np.float32(self.pixel)
-        for part, r in zip(parts, reach, strict=True):
-            low, high = np.minimum(part[:3], part[3:6]) - r, np.maximum(part[:3], part[3:6]) + r
-            box = tuple(self._span(axis, low[k], high[k]) for axis, k in ((z_axis, 2), (y_axis, 1), (x_axis, 0)))
-            if any(s.stop <= s.start for s in box):
-                continue
-            pz = (z_axis[box[0]] - part[2]).astype(np.float32)[:, None, None]
-            py = (y_axis[box[1]] - part[1]).astype(np.float32)[None, :, None]
-            px = (x_axis[box[2]] - part[0]).astype(np.float32)[None, None, :]
-            axis = part[3:6] - part[:3]
-            t = np.clip((px * axis[0] + py * axis[1] + pz * axis[2]) / max(float(axis @ axis), 1e-6), 0, 1)
-            squared = (px - t * axis[0]) ** 2 + (py - t * axis[1]) ** 2 + (pz - t * axis[2]) ** 2
-            inside = part[6] - tubes.lumen + t * (part[7] - part[6]) - np.sqrt(squared)
-            region = alpha[box]
-            np.maximum(region, np.clip(0.5 + inside / width, 0, 1), out=region)
-        return (outer[0], outer[1], outer[2]), alpha
+    def _distance(self, planes: _Planes, box: Box) -> np.ndarray:
+        """Interpolate a shape to a box of the chunk."""
+        zs, ys, xs = box
+        y0, x0 = planes.corner
+        values = planes.values[:, ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
+        result = np.empty((zs.stop - zs.start, *values.shape[1:]), dtype=np.float32)
+        term = np.empty(values.shape[1:], dtype=np.float32)
+        for number, plane in enumerate(result, zs.start + self._thin.start - planes.thin.start):
+            neighbours, weights = planes.neighbours[number], planes.weights[number]
+            np.multiply(values[neighbours[0]], weights[0], out=plane)
+            for neighbour, weight in zip(neighbours[1:], weights[1:], strict=True):
+                np.multiply(values[neighbour], weight, out=term)
+                plane += term
+        return result
 
-    def paint_lesions(self, lesions: list[Lesion]) -> None:
+    def paint_lesions(self) -> None:
         """Paint lesions into the liver; parts outside the liver are cut off."""
-        for number, lesion in enumerate(lesions, 1):
-            z, y, x = lesion.centre
-            r = lesion.reach
-            zs = self._span(self.z, z - r, z + r)
-            ys, xs = self._span(self.y, y - r, y + r), self._span(self.x, x - r, x + r)
-            if zs.stop <= zs.start:
+        for number, (lesion, (thin, ys, xs)) in enumerate(self._lesion_boxes, 1):
+            start, stop = max(self._thin.start, thin.start), min(self._thin.stop, thin.stop)
+            if stop <= start:
                 continue
-            box = (zs, ys, xs)
+            zs = slice(start - self._thin.start, stop - self._thin.start)
             share, hu = lesion.evaluate(self.z[zs], self.y[ys], self.x[xs], self.pixel)
-            share = share * self.liver[box]
-            self._blend(box, share, hu)
+            share = share * self.liver[zs, ys, xs]
+            self._blend((zs, ys, xs), share, hu)
             full = np.zeros((len(self.z), *share.shape[1:]), dtype=np.float32)
             full[zs] = share
             self._lesions.append((number, ys, xs, full))
-            if self.organs.size:
-                if lesion.kind not in self.names:
-                    self.names.append(lesion.kind)
-                self.organs[box][share > 0.5] = self.names.index(lesion.kind)
+            self._mark(lesion.kind, (zs, ys, xs), share)
+
+    def _lesion_box(self, lesion: Lesion) -> Box:
+        """Return the box of a lesion in the stack of all thin slices."""
+        extent = np.minimum(lesion.reach, lesion.extent(self.pixel))
+        thin, ys, xs = (
+            self._span(axis, centre - half, centre + half)
+            for axis, centre, half in zip((self._all_z, self.y, self.x), lesion.centre, extent, strict=True)
+        )
+        return thin, ys, xs
+
+    def label_liver(self, liver: np.ndarray, inner: int) -> None:
+        """Set the voxels of which at least half is liver."""
+        _, ys, xs = self._liver_box
+        liver[:, ys, xs] = _mean_over_thickness(self.liver[:, ys, xs], inner) >= 0.5
 
     def label_lesions(self, lesion_map: np.ndarray, inner: int) -> None:
         """Write each lesion's number where it fills at least half of the voxel."""
         for number, ys, xs, share in self._lesions:
-            mean = share.reshape(-1, inner, *share.shape[1:]).mean(axis=1)
-            lesion_map[:, ys, xs][mean >= 0.5] = number
+            lesion_map[:, ys, xs][_mean_over_thickness(share, inner) >= 0.5] = number
+
+
+def _ends(inside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first true position of each row, and the one after the last; the length and 0 if there is none."""
+    length, some = inside.shape[1], inside.any(axis=1)
+    return (
+        np.where(some, inside.argmax(axis=1), length),
+        np.where(some, length - inside[:, ::-1].argmax(axis=1), 0),
+    )
 
 
 def _overlap(first: Box, second: Box) -> tuple[Box, Box] | tuple[None, None]:

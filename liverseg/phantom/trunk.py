@@ -93,16 +93,18 @@ class Trunk:
         """Return the signed distance to the trunk's cross-section, enlarged by `sides` (flank, front, back), mm."""
         h = self.habitus
         flank, front, back = sides
-        # the thorax narrows a little towards the shoulders and the pelvis
-        size = 1 - 0.05 * ((region.z - 10) / 130) ** 2
-        a = (h.width + flank) * size
-        behind = region.y > 0
-        b = np.where(behind, h.depth + back, h.depth + front).astype(np.float32)
-        power = np.where(behind, h.back_power, h.front_power).astype(np.float32)
-        u, v = np.abs(region.x) / a, np.abs(region.y) / b
-        rho = (u**power + v**power) ** (1 / power) + np.float32(1e-4)
-        radius = np.sqrt(region.x**2 + region.y**2)
-        return np.asarray(radius * (1 - 1 / rho), dtype=np.float32)
+        distance = np.empty(region.shape, dtype=np.float32)
+        for slab, x, y, z in region.slabs():
+            # the thorax narrows a little towards the shoulders and the pelvis
+            size = 1 - 0.05 * ((z - 10) / 130) ** 2
+            a = (h.width + flank) * size
+            behind = y > 0
+            b = np.where(behind, h.depth + back, h.depth + front).astype(np.float32)
+            power = np.where(behind, h.back_power, h.front_power).astype(np.float32)
+            u, v = np.abs(x) / a, np.abs(y) / b
+            rho = (u**power + v**power) ** (1 / power) + np.float32(1e-4)
+            distance[slab] = np.sqrt(x**2 + y**2) * (1 - 1 / rho)
+        return distance
 
     def spine_centre(self, z: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
         """Return (x, y) of the centre of the vertebral bodies at height z, mm."""

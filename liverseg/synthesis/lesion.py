@@ -38,6 +38,14 @@ class Lesion:
         """Half the edge in mm of a cube around the centre that contains the lesion with its edge."""
         return self.shape.reach + self.appearance.edge_mm
 
+    def extent(self, pixel: float) -> np.ndarray:
+        """Return half the edges in mm of a box around the centre outside of which the lesion's share is 0.
+
+        Args:
+            pixel: in-plane pixel in mm, see `evaluate`.
+        """
+        return self.shape.extent(max(pixel, self.appearance.edge_mm) / 2)
+
     def evaluate(self, z: np.ndarray, y: np.ndarray, x: np.ndarray, pixel: float) -> tuple[np.ndarray, np.ndarray]:
         """Return the lesion's share of each voxel of a grid, and its HU there, float32 (slice, row, column).
 

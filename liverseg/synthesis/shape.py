@@ -16,6 +16,11 @@ _LOBULATED_SHARE: Final = 0.6
 _REACH: Final = 3.0
 """Extent of a shape from its centre along an axis, in radii; hardly any shape exceeds it."""
 
+_FILLET: Final = 0.25
+"""Width of the fillet between lobes, in radii."""
+_ROUNDING_MM: Final = 0.01
+"""Much more than the rounding errors of distances."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -38,6 +43,18 @@ class Shape:
         """Half the edge in mm of a cube around the origin that contains the shape."""
         return _REACH * self.radius
 
+    def extent(self, distance: float) -> np.ndarray:
+        """Return half the edges in mm, (slice, row, column), of a box that contains all points up to `distance`.
+
+        Args:
+            distance: as returned by `distance`, mm.
+        """
+        radius = self.radius * (1 + float(np.abs(self.bumps[:, 4]).sum()))
+        for lobe in self.lobes:
+            # a union is enlarged by a quarter of its fillet
+            radius = max(radius, float(np.linalg.norm(lobe[:3]) + lobe[3])) + _FILLET / 4 * self.radius
+        return np.asarray((radius + distance + _ROUNDING_MM) * np.linalg.norm(np.linalg.inv(self.frame), axis=1))
+
     def round_frame(self, z: np.ndarray, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return coordinates in the round frame for a grid of offsets, given by its one-dimensional axes in mm."""
         frame = self.frame.astype(np.float32)
@@ -55,7 +72,7 @@ class Shape:
         surface = length - np.float32(self.radius) * (1 + bumps)
         for first, second, third, radius in self.lobes.astype(np.float32):
             lobe = np.sqrt((q[0] - first) ** 2 + (q[1] - second) ** 2 + (q[2] - third) ** 2) - radius
-            surface = smooth_min(surface, lobe, 0.25 * self.radius)
+            surface = smooth_min(surface, lobe, _FILLET * self.radius)
         return surface
 
 
