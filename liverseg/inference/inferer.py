@@ -264,10 +264,13 @@ def _labels(logits: torch.Tensor, voxel_threshold: float | None) -> torch.Tensor
     best = channel_argmax(logits)
     if voxel_threshold is None:
         return best
-    lesion = logits[:, LESION:].float()
-    odds = torch.logsumexp(lesion, dim=1) - logits[:, LIVER].float()
+    inside = best >= LIVER
+    rows = logits.permute(0, 2, 3, 1)[inside].float()
+    lesion = rows[:, LESION:]
+    odds = torch.logsumexp(lesion, dim=1) - rows[:, LIVER]
     is_lesion = odds >= math.log(voxel_threshold / (1 - voxel_threshold))
-    return torch.where(best < LIVER, best, torch.where(is_lesion, channel_argmax(lesion) + LESION, LIVER))
+    best[inside] = torch.where(is_lesion, lesion.argmax(dim=1) + LESION, LIVER)
+    return best
 
 
 def _lesion_voxels(logits: torch.Tensor, best: torch.Tensor, temperature: float) -> tuple[np.ndarray, np.ndarray]:
