@@ -84,7 +84,7 @@ def to_volume(image: Image, name: str = "ct") -> Volume:
     return _checked(array, affine, header, described)
 
 
-def geometry_warnings(image: Image, name: str = "ct") -> list[str]:
+def geometry_warnings(image: Any, name: str = "ct") -> list[str]:
     """Return a warning for an image whose geometry is only its library's default: voxels of 1 mm, the first at 0.
 
     A MetaTensor or SimpleITK image that was read from a file has the file's geometry and gives no warning.
@@ -98,15 +98,16 @@ def geometry_warnings(image: Image, name: str = "ct") -> list[str]:
         >>> geometry_warnings(SimpleITK.Image([4, 5, 6], SimpleITK.sitkInt16))[0].partition(":")[0]
         "ct has SimpleITK's default spacing, origin and direction"
     """
-    if _is_metatensor(image) and "original_affine" not in image.meta:  # type: ignore[union-attr]
-        default, is_default = "MONAI's default affine", np.array_equal(_metatensor_affine(image), np.eye(4))
-    elif _is_sitk(image) and not image.GetMetaDataKeys():  # type: ignore[union-attr]
-        default = "SimpleITK's default spacing, origin and direction"
-        is_default = np.array_equal(_sitk_affine(image), _LPS)
+    affine: Any
+    if _is_metatensor(image) and "original_affine" not in image.meta:
+        default, affine, default_affine = "MONAI's default affine", _metatensor_affine(image), np.eye(4)
+    elif _is_sitk(image) and not image.GetMetaDataKeys():
+        default, affine, default_affine = "SimpleITK's default spacing, origin and direction", _sitk_affine(image), _LPS
     else:
         return []
-    assumed = "voxels of 1 mm are assumed, and left, right, head and feet are a guess"
-    return [f"{name} has {default}: {assumed}"] if is_default else []
+    if not np.array_equal(affine, default_affine):
+        return []
+    return [f"{name} has {default}: voxels of 1 mm are assumed, and left, right, head and feet are a guess"]
 
 
 def _checked(array: np.ndarray, affine: Any, header: Any, described: Path) -> Volume:

@@ -131,7 +131,7 @@ def load_weights(
     if record is not None and record.averaged_share is not None:
         logging.getLogger(__name__).warning(
             "%s: averaged with their pre-training, and their heads have not been trained since; train on with "
-            "--pretrain_weights %s --carry_heads True --fine_tuning heads",
+            "pretrain_weights %s, carry_heads True and fine_tuning heads",
             path, path,
         )  # fmt: skip
     return record
