@@ -4,6 +4,9 @@ import nibabel as nib
 import numpy as np
 from dicom_files import write_slice
 
+from liverseg.imageio.boxes import full_box
+from liverseg.imageio.volume import write_box_like
+
 
 def hu(seed, shape=(32, 40, 4)):
     """Return random HU."""
@@ -22,3 +25,9 @@ def write_study(folder, seed=0, slices=4, **tags):
     for number in range(slices):
         write_slice(folder / f"{number}.dcm", hu(seed, (40, 32, slices))[:, :, number], (0, 0, 2.5 * number), **tags)
     return folder
+
+
+def write_on_grid(path, array, volume):
+    """Write an array in the axis order of a volume's file as NIfTI on its grid."""
+    axial = volume.to_axial(array)
+    write_box_like(path, axial, full_box(axial.shape), volume)

@@ -36,7 +36,6 @@ __all__ = [
     "read_grid",
     "read_volume",
     "write_box_like",
-    "write_like",
 ]
 
 NIFTI_SUFFIXES = (".nii.gz", ".nii")
@@ -184,29 +183,13 @@ def read_volume(path: str | os.PathLike, memory: ReusableBuffer | None = None) -
     return Volume(array=array, affine=grid.affine, header=header, path=path)
 
 
-def write_like(path: str | os.PathLike, array: np.ndarray, reference: Volume) -> None:
-    """Write a label map on the grid of `reference`: same shape, affine, sform and qform codes and units.
+def write_box_like(path: str | os.PathLike, inside: np.ndarray, box: Box, reference: Volume) -> None:
+    """Write a label map that is 0 outside a box, with one plane in memory at a time.
+
+    It has the grid of `reference`: same shape, affine, sform and qform codes and units.
 
     Args:
         path: target, .nii or .nii.gz; its folder must exist.
-        array: integers in the reference's own axis order, shape (I, J, K); written in their data type.
-        reference: the volume with the grid.
-
-    Raises:
-        ValueError: if the shapes differ.
-    """
-    if array.shape != reference.array.shape:
-        raise ValueError(f"label map of shape {array.shape} for a volume of shape {reference.array.shape}")
-    write_planes(
-        Path(path), label_header(reference.header, array.dtype), (array[:, :, k] for k in range(array.shape[2]))
-    )
-
-
-def write_box_like(path: str | os.PathLike, inside: np.ndarray, box: Box, reference: Volume) -> None:
-    """Write a label map that is 0 outside a box, on the grid of `reference`, with one plane in memory at a time.
-
-    Args:
-        path: target, as for `write_like`.
         inside: integers in axial order, shape of the box; written in their data type.
         box: their place in `reference.axial`.
         reference: the volume with the grid.

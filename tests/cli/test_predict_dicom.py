@@ -10,11 +10,11 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from ct_files import write_on_grid
 from dicom_files import write_slice
 
 from liverseg.cli.main import main
 from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
-from liverseg.imageio.volume import write_like
 from liverseg.results.case_folder import CASE_FILES
 
 DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}
@@ -49,7 +49,7 @@ def test_folder_zip_and_nifti_agree_and_dicom_gets_dicom(study, weights, tmp_pat
         for path in sorted(study.rglob("*.dcm")):
             archive.write(path, path.relative_to(study))
     volume = read_dicom_volume(choose_series(study))
-    write_like(zips / "nifti.nii.gz", volume.array, volume)
+    write_on_grid(zips / "nifti.nii.gz", volume.array, volume)
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 0
     assert predict(zips, tmp_path / "out", "--weights", weights, "--liver", "none", "--statistics") == 0
     found = {case: nib.load(tmp_path / "out" / case / "labels.nii.gz") for case in ("study", "packed", "nifti")}

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from ct_files import write_on_grid
 from dicom_files import write_slice
 
 from liverseg.errors import LiversegError
 from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
-from liverseg.imageio.volume import read_volume, write_like
+from liverseg.imageio.volume import read_volume
 
 REAL = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
 CORONAL = "1\\0\\0\\0\\0\\-1"
@@ -165,7 +166,7 @@ def test_the_volume_is_that_of_its_nifti(tmp_path):
     assert volume.header.get_xyzt_units()[0] == "mm"
     np.testing.assert_allclose(volume.header.get_sform(), volume.affine)
     np.testing.assert_allclose(volume.header.get_qform(), volume.affine, atol=1e-5)
-    write_like(tmp_path / "ct.nii.gz", volume.array, volume)
+    write_on_grid(tmp_path / "ct.nii.gz", volume.array, volume)
     written = read_volume(tmp_path / "ct.nii.gz")
     np.testing.assert_array_equal(written.array, volume.array)
     np.testing.assert_allclose(written.affine, volume.affine, atol=1e-5)

@@ -6,11 +6,12 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+from ct_files import write_on_grid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liverseg.errors import LiversegError
-from liverseg.imageio.volume import case_name, read_grid, read_volume, write_box_like, write_like
+from liverseg.imageio.volume import case_name, read_grid, read_volume, write_box_like
 
 ORIENTATIONS = [
     "".join(codes) for axes in itertools.permutations(("LR", "PA", "IS")) for codes in itertools.product(*axes)
@@ -71,7 +72,7 @@ def test_label_maps_keep_grid_codes_and_units(shape, degrees, spacing, tmp_path_
     nib.save(image, folder / "ct.nii.gz")
     reference = read_volume(folder / "ct.nii.gz")
     labels = np.random.default_rng(0).integers(0, 5, shape).astype(np.uint8)
-    write_like(folder / "labels.nii.gz", labels, reference)
+    write_on_grid(folder / "labels.nii.gz", labels, reference)
     source, written = nib.load(folder / "ct.nii.gz"), nib.load(folder / "labels.nii.gz")
     np.testing.assert_array_equal(written.affine, source.affine)
     np.testing.assert_array_equal(np.asarray(written.dataobj), labels)
@@ -90,7 +91,7 @@ def test_a_box_is_written_like_the_complete_map(codes, name, tmp_path):
     full = np.zeros(shape, np.uint16)
     full[box] = np.random.default_rng(2).integers(1, 999, full[box].shape)
     write_box_like(tmp_path / f"box_{name}", full[box], box, reference)
-    write_like(tmp_path / f"full_{name}", reference.from_axial(full), reference)
+    write_on_grid(tmp_path / f"full_{name}", reference.from_axial(full), reference)
     assert (tmp_path / f"box_{name}").read_bytes() == (tmp_path / f"full_{name}").read_bytes()
     written = nib.load(tmp_path / f"box_{name}")
     np.testing.assert_array_equal(np.asarray(written.dataobj), reference.from_axial(full))
@@ -105,7 +106,7 @@ def test_big_endian_headers_and_nifti_2_are_written_back_as_they_came(tmp_path):
     for number, image in enumerate((big, nib.Nifti2Image(array, np.diag([1, 2, 3, 1.0])))):
         nib.save(image, tmp_path / f"{number}.nii")
         reference = read_volume(tmp_path / f"{number}.nii")
-        write_like(tmp_path / f"{number}_labels.nii.gz", array.astype(np.uint16), reference)
+        write_on_grid(tmp_path / f"{number}_labels.nii.gz", array.astype(np.uint16), reference)
         written = nib.load(tmp_path / f"{number}_labels.nii.gz")
         assert type(written) is type(image)
         assert written.header.endianness == image.header.endianness
@@ -121,7 +122,7 @@ def test_texts_of_a_header_are_not_taken_over(kind, tmp_path):
     image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"Hartmann"))
     nib.save(image, tmp_path / "ct.nii")
     volume = read_volume(tmp_path / "ct.nii")
-    write_like(tmp_path / "labels.nii", np.zeros((3, 4, 5), np.uint8), volume)
+    write_on_grid(tmp_path / "labels.nii", np.zeros((3, 4, 5), np.uint8), volume)
     assert (tmp_path / "ct.nii").read_bytes().count(b"Hartmann") >= 4
     assert b"Hartmann" not in (tmp_path / "labels.nii").read_bytes()
 
@@ -139,7 +140,7 @@ def test_two_dimensional_files_are_one_slice_and_keep_their_shape(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((6, 7), np.int16), np.eye(4)), tmp_path / "flat.nii.gz")
     volume = read_volume(tmp_path / "flat.nii.gz")
     assert volume.array.shape == (6, 7, 1)
-    write_like(tmp_path / "labels.nii.gz", np.ones((6, 7, 1), np.uint8), volume)
+    write_on_grid(tmp_path / "labels.nii.gz", np.ones((6, 7, 1), np.uint8), volume)
     assert nib.load(tmp_path / "labels.nii.gz").shape == nib.load(tmp_path / "flat.nii.gz").shape
 
 
