@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.study.estimates import COMPARED, Comparison, Estimates, find_comparison
@@ -14,11 +15,9 @@ from liverseg.study.results import StudyResults
 
 __all__ = [
     "EQUIVALENT",
-    "HOLDS",
-    "NOT",
-    "POINTS",
     "Evidence",
     "Hypothesis",
+    "Verdict",
     "check_hypotheses",
     "ours_against_joint",
 ]
@@ -26,15 +25,30 @@ __all__ = [
 EQUIVALENT = 0.03
 """Two Dice that differ by less count as the same."""
 
-HOLDS, POINTS, NOT, _UNTESTED = "holds", "points that way", "does not hold", "not testable"
 _STRATEGIES = ("classification", "segmentation", "ynet", "joint")
+
+
+class Verdict(Enum):
+    """Verdict on a hypothesis or on a value that decides it, with its text in the report."""
+
+    HOLDS = "holds"
+    POINTS_THAT_WAY = "points that way"
+    DOES_NOT_HOLD = "does not hold"
+    NOT_TESTABLE = "not testable"
+
+    @staticmethod
+    def of(holds: bool, points_that_way: bool) -> Verdict:
+        """Return the verdict on a value: HOLDS, else POINTS_THAT_WAY, else DOES_NOT_HOLD."""
+        if holds:
+            return Verdict.HOLDS
+        return Verdict.POINTS_THAT_WAY if points_that_way else Verdict.DOES_NOT_HOLD
 
 
 @dataclass(frozen=True)
 class Evidence:
     """A value that decides a hypothesis: the verdict, and the value as text."""
 
-    verdict: str
+    verdict: Verdict
     text: str
 
 
@@ -53,12 +67,17 @@ class Hypothesis:
     untested: str = ""
 
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> Verdict:
         """The weakest verdict of the evidence: a claim of several parts holds if all of them hold."""
-        if not self.evidence:
-            return _UNTESTED
-        verdict = next(v for v in (NOT, POINTS, HOLDS) if any(evidence.verdict == v for evidence in self.evidence))
-        return f"{verdict}, as far as tested" if self.untested and verdict != NOT else verdict
+        verdicts = {evidence.verdict for evidence in self.evidence}
+        weakest_first = (Verdict.DOES_NOT_HOLD, Verdict.POINTS_THAT_WAY, Verdict.HOLDS)
+        return next((verdict for verdict in weakest_first if verdict in verdicts), Verdict.NOT_TESTABLE)
+
+    @property
+    def verdict_text(self) -> str:
+        """The verdict as text, limited to what was tested."""
+        limited = self.untested and self.verdict in (Verdict.HOLDS, Verdict.POINTS_THAT_WAY)
+        return self.verdict.value + (", as far as tested" if limited else "")
 
 
 def check_hypotheses(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison]) -> list[Hypothesis]:
@@ -122,10 +141,8 @@ def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Hypo
     if dice is None or math.isnan(dice.difference.value):
         return Hypothesis(claim, (), "joint or segmentation from LiTS weights has no results.")
     difference = dice.difference
-    if max(abs(difference.lower), abs(difference.upper)) <= EQUIVALENT:
-        verdict = HOLDS
-    else:
-        verdict = POINTS if abs(difference.value) <= EQUIVALENT else NOT
+    interval_is_within = max(abs(difference.lower), abs(difference.upper)) <= EQUIVALENT
+    verdict = Verdict.of(interval_is_within, abs(difference.value) <= EQUIVALENT)
     text = f"{_describe(dice)}; within ±{EQUIVALENT:.2f} counts as the same"
     return Hypothesis(claim, (Evidence(verdict, text), *_greater(results, compared, ["lesion_recall"], *pair)))
 
@@ -147,7 +164,7 @@ def _below_published(results: StudyResults, estimates: Estimates) -> Hypothesis:
                 missing.append(f"{strategy} {initialisation}")
                 continue
             found = estimates[row.name, "type_accuracy"].estimate
-            verdict = HOLDS if found.upper < paper else POINTS if found.value < paper else NOT
+            verdict = Verdict.of(found.upper < paper, found.value < paper)
             text = f"{found.value:.2f} ({found.lower:.2f} to {found.upper:.2f}), printed {paper:.2f}"
             evidence.append(Evidence(verdict, f"`{row.name}`: type accuracy {text}"))
     return Hypothesis(claim, *_parts(evidence, missing))
@@ -165,7 +182,7 @@ def _greater(
         comparison = _comparison(results, compared, measure, row, other)
         if comparison is not None and not math.isnan(comparison.difference.value):
             difference = comparison.difference
-            verdict = HOLDS if difference.lower > 0 else POINTS if difference.value > 0 else NOT
+            verdict = Verdict.of(difference.lower > 0, difference.value > 0)
             text = _describe(comparison) + _describe_without_lesions(results, row, other)
             evidence.append(Evidence(verdict, text))
     return evidence

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from liverseg.study import tables
 from liverseg.study.document import Block, Heading, Items, Paragraph
 from liverseg.study.estimates import QUESTIONS, Comparison, Estimates
-from liverseg.study.hypotheses import EQUIVALENT, HOLDS, NOT, POINTS, Hypothesis
+from liverseg.study.hypotheses import EQUIVALENT, Hypothesis, Verdict
 from liverseg.study.published import EMBC, MIDL
 from liverseg.study.results import StudyResults
 
@@ -20,7 +20,11 @@ __all__ = [
     "strategies_section",
 ]
 
-_OURS_VERDICTS = {HOLDS: "better", POINTS: "higher, but the interval includes zero", NOT: "not better"}
+_OURS_VERDICTS = {
+    Verdict.HOLDS: "better",
+    Verdict.POINTS_THAT_WAY: "higher, but the interval includes zero",
+    Verdict.DOES_NOT_HOLD: "not better",
+}
 
 
 def strategies_section(results: StudyResults, estimates: Estimates) -> list[Block]:
@@ -115,7 +119,7 @@ def ours_section(hypothesis: Hypothesis) -> list[Block]:
     """Comparison of `ours` with joint learning; empty without one."""
     if not hypothesis.evidence:
         return []
-    better = any(evidence.verdict == HOLDS for evidence in hypothesis.evidence)
+    better = any(evidence.verdict is Verdict.HOLDS for evidence in hypothesis.evidence)
     summary = "" if better else " **Nothing of `ours` beats `joint` beyond its interval.**"
     return [
         Heading("Ours against joint"),
@@ -140,9 +144,9 @@ def hypotheses_section(hypotheses: Sequence[Hypothesis]) -> list[Block]:
         ),
     ]
     for number, hypothesis in enumerate(hypotheses, start=1):
-        verdict = hypothesis.verdict
+        verdict = hypothesis.verdict_text
         blocks.append(Paragraph(f"{number}. {hypothesis.claim} **{verdict[0].upper()}{verdict[1:]}.**"))
-        items = [f"{evidence.text}: {evidence.verdict}" for evidence in hypothesis.evidence]
+        items = [f"{evidence.text}: {evidence.verdict.value}" for evidence in hypothesis.evidence]
         if hypothesis.untested:
             items.append(f"not tested: {hypothesis.untested}")
         if items:

@@ -7,7 +7,7 @@ import pytest
 from pretend_study import cell_folder, fill_cell, fill_study, write_study
 
 from liverseg.study.estimates import compare, estimate_rows, find_comparison, patient_means
-from liverseg.study.hypotheses import check_hypotheses, ours_against_joint
+from liverseg.study.hypotheses import Verdict, check_hypotheses, ours_against_joint
 from liverseg.study.measures import LESION_CONFUSION
 from liverseg.study.results import read_results
 from liverseg.study.sections import ours_section
@@ -164,14 +164,15 @@ def test_expectations_hold_by_their_intervals(results, estimates):
     # accuracy 5.5/7 against 4/7 on six patients has an interval down to below zero; Dice differs in every patient
     named, outlined = order.evidence
     assert named.text.startswith("`joint-lits-none` less `joint-scratch-none`: type accuracy +0.214 (")
-    assert named.verdict == "points that way"
-    assert outlined.text.endswith("lesion Dice +0.300 (+0.300 to +0.300)") and outlined.verdict == "holds"
-    assert order.verdict == "points that way, as far as tested"
+    assert named.verdict is Verdict.POINTS_THAT_WAY
+    assert outlined.text.endswith("lesion Dice +0.300 (+0.300 to +0.300)") and outlined.verdict is Verdict.HOLDS
+    assert order.verdict_text == "points that way, as far as tested"
     assert "lits over imagenet" in order.untested and "imagenet over scratch" in order.untested
     assert naming.untested == "no results for scratch, imagenet."
-    assert [item.verdict for item in dice.evidence] == ["holds", "does not hold"]  # the same Dice, and the same recall
-    assert dice.verdict == "does not hold"
-    assert printed.verdict == "not testable" and "phantoms" in printed.untested
+    # the same Dice, and the same recall
+    assert [item.verdict for item in dice.evidence] == [Verdict.HOLDS, Verdict.DOES_NOT_HOLD]
+    assert dice.verdict_text == "does not hold"
+    assert printed.verdict_text == "not testable" and "phantoms" in printed.untested
 
 
 @pytest.mark.parametrize(("better", "first"), [(True, "ours"), (False, "joint")])
@@ -193,7 +194,7 @@ def test_nothing_is_held_against_print_where_validation_patients_were_scored(tmp
     fill_study(study)
     results = read_results(study)
     *_, printed = check_hypotheses(results, estimate_rows(results), compare(results))
-    assert printed.verdict == "not testable" and "validation patients" in printed.untested
+    assert printed.verdict_text == "not testable" and "validation patients" in printed.untested
 
 
 def test_a_typed_network_that_finds_nothing_is_wrong_end_to_end(results):
@@ -228,7 +229,7 @@ def test_accuracy_is_held_against_the_printed_one_where_the_data_are_patients(tm
     results = read_results(study)
     *_, printed = check_hypotheses(results, estimate_rows(results), compare(results))
     (joint,) = (item for item in printed.evidence if "`joint-lits-none`" in item.text)
-    assert joint.verdict == "points that way" and joint.text.endswith("printed 0.86")  # 0.79, interval above 0.86
+    assert joint.verdict is Verdict.POINTS_THAT_WAY and joint.text.endswith("printed 0.86")  # 0.79, interval above 0.86
     assert "classification lits" in printed.untested
 
 
