@@ -1,4 +1,4 @@
-"""Which network and which settings to use with a weights file, from its record."""
+"""Networks by name, and the network and settings to use with a weights file, from its record."""
 
 from __future__ import annotations
 
@@ -8,15 +8,22 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from liverseg.networks.base import SlabNetwork
 from liverseg.networks.lesion_type_unet import LesionTypeUNet
 from liverseg.networks.record import WeightsRecord
 from liverseg.networks.se_resunet import SEResUNet
 from liverseg.networks.weights import try_read_record
+from liverseg.networks.ynet import SlabClassifier, YNet
 from liverseg.transforms import HUWindow
 
-__all__ = ["RecordedSettings", "recorded_settings"]
+__all__ = ["NETWORKS", "RecordedSettings", "recorded_settings"]
 
-_FOR_VOLUMES: dict[str, type[SEResUNet]] = {"SEResUNet": SEResUNet, "LesionTypeUNet": LesionTypeUNet}
+_FOR_VOLUMES: Final[dict[str, type[SEResUNet]]] = {network.__name__: network for network in (SEResUNet, LesionTypeUNet)}
+NETWORKS: Final[dict[str, type[SlabNetwork]]] = {
+    **_FOR_VOLUMES,
+    **{network.__name__: network for network in (YNet, SlabClassifier)},
+}
+"""Networks by the name in their records. They have the same encoder and decoder; only their heads differ."""
 _OWN_ARGUMENTS: Final = {"LesionTypeUNet": ("evidence", "windows")}
 
 

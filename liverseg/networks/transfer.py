@@ -15,11 +15,9 @@ from liverseg.bundle.validation import check_values
 from liverseg.errors import LiversegError
 from liverseg.labels import label_names, labels_for
 from liverseg.networks.base import SlabNetwork
-from liverseg.networks.lesion_type_unet import LesionTypeUNet
 from liverseg.networks.record import SlabInput, WeightsRecord
-from liverseg.networks.se_resunet import SEResUNet
+from liverseg.networks.registry import NETWORKS
 from liverseg.networks.weights import export_weights, read_record, read_weights
-from liverseg.networks.ynet import SlabClassifier, YNet
 
 __all__ = [
     "TransferReport",
@@ -31,8 +29,6 @@ __all__ = [
 ]
 
 _TRANSFERRED = ("encoder.", "decoder.")
-_SHARED_ENCODER_DECODER = frozenset(network.__name__ for network in (SEResUNet, YNet, LesionTypeUNet, SlabClassifier))
-"""Networks with the same encoder and decoder, which are transferred; only their heads differ."""
 _AUX_HEADS = "aux_heads."
 _MAX_DIFFERENCES = 3
 
@@ -75,7 +71,7 @@ def record_differences(
     """
     arguments = network.arguments()
     network_name = type(network).__name__
-    if not head and record.network in _SHARED_ENCODER_DECODER:
+    if not head and record.network in NETWORKS:  # only heads differ
         network_name = record.network
     pairs: list[tuple[str, Any, Any]] = [("network", record.network, network_name)]
     for name in ("size", "in_channels", *(["out_channels"] if head else [])):
@@ -208,7 +204,7 @@ def average_weights(
             f"{pretrain_weights}: it has the labels {', '.join(pretrained.labels)}, {weights} fewer; are they swapped?"
         )
     pairs = [(name, pretrained.arguments[name], tuned.arguments[name]) for name in ("size", "in_channels")]
-    if not {pretrained.network, tuned.network} <= _SHARED_ENCODER_DECODER:
+    if not {pretrained.network, tuned.network} <= NETWORKS.keys():
         pairs.insert(0, ("network", pretrained.network, tuned.network))
     pairs += pretrained.input_spec.differences(tuned.input_spec)
     differences = [f"{name} {before} here, {after} in {weights}" for name, before, after in pairs if before != after]
