@@ -8,10 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.bundle.paths import STARTER_FOLDER
-from liverseg.errors import LiversegError, one_line
+from liverseg.errors import LiversegError
 from liverseg.utils.files import is_file
 
-__all__ = ["RECORD_KEY", "RENAMED_NETWORKS", "STATE_SUFFIXES", "check_weights_path", "read_record_content"]
+__all__ = [
+    "RECORD_KEY",
+    "RENAMED_NETWORKS",
+    "STATE_SUFFIXES",
+    "check_weights_path",
+    "read_record_content",
+    "record_path",
+    "replacement_advice",
+]
 
 STATE_SUFFIXES = (".pt", ".pth")
 """Endings of a state_dict's name."""
@@ -37,6 +45,17 @@ def check_weights_path(path: str | os.PathLike) -> Path:
     return path
 
 
+def record_path(path: str | os.PathLike) -> Path:
+    """Return the file that has the record of a weights file: a safetensors file itself, `<stem>.json` for others."""
+    path = Path(path)
+    return path if path.suffix == ".safetensors" else path.with_suffix(".json")
+
+
+def replacement_advice(path: str | os.PathLike) -> str:
+    """Return what to do about a damaged file, for messages."""
+    return "install liverseg again" if Path(path).parent == STARTER_FOLDER else "copy or export it again"
+
+
 def read_record_content(path: str | os.PathLike) -> dict[str, Any] | None:
     """Return the record of a weights file as JSON content, without torch; None if there is no record.
 
@@ -48,21 +67,25 @@ def read_record_content(path: str | os.PathLike) -> dict[str, Any] | None:
     """
     from safetensors import SafetensorError, safe_open
 
-    path = Path(path)
-    record = path if path.suffix == ".safetensors" else path.with_suffix(".json")
-    if record != path and not is_file(record):
+    file = record_path(path)
+    advice = replacement_advice(file)
+    if file.suffix == ".safetensors":
+        try:
+            with safe_open(file, framework="np") as opened:
+                text = (opened.metadata() or {}).get(RECORD_KEY)
+        except (SafetensorError, OSError) as error:
+            raise LiversegError(f"{file}: cannot be read as safetensors, truncated or foreign; {advice}") from error
+    else:
+        try:
+            text = file.read_text(encoding="utf-8") if is_file(file) else None
+        except (OSError, UnicodeDecodeError) as error:
+            raise LiversegError(f"{file}: the record beside the weights cannot be read; {advice}") from error
+    if text is None:
         return None
     try:
-        if record == path:
-            with safe_open(path, framework="np") as opened:
-                text = (opened.metadata() or {}).get(RECORD_KEY)
-            if text is None:
-                return None
-        else:
-            text = record.read_text(encoding="utf-8")
         content = json.loads(text)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise LiversegError(f"{record}: the record of the weights cannot be read ({one_line(error)})") from error
+    except (ValueError, RecursionError) as error:
+        raise LiversegError(f"{file}: the record of the weights is not JSON; {advice}") from error
     if not isinstance(content, dict):
-        raise LiversegError(f"{record}: not a record of liverseg weights")
+        raise LiversegError(f"{file}: not a record of liverseg weights; {advice}")
     return content

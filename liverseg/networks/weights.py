@@ -5,7 +5,6 @@ Pickled code is never run: state_dicts are read with torch's restricted unpickle
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -15,12 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
-from liverseg.bundle.paths import STARTER_FOLDER
-from liverseg.bundle.weights_files import RECORD_KEY, STATE_SUFFIXES, check_weights_path
+from liverseg.bundle.weights_files import (
+    RECORD_KEY,
+    STATE_SUFFIXES,
+    check_weights_path,
+    read_record_content,
+    record_path,
+    replacement_advice,
+)
 from liverseg.errors import LiversegError, OutputError, UsageError, one_line
 from liverseg.networks.record import WeightsRecord, tensors_hash
 from liverseg.utils.files import atomic_write
@@ -51,7 +55,7 @@ def export_weights(path: str | os.PathLike, network_state: Mapping[str, torch.Te
 
     Raises:
         UsageError: if the name has another ending.
-        LiversegError: if the file cannot be written.
+        OutputError: if the file cannot be written.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -141,19 +145,15 @@ def read_record(path: str | os.PathLike) -> WeightsRecord | None:
         LiversegError: if the file is missing, truncated or of another format, or its record is invalid.
     """
     path = check_weights_path(path)
-    if path.suffix in STATE_SUFFIXES:
-        record_path = path.with_suffix(".json")
-        if not record_path.is_file():
+    content = read_record_content(path)
+    if content is None:
+        if path.suffix in STATE_SUFFIXES:
             return None
-        return _parse_record(record_path, _read_text(record_path))
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise LiversegError(f"{path}: cannot be read as safetensors, truncated or foreign; {_advice(path)}") from error
-    if RECORD_KEY not in metadata:
         raise LiversegError(f"{path}: no record in its header, so not exported by liverseg; run a bundle's export")
-    return _parse_record(path, metadata[RECORD_KEY])
+    try:
+        return WeightsRecord.from_json(content)
+    except LiversegError as error:
+        raise LiversegError(f"{record_path(path)}: {error}; {replacement_advice(path)}") from error
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
@@ -170,8 +170,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, torch.Tensor]:
     path = Path(path)
     state = load_file(path) if path.suffix == ".safetensors" else read_state(path)
     if record is not None and record.tensors_sha256 != tensors_hash(state):
-        source = "its record" if path.suffix == ".safetensors" else path.with_suffix(".json").name
-        raise LiversegError(f"{path}: its tensors are not those of {source} (SHA-256 differs); {_advice(path)}")
+        source = "its record" if record_path(path) == path else record_path(path).name
+        raise LiversegError(
+            f"{path}: its tensors are not those of {source} (SHA-256 differs); {replacement_advice(path)}"
+        )
     return {name: tensor.float() if tensor.dtype == torch.float16 else tensor for name, tensor in state.items()}
 
 
@@ -201,27 +203,6 @@ def _write_with_record(path: Path, record: WeightsRecord, write: Callable[[Path]
         raise OutputError(f"{path}: weights cannot be written ({reason}); choose another folder") from error
 
 
-def _advice(path: str | os.PathLike) -> str:
-    """Return what to do about a damaged file."""
-    return "install liverseg again" if Path(path).parent == STARTER_FOLDER else "copy or export it again"
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise LiversegError(f"{path}: the record beside the weights cannot be read; {_advice(path)}") from error
-
-
-def _parse_record(path: Path, text: str) -> WeightsRecord:
-    try:
-        return WeightsRecord.from_json(json.loads(text))
-    except (ValueError, RecursionError) as error:
-        raise LiversegError(f"{path}: the record of the weights is not JSON; {_advice(path)}") from error
-    except LiversegError as error:
-        raise LiversegError(f"{path}: {error}; {_advice(path)}") from error
-
-
 def read_state(path: Path) -> dict[str, torch.Tensor]:
     """Read a state_dict of torch.save, alone or under "network" or "model", without running pickled code.
 
@@ -235,9 +216,9 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
             raise LiversegError(
                 f"{path}: refused, it contains pickled objects, not only tensors; save the network's state_dict alone"
             ) from error
-        raise LiversegError(f"{path}: not a file of torch.save; {_advice(path)}") from error
+        raise LiversegError(f"{path}: not a file of torch.save; {replacement_advice(path)}") from error
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise LiversegError(f"{path}: cannot be read, truncated or foreign; {_advice(path)}") from error
+        raise LiversegError(f"{path}: cannot be read, truncated or foreign; {replacement_advice(path)}") from error
     for key in _CHECKPOINT_KEYS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
