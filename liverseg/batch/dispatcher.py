@@ -28,7 +28,7 @@ from liverseg.batch.events import (
 from liverseg.batch.workers import AssignedCase, StartWorker, TimeLimits, WorkerSlot, describe_exit, oom_kills
 from liverseg.cases.case import BatchCase
 from liverseg.cases.events import Callback, CaseDone, CaseEvent, CaseFailed, Event, StageEnded, StageStarted
-from liverseg.errors import ExitCode, LiversegError, one_line
+from liverseg.errors import ExitCode, LiversegError, OutputError, one_line
 
 __all__ = ["Dispatcher"]
 
@@ -213,7 +213,7 @@ class Dispatcher:
 
     @_on_event.register
     def _on_output_unwritable(self, event: OutputUnwritable, slot: WorkerSlot) -> None:
-        self._error = self._error or LiversegError(f"{event.reason}: the batch stops; run it again to continue")
+        self._error = self._error or OutputError(f"{event.reason}: the batch stops; run it again to continue")
         slot.settle(event.case)
 
     @_on_event.register

@@ -63,10 +63,10 @@ class BatchState:
         self._log_failed = False
 
     def begin(self) -> None:
-        """Make the folders.
+        """Create the folders.
 
         Raises:
-            LiversegError: if they cannot be made or written.
+            OutputError: if they cannot be created or written.
         """
         try:
             for name in ("locks", "failed"):
@@ -79,7 +79,7 @@ class BatchState:
         """Lock a case; return None if another run holds its lock.
 
         Raises:
-            LiversegError: if the folder is missing or not writable, or its file system does not support locks.
+            OutputError: if the folder is missing or not writable, or its file system does not support locks.
         """
         path = self._lock_file(case)
         try:
@@ -204,7 +204,7 @@ class BatchState:
         """Write a failure for later runs.
 
         Raises:
-            LiversegError: if it cannot be written.
+            OutputError: if it cannot be written.
         """
         text = json.dumps({"time": _now(), **details}, indent=1) + "\n"
         try:

@@ -14,7 +14,7 @@ import pandas as pd
 from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists.model import LABELLED, DataItem, read_datalist
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.imageio.volume import Volume, read_volume
 from liverseg.labels import FACE_CONNECTIVITY, JOINT_LABELS, LESION, LIVER, PRETRAIN_LABELS
 from liverseg.utils.files import atomic_write, write_text
@@ -64,13 +64,13 @@ class Description:
         """Write `summary.csv`, `images.csv`, `lesions.csv` and `picture.png` into a folder, created if needed.
 
         Raises:
-            LiversegError: if they cannot be written.
+            OutputError: if they cannot be written.
         """
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LiversegError(f"{folder}: the folder cannot be created ({error.strerror})") from error
+            raise OutputError(f"{folder}: the folder cannot be created ({error.strerror})") from error
         write_text(folder / "summary.csv", self.table.to_csv(index_label="fact", lineterminator="\n"))
         for name, table in (("images", self.images), ("lesions", self.lesions)):
             write_text(folder / f"{name}.csv", table.to_csv(index=False, float_format="%.5g", lineterminator="\n"))
@@ -252,7 +252,7 @@ def _write_picture(lesions: pd.DataFrame, images: pd.DataFrame, name: str, noun:
         path: the file, in an existing folder.
 
     Raises:
-        LiversegError: if it cannot be written.
+        OutputError: if it cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # slow to import
     from matplotlib.figure import Figure

@@ -17,7 +17,7 @@ from liverseg.datalists.checks.findings import Defect
 from liverseg.datalists.checks.geometry import FLIPPED, RESET, turned_axes
 from liverseg.datalists.checks.reading import ReadFile, read_file
 from liverseg.datalists.model import DataItem, read_datalist, write_datalist
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.imageio.nifti import iter_chunks
 from liverseg.labels import LIVER
 from liverseg.utils.files import atomic_write, write_text
@@ -78,7 +78,7 @@ def check_repair_folder(path: str | os.PathLike, dataset_dir: str | os.PathLike,
         found = f"it is inside {dataset_dir}, where an importer would find every repaired label twice"
         raise LiversegError(f"{output_dir}: {found}; choose a folder outside")
     if output.exists() and not output.is_dir():
-        raise LiversegError(f"{output_dir}: repaired copies cannot be written there, it is no folder; choose another")
+        raise OutputError(f"{output_dir}: repaired copies cannot be written there, it is no folder; choose another")
 
 
 def repair_copies(

@@ -18,7 +18,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists import DataItem
 from liverseg.datasets.slice_readers import NiftiSlices, SliceFile, write_slices
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.imageio.ct_check import check_ct
 from liverseg.imageio.grid import affine_distance_mm, axial_orientation, axial_spacing, slice_axis
 from liverseg.imageio.nifti import ReusableBuffer, as_integers
@@ -106,7 +106,7 @@ class SliceCache:
         clipped: result of `clipped_ranges` for the items.
 
     Raises:
-        LiversegError: if the folder cannot be made.
+        OutputError: if the folder cannot be created.
     """
 
     def __init__(self, dataset_dir: Path, cache_dir: Path, labels: int, clipped: ClippedHU | None = None) -> None:
@@ -116,7 +116,7 @@ class SliceCache:
         try:
             cache_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LiversegError(f"{cache_dir}: the cache folder cannot be made ({error.strerror})") from error
+            raise OutputError(f"{cache_dir}: the cache folder cannot be created ({error.strerror})") from error
 
     def path_of(self, kind: str, name: str) -> Path:
         """Return the path of a file's cached slices, which may not exist yet.

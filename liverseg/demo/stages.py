@@ -14,7 +14,7 @@ from typing import Any
 
 from liverseg.bundle.commands import RunningCommands, bundle_command, run_logged
 from liverseg.bundle.paths import find_bundle
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.utils.files import write_text
 
 __all__ = ["StageSeconds", "run_bundle", "run_side_by_side"]
@@ -40,7 +40,7 @@ class StageSeconds:
         try:
             self.logs.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise LiversegError(f"{output}: the demo cannot write there ({error.strerror})") from error
+            raise OutputError(f"{output}: the demo cannot write there ({error.strerror})") from error
         resumed = self._path.exists() and not reset
         self.seconds: dict[str, float] = json.loads(self._path.read_text()) if resumed else {}
 

@@ -19,7 +19,7 @@ import numpy as np
 from isal import igzip
 from tqdm import tqdm
 
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError
 from liverseg.labels import LESION
 from liverseg.phantom import difficulty as d
 from liverseg.phantom.cases import Case, cohort_cases, lits_cases
@@ -158,7 +158,7 @@ def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
             )
         _write(path, (json.dumps(settings, indent=1) + "\n").encode())
     except OSError as error:
-        raise LiversegError(f"{root}: phantoms cannot be written there ({error.strerror})") from error
+        raise OutputError(f"{root}: phantoms cannot be written there ({error.strerror})") from error
     return root
 
 
@@ -192,7 +192,7 @@ def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progres
                         pool.shutdown(wait=False, cancel_futures=True)
                         raise
     except OSError as error:
-        raise LiversegError(f"{root}: phantoms cannot be written there ({error.strerror or error})") from error
+        raise OutputError(f"{root}: phantoms cannot be written there ({error.strerror or error})") from error
 
 
 def write_case(root: Path, case: Case) -> None:

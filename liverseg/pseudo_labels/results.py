@@ -88,7 +88,7 @@ def write_metadata(output: Path, metadata: PseudoLabelMetadata) -> None:
     """Write `run.json`.
 
     Raises:
-        LiversegError: if it cannot be written.
+        OutputError: if it cannot be written.
     """
     with atomic_write(output / _METADATA) as temporary:
         write_json(temporary, asdict(metadata))

@@ -50,7 +50,7 @@ def write_case_files(
         record: writes the record, the last file, to a given path; it also gets the SHA-256 of each written file.
 
     Raises:
-        LiversegError: if a file cannot be written, or another process is writing the case.
+        OutputError: if a file cannot be written, or another process is writing the case.
     """
     record_unfinished = folder / f"{TEMPORARY_PREFIX}{RECORD}"
     try:

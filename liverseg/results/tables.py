@@ -67,7 +67,7 @@ def write_statistics(output_dir: Path, cases: Sequence[str]) -> None:
     """Write `summary.csv` and `lesions.csv` of `summary_of` into the folder of results.
 
     Raises:
-        LiversegError: if they cannot be written.
+        OutputError: if they cannot be written.
     """
     for name, table in zip(SUMMARY, summary_of(output_dir, cases), strict=True):
         write_text(output_dir / name, table.to_csv(index=False))

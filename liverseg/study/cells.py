@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from liverseg.errors import LiversegError
+from liverseg.errors import OutputError
 from liverseg.study.config import Row, StudyConfig
 from liverseg.utils.files import read_json_object, write_text
 from liverseg.utils.locks import FileLock
@@ -53,7 +53,7 @@ class Cell:
             The lock file's descriptor; None if another run holds the lock.
 
         Raises:
-            LiversegError: if the folder cannot be written.
+            OutputError: if the folder cannot be written.
         """
         try:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ class Cell:
             Every state of the code that has worked on the cell, this one last.
 
         Raises:
-            LiversegError: if it cannot be written.
+            OutputError: if it cannot be written.
         """
         started = self.read("started.json") or {}
         codes = [code]
@@ -105,7 +105,7 @@ class Cell:
         """Write one of the cell's JSON records.
 
         Raises:
-            LiversegError: if it cannot be written.
+            OutputError: if it cannot be written.
         """
         write_text(self.folder / name, json.dumps(record, indent=1) + "\n")
 
@@ -117,8 +117,8 @@ class Cell:
             number += 1
         return path
 
-    def _write_error(self, error: OSError) -> LiversegError:
-        return LiversegError(f"{self.folder}: the study cannot write there ({error.strerror})")
+    def _write_error(self, error: OSError) -> OutputError:
+        return OutputError(f"{self.folder}: the study cannot write there ({error.strerror})")
 
 
 def study_cells(study: StudyConfig, folds: tuple[int, ...]) -> list[Cell]:

@@ -97,7 +97,7 @@ class StudyFingerprint:
         """Write today's fingerprint into an interrupted cell of an earlier version, so that it is resumed.
 
         Raises:
-            LiversegError: if it cannot be written.
+            OutputError: if it cannot be written.
         """
         started = cell.read("started.json") or {}
         recorded = started.get("ingredients")

@@ -141,7 +141,7 @@ def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure as PNG of 256 colours, which has a third of the size. The same figure gives the same bytes.
 
     Raises:
-        LiversegError: if it cannot be written.
+        OutputError: if it cannot be written.
     """
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(_DOTS_PER_INCH)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.study.config import StudyConfig
 from liverseg.study.document import Block, Heading, Paragraph, Picture, to_html, to_markdown
 from liverseg.study.estimates import compare, estimate_rows
@@ -50,7 +50,7 @@ def write_report(study: StudyConfig, output: Path) -> list[Path]:
     try:
         (output / "study").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LiversegError(f"{output}: the report cannot be written there ({error.strerror})") from error
+        raise OutputError(f"{output}: the report cannot be written there ({error.strerror})") from error
     estimates = estimate_rows(results)
     compared = compare(results)
     pictures = _pictures(results, output / "study")

@@ -102,7 +102,7 @@ class RunCheckpoint:
         """Save the state after the epoch that has just ended.
 
         Raises:
-            LiversegError: if the file cannot be written.
+            OutputError: if the file cannot be written.
         """
         if not is_rank_zero():
             return

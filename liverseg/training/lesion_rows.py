@@ -80,7 +80,7 @@ class LesionRows:
         """Write the predicted label maps of annotated slices, named by their unit's number, if there are any.
 
         Raises:
-            LiversegError: if the file cannot be written.
+            OutputError: if the file cannot be written.
         """
         if not self.slices:
             return

@@ -26,7 +26,7 @@ from liverseg.batch.events import (
 from liverseg.batch.workers import TimeLimits
 from liverseg.cases.case import BatchCase
 from liverseg.cases.events import Callback, CaseDone, CaseFailed, StageStarted
-from liverseg.errors import ExitCode, LiversegError
+from liverseg.errors import ExitCode, LiversegError, OutputError
 
 
 class Recorder(Callback):
@@ -219,15 +219,15 @@ def test_an_interrupted_batch_leaves_open_cases_for_the_next(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("event", "words", "code"),
+    ("event", "words", "error", "code"),
     [
-        (OutputUnwritable("a", "out: full"), "out: full: the batch stops; run it again to continue", 1),
-        (WorkerRefused("batch_size is 0", 2), "batch_size is 0", 2),
+        (OutputUnwritable("a", "out: full"), "out: full: the batch stops; run it again to continue", OutputError, 1),
+        (WorkerRefused("batch_size is 0", 2), "batch_size is 0", LiversegError, 2),
     ],
 )
-def test_what_concerns_all_cases_ends_the_batch(event, words, code):
+def test_what_concerns_all_cases_ends_the_batch(event, words, error, code):
     dispatcher, recorder = dispatched(lambda name: event)
-    with pytest.raises(LiversegError) as caught:
+    with pytest.raises(error) as caught:
         dispatcher.run()
     assert str(caught.value) == words
     assert caught.value.exit_code == ExitCode(code)

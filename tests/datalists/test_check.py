@@ -13,7 +13,7 @@ from ct_tree import AFFINE, LABEL, SHAPE, TYPED, VOLUME, check, found_in, make_c
 
 from liverseg.datalists import read_datalist
 from liverseg.datalists.check import check_datalist, describe_findings, write_findings
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError
 
 REAL_DATA = Path(os.environ.get("LIVERSEG_REAL_DATA") or Path(__file__).parents[3] / "shared" / "realdata")
 
@@ -219,7 +219,7 @@ def test_findings_are_written_and_read_by_a_person(tree):
     assert max(map(len, text.splitlines())) <= 120
     assert text.splitlines()[-1] == "3 errors and 1 warning in 6 files checked"
     (tree / "file").touch()
-    with pytest.raises(LiversegError, match="folder cannot be created"):
+    with pytest.raises(OutputError, match="folder cannot be created"):
         write_findings(findings, tree / "file" / "findings.csv")
 
 

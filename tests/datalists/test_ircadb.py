@@ -12,7 +12,7 @@ from ircadb_tree import CYST, SHAPE, TUMOUR, WHERE, image, patient, structure, w
 from liverseg.cli.main import main
 from liverseg.datalists import DataItem, build_datalist, read_datalist
 from liverseg.datalists.importers.ircadb import LICENCE, SOURCE, ircadb_items
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError
 
 
 @pytest.fixture(autouse=True)
@@ -270,5 +270,5 @@ def test_folders_that_are_no_tree(tmp_path):
         import_(tmp_path)
     patient(tmp_path, 1)
     (tmp_path / "nifti").touch()
-    with pytest.raises(LiversegError, match="nifti: the folder cannot be created"):
+    with pytest.raises(OutputError, match="nifti: the folder cannot be created"):
         import_(tmp_path)

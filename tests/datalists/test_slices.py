@@ -15,7 +15,7 @@ from liverseg.datalists import DataItem, build_datalist, read_datalist, slice_it
 from liverseg.datalists.check import check_datalist
 from liverseg.datalists.describe import describe_datalist
 from liverseg.datasets import SlabDataset
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError
 from liverseg.imageio.volume import read_volume
 from liverseg.training import pad_collate
 
@@ -347,7 +347,7 @@ def test_rows_that_are_refused_in_one_line(row, message, pictures):
 
 def test_a_folder_that_cannot_be_written_is_one_line(pictures, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(LiversegError, match="file/nifti: the folder cannot be created") as caught:
+    with pytest.raises(OutputError, match="file/nifti: the folder cannot be created") as caught:
         slice_items(pictures, tmp_path / "file", **PICTURES)
     assert "\n" not in str(caught.value)
 

@@ -10,7 +10,7 @@ from liverseg.cli.main import main
 from liverseg.datalists import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.datasets import SlabDataset
 from liverseg.datasets.prepare import prepare_datalist
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError
 
 
 @pytest.fixture
@@ -119,5 +119,5 @@ def test_what_cannot_be_prepared_is_refused(tree):
     with pytest.raises(LiversegError, match=r"test\.json: no item has a label; there is nothing to train on"):
         prepare_datalist(tree / "test.json", tree, tree / "cache")
     (tree / "file").write_text("in the way")
-    with pytest.raises(LiversegError, match="file: the cache folder cannot be made"):
+    with pytest.raises(OutputError, match="file: the cache folder cannot be created"):
         prepare_datalist(tree / "datalist.json", tree, tree / "file")

@@ -6,7 +6,7 @@ from numcodecs import Blosc
 
 from liverseg.datalists import DataItem
 from liverseg.datasets import VolumeStore
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 
 ITEM = DataItem("ct.nii.gz", "seg.nii.gz", "p")
 
@@ -66,7 +66,7 @@ def test_a_cache_that_cannot_be_written_leaves_nothing_half(pair, tmp_path, monk
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Blosc, "encode", full)
-    with pytest.raises(LiversegError, match=r"cache cannot be written .No space left"):
+    with pytest.raises(OutputError, match=r"cache cannot be written .No space left"):
         pair()
     assert not list((tmp_path / "cache").iterdir())
 

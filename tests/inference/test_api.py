@@ -16,7 +16,7 @@ from monai.transforms import LoadImage
 
 import liverseg
 from liverseg.cli.main import main
-from liverseg.errors import GeometryError, LiversegError, NotCTError, UsageError
+from liverseg.errors import GeometryError, LiversegError, NotCTError, OutputError, UsageError
 from liverseg.inference.api import _item
 from liverseg.results.case_folder import CASE_FILES
 
@@ -213,7 +213,7 @@ def test_other_mistakes(model, ct_file, joint_weights, tmp_path):
     with pytest.raises(TypeError, match="min_lesion"):
         liverseg.predict(ct_file, weights=joint_weights, min_lesion=1)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(LiversegError, match="output cannot be written there"):
+    with pytest.raises(OutputError, match="output cannot be written there"):
         model.predict(ct_file, tmp_path / "file")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "in"]
 

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 from monai.data import Dataset
 from monai.transforms import Compose
 
-from liverseg.errors import ExitCode, LiversegError
+from liverseg.errors import ExitCode, LiversegError, OutputError
 from liverseg.inference import (
     CaseEvaluator,
     CaseWriter,
@@ -212,7 +212,7 @@ def test_all_cases_failing_is_a_failure(bad_file, joint_weights, tmp_path):
 def test_an_output_that_cannot_be_written_is_reported(ct_file, joint_weights, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "ct").write_text("in the way")
-    with pytest.raises(LiversegError, match="ct: the case cannot be written"):
+    with pytest.raises(OutputError, match="ct: the case cannot be written"):
         evaluator(ct_file, tmp_path / "out", joint_weights).run()
 
 

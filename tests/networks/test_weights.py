@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.networks import (
     RecordedSettings,
     SEResUNet,
@@ -139,10 +139,10 @@ def test_export_under_another_ending_is_refused(tmp_path, pretrained, record, na
 def test_write_into_impossible_folder_is_refused_without_traces(tmp_path, pretrained, record):
     (tmp_path / "file").write_text("")
     for write, name in ((export_weights, "w.safetensors"), (save_state, "w.pt")):
-        with pytest.raises(LiversegError, match=r"weights cannot be written .*; choose another folder"):
+        with pytest.raises(OutputError, match=r"weights cannot be written .*; choose another folder"):
             write(tmp_path / "file" / name, pretrained.state_dict(), record)
     (tmp_path / "w.pt").mkdir()
-    with pytest.raises(LiversegError, match=r"weights cannot be written"):
+    with pytest.raises(OutputError, match=r"weights cannot be written"):
         save_state(tmp_path / "w.pt", pretrained.state_dict(), record)
     assert not list(tmp_path.glob(".*"))
 

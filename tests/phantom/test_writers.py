@@ -14,7 +14,7 @@ import pytest
 from liverseg.cli.main import main
 from liverseg.datalists.importers.cohort import cohort_items
 from liverseg.datalists.importers.lits import lits_items
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.phantom import write_cohort, write_lits_tree
 from liverseg.phantom.tables import choose_slices
@@ -140,7 +140,7 @@ def test_a_tree_of_other_settings_is_refused(lits_tree: Path) -> None:
 
 def test_an_unwritable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(LiversegError, match="cannot be written there"):
+    with pytest.raises(OutputError, match="cannot be written there"):
         write_lits_tree(tmp_path / "file" / "lits", volumes=1, matrix=64, progress=False)
 
 

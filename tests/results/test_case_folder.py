@@ -7,7 +7,7 @@ import json
 import pandas as pd
 import pytest
 
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.results.case_folder import (
     discard_unfinished,
     read_case_record,
@@ -55,7 +55,7 @@ def test_the_old_record_goes_before_anything_is_written_and_the_new_one_comes_la
 
 def test_of_two_that_write_one_case_the_second_is_refused(tmp_path):
     def meanwhile(path):
-        with pytest.raises(LiversegError, match="case: another process writes this case"):
+        with pytest.raises(OutputError, match="case: another process writes this case"):
             write_case_files(tmp_path / "case", {"a.txt": text("other")}, record)
         discard_unfinished(tmp_path / "case")
         path.write_text("b")
@@ -78,7 +78,7 @@ def test_a_case_is_written_where_the_file_system_knows_no_locks(tmp_path, monkey
 
 def test_a_full_disk_leaves_nothing_of_this_case(tmp_path):
     folder = tmp_path / "case"
-    with pytest.raises(LiversegError, match=r"case: the case cannot be written.*No space left"):
+    with pytest.raises(OutputError, match=r"case: the case cannot be written.*No space left"):
         write_case_files(folder, {"a.txt": text("a"), "b.txt": fail}, record)
     assert not folder.exists()
 
@@ -92,7 +92,7 @@ def test_a_full_disk_leaves_other_files_and_no_record(tmp_path):
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "case").write_text("a file")
-    with pytest.raises(LiversegError, match="case: the case cannot be written"):
+    with pytest.raises(OutputError, match="case: the case cannot be written"):
         write_case_files(tmp_path / "case", {}, record)
     assert (tmp_path / "case").read_text(encoding="utf-8") == "a file"
 
@@ -104,7 +104,7 @@ def test_the_record_gets_the_hashes_of_written_files(tmp_path):
 
 
 def test_an_output_folder_that_is_gone_is_not_made_again(tmp_path):
-    with pytest.raises(LiversegError, match="case: the case cannot be written"):
+    with pytest.raises(OutputError, match="case: the case cannot be written"):
         write_case_files(tmp_path / "gone" / "case", {"a.txt": text("a")}, record)
     assert not (tmp_path / "gone").exists()
 

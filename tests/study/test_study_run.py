@@ -14,7 +14,7 @@ import yaml
 from commands import run_logged_in_process
 
 from liverseg.cli.arguments import read_shard
-from liverseg.errors import ExitCode, LiversegError, UsageError
+from liverseg.errors import ExitCode, LiversegError, OutputError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
@@ -209,7 +209,7 @@ def test_a_folder_that_cannot_be_written_ends_the_study_at_once(write, tmp_path)
     cells = tmp_path / "study" / "cells"
     cells.mkdir(parents=True)
     (cells / "classification-lits-none").write_text("a file where the row's folder should be")
-    with pytest.raises(LiversegError, match=r"fold0-seed0: the study cannot write there"):
+    with pytest.raises(OutputError, match=r"fold0-seed0: the study cannot write there"):
         run_study(read_study(write()), workers=1)
     ended = {path.name for path in cells.glob("ynet-lits-none/*/*.json")} - {"started.json"}
     assert not ended  # neither complete nor failed: the run did not wait for it

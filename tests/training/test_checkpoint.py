@@ -12,7 +12,7 @@ from commands import JOINT, PRETRAIN, TINY, TRAIN, bundle_process, run_bundle
 from ignite.engine import Engine, Events
 
 from liverseg.bundle.effective import EarlierConfigs, earlier_configs
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.networks import read_record, read_weights
 from liverseg.training import RunCheckpoint
 from liverseg.utils.files import sha256_file
@@ -335,8 +335,8 @@ def test_a_checkpoint_that_cannot_be_read_is_reported(kind, tmp_path):
 
 def test_a_checkpoint_that_cannot_be_written_is_reported_and_leaves_nothing(tmp_path):
     (tmp_path / "checkpoint.pt").mkdir()
-    with pytest.raises(LiversegError, match=r"checkpoint\.pt: the checkpoint cannot be written"):
+    with pytest.raises(OutputError, match=r"checkpoint\.pt: the checkpoint cannot be written"):
         counted(tmp_path / "checkpoint.pt", 1, resume=False)
-    with pytest.raises(LiversegError, match=r"none/checkpoint\.pt: the checkpoint cannot be written"):
+    with pytest.raises(OutputError, match=r"none/checkpoint\.pt: the checkpoint cannot be written"):
         counted(tmp_path / "none" / "checkpoint.pt", 1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]

@@ -60,7 +60,7 @@ def test_a_target_that_cannot_be_replaced_leaves_nothing_either(tmp_path):
 def test_a_data_list_that_cannot_be_put_in_its_place_leaves_nothing(tmp_path):
     (tmp_path / "x.json" / "y").mkdir(parents=True)
     datalist = DataList("x", "1", "here", "CC0-1.0", {}, (DataItem("a", "b", "p", 0),))
-    with pytest.raises(LiversegError, match=r"x\.json: the data list cannot be written"):
+    with pytest.raises(OutputError, match=r"x\.json: the data list cannot be written"):
         write_datalist(tmp_path / "x.json", datalist)
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from liverseg.errors import LiversegError
+from liverseg.errors import OutputError
 from liverseg.utils.files import write_text
 
 __all__ = [
@@ -74,26 +74,26 @@ def check_report(path: Path) -> None:
     """Create the folder of a report if needed, and make sure that a file can be written to it.
 
     Raises:
-        LiversegError: if the folder cannot be created or written to, or the path is a folder.
+        OutputError: if the folder cannot be created or written to, or the path is a folder.
     """
     if path.is_dir():
-        raise LiversegError(f"{path}: it is a folder; name a file for the report")
+        raise OutputError(f"{path}: it is a folder; name a file for the report")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LiversegError(f"{path}: its folder cannot be created ({error.strerror})") from error
+        raise OutputError(f"{path}: its folder cannot be created ({error.strerror})") from error
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
-        raise LiversegError(f"{path}: nothing can be written there ({error.strerror}); choose another place") from error
+        raise OutputError(f"{path}: nothing can be written there ({error.strerror}); choose another place") from error
 
 
 def write_findings(findings: pd.DataFrame, path: str | os.PathLike) -> Path:
     """Write the findings as CSV, atomically; create the folder if needed.
 
     Raises:
-        LiversegError: if it cannot be written.
+        OutputError: if it cannot be written.
     """
     path = Path(path)
     check_report(path)

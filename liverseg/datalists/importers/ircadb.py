@@ -15,7 +15,7 @@ import numpy as np
 from tqdm.contrib.concurrent import thread_map
 
 from liverseg.datalists.model import DataItem
-from liverseg.errors import LiversegError
+from liverseg.errors import LiversegError, OutputError
 from liverseg.imageio.dicom_series import read_series
 from liverseg.imageio.grid import affine_distance_mm
 from liverseg.imageio.nifti import write_nifti
@@ -106,7 +106,7 @@ def ircadb_items(
     try:
         target.mkdir(exist_ok=True)
     except OSError as error:
-        raise LiversegError(f"{target}: the folder cannot be created ({error.strerror or error})") from error
+        raise OutputError(f"{target}: the folder cannot be created ({error.strerror or error})") from error
     thread_map(
         lambda patient: _convert(patient, target),
         patients,

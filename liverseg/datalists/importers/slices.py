@@ -21,7 +21,7 @@ import numpy as np
 from liverseg.datalists.importers.cohort_table import CohortRow, RowErrors, Types, map_rows, read_rows
 from liverseg.datalists.importers.slice_images import SliceImage, is_jpeg, is_picture, read_slice_image, read_slice_mask
 from liverseg.datalists.model import LABELLED, DataItem
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError, OutputError, UsageError
 from liverseg.imageio.nifti import write_nifti
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_LABELS
 from liverseg.utils.fingerprints import file_states, is_current, write_record
@@ -171,7 +171,7 @@ def slice_items(
     try:
         (folder / "nifti").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise LiversegError(f"{folder / 'nifti'}: the folder cannot be created ({error.strerror or error})") from error
+        raise OutputError(f"{folder / 'nifti'}: the folder cannot be created ({error.strerror or error})") from error
     first_rows = {name: stack.rows[0] for name, stack in stacks.items()}
     map_rows(convert, first_rows, errors, "converting", "volume", os.cpu_count(), progress)
     errors.raise_if_any()

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from liverseg.errors import LiversegError
+from liverseg.errors import OutputError
 from liverseg.inference.output.report import write_report
 from liverseg.inference.output.report.page import NOTICE, report_html
 from liverseg.labels import PRETRAIN_LABELS
@@ -185,5 +185,5 @@ def test_the_page_is_written_completely_and_reproducibly(case, tmp_path):
     assert first == second
     assert len(first) < 2_500_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
-    with pytest.raises(LiversegError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot be written"):
         write_report(tmp_path / "no" / "a.html", "x", case.volume, case.lesions, case.table, case.labels, FACTS, [])
