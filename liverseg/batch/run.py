@@ -114,7 +114,8 @@ def run_batch(
 def _check_arguments(engine: str, workers: int | None, cpus: float | None, gpus: float) -> None:
     if engine not in ENGINES:
         raise UsageError(f"engine {engine!r}; there are {', '.join(ENGINES)}")
-    for name, number, least in (("workers", workers, 1), ("cpus", cpus, 0.1), ("gpus", gpus, 0)):
+    check_values(workers=workers)
+    for name, number, least in (("cpus", cpus, 0.1), ("gpus", gpus, 0)):
         if number is not None and not least <= number < math.inf:
             raise UsageError(f"{name} is {number}; at least {least} is needed")
 

@@ -28,14 +28,14 @@ class Rule(NamedTuple):
     """The values that a key of a config allows.
 
     Attributes:
-        holds: returns True for an allowed value.
-        words: the allowed values in words, for the error.
+        is_valid: returns True for an allowed value.
+        allowed: description of the allowed values, for the error.
         optional: None is allowed, and so are the words that a command line has for it, see `none_if_null`.
         labels: the rule is for configs with this number of labels only; None for all.
     """
 
-    holds: Callable[[Any], bool]
-    words: str
+    is_valid: Callable[[Any], bool]
+    allowed: str
     optional: bool = False
     labels: int | None = None
 
@@ -46,20 +46,20 @@ def none_if_null(value: Any) -> Any:
 
 
 def _integer(lowest: int, highest: int | None = None, *, optional: bool = False) -> Rule:
-    def holds(value: Any) -> bool:
+    def is_valid(value: Any) -> bool:
         if value is None:
             return optional
         is_integer = isinstance(value, Integral) and not isinstance(value, bool)
         return is_integer and lowest <= value and (highest is None or value <= highest)
 
     span = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
-    return Rule(holds, f"a whole number, {span}" + (", or null" if optional else ""), optional)
+    return Rule(is_valid, f"a whole number, {span}" + (", or null" if optional else ""), optional)
 
 
 def _number(
     above: float | None = None, *, lowest: float = 0, highest: float = math.inf, optional: bool = False
 ) -> Rule:
-    def holds(value: Any) -> bool:
+    def is_valid(value: Any) -> bool:
         if value is None:
             return optional
         if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
@@ -70,7 +70,7 @@ def _number(
         span = f"a number above {above:g}" + ("" if highest == math.inf else f", {highest:g} at most")
     else:
         span = f"a number, {lowest:g} " + ("or more" if highest == math.inf else f"to {highest:g}")
-    return Rule(holds, span + (", or null" if optional else ""), optional)
+    return Rule(is_valid, span + (", or null" if optional else ""), optional)
 
 
 def _one_of(*words: str, labels: int | None = None) -> Rule:
@@ -81,7 +81,7 @@ def _finite_numbers(value: Any) -> list[float] | None:
     """Return a list of finite numbers as floats, or None for anything else."""
     if isinstance(value, str) or not isinstance(value, Sequence):
         return None
-    is_number = _number(lowest=-math.inf).holds
+    is_number = _number(lowest=-math.inf).is_valid
     return [float(number) for number in value] if all(map(is_number, value)) else None
 
 
@@ -172,11 +172,13 @@ RULES = {
     "val_every": _integer(1),
     "val_interval": _integer(1),
     "voxel_threshold": Rule(
-        lambda value: value is None or (_number(0).holds(value) and value < 1),
+        lambda value: value is None or (_number(0).is_valid(value) and value < 1),
         "null or a number between 0 and 1",
         True,
     ),
     "wait_minutes": _number(0),
+    # no config has it, but commands do; None is their default, for which a command line has no word
+    "workers": _integer(1, optional=True)._replace(allowed="a whole number, 1 or more"),
 }
 """The rule of each key, by the key's name. `liverseg.bundle.config.check_config` applies it in every config that has
 the key, so a new key needs no more than its line here."""
@@ -205,7 +207,7 @@ def check_values(labels: int | None = None, **values: Any) -> None:
         >>> check_values(epochs=60, lesion_free=0.1, amp="auto")
     """
     for key, value in values.items():
-        if not RULES[key].holds(value):
-            raise UsageError(f"{key} is {value!r}; it must be {RULES[key].words}")
+        if not RULES[key].is_valid(value):
+            raise UsageError(f"{key} is {value!r}; it must be {RULES[key].allowed}")
         if key in _PER_LABEL and len(value) != labels:
             raise UsageError(f"{key} is {value!r}, {len(value)} numbers; it must have {labels}, one for each label")

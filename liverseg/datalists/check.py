@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from tqdm.contrib.concurrent import thread_map
 
+from liverseg.bundle.validation import check_values
 from liverseg.datalists.checks.findings import (
     ERROR,
     WARNING,
@@ -35,7 +36,7 @@ from liverseg.datalists.checks.lists import (
 )
 from liverseg.datalists.checks.reading import read_file
 from liverseg.datalists.model import DataItem, contradicts_labelled
-from liverseg.errors import LiversegError, UsageError, one_line
+from liverseg.errors import LiversegError, one_line
 from liverseg.imageio.nifti import ReusableBuffer
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.utils.files import is_dir, is_file, size_or_zero
@@ -95,8 +96,7 @@ def check_datalist(
     Raises:
         UsageError: if workers is below 1. All defects of the list and its files are rows, not exceptions.
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers {workers}: at least 1 is needed")
+    check_values(workers=workers)
     path, dataset_dir = Path(path), Path(dataset_dir)
     content = read_list(path)
     findings = [*content.findings, *shared_patient_findings(path.name, content)]

@@ -13,6 +13,7 @@ from itertools import islice
 import numpy as np
 from sklearn.model_selection import StratifiedGroupKFold
 
+from liverseg.bundle.validation import check_values
 from liverseg.datalists.model import DataItem, DataList
 from liverseg.errors import LiversegError, UsageError
 
@@ -50,8 +51,7 @@ def check_split(folds: int = 2, share: float = 0.0, seed: int = 0) -> None:
         raise UsageError(f"{folds} folds requested; at least 2 are needed")
     if not 0 <= share <= 1:
         raise UsageError(f"test share {share}; a number from 0 to 1 is needed")
-    if not 0 <= seed < 2**32:
-        raise UsageError(f"seed {seed}; a whole number from 0 to {2**32 - 1} is needed")
+    check_values(seed=seed)
 
 
 def assign_folds(

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from tqdm.contrib.concurrent import thread_map
 
+from liverseg.bundle.validation import check_values
 from liverseg.datalists import DataItem, read_datalist
 from liverseg.datasets.slice_readers import SliceFile
 from liverseg.datasets.store import SliceCache, check_pair, clipped_ranges
-from liverseg.errors import LiversegError, UsageError
+from liverseg.errors import LiversegError
 from liverseg.utils.files import size_or_zero
 
 __all__ = ["Prepared", "prepare_datalist"]
@@ -73,8 +74,7 @@ def prepare_datalist(
         UsageError: if workers is below 1.
         LiversegError: if the list is invalid or has no labelled item, or the folder cannot be made.
     """
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers {workers}: at least 1 is needed")
+    check_values(workers=workers)
     datalist = read_datalist(path)
     items = [item for item in (*datalist.training, *datalist.test) if item.label is not None]
     if not items:

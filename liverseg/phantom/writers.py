@@ -19,6 +19,7 @@ import numpy as np
 from isal import igzip
 from tqdm import tqdm
 
+from liverseg.bundle.validation import check_values
 from liverseg.errors import LiversegError, OutputError, UsageError
 from liverseg.labels import LESION
 from liverseg.phantom import difficulty as d
@@ -129,8 +130,7 @@ def _check(*, matrix: int, seed: int, workers: int | None, **counts: int) -> Non
         raise UsageError(f"matrix {matrix}: from {_MIN_MATRIX} to 1024 pixels are allowed")
     if seed < 0:
         raise UsageError(f"seed {seed}: a whole number from 0 is needed")
-    if workers is not None and workers < 1:
-        raise UsageError(f"workers {workers}: at least 1 process is needed")
+    check_values(workers=workers)
 
 
 def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:

@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 
 from liverseg.bundle.overrides import split_key
 from liverseg.bundle.paths import find_bundle
-from liverseg.bundle.validation import INITIALISATIONS
+from liverseg.bundle.validation import INITIALISATIONS, RULES, Rule
 from liverseg.errors import LiversegError, UsageError, suggest
 from liverseg.utils.files import is_file
 
@@ -45,8 +45,6 @@ _SET_ELSEWHERE = {
 }
 """Keys of the bundle that the study sets for each cell, and the study's key for each. An override would make a cell
 differ from its name."""
-_MAX_SEED = 2**32 - 1
-"""The largest seed that all random generators accept."""
 _ROW_KEYS = ("strategy", "initialisation", "plan", "label", "seeds", "overrides")
 
 
@@ -157,7 +155,7 @@ def read_study(path: str | os.PathLike) -> StudyConfig:
     config = ConfigParser.load_config_files(
         [folder / "configs" / f"{name}.yaml" for name in _check_configs(folder, configs)]
     )
-    seeds = _integers(str(path), "seeds", content.get("seeds", [0]))
+    seeds = _integers(str(path), "seeds", content.get("seeds", [0]), RULES["seed"])
     return StudyConfig(
         name=str(content.get("name", path.stem)),
         bundle=bundle,
@@ -167,7 +165,7 @@ def read_study(path: str | os.PathLike) -> StudyConfig:
         output_dir=output_dir,
         lits_weights=read_path("lits_weights"),
         imagenet_weights=read_path("imagenet_weights"),
-        folds=None if folds is None else _integers(str(path), "folds", folds),
+        folds=None if folds is None else _integers(str(path), "folds", folds, RULES["fold"]),
         validation_share=float(share),
         scored=scored,
         overrides=_overrides(str(path), content.get("overrides"), config),
@@ -220,7 +218,7 @@ def _read_rows(
         label = "" if entry.get("label") is None else str(entry["label"])
         if not re.fullmatch(r"[A-Za-z0-9_.]*", label):
             raise UsageError(f"{where}: label is {label!r}; letters, digits, dots and underlines are allowed")
-        row_seeds = _integers(where, "seeds", entry["seeds"]) if "seeds" in entry else seeds
+        row_seeds = _integers(where, "seeds", entry["seeds"], RULES["seed"]) if "seeds" in entry else seeds
         for strategy, initialisation, plan in itertools.product(*lists):
             overrides = _overrides(where, entry.get("overrides"), config)
             row = Row(strategy, initialisation, plan, label, row_seeds, overrides)
@@ -240,12 +238,10 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _integers(where: str, key: str, value: Any) -> tuple[int, ...]:
+def _integers(where: str, key: str, value: Any, rule: Rule) -> tuple[int, ...]:
     numbers = _as_list(value)
-    if not numbers or not all(
-        isinstance(number, int) and not isinstance(number, bool) and 0 <= number <= _MAX_SEED for number in numbers
-    ):
-        raise UsageError(f"{where}: {key} is {value!r}; a list of whole numbers from 0 to {_MAX_SEED} is needed")
+    if not numbers or not all(map(rule.is_valid, numbers)):
+        raise UsageError(f"{where}: {key} is {value!r}; it must be a list, each entry {rule.allowed}")
     return tuple(dict.fromkeys(numbers))
 
 

@@ -16,6 +16,7 @@ from monai.bundle import ConfigParser
 from tqdm import tqdm
 
 from liverseg.bundle.commands import RunningCommands, bundle_command, run_logged
+from liverseg.bundle.validation import check_values
 from liverseg.datalists import DataList
 from liverseg.errors import LiversegError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
@@ -69,6 +70,7 @@ def run_study(
         LiversegError: if the data list or the weights cannot be used, or the study's folder cannot be written.
         SomeCasesFailed: if some cells failed; all others were run.
     """
+    check_values(workers=workers)
     part, parts = shard
     if not 1 <= part <= parts:
         raise UsageError(f"shard {part}/{parts}; it must be i/n with i from 1 to n")
@@ -96,8 +98,6 @@ def run_study(
     write_fold_lists(study, lists)
     devices = devices or _default_devices(study)
     slots = workers if workers is not None else len(devices) or os.cpu_count() or 1
-    if slots < 1:
-        raise UsageError(f"{slots} workers; at least 1 is needed")
     runner = _Runner(fingerprint, lists, slots, devices)
     failed: dict[str, str] = {}
     with (

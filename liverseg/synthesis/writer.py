@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from tqdm import tqdm
 
+from liverseg.bundle.validation import check_values
 from liverseg.datalists.model import DataItem, DataList, label_table, read_datalist, write_datalist
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.boxes import bounding_box
@@ -126,9 +127,10 @@ def synthesize_datalist(
             typed list.
         LiversegError: if the list is not valid, none of its items has a liver mask, or all volumes fail.
     """
-    for name, value, minimum in (("copies", copies, 1), ("seed", seed, 0), ("workers", workers, 1)):
-        if value is not None and value < minimum:
+    for name, value, minimum in (("copies", copies, 1), ("seed", seed, 0)):
+        if value < minimum:
             raise UsageError(f"{name} {value}: at least {minimum} is needed")
+    check_values(workers=workers)
     if not 0 <= min_detectability < math.inf:
         raise UsageError(f"min detectability {min_detectability:g}: it must be a number, 0 or more")
     if not 0 <= outline_margin_mm <= MAX_MARGIN_MM:

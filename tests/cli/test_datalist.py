@@ -72,7 +72,7 @@ def test_another_seed_is_another_split_and_the_same_seed_the_same_bytes(lits_fol
         (["--folds", "1"], 2, "1 folds requested; at least 2 are needed"),
         (["--test", "2"], 2, "test share 2.0; a number from 0 to 1 is needed"),
         (["--test", "nan"], 2, "test share nan; a number from 0 to 1 is needed"),
-        (["--seed", "-1"], 2, "seed -1; a whole number from 0 to 4294967295 is needed"),
+        (["--seed", "-1"], 2, "seed is -1; it must be a whole number, 0 to 4294967295"),
         (["--output", "lits/volume-0.nii/list.json"], 1, "list.json: the data list cannot be written"),
     ],
 )
@@ -132,7 +132,7 @@ def test_a_list_of_test_items_alone_needs_no_folds(lits_folder):
     [
         (["--folds", "1"], 2, "1 folds requested"),
         (["--test", "2"], 2, "test share 2.0"),
-        (["--seed", "-1"], 2, "seed -1"),
+        (["--seed", "-1"], 2, "seed is -1"),
         (["--folds-from", "nowhere.json"], 1, "nowhere.json: no such data list"),
         (["--folds-from", "nowhere.json", "--test", "0.2"], 2, "take one of the two"),
     ],

@@ -11,7 +11,7 @@ from liverseg.cli.main import main
         (["--volumes", "0"], "volumes 0"),
         (["--patients", "4", "--slices", "2"], "slices 2"),
         (["--matrix", "20"], "matrix 20"),
-        (["--workers", "0"], "workers 0"),
+        (["--workers", "0"], "workers is 0"),
         (["--seed", "-1"], "seed -1"),
     ],
 )

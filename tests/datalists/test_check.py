@@ -167,7 +167,7 @@ def test_files_that_are_no_list_are_one_finding(text, word, tmp_path):
 def test_a_folder_that_is_not_there_is_one_finding(tree):
     findings = check_datalist(tree / "datalist.json", tree / "gone", progress=False)
     assert findings["defect"].tolist() == ["missing"]
-    with pytest.raises(UsageError, match="workers 0"):
+    with pytest.raises(UsageError, match="workers is 0; it must be a whole number, 1 or more"):
         check(tree, workers=0)
 
 

@@ -112,7 +112,7 @@ def test_the_command_says_how_to_train_with_it(tree, capsys):
 
 
 def test_what_cannot_be_prepared_is_refused(tree):
-    with pytest.raises(UsageError, match="workers 0: at least 1"):
+    with pytest.raises(UsageError, match="workers is 0; it must be a whole number, 1 or more"):
         prepare(tree, workers=0)
     only_test = DataList("d", "1", "", "", label_table(3), (), (DataItem("test-volume-0.nii.gz", None, "t0"),))
     write_datalist(tree / "test.json", only_test)

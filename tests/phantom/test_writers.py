@@ -116,7 +116,7 @@ def test_types_are_dealt_out_evenly() -> None:
         ({"patients": 0}, "patients 0: at least 1"),
         ({"patients": 5, "slices": 4}, "slices 4: fewer than the 5 patients"),
         ({"matrix": 32}, "matrix 32: from 64"),
-        ({"workers": 0}, "workers 0"),
+        ({"workers": 0}, "workers is 0"),
         ({"seed": -1}, "seed -1"),
     ],
 )

@@ -75,8 +75,8 @@ ROW = {"strategy": "joint", "initialisation": "scratch"}
         ({"dataset_dir": None}, "dataset_dir is missing"),
         ({"scored": "training"}, "scored is 'training'; it must be test or validation"),
         ({"validation_share": 1}, "validation_share is 1; a number above 0 and below 1"),
-        ({"seeds": [-1]}, r"seeds is \[-1\]; a list of whole numbers"),
-        ({"folds": "all"}, "folds is 'all'; a list of whole numbers"),
+        ({"seeds": [-1]}, r"seeds is \[-1\]; it must be a list, each entry a whole number"),
+        ({"folds": "all"}, "folds is 'all'; it must be a list, each entry a whole number, 0 or more"),
         ({"overrides": 3}, "overrides is 3; a mapping"),
         ({"configs": ["train", "gpu"]}, "the bundle liver_lesion_joint has no configs/gpu.yaml"),
         ({"rows": ["joint"]}, "rows::0 is 'joint'; a mapping with strategy and initialisation is needed"),
@@ -87,7 +87,10 @@ ROW = {"strategy": "joint", "initialisation": "scratch"}
         ),
         ({"rows": [{**ROW, "plan": "freeze"}]}, "plan is 'freeze'; it must be one of none, freeze_encoder, hier"),
         ({"rows": [{**ROW, "strategy": []}]}, r"strategy is \[\]; it must be one of classification"),
-        ({"seeds": [2**32]}, r"seeds is \[4294967296\]; a list of whole numbers from 0 to 4294967295"),
+        (
+            {"seeds": [2**32]},
+            r"seeds is \[4294967296\]; it must be a list, each entry a whole number, 0 to",
+        ),
         ({"dataset_dir": ["a", "b"]}, r"dataset_dir is \['a', 'b'\]; a path is needed"),
         ({"bundle": "liver_lesion_pretrain"}, "the bundle liver_lesion_pretrain has no strategy to choose"),
         (
