@@ -7,8 +7,7 @@ import sysconfig
 
 import pytest
 
-import liverseg.networks.weights as weights_module
-from liverseg.bundle import paths
+from liverseg.bundle import paths, weights_files
 from liverseg.errors import LiversegError
 from liverseg.inference import find_bundle
 from liverseg.networks import read_weights
@@ -78,7 +77,7 @@ def test_weights_without_their_licence_are_not_used(tmp_path, monkeypatch, empty
 
 
 def test_damaged_weights_of_the_software_are_to_be_installed_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(weights_module, "STARTER_FOLDER", tmp_path)
+    monkeypatch.setattr(weights_files, "STARTER_FOLDER", tmp_path)
     path = tmp_path / "joint.safetensors"
     path.write_bytes(b"damaged")
     with pytest.raises(LiversegError, match=r"joint.safetensors: cannot be read .*; install liverseg again"):
