@@ -14,8 +14,8 @@ import pandas as pd
 
 from liverseg.cases.discover import check_series, find_cases
 from liverseg.errors import LiversegError, UsageError
-from liverseg.imageio import memory
-from liverseg.imageio.memory import Image, geometry_warnings, is_image, to_volume
+from liverseg.imageio import conversion
+from liverseg.imageio.conversion import Image, geometry_warnings, is_image, to_volume
 from liverseg.imageio.volume import Volume
 from liverseg.inference.evaluator import CaseEvaluator
 from liverseg.inference.output.case_writer import CaseWriter
@@ -70,15 +70,15 @@ class Prediction:
 
     def to_sitk(self, which: Array = "labels") -> SimpleITK.Image:
         """Return the labels, or the lesion ids, as a SimpleITK image, in LPS mm as all SimpleITK images."""
-        return memory.to_sitk(self._array(which), self.affine)
+        return conversion.to_sitk(self._array(which), self.affine)
 
     def to_nibabel(self, which: Array = "labels") -> nib.Nifti1Image:
         """Return the labels, or the lesion ids, as a NIfTI image with the qform and sform codes of the CT."""
-        return memory.to_nibabel(self._array(which), self._grid)
+        return conversion.to_nibabel(self._array(which), self._grid)
 
     def to_metatensor(self, which: Array = "labels") -> MetaTensor:
         """Return the labels, or the lesion ids, as a MetaTensor of shape (1, I, J, K), in RAS+ mm."""
-        return memory.to_metatensor(self._array(which), self.affine)
+        return conversion.to_metatensor(self._array(which), self.affine)
 
     def _array(self, which: Array) -> np.ndarray:
         arrays = {"labels": self.labels, "lesion_ids": self.lesion_ids}

@@ -29,9 +29,9 @@ from liverseg.bundle.validation import check_values
 from liverseg.errors import LiversegError
 from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
 from liverseg.imageio.archives import extracted
+from liverseg.imageio.conversion import describe_volume
 from liverseg.imageio.ct_check import check_ct
 from liverseg.imageio.liver_mask import LiverSource
-from liverseg.imageio.memory import describe_volume
 from liverseg.imageio.volume import Volume, is_nifti, read_volume
 from liverseg.inference.failures import describe_cause
 from liverseg.inference.lesions import find_lesions

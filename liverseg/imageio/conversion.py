@@ -1,4 +1,4 @@
-"""Images in memory: from SimpleITK, nibabel or MONAI to a `Volume`, and label maps back to them.
+"""Convert images of SimpleITK, nibabel and MONAI to a `Volume`, and label maps back.
 
 SimpleITK's physical space is LPS in mm, and its arrays are indexed (z, y, x). nibabel and `Volume` use RAS+ mm and
 (x, y, z). A MetaTensor uses RAS+ too, unless its `meta["space"]` says LPS.

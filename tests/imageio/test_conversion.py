@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from monai.transforms import LoadImage
 
 from liverseg.errors import GeometryError, LiversegError, NotCTError
-from liverseg.imageio.memory import (
+from liverseg.imageio.conversion import (
     describe_volume,
     geometry_warnings,
     is_image,
