@@ -119,7 +119,9 @@ def scan_noise(rng: np.random.Generator, scanner: Scanner) -> np.ndarray:
     below = _slice_noise(rng, transfer, m)
     for k in range(n):
         current = _slice_noise(rng, transfer, m)
-        noise[k] = (current + weight_below * below) * strength
+        below *= weight_below
+        below += current
+        np.multiply(below, strength, out=noise[k])
         below = current
     return noise
 

@@ -29,8 +29,8 @@ __all__ = [
 
 Triple = tuple[float, float, float]
 
-_BLOCK = 32_768
-"""Points computed at a time, few enough for the processor's cache."""
+_INTERPOLATED, _EVALUATED = 65_536, 16_384
+"""Points interpolated and points at which a shape is evaluated at a time, few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
     if axis == 0:
         return (matrix @ values.reshape(len(values), -1)).reshape(shape)
     result = np.empty(shape, dtype=np.float32)
-    step = max(_BLOCK * len(result) // max(result.size, 1), 1)
+    step = max(_INTERPOLATED * len(result) // max(result.size, 1), 1)
     for start in range(0, len(values), step):
         block = slice(start, start + step)
         first = np.moveaxis(values[block], axis, 0)
@@ -195,7 +195,7 @@ class Region:
     def slabs(self) -> Iterator[tuple[slice, np.ndarray, np.ndarray, np.ndarray]]:
         """Iterate over parts of the region, few enough points for the processor's cache: slice along z, x, y and z."""
         count, rows, columns = self.shape
-        step = max(_BLOCK // (rows * columns), 1)
+        step = max(_EVALUATED // (rows * columns), 1)
         for start in range(0, count, step):
             slab = slice(start, start + step)
             yield slab, *(axis[slab] if len(axis) == count else axis for axis in (self.x, self.y, self.z))

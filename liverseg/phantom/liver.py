@@ -6,7 +6,6 @@ import numpy as np
 
 from liverseg.phantom.fields import Field, Region, ellipsoid, smooth_max, smooth_min
 from liverseg.phantom.organs import Organs
-from liverseg.phantom.scene import segments
 
 __all__ = ["hepatic_veins", "liver_shape", "portal_tree"]
 
@@ -73,30 +72,25 @@ def _grow(
     rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarray, step: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Grow a tree from trunk polylines to each target, bent from its nearest point; return points and parents."""
-    points: list[np.ndarray] = []
-    parents: list[int] = []
-    for line in trunks:
-        for number, point in enumerate(line):
-            parents.append(len(points) - 1 if number else -1)
-            points.append(np.asarray(point, dtype=float))
+    points = np.concatenate(trunks)
+    parents = list(range(-1, len(points) - 1))
+    for start in np.cumsum([0, *map(len, trunks[:-1])]):
+        parents[start] = -1
     order = np.argsort(np.linalg.norm(targets - points[0], axis=1))
     for target in targets[order]:
-        existing = np.array(points)
-        nearest = int(np.argmin(np.linalg.norm(existing - target, axis=1)))
-        path = target - existing[nearest]
+        nearest = int(np.argmin(np.linalg.norm(points - target, axis=1)))
+        path = target - points[nearest]
         count = max(int(np.ceil(np.linalg.norm(path) / step)), 1)
         parent = parents[nearest]
-        direction = existing[nearest] - existing[parent] if parent >= 0 else path
+        direction = points[nearest] - points[parent] if parent >= 0 else path
         direction = direction / (np.linalg.norm(direction) + 1e-6) * np.linalg.norm(path)
-        last = nearest
-        for number in range(1, count + 1):
-            t = number / count
-            # starts in the parent's direction and bends towards the target
-            bend = 0.45 * t * (1 - t) * direction
-            points.append(existing[nearest] + t * path + bend + (1 - t) * 0.6 * rng.standard_normal(3))
-            parents.append(last)
-            last = len(points) - 1
-    return np.array(points), np.array(parents)
+        t = np.arange(1, count + 1)[:, None] / count
+        # starts in the parent's direction and bends towards the target
+        bend = 0.45 * t * (1 - t) * direction
+        parents += [nearest, *range(len(points), len(points) + count - 1)]
+        branch = points[nearest] + t * path + bend + (1 - t) * 0.6 * rng.standard_normal((count, 3))
+        points = np.concatenate([points, branch])
+    return points, np.array(parents)
 
 
 def _tree(rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarray, largest: float) -> np.ndarray:
@@ -111,8 +105,9 @@ def _tree(rng: np.random.Generator, trunks: list[np.ndarray], targets: np.ndarra
             flow[parents[index]] += flow[index]
     radius = np.minimum(flow ** (1 / _MURRAY), largest)
     child = np.flatnonzero(parents >= 0)
-    lines = ((points[[parents[k], k]], radius[[parents[k], k]]) for k in child)
-    return segments(lines)
+    parent = parents[child]
+    parts = [points[parent], points[child], radius[parent, None], radius[child, None]]
+    return np.concatenate(parts, axis=1).astype(np.float32)
 
 
 def _targets(rng: np.random.Generator, shape: Field, count: int, spacing: float, depth: float) -> np.ndarray:
