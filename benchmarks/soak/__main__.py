@@ -6,6 +6,7 @@
     python -m benchmarks.soak all FOLDER --kills 20 --inputs 100 --minutes 15    # those three
     python -m benchmarks.soak overlap FOLDER
     python -m benchmarks.soak ray-speed FOLDER
+    python -m benchmarks.soak many FOLDER --cases 2000
     python -m benchmarks.soak report FOLDER
 
 Results are appended to FOLDER/soak.jsonl. A later run in the same folder continues there, so numbers of kills and
@@ -21,10 +22,11 @@ from pathlib import Path
 
 from benchmarks.soak.inputs import input_campaign
 from benchmarks.soak.kills import kill_campaign
+from benchmarks.soak.many import many
 from benchmarks.soak.report import report
 from benchmarks.soak.speed import overlap, ray_against_shards
 
-TASKS = ("kills", "ray-kills", "inputs", "all", "overlap", "ray-speed", "report")
+TASKS = ("kills", "ray-kills", "inputs", "all", "overlap", "ray-speed", "many", "report")
 
 
 def main() -> int:
@@ -38,6 +40,7 @@ def main() -> int:
     parser.add_argument("--inputs", type=int, default=500)
     parser.add_argument("--a-batch", type=int, default=100, help="inputs per batch")
     parser.add_argument("--rounds", type=int, default=5, help="rounds of a measurement")
+    parser.add_argument("--cases", type=int, default=2000, help="CTs of the task many, at least 4")
     args = parser.parse_args()
     folder, faults = args.folder.absolute(), 0
     minutes = args.minutes if args.task != "all" else args.minutes / 3
@@ -55,6 +58,8 @@ def main() -> int:
     elif args.task == "ray-speed":
         ray_against_shards(folder, args.rounds)
     else:
+        if args.task == "many":
+            many(folder, args.cases)
         print(report(folder))
     return faults
 

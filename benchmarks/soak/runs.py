@@ -10,10 +10,11 @@ import subprocess
 import sys
 from collections import Counter
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Batch", "Fault", "complete_cases", "events", "files_of", "half_written", "settled"]
+__all__ = ["Batch", "Fault", "complete_cases", "event_time", "events", "files_of", "half_written", "settled"]
 
 LONGEST = 400.0
 """Upper limit of a run's seconds, even on a busy machine; a longer run hangs."""
@@ -129,6 +130,11 @@ def events(output: Path) -> list[dict[str, Any]]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except ValueError as error:
         raise Fault(f"run.jsonl: a line is not JSON ({error})") from error
+
+
+def event_time(line: dict[str, Any]) -> float:
+    """Return the time of an entry of `run.jsonl`, seconds since 1970."""
+    return datetime.fromisoformat(line["time"]).timestamp()
 
 
 def _folders(output: Path) -> list[Path]:

@@ -11,12 +11,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from benchmarks.soak.material import Journal, write_ct, write_weights
-from benchmarks.soak.runs import Batch, Fault, events, files_of
+from benchmarks.soak.runs import Batch, Fault, event_time, events, files_of
 
 __all__ = ["overlap", "ray_against_shards"]
 
@@ -37,12 +35,8 @@ def _source(folder: Path, shape: tuple[int, int, int], cases: int) -> Path:
 def _window(*outputs: Path) -> tuple[float, float]:
     """Return the times of the first case's start and of the last case's end, seconds since 1970."""
     lines = [line for output in outputs for line in events(output)]
-    times = {event: [_time(line) for line in lines if line["event"] == event] for event in ("begun", "done")}
+    times = {event: [event_time(line) for line in lines if line["event"] == event] for event in ("begun", "done")}
     return min(times["begun"]), max(times["done"])
-
-
-def _time(line: dict[str, Any]) -> float:
-    return datetime.fromisoformat(line["time"]).timestamp()
 
 
 def _all_done(batch: Batch, log: Path) -> None:
