@@ -97,21 +97,30 @@ class BatchState:
         return self.folder / "locks" / f"{case}.lock"
 
     @contextmanager
-    def lock_tables(self) -> Iterator[None]:
+    def lock_tables(self) -> Iterator[bool]:
         """Lock the tables over all cases, so that the last of several runs sees all results.
 
-        Removes the temporary files of tables and failures that a killed run has left.
+        Yields False, without a lock, if another run is waiting for it: that run will see all results so far, and when
+        hundreds of shards end together, two of them write the tables and not all. Otherwise removes the temporary files
+        of tables and failures that a killed run has left, and yields True.
 
         Raises:
             LiversegError: if the folder cannot be written.
         """
         try:
+            waiting = FileLock.try_acquire(self.folder / "tables-waiting.lock")
+            if waiting is None:
+                yield False
+                return
             with (self.folder / "tables.lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX)
+                finally:
+                    waiting.release()
                 for folder in (self.output, self.folder / "failed"):
                     for path in folder.glob(TEMPORARY_PREFIX + "*"):
                         path.unlink(missing_ok=True)
-                yield
+                yield True
         except OSError as error:
             raise _unwritable(self.output, error) from error
 

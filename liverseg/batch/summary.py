@@ -25,12 +25,15 @@ __all__ = [
 
 FAILED = ("case", "category", "reason", "input", "tries", "time")
 """Columns of failed.csv."""
+MAX_LISTED = 2000
+"""Longest list of cases on the page: a browser takes seconds to show tens of thousands."""
 
 
 def write_tables(cases: Sequence[BatchCase], state: BatchState, spec: RunSpec) -> None:
     """Write `summary.csv`, `lesions.csv`, `failed.csv` and `index.html` over all cases of a batch.
 
-    If several runs share a folder, such as shards, each writes the results so far and the last one writes all.
+    If several runs share a folder, such as shards, each writes the results so far and the last one writes all. A run
+    writes nothing if another one waits to write, whose tables will include its results.
 
     Args:
         cases: all cases, including those of other shards.
@@ -40,16 +43,21 @@ def write_tables(cases: Sequence[BatchCase], state: BatchState, spec: RunSpec) -
     Raises:
         LiversegError: if a file cannot be written.
     """
-    with state.lock_tables():
-        failed = _failures(cases, state)
-        # results of a failed case are those of an earlier input
-        names = set(failed["case"])
-        made = [case for case in cases if case.name not in names and spec.record_matches(case, state.output)]
-        summary, lesions = summary_of(state.output, [case.name for case in made])
-        for name, table in (("summary.csv", summary), ("lesions.csv", lesions), ("failed.csv", failed)):
-            write_text(state.output / name, _escape_texts(table).to_csv(index=False))
-        left = len(cases) - len(made) - len(failed)
-        write_text(state.output / "index.html", index_page(state.output, summary, failed, left))
+    with state.lock_tables() as locked:
+        if locked:
+            _write_tables(cases, state, spec)
+
+
+def _write_tables(cases: Sequence[BatchCase], state: BatchState, spec: RunSpec) -> None:
+    failed = _failures(cases, state)
+    # results of a failed case are those of an earlier input
+    names = set(failed["case"])
+    made = [case for case in cases if case.name not in names and spec.record_matches(case, state.output)]
+    summary, lesions = summary_of(state.output, [case.name for case in made])
+    for name, table in (("summary.csv", summary), ("lesions.csv", lesions), ("failed.csv", failed)):
+        write_text(state.output / name, _escape_texts(table).to_csv(index=False))
+    left = len(cases) - len(made) - len(failed)
+    write_text(state.output / "index.html", index_page(state.output, summary, failed, left))
 
 
 def _failures(cases: Sequence[BatchCase], state: BatchState) -> pd.DataFrame:
@@ -86,6 +94,8 @@ _HIDDEN_COLUMNS = ("case", "warnings", "input", "lesion_share")
 def index_page(output: Path, summary: pd.DataFrame, failed: pd.DataFrame, left: int) -> str:
     """Return the page as HTML. It links only to files in the output folder.
 
+    At most `MAX_LISTED` cases and as many failed cases are listed; the page says how many it leaves out.
+
     Args:
         output: folder of results; only existing files are linked.
         summary: table of `summary_of`, one row per case.
@@ -97,10 +107,13 @@ def index_page(output: Path, summary: pd.DataFrame, failed: pd.DataFrame, left: 
         "batch.html",
         counts=f"{len(summary)} done, {len(failed)} failed, {left} not yet",
         heads=[_COLUMN_TITLES.get(name, name) for name in columns],
-        cases=[_case(output, row, columns) for row in summary.to_dict("records")],
+        cases=[_case(output, row, columns) for row in summary.head(MAX_LISTED).to_dict("records")],
+        cases_left_out=max(0, len(summary) - MAX_LISTED),
         failures=[
-            [_text(row[name]) for name in ("case", "category", "reason", "input")] for row in failed.to_dict("records")
+            [_text(row[name]) for name in ("case", "category", "reason", "input")]
+            for row in failed.head(MAX_LISTED).to_dict("records")
         ],
+        failures_left_out=max(0, len(failed) - MAX_LISTED),
         version=__version__,
     )
 

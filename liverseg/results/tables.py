@@ -14,6 +14,8 @@ from liverseg.utils.files import is_file, read_json, write_text
 __all__ = ["SUMMARY", "summary_of", "write_statistics"]
 
 SUMMARY = ("summary.csv", "lesions.csv")
+JOINED = 500
+"""Number of lesion tables that are joined as they are read: separate ones take many times the memory of their rows."""
 
 
 def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -30,6 +32,7 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
         per lesion: `case` and the columns of `lesions.csv`.
     """
     rows, tables = [], []
+    joined: list[pd.DataFrame] = []
     for case in cases:
         folder = output_dir / case
         if not is_file(folder / RECORD):
@@ -57,10 +60,17 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
         )
         lesions.insert(0, "case", case)
         tables.append(lesions)
-    non_empty = [table for table in tables if len(table)] or tables[:1]
+        if len(tables) == JOINED:
+            joined.append(_join(tables))
+            tables.clear()
     no_rows = pd.DataFrame(columns=["case"])
-    lesions = pd.concat(non_empty, ignore_index=True) if non_empty else no_rows
-    return pd.DataFrame(rows) if rows else no_rows, lesions
+    joined += [_join(tables)] if tables else []
+    return pd.DataFrame(rows) if rows else no_rows, _join(joined) if joined else no_rows
+
+
+def _join(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the rows of all tables; if all are empty, the first."""
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def write_statistics(output_dir: Path, cases: Sequence[str]) -> None:
