@@ -183,6 +183,30 @@ def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
         np.testing.assert_array_equal(drawn, mask)
 
 
+@pytest.mark.integration
+def test_highdicom_makes_the_same_report_from_the_complete_content(tmp_path):
+    """The lesions' groups are added after highdicom's checks of content and evidence, and these accept them."""
+    series, volume, _, table = written(write_ct(tmp_path / "ct"), tmp_path)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    made = hd.sr.ComprehensiveSR(
+        evidence=series_reference(series, volume).slices,
+        content=report.content,
+        series_instance_uid=report.SeriesInstanceUID,
+        series_number=report.SeriesNumber,
+        sop_instance_uid=report.SOPInstanceUID,
+        instance_number=1,
+    )
+    assert made.ContentSequence == report.ContentSequence
+    assert made.CurrentRequestedProcedureEvidenceSequence == report.CurrentRequestedProcedureEvidenceSequence
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    assert len(groups) == len(table)
+    for region in (region for group in groups for region in group.roi):
+        (source,) = region.ContentSequence
+        (image,) = source.ReferencedSOPSequence
+        source = hd.sr.SourceImageForRegion(image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID)
+        assert region == hd.sr.ImageRegion(hd.sr.GraphicTypeValues.POLYLINE, region.value, source)
+
+
 def statements(report):
     return [item.TextValue for item in report.ContentSequence[-1].ContentSequence]
 

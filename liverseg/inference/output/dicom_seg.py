@@ -78,16 +78,16 @@ def write_dicom_seg(
     found = found[kept]
     present = [label for label in labels if label.index in types]
     # frames have the size of the slices they refer to
-    masks = np.zeros((len(kept), *volume.array.shape[1::-1], 1 + len(present)), np.uint8)
-    masks[:, rows, columns, 0] = found > 0
+    masks = np.zeros((1 + len(present), len(kept), *volume.array.shape[1::-1]), np.uint8)
+    masks[0, :, rows, columns] = found > 0
     for number, label in enumerate(present, start=1):
-        masks[:, rows, columns, number] = found == label.index
+        masks[number, :, rows, columns] = found == label.index
     uid_parts = series.uid_parts(weights_sha256)
     uid = derived_uid("SEG", *uid_parts, map_sha256(lesions.inside, lesions.box), repr(tuple(labels)))
     liver = next(label for label in labels if label.index == LIVER)
     seg = Segmentation(
         source_images=[series.slices[slices.start + number] for number in kept],
-        pixel_array=masks,
+        pixel_array=np.moveaxis(masks, 0, -1),  # highdicom's order; in memory a segment is contiguous
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
             _segment(number, label, weights_sha256) for number, label in enumerate([liver, *present], start=1)

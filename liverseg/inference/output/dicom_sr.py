@@ -98,13 +98,12 @@ def write_measurement_report(
         f"{total_ml:.6f}",
     )
     uid = derived_uid("SR", *uid_parts, *content_parts)
-    groups: list[sr.MeasurementsAndQualitativeEvaluations | sr.VolumetricROIMeasurementsAndQualitativeEvaluations]
-    groups = [_liver(uid, total_ml, len(table)), *_groups(uid, series.slices, volume, lesions, table, labels)]
     content = sr.MeasurementReport(
         observation_context=_observer(weights_sha256),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=groups,
+        imaging_measurements=[_liver(uid, total_ml, len(table))],
     )
+    measurements = content[0].ContentSequence[-1]
     content[0].ContentSequence.append(_remarks(total_ml, len(table)))
     report = sr.ComprehensiveSR(
         evidence=series.slices,
@@ -119,6 +118,9 @@ def write_measurement_report(
         is_final=False,
         is_verified=False,
     )
+    # after the constructor, which would copy the lesions' groups and search them several times
+    for group in _groups(uid, series.slices, volume, lesions, table, labels):
+        measurements.ContentSequence.extend(group)
     save_object(path, report, series.patient)
 
 
@@ -166,12 +168,13 @@ def _groups(
     ids = np.ascontiguousarray(found)
     boxes = cc3d.statistics(ids)["bounding_boxes"]
     by_index = {label.index: label for label in labels}
+    sources = [sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID) for header in headers]
     for number, (row, kind) in enumerate(zip(table.to_dict("records"), lesions.types, strict=True), start=1):
         on = headers[row["diameter_slice"]]
         taken_on = [sr.SourceImageForMeasurement(on.SOPClassUID, on.SOPInstanceUID)]
         yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
             tracking_identifier=sr.TrackingIdentifier(derived_uid(f"lesion {number}", uid), f"lesion {number}"),
-            referenced_regions=list(_regions(ids[boxes[number]] == number, to_global(boxes[number], where), headers)),
+            referenced_regions=list(_regions(ids[boxes[number]] == number, to_global(boxes[number], where), sources)),
             finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
             finding_type=label_code(by_index[int(kind)]),
             finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
@@ -200,16 +203,21 @@ def _measurements(
     return measurements
 
 
-def _regions(mask: np.ndarray, box: Box, headers: Sequence[Dataset]) -> Iterator[sr.ImageRegion]:
+def _regions(mask: np.ndarray, box: Box, sources: Sequence[sr.SourceImageForRegion]) -> Iterator[sr.ImageRegion]:
     """Make a lesion's outlines, each a closed polyline on its slice. The mask has the shape of the box."""
     corner = np.array([box[2].start, box[1].start])
-    for plane, header in zip(mask, headers[box[0]], strict=True):
+    for plane, source in zip(mask, sources[box[0]], strict=True):
         for outline in _outlines(plane):
-            yield sr.ImageRegion(
+            coordinates = sr.ScoordContentItem(
+                name=codes.DCM.ImageRegion,
                 graphic_type=sr.GraphicTypeValues.POLYLINE,
                 graphic_data=outline + corner,
-                source_image=sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID),
+                relationship_type=sr.RelationshipTypeValues.CONTAINS,
             )
+            # the constructor of ImageRegion searches the standard for the attributes of the image's class
+            region = sr.ImageRegion.from_dataset(coordinates, copy=False)
+            region.ContentSequence = [source]
+            yield region
 
 
 def _outlines(mask: np.ndarray) -> list[np.ndarray]:
@@ -223,8 +231,8 @@ def _outlines(mask: np.ndarray) -> list[np.ndarray]:
     outlines = []
     for points, ends in zip(polygons, offsets, strict=True):
         outer = points[: ends[1]] - 0.5  # minus the padding, plus half a pixel; further parts are holes
-        before, after = np.roll(outer[:-1], 1, axis=0), np.roll(outer[:-1], -1, axis=0)
-        incoming, outgoing = outer[:-1] - before, after - outer[:-1]
+        outgoing = np.diff(outer, axis=0)
+        incoming = np.roll(outgoing, 1, axis=0)
         turns = incoming[:, 0] * outgoing[:, 1] != incoming[:, 1] * outgoing[:, 0]
         corners = outer[:-1][turns]  # without points on straight lines
         outlines.append(np.concatenate([corners, corners[:1]]))
