@@ -24,7 +24,6 @@ __all__ = [
     "with_types",
 ]
 
-_COARSE_POINTS = 64
 _TOLERANCE_MM = 1e-6
 """Two voxels are never closer; a smaller distance is rounding."""
 
@@ -75,10 +74,15 @@ class LiverSurface:
         if self._tree is None:
             return float("inf")
         points = voxels @ self._steps
-        # the distance of a few points bounds the search of all points, which is slow far below the surface
-        coarse, _ = self._tree.query(points[:: max(1, len(points) // _COARSE_POINTS)])
-        fine, _ = self._tree.query(points, distance_upper_bound=coarse.min())
-        smallest = float(min(coarse.min(), fine.min()))
+        # deep in the liver, a search from every point takes long: all of the surface is about equally far. The surface
+        # voxel nearest to the lesion's middle bounds the distance, and few surface voxels are near enough to matter
+        middle = points.mean(axis=0)
+        _, nearest = self._tree.query(middle)
+        bound = np.linalg.norm(points - self._tree.data[nearest], axis=1).min() + _TOLERANCE_MM
+        radius = np.linalg.norm(points - middle, axis=1).max()
+        near = self._tree.data[self._tree.query_ball_point(middle, bound + radius)]
+        distances, _ = cKDTree(points).query(near, distance_upper_bound=bound)
+        smallest = float(distances.min())
         return smallest if smallest > _TOLERANCE_MM else 0.0
 
 

@@ -34,6 +34,14 @@ def test_the_least_distance_in_mm(steps):
     assert surface.distance_mm(np.array([[4, 6, 7], [4, 2, 7]])) == 0
 
 
+@pytest.mark.parametrize("steps", [np.diag([2.5, 0.8, 0.7]), STEPS])
+def test_the_surface_nearest_to_a_lesion_is_not_that_nearest_to_its_middle(steps):
+    surface, random = LiverSurface(liver(), steps, INSIDE), np.random.default_rng(1)
+    for _ in range(50):  # scattered voxels, few of them deep in the liver
+        voxels = random.integers([2, 3, 3], [7, 11, 13], (random.integers(1, 5), 3))
+        assert surface.distance_mm(voxels) == pytest.approx(by_hand(liver(), voxels, steps))
+
+
 def test_a_surface_voxel_is_at_the_surface_whatever_rounding_does():
     random = np.random.default_rng(0)
     steps = np.linalg.qr(random.normal(size=(3, 3)))[0] * [[2.5], [0.7], [0.7]]
