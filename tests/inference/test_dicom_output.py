@@ -168,12 +168,13 @@ def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
         ]
         (longest,) = group.get_measurements(name=pydicom.sr.codedict.codes.SCT.LongAxis)
         assert longest.referenced_images[0].referenced_sop_instance_uid == uids[row["diameter_slice"]]
-        drawn = np.zeros(own.shape, bool)
+        drawn, area = np.zeros(own.shape, bool), 0.0
         for region in group.roi:
             source = region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
             points = region.value
             np.testing.assert_array_equal(points[0], points[-1])
             assert (points >= 0).all()
+            area += abs(np.sum(points[:-1, 0] * points[1:, 1] - points[1:, 0] * points[:-1, 1])) / 2
             inside = Polygon(points).contains_points(np.stack([columns.ravel(), rows.ravel()], axis=1))
             drawn[uids.index(source)] |= inside.reshape(columns.shape)
         mask = own == number
@@ -181,6 +182,10 @@ def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
             assert np.count_nonzero(drawn & ~mask) == 4
             mask |= drawn
         np.testing.assert_array_equal(drawn, mask)
+        # the outline cuts the corners off, halfway between the centres of pixels
+        padded = np.pad(mask, ((0, 0), (1, 1), (1, 1))).astype(int)
+        corners = padded[:, 1:, 1:] + padded[:, :-1, 1:] + padded[:, 1:, :-1] + padded[:, :-1, :-1]
+        assert area == np.array([0, 1 / 8, 1 / 2, 7 / 8, 1])[corners].sum()
 
 
 @pytest.mark.integration
