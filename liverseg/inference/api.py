@@ -203,6 +203,7 @@ def load_model(
         bundle: folder of the bundle; by default the joint bundle.
 
     Raises:
+        TypeError: if `weights`, `liver` or `bundle` is no path; `Model.predict` takes masks in memory.
         LiversegError: if the weights or a setting cannot be used.
 
     Example:

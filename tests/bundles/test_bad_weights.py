@@ -44,7 +44,7 @@ def test_the_other_bundles_weights_are_refused_with_three_differences(bundle, ot
     theirs, ours = ("5", "3") if bundle == PRETRAIN else ("3", "5")
     assert f"{weights}: does not fit: out_channels {theirs} in the file, {ours} in the network; labels back" in line
     assert f"; head.weight {theirs}×" in line
-    assert line.endswith("use weights of the same network")
+    assert line.endswith("use weights of the same network, or the bundle of these weights")
     assert not (tmp_path / "out").exists()
 
 
@@ -98,7 +98,7 @@ def test_weights_of_another_architecture_are_refused_with_three_differences(bund
     line = run_bundle(bundle, "inference", INFER, **run).refusal()
     assert f"{weights}: does not fit: encoder." in line
     assert line.count(" missing in the file; ") == 3
-    assert line.endswith(" others; use weights of the same network")
+    assert line.endswith(" others; use weights of the same network, or the bundle of these weights")
     assert not (tmp_path / "out").exists()
 
 

@@ -65,7 +65,8 @@ def test_load_error_names_three_differences_and_counts_the_rest(exported):
     assert str(refusal.value) == (
         f"{exported}: does not fit: out_channels 3 in the file, 5 in the network; labels background, liver, lesion in "
         "the file, background, liver, cyst, hemangioma, metastasis in the network; head.weight 3×8×1×1 in the file, "
-        "5×8×1×1 in the network; and 1 other; use weights of the same network"
+        "5×8×1×1 in the network; and 1 other; use weights of the same network, or the bundle of "
+        "these weights"
     )
     assert _unchanged(network, before)
 
