@@ -1,5 +1,6 @@
 """`liverseg predict` on DICOM: a folder, a zip and the NIfTI file of the same series have the same labels."""
 
+import base64
 import gzip
 import json
 import shutil
@@ -98,6 +99,8 @@ def test_what_headers_say_of_the_patient(keep, study, weights, tmp_path, capfd):
     assert ("Hartmann" in captured.out, "Hartmann" in captured.err) == (keep, False)
     seg = pydicom.dcmread(tmp_path / "out" / "study" / "segmentation.dcm")
     assert str(seg.PatientName) == ("Hartmann" if keep else "")
+    picture = base64.b64encode((tmp_path / "out" / "study" / "preview.png").read_bytes())
+    assert picture in (tmp_path / "out" / "study" / "report.html").read_bytes()
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
     assert record["settings"]["keep_identifiers"] == keep
     assert record["input"]["series"]["description"] == ("Hartmann" if keep else None)
@@ -120,10 +123,11 @@ def content_of(path):
 
 @pytest.mark.integration
 def test_dicom_results_can_be_left_out_and_old_ones_go(study, weights, tmp_path):
-    for options, more in (([], DICOM_FILES), (["--no-dicom", "--no-preview"], set())):
+    for options, more in (([], DICOM_FILES), (["--no-dicom", "--no-preview", "--report"], {"report.html"})):
         assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", *options) == 0
         files = {path.name for path in (tmp_path / "out" / "study").iterdir()}
         assert files == (set(CASE_FILES) - ({"preview.png"} if options else set())) | more
+    assert b"data:image/png;base64,iVBOR" in (tmp_path / "out" / "study" / "report.html").read_bytes()
 
 
 @pytest.mark.integration

@@ -1,5 +1,7 @@
 """The preview: its slices, its orientation, its colours."""
 
+import io
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from liverseg.imageio.volume import read_volume
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measurements import lesion_table
-from liverseg.inference.output.preview import key_slices, write_preview
+from liverseg.inference.output.preview import draw_preview, key_slices
 from liverseg.labels import JOINT_LABELS
 
 
@@ -46,9 +48,9 @@ def drawn(tmp_path, hu, labels_ras, affine):
     volume = read_volume(tmp_path / "ct.nii")
     nib.save(nib.Nifti1Image(labels_ras, affine), tmp_path / "l.nii")
     found = found_in(np.ascontiguousarray(read_volume(tmp_path / "l.nii").axial), volume.voxel_ml)
-    path = tmp_path / "preview.png"
-    write_preview(path, "a $case_1$ & <b>", volume, found, lesion_table(found, volume, JOINT_LABELS), JOINT_LABELS)
-    return (imread(path)[..., :3] * 255).round()
+    table = lesion_table(found, volume, JOINT_LABELS)
+    picture = draw_preview("a $case_1$ & <b>", volume, found, table, JOINT_LABELS)
+    return (imread(io.BytesIO(picture))[..., :3] * 255).round()
 
 
 def where(picture, color, tolerance=12):

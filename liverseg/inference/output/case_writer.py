@@ -16,7 +16,7 @@ from liverseg.errors import OutputError
 from liverseg.imageio.volume import Volume, write_box_like
 from liverseg.inference.failures import describe_cause
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
-from liverseg.inference.output.preview import write_preview
+from liverseg.inference.output.preview import draw_preview
 from liverseg.inference.output.record import (
     RunMetadata,
     complete_record,
@@ -92,7 +92,11 @@ class CaseWriter:
             seconds["write"] = time.perf_counter() - start
             write_json(path, complete_record(run, name, data, labels, hashes))
 
-        files = self._files(name, volume, lesions, table, labels)
+        # drawn once for both
+        picture = draw_preview(name, volume, lesions, table, labels) if self.preview or self.report else b""
+        files = _files(volume, lesions, table)
+        if self.preview:
+            files["preview.png"] = lambda path: path.write_bytes(picture)
         if "reference" in data:
             files |= _dicom_files(data["reference"], volume, lesions, table, labels, run, data["warnings"])
         if self.report:
@@ -107,6 +111,7 @@ class CaseWriter:
                 lesions=lesions,
                 table=table,
                 labels=labels,
+                picture=picture,
                 facts=facts,
                 warnings=data["warnings"],
             )
@@ -132,22 +137,16 @@ class CaseWriter:
             raise OutputError(f"{self.output_dir}: no longer the folder it was when the run began; is it mounted?")
         self._output = found
 
-    def _files(
-        self, name: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: tuple[Label, ...]
-    ) -> dict[str, Callable[[Path], None]]:
-        """Return a function for each file that writes it, by name and in order."""
-        on_grid = partial(write_box_like, box=lesions.box, reference=volume)
-        files: dict[str, Callable[[Path], None]] = {
-            "labels.nii.gz": partial(on_grid, inside=lesions.inside),
-            "lesions.nii.gz": partial(on_grid, inside=lesions.ids_inside),
-            "lesions.csv": partial(write_table_csv, table=table),
-            "lesions.json": partial(write_table_json, table=table),
-        }
-        if self.preview:
-            files["preview.png"] = partial(
-                write_preview, case=name, volume=volume, lesions=lesions, table=table, labels=labels
-            )
-        return files
+
+def _files(volume: Volume, lesions: LesionMap, table: pd.DataFrame) -> dict[str, Callable[[Path], Any]]:
+    """Return a function for each file of every case that writes it, by name and in order."""
+    on_grid = partial(write_box_like, box=lesions.box, reference=volume)
+    return {
+        "labels.nii.gz": partial(on_grid, inside=lesions.inside),
+        "lesions.nii.gz": partial(on_grid, inside=lesions.ids_inside),
+        "lesions.csv": partial(write_table_csv, table=table),
+        "lesions.json": partial(write_table_json, table=table),
+    }
 
 
 def _dicom_files(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from scipy.ndimage import find_objects
 
 from liverseg.imageio.volume import Volume
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
@@ -18,7 +19,7 @@ from liverseg.inference.measurements import file_slice_indices
 from liverseg.labels import LESION, LIVER, Label
 from liverseg.utils.drawing import draw_contour, hex_color
 
-__all__ = ["NOTICE", "WINDOW_HU", "key_slices", "write_preview"]
+__all__ = ["NOTICE", "WINDOW_HU", "draw_preview", "key_slices"]
 
 WINDOW_HU = (-160.0, 240.0)
 """The usual abdominal window: level 40, width 400."""
@@ -39,12 +40,13 @@ def key_slices(lesions: LesionMap, slices: int = _SLICES) -> list[int]:
     """
     depth, first = lesions.shape[0], lesions.box[0].start
     area = np.zeros(depth, int)
-    area[lesions.box[0]] = (lesions.inside >= LIVER).sum(axis=(1, 2))
+    area[lesions.box[0]] = [np.count_nonzero(plane) for plane in lesions.inside >= LIVER]
     # one slice per lesion; neighbours of a chosen slice would show nothing new
     near = max(1, depth // 40)
     chosen: list[int] = []
-    for lesion in range(1, min(len(lesions.voxels), 4 * slices) + 1):
-        best = first + int(np.argmax((lesions.ids_inside == lesion).sum(axis=(1, 2))))
+    for lesion, box in enumerate(find_objects(lesions.ids_inside, 4 * slices)[: len(lesions.voxels)], start=1):
+        areas = np.count_nonzero(lesions.ids_inside[box] == lesion, axis=(1, 2))
+        best = first + box[0].start + int(np.argmax(areas))
         if all(abs(best - other) > near for other in chosen):
             chosen.append(best)
     found = np.flatnonzero(area) if area.any() else np.arange(depth)
@@ -56,18 +58,18 @@ def key_slices(lesions: LesionMap, slices: int = _SLICES) -> list[int]:
     return chosen[: min(slices, depth)]
 
 
-def write_preview(
-    path: Path, case: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: Sequence[Label]
-) -> None:
+def draw_preview(case: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: Sequence[Label]) -> bytes:
     """Draw the key slices in radiological convention: seen from the feet, with the patient's left on the right.
 
     Args:
-        path: the PNG to write.
         case: name of the case, for the title.
         volume: the CT.
         lesions: of the volume, in axial order.
         table: lesion table.
         labels: label table with the colours.
+
+    Returns:
+        The content of a PNG file.
     """
     hu, numbers = volume.axial, file_slice_indices(volume)
     _, row_mm, column_mm = volume.axial_spacing
@@ -93,7 +95,9 @@ def write_preview(
     lines = "\n".join(_lesion_lines(table))
     figure.text(0.01, bottom - 0.1 / height, lines, color="white", fontsize=8.5, va="top", family="monospace")
     _legend(figure, labels)
-    figure.savefig(path, format="png", facecolor="black")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", facecolor="black")
+    return picture.getvalue()
 
 
 def _draw_outlines(axes: Axes, lesions: LesionMap, index: int, labels: Sequence[Label]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
+from liverseg.inference.output.preview import draw_preview
 from liverseg.inference.output.report import write_report
 
 sync_api = pytest.importorskip("playwright.sync_api")
@@ -26,7 +27,8 @@ def case(make_case):
 @pytest.fixture(scope="module")
 def address(case, tmp_path_factory):
     path = tmp_path_factory.mktemp("report") / "report.html"
-    write_report(path, HOSTILE, case.volume, case.lesions, case.table, case.labels, {"Fact": HOSTILE}, [HOSTILE])
+    shown = (case.volume, case.lesions, case.table, case.labels)
+    write_report(path, HOSTILE, *shown, draw_preview(HOSTILE, *shown), {"Fact": HOSTILE}, [HOSTILE])
     return path.as_uri()
 
 

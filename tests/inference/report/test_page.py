@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from liverseg.errors import OutputError
+from liverseg.inference.output.preview import draw_preview
 from liverseg.inference.output.report import write_report
 from liverseg.inference.output.report.page import NOTICE, report_html
 from liverseg.labels import PRETRAIN_LABELS
@@ -58,8 +59,13 @@ class Page(HTMLParser):
         return gzip.decompress(base64.b64decode(self.scripts[name]))
 
 
+def picture_of(case, name="case 7"):
+    return draw_preview(name, case.volume, case.lesions, case.table, case.labels)
+
+
 def written(case, name="case 7", facts=FACTS, warnings=()):
-    return Page(report_html(name, case.volume, case.lesions, case.table, case.labels, facts, warnings))
+    picture = picture_of(case, name)
+    return Page(report_html(name, case.volume, case.lesions, case.table, case.labels, picture, facts, warnings))
 
 
 @pytest.fixture(scope="module")
@@ -93,11 +99,12 @@ def test_the_table_has_a_row_a_lesion_with_type_probabilities_and_units(page, ca
     assert "--color: rgb(213 94 0)" in colors
 
 
-def test_the_key_images_are_in_it(page):
+def test_the_key_images_are_in_it(page, case):
     (image,) = page.named("img")
     kind, _, content = image["src"].partition(",")
     assert kind == "data:image/png;base64"
     assert base64.b64decode(content).startswith(b"\x89PNG")
+    assert base64.b64decode(content) == picture_of(case)
 
 
 def test_the_volumes_in_it_are_those_of_the_case(page, case):
@@ -169,7 +176,7 @@ def test_one_kind_of_lesion_has_no_probabilities(make_case):
 
 def test_what_cannot_be_measured_is_a_dash(case):
     table = case.table.assign(mean_hu=[np.nan, 3.0], surface_distance_mm=None)
-    page = report_html("case 7", case.volume, case.lesions, table, case.labels, FACTS, [])
+    page = report_html("case 7", case.volume, case.lesions, table, case.labels, b"", FACTS, [])
     html = page[page.index("<table") : page.index("</table>")]
     assert html.count("<td>–</td>") >= 1
     assert "<td>– ± " in html
@@ -179,11 +186,12 @@ def test_what_cannot_be_measured_is_a_dash(case):
 
 @pytest.mark.integration
 def test_the_page_is_written_completely_and_reproducibly(case, tmp_path):
+    rest = (case.volume, case.lesions, case.table, case.labels, picture_of(case, "x"), FACTS, [])
     for name in ("a.html", "b.html"):
-        write_report(tmp_path / name, "x", case.volume, case.lesions, case.table, case.labels, FACTS, [])
+        write_report(tmp_path / name, "x", *rest)
     first, second = ((tmp_path / name).read_bytes() for name in ("a.html", "b.html"))
     assert first == second
     assert len(first) < 2_500_000
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "b.html"]
     with pytest.raises(OutputError, match="cannot be written"):
-        write_report(tmp_path / "no" / "a.html", "x", case.volume, case.lesions, case.table, case.labels, FACTS, [])
+        write_report(tmp_path / "no" / "a.html", "x", *rest)

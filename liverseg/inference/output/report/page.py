@@ -6,9 +6,7 @@ import base64
 import gzip
 import hashlib
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +14,7 @@ import pandas as pd
 
 from liverseg.imageio.volume import Volume
 from liverseg.inference.lesions import LesionMap
-from liverseg.inference.output.preview import NOTICE, WINDOW_HU, write_preview
+from liverseg.inference.output.preview import NOTICE, WINDOW_HU
 from liverseg.inference.output.report.lesion_table import lesion_table, swatch
 from liverseg.inference.output.report.niivue import library_source, licences
 from liverseg.inference.output.report.viewer_volume import ViewerVolume, ct_nifti, labels_nifti, viewer_volume
@@ -39,6 +37,7 @@ def write_report(
     lesions: LesionMap,
     table: pd.DataFrame,
     labels: Sequence[Label],
+    picture: bytes,
     facts: Mapping[str, str],
     warnings: Sequence[str],
 ) -> None:
@@ -51,13 +50,14 @@ def write_report(
         lesions: of the volume, in axial order.
         table: lesion table; mm, ml, HU, centroids in RAS+ mm.
         labels: label table with names and colours, in order of index.
+        picture: the PNG of `draw_preview`.
         facts: of the case and the run, by name, in the order in which they are shown.
         warnings: shown first.
 
     Raises:
         LiversegError: if it cannot be written, or the installed package lacks a file.
     """
-    write_text(path, report_html(case, volume, lesions, table, labels, facts, warnings))
+    write_text(path, report_html(case, volume, lesions, table, labels, picture, facts, warnings))
 
 
 def report_html(
@@ -66,6 +66,7 @@ def report_html(
     lesions: LesionMap,
     table: pd.DataFrame,
     labels: Sequence[Label],
+    picture: bytes,
     facts: Mapping[str, str],
     warnings: Sequence[str],
 ) -> str:
@@ -83,7 +84,7 @@ def report_html(
         legend=[swatch(label) for label in labels[LIVER:]],
         viewer_content=_describe_content(shown),
         lesions=lesion_table(table, labels),
-        picture=_preview_png(case, volume, lesions, table, labels),
+        picture=_base64(picture),
         licences=licences(),
         viewer_facts=_viewer_facts(volume, table, labels),
         ct=_base64(ct_nifti(shown)),
@@ -118,13 +119,6 @@ def _viewer_facts(volume: Volume, table: pd.DataFrame, labels: Sequence[Label]) 
         "window_hu": list(WINDOW_HU),
         "to_slice": [float(number) for number in to_slice],
     }
-
-
-def _preview_png(case: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: Sequence[Label]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "preview.png"
-        write_preview(path, case, volume, lesions, table, labels)
-        return _base64(path.read_bytes())
 
 
 def _base64(content: bytes) -> str:

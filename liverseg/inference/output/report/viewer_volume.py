@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import nibabel as nib
 import numpy as np
@@ -124,10 +125,12 @@ def _mean(blocks: np.ndarray) -> np.ndarray:
 
 
 def _most_frequent(blocks: np.ndarray) -> np.ndarray:
-    shape = (blocks.shape[1], blocks.shape[3])
-    most, winner = np.zeros(shape, np.intp), np.zeros(shape, np.uint8)
+    slices, rows, row, columns, column = blocks.shape
+    most, winner = np.zeros((rows, columns), np.intp), np.zeros((rows, columns), np.uint8)
     for label in np.unique(blocks):
-        votes = np.count_nonzero(blocks == label, axis=(0, 2, 4))
+        votes = np.zeros_like(most)
+        for z, y, x in product(range(slices), range(row), range(column)):
+            votes += blocks[z, :, y, :, x] == label
         winner[votes >= most] = label
         most = np.maximum(most, votes)
     return winner
