@@ -29,16 +29,19 @@ class FusedConvolution(nn.Module):
 
     torch has no public function for this. `torch.compile` uses the same operator, but needs a compiler.
 
+    In bfloat16 with AMX, oneDNN (torch 2.13) reads memory that is not its own if the output of a 3×3 convolution is one
+    pixel wide, and the result is arbitrary. Such an output is computed in float32.
+
     Args:
         convolution: on a CPU, with a bias or without.
-        activation: ReLU or ReLU6.
+        activation: ReLU or ReLU6; None for a convolution without.
     """
 
-    def __init__(self, convolution: nn.Conv2d, activation: nn.Module) -> None:
+    def __init__(self, convolution: nn.Conv2d, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.weight, self.bias = convolution.weight, convolution.bias
         self.geometry = (convolution.padding, convolution.stride, convolution.dilation, convolution.groups)
-        self.activation, self.scalars = _ACTIVATIONS[type(activation)]
+        self.activation, self.scalars = ("none", []) if activation is None else _ACTIVATIONS[type(activation)]
 
     @staticmethod
     def is_available() -> bool:
@@ -47,10 +50,13 @@ class FusedConvolution(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (batch, in_channels, H, W), in the data type of the weights, to the activated output."""
+        weight, bias = self.weight, self.bias
+        if x.dtype == torch.bfloat16 and weight.shape[3] > 1 and x.shape[3] <= self.geometry[1][1]:
+            weight, bias = weight.float(), None if bias is None else bias.float()
         result: torch.Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self.weight, self.bias, *self.geometry, self.activation, self.scalars, ""
+            x.to(weight.dtype), weight, bias, *self.geometry, self.activation, self.scalars, ""
         )
-        return result
+        return result.to(x.dtype)
 
 
 class _FusedExcitation(nn.Module):
@@ -173,9 +179,13 @@ def _fold_padding(network: nn.Module) -> None:
 
 
 def _fuse_activations(network: nn.Module) -> None:
-    """Make activations parts of the convolutions before them."""
+    """Make activations parts of the convolutions before them, and replace convolutions without activation too."""
     for first, second in _neighbours(network):
         convolution, activation = first.module, second.module
         if isinstance(convolution, nn.Conv2d) and type(activation) in _ACTIVATIONS:
             first.replace(FusedConvolution(convolution, activation))
             second.replace(nn.Identity())
+    for module in list(network.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.Conv2d):
+                setattr(module, name, FusedConvolution(child))

@@ -117,7 +117,7 @@ def test_a_few_patients_can_be_held_out_of_and_split():
 
 @pytest.mark.parametrize("settings", [{"folds": 1}, {"seed": -1}, {"seed": 2**32}])
 def test_numbers_that_cannot_be_are_wrong_usage(settings):
-    with pytest.raises(UsageError, match=r"(is|are) needed"):
+    with pytest.raises(UsageError, match=r"(is|are) needed|must be a whole number"):
         assign_folds(items_of([(1, "cyst"), (2, "cyst")]), **{"folds": 2, **settings})
 
 
