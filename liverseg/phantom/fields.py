@@ -198,7 +198,8 @@ class Region:
         step = max(_EVALUATED // (rows * columns), 1)
         for start in range(0, count, step):
             slab = slice(start, start + step)
-            yield slab, *(axis[slab] if len(axis) == count else axis for axis in (self.x, self.y, self.z))
+            x, y, z = (axis[slab] if len(axis) == count else axis for axis in (self.x, self.y, self.z))
+            yield slab, x, y, z
 
     def cut(self, values: np.ndarray) -> np.ndarray:
         """Crop an array of the complete lattice to this region."""

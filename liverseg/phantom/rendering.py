@@ -184,7 +184,7 @@ class _Painter:
 
     def _paint_layer(self, layer: Layer, is_liver: bool, over_liver: bool) -> None:
         planes = self._on_pixels(layer.shape)
-        box = planes and self._box(planes)
+        box = None if planes is None else self._box(planes)
         if planes is None or box is None:
             return
         alpha = self._alpha(layer, planes, box)
@@ -277,7 +277,7 @@ class _Painter:
         inside = values < reach
         low, high = [], []
         for axis, side in ((2, ys), (1, xs)):
-            begin, end = _ends(inside.any(axis=axis))
+            begin, end = _ends(np.asarray(inside.any(axis=axis)))
             low.append(begin[neighbours].min(axis=0) + side.start)
             high.append(end[neighbours].max(axis=0) + side.start)
         return _Planes(
