@@ -20,6 +20,7 @@ from liverseg.batch.events import to_json
 from liverseg.batch.job import Job
 from liverseg.cases.case import BatchCase
 from liverseg.cases.events import Event
+from liverseg.utils.collector import torch_imports
 from liverseg.utils.shutdown import SHUTDOWN_SIGNALS
 
 __all__ = ["DRAIN", "END", "CaseQueue", "main", "worker_loop"]
@@ -73,7 +74,8 @@ def worker_loop(job: Job, cases: CaseQueue, emit: Callable[[Event], None]) -> in
         Exit code for the worker. After any but 0, a thread may still wait for a case, so the process has to be ended by
         `os._exit`.
     """
-    from liverseg.batch.worker import CaseWorker, DeviceLostError  # slow: imports torch and MONAI
+    with torch_imports():
+        from liverseg.batch.worker import CaseWorker, DeviceLostError  # with torch, a second
 
     try:
         CaseWorker(job, emit, cases.draining).work(cases)

@@ -8,6 +8,7 @@ import os
 from liverseg.cli.arguments import some_path
 from liverseg.cli.inference_arguments import add_inference_arguments, check_inference, inference_overrides
 from liverseg.errors import ExitCode
+from liverseg.utils.collector import torch_imports
 
 __all__ = ["add_arguments", "run"]
 
@@ -29,7 +30,8 @@ def run(args: argparse.Namespace) -> ExitCode:
     if args.debug:
         os.environ["LIVERSEG_DEBUG"] = "1"  # also for cases of a folder, whose failure does not end the run
     check_inference(args, args.input)
-    from liverseg.inference.predict import run_inference  # with torch and MONAI, seconds
+    with torch_imports():
+        from liverseg.inference.predict import run_inference  # with torch, a second
 
     run_inference(
         args.input,
