@@ -1,11 +1,19 @@
-"""Scores of predictions, independent of the network. docs/evaluation.md has the definitions."""
+"""Scores of predictions, independent of the network. docs/evaluation.md has the definitions.
 
-from liverseg.evaluation.intervals import Difference, Estimate, bootstrap, holm, paired_difference, patient_weights
+What inference needs is imported at once. What needs pandas or SciPy is imported when it is first used.
+"""
+
+from typing import TYPE_CHECKING
+
 from liverseg.evaluation.lesion_ranges import lesion_ranges
 from liverseg.evaluation.lesion_threshold import LesionThreshold, calibrate_lesion_threshold
-from liverseg.evaluation.lesions import compare_lesions, lesion_scores
-from liverseg.evaluation.prediction import BatchPrediction
-from liverseg.evaluation.scores import SCORES, UnitScores, dice
+from liverseg.utils.lazy import lazy_imports
+
+if TYPE_CHECKING:
+    from liverseg.evaluation.intervals import Difference, Estimate, bootstrap, holm, paired_difference, patient_weights
+    from liverseg.evaluation.lesions import compare_lesions, lesion_scores
+    from liverseg.evaluation.prediction import BatchPrediction
+    from liverseg.evaluation.scores import SCORES, UnitScores, dice
 
 __all__ = [
     "SCORES",
@@ -24,3 +32,22 @@ __all__ = [
     "paired_difference",
     "patient_weights",
 ]
+
+_PACKAGE = "liverseg.evaluation"
+__getattr__ = lazy_imports(
+    __name__,
+    {
+        "BatchPrediction": f"{_PACKAGE}.prediction",
+        "Difference": f"{_PACKAGE}.intervals",
+        "Estimate": f"{_PACKAGE}.intervals",
+        "SCORES": f"{_PACKAGE}.scores",
+        "UnitScores": f"{_PACKAGE}.scores",
+        "bootstrap": f"{_PACKAGE}.intervals",
+        "compare_lesions": f"{_PACKAGE}.lesions",
+        "dice": f"{_PACKAGE}.scores",
+        "holm": f"{_PACKAGE}.intervals",
+        "lesion_scores": f"{_PACKAGE}.lesions",
+        "paired_difference": f"{_PACKAGE}.intervals",
+        "patient_weights": f"{_PACKAGE}.intervals",
+    },
+)

@@ -6,13 +6,15 @@ measurements can explain in one sentence why a lesion is like no type; a multiva
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import pandas as pd
 
 from liverseg.labels import LESION_TYPES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["MEASURES", "LesionRanges", "lesion_ranges", "unlike_training"]
 
@@ -47,6 +49,7 @@ def lesion_ranges(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]
             of every type no lesion can be outside of all.
 
     Example:
+        >>> import pandas as pd
         >>> values = {name: range(40) for name in MEASURES}
         >>> rows = pd.concat([pd.DataFrame({"type": name, **values}) for name in LESION_TYPES])
         >>> lesion_ranges(rows)["cyst"]["mean_hu"]
@@ -70,14 +73,14 @@ def lesion_ranges(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]
     return ranges
 
 
-def unlike_training(table: pd.DataFrame, ranges: LesionRanges) -> dict[int, str]:
+def unlike_training(lesions: Iterable[Mapping[str, Any]], ranges: LesionRanges) -> dict[int, str]:
     """Return the lesions outside the ranges of every type, with the reason.
 
     A lesion is within a type's ranges if each measurement is between the bounds, or outside by at most a quarter of
     their distance. Empty measurements are ignored.
 
     Args:
-        table: lesion table of `liverseg.inference.measurements.lesion_table`.
+        lesions: each with `id` and the measurements by name, as the records of the lesion table.
         ranges: ranges of `lesion_ranges`.
 
     Returns:
@@ -85,7 +88,7 @@ def unlike_training(table: pd.DataFrame, ranges: LesionRanges) -> dict[int, str]
         distance from it.
     """
     reasons: dict[int, str] = {}
-    for row in table.to_dict("records"):
+    for row in lesions:
         candidates = []
         for lesion_type, bounds in ranges.items():
             distances = {

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["LesionThreshold", "calibrate_lesion_threshold", "lesion_score"]
 
@@ -76,6 +79,7 @@ def calibrate_lesion_threshold(
         ValueError: if a column or a score is missing, there is no patient, or the number of false lesions is below 0.
 
     Example:
+        >>> import pandas as pd
         >>> sides = ["predicted"] * 4 + ["true"] * 2
         >>> scores = [0.9, 0.8, 0.6, 0.5, 0.9, 0.6]
         >>> rows = pd.DataFrame({"patient": "a", "side": sides, "hit": [True, False, True, False, True, True],

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import nibabel as nib
 import numpy as np
-import pandas as pd
 
 from liverseg.cases.discover import check_series, find_cases
 from liverseg.errors import LiversegError, UsageError
@@ -25,6 +24,7 @@ from liverseg.labels import result_labels
 from liverseg.results.case_folder import read_case_record
 
 if TYPE_CHECKING:
+    import pandas as pd
     import SimpleITK
     import torch
     from monai.data import MetaTensor
@@ -143,7 +143,7 @@ class Model:
             labels=labels,
             lesion_ids=ids,
             affine=volume.affine,
-            lesions=data["lesions"],
+            lesions=data["lesions"].to_frame(),
             record=self._record(data, folder),
             warnings=tuple(data["warnings"]),
             folder=folder,

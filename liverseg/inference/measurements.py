@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cc3d
 import numpy as np
-import pandas as pd
 from scipy.ndimage import binary_erosion
 from scipy.spatial import cKDTree
 
@@ -12,14 +13,14 @@ from liverseg.imageio.boxes import pad_box
 from liverseg.imageio.volume import Volume
 from liverseg.inference.components import components_touching
 from liverseg.inference.diameters import axial_diameters
+from liverseg.inference.lesion_measurements import LesionMeasurements, MeasuredLesion, lesion_columns
 from liverseg.inference.lesions import LesionMap
-from liverseg.labels import INDETERMINATE, LESION, LIVER, Label
+from liverseg.labels import LESION, LIVER, Label
 
 __all__ = [
     "LiverSurface",
     "boundary_voxels",
     "file_slice_indices",
-    "lesion_columns",
     "lesion_table",
     "with_types",
 ]
@@ -106,34 +107,7 @@ _MIN_VOXELS, _MAX_VOXELS = 30, 100_000
 """Smallest and largest number of liver voxels around a lesion for a median."""
 
 
-def lesion_columns(labels: tuple[Label, ...]) -> list[str]:
-    """Return the columns of the lesion table; without those of probabilities if there is only one lesion label."""
-    types = [f"probability_{label.name}" for label in labels[LESION:] if label is not INDETERMINATE]
-    return [
-        "id",
-        "type",
-        *(types if len(types) > 1 else []),
-        "volume_ml",
-        "longest_diameter_mm",
-        "perpendicular_diameter_mm",
-        "diameter_slice",
-        "centroid_x_mm",
-        "centroid_y_mm",
-        "centroid_z_mm",
-        "first_slice",
-        "last_slice",
-        "slices",
-        "mean_hu",
-        "std_hu",
-        "surface_distance_mm",
-        "touches_surface",
-        "liver_contrast_hu",
-        "lesion_score",
-        *(["indeterminate_because"] if len(types) > 1 else []),
-    ]
-
-
-def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) -> pd.DataFrame:
+def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) -> LesionMeasurements:
     """Measure every lesion.
 
     Volumes are in ml and diameters in mm (`axial_diameters`). The centroid is the mean of the voxel centres in RAS+ mm.
@@ -149,7 +123,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
         labels: label table of the lesions' types.
 
     Returns:
-        `lesion_columns`, one row a lesion in order of id.
+        One row a lesion, in order of id.
     """
     columns = lesion_columns(labels)
     names = {label.index: label.name for label in labels}
@@ -158,7 +132,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
     row_step, column_step = affine[:3, 1], affine[:3, 2]
     file_slices = file_slice_indices(volume)
     if not len(lesions.voxels):
-        return pd.DataFrame(columns=columns)
+        return LesionMeasurements(columns, ())
     boxes = cc3d.statistics(lesions.ids_inside)["bounding_boxes"]
     surface = _surface(lesions, affine)
     margin = [max(1, round(_MARGIN_MM / mm)) for mm in volume.axial_spacing]
@@ -177,46 +151,49 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
         around = pad_box(box, margin, lesions.inside.shape)
         contrast = _contrast(values, hu[around][lesions.inside[around] == LIVER])
         score = float(lesions.scores[number - 1])
-        row = {
-            "id": number,
-            "type": names[int(label)],
-            "volume_ml": round(float(voxels) * volume.voxel_ml, 4),
-            "longest_diameter_mm": round(diameters.longest_mm, 2),
-            "perpendicular_diameter_mm": round(diameters.perpendicular_mm, 2),
-            "diameter_slice": int(file_slices[start[0] + diameters.slice]),
-            "centroid_x_mm": round(float(middle[0]), 2),
-            "centroid_y_mm": round(float(middle[1]), 2),
-            "centroid_z_mm": round(float(middle[2]), 2),
-            "first_slice": int(on.min()),
-            "last_slice": int(on.max()),
-            "slices": len(on),
-            "mean_hu": round(float(values.mean(dtype=np.float64)), 1),
-            "std_hu": round(float(values.std(dtype=np.float64)), 1),
-            "surface_distance_mm": round(distance, 2) if np.isfinite(distance) else float("nan"),
-            "touches_surface": distance == 0,
-            "liver_contrast_hu": round(contrast, 1),
-            "lesion_score": round(score, 4),
-            "indeterminate_because": lesions.reasons.get(number),
-        }
-        row |= {
-            f"probability_{names[LESION + index]}": round(float(share), 4) for index, share in enumerate(probabilities)
-        }
-        rows.append({name: row[name] for name in columns})
-    return pd.DataFrame(rows, columns=columns)
+        rows.append(
+            MeasuredLesion(
+                id=number,
+                type=names[int(label)],
+                probabilities={
+                    names[LESION + index]: round(float(share), 4) for index, share in enumerate(probabilities)
+                },
+                volume_ml=round(float(voxels) * volume.voxel_ml, 4),
+                longest_diameter_mm=round(diameters.longest_mm, 2),
+                perpendicular_diameter_mm=round(diameters.perpendicular_mm, 2),
+                diameter_slice=int(file_slices[start[0] + diameters.slice]),
+                centroid_x_mm=round(float(middle[0]), 2),
+                centroid_y_mm=round(float(middle[1]), 2),
+                centroid_z_mm=round(float(middle[2]), 2),
+                first_slice=int(on.min()),
+                last_slice=int(on.max()),
+                slices=len(on),
+                mean_hu=round(float(values.mean(dtype=np.float64)), 1),
+                std_hu=round(float(values.std(dtype=np.float64)), 1),
+                surface_distance_mm=round(distance, 2) if np.isfinite(distance) else float("nan"),
+                touches_surface=distance == 0,
+                liver_contrast_hu=round(contrast, 1),
+                lesion_score=round(score, 4),
+                indeterminate_because=lesions.reasons.get(number),
+            )
+        )
+    return LesionMeasurements(columns, tuple(rows))
 
 
-def with_types(table: pd.DataFrame, lesions: LesionMap, labels: tuple[Label, ...]) -> pd.DataFrame:
+def with_types(table: LesionMeasurements, lesions: LesionMap, labels: tuple[Label, ...]) -> LesionMeasurements:
     """Return a lesion table with updated types and reasons, without measuring again.
 
     Args:
-        table: of the same lesions, in order of id.
+        table: of the same lesions.
         lesions: with their current types.
         labels: label table of the types.
     """
     names = {label.index: label.name for label in labels}
-    types = [names[int(label)] for label in lesions.types]
-    reasons = pd.Series([lesions.reasons.get(number) for number in table["id"]], table.index, dtype=object)
-    return table.assign(type=types, indeterminate_because=reasons)
+    rows = [
+        replace(row, type=names[int(label)], indeterminate_because=lesions.reasons.get(row.id))
+        for row, label in zip(table.rows, lesions.types, strict=True)
+    ]
+    return replace(table, rows=tuple(rows))
 
 
 def _contrast(lesion: np.ndarray, liver: np.ndarray) -> float:

@@ -309,7 +309,7 @@ class MeasureLesionsd(_DictionaryTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             out["lesions"] = lesion_table(out[key], out["volume"], self.labels)
-            if self.lesion_ranges and (reasons := unlike_training(out["lesions"], self.lesion_ranges)):
+            if self.lesion_ranges and (reasons := unlike_training(out["lesions"].records(), self.lesion_ranges)):
                 out[key] = out[key].mark_indeterminate(reasons)
                 out["lesions"] = with_types(out["lesions"], out[key], self.labels)
         return out

@@ -55,7 +55,7 @@ def measure_typed_lesions(
         of_type = np.eye(len(LESION_TYPES), dtype=np.float32)[labels[labels >= LESION] - LESION]
         volume = read_volume(folder / item.image)
         found = find_lesions(SlabPrediction(labels, of_type), volume.voxel_ml)
-        tables.append(lesion_table(found, volume, result_labels(len(JOINT_LABELS))))
+        tables.append(lesion_table(found, volume, result_labels(len(JOINT_LABELS))).to_frame())
     try:
         return lesion_ranges(pd.concat([table for table in tables if len(table)] or tables[:1]))
     except ValueError as error:

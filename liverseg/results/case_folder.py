@@ -6,14 +6,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from liverseg.errors import ConflictError, OutputError
 from liverseg.utils.files import TEMPORARY_PREFIX, fsync_paths, read_json_object, sha256_file
 from liverseg.utils.locks import FileLock
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = [
     "CASE_FILES",
@@ -24,8 +21,6 @@ __all__ = [
     "refuse_another_input",
     "write_case_files",
     "write_json",
-    "write_table_csv",
-    "write_table_json",
 ]
 
 RECORD = "record.json"
@@ -172,13 +167,3 @@ def write_json(path: Path, content: Any) -> None:
     path.write_bytes(
         text.encode("utf-8", "backslashreplace")
     )  # escapes bytes of a path that are no UTF-8, as JSON does
-
-
-def write_table_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write the lesion table as CSV; without lesions, only the header."""
-    table.to_csv(path, index=False)
-
-
-def write_table_json(path: Path, table: pd.DataFrame) -> None:
-    """Write the lesion table as a JSON list of objects, with the rows and column names of the CSV."""
-    write_json(path, json.loads(table.to_json(orient="records", double_precision=10)))

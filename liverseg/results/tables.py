@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from liverseg.errors import UnreadableError
 from liverseg.results.case_folder import RECORD
 from liverseg.utils.files import is_file, read_json, write_text
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["SUMMARY", "summary_of", "write_statistics"]
 
@@ -31,6 +33,8 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
         `contrast_phase` (estimated, empty without a liver), `seconds`, `warnings`, `input`; and a table with one row
         per lesion: `case` and the columns of `lesions.csv`.
     """
+    import pandas as pd  # slow to import, and needed for several cases only
+
     rows, tables = [], []
     joined: list[pd.DataFrame] = []
     for case in cases:
@@ -70,6 +74,8 @@ def summary_of(output_dir: Path, cases: Sequence[str]) -> tuple[pd.DataFrame, pd
 
 def _join(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return the rows of all tables; if all are empty, the first."""
+    import pandas as pd
+
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 

@@ -48,7 +48,7 @@ def test_ranges_hold_98_of_100_lesions():
 def test_the_trainings_own_lesions_are_like_it():
     table = rows(seed=1)
     table.insert(0, "id", np.arange(1, len(table) + 1))
-    unlike = unlike_training(table, lesion_ranges(rows()))
+    unlike = unlike_training(table.to_dict("records"), lesion_ranges(rows()))
     assert len(unlike) <= 0.01 * len(table)
 
 
@@ -56,7 +56,7 @@ def test_lesion_outside_all_ranges_is_named_with_its_reason():
     ranges = lesion_ranges(rows())
     bright = lesion(1, mean_hu=210.0, liver_contrast_hu=100.0)
     table = pd.DataFrame([bright, lesion(2), lesion(3, longest_diameter_mm=150.0), lesion(4, std_hu=60.0)])
-    reasons = unlike_training(table, ranges)
+    reasons = unlike_training(table.to_dict("records"), ranges)
     assert sorted(reasons) == [1, 3, 4]
     low, high = ranges["metastasis"]["longest_diameter_mm"]
     assert reasons[3].endswith(
@@ -70,17 +70,18 @@ def test_a_quarter_of_the_range_may_be_missing():
     bounds = dict.fromkeys(MEASURES, (0.0, 100.0))
     inside = dict.fromkeys(MEASURES, 50.0)
     table = pd.DataFrame([{"id": 1, **inside, "mean_hu": 125.0}, {"id": 2, **inside, "mean_hu": 125.1}])
-    assert list(unlike_training(table, {"cyst": bounds})) == [2]
+    assert list(unlike_training(table.to_dict("records"), {"cyst": bounds})) == [2]
     wide = {**bounds, "mean_hu": (0.0, 130.0)}
-    assert unlike_training(table, {"cyst": bounds, "metastasis": wide}) == {}  # similar to one type is enough
+    # similar to one type is enough
+    assert unlike_training(table.to_dict("records"), {"cyst": bounds, "metastasis": wide}) == {}
 
 
 def test_what_was_not_measured_is_not_judged():
     ranges = lesion_ranges(rows())
     table = pd.DataFrame([lesion(1, liver_contrast_hu=np.nan)])
-    assert unlike_training(table, ranges) == {}
-    assert unlike_training(table.iloc[:0], ranges) == {}
-    assert unlike_training(table, {"cyst": {"roundness": (0.0, 1.0)}}) == {}
+    assert unlike_training(table.to_dict("records"), ranges) == {}
+    assert unlike_training([], ranges) == {}
+    assert unlike_training(table.to_dict("records"), {"cyst": {"roundness": (0.0, 1.0)}}) == {}
 
 
 def test_too_few_lesions_have_no_ranges():

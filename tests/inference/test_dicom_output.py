@@ -150,7 +150,7 @@ def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
     own = volume.from_axial(lesions.ids).transpose(2, 1, 0)
     uids = source_uids(series)
     columns, rows = np.meshgrid(np.arange(38) + 0.5, np.arange(34) + 0.5)
-    for number, (group, row) in enumerate(zip(groups, table.to_dict("records"), strict=True), start=1):
+    for number, (group, row) in enumerate(zip(groups, table.records(), strict=True), start=1):
         assert group.tracking_identifier == f"lesion {number}"
         label = LABELS[lesions.types[number - 1]]
         assert (group.finding_type.value, group.finding_type.meaning) == (label.snomed_code, label.snomed_meaning)
@@ -376,7 +376,8 @@ def test_what_does_not_belong_together(tmp_path):
     lesions, reference = made_up(volume), series_reference(series, volume)
     table = lesion_table(lesions, volume, LABELS)
     with pytest.raises(ValueError, match="they must be the same"):
-        write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table[1:], LABELS, WEIGHTS)
+        fewer = replace(table, rows=table.rows[1:])
+        write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, fewer, LABELS, WEIGHTS)
     unlikely = made_up(volume, min_confidence=0.9)
     with pytest.raises(ValueError, match="which the label table does not have"):
         write_dicom_seg(tmp_path / "seg.dcm", reference, volume, unlikely, JOINT_LABELS, WEIGHTS)

@@ -28,7 +28,7 @@ from liverseg.inference import (
     SomeCasesFailed,
     find_cases,
 )
-from liverseg.inference.measurements import lesion_columns
+from liverseg.inference.lesion_measurements import lesion_columns
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 from liverseg.networks import SEResUNet, export_weights, read_record
 from liverseg.results.case_folder import CASE_FILES
@@ -66,7 +66,7 @@ def test_every_file_of_a_case(channels, labels, ct_file, joint_weights, pretrain
     assert label_map.shape == id_map.shape == (38, 34, 9)
 
     table = pd.read_csv(folder / "lesions.csv")
-    assert list(table.columns) == lesion_columns(labels)
+    assert tuple(table.columns) == lesion_columns(labels)
     rows = table.astype(object).where(table.notna(), None)  # an empty cell is null in JSON
     assert rows.to_dict("records") == json.loads((folder / "lesions.json").read_text(encoding="utf-8"))
     assert len(table) >= 1  # a random network finds something everywhere

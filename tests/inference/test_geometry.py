@@ -43,14 +43,14 @@ def canonical(path):
 @pytest.mark.integration
 @pytest.mark.parametrize("affine", [SHIFTED, OBLIQUE], ids=["straight", "oblique"])
 def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array, run_pipeline, tmp_path):
-    first = run_pipeline(save(tmp_path / "RAS", ct_array, affine))
+    first = run_pipeline(save(tmp_path / "RAS", ct_array, affine))["lesions"].to_frame()
     expected = {name: canonical(tmp_path / "RAS" / f"{name}.nii.gz") for name in ("labels", "ids")}
     assert set(np.unique(expected["labels"])) >= {0, 1, 2, 3}
-    assert len(first["lesions"]) >= 2
-    frame = [name for name in first["lesions"].columns if "slice" not in name]
+    assert len(first) >= 2
+    frame = [name for name in first.columns if "slice" not in name]
     for codes in ORIENTATIONS:
         path = save(tmp_path / codes, ct_array, affine, codes)
-        table = run_pipeline(path)["lesions"]
+        table = run_pipeline(path)["lesions"].to_frame()
         source = nib.load(path)
         assert "".join(nib.aff2axcodes(source.affine)) == codes
         for name, array in expected.items():
@@ -62,9 +62,9 @@ def test_all_48_orientations_give_the_canonical_volumes_labels(affine, ct_array,
             assert written.header.get_xyzt_units() == ("mm", "sec")
             np.testing.assert_array_equal(canonical(path.parent / f"{name}.nii.gz"), array, err_msg=codes)
         # header affines are float32: hundredths of a mm may round to either side
-        found, reference = (rows[frame[2:]].astype(float) for rows in (table, first["lesions"]))
+        found, reference = (rows[frame[2:]].astype(float) for rows in (table, first))
         np.testing.assert_allclose(found, reference, atol=0.021, err_msg=codes)
-        assert table["type"].tolist() == first["lesions"]["type"].tolist()
+        assert table["type"].tolist() == first["type"].tolist()
 
 
 @pytest.mark.parametrize("codes", [(0, 1), (1, 0), (0, 0), (3, 4)])
@@ -87,7 +87,7 @@ def test_few_slices(slices, ct_array, run_pipeline, tmp_path):
     path = save(tmp_path / "in", ct_array[:, :, 3 : 3 + slices], np.diag([2.0, 2.0, 3.0, 1.0]))
     data = run_pipeline(path)
     assert nib.load(path.parent / "labels.nii.gz").shape == (38, 34, slices)
-    assert data["lesions"]["slices"].max() <= slices
+    assert data["lesions"].to_frame()["slices"].max() <= slices
 
 
 def test_a_two_dimensional_file_keeps_its_shape_and_has_the_labels_of_its_one_slice(ct_array, run_pipeline, tmp_path):

@@ -7,8 +7,9 @@ import pytest
 from liverseg.imageio.boxes import bounding_box
 from liverseg.imageio.volume import read_volume
 from liverseg.inference import SlabPrediction
+from liverseg.inference.lesion_measurements import lesion_columns
 from liverseg.inference.lesions import find_lesions
-from liverseg.inference.measurements import file_slice_indices, lesion_columns, lesion_table
+from liverseg.inference.measurements import file_slice_indices, lesion_table
 from liverseg.labels import JOINT_LABELS, PRETRAIN_LABELS
 
 TURN = np.array([[0.96, -0.28, 0], [0.28, 0.96, 0], [0, 0, 1]]) @ np.array([[1, 0, 0], [0, 0.8, -0.6], [0, 0.6, 0.8]])
@@ -29,7 +30,7 @@ def measured(tmp_path, affine, codes="RAS", labels=JOINT_LABELS):
     rows = np.tile(np.array([0.7, 0.2, 0.1], np.float32), (72, 1)) if len(labels) == 5 else np.ones((72, 1), np.float32)
     table = lesion_table(find_lesions(SlabPrediction(found, rows), volume.voxel_ml), volume, labels)
     assert len(table) == 1
-    return table.iloc[0].to_dict(), volume
+    return table.records()[0], volume
 
 
 @pytest.mark.parametrize("codes", ["RAS", "LPI", "SAL", "PSR"])
@@ -71,7 +72,7 @@ def test_the_distance_to_the_surface_of_a_liver_in_a_box(codes, tmp_path):
     inside = np.where(volume.axial[box] < 90, 3, 1).astype(np.uint8)
     rows = np.ones((36, 3), np.float32) / 3
     lesions = find_lesions(SlabPrediction(inside, rows, box, volume.axial.shape), volume.voxel_ml, 0)
-    table = lesion_table(lesions, volume, JOINT_LABELS)
+    table = lesion_table(lesions, volume, JOINT_LABELS).to_frame()
     # the first is 6 voxels of 0.7 mm, 6 of 0.9 mm and 3 of 2.5 mm below the surface
     assert table["surface_distance_mm"].tolist() == [pytest.approx(6 * 0.7, abs=0.01), 0.0]
     assert table["touches_surface"].tolist() == [False, True]
@@ -87,12 +88,12 @@ def test_the_contrast_is_to_the_liver_nearby(tmp_path):
     volume = read_volume(tmp_path / "ct.nii")
     found = np.where(volume.axial == 30, 2, 1).astype(np.uint8)
     lesions = find_lesions(SlabPrediction(found, np.ones((128, 3), np.float32) / 3), volume.voxel_ml)
-    table = lesion_table(lesions, volume, JOINT_LABELS)
+    table = lesion_table(lesions, volume, JOINT_LABELS).to_frame()
     by_place = table.sort_values("centroid_x_mm")["liver_contrast_hu"].tolist()
     assert by_place == [-70, -30]
     alone = np.where(found == 2, 2, 0).astype(np.uint8)  # without liver around them, no comparison is possible
     lesions = find_lesions(SlabPrediction(alone, np.ones((128, 3), np.float32) / 3), volume.voxel_ml)
-    assert lesion_table(lesions, volume, JOINT_LABELS)["liver_contrast_hu"].isna().all()
+    assert lesion_table(lesions, volume, JOINT_LABELS).to_frame()["liver_contrast_hu"].isna().all()
 
 
 def test_slices_are_the_files_own(tmp_path):
@@ -105,7 +106,7 @@ def test_slices_are_the_files_own(tmp_path):
 def test_without_types_there_are_no_probabilities(tmp_path):
     row, _ = measured(tmp_path, np.diag([1.0, 1, 1, 1]), labels=PRETRAIN_LABELS)
     assert row["type"] == "lesion"
-    assert list(row) == lesion_columns(PRETRAIN_LABELS)
+    assert tuple(row) == lesion_columns(PRETRAIN_LABELS)
     assert not any("probability" in name for name in row)
 
 
@@ -113,5 +114,5 @@ def test_an_empty_table_has_every_column(tmp_path):
     _, volume = measured(tmp_path, np.eye(4))
     nothing = SlabPrediction(np.zeros(volume.axial.shape, np.uint8), np.zeros((0, 3), np.float32))
     table = lesion_table(find_lesions(nothing, 1.0), volume, JOINT_LABELS)
-    assert list(table.columns) == lesion_columns(JOINT_LABELS)
+    assert table.columns == lesion_columns(JOINT_LABELS)
     assert len(table) == 0

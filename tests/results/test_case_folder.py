@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 
-import pandas as pd
 import pytest
 
 from liverseg.errors import LiversegError, OutputError
@@ -14,8 +13,6 @@ from liverseg.results.case_folder import (
     refuse_another_input,
     write_case_files,
     write_json,
-    write_table_csv,
-    write_table_json,
 )
 
 
@@ -129,23 +126,6 @@ def test_a_record_that_is_none_of_ours_is_none(tmp_path, content):
     assert read_case_record(tmp_path) is None
     (tmp_path / "record.json").write_text(content, encoding="utf-8", errors="surrogateescape")
     assert read_case_record(tmp_path) is None
-
-
-def test_both_tables_hold_the_same_rows(tmp_path):
-    table = pd.DataFrame({"id": [1, 2], "type": ["cyst", "metastasis"], "volume_ml": [1.25, 0.0312]})
-    write_table_csv(tmp_path / "t.csv", table)
-    write_table_json(tmp_path / "t.json", table)
-    assert pd.read_csv(tmp_path / "t.csv").to_dict("records") == json.loads(
-        (tmp_path / "t.json").read_text(encoding="utf-8")
-    )
-
-
-def test_an_empty_table_has_its_header(tmp_path):
-    table = pd.DataFrame(columns=["id", "type"])
-    write_table_csv(tmp_path / "t.csv", table)
-    write_table_json(tmp_path / "t.json", table)
-    assert (tmp_path / "t.csv").read_text(encoding="utf-8") == "id,type\n"
-    assert json.loads((tmp_path / "t.json").read_text(encoding="utf-8")) == []
 
 
 def test_results_of_another_ct_are_not_replaced(tmp_path):

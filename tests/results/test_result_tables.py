@@ -56,7 +56,7 @@ def test_the_tables_of_few_cases_are_in_memory_at_a_time(output, monkeypatch):
         alive.append(sum(reference() is not None for reference in made))
         return table
 
-    monkeypatch.setattr(tables.pd, "read_csv", read_csv)
+    monkeypatch.setattr(pd, "read_csv", read_csv)
     summary_of(output, CASES)
     assert len(alive) == len(CASES)
     assert max(alive) <= 4

@@ -9,12 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
 from liverseg.cases.events import CaseDone
 from liverseg.errors import OutputError
 from liverseg.imageio.volume import Volume, write_box_like
 from liverseg.inference.failures import describe_cause
+from liverseg.inference.lesion_measurements import LesionMeasurements
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.output.preview import draw_preview
 from liverseg.inference.output.record import (
@@ -31,8 +30,6 @@ from liverseg.results.case_folder import (
     refuse_another_input,
     write_case_files,
     write_json,
-    write_table_csv,
-    write_table_json,
 )
 
 if TYPE_CHECKING:
@@ -138,14 +135,14 @@ class CaseWriter:
         self._output = found
 
 
-def _files(volume: Volume, lesions: LesionMap, table: pd.DataFrame) -> dict[str, Callable[[Path], Any]]:
+def _files(volume: Volume, lesions: LesionMap, table: LesionMeasurements) -> dict[str, Callable[[Path], Any]]:
     """Return a function for each file of every case that writes it, by name and in order."""
     on_grid = partial(write_box_like, box=lesions.box, reference=volume)
     return {
         "labels.nii.gz": partial(on_grid, inside=lesions.inside),
         "lesions.nii.gz": partial(on_grid, inside=lesions.ids_inside),
-        "lesions.csv": partial(write_table_csv, table=table),
-        "lesions.json": partial(write_table_json, table=table),
+        "lesions.csv": table.write_csv,
+        "lesions.json": table.write_json,
     }
 
 
@@ -153,7 +150,7 @@ def _dicom_files(
     series: SeriesReference,
     volume: Volume,
     lesions: LesionMap,
-    table: pd.DataFrame,
+    table: LesionMeasurements,
     labels: tuple[Label, ...],
     run: RunMetadata,
     warnings: list[str],

@@ -10,13 +10,12 @@ leaves out. Measurements are those of the table, which are of voxels.
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import cc3d
 import highdicom as hd
 import numpy as np
-import pandas as pd
 from contourpy import FillType, contour_generator
 from highdicom import sr
 from pydicom.dataset import Dataset
@@ -26,6 +25,7 @@ from pydicom.sr.coding import Code
 from liverseg import __version__
 from liverseg.imageio.boxes import Box, to_global
 from liverseg.imageio.volume import Volume
+from liverseg.inference.lesion_measurements import LesionMeasurements
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.output.dicom_common import (
     LIVER_CODE,
@@ -60,7 +60,7 @@ def write_measurement_report(
     series: SeriesReference,
     volume: Volume,
     lesions: LesionMap,
-    table: pd.DataFrame,
+    table: LesionMeasurements,
     labels: Sequence[Label],
     weights_sha256: str,
 ) -> None:
@@ -85,7 +85,7 @@ def write_measurement_report(
         OSError: if the file cannot be written.
         ValueError: if volume, series, lesions and table do not match, or a lesion's label has no code.
     """
-    if list(table["id"]) != list(range(1, len(lesions.voxels) + 1)):
+    if [row.id for row in table.rows] != list(range(1, len(lesions.voxels) + 1)):
         raise ValueError(f"a table of {len(table)} rows for {len(lesions.voxels)} lesions; they must be the same")
     series.check_shape(volume)
     uid_parts = series.uid_parts(weights_sha256)
@@ -93,7 +93,7 @@ def write_measurement_report(
     # the report holds the types in the table, the outlines of the ids, and of the liver only its volume
     content_parts = (
         map_sha256(lesions.ids_inside, lesions.box),
-        table.to_json(),
+        table.to_frame().to_json(),
         repr(tuple(labels)),
         f"{total_ml:.6f}",
     )
@@ -158,7 +158,7 @@ def _groups(
     headers: Sequence[Dataset],
     volume: Volume,
     lesions: LesionMap,
-    table: pd.DataFrame,
+    table: LesionMeasurements,
     labels: Sequence[Label],
 ) -> Iterator[sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
     """Make a measurement group for each lesion, in order of id."""
@@ -169,7 +169,7 @@ def _groups(
     boxes = cc3d.statistics(ids)["bounding_boxes"]
     by_index = {label.index: label for label in labels}
     sources = [sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID) for header in headers]
-    for number, (row, kind) in enumerate(zip(table.to_dict("records"), lesions.types, strict=True), start=1):
+    for number, (row, kind) in enumerate(zip(table.records(), lesions.types, strict=True), start=1):
         on = headers[row["diameter_slice"]]
         taken_on = [sr.SourceImageForMeasurement(on.SOPClassUID, on.SOPInstanceUID)]
         yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
@@ -182,9 +182,7 @@ def _groups(
         )
 
 
-def _measurements(
-    row: Mapping[Hashable, Any], taken_on: Sequence[sr.SourceImageForMeasurement]
-) -> list[sr.Measurement]:
+def _measurements(row: Mapping[str, Any], taken_on: Sequence[sr.SourceImageForMeasurement]) -> list[sr.Measurement]:
     """Make the measurements of a row of the table, and the certainty of its type if there are several types."""
     mm, hu = codes.UCUM.Millimeter, codes.UCUM.HounsfieldUnit
     longest, across = row["longest_diameter_mm"], row["perpendicular_diameter_mm"]

@@ -6,7 +6,6 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -14,6 +13,7 @@ from matplotlib.lines import Line2D
 from scipy.ndimage import find_objects
 
 from liverseg.imageio.volume import Volume
+from liverseg.inference.lesion_measurements import LesionMeasurements
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.measurements import file_slice_indices
 from liverseg.labels import LESION, LIVER, Label
@@ -58,7 +58,9 @@ def key_slices(lesions: LesionMap, slices: int = _SLICES) -> list[int]:
     return chosen[: min(slices, depth)]
 
 
-def draw_preview(case: str, volume: Volume, lesions: LesionMap, table: pd.DataFrame, labels: Sequence[Label]) -> bytes:
+def draw_preview(
+    case: str, volume: Volume, lesions: LesionMap, table: LesionMeasurements, labels: Sequence[Label]
+) -> bytes:
     """Draw the key slices in radiological convention: seen from the feet, with the patient's left on the right.
 
     Args:
@@ -114,11 +116,11 @@ def _draw_outlines(axes: Axes, lesions: LesionMap, index: int, labels: Sequence[
         )
 
 
-def _lesion_lines(table: pd.DataFrame) -> list[str]:
+def _lesion_lines(table: LesionMeasurements) -> list[str]:
     """Describe the largest lesions, a line each, and count the rest."""
     names = [name for name in table.columns if name.startswith("probability_")]
     lines = []
-    for _, row in table.head(_LISTED_LESIONS).iterrows():
+    for row in table.records()[:_LISTED_LESIONS]:
         probabilities = ", ".join(f"{name.removeprefix('probability_')} {row[name]:.2f}" for name in names)
         size = f"{row['longest_diameter_mm']:.0f} × {row['perpendicular_diameter_mm']:.0f} mm"
         line = f"{row['id']:>3}  {row['type']:<13} {size:>12} {row['volume_ml']:>8.1f} ml {row['mean_hu']:>6.0f} HU"

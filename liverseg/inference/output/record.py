@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -10,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import pandas as pd
 import torch
 
 from liverseg.imageio.volume import Volume
+from liverseg.inference.lesion_measurements import LesionMeasurements
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.plausibility import Plausibility
 from liverseg.labels import LESION, Label
@@ -54,10 +55,10 @@ class RunMetadata:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def lesions_by_type(table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, int]:
+def lesions_by_type(table: LesionMeasurements, labels: Sequence[Label]) -> dict[str, int]:
     """Count the lesions of each type of the label table, in its order, including zeros."""
-    counts = table["type"].value_counts()
-    return {label.name: int(counts.get(label.name, 0)) for label in labels[LESION:]}
+    counts = Counter(row.type for row in table.rows)
+    return {label.name: counts[label.name] for label in labels[LESION:]}
 
 
 def describe_series(source: Mapping[str, Any]) -> str:
@@ -74,7 +75,7 @@ def case_record(
     source: Mapping[str, Any],
     volume: Volume,
     lesions: LesionMap,
-    table: pd.DataFrame,
+    table: LesionMeasurements,
     labels: Sequence[Label],
     plausibility: Plausibility,
 ) -> dict[str, Any]:

@@ -92,7 +92,7 @@ def test_the_table_has_a_row_a_lesion_with_type_probabilities_and_units(page, ca
     for text in ("Volume ml", "Diameters mm", "Density HU", "Centre RAS+ mm", "Cyst probability", "To surface mm"):
         assert text in page.text
     assert "metastasis 0.10 0.10 0.80" in page.text
-    first = case.table.iloc[0]
+    first = case.table.records()[0]
     assert f"{first['longest_diameter_mm']:.1f} × {first['perpendicular_diameter_mm']:.1f}" in page.text
     assert f"{first['volume_ml']:.2f}" in page.text
     colors = {attributes.get("style") for attributes in page.named("span")}
@@ -175,7 +175,8 @@ def test_one_kind_of_lesion_has_no_probabilities(make_case):
 
 
 def test_what_cannot_be_measured_is_a_dash(case):
-    table = case.table.assign(mean_hu=[np.nan, 3.0], surface_distance_mm=None)
+    first, second = (dataclasses.replace(row, surface_distance_mm=np.nan) for row in case.table.rows)
+    table = dataclasses.replace(case.table, rows=(dataclasses.replace(first, mean_hu=np.nan), second))
     page = report_html("case 7", case.volume, case.lesions, table, case.labels, b"", FACTS, [])
     html = page[page.index("<table") : page.index("</table>")]
     assert html.count("<td>–</td>") >= 1

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
+from liverseg.inference.lesion_measurements import LesionMeasurements
 from liverseg.labels import LESION, Label
 
 __all__ = ["LesionTable", "TableCell", "lesion_table", "swatch"]
@@ -16,7 +15,7 @@ __all__ = ["LesionTable", "TableCell", "lesion_table", "swatch"]
 _MISSING = "–"
 _PROBABILITY = "probability_"
 
-LesionValues = Mapping[Hashable, Any]
+LesionValues = Mapping[str, Any]
 """A lesion's values by the names of the table's columns."""
 
 
@@ -65,7 +64,7 @@ class _Column:
     cell: Callable[[LesionValues], TableCell]
 
 
-def lesion_table(table: pd.DataFrame, labels: Sequence[Label]) -> LesionTable:
+def lesion_table(table: LesionMeasurements, labels: Sequence[Label]) -> LesionTable:
     """Format a lesion table for the page.
 
     Args:
@@ -75,7 +74,7 @@ def lesion_table(table: pd.DataFrame, labels: Sequence[Label]) -> LesionTable:
     columns = _columns(table.columns, labels)
     return LesionTable(
         tuple((column.head, column.unit) for column in columns),
-        tuple((str(row["id"]), tuple(column.cell(row) for column in columns)) for row in table.to_dict("records")),
+        tuple((str(row["id"]), tuple(column.cell(row) for column in columns)) for row in table.records()),
     )
 
 

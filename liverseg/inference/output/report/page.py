@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from liverseg.imageio.volume import Volume
+from liverseg.inference.lesion_measurements import LesionMeasurements
 from liverseg.inference.lesions import LesionMap
 from liverseg.inference.output.preview import NOTICE, WINDOW_HU
 from liverseg.inference.output.report.lesion_table import lesion_table, swatch
@@ -35,7 +35,7 @@ def write_report(
     case: str,
     volume: Volume,
     lesions: LesionMap,
-    table: pd.DataFrame,
+    table: LesionMeasurements,
     labels: Sequence[Label],
     picture: bytes,
     facts: Mapping[str, str],
@@ -64,7 +64,7 @@ def report_html(
     case: str,
     volume: Volume,
     lesions: LesionMap,
-    table: pd.DataFrame,
+    table: LesionMeasurements,
     labels: Sequence[Label],
     picture: bytes,
     facts: Mapping[str, str],
@@ -109,12 +109,12 @@ def _describe_content(shown: ViewerVolume) -> str:
     return text + ". Figures in the table are of the full CT."
 
 
-def _viewer_facts(volume: Volume, table: pd.DataFrame, labels: Sequence[Label]) -> dict[str, Any]:
+def _viewer_facts(volume: Volume, table: LesionMeasurements, labels: Sequence[Label]) -> dict[str, Any]:
     axes = ("centroid_x_mm", "centroid_y_mm", "centroid_z_mm")
     # a point's slice number in the file is its product with one row of the inverse affine
     to_slice = np.linalg.inv(volume.affine)[volume.slice_axis]
     return {
-        "lesions": {str(row["id"]): [float(row[axis]) for axis in axes] for row in table.to_dict("records")},
+        "lesions": {str(row["id"]): [float(row[axis]) for axis in axes] for row in table.records()},
         "labels": [{"index": label.index, "name": label.name, "color": list(label.color)} for label in labels],
         "window_hu": list(WINDOW_HU),
         "to_slice": [float(number) for number in to_slice],
