@@ -7,7 +7,6 @@ from typing import Final
 
 import cc3d
 import numpy as np
-from scipy import ndimage
 
 from liverseg.imageio.boxes import bounding_box
 from liverseg.inference.prediction import SlabPrediction
@@ -114,6 +113,8 @@ def liver_contact(parts: np.ndarray, organ: np.ndarray) -> np.ndarray:
     Returns:
         0 to 1, shape (n,); 1 for a lesion that fills the arrays.
     """
+    from scipy import ndimage  # a tenth of a second
+
     faces = ndimage.generate_binary_structure(3, 1)
     contact = []
     for number, found in enumerate(ndimage.find_objects(parts), 1):

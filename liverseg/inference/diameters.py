@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial import ConvexHull
 
 __all__ = ["AxialDiameters", "axial_diameters"]
 
@@ -75,6 +74,8 @@ def _outline(pixels: np.ndarray) -> np.ndarray:
 
 def _hull_diameters(points: np.ndarray) -> tuple[float, float]:
     """Return the longest diameter and its perpendicular; of equal diameters, that with the longer perpendicular."""
+    from scipy.spatial import ConvexHull  # a tenth of a second
+
     hull = points[ConvexHull(points).vertices]
     distances = np.linalg.norm(hull[:, None] - hull[None], axis=2)
     longest = float(distances.max())

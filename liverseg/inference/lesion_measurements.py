@@ -31,7 +31,7 @@ class MeasuredLesion:
     Attributes:
         id: from 1, by decreasing volume.
         type: name of its label.
-        probabilities: of each type, by name; written with several types only.
+        probabilities: of each type, by name; none if there is only one type.
         volume_ml: its volume.
         longest_diameter_mm: its longest axial diameter.
         perpendicular_diameter_mm: the longest diameter at a right angle to that, in the same slice.

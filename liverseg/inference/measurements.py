@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import cc3d
 import numpy as np
-from scipy.ndimage import binary_erosion
-from scipy.spatial import cKDTree
 
 from liverseg.imageio.boxes import pad_box
 from liverseg.imageio.volume import Volume
@@ -62,6 +60,9 @@ class LiverSurface:
                 neighbour[axis] = shift
                 near |= outside[tuple(neighbour)]
         self._voxels = np.argwhere(near & liver)
+        from scipy.spatial import cKDTree  # a tenth of a second
+
+        self._make_tree = cKDTree
         self._tree = cKDTree(self._voxels @ self._steps) if len(self._voxels) else None
 
     def distance_mm(self, voxels: np.ndarray) -> float:
@@ -82,7 +83,7 @@ class LiverSurface:
         bound = np.linalg.norm(points - self._tree.data[nearest], axis=1).min() + _TOLERANCE_MM
         radius = np.linalg.norm(points - middle, axis=1).max()
         near = self._tree.data[self._tree.query_ball_point(middle, bound + radius)]
-        distances, _ = cKDTree(points).query(near, distance_upper_bound=bound)
+        distances, _ = self._make_tree(points).query(near, distance_upper_bound=bound)
         smallest = float(distances.min())
         return smallest if smallest > _TOLERANCE_MM else 0.0
 
@@ -93,6 +94,8 @@ def boundary_voxels(mask: np.ndarray) -> np.ndarray:
     Every other voxel has a neighbour that is nearer to any point outside the mask, if the grid's axes are nearly at
     right angles. The smallest distance of the mask to a point is therefore that of its boundary.
     """
+    from scipy.ndimage import binary_erosion  # a tenth of a second
+
     return np.argwhere(mask & ~binary_erosion(mask, np.ones((3, 3, 3), bool)))
 
 
@@ -127,6 +130,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
     """
     columns = lesion_columns(labels)
     names = {label.index: label.name for label in labels}
+    types = [names[LESION + index] for index in range(lesions.probabilities.shape[1])]
     hu, affine = volume.axial[lesions.box], volume.axial_affine
     corner = np.array([side.start for side in lesions.box])
     row_step, column_step = affine[:3, 1], affine[:3, 2]
@@ -155,9 +159,9 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
             MeasuredLesion(
                 id=number,
                 type=names[int(label)],
-                probabilities={
-                    names[LESION + index]: round(float(share), 4) for index, share in enumerate(probabilities)
-                },
+                probabilities=dict(zip(types, (round(float(share), 4) for share in probabilities), strict=True))
+                if len(types) > 1
+                else {},
                 volume_ml=round(float(voxels) * volume.voxel_ml, 4),
                 longest_diameter_mm=round(diameters.longest_mm, 2),
                 perpendicular_diameter_mm=round(diameters.perpendicular_mm, 2),

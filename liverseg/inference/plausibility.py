@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from liverseg.imageio.boxes import Box, bounding_box, pad_box, to_global, to_local
-from liverseg.inference.contrast_phase import ContrastPhase, LiverHU, contrast_phase, liver_hu
 from liverseg.inference.lesions import LesionMap
 from liverseg.labels import LESION, LIVER
+
+if TYPE_CHECKING:
+    from liverseg.inference.contrast_phase import ContrastPhase, LiverHU
 
 __all__ = ["FINDING_CODES", "PLAUSIBLE_LIVER_ML", "Plausibility", "PlausibilityFinding", "check_plausibility"]
 
@@ -80,6 +82,8 @@ def check_plausibility(hu: np.ndarray, lesions: LesionMap, spacing: Sequence[flo
     found = bounding_box(lesions.inside)
     if found is None:
         return Plausibility((PlausibilityFinding("no_liver", "no liver found"),), None)
+    from liverseg.inference.contrast_phase import contrast_phase, liver_hu  # with SciPy, which only a liver needs
+
     box, labels = to_global(found, lesions.box), lesions.inside[found]
     liver = liver_hu(hu[box], labels, spacing)
     contrast = contrast_phase(hu, liver, box[0], spacing)
