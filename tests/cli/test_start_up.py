@@ -1,4 +1,4 @@
-"""What a command imports before it reports a mistake or its help: modules are counted, not seconds."""
+"""What a command imports until it reports a mistake, its help or a result: modules are counted, not seconds."""
 
 import subprocess
 import sys
@@ -7,9 +7,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-HEAVY = {"torch", "monai", "ignite", "matplotlib", "sklearn", "highdicom"}
+from liverseg.results.case_folder import CASE_FILES
+
+NOT_FOR_NIFTI = {"monai", "ignite", "matplotlib", "pandas", "sklearn", "highdicom", "SimpleITK", "torch._dynamo"}
+HEAVY = {"torch", "scipy.ndimage", *NOT_FOR_NIFTI}
 MODULES = 800
 """Limit of imported modules: nibabel brings some 500, torch with MONAI more than 4,000."""
+PREDICTION_MODULES = 2000
+"""Limit for a prediction: torch and nibabel bring some 1,500, SciPy 250."""
 SCRIPT = """
 import sys
 from liverseg.cli.main import main
@@ -88,3 +93,49 @@ def test_other_commands_start_without_a_network(command):
     code, _, heavy = started(command, "--help")
     assert code == 0
     assert {"torch", "monai", "matplotlib"} & {*heavy} == set()
+
+
+@pytest.fixture(scope="module")
+def abdomen(tmp_path_factory):
+    """A CT with a liver and two lesions in it, and the mask of the liver."""
+    folder = tmp_path_factory.mktemp("abdomen")
+    i, j, k = np.indices((96, 96, 12))
+    hu = np.where(((i - 48) / 44) ** 2 + ((j - 48) / 36) ** 2 < 1, -80, -1000)
+    liver = ((i - 34) / 20) ** 2 + ((j - 48) / 24) ** 2 + ((k - 6) / 7) ** 2 < 1
+    hu[liver] = 110
+    for x, y, z, radius, value in ((30, 44, 6, 4, 10), (40, 56, 5, 3, 40)):
+        hu[(i - x) ** 2 + (j - y) ** 2 + 4 * (k - z) ** 2 < radius**2] = value
+    hu += np.random.default_rng(0).normal(0, 8, hu.shape).astype(int)
+    affine = np.diag([-3.0, -3.0, 5.0, 1.0])
+    nib.save(nib.Nifti1Image(hu.astype(np.int16), affine), folder / "ct.nii.gz")
+    nib.save(nib.Nifti1Image(liver.astype(np.uint8), affine), folder / "liver.nii.gz")
+    return folder
+
+
+@pytest.mark.integration
+def test_a_prediction_imports_no_library_that_it_can_do_without(abdomen):
+    words = [abdomen / "ct.nii.gz", abdomen / "out", "--liver", abdomen / "liver.nii.gz"]
+    code, modules, heavy = started("predict", *words)
+    assert code == 0
+    assert {path.name for path in (abdomen / "out" / "ct").iterdir()} == {*CASE_FILES}
+    assert len((abdomen / "out" / "ct" / "lesions.csv").read_text(encoding="utf-8").splitlines()) > 1
+    assert modules < PREDICTION_MODULES
+    assert heavy == ["scipy.ndimage", "torch"]
+
+
+@pytest.mark.integration
+def test_without_a_liver_scipy_is_not_imported_either(cts):
+    code, modules, heavy = started("predict", cts / "ct.nii.gz", cts / "no_liver")
+    assert code == 0
+    assert (cts / "no_liver" / "ct" / "record.json").exists()
+    assert modules < PREDICTION_MODULES
+    assert heavy == ["torch"]
+
+
+@pytest.mark.integration
+def test_a_worker_of_a_batch_imports_as_little():
+    script = "import sys; import liverseg.batch.worker_main, liverseg.batch.worker; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    modules = {*run.stdout.split()}
+    assert len(modules) < PREDICTION_MODULES
+    assert HEAVY & modules == {"torch"}
