@@ -3,8 +3,8 @@
     pip install onnx onnxruntime onnxscript openvino
     python benchmarks/network_backends.py [--size full] [--rows 288 --columns 320] [--rounds 5]
 
-Slabs of a liver's size pass in turns through the network prepared by `optimize_for_inference`, as torch computes it
-without this (batch norm folded, under autocast), as `torch.compile` does (it needs a C++ compiler), and
+Slabs of a liver's size pass in turns through the network as inference prepares it (`optimize_for_inference`), as torch
+computes it without this (batch norm folded, under autocast), as `torch.compile` does (it needs a C++ compiler), and
 through onnxruntime and OpenVINO, with the same number of threads. Prints milliseconds per slab (medians), their ratio
 to those of inference, the seconds from the start to the first slab, and the share of pixels with the same label.
 Engines that are not installed are skipped.
@@ -36,7 +36,7 @@ def network(size: str) -> SEResUNet:
 
 
 def inference_engine(size: str) -> Callable[[torch.Tensor], np.ndarray]:
-    """Return the network prepared by `optimize_for_inference`."""
+    """Return the network as `SlabInferer` runs it."""
     model, dtype = network(size), autocast_dtype("cpu") or torch.float32
     optimize_for_inference(model, dtype)
 

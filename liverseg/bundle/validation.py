@@ -121,6 +121,10 @@ _PER_LABEL = {
     "crop_ratios": Rule(_are_ratios, "a list of numbers above 0, one for each label"),
 }
 
+_SMALLEST_CROP = 64
+"""A crop of 32 pixels is one pixel wide after five halvings. There, oneDNN's bfloat16 convolutions read memory that is
+not their own (torch 2.13, AMX)."""
+
 _BOOLEAN = Rule(lambda value: isinstance(value, bool), "True or False")
 
 RULES = {
@@ -129,7 +133,7 @@ RULES = {
     "balanced_types": _BOOLEAN,
     "batch_size": _integer(1),
     "carry_heads": _BOOLEAN,
-    "crop_size": _integer(1),
+    "crop_size": _integer(_SMALLEST_CROP),
     "deep_supervision": _BOOLEAN,
     "dice_weight": _number(),
     "dicom": _BOOLEAN,
@@ -148,7 +152,7 @@ RULES = {
         lambda value: value is None or are_lesion_ranges(value), "null, or by type and measurement two numbers", True
     ),
     "lesion_threshold": _number(highest=1),
-    "liver_crop": _integer(1, optional=True),
+    "liver_crop": _integer(_SMALLEST_CROP, optional=True),
     "min_confidence": _number(highest=1),
     "min_lesion_ml": _number(),
     "min_liver_contact": _number(highest=1),

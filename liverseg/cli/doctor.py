@@ -113,7 +113,7 @@ def _torch() -> dict[str, Any]:
         "version": torch.__version__,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
-        "precision": "bfloat16" if autocast_dtype("cpu") else "float32; bfloat16 is not faster here",
+        "precision": "bfloat16" if autocast_dtype("cpu") else "float32; the processor has no bfloat16",
     }
     if not torch.cuda.is_available():
         built = "this torch is built for CPUs only" if torch.version.cuda is None else "no usable CUDA GPU"

@@ -22,7 +22,7 @@ from liverseg.inference.pipeline import Pipeline
 from liverseg.inference.progress import ConsoleReporter
 from liverseg.inference.transforms import Steps
 from liverseg.networks import SEResUNet, load_weights, read_record
-from liverseg.networks.fusion import fold_batch_norm
+from liverseg.networks.fusion import optimize_for_inference
 from liverseg.results.tables import write_statistics
 from liverseg.utils.files import sha256_file
 
@@ -100,7 +100,7 @@ class CaseEvaluator:
         """Load the weights strictly, once, while a thread reads the first case.
 
         A config's `initialize` calls it before anything is written. From then on the network is for inference only, see
-        `fold_batch_norm`.
+        `optimize_for_inference`.
 
         Raises:
             LiversegError: if the weights are missing, damaged, foreign or of another network or input.
@@ -121,7 +121,8 @@ class CaseEvaluator:
                 raise
             finally:
                 thread.shutdown(wait=False)
-            fold_batch_norm(network.eval())
+            dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+            optimize_for_inference(network.eval(), dtype)
             self.pipeline.metadata = RunMetadata(self.weights, sha256, record, self.device, precision, self.settings)
         return self.pipeline.metadata
 

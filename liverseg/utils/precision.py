@@ -19,9 +19,8 @@ def autocast_dtype(device: torch.device | str, amp: bool | str = "auto") -> torc
 
     Args:
         device: device of the network.
-        amp: "auto" (bfloat16 if the hardware is fast at it: a GPU, or a CPU with AMX), True (bfloat16, or an error
-            without such hardware), or False (float32). A CPU with AVX-512's bfloat16 but without AMX is slower in it
-            than in float32, see benchmarks/README.md.
+        amp: "auto" (bfloat16 if the hardware computes it: a GPU, or a CPU with AMX or AVX-512's bfloat16), True
+            (bfloat16, or an error without such hardware), or False (float32).
 
     Returns:
         `torch.bfloat16`, or None for float32.
@@ -41,8 +40,7 @@ def autocast_dtype(device: torch.device | str, amp: bool | str = "auto") -> torc
         supported = kind == "cpu" and torch.cpu._is_avx512_bf16_supported()
     if not supported and mode == "true":
         raise UsageError(f"amp is true, but {kind} has no bfloat16 here; take auto or false")
-    is_fast = supported and (kind == "cuda" or torch.cpu._is_amx_tile_supported())
-    return torch.bfloat16 if is_fast or (supported and mode == "true") else None
+    return torch.bfloat16 if supported else None
 
 
 def autocast(device: torch.device | str, amp: bool | str = "auto") -> AbstractContextManager:

@@ -38,7 +38,7 @@ REFUSED = [
     ("class_weights", [0, 0, 0], "a list of numbers, 0 or more and not all 0, one for each label"),
     ("class_weights", [], "a list of numbers, 0 or more and not all 0, one for each label"),
     ("crop_ratios", [0, 0, 1], "a list of numbers above 0, one for each label"),
-    ("crop_size", 0, "a whole number, 1 or more"),
+    ("crop_size", 63, "a whole number, 64 or more"),
     ("val_interval", 0, "a whole number, 1 or more"),
     ("num_workers", -1, "a whole number, 0 or more"),
     ("resume", "false", "True or False"),

@@ -27,7 +27,7 @@ BAD_TRAINING = {
     "slab_spacing_mm": (0, "is 0; it must be a number above 0, 100 at most, or null"),
     "pixel_mm": (15, "is 15; it must be a number above 0.1, 10 at most, or null"),
     "hu_window": ([250, -200], "is [250, -200]; it must be two numbers, the lower first, in HU"),
-    "crop_size": (0, "is 0; it must be a whole number, 1 or more"),
+    "crop_size": (0, "is 0; it must be a whole number, 64 or more"),
     "val_interval": (0, "is 0; it must be a whole number, 1 or more"),
     "num_workers": (-1, "is -1; it must be a whole number, 0 or more"),
     "resume": ("false", "is 'false'; it must be True or False"),

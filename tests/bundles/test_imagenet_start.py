@@ -8,7 +8,7 @@ from commands import JOINT, PRETRAIN, TINY, run_bundle
 from liverseg.networks import read_record
 
 pytestmark = pytest.mark.integration
-LITE = {**TINY, "epochs": 1, "crop_size": 32, "batch_size": 4, "network_size": "lite"}
+LITE = {**TINY, "epochs": 1, "crop_size": 64, "batch_size": 4, "network_size": "lite"}
 
 
 def test_a_lite_network_starts_from_imagenet_and_hands_its_weights_over(lits_tree, cohort_tree, tmp_path):
@@ -25,7 +25,7 @@ def test_a_lite_network_starts_from_imagenet_and_hands_its_weights_over(lits_tre
     assert result.code == 0, result.err
     assert read_record(tmp_path / "pretrain.safetensors").arguments["size"] == "lite"
     run = {**LITE, "dataset_dir": cohort_tree, "output_dir": tmp_path / "joint", "ckpt_dir": tmp_path / "joint"}
-    weights = {"pretrain_weights": tmp_path / "pretrain.safetensors", "liver_crop": 32}
+    weights = {"pretrain_weights": tmp_path / "pretrain.safetensors", "liver_crop": 64}
     result = run_bundle(JOINT, "training", ("train", "phantom"), **run, **weights)
     assert result.code == 0, result.err
     loaded = json.loads((tmp_path / "joint" / "transfer.json").read_text())["loaded"]

@@ -8,7 +8,7 @@ from commands import EXPORT, INFER, JOINT, TINY, run_bundle
 
 from liverseg.networks import read_record
 
-ONCE = {**TINY, "epochs": 1, "liver_crop": 48}
+ONCE = {**TINY, "epochs": 1, "liver_crop": 64}
 STRATEGIES = {
     "classification": {"type_accuracy"},
     "segmentation": {"lesion_dice"},
@@ -56,7 +56,7 @@ def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_r
 def test_imagenet_weights_start_the_full_encoder(cohort_tree, published, tmp_path):
     run = {"dataset_dir": cohort_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **ONCE}
     more = {"network_size": "full", "initialisation": "imagenet", "imagenet_weights": published}
-    more |= {"crop_size": 32, "liver_crop": 32}
+    more |= {"crop_size": 64, "liver_crop": 64}
     result = run_bundle(JOINT, "training", configs("joint"), **{**run, **more})
     assert result.code == 0, result.err
     transfer = json.loads((tmp_path / "transfer.json").read_text())
@@ -106,7 +106,7 @@ def test_a_plan_freezes_and_says_so(cohort_tree, pretrain_run, tmp_path):
             "initialisation imagenet: there are ImageNet weights of SE-ResNet-50 and EfficientNet-Lite0, which",
         ),
         ({"key_score": "dice"}, 2, "key_score is 'dice'; it must be one of liver_dice, lesion_dice"),
-        ({"liver_crop": 0}, 2, "liver_crop is 0; it must be a whole number, 1 or more, or null"),
+        ({"liver_crop": 0}, 2, "liver_crop is 0; it must be a whole number, 64 or more, or null"),
     ],
 )
 def test_what_is_not_known_is_refused(more, code, words, cohort_tree, tmp_path):

@@ -212,7 +212,7 @@ def test_no_gradient_is_kept_and_the_network_is_left_alone():
 
 
 def test_the_batch_size_for_a_device():
-    assert [resolve_batch_size("auto", device) for device in ("cpu", "cuda:1", "meta")] == [2, 16, 2]
+    assert [resolve_batch_size("auto", device) for device in ("cpu", "cuda:1", "meta")] == [4, 16, 4]
     assert resolve_batch_size(5, "cuda") == 5
 
 

@@ -7,23 +7,13 @@ from liverseg.errors import UsageError
 from liverseg.utils.precision import autocast, autocast_dtype
 
 
-@pytest.mark.parametrize(
-    ("bfloat16", "amx", "auto"),
-    [(True, True, torch.bfloat16), (True, False, None), (False, False, None)],
-)
-def test_auto_takes_what_is_fast_on_the_processor(bfloat16, amx, auto, monkeypatch):
+@pytest.mark.parametrize(("bfloat16", "auto"), [(True, torch.bfloat16), (False, None)])
+def test_auto_takes_what_the_processor_computes(bfloat16, auto, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bfloat16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     assert autocast_dtype("cpu", "auto") is auto
     assert autocast_dtype("cpu", False) is None
     with autocast("cpu", "auto"):
         assert torch.is_autocast_enabled("cpu") is (auto is not None)
-
-
-def test_bfloat16_is_computed_where_it_is_asked_for_though_it_is_slow(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-    assert autocast_dtype("cpu", True) is torch.bfloat16
 
 
 def test_what_the_processor_lacks_is_refused_before_a_run(monkeypatch):
