@@ -1,0 +1,131 @@
+"""Processor time, memory, bytes and files per CT of `liverseg batch`: the figures of docs/scale.md.
+
+python benchmarks/batch_cost.py SOURCE OUTPUT [OPTIONS OF liverseg batch ...]
+
+OUTPUT must not exist. The start is from the command to the first CT, whose costs are given apart from those of the CTs.
+Bytes are those of read and write calls, whether disk, network or page cache serves them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+_POLL_SECONDS = 0.2
+_IO = ("rchar", "wchar", "syscr", "syscw")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Processor seconds and input and output of a process: bytes and calls, by their names in `/proc/PID/io`."""
+
+    cpu: float
+    io: Counter[str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("output", type=Path)
+    args, options = parser.parse_known_args()
+    if args.output.exists():
+        parser.error(f"{args.output} exists: its finished CTs would not be computed")
+    words = ["-m", "liverseg.cli.main", "batch", str(args.source), str(args.output), *options]
+    begun = time.time()
+    process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
+    start, peaks = _watch(process.pid, args.output)
+    total = _usage(process.pid, waited_for=True)  # a zombie until `wait`, with the usage of the workers that ended
+    ended = time.time()
+    if process.wait() != 0:
+        raise SystemExit(f"exit code {process.returncode}")
+    _print(args.output, begun, ended, start, total, peaks)
+
+
+def _watch(pid: int, output: Path) -> tuple[Usage, dict[int, int]]:
+    """Watch a batch until it ends.
+
+    Returns:
+        The usage of batch and workers when the first CT began, and the largest resident memory of each by process id.
+    """
+    start, peaks = None, dict[int, int]()
+    while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
+        pids = [pid, *_children(pid)]
+        for each in pids:
+            with suppress(OSError, StopIteration):
+                lines = Path(f"/proc/{each}/status").read_text(encoding="utf-8").splitlines()
+                peaks[each] = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+        if start is None and any(line["event"] == "begun" for line in _events(output)):
+            usages = [_usage(each) for each in pids]
+            start = Usage(sum(usage.cpu for usage in usages), sum((usage.io for usage in usages), Counter()))
+        time.sleep(_POLL_SECONDS)
+    if start is None:
+        raise SystemExit("no CT was computed")
+    return start, peaks
+
+
+def _children(pid: int) -> list[int]:
+    found = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with suppress(OSError):
+            found += [int(word) for word in (task / "children").read_text(encoding="ascii").split()]
+    return found
+
+
+def _usage(pid: int, waited_for: bool = False) -> Usage:
+    """Return the usage of a process; that of its ended children is always in `io`, and in `cpu` if `waited_for`."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    ticks = sum(map(int, fields[11 : 15 if waited_for else 13]))
+    lines = (line.split(": ") for line in Path(f"/proc/{pid}/io").read_text(encoding="ascii").splitlines())
+    return Usage(ticks / os.sysconf("SC_CLK_TCK"), Counter({name: int(value) for name, value in lines if name in _IO}))
+
+
+def _events(output: Path) -> list[dict[str, Any]]:
+    with suppress(FileNotFoundError):
+        return [json.loads(line) for line in (output / "run.jsonl").read_text(encoding="utf-8").splitlines()]
+    return []
+
+
+def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage, peaks: dict[int, int]) -> None:
+    lines = _events(output)
+    times = {
+        name: [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line["event"] == name]
+        for name in ("begun", "done")
+    }
+    done = [line for line in lines if line["event"] == "done"]
+    cases, seconds = len(done), max(times["done"]) - min(times["begun"])
+    print(f"{cases} CTs in {ended - begun:.1f} s: start {min(times['begun']) - begun:.1f} s with {start.cpu:.1f} s of")
+    print(f"processors, CTs {seconds:.1f} s, end {ended - max(times['done']):.1f} s")
+    print(f"per CT: {seconds / cases:.2f} s, processors {(total.cpu - start.cpu) / cases:.2f} s")
+    stages = {stage: mean(line["seconds"].get(stage, 0) for line in done) for stage in done[0]["seconds"]}
+    print("  mean seconds of stages: " + ", ".join(f"{stage} {value:.2f}" for stage, value in stages.items()))
+    io = Counter({name: total.io[name] - start.io[name] for name in _IO})
+    print(
+        f"  read {io['rchar'] / cases / 1e6:.1f} MB in {io['syscr'] / cases:.0f} calls, "
+        f"written {io['wchar'] / cases / 1e6:.2f} MB in {io['syscw'] / cases:.0f} calls"
+    )
+    inputs = [Path(line["image"]).stat().st_size for line in lines if line["event"] == "begun"]
+    print(f"  input {mean(inputs) / 1e6:.1f} MB; results:")
+    sizes: Counter[str] = Counter()
+    for line in done:
+        sizes.update({path.name: path.stat().st_size for path in (output / line["case"]).iterdir()})
+    for name, size in (*sizes.most_common(), ("all", sizes.total())):
+        print(f"    {name} {size / cases / 1e3:.1f} kB")
+    for name in ("run.jsonl", "summary.csv", "lesions.csv", "index.html"):
+        print(f"  {name} {(output / name).stat().st_size / cases:.0f} bytes")
+    largest = [f"{peak / 1e6:.0f}" for peak in peaks.values()]
+    print(f"largest resident memory: batch {largest[0]} MB, workers {', '.join(largest[1:])} MB")
+
+
+if __name__ == "__main__":
+    main()
