@@ -18,6 +18,7 @@ from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -34,6 +35,14 @@ class Usage:
     io: Counter[str]
 
 
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of a process in bytes: the largest, and samples with their times."""
+
+    peak: int
+    samples: list[tuple[float, int]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
@@ -44,34 +53,38 @@ def main() -> None:
     words = ["-m", "liverseg.cli.main", "batch", str(args.source), str(args.output), *options]
     begun = time.time()
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
-    start, peaks = _watch(process.pid, args.output)
+    start, memory = _watch(process.pid, args.output)
     total = _usage(process.pid, waited_for=True)  # a zombie until `wait`, with the usage of the workers that ended
     ended = time.time()
     if process.wait() != 0:
         raise SystemExit(f"exit code {process.returncode}")
-    _print(args.output, begun, ended, start, total, peaks)
+    _print(args.output, begun, ended, start, total, memory)
 
 
-def _watch(pid: int, output: Path) -> tuple[Usage, dict[int, int]]:
+def _watch(pid: int, output: Path) -> tuple[Usage, dict[int, Memory]]:
     """Watch a batch until it ends.
 
     Returns:
-        The usage of batch and workers when the first CT began, and the largest resident memory of each by process id.
+        The usage of batch and workers when the first CT began, and the memory of each by process id.
     """
-    start, peaks = None, dict[int, int]()
+    start, memory = None, dict[int, Memory]()
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
         pids = [pid, *_children(pid)]
         for each in pids:
             with suppress(OSError, StopIteration):
                 lines = Path(f"/proc/{each}/status").read_text(encoding="utf-8").splitlines()
-                peaks[each] = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+                peak, now = (
+                    next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+                    for name in ("VmHWM:", "VmRSS:")
+                )
+                memory[each] = Memory(peak, [*memory[each].samples, (time.time(), now)] if each in memory else [])
         if start is None and any(line["event"] == "begun" for line in _events(output)):
             usages = [_usage(each) for each in pids]
             start = Usage(sum(usage.cpu for usage in usages), sum((usage.io for usage in usages), Counter()))
         time.sleep(_POLL_SECONDS)
     if start is None:
         raise SystemExit("no CT was computed")
-    return start, peaks
+    return start, memory
 
 
 def _children(pid: int) -> list[int]:
@@ -96,7 +109,11 @@ def _events(output: Path) -> list[dict[str, Any]]:
     return []
 
 
-def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage, peaks: dict[int, int]) -> None:
+def _bytes(path: Path) -> int:
+    return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
+
+
+def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage, memory: dict[int, Memory]) -> None:
     lines = _events(output)
     times = {
         name: [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line["event"] == name]
@@ -104,8 +121,9 @@ def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage,
     }
     done = [line for line in lines if line["event"] == "done"]
     cases, seconds = len(done), max(times["done"]) - min(times["begun"])
-    print(f"{cases} CTs in {ended - begun:.1f} s: start {min(times['begun']) - begun:.1f} s with {start.cpu:.1f} s of")
-    print(f"processors, CTs {seconds:.1f} s, end {ended - max(times['done']):.1f} s")
+    print(f"{cases} CTs in {ended - begun:.1f} s: {min(times['begun']) - begun:.1f} s until the first begins,")
+    print(f"{seconds:.1f} s until the last is done, {ended - max(times['done']):.1f} s until the end")
+    print(f"start: processors {start.cpu:.1f} s")
     print(f"per CT: {seconds / cases:.2f} s, processors {(total.cpu - start.cpu) / cases:.2f} s")
     stages = {stage: mean(line["seconds"].get(stage, 0) for line in done) for stage in done[0]["seconds"]}
     print("  mean seconds of stages: " + ", ".join(f"{stage} {value:.2f}" for stage, value in stages.items()))
@@ -114,7 +132,7 @@ def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage,
         f"  read {io['rchar'] / cases / 1e6:.1f} MB in {io['syscr'] / cases:.0f} calls, "
         f"written {io['wchar'] / cases / 1e6:.2f} MB in {io['syscw'] / cases:.0f} calls"
     )
-    inputs = [Path(line["image"]).stat().st_size for line in lines if line["event"] == "begun"]
+    inputs = [_bytes(Path(line["image"])) for line in lines if line["event"] == "begun"]
     print(f"  input {mean(inputs) / 1e6:.1f} MB; results:")
     sizes: Counter[str] = Counter()
     for line in done:
@@ -123,8 +141,13 @@ def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage,
         print(f"    {name} {size / cases / 1e3:.1f} kB")
     for name in ("run.jsonl", "summary.csv", "lesions.csv", "index.html"):
         print(f"  {name} {(output / name).stat().st_size / cases:.0f} bytes")
-    largest = [f"{peak / 1e6:.0f}" for peak in peaks.values()]
-    print(f"largest resident memory: batch {largest[0]} MB, workers {', '.join(largest[1:])} MB")
+    print("resident memory in MB, largest, and largest sample of each quarter of the CTs' time:")
+    limits = [min(times["begun"]) + seconds * quarter / 4 for quarter in range(5)]
+    for name, of in zip(("batch", *["worker"] * (len(memory) - 1)), memory.values(), strict=True):
+        quarters = [
+            max((now for at, now in of.samples if low <= at < high), default=0) for low, high in pairwise(limits)
+        ]
+        print(f"  {name} {of.peak / 1e6:.0f}: " + ", ".join(f"{quarter / 1e6:.0f}" for quarter in quarters))
 
 
 if __name__ == "__main__":
