@@ -71,12 +71,10 @@ def _watch(pid: int, output: Path) -> tuple[Usage, dict[int, Memory]]:
     while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None:
         pids = [pid, *_children(pid)]
         for each in pids:
-            with suppress(OSError, StopIteration):
-                lines = Path(f"/proc/{each}/status").read_text(encoding="utf-8").splitlines()
-                peak, now = (
-                    next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-                    for name in ("VmHWM:", "VmRSS:")
-                )
+            with suppress(OSError, KeyError):  # it has ended
+                status = Path(f"/proc/{each}/status").read_text(encoding="utf-8").splitlines()
+                sizes = {name: value for name, _, value in (line.partition(":") for line in status)}
+                peak, now = (int(sizes[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS"))
                 memory[each] = Memory(peak, [*memory[each].samples, (time.time(), now)] if each in memory else [])
         if start is None and any(line["event"] == "begun" for line in _events(output)):
             usages = [_usage(each) for each in pids]
