@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import fft
-from scipy.ndimage import gaussian_filter1d
 
 __all__ = ["Scanner", "blur_in_plane", "noise_transfer", "scan_noise", "to_int16"]
 
 _FWHM = 2.3548
 """Full width at half maximum of a Gaussian in standard deviations."""
+
+_BLURRED_ROWS = 64
+"""Rows blurred at a time, few enough for the processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,46 @@ class Scanner:
 
 
 def blur_in_plane(hu: np.ndarray, scanner: Scanner) -> np.ndarray:
-    """Apply the scanner's in-plane point spread to (z, y, x) HU, slice by slice."""
-    sigma = scanner.point_spread / _FWHM / scanner.pixel
-    hu = gaussian_filter1d(hu, sigma, axis=1, mode="nearest", truncate=3.0)
-    return gaussian_filter1d(hu, sigma, axis=2, mode="nearest", truncate=3.0)
+    """Apply the scanner's in-plane point spread to (z, y, x) HU, slice by slice, and return float32.
+
+    The voxels are those of `scipy.ndimage.gaussian_filter1d` along y, then along x, which takes three times as long.
+    """
+    weights = _gaussian(scanner.point_spread / _FWHM / scanner.pixel)
+    reach = len(weights) - 1
+    _, height, width = hu.shape
+    blurred = np.empty(hu.shape, dtype=np.float32)
+    plane = np.empty((height + 2 * reach, width))
+    rows = np.empty((_BLURRED_ROWS, width + 2 * reach))
+    for on_slice, result in zip(hu, blurred, strict=True):
+        plane[:reach], plane[reach : reach + height], plane[reach + height :] = on_slice[0], on_slice, on_slice[-1]
+        for start in range(0, height, _BLURRED_ROWS):
+            stop = min(start + _BLURRED_ROWS, height)
+            block = rows[: stop - start]
+            # rounded to float32 between the axes
+            block[:, reach : reach + width] = _blur(plane[start : stop + 2 * reach], weights).astype(np.float32)
+            block[:, :reach] = block[:, reach : reach + 1]
+            block[:, reach + width :] = block[:, reach + width - 1 : reach + width]
+            result[start:stop] = _blur(block.T, weights).T
+    return blurred
+
+
+def _gaussian(sigma: float) -> np.ndarray:
+    """Return the weights of a Gaussian's middle and of one side, up to three standard deviations."""
+    reach = int(3.0 * sigma + 0.5)
+    weights = np.exp(-0.5 / sigma**2 * np.arange(-reach, reach + 1) ** 2)
+    return (weights / weights.sum())[reach:]
+
+
+def _blur(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Convolve the first axis with symmetric weights; the result is shorter by their reach at both ends."""
+    reach = len(weights) - 1
+    count = len(values) - 2 * reach
+    result = values[reach : reach + count] * weights[0]
+    for offset in range(reach, 0, -1):
+        pair = values[reach - offset : reach - offset + count] + values[reach + offset : reach + offset + count]
+        pair *= weights[offset]
+        result += pair
+    return result
 
 
 def noise_transfer(scanner: Scanner) -> np.ndarray:
@@ -110,7 +148,7 @@ def scan_noise(rng: np.random.Generator, scanner: Scanner) -> np.ndarray:
     middle of the body than at its edge, as an effect of attenuation.
     """
     n, m = scanner.slices, scanner.matrix
-    transfer = noise_transfer(scanner)
+    transfer = np.repeat(noise_transfer(scanner), 2, axis=1)  # for real and imaginary parts
     weight_below = np.float32(scanner.correlation)
     position = (np.arange(m) - (m - 1) / 2) * scanner.pixel
     strength = 1.05 - 0.25 * np.minimum((position[:, None] ** 2 + position[None] ** 2) / 170.0**2, 1)
@@ -128,7 +166,10 @@ def scan_noise(rng: np.random.Generator, scanner: Scanner) -> np.ndarray:
 
 def _slice_noise(rng: np.random.Generator, transfer: np.ndarray, matrix: int) -> np.ndarray:
     white = rng.standard_normal((matrix, matrix), dtype=np.float32)
-    return fft.irfft2(fft.rfft2(white) * transfer, s=(matrix, matrix), workers=1)
+    spectrum = fft.rfft2(white, workers=1)
+    parts = spectrum.view(np.float32)
+    parts *= transfer
+    return fft.irfft2(spectrum, s=(matrix, matrix), workers=1, overwrite_x=True)
 
 
 def to_int16(hu: np.ndarray) -> np.ndarray:

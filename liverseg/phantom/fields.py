@@ -20,6 +20,7 @@ __all__ = [
     "Lattice",
     "Region",
     "ellipsoid",
+    "interpolate",
     "smooth_max",
     "smooth_min",
     "smooth_noise",
@@ -68,8 +69,18 @@ class Field:
 
     def bounds(self, axis: int, margin: float = 0.0) -> tuple[float, float]:
         """Return the first and last position in mm along `axis` with values below `margin`; (inf, -inf) if none."""
-        others = tuple(other for other in range(3) if other != axis)
-        below = np.flatnonzero((self.values < margin).any(axis=others))
+        return self.box(margin)[axis]
+
+    def box(self, margin: float = 0.0) -> list[tuple[float, float]]:
+        """Return the bounds along z, y and x, see `bounds`."""
+        inside = np.asarray(self.values < margin)
+        in_plane = np.asarray(inside.any(axis=0))
+        return [
+            self._extent(axis, np.flatnonzero(some))
+            for axis, some in enumerate((inside.any(axis=(1, 2)), in_plane.any(axis=1), in_plane.any(axis=0)))
+        ]
+
+    def _extent(self, axis: int, below: np.ndarray) -> tuple[float, float]:
         if below.size == 0:
             return (np.inf, -np.inf)
         first = self.lattice.origin[axis] + self.lattice.step * (self.start[axis] + below[0] - 1)
@@ -110,11 +121,11 @@ def spline_weights(index: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarr
     return np.clip(lower + np.arange(-1, 3)[:, None], 0, length - 1), weights.astype(np.float32)
 
 
-def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
-    neighbours, weights = spline_weights(index, values.shape[axis])
+def interpolate(values: np.ndarray, neighbours: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:
+    """Return the weighted sums of neighbours along an axis of (z, y, x) values; see `spline_weights`."""
     starts = np.arange(0, weights.size + 1, len(weights))
-    matrix = sparse.csr_array((weights.T.ravel(), neighbours.T.ravel(), starts), (len(index), values.shape[axis]))
-    shape = (*values.shape[:axis], len(index), *values.shape[axis + 1 :])
+    shape = (*values.shape[:axis], weights.shape[1], *values.shape[axis + 1 :])
+    matrix = sparse.csr_array((weights.T.ravel(), neighbours.T.ravel(), starts), (shape[axis], values.shape[axis]))
     if axis == 0:
         return (matrix @ values.reshape(len(values), -1)).reshape(shape)
     result = np.empty(shape, dtype=np.float32)
@@ -125,6 +136,10 @@ def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
         resampled = (matrix @ first.reshape(len(first), -1)).reshape(-1, *first.shape[1:])
         result[block] = np.moveaxis(resampled, 0, axis)
     return result
+
+
+def _resample(values: np.ndarray, index: np.ndarray, axis: int) -> np.ndarray:
+    return interpolate(values, *spline_weights(index, values.shape[axis]), axis)
 
 
 def smooth_noise(rng: np.random.Generator, lattice: Lattice, grain: float, amplitude: float) -> np.ndarray:

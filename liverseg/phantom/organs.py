@@ -252,7 +252,7 @@ class Organs:
         Args:
             liver: signed distance to the liver. The result is limited to a box around it.
         """
-        box = tuple(liver.bounds(axis, liver.lattice.step) for axis in range(3))
+        box = tuple(liver.box(liver.lattice.step))
         straight, soft = self.trunk.straight.box(box), self.soft.box(box)
         vessels = [tube(straight, line, _MAX_VESSEL_RADIUS) for line in (self.cava, self.portal)]
         return straight.field(np.minimum.reduce([self._gallbladder_in(soft), *vessels]))

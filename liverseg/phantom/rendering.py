@@ -9,7 +9,7 @@ import numpy as np
 from liverseg.imageio.boxes import Box
 from liverseg.phantom.acquisition import Scanner, blur_in_plane
 from liverseg.phantom.capsules import CapsuleVoxels, capsule_voxels
-from liverseg.phantom.fields import Field, spline_weights
+from liverseg.phantom.fields import Field, interpolate, spline_weights
 from liverseg.phantom.scene import Layer, Scene, Tubes
 from liverseg.synthesis import Lesion
 
@@ -18,8 +18,12 @@ __all__ = ["Rendering", "render"]
 _THIN_MM = 1.3
 """Largest thickness in mm of the thin slices that are averaged to one slice."""
 
-_CHUNK = 131_072
-"""Voxels painted at a time, few enough for the processor's cache."""
+_CHUNK, _PART = 1_048_576, 131_072
+"""Voxels of the chunk on which all layers are painted, and of the part of it on which a layer is painted at a time, few
+enough for the processor's cache."""
+
+_SMALL = 1_000_000
+"""A shape with at most this number of voxels is interpolated to all thin slices at once."""
 
 _MARGIN_MM = 8.0
 """Shapes are painted up to this distance from their surface, which is more than the largest offset and half edge."""
@@ -102,20 +106,22 @@ class _Planes:
 
     Attributes:
         values: signed distance, (plane, y, x), mm.
+        on_thin: signed distance on the thin slices, (thin slice, y, x), mm; None for a large shape.
         corner: row and column of the first pixel.
         thin: thin slices with the shape.
         neighbours: four planes for each of these thin slices.
         weights: their weights.
-        low, high: for each of these thin slices, the first (row, column) with the shape, and the one after the last.
+        low, high: first row with the shape and the one after the last, on each of these thin slices; then columns.
     """
 
     values: np.ndarray
+    on_thin: np.ndarray | None
     corner: tuple[int, int]
     thin: slice
     neighbours: list[list[int]]
     weights: np.ndarray
-    low: np.ndarray
-    high: np.ndarray
+    low: list[list[int]]
+    high: list[list[int]]
 
 
 class _Painter:
@@ -166,7 +172,7 @@ class _Painter:
         self.organs = np.zeros(shape if self._with_organs else 0, dtype=np.uint8)
         self._cover = np.zeros(shape, dtype=np.float32)
         self._liver_box = _NOWHERE
-        self._last: tuple[int, np.ndarray] | None = None
+        self._last: tuple[int, dict[int, np.ndarray]] = (0, {})
         self._lesions: list[tuple[int, slice, slice, np.ndarray]] = []
 
     def paint(self, item: Layer | Tubes, is_liver: bool = False, over_liver: bool = False) -> None:
@@ -187,10 +193,18 @@ class _Painter:
         box = None if planes is None else self._box(planes)
         if planes is None or box is None:
             return
+        if is_liver:
+            self._liver_box = box
+        zs, ys, xs = box
+        step = max(_PART // ((ys.stop - ys.start) * (xs.stop - xs.start)), 1)
+        for start in range(zs.start, zs.stop, step):
+            self._paint_part(layer, planes, (slice(start, min(start + step, zs.stop)), ys, xs), is_liver, over_liver)
+
+    def _paint_part(self, layer: Layer, planes: _Planes, box: Box, is_liver: bool, over_liver: bool) -> None:
+        """Paint a layer onto a box of the chunk."""
         alpha = self._alpha(layer, planes, box)
         if is_liver:
             self.liver[box] = alpha
-            self._liver_box = box
         value: np.ndarray | np.float32 = np.float32(layer.hu)
         if layer.texture:
             value = np.float32(layer.texture) * self.texture[box]
@@ -260,7 +274,7 @@ class _Painter:
     def _interpolate(self, shape: Field, reach: float) -> _Planes | None:
         # points up to two steps away contribute to an interpolated value, one of which is in the bounds
         step = shape.lattice.step
-        near, far = ([shape.bounds(axis, margin) for axis in range(3)] for margin in (reach, _MARGIN_MM))
+        near, far = shape.box(reach), shape.box(_MARGIN_MM)
         thin, ys, xs = (
             self._span(axis, max(tight[0] - step, loose[0]), min(tight[1] + step, loose[1]))
             for axis, tight, loose in zip((self._all_z, self.y, self.x), near, far, strict=True)
@@ -278,10 +292,18 @@ class _Painter:
         low, high = [], []
         for axis, side in ((2, ys), (1, xs)):
             begin, end = _ends(np.asarray(inside.any(axis=axis)))
-            low.append(begin[neighbours].min(axis=0) + side.start)
-            high.append(end[neighbours].max(axis=0) + side.start)
+            low.append((begin[neighbours].min(axis=0) + side.start).tolist())
+            high.append((end[neighbours].max(axis=0) + side.start).tolist())
+        small = len(index) * values[0].size <= _SMALL
         return _Planes(
-            values, (ys.start, xs.start), thin, neighbours.T.tolist(), weights.T, np.stack(low, 1), np.stack(high, 1)
+            values=values,
+            on_thin=interpolate(values, neighbours, weights, 0) if small else None,
+            corner=(ys.start, xs.start),
+            thin=thin,
+            neighbours=neighbours.T.tolist(),
+            weights=weights.T,
+            low=low,
+            high=high,
         )
 
     def _box(self, planes: _Planes) -> Box | None:
@@ -290,8 +312,8 @@ class _Painter:
         if stop <= start:
             return None
         in_planes = slice(start - planes.thin.start, stop - planes.thin.start)
-        y0, x0 = planes.low[in_planes].min(axis=0).tolist()
-        y1, x1 = planes.high[in_planes].max(axis=0).tolist()
+        y0, x0 = (min(axis[in_planes]) for axis in planes.low)
+        y1, x1 = (max(axis[in_planes]) for axis in planes.high)
         if y1 <= y0:
             return None
         return slice(start - self._thin.start, stop - self._thin.start), slice(y0, y1), slice(x0, x1)
@@ -299,10 +321,13 @@ class _Painter:
     def _alpha(self, layer: Layer, planes: _Planes, box: Box) -> np.ndarray:
         """Return the layer's share of each voxel of a box."""
         key = id(layer.shape)
-        if self._last is None or self._last[0] != key:
-            self._last = (key, self._distance(planes, box))
+        if self._last[0] != key:
+            self._last = (key, {})
+        parts, start = self._last[1], box[0].start
+        if start not in parts:
+            parts[start] = self._distance(planes, box)
         width = np.float32(max(self.pixel, layer.blur))
-        alpha = self._last[1] * np.float32(-1 / width)
+        alpha = parts[start] * np.float32(-1 / width)
         alpha += np.float32(0.5 + layer.offset / width)
         return np.clip(alpha, 0, 1, out=alpha)
 
@@ -310,10 +335,14 @@ class _Painter:
         """Interpolate a shape to a box of the chunk."""
         zs, ys, xs = box
         y0, x0 = planes.corner
-        values = planes.values[:, ys.start - y0 : ys.stop - y0, xs.start - x0 : xs.stop - x0]
+        in_plane = (slice(ys.start - y0, ys.stop - y0), slice(xs.start - x0, xs.stop - x0))
+        first = zs.start + self._thin.start - planes.thin.start
+        if planes.on_thin is not None:
+            return planes.on_thin[(slice(first, first + zs.stop - zs.start), *in_plane)]
+        values = planes.values[(slice(None), *in_plane)]
         result = np.empty((zs.stop - zs.start, *values.shape[1:]), dtype=np.float32)
         term = np.empty(values.shape[1:], dtype=np.float32)
-        for number, plane in enumerate(result, zs.start + self._thin.start - planes.thin.start):
+        for number, plane in enumerate(result, first):
             neighbours, weights = planes.neighbours[number], planes.weights[number]
             np.multiply(values[neighbours[0]], weights[0], out=plane)
             for neighbour, weight in zip(neighbours[1:], weights[1:], strict=True):
