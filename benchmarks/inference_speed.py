@@ -274,7 +274,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=["prepare", "measure", "memory", "nnunet"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--epochs", type=int, default=12, help="epochs of training in prepare")
+    parser.add_argument("--epochs", type=int, default=8, help="epochs of training in prepare")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--python", type=Path, help="Python of the environment with nnunetv2")
     args = parser.parse_args()
