@@ -20,10 +20,10 @@ from statistics import median
 
 ROUNDS = 5
 COMMANDS = {
-    "20 volumes": ["--kind", "lits", "--volumes", "20", "--matrix", "256", "--seed", "0"],
-    "35 patients": ["--kind", "cohort", "--patients", "35", "--slices", "83", "--matrix", "256", "--seed", "1"],
+    "8 volumes": ["--kind", "lits", "--volumes", "8", "--matrix", "256", "--seed", "0"],
+    "14 patients": ["--kind", "cohort", "--patients", "14", "--slices", "33", "--matrix", "256", "--seed", "1"],
 }
-"""A quarter of the demo."""
+"""A tenth of the demo."""
 
 
 def main() -> None:

@@ -40,7 +40,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None
         "--batch-size", type=int, help="slices computed at a time (default: 4 or 2 on a CPU, 16 on a GPU)"
     )
     parser.add_argument(
-        "--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: if the device is fast at it)"
+        "--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: if the device computes it)"
     )
     parser.add_argument(
         "--series", help="DICOM series, by UID or description; not for NIfTI (default: axial CT with most slices)"
