@@ -148,7 +148,7 @@ def lesion_table(lesions: LesionMap, volume: Volume, labels: tuple[Label, ...]) 
         mask = lesions.ids_inside[box] == number
         own = np.array([side.start for side in box])
         start = corner + own
-        middle = affine @ np.append(np.argwhere(mask).mean(axis=0) + start, 1.0)
+        middle = affine @ np.append(_mean_position(mask) + start, 1.0)
         diameters = axial_diameters(mask, row_step, column_step)
         on = file_slices[start[0] + np.flatnonzero(mask.any(axis=(1, 2)))]
         values, distance = hu[box][mask], surface.distance_mm(boundary_voxels(mask) + own)
@@ -198,6 +198,15 @@ def with_types(table: LesionMeasurements, lesions: LesionMap, labels: tuple[Labe
         for row, label in zip(table.rows, lesions.types, strict=True)
     ]
     return replace(table, rows=tuple(rows))
+
+
+def _mean_position(mask: np.ndarray) -> np.ndarray:
+    """Return the mean index of a mask's voxels along each axis, without an array of their indices."""
+    others = ((1, 2), (0, 2), (0, 1))
+    sums = [
+        np.arange(length) @ np.count_nonzero(mask, axis=axes) for length, axes in zip(mask.shape, others, strict=True)
+    ]
+    return np.array(sums) / np.count_nonzero(mask)
 
 
 def _contrast(lesion: np.ndarray, liver: np.ndarray) -> float:
