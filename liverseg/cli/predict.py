@@ -8,7 +8,7 @@ import os
 from liverseg.cli.arguments import some_path
 from liverseg.cli.inference_arguments import add_inference_arguments, check_inference, inference_overrides
 from liverseg.errors import ExitCode
-from liverseg.utils.collector import torch_imports
+from liverseg.utils.torch_imports import torch_imports
 
 __all__ = ["add_arguments", "run"]
 
