@@ -20,8 +20,8 @@ from liverseg.batch.events import to_json
 from liverseg.batch.job import Job
 from liverseg.cases.case import BatchCase
 from liverseg.cases.events import Event
-from liverseg.utils.torch_imports import torch_imports
 from liverseg.utils.shutdown import SHUTDOWN_SIGNALS
+from liverseg.utils.torch_imports import torch_imports
 
 __all__ = ["DRAIN", "END", "CaseQueue", "main", "worker_loop"]
 
