@@ -247,7 +247,7 @@ def memory(folder: Path) -> None:
         print(shlex.join(map(str, command)))
         print(f"512 x 512 x {slices}: {found[slices]:.0f} MB at the peak")
     added = MATRIX * MATRIX * 4 * SLICES * 2 / 2**20
-    print(f"growth relative to the added int16 bytes: {(found[5 * SLICES] - found[SLICES]) / added:.2f}, target <= 2")
+    print(f"growth relative to the added int16 bytes: {(found[5 * SLICES] - found[SLICES]) / added:.2f}, target <= 1.2")
 
 
 def nnunet(folder: Path, python: Path, rounds: int) -> None:
