@@ -51,14 +51,14 @@ def main() -> None:
     if args.output.exists():
         parser.error(f"{args.output} exists: its finished CTs would not be computed")
     words = ["-m", "liverseg.cli.main", "batch", str(args.source), str(args.output), *options]
-    begun = time.time()
+    started = time.time()
     process = subprocess.Popen([sys.executable, *words], stdout=subprocess.DEVNULL)
     start, memory = _watch(process.pid, args.output)
     total = _usage(process.pid, waited_for=True)  # a zombie until `wait`, with the usage of the workers that ended
     ended = time.time()
     if process.wait() != 0:
         raise SystemExit(f"exit code {process.returncode}")
-    _print(args.output, begun, ended, start, total, memory)
+    _print(args.output, started, ended, start, total, memory)
 
 
 def _watch(pid: int, output: Path) -> tuple[Usage, dict[int, Memory]]:
@@ -111,7 +111,7 @@ def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
 
 
-def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage, memory: dict[int, Memory]) -> None:
+def _print(output: Path, started: float, ended: float, start: Usage, total: Usage, memory: dict[int, Memory]) -> None:
     lines = _events(output)
     times = {
         name: [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line["event"] == name]
@@ -119,7 +119,7 @@ def _print(output: Path, begun: float, ended: float, start: Usage, total: Usage,
     }
     done = [line for line in lines if line["event"] == "done"]
     cases, seconds = len(done), max(times["done"]) - min(times["begun"])
-    print(f"{cases} CTs in {ended - begun:.1f} s: {min(times['begun']) - begun:.1f} s until the first begins,")
+    print(f"{cases} CTs in {ended - started:.1f} s: {min(times['begun']) - started:.1f} s until the first begins,")
     print(f"{seconds:.1f} s until the last is done, {ended - max(times['done']):.1f} s until the end")
     print(f"start: processors {start.cpu:.1f} s")
     print(f"per CT: {seconds / cases:.2f} s, processors {(total.cpu - start.cpu) / cases:.2f} s")

@@ -8,9 +8,10 @@ Example:
     >>> found.lesions[["type", "volume_ml"]]  # doctest: +SKIP
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from liverseg.utils.lazy import lazy_imports
+from liverseg.utils.torch_imports import sleep_while_waiting
 
 if TYPE_CHECKING:
     from liverseg.errors import LiversegError
@@ -21,7 +22,7 @@ __all__ = ["LiversegError", "Model", "Prediction", "Volume", "__version__", "loa
 
 __version__ = "0.1.0"
 
-__getattr__ = lazy_imports(
+_lazy_import = lazy_imports(
     __name__,
     {
         "LiversegError": "liverseg.errors",
@@ -32,6 +33,12 @@ __getattr__ = lazy_imports(
         "predict": "liverseg.inference.api",
     },
 )
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("Model", "Prediction", "load_model", "predict"):
+        sleep_while_waiting()  # before these import torch
+    return _lazy_import(name)
 
 
 def __dir__() -> list[str]:

@@ -29,8 +29,8 @@ __all__ = [
 
 _NOT_SETTINGS = (*STEPS, *FOLDERS, *FILES, "weights", *EXECUTION)
 """Keys that change no result. Files count where they are hashed, and a study counts `DURATION`."""
-_NO_ARGUMENTS = ("handlers", "keys", "name", "tag_name", "metric", "metrics", "decollate", "fused")
-"""Arguments of objects that connect or name things, or change the rounding of results at most."""
+_NO_ARGUMENTS = ("handlers", "keys", "name", "tag_name", "metric", "metrics", "decollate")
+"""Arguments of objects that connect or name things."""
 
 NEUTRAL: dict[str, Any] = {
     "min_liver_contact": 0,

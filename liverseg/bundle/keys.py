@@ -14,7 +14,7 @@ FILES = ("datalist", "pretrain_weights", "imagenet_weights")
 
 EXECUTION = (
     *("device", "torch_device", "num_workers", "prefetch", "ahead", "val_batch_size", "resume"),
-    *("progress", "statistics", "optimizer::fused"),
+    *("progress", "statistics"),
 )
 """Device, speed and display, which change the rounding of results at most."""
 

@@ -36,9 +36,7 @@ def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None
     parser.add_argument("--weights", type=some_path, help=weights)
     parser.add_argument("--bundle", type=some_path, help="another folder of the bundle")
     parser.add_argument("--device", help="auto, cpu, cuda or cuda:N (default auto)")
-    parser.add_argument(
-        "--batch-size", type=int, help="slices computed at a time (default: 4 or 2 on a CPU, 16 on a GPU)"
-    )
+    parser.add_argument("--batch-size", type=int, help="slices computed at a time (default: 4 on a CPU, 16 on a GPU)")
     parser.add_argument(
         "--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: if the device computes it)"
     )

@@ -105,7 +105,7 @@ def keep_freed_memory() -> None:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, TypeError):  # macOS and musl, or Windows
         return
     mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
     mallopt(_M_TRIM_THRESHOLD, _INT_MAX)

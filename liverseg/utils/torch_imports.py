@@ -9,7 +9,19 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["torch_imports"]
+__all__ = ["sleep_while_waiting", "torch_imports"]
+
+
+def sleep_while_waiting() -> None:
+    """Let the threads of torch that wait for the others sleep instead of spin; call it before torch is imported.
+
+    Two predictions at a time on two cores take 3 s each; spinning, they take the cores from each other, and 5 to 15 s.
+    A single prediction is as fast, with the full network 4 % slower. Training is slower by a third, and is left alone.
+
+    Nothing changes where torch is imported already, or where the environment sets OMP_WAIT_POLICY.
+    """
+    if "torch" not in sys.modules:
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # libgomp reads it when torch loads it
 
 
 @contextmanager
@@ -19,18 +31,14 @@ def torch_imports() -> Iterator[None]:
     Hundreds of thousands of objects of these modules live as long as the process. The collector would look through
     them several times while they are made, again in each full collection, and once more at the end of the process,
     which together takes as long as half of the imports. It therefore waits during the block, and leaves the objects
-    that exist after it alone (`gc.freeze`).
-
-    Threads that wait for the others sleep instead of spinning, unless the environment sets OMP_WAIT_POLICY. Two
-    predictions at a time on two cores take 3 s each; spinning, they take the cores from each other, and 5 to 15 s. A
-    single prediction is as fast, with the full network 4 % slower.
+    that exist after it alone (`gc.freeze`). Threads that wait sleep, see `sleep_while_waiting`.
 
     Where torch was imported before, nothing changes: the process is another's.
     """
     if "torch" in sys.modules:
         yield
         return
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # libgomp reads it when torch loads it
+    sleep_while_waiting()
     was_enabled = gc.isenabled()
     gc.disable()
     try:

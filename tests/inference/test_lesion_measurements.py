@@ -58,3 +58,12 @@ def test_a_table_without_lesions_has_its_header(tmp_path):
     assert (tmp_path / "t.csv").read_text(encoding="utf-8") == ",".join(lesion_columns(PRETRAIN_LABELS)) + "\n"
     assert (tmp_path / "t.json").read_text(encoding="utf-8") == "[]\n"
     assert (len(table), tuple(table.to_frame().columns)) == (0, table.columns)
+
+
+def test_a_lesion_without_a_reason_has_none_in_the_frame():
+    known = dict.fromkeys([field.name for field in fields(MeasuredLesion)], 1)
+    known["probabilities"] = dict.fromkeys(LESION_TYPES, 0.5)
+    reasons = [None, "no type is probable"]
+    rows = tuple(MeasuredLesion(**{**known, "indeterminate_because": reason}) for reason in reasons)
+    frame = LesionMeasurements(lesion_columns(LABELS), rows).to_frame()
+    assert list(frame["indeterminate_because"]) == reasons

@@ -28,6 +28,8 @@ WINDOW_HU = (-160.0, 240.0)
 """The usual abdominal window: level 40, width 400."""
 _SLICES = 3
 _LISTED_LESIONS = 6
+_LONGEST_NAME = 64
+"""Characters of a case's name in the title, so that it does not reach the notice."""
 NOTICE = "Research only, not a medical device"
 
 # lengths in pixels
@@ -103,7 +105,8 @@ def draw_preview(
         _write(draw, (left + 5, top + size[1] // 2), "R", _TEXT, "lm")
         _write(draw, (left + size[0] - 5, top + size[1] // 2), "L", _TEXT, "rm")
     counted = f"{len(table)} lesion{'' if len(table) == 1 else 's'}"
-    title = f"{case}   liver {liver_volume_ml(lesions, volume.voxel_ml):.0f} ml, {counted}"
+    name = case if len(case) <= _LONGEST_NAME else f"{case[:_LONGEST_NAME]}..."
+    title = f"{name}   liver {liver_volume_ml(lesions, volume.voxel_ml):.0f} ml, {counted}"
     _write(draw, (_MARGIN, 24), title, _TITLE, "ls")
     _write(draw, (_WIDTH - _MARGIN, 22), NOTICE, _NOTICE, "rs")
     for number, line in enumerate(_lesion_lines(table)):
@@ -194,10 +197,12 @@ def _write(
 
 
 @cache
-def _font(name: str, size: float) -> ImageFont.FreeTypeFont:
-    """Return one of the fonts that come with matplotlib, whose folder is found without an import."""
+def _font(name: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return one of the fonts that come with matplotlib, whose folder is found without an import; else Pillow's own."""
     found = find_spec("matplotlib")
-    assert found is not None and found.origin is not None
-    path = Path(found.origin).parent / "mpl-data" / "fonts" / "ttf" / f"{name}.ttf"
+    folder = Path() if found is None or found.origin is None else Path(found.origin).parent
+    path = folder / "mpl-data" / "fonts" / "ttf" / f"{name}.ttf"
+    if not path.is_file():  # some distributions keep the fonts elsewhere
+        return ImageFont.load_default(size)
     # without libraqm, which is not everywhere
     return ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
