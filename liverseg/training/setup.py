@@ -36,6 +36,7 @@ __all__ = [
     "RunData",
     "check_key_score",
     "initialise_weights",
+    "keep_freed_memory",
     "load_for_evaluation",
     "load_run_data",
     "run_record",

@@ -2,6 +2,9 @@
 
 import json
 import logging
+import platform
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -18,9 +21,24 @@ from liverseg.training import (
     run_record,
     write_transfer,
 )
+from liverseg.training.setup import keep_freed_memory
 from liverseg.utils.files import sha256_file
 
 INPUT_SPEC = SlabInput((-200, 250))
+FAULTS = """
+import resource, sys
+import numpy as np
+from liverseg.training.setup import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+for round in range(20):
+    if round == 2:
+        start = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    arrays = [np.ones(1 << 21) for _ in range(6)]
+    del arrays
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - start)
+"""
+"""Prints the pages that the system provides for arrays of 16 MB that are allocated and freed again and again."""
 
 
 @pytest.fixture
@@ -198,3 +216,21 @@ def test_weights_of_another_window_are_not_scored(pretrained, tree):
     data = load_run_data(datalist, folder, 0, 3)
     with pytest.raises(LiversegError, match=r"HU window"):
         load_for_evaluation(SEResUNet("small", out_channels=3), pretrained, SlabInput((-100, 250)), datalist, 0, data)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has mallopt")
+def test_freed_memory_is_used_again():
+    keep, leave = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("keep", "leave")
+    )
+    assert keep < leave / 10
+
+
+@pytest.mark.parametrize("error", [AttributeError, OSError, TypeError])
+def test_other_c_libraries_are_left_alone(error, monkeypatch):
+    def missing(_):
+        raise error
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    keep_freed_memory()
