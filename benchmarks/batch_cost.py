@@ -1,6 +1,6 @@
 """Processor time, memory, bytes and files per CT of `liverseg batch`: the figures of docs/scale.md.
 
-python benchmarks/batch_cost.py SOURCE OUTPUT [OPTIONS OF liverseg batch ...]
+python -m benchmarks.batch_cost SOURCE OUTPUT [OPTIONS OF liverseg batch ...]
 
 OUTPUT must not exist. The start is from the command to the first CT, whose costs are given apart from those of the CTs.
 Bytes are those of read and write calls, whether disk, network or page cache serves them.
@@ -9,7 +9,6 @@ Bytes are those of read and write calls, whether disk, network or page cache ser
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -17,11 +16,11 @@ import time
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
-from typing import Any
+
+from benchmarks.soak.runs import event_time, events
 
 _POLL_SECONDS = 0.2
 _IO = ("rchar", "wchar", "syscr", "syscw")
@@ -76,7 +75,7 @@ def _watch(pid: int, output: Path) -> tuple[Usage, dict[int, Memory]]:
                 sizes = {name: value for name, _, value in (line.partition(":") for line in status)}
                 peak, now = (int(sizes[name].split()[0]) * 1024 for name in ("VmHWM", "VmRSS"))
                 memory[each] = Memory(peak, [*memory[each].samples, (time.time(), now)] if each in memory else [])
-        if start is None and any(line["event"] == "begun" for line in _events(output)):
+        if start is None and any(line["event"] == "begun" for line in events(output)):
             usages = [_usage(each) for each in pids]
             start = Usage(sum(usage.cpu for usage in usages), sum((usage.io for usage in usages), Counter()))
         time.sleep(_POLL_SECONDS)
@@ -101,22 +100,13 @@ def _usage(pid: int, waited_for: bool = False) -> Usage:
     return Usage(ticks / os.sysconf("SC_CLK_TCK"), Counter({name: int(value) for name, value in lines if name in _IO}))
 
 
-def _events(output: Path) -> list[dict[str, Any]]:
-    with suppress(FileNotFoundError):
-        return [json.loads(line) for line in (output / "run.jsonl").read_text(encoding="utf-8").splitlines()]
-    return []
-
-
 def _bytes(path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*")) if path.is_dir() else path.stat().st_size
 
 
 def _print(output: Path, started: float, ended: float, start: Usage, total: Usage, memory: dict[int, Memory]) -> None:
-    lines = _events(output)
-    times = {
-        name: [datetime.fromisoformat(line["time"]).timestamp() for line in lines if line["event"] == name]
-        for name in ("begun", "done")
-    }
+    lines = events(output)
+    times = {name: [event_time(line) for line in lines if line["event"] == name] for name in ("begun", "done")}
     done = [line for line in lines if line["event"] == "done"]
     cases, seconds = len(done), max(times["done"]) - min(times["begun"])
     print(f"{cases} CTs in {ended - started:.1f} s: {min(times['begun']) - started:.1f} s until the first begins,")

@@ -14,12 +14,12 @@ import argparse
 import os
 import re
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
+from liverseg.bundle.commands import bundle_command
 from liverseg.datalists import build_datalist
 
 LONG, SHORT = 4, 1
@@ -53,9 +53,7 @@ def _train(checkout: Path, dataset: Path, work: Path, epochs: int) -> tuple[floa
     output = work / f"{epochs}-{time.monotonic_ns()}"
     options = {"dataset_dir": dataset, "output_dir": output, "ckpt_dir": output, "cache_dir": work / "cache"}
     options |= {"epochs": epochs, "val_interval": LONG + 1, "seed": 0}
-    command = [sys.executable, "-m", "monai.bundle", "run", "training"]
-    command += ["--config_file", "['configs/train.yaml','configs/phantom.yaml']"]
-    command += [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = bundle_command("training", ["train", "phantom"], options)
     environment = {**os.environ, "PYTHONPATH": str(checkout)}
     bundle = checkout / "bundles" / "liver_lesion_pretrain"
     start = time.monotonic()

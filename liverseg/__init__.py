@@ -22,22 +22,16 @@ __all__ = ["LiversegError", "Model", "Prediction", "Volume", "__version__", "loa
 
 __version__ = "0.1.0"
 
+_WITH_TORCH = ("Model", "Prediction", "load_model", "predict")
 _lazy_import = lazy_imports(
     __name__,
-    {
-        "LiversegError": "liverseg.errors",
-        "Model": "liverseg.inference.api",
-        "Prediction": "liverseg.inference.api",
-        "Volume": "liverseg.imageio.volume",
-        "load_model": "liverseg.inference.api",
-        "predict": "liverseg.inference.api",
-    },
+    {"errors": ("LiversegError",), "imageio.volume": ("Volume",), "inference.api": _WITH_TORCH},
 )
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("Model", "Prediction", "load_model", "predict"):
-        sleep_while_waiting()  # before these import torch
+    if name in _WITH_TORCH:
+        sleep_while_waiting()
     return _lazy_import(name)
 
 

@@ -33,21 +33,12 @@ __all__ = [
     "patient_weights",
 ]
 
-_PACKAGE = "liverseg.evaluation"
 __getattr__ = lazy_imports(
     __name__,
     {
-        "BatchPrediction": f"{_PACKAGE}.prediction",
-        "Difference": f"{_PACKAGE}.intervals",
-        "Estimate": f"{_PACKAGE}.intervals",
-        "SCORES": f"{_PACKAGE}.scores",
-        "UnitScores": f"{_PACKAGE}.scores",
-        "bootstrap": f"{_PACKAGE}.intervals",
-        "compare_lesions": f"{_PACKAGE}.lesions",
-        "dice": f"{_PACKAGE}.scores",
-        "holm": f"{_PACKAGE}.intervals",
-        "lesion_scores": f"{_PACKAGE}.lesions",
-        "paired_difference": f"{_PACKAGE}.intervals",
-        "patient_weights": f"{_PACKAGE}.intervals",
+        "intervals": ("Difference", "Estimate", "bootstrap", "holm", "paired_difference", "patient_weights"),
+        "lesions": ("compare_lesions", "lesion_scores"),
+        "prediction": ("BatchPrediction",),
+        "scores": ("SCORES", "UnitScores", "dice"),
     },
 )

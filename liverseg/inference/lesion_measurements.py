@@ -98,12 +98,12 @@ class LesionMeasurements:
         """Return the table as a DataFrame."""
         import pandas as pd  # a tenth of a second
 
-        # reasons stay None where there is none: pandas would make them NaN, which is true
         frame = pd.DataFrame(self.records(), columns=list(self.columns))
-        reasons = [row.indeterminate_because for row in self.rows]
-        return frame.assign(
-            **{name: pd.Series(reasons, dtype=object) for name in self.columns if name == "indeterminate_because"}
-        )
+        if "indeterminate_because" in frame:
+            # None stays None where there is no reason: pandas would make it NaN, which is true
+            reasons = [row.indeterminate_because for row in self.rows]
+            frame["indeterminate_because"] = pd.Series(reasons, dtype=object)
+        return frame
 
     def write_csv(self, path: Path) -> None:
         """Write the table as CSV, with empty cells for what could not be measured; without lesions, only the header."""

@@ -40,21 +40,16 @@ __all__ = [
     "to_pixel_mm",
 ]
 
-_PACKAGE = "liverseg.transforms"
 __getattr__ = lazy_imports(
     __name__,
     {
-        "HUWindowd": f"{_PACKAGE}.dictionary",
-        "LiverCropd": f"{_PACKAGE}.liver_crop",
-        "RandScannerd": f"{_PACKAGE}.scanner",
-        "RandSlabViewd": f"{_PACKAGE}.views",
-        "RandSyntheticLesionsd": f"{_PACKAGE}.synthetic_lesions",
-        "ResamplePixelsd": f"{_PACKAGE}.dictionary",
-        "SALT_AND_PEPPER_SHARE": f"{_PACKAGE}.noise",
-        "ScannerParameters": f"{_PACKAGE}.scanner",
-        "SlabAugmentation": f"{_PACKAGE}.augmentation",
-        "apply_scanner": f"{_PACKAGE}.scanner_effects",
-        "resample_views": f"{_PACKAGE}.views",
-        "salt_and_pepper": f"{_PACKAGE}.noise",
+        "augmentation": ("SlabAugmentation",),
+        "dictionary": ("HUWindowd", "ResamplePixelsd"),
+        "liver_crop": ("LiverCropd",),
+        "noise": ("SALT_AND_PEPPER_SHARE", "salt_and_pepper"),
+        "scanner": ("RandScannerd", "ScannerParameters"),
+        "scanner_effects": ("apply_scanner",),
+        "synthetic_lesions": ("RandSyntheticLesionsd",),
+        "views": ("RandSlabViewd", "resample_views"),
     },
 )

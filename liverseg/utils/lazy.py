@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
 __all__ = ["lazy_imports"]
 
 
-def lazy_imports(package: str, modules: Mapping[str, str]) -> Callable[[str], Any]:
+def lazy_imports(package: str, names: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
     """Return a package's `__getattr__`, which imports the module of a name when the name is first used.
 
     So a package can offer functions that need torch or MONAI, whose imports take seconds, beside functions that do not.
 
     Args:
         package: `__name__` of the package.
-        modules: full name of the module by the name that it defines.
+        names: what each of its modules defines, by the module's name within the package.
     """
+    modules = {name: f"{package}.{module}" for module, defined in names.items() for name in defined}
 
     def get(name: str) -> Any:
         if name not in modules:
