@@ -5,12 +5,14 @@ A worker is a separate process. A case that hangs, crashes or takes all memory e
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import singledispatchmethod
 from pathlib import Path
@@ -182,6 +184,7 @@ class CaseWorker(Callback):
         lock = self._locks.pop(case, None)
         if lock is not None:
             lock.remove()
+            _return_freed_memory()
 
     def _is_output_lost(self, error: BaseException) -> bool:
         """Return whether no case can be written, and not only this one."""
@@ -193,6 +196,16 @@ class CaseWorker(Callback):
 def _is_device_lost(error: BaseException) -> bool:
     """Return whether a GPU has failed until the process ends: true for all errors of CUDA except lack of memory."""
     return any(isinstance(cause, torch.AcceleratorError) for cause in causes(error))
+
+
+def _return_freed_memory() -> None:
+    """Let glibc return all freed pages to the system; without glibc, do nothing.
+
+    CTs of different sizes leave free blocks that the next CT does not fit into: a worker with the full network grew from
+    1.3 to 2.0 GB within fourteen CTs.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # macOS and musl, or Windows
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_writable(folder: Path) -> bool:
