@@ -20,10 +20,12 @@ def write_ct(path, seed=0, shape=(32, 40, 4)):
     return path
 
 
-def write_study(folder, seed=0, slices=4, **tags):
-    """Write one series, with a file per slice."""
+def write_study(folder, seed=0, slices=4, tilt_degrees=0.0, **tags):
+    """Write one series, with a file per slice; a tilted gantry shifts each slice against the one below."""
+    back = 2.5 * np.tan(np.radians(tilt_degrees))
     for number in range(slices):
-        write_slice(folder / f"{number}.dcm", hu(seed, (40, 32, slices))[:, :, number], (0, 0, 2.5 * number), **tags)
+        position = (0, round(back * number, 4), 2.5 * number)
+        write_slice(folder / f"{number}.dcm", hu(seed, (40, 32, slices))[:, :, number], position, **tags)
     return folder
 
 

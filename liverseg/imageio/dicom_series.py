@@ -1,4 +1,4 @@
-"""Find DICOM series of one file a slice in a folder, check their slices, and read them as volumes.
+"""Find DICOM series in a folder, check their slices, and read them as volumes.
 
 DICOM's frame is LPS+ in mm, the affines here are NIfTI's RAS+ in mm. Each slice is placed by its position tag.
 """
@@ -6,41 +6,67 @@ DICOM's frame is LPS+ in mm, the affines here are NIfTI's RAS+ in mm. Each slice
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 
 from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
-from liverseg.imageio.dicom_header import Slice, read_slice, slice_reader
+from liverseg.imageio.dicom_header import Slice, read_slices
+from liverseg.imageio.dicom_pixels import check_rescale, read_plane
+from liverseg.imageio.dicom_stacks import (
+    TOLERANCE,
+    along_normal,
+    describe_left_out,
+    divide,
+    normal_of,
+)
 from liverseg.imageio.limits import MAX_BYTES, MAX_FILES
+from liverseg.imageio.slice_shifts import SliceShifts
 from liverseg.utils.files import is_dir, visible_files
 
-__all__ = ["MAX_BYTES", "MAX_FILES", "MAX_SIDE", "DicomSeries", "find_series", "read_series"]
+__all__ = [
+    "MAX_BYTES",
+    "MAX_FILES",
+    "MAX_SIDE",
+    "DicomSeries",
+    "DicomVolume",
+    "find_series",
+    "read_planes",
+    "read_series",
+    "read_series_volume",
+]
 
 _MAX_TILT_DEGREES = 0.1
-_MAX_SIDEWAYS_MM = 0.1
-"""Distance of slices from the line along their normal: below a pixel, above the rounding of tags."""
+_MAX_SIDEWAYS_PIXELS, _MIN_SIDEWAYS_MM = 0.5, 0.1
+"""Distance of slices from the line along their normal that is taken as rounding of tags: half a pixel, our choice. It
+is no less than a tenth of a millimetre, to which some tags are rounded."""
 _MAX_UNEVENNESS = 0.1
 """Distance of a slice from its place on an even grid, in slice spacings; tags rounded to 0.1 mm pass."""
+_MAX_MISSING_SHARE = 0.25
+"""Share of gaps that missing slices can explain; with more, the spacing changes within the scan. Our choice."""
 MAX_SIDE = 8192
 """Rows and columns of a slice: four times those of the finest scanners, 2048."""
-_TOLERANCE = 1e-3
-"""Difference between equal positions and pixel sizes, in mm, and between components of equal unit vectors."""
+_AIR_HU = -1024
+_MAX_UNTILT_DEGREES = 45.0
+"""Gantries tilt up to 30 degrees."""
 
 
 @dataclass(frozen=True)
 class DicomSeries:
-    """The files of one series in one folder.
+    """The files of one series in one folder, or one stack of slices of a series.
 
     Attributes:
         folder: of the files.
         uid: SeriesInstanceUID; empty if an anonymiser removed it.
-        description: SeriesDescription; empty if there is none.
+        description: SeriesDescription, decoded by its character set; empty if there is none.
         modality: CT, MR, SEG and so on.
-        files: sorted by position along the slice normal, or by name if a position is missing.
+        files: sorted by position along the slice normal, or by name if a position is missing. An enhanced CT has one
+            file for all slices.
+        slices: the tags of its slices in the same order; empty to have them read from the files.
+        warnings: what was left out, and why this series was chosen, one sentence each.
     """
 
     folder: Path
@@ -48,6 +74,35 @@ class DicomSeries:
     description: str
     modality: str
     files: tuple[Path, ...]
+    slices: tuple[Slice, ...] = field(default=(), repr=False, compare=False)
+    warnings: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return len(self.slices) or len(self.files)
+
+
+@dataclass(frozen=True, eq=False)
+class DicomVolume:
+    """A series as a volume.
+
+    Attributes:
+        array: (column, row, slice), slices in the direction of their normal, int16 if all values are integers that fit,
+            else float32.
+        affine: 4×4, voxel index to RAS+ mm.
+        slices: the slices it was read from, in order.
+        shifts: where the slices lie on the volume's grid, if they were sheared; else None.
+        tilt_degrees: angle between the normal of the slices and the line on which they lay; 0 if they were not sheared.
+        warnings: one sentence each, without text of the headers.
+    """
+
+    array: np.ndarray = field(repr=False)
+    affine: np.ndarray
+    slices: tuple[Slice, ...] = field(repr=False)
+    shifts: SliceShifts | None
+    tilt_degrees: float
+    warnings: tuple[str, ...]
 
 
 def find_series(folder: str | os.PathLike, unreadable: dict[Path, LiversegError] | None = None) -> list[DicomSeries]:
@@ -65,39 +120,104 @@ def find_series(folder: str | os.PathLike, unreadable: dict[Path, LiversegError]
             read.
     """
     folder, files = _list_files(folder)
-    return [_describe(folder, slices) for slices in _group(files, unreadable)]
+    return _group(folder, files, unreadable)
 
 
-def read_series(source: str | os.PathLike | DicomSeries, modality: str | None = "CT") -> tuple[np.ndarray, np.ndarray]:
+def read_series(
+    source: str | os.PathLike | DicomSeries, modality: str | None = "CT", untilt: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """Read a series as one volume, rescaled by its tags: to HU for a CT.
 
     Args:
         source: a series of `find_series`, or a folder with one series of the modality (others are ignored).
         modality: the required modality; None for any, for masks stored as DICOM.
+        untilt: as for `read_series_volume`.
 
     Returns:
-        Voxels in NIfTI's order (column, row, slice), slices in the direction of their normal, int16 if all values are
-        integers that fit, else float32; and the 4×4 affine from voxel index to RAS+ mm.
+        `array` and `affine` of the `DicomVolume`.
+
+    Raises:
+        LiversegError: as `read_series_volume`.
+    """
+    found = read_series_volume(source, modality, untilt)
+    return found.array, found.affine
+
+
+def read_series_volume(
+    source: str | os.PathLike | DicomSeries, modality: str | None = "CT", untilt: bool = False
+) -> DicomVolume:
+    """Read the stack of most slices of a series, rescaled by its tags, with warnings about what was left out.
+
+    Args:
+        source: a series of `find_series`, or a folder with one series of the modality (others are ignored).
+        modality: the required modality; None for any, for masks stored as DICOM.
+        untilt: move slices of a tilted gantry within their planes onto a rectangular grid, which is larger than a
+            slice. Otherwise they are refused.
 
     Raises:
         LiversegError: as `find_series`, and if there is no such series or more than one, the gantry was tilted, slices
-            are missing, repeated, uneven or different, a tag of geometry is missing or a file holds several slices.
+            are missing, repeated or uneven, a tag of geometry is missing, values are not in HU, or a file holds several
+            slices without a position of each.
     """
-    folder, files = (source.folder, source.files) if isinstance(source, DicomSeries) else _list_files(source)
-    slices = _only_series(folder, _group(files), modality)
+    if isinstance(source, DicomSeries):
+        folder = source.folder
+        found = [source] if source.slices else _group(folder, source.files)
+    else:
+        folder, files = _list_files(source)
+        found = _group(folder, files)
+    series = _only_series(folder, found, modality)
+    stacks = divide(series.slices)
+    if not stacks:
+        kinds = sorted({item.kind for item in series.slices})
+        raise NotCTError(f"{folder}: only images of other kinds ({', '.join(kinds)}); give the series of axial slices")
+    stack = stacks[0]
+    slices = stack.slices
     for item in slices:
         _check_slice(item, slices[0])
-    slices = _sort(slices)
-    size = 2 * slices[0].size[0] * slices[0].size[1] * len(slices)
+    warnings = []
+    if stack.left_out:
+        warnings.append(f"left out of the series: {describe_left_out(stack.left_out)}; {len(slices)} slices are read")
+    if series.modality == "CT":
+        warnings += _rescale_warnings(slices)
+    # first, so that a series is refused before its pixels are read
+    affine, shifts, tilt = _place(folder, slices, untilt)
+    columns, rows = slices[0].size if shifts is None else shifts.grid_size
+    size = 2 * columns * rows * len(slices)
     if size > MAX_BYTES:
         raise UnreadableError(f"{folder}: {size} bytes of voxels, {MAX_BYTES} are allowed; give a part of the series")
-    affine = _compute_affine(folder, slices)  # first, so that a series is refused before its pixels are read
-    return _read_voxels(slices), affine
+    warnings += _tilt_warnings(slices, tilt)
+    array = read_planes(slices, shifts)
+    return DicomVolume(array, affine, slices, shifts, tilt, tuple(warnings))
 
 
-def _describe(folder: Path, slices: list[Slice]) -> DicomSeries:
-    first = slices[0]
-    return DicomSeries(folder, first.uid, first.description, first.modality, tuple(item.path for item in slices))
+def read_planes(slices: Iterable[Slice], shifts: SliceShifts | None = None) -> np.ndarray:
+    """Read slices of one size.
+
+    Args:
+        slices: of `read_slices`.
+        shifts: where they lie on a grid; None for the slices' own pixels.
+
+    Returns:
+        Values in the unit of their tags, shape (column, row, slice), int16 if all are integers that fit, else float32.
+
+    Raises:
+        UnreadableError: if pixels cannot be read.
+    """
+    slices = tuple(slices)
+    bounds = np.iinfo(np.int16)
+    size = slices[0].size if shifts is None else shifts.grid_size
+    volume = np.empty((*size, len(slices)), np.int16, order="F")
+    for number, item in enumerate(slices):
+        plane = read_plane(item)
+        fits = plane.dtype == np.int16 or (
+            plane.dtype.kind in "iu" and plane.min() >= bounds.min and plane.max() <= bounds.max
+        )
+        if volume.dtype == np.int16 and not fits:
+            volume = volume.astype(np.float32)
+        if shifts is not None:
+            plane = shifts.to_grid(plane.astype(np.int32) if plane.dtype.kind == "u" else plane, number, _AIR_HU)
+        volume[:, :, number] = plane.T
+    return volume
 
 
 def _list_files(folder: str | os.PathLike) -> tuple[Path, tuple[Path, ...]]:
@@ -110,70 +230,72 @@ def _list_files(folder: str | os.PathLike) -> tuple[Path, tuple[Path, ...]]:
     return folder, files
 
 
-def _group(files: Iterable[Path], unreadable: dict[Path, LiversegError] | None = None) -> list[list[Slice]]:
-    """Return the slices of each series, sorted by position."""
+def _group(
+    folder: Path, files: Iterable[Path], unreadable: dict[Path, LiversegError] | None = None
+) -> list[DicomSeries]:
+    """Return the series of files, their slices sorted by position."""
     groups: dict[tuple[str, str], list[Slice]] = {}
     for path in files:
         try:
-            item = read_slice(path)
+            found = read_slices(path)
         except LiversegError as error:
             if unreadable is None:
                 raise
             unreadable[path] = error
             continue
-        if item is not None:
+        for item in found:
             groups.setdefault((item.uid, item.modality), []).append(item)
-    series = sorted(groups.values(), key=lambda slices: (slices[0].description, slices[0].uid, slices[0].modality))
-    return [_sort(slices) for slices in series]
+    series = []
+    for slices in groups.values():
+        slices = _sort(slices)
+        first = slices[0]
+        paths = tuple(dict.fromkeys(item.path for item in slices))
+        series.append(DicomSeries(folder, first.uid, first.description, first.modality, paths, tuple(slices)))
+    return sorted(series, key=lambda item: (item.description, item.uid, item.modality))
 
 
-def _only_series(folder: Path, found: list[list[Slice]], modality: str | None) -> list[Slice]:
+def _only_series(folder: Path, found: list[DicomSeries], modality: str | None) -> DicomSeries:
     """Return the one series of a modality; refuse none or several."""
     if not found:
         raise UnreadableError(f"{folder}: no DICOM image in it; give the folder that holds the slices themselves")
-    matching = [slices for slices in found if modality in (None, slices[0].modality)]
+    matching = [series for series in found if modality in (None, series.modality)]
     if not matching:
-        modalities = ", ".join(sorted({slices[0].modality or "not given" for slices in found}))
+        modalities = ", ".join(sorted({series.modality or "not given" for series in found}))
         raise NotCTError(f"{folder}: modality {modalities}; {modality} is needed")
     if len(matching) > 1:
         # by file, not by description: it is free text that may hold names
-        names = ", ".join(f"{slices[0].path.name} and its like ({len(slices)} slices)" for slices in matching)
+        names = ", ".join(f"{series.files[0].name} and its like ({series.depth} slices)" for series in matching)
         raise UnreadableError(
             f"{folder}: {len(matching)} series, {names}; keep the one to be read in a separate folder"
         )
     return matching[0]
 
 
-def _normal(item: Slice) -> np.ndarray:
-    normal = np.cross(item.orientation[:3], item.orientation[3:])
-    return normal / max(float(np.linalg.norm(normal)), 1e-9)  # an unusable orientation is refused later
-
-
 def _sort(slices: list[Slice]) -> list[Slice]:
-    along = np.array([item.position for item in slices]) @ _normal(slices[0])
+    along = along_normal(slices)
     return slices if np.isnan(along).any() else [slices[number] for number in np.argsort(along, kind="stable")]
 
 
 def _check_slice(item: Slice, first: Slice) -> None:
-    """Refuse a slice with several frames or colours, without a tag of geometry, or unlike the first of its series."""
-    if item.channels != 1 or any(length != 1 for length in item.size[2:]):
+    """Refuse a slice with several frames or colours, without a tag of geometry, or unlike the first of its stack."""
+    if item.channels != 1 or (item.frames > 1 and item.frame is None):
         raise GeometryError(f"{item.path}: several frames or colours in one file; export it as one grey slice a file")
-    if max(item.size[:2]) > MAX_SIDE:
+    if max(item.size) > MAX_SIDE:
         raise UnreadableError(
             f"{item.path}: {item.size[0]} columns and {item.size[1]} rows, {MAX_SIDE} are allowed; is it a CT slice?"
         )
     axes = item.orientation.reshape(2, 3)
     for usable, name in (
         (not np.isnan(item.position).any(), "image position (0020,0032)"),
-        (np.abs(axes @ axes.T - np.eye(2)).max() <= 10 * _TOLERANCE, "image orientation (0020,0037)"),
-        (item.pixel_spacing.min() > 0, "pixel spacing (0028,0030)"),
+        (np.abs(axes @ axes.T - np.eye(2)).max() <= 10 * TOLERANCE, "image orientation (0020,0037)"),
+        (item.pixel_spacing.min() > 0, _describe_spacing(item)),
     ):
         if not usable:
             raise GeometryError(f"{item.path}: no usable {name}; export the series again with its geometry")
     for own, expected, tolerance, name in (
-        (np.array(item.size[:2]), np.array(first.size[:2]), 0.0, "columns and rows"),
-        (item.pixel_spacing, first.pixel_spacing, _TOLERANCE, "pixel size in mm"),
-        (item.orientation, first.orientation, _TOLERANCE, "orientation"),
+        (np.array(item.size), np.array(first.size), 0.0, "columns and rows"),
+        (item.pixel_spacing, first.pixel_spacing, TOLERANCE, "pixel size in mm"),
+        (item.orientation, first.orientation, TOLERANCE, "orientation"),
     ):
         if np.abs(own - expected).max() > tolerance:
             raise GeometryError(
@@ -182,46 +304,111 @@ def _check_slice(item: Slice, first: Slice) -> None:
             )
 
 
-def _compute_affine(folder: Path, slices: list[Slice]) -> np.ndarray:
-    """Return the affine, to RAS+ mm, of sorted slices; refuse slices that do not stack evenly along their normal."""
+def _describe_spacing(item: Slice) -> str:
+    name = "pixel spacing (0028,0030)"
+    if re.fullmatch(r"[\d.,\\ ]*,[\d.,\\ ]*", item.stated_spacing):
+        return f"{name}: {item.stated_spacing} has a decimal comma, and DICOM needs a point"
+    return name
+
+
+def _rescale_warnings(slices: tuple[Slice, ...]) -> list[str]:
+    """Refuse values that are not HU, or HU in part of the slices only; warn if no slice states how to compute HU."""
+    for item in slices:
+        check_rescale(item)
+    lacking = [item for item in slices if np.isnan(item.slope) or np.isnan(item.intercept)]
+    if not lacking:
+        return []
+    tags = "RescaleSlope (0028,1053) or RescaleIntercept (0028,1052)"
+    if len(lacking) < len(slices):
+        raise NotCTError(
+            f"{lacking[0].path}: no {tags}, which other slices of the series have; export the series again"
+        )
+    return [f"no {tags}: values are taken as stored, with slope 1 and intercept 0 for what is missing"]
+
+
+def _place(folder: Path, slices: tuple[Slice, ...], untilt: bool) -> tuple[np.ndarray, SliceShifts | None, float]:
+    """Return the affine to RAS+ mm of sorted slices, their shifts if they were sheared, and the tilt in degrees.
+
+    Refuses slices that are not evenly spaced, and, without `untilt`, those that do not stack along their normal.
+    """
     first = slices[0]
-    normal = _normal(first)
+    normal = normal_of(first)
     offsets = np.array([item.position for item in slices]) - first.position
     along = offsets @ normal
-    sideways = np.linalg.norm(offsets - np.outer(along, normal), axis=1)
-    worst = int(np.argmax(sideways))
-    tilt = float(np.nanmax(np.abs([0.0, *(item.tilt for item in slices)])))
-    if sideways[worst] > _MAX_SIDEWAYS_MM:
-        tilt = float(np.degrees(np.arctan2(sideways[worst], along[worst])))
-    if sideways[worst] > _MAX_SIDEWAYS_MM or tilt > _MAX_TILT_DEGREES:
-        raise GeometryError(
-            f"{folder}: gantry tilt of {tilt:.1f} degrees, slices do not stack along their normal; "
-            "straighten the series first, or take one without tilt"
-        )
+    axes = _orthonormal(first.orientation)
+    pixel = first.pixel_spacing[::-1]  # the first pixel spacing is between rows, which is the step along a column
+    sideways = offsets @ axes.T
+    allowed = max(_MAX_SIDEWAYS_PIXELS * float(pixel.min()), _MIN_SIDEWAYS_MM)
+    tilt, shifts, origin = 0.0, None, first.position
+    if np.linalg.norm(sideways, axis=1).max() > allowed:
+        slope = (along @ sideways) / max(float(along @ along), 1e-9)
+        if np.linalg.norm(sideways - along[:, None] * slope, axis=1).max() > allowed:
+            raise GeometryError(
+                f"{folder}: slices are displaced within their planes, not along one line; take the series of one volume"
+            )
+        tilt = float(np.degrees(np.arctan(np.linalg.norm(slope))))
+        if tilt > _MAX_UNTILT_DEGREES:
+            raise GeometryError(f"{folder}: slices lie at {tilt:.0f} degrees to their normal, which no gantry does")
+        if not untilt:
+            farthest = float(np.linalg.norm(sideways, axis=1).max())
+            raise GeometryError(
+                f"{folder}: gantry tilt of {tilt:.3g} degrees: slices are displaced within their planes, by "
+                f"{farthest:.2g} mm in all, {allowed:.2g} mm are allowed; give --untilt to move them onto an upright "
+                "grid (untilt=True in Python), or take a series without tilt"
+            )
+        shifts, place = SliceShifts.from_offsets(sideways / pixel, first.size)
+        origin = first.position + place * pixel @ axes
     step = _even_step(folder, slices, along) if len(slices) > 1 else first.thickness
     if not step > 0:
         raise GeometryError(f"{first.path}: one slice without a slice thickness (0018,0050); its extent is not known")
     affine = np.eye(4)
-    # the first pixel spacing is the distance between rows, which is the step along a column
-    affine[:3, 0] = first.orientation[:3] * first.pixel_spacing[1]
-    affine[:3, 1] = first.orientation[3:] * first.pixel_spacing[0]
+    affine[:3, 0] = axes[0] * pixel[0]
+    affine[:3, 1] = axes[1] * pixel[1]
     affine[:3, 2] = normal * step
-    affine[:3, 3] = first.position
+    affine[:3, 3] = origin
     affine[:2] *= -1.0  # LPS+ to RAS+
-    return affine + 0.0  # turns -0.0 into 0.0
+    return affine + 0.0, shifts, tilt  # + 0.0 turns -0.0 into 0.0
 
 
-def _even_step(folder: Path, slices: list[Slice], along: np.ndarray) -> float:
+def _orthonormal(orientation: np.ndarray) -> np.ndarray:
+    """Return the directions along a row and along a column as unit vectors at right angles, which rounded tags are not.
+
+    The error is shared by both directions, so that neither end of the image moves more.
+    """
+    axes = orientation.reshape(2, 3)
+    if np.abs(axes @ axes.T - np.eye(2)).max() < 1e-9:
+        return axes
+    left, _, right = np.linalg.svd(axes, full_matrices=False)
+    return np.asarray(left @ right)
+
+
+def _tilt_warnings(slices: tuple[Slice, ...], tilt: float) -> list[str]:
+    if tilt:
+        return [
+            f"gantry tilt of {tilt:.3g} degrees: slices were moved within their planes onto an upright grid, which "
+            "NIfTI results have; DICOM results are on the slices of the series"
+        ]
+    stated = float(np.nanmax(np.abs([0.0, *(item.tilt for item in slices)])))
+    if stated > _MAX_TILT_DEGREES and len(slices) > 1:
+        return [
+            f"GantryDetectorTilt (0018,1120) is {stated:g} degrees, but the slices stack along their normal: the tag "
+            "is not used"
+        ]
+    return []
+
+
+def _even_step(folder: Path, slices: tuple[Slice, ...], along: np.ndarray) -> float:
     """Return the slice spacing in mm of evenly spaced slices; refuse repeated or uneven ones."""
     gaps = np.diff(along)
     names = [os.path.relpath(item.path, folder) for item in slices]
     smallest = int(np.argmin(gaps))
-    if gaps[smallest] < _TOLERANCE:
-        copies = slices[smallest].instance and slices[smallest].instance == slices[smallest + 1].instance
+    if gaps[smallest] < TOLERANCE:
+        same = slices[smallest].instance and slices[smallest].instance == slices[smallest + 1].instance
         problem = (
-            "are one slice twice; take one copy away"
-            if copies
-            else "are at one position; are two phases in one series? keep one slice a position"
+            "have one SOPInstanceUID and different pixels; keep the right one"
+            if same and slices[smallest].path != slices[smallest + 1].path
+            else "are at one position, and no tag states which acquisition they belong to; are two phases in one "
+            "series? keep one slice a position"
         )
         raise GeometryError(f"{folder}: {names[smallest]} and {names[smallest + 1]} {problem}")
     step = float(along[-1] / len(gaps))
@@ -229,28 +416,16 @@ def _even_step(folder: Path, slices: list[Slice], along: np.ndarray) -> float:
         return step
     usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])
     worst = int(np.argmax(np.abs(gaps - usual)))
+    between = f"between {names[worst]} and {names[worst + 1]}"
+    unusual = np.abs(gaps - usual) > _MAX_UNEVENNESS * usual
+    if np.count_nonzero(unusual) > max(1.0, _MAX_MISSING_SHARE * len(gaps)):
+        raise GeometryError(
+            f"{folder}: slice spacing changes within the series, from {gaps.min():.4g} to {gaps.max():.4g} mm "
+            f"({gaps[worst]:.4g} mm {between}); slices must be evenly spaced: give a reconstruction of one spacing"
+        )
     missing = gaps[worst] / usual - 1
     problem = f"{missing:.0f} missing: copy the series again" if missing > 0.9 else "slices must be evenly spaced"
-    raise GeometryError(
-        f"{folder}: a gap of {gaps[worst]:.4g} mm between {names[worst]} and {names[worst + 1]}, "
-        f"{usual:.4g} mm are usual; {problem}"
-    )
-
-
-def _read_voxels(slices: list[Slice]) -> np.ndarray:
-    """Return voxels as (column, row, slice)."""
-    bounds = np.iinfo(np.int16)
-    volume = np.empty((*slices[0].size[:2], len(slices)), np.int16, order="F")
-    for number, item in enumerate(slices):
-        try:
-            plane = sitk.GetArrayFromImage(slice_reader(item.path).Execute()).reshape(item.size[1], item.size[0])
-        except RuntimeError as error:
-            raise UnreadableError(f"{item.path}: its pixels cannot be read; copy or export it again") from error
-        fits = plane.dtype.kind in "iu" and plane.min() >= bounds.min and plane.max() <= bounds.max
-        if volume.dtype == np.int16 and not fits:
-            volume = volume.astype(np.float32)
-        volume[:, :, number] = plane.T
-    return volume
+    raise GeometryError(f"{folder}: a gap of {gaps[worst]:.4g} mm {between}, {usual:.4g} mm are usual; {problem}")
 
 
 def _join(numbers: np.ndarray) -> str:

@@ -14,14 +14,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
+from liverseg.errors import LiversegError
 from liverseg.labels import LIVER
 
-__all__ = ["PHASES", "ContrastPhase", "LiverHU", "aorta_hu", "contrast_phase", "liver_hu", "phase_of"]
+if TYPE_CHECKING:
+    from liverseg.imageio.dicom_header import Slice
+
+__all__ = [
+    "PHASES",
+    "ContrastPhase",
+    "LiverHU",
+    "aorta_hu",
+    "contrast_phase",
+    "liver_hu",
+    "phase_of",
+    "phase_of_blood",
+    "phase_of_slices",
+]
 
 PHASES: Final = ("unenhanced", "arterial", "portal venous", "delayed", "unknown")
 
@@ -147,6 +161,49 @@ def phase_of(aorta: float | None, liver: LiverHU | None) -> tuple[str, str]:
         # the liver is fatty, or not enhanced yet; the veins of a fatty liver are brighter than the parenchyma
         return ("portal venous", "low") if liver.vessels >= 1.25 else ("unknown", "none")
     return ("delayed", "low") if 70 <= liver.median <= aorta + 20 else ("unknown", "none")
+
+
+def phase_of_blood(aorta: float | None) -> str | None:
+    """Return the phase that the blood's HU suggest before the liver is known, as --phase names it; None near limits.
+
+    The limits are those of `phase_of`, with a distance to each of them.
+
+    Example:
+        >>> [phase_of_blood(hu) for hu in (45.0, 95.0, 150.0, 225.0, 330.0, None)]
+        ['native', 'delayed', 'portal', None, 'arterial', None]
+    """
+    if aorta is None:
+        return None
+    for phase, low, high in (
+        ("native", -np.inf, 65),
+        ("delayed", 80, 110),
+        ("portal", 120, 220),
+        ("arterial", 250, np.inf),
+    ):
+        if low <= aorta < high:
+            return phase
+    return None
+
+
+def phase_of_slices(slices: Sequence[Slice]) -> str | None:
+    """Estimate the phase of a stack of DICOM slices from the aorta, before the network has found the liver.
+
+    Reads a slice every 5 mm.
+
+    Args:
+        slices: of an axial stack.
+
+    Returns:
+        As `phase_of_blood`; None too if the slices cannot be read.
+    """
+    from liverseg.imageio.dicom_select import read_thinned  # with pydicom, which only DICOM needs
+
+    try:
+        volume = read_thinned(slices, _STEP_MM)
+    except LiversegError:
+        return None
+    found = aorta_hu(volume.axial, slice(0, volume.array.shape[volume.slice_axis]), volume.axial_spacing)
+    return None if found is None else phase_of_blood(found[0])
 
 
 def liver_hu(inside: np.ndarray, labels: np.ndarray, spacing: Sequence[float]) -> LiverHU | None:

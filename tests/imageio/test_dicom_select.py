@@ -115,7 +115,7 @@ def test_slices_of_many_frames(tmp_path):
         choose_series(tmp_path)
     header.NumberOfFrames, header.PixelData = 3, 3 * header.PixelData
     header.save_as(tmp_path / "0.dcm")
-    with pytest.raises(LiversegError, match="holds 3 frames in one file; export it as one slice a file"):
+    with pytest.raises(LiversegError, match="holds 3 frames in one file without a position of each; export it as one"):
         choose_series(tmp_path)
 
 
