@@ -16,7 +16,7 @@ _UNSAFE = re.compile(r"[^\w.-]+", re.ASCII)
 _MAX_LENGTH = 100
 """File systems allow 255 bytes, which must also hold prefixes and endings."""
 _SEPARATOR = "__"
-_RESERVED = ("run.jsonl", "summary.csv", "failed.csv", "lesions.csv", "index.html")
+_RESERVED = ("run.jsonl", "summary.csv", "failed.csv", "skipped.csv", "lesions.csv", "index.html")
 """Files beside the cases' folders."""
 
 

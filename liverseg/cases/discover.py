@@ -2,6 +2,7 @@
 
 `find_cases` serves `liverseg predict` and the bundles, `find_batch` serves `liverseg batch`. Both walk folders with the
 same function, so that a folder of volumes, or of one study's DICOM files, gives the same cases under the same names.
+Both say what they pass over: `find_batch` for every file and folder of the tree, `find_cases` for those of the folder.
 They differ where a run over a few files and an unattended run over thousands need different things:
 
 - `find_cases` takes the volumes of the folder itself, not of those below it. It keeps their names as they are, since a
@@ -12,21 +13,23 @@ They differ where a run over a few files and an unattended run over thousands ne
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from liverseg.cases.case import BatchCase, name_in_tree, safe_name, with_distinct_names
 from liverseg.cases.manifest import read_case_list
 from liverseg.errors import LiversegError, UnreadableError, UsageError
-from liverseg.imageio.formats import is_dicom, is_volume_or_zip, source_name
+from liverseg.imageio.archives import nested_volumes
+from liverseg.imageio.formats import describe_unread, is_dicom, is_volume_or_zip, source_name
 from liverseg.imageio.volume import is_nifti
 from liverseg.results.case_folder import CASE_FILES, OTHER_FILES, RECORD
 from liverseg.utils.files import is_dir, is_file, list_folder
 
-__all__ = ["cases_of_tree", "check_series", "find_batch", "find_cases", "shard_of"]
+__all__ = ["Skipped", "cases_of_tree", "check_series", "find_batch", "find_cases", "shard_of"]
 
 _CT_KINDS = ".nii and .nii.gz files, folders of DICOM files and .zip files of such folders are read"
 _SOURCE_KINDS = "give a folder, a manifest (.csv, .json), a data list (.json), or one CT (.nii, .nii.gz, .zip)"
@@ -39,13 +42,32 @@ taken as that of all: to read every header would take as long as to read the CTs
 Study = tuple[str, str]
 """PatientID and StudyInstanceUID."""
 
+_MAX_SHOWN = 3
+_HIDDEN = "hidden: its name begins with a dot"
+_EMPTY = "an empty folder"
+_LINKED_FOLDER = "a link to a folder, which is not followed; give the folder itself"
 
-def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
+
+@dataclass(frozen=True, order=True)
+class Skipped:
+    """A file or folder that is no case and belongs to none.
+
+    Attributes:
+        path: absolute; for a member of a zip, its path below that of the zip.
+        reason: what it is and what to do, without the path.
+    """
+
+    path: Path
+    reason: str
+
+
+def find_cases(dataset_dir: str | os.PathLike, log_skipped: bool = True) -> list[dict[str, str]]:
     """Find the CTs of a folder, or one CT, as items of a MONAI data set.
 
     Args:
         dataset_dir: a folder, in which every .nii, .nii.gz and .zip that is not hidden is a case; a folder with none of
             these but DICOM files in it or below it, which is one case; or one .nii, .nii.gz or .zip.
+        log_skipped: log a warning with the other files and folders of a folder of volumes, which are passed over.
 
     Returns:
         `{"image": path, "case": name}` for each, sorted by name; absolute paths.
@@ -57,10 +79,11 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     root = Path(str(dataset_dir)).absolute()
     if is_file(root):
         if not is_volume_or_zip(root):
-            raise UnreadableError(f"{root}: not the name of a CT; {_CT_KINDS}")
+            reason = describe_unread(root) or "a single DICOM file; give the folder of its series"
+            raise UnreadableError(f"{root}: not the name of a CT ({reason}); {_CT_KINDS}")
         paths: Sequence[Path] = [root]
     elif root.is_dir():
-        paths = _volumes_or_study(root)
+        paths = _volumes_or_study(root, log_skipped)
     else:
         raise UnreadableError(f"{root}: no such folder or file; {_CT_KINDS}")
     by_name: dict[str, Path] = {}
@@ -72,22 +95,26 @@ def find_cases(dataset_dir: str | os.PathLike) -> list[dict[str, str]]:
     return [BatchCase(name, path).to_item() for name, path in by_name.items()]
 
 
-def find_batch(source: Path, output: Path, dataset_dir: Path | None = None) -> list[BatchCase]:
+def find_batch(
+    source: Path, output: Path, dataset_dir: Path | None = None, skipped: list[Skipped] | None = None
+) -> list[BatchCase]:
     """Find the cases of a folder tree, a manifest or a data list, or one CT.
 
     Args:
         source: path of one of them.
         output: folder of results, which is not searched.
         dataset_dir: folder for the relative paths of a manifest or data list; by default the list's folder.
+        skipped: gets what a tree holds besides its cases, as from `cases_of_tree`.
 
     Raises:
         LiversegError: if there is no case, the source cannot be used, or results would be inside a case's folder.
     """
     source, output = source.absolute(), output.absolute()
     if is_dir(source):
-        cases = cases_of_tree(source, [output])
+        skipped = [] if skipped is None else skipped
+        cases = cases_of_tree(source, [output], skipped)
         if not cases:
-            raise LiversegError(f"{source}: no CT in it or below; {_CT_KINDS}")
+            raise LiversegError(f"{source}: no CT in it or below{_describe_skipped(source, skipped)}; {_CT_KINDS}")
     elif not is_file(source):
         raise LiversegError(f"{source}: no such folder or file; {_SOURCE_KINDS}")
     elif is_volume_or_zip(source):
@@ -129,7 +156,7 @@ def shard_of(cases: Sequence[BatchCase], part: int, parts: int) -> list[BatchCas
     return list(cases[part - 1 :: parts])
 
 
-def cases_of_tree(root: Path, excluded: Sequence[Path] = ()) -> list[BatchCase]:
+def cases_of_tree(root: Path, excluded: Sequence[Path] = (), skipped: list[Skipped] | None = None) -> list[BatchCase]:
     """Find every CT in a folder and below it, in the order of their paths.
 
     A NIfTI file or a zip is a case, named by its path. DICOM files are one case for each study. Its image is the folder
@@ -140,6 +167,8 @@ def cases_of_tree(root: Path, excluded: Sequence[Path] = ()) -> list[BatchCase]:
     Args:
         root: the folder.
         excluded: folders that are not searched.
+        skipped: gets every file and folder that is no case and belongs to none, but for the excluded folders, in the
+            order of their paths. A hidden folder, a link to a folder and a folder of results are one entry each.
 
     Raises:
         LiversegError: if the root cannot be read.
@@ -147,15 +176,32 @@ def cases_of_tree(root: Path, excluded: Sequence[Path] = ()) -> list[BatchCase]:
     list_folder(root)
     volumes: list[Path] = []
     unreadable: list[Path] = []
+    passed_over: list[Skipped] = []
     studies: dict[Path, set[Study]] = {}
     for folder in _walk(root, excluded, on_unreadable=unreadable.append):
         volumes += folder.volumes
-        if slices := [path for path in folder.others if is_dicom(path)]:
-            studies[folder.path] = _studies(folder.path, slices)
+        passed_over += folder.skipped
+        slices = []
+        for path in folder.others:
+            if (reason := describe_unread(path)) is None:
+                slices.append(path)
+            else:
+                passed_over.append(Skipped(path, reason))
+        if slices:
+            studies[folder.path], without_study = _studies(folder.path, slices)
+            passed_over += without_study
     cases = [BatchCase(_tree_name(root, path), path) for path in (*volumes, *unreadable)]
     for path, study in _study_folders(root, volumes, studies):
         name = _tree_name(root, path)
         cases.append(BatchCase(name, path) if study is None else BatchCase(name, path, study=study[1]))
+    if skipped is not None:
+        inner = [
+            Skipped(path / member, reason)
+            for path in volumes
+            if not is_nifti(path)
+            for member, reason in nested_volumes(path)
+        ]
+        skipped += sorted([*passed_over, *inner])
     return with_distinct_names(sorted(cases, key=lambda case: (str(case.image), case.study or "")))
 
 
@@ -167,11 +213,15 @@ class _Folder:
         path: of the folder.
         volumes: NIfTI files and zips.
         others: all others, DICOM files among them.
+        folders: the folders in it that are searched.
+        skipped: what is hidden, a link to a folder, or a result.
     """
 
     path: Path
-    volumes: list[Path]
-    others: list[Path]
+    volumes: list[Path] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
 
     def first_dicom(self) -> Path | None:
         """Return the first DICOM file, if there is one."""
@@ -190,21 +240,54 @@ def _walk(
         excluded: folders that are left out, as hidden ones and links are.
         on_unreadable: called with each folder that cannot be read; by default they are left out.
     """
+    waiting = [root]
+    while waiting:  # a loop: a tree may be deeper than Python's stack
+        path = waiting.pop()
+        try:
+            with os.scandir(path) as entries:  # states the kind of each entry without another look at the disk
+                found = sorted(entries, key=lambda entry: entry.name)
+        except OSError as error:
+            if on_unreadable is not None:
+                on_unreadable(Path(error.filename or path))
+            continue
+        folder = _sort_entries(path, found, excluded)
+        waiting += reversed(folder.folders)
+        yield folder
 
-    def report(error: OSError) -> None:
-        if on_unreadable is not None:
-            on_unreadable(Path(error.filename))
 
-    for name, below, names in os.walk(root, onerror=report):
-        folder = Path(name)
-        below[:] = sorted(inner for inner in below if not inner.startswith(".") and folder / inner not in excluded)
-        results = {*CASE_FILES, *OTHER_FILES} if RECORD in names and CASE_FILES[0] in names else ()
-        files = [folder / file for file in sorted(names) if not file.startswith(".") and file not in results]
-        volumes = [file for file in files if is_volume_or_zip(file)]
-        yield _Folder(folder, volumes, [file for file in files if not is_volume_or_zip(file)])
+def _sort_entries(path: Path, entries: Sequence[os.DirEntry[str]], excluded: Sequence[Path]) -> _Folder:
+    """Return a folder with its entries by kind."""
+    folder = _Folder(path)
+    names = {entry.name for entry in entries}
+    is_case = RECORD in names and len(names.intersection(CASE_FILES)) > 1
+    results = {*CASE_FILES, *OTHER_FILES} if is_case else set()
+    if results:
+        folder.skipped.append(Skipped(path, "results of liverseg"))
+    elif not entries:
+        folder.skipped.append(Skipped(path, _EMPTY))
+    for entry in entries:
+        own = path / entry.name
+        if own in excluded or entry.name in results:
+            continue
+        try:
+            is_folder = entry.is_dir()
+            is_link = is_folder and entry.is_symlink()
+        except OSError:  # a loop of links, or a link that leads nowhere
+            is_folder = is_link = False
+        if entry.name.startswith("."):
+            folder.skipped.append(Skipped(own, _HIDDEN))
+        elif is_link:
+            folder.skipped.append(Skipped(own, _LINKED_FOLDER))
+        elif is_folder:
+            folder.folders.append(own)
+        elif is_volume_or_zip(own):
+            folder.volumes.append(own)
+        else:
+            folder.others.append(own)
+    return folder
 
 
-def _volumes_or_study(root: Path) -> list[Path]:
+def _volumes_or_study(root: Path, log_skipped: bool) -> list[Path]:
     """Return a folder's volumes, or the folder itself if there are DICOM files in it or below it instead."""
     list_folder(root)
     folders = _walk(root)
@@ -212,13 +295,41 @@ def _volumes_or_study(root: Path) -> list[Path]:
     if not top.volumes:
         if top.first_dicom() or any(folder.first_dicom() for folder in folders):
             return [root]
-        raise UnreadableError(f"{root}: no CT in this folder; {_CT_KINDS}")
+        below = _describe_skipped(root, _skipped_in(top))
+        raise UnreadableError(f"{root}: no CT in this folder{below}; {_CT_KINDS}")
     if dicom := top.first_dicom():
         raise UnreadableError(
             f"{root}: {dicom.name} is DICOM and {top.volumes[0].name} is not; put them into "
             "separate folders, or give the one file"
         )
+    skipped = _skipped_in(top)
+    if log_skipped and skipped:
+        logging.getLogger(__name__).warning("%s%s", root, _describe_skipped(root, skipped))
     return top.volumes
+
+
+def _skipped_in(folder: _Folder) -> list[Skipped]:
+    """Return what `find_cases` passes over in a folder of volumes."""
+    others = [Skipped(path, describe_unread(path) or "a DICOM file beside volumes") for path in folder.others]
+    inner = [Skipped(path, "a folder beside volumes; give it itself, or run a batch") for path in folder.folders]
+    if not folder.volumes:
+        inner = [Skipped(path, "a folder, whose volumes a batch finds") for path in folder.folders]
+    return sorted([*folder.skipped, *others, *inner])
+
+
+def _describe_skipped(root: Path, skipped: Sequence[Skipped]) -> str:
+    """Describe what is passed over in a folder, to follow its path in a message; empty if nothing is."""
+    skipped = [entry for entry in skipped if (entry.path, entry.reason) != (root, _EMPTY)]
+    if not skipped:
+        return ""
+    shown = [f"{_shown_below(root, entry.path)} ({entry.reason})" for entry in skipped[:_MAX_SHOWN]]
+    more = f" and {len(skipped) - _MAX_SHOWN} more" if len(skipped) > _MAX_SHOWN else ""
+    return f": {len(skipped)} skipped, {', '.join(shown)}{more}"
+
+
+def _shown_below(root: Path, path: Path) -> str:
+    below = path.relative_to(root).as_posix()
+    return (root.name if below == "." else below).encode("utf-8", "backslashreplace").decode()
 
 
 def _plain_name(path: Path) -> str:
@@ -256,13 +367,20 @@ def _check_output(cases: Sequence[BatchCase], source: Path, output: Path) -> Non
             raise LiversegError(f"{output / case.name}: holds input; choose another output folder")
 
 
-def _studies(folder: Path, slices: Sequence[Path]) -> set[Study]:
-    """Return the studies of a folder's DICOM files; if none states its study, the folder counts as one."""
+def _studies(folder: Path, slices: Sequence[Path]) -> tuple[set[Study], list[Skipped]]:
+    """Return the studies of a folder's DICOM files, and files that belong to none of several.
+
+    If none states its study, the folder counts as one.
+    """
     step = max(1, len(slices) // _SAMPLED_FILES)
     found = {_read_study(file) for file in slices[::step]} | {_read_study(slices[-1])}
     if len(found - {None}) > 1:
-        found = {_read_study(file) for file in slices}
-    return {study for study in found if study is not None} or {("", str(folder))}
+        by_file = {file: _read_study(file) for file in slices}
+        reason = "DICOM without a StudyInstanceUID, in a folder of several studies; put it into a folder of its own"
+        return {study for study in by_file.values() if study is not None}, [
+            Skipped(file, reason) for file, study in by_file.items() if study is None
+        ]
+    return {study for study in found if study is not None} or {("", str(folder))}, []
 
 
 def _read_study(file: Path) -> Study | None:
@@ -282,7 +400,7 @@ def _read_study(file: Path) -> Study | None:
 def _study_folders(
     root: Path, volumes: Sequence[Path], studies: dict[Path, set[Study]]
 ) -> Iterator[tuple[Path, Study | None]]:
-    """Yield the folder of each study, with the study if the folder holds several."""
+    """Yield the folder of each study, with the study if the folder, or one below it, holds another."""
     below: dict[Path, set[Study]] = defaultdict(set)
     for folder, found in studies.items():
         for above in _upwards(folder, root):
@@ -299,7 +417,10 @@ def _study_folders(
                 highest = above
         together[highest].append(folder)
     for folders in together.values():
-        yield Path(os.path.commonpath(folders)), None
+        path = Path(os.path.commonpath(folders))
+        own = next(iter(studies[folders[0]]))
+        # a folder is read with those below it, which may hold other studies; a study without a UID cannot be named
+        yield path, own if len(below[path]) > 1 and own[1] != str(path) else None
 
 
 def _upwards(folder: Path, root: Path) -> Iterator[Path]:

@@ -12,7 +12,7 @@ from liverseg.errors import LiversegError, one_line, suggest
 from liverseg.imageio.formats import source_name
 from liverseg.labels import LESION_TYPES
 from liverseg.utils.csv_table import read_csv
-from liverseg.utils.files import read_json
+from liverseg.utils.files import backslash_hint, read_json
 
 __all__ = ["read_case_list"]
 
@@ -98,7 +98,7 @@ def _parse_row(root: Path, row: Mapping[str, Any]) -> BatchCase:
             raise ValueError(f"no {name}")
     return BatchCase(
         name=safe_name(str(texts["case"])),
-        image=_resolve(root, str(texts["image"])),
+        image=_existing(_resolve(root, str(texts["image"])), str(texts["image"])),
         series=texts["series"],
         study=texts["study"],
         liver=None if texts["liver"] is None else str(_resolve(root, texts["liver"])),
@@ -115,6 +115,14 @@ def _parse_text(name: str, value: Any) -> str | None:
     if "\0" in text:
         raise ValueError(f"{name} {text!r}: a name cannot hold a zero byte")
     return text or None
+
+
+def _existing(path: Path, text: str) -> Path:
+    """Refuse a path of another machine; any other missing file fails as a case."""
+    hint = backslash_hint(text)
+    if hint and not path.exists():
+        raise ValueError(f"{text}: no such file or folder{hint}")
+    return path
 
 
 def _resolve(root: Path, text: str) -> Path:

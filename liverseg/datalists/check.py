@@ -34,6 +34,7 @@ from liverseg.datalists.checks.lists import (
     read_list,
     shared_patient_findings,
 )
+from liverseg.datalists.checks.placement import placement_findings
 from liverseg.datalists.checks.reading import read_file
 from liverseg.datalists.model import DataItem, contradicts_labelled
 from liverseg.errors import LiversegError, one_line
@@ -119,6 +120,7 @@ def check_datalist(
         findings += result.findings
     for item in content.items:
         findings += _item_findings(item, content, images, labels)
+    findings += _misplaced(content.items, images, labels)
     findings += cross_image_findings(path.name, content.items, images)
     return findings_table(findings, len(tasks))
 
@@ -186,6 +188,21 @@ def _check_file(task: _FileTask, content: ListContent, dataset_dir: Path, memory
         logging.getLogger(__name__).debug("%s", task.name, exc_info=True)
         found = f"could not be checked ({one_line(error)}); export it again"
         return _FileResult([Finding(task.name, ERROR, "unreadable", found)])
+
+
+def _misplaced(
+    items: Iterable[DataItem], images: dict[str, ImageFacts], labels: dict[str, LabelFacts]
+) -> Iterable[Finding]:
+    """Check that each label map with a liver lies on the anatomy of its image, once for all items that share them."""
+    pairs = {(os.path.normpath(item.label), os.path.normpath(item.image)) for item in items if item.label is not None}
+    for label_name, image_name in pairs:
+        label, image = labels.get(label_name), images.get(image_name)
+        if label is None or image is None or label.liver is None:
+            continue
+        if image.tissue is None or image.grid.affine is None:
+            continue
+        if not grid_findings(label_name, label.grid, image_name, image.grid):  # else it lies elsewhere by its header
+            yield from placement_findings(label_name, label.liver, image_name, image.tissue, image.grid.affine)
 
 
 def _item_findings(

@@ -25,7 +25,7 @@ from liverseg.errors import OutputError, UnreadableError, one_line
 from liverseg.imageio.limits import MAX_BYTES, MAX_FILES, MAX_RATIO
 from liverseg.utils.files import is_dir, is_file
 
-__all__ = ["extracted"]
+__all__ = ["extracted", "nested_volumes"]
 
 MAX_DIRECTORY = 8 << 20
 """Bytes of a zip's list of members, which is read into memory before they can be counted: 400 for each allowed one."""
@@ -80,6 +80,29 @@ def extracted(source: str | os.PathLike) -> Iterator[Path]:
             message = f"cannot be unpacked into {folder.parent} ({reason}); is it full? TMPDIR names another folder"
             raise kind(f"{source}: {message}") from error
         yield folder
+
+
+def nested_volumes(source: Path) -> list[tuple[str, str]]:
+    """Return the members of a zip that hold CTs of their own, each with why it is not read.
+
+    A zip is read as the DICOM files of one study. Only its list of members is read here. One that cannot be read gives
+    none: the case itself fails, with the reason.
+    """
+    if not is_file(source):  # to open a pipe would never end
+        return []
+    try:
+        with _BoundedFile(source) as file, zipfile.ZipFile(file) as archive:
+            names = [member.filename for member in archive.infolist()]
+    except (*_DAMAGED, OSError, UnreadableError):
+        return []
+    found = []
+    for name in names:
+        shown = name.replace("\\", "/").lstrip("/")
+        if name.lower().endswith(".zip"):
+            found.append((shown, "a zip within a zip; unpack the outer one"))
+        elif name.lower().endswith((".nii", ".nii.gz")):
+            found.append((shown, "NIfTI within a zip, of which DICOM files are read; unpack it"))
+    return found
 
 
 class _BoundedFile(io.FileIO):

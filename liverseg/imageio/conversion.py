@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from liverseg.errors import GeometryError, NotCTError
-from liverseg.imageio.grid import inspect_header
+from liverseg.imageio.grid import inspect_header, with_affine
 from liverseg.imageio.nifti import StoredVoxels, describe_not_finite, label_header
 from liverseg.imageio.volume import Volume
 
@@ -126,7 +126,9 @@ def _checked(array: np.ndarray, affine: Any, header: Any, described: Path) -> Vo
     native = np.float32 if array.dtype.kind == "f" else array.dtype.newbyteorder("=")  # as `read_volume` does
     array = array.astype(native, copy=False)
     own = _header(array, affine, header)
-    inspect_header(own).grid(described)
+    straight = inspect_header(own).grid(described).affine
+    if not np.array_equal(straight, own.get_best_affine()):  # its axes deviated from right angles by rounding
+        affine, own = straight, with_affine(own, straight)
     if not isinstance(header, nib.Nifti1Header):
         own.set_qform(affine, 1)  # which fails for an affine that cannot place voxels
     if defect := describe_not_finite(array):

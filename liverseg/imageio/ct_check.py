@@ -22,14 +22,17 @@ _FAT_HU = -50
 _SOFT_TISSUE_HU = 50
 _MIN_RANGE_HU = 100
 _BONE_HU = 300
+_OFFSET = 1024
+"""Scanners add this to HU to store them unsigned."""
 _MIN_SLICES = 3
 
 
 def check_ct(volume: Volume, clipped_hu: tuple[float, float] | None = None) -> list[str]:
     """Refuse a volume that cannot be a CT in HU, and warn about unusual ones.
 
-    Fractional values that reach neither fat nor soft tissue are a normalised image or another modality and are refused.
-    Integers with the same range, as of a CT with masked surroundings, are accepted with a warning.
+    Values stored as floating-point numbers that reach neither fat nor soft tissue are a normalised image or another
+    modality and are refused. Integers with the same range, as of a CT with masked surroundings, are accepted with a
+    warning.
 
     An image whose HU are known to be clipped need not hold air or fat, and is one of a set of slices. It is refused if
     a value is outside the range.
@@ -42,8 +45,8 @@ def check_ct(volume: Volume, clipped_hu: tuple[float, float] | None = None) -> l
         Warnings, one sentence each, for the case's record.
 
     Raises:
-        LiversegError: if a value is beyond ±30000 or beyond `clipped_hu`, or the values are fractional and do not look
-            like HU.
+        LiversegError: if a value is beyond ±30000 or beyond `clipped_hu`, or the values are floating-point numbers
+            and do not look like HU.
     """
     lowest, highest = float(volume.array.min()), float(volume.array.max())
     if max(-lowest, highest) > _MAX_HU:
@@ -61,10 +64,7 @@ def check_ct(volume: Volume, clipped_hu: tuple[float, float] | None = None) -> l
         return _orientation_warnings(volume)
     tissue = lowest < _FAT_HU and highest > _SOFT_TISSUE_HU and highest - lowest >= _MIN_RANGE_HU
     if not tissue and not _is_integral(volume):
-        raise NotCTError(
-            f"{volume.path}: {found} in fractions do not look like a CT in HU, which reaches from fat below {_FAT_HU} "
-            f"to tissue above {_SOFT_TISSUE_HU}; give the CT itself, not normalised"
-        )
+        raise NotCTError(f"{volume.path}: {found}{_describe_not_hu(volume, lowest, highest)}")
     warnings = []
     if not tissue:
         warnings.append(f"does not look like a CT in HU: {found}")
@@ -106,6 +106,16 @@ def body_middle(slices: np.ndarray) -> float:
     columns = np.arange(slices.shape[2])
     body = (slices > BODY_HU).sum(axis=(0, 1))
     return float(columns @ body / body.sum()) if body.any() else float(columns.mean())
+
+
+def _describe_not_hu(volume: Volume, lowest: float, highest: float) -> str:
+    """Describe why values stored as floating-point numbers are no HU, and what to do, to follow their range."""
+    expected = f"do not look like a CT in HU, which reaches from fat below {_FAT_HU} to tissue above {_SOFT_TISSUE_HU}"
+    if not np.array_equal(volume.array, np.rint(volume.array)):
+        return f" in fractions {expected}; give the CT itself, not normalised"
+    if lowest >= 0 and highest >= _OFFSET:
+        return f" {expected}; subtract {_OFFSET} if that was added to store it, or export the CT in HU"
+    return f" {expected}; export the CT in HU, neither windowed nor normalised"
 
 
 def _is_integral(volume: Volume) -> bool:

@@ -69,6 +69,12 @@ _DECOMPRESSED_BYTES = 1 << 18  # ... few enough to stay in the processor's cache
 _MAX_HEADER_BYTES = 540  # NIfTI-2
 _COMPRESSION_LEVEL = 1  # zlib's 1 to 9: label maps are mostly zeros; 6 takes four times as long for half the bytes
 _MAX_DEFLATE_RATIO = 1032  # gzip stores 258 bytes in 2 bits at best: a file cannot hold more than that
+_FORM_FIELDS = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+_HEADERS = (nib.Nifti1Header, nib.Nifti2Header)
+_GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_WINDOW = 31  # wbits of zlib and ISA-L for a gzip stream with the largest window
 
 _silent = logging.getLogger(f"{__name__}.silent")
@@ -130,13 +136,14 @@ class ReusableBuffer(threading.local):
         return self._bytes[:size]
 
 
-def read_header(path: Path) -> nib.Nifti1Header:
-    """Read the header alone, as nibabel understands it.
+def read_header(path: Path) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
+    """Read the header alone: as nibabel understands it, and the pixdim as stored, see `StoredVoxels`.
 
     Raises:
+        UnreadableError: if its name does not say whether it is compressed.
         Those of `READ_ERRORS`, as from `read_voxels`.
     """
-    return _parse_header(_first_bytes(iter_chunks(path)))[0]
+    return _parse_header(_first_bytes(iter_chunks(path)))
 
 
 def read_voxels(path: Path, memory: ReusableBuffer | None = None) -> StoredVoxels:
@@ -147,7 +154,7 @@ def read_voxels(path: Path, memory: ReusableBuffer | None = None) -> StoredVoxel
         memory: buffer to read into; new memory by default.
 
     Raises:
-        UnreadableError: if it exceeds a limit.
+        UnreadableError: if it exceeds a limit, or from `iter_chunks`.
         EOFError: if the gzip stream or the voxels end early.
         Others of `READ_ERRORS`: if it cannot be read, is damaged (its check sum included), or is not a NIfTI file of
             one number per voxel.
@@ -179,8 +186,6 @@ def _check_stated_size(path: Path, offset: int, size: int) -> None:
     """Refuse too many voxels, or more than a file of its size can hold, before memory is allocated for them."""
     stored = path.stat().st_size
     compressed = path.name.lower().endswith(".gz")
-    if offset < 0:
-        raise ValueError(f"its voxels begin {-offset} bytes before the file")
     if size > MAX_BYTES:
         raise UnreadableError(
             f"{path}: its header states {size} bytes of voxels, {MAX_BYTES} are allowed; crop it, or store it in 16 "
@@ -199,9 +204,13 @@ def _check_stated_size(path: Path, offset: int, size: int) -> None:
 def label_header(header: nib.Nifti1Header, dtype: np.dtype) -> nib.Nifti1Header:
     """Return the header of a label map on a volume's grid, with the volume's sform, qform, their codes and units.
 
-    Texts are not copied: some converters write the patient's name into them.
+    It is NIfTI-1 if the volume's sides allow: SimpleITK does not read NIfTI-2. Texts and header extensions are not
+    copied: some converters write the patient's name into them. Neither is the intent, by which ITK looks for vectors.
     """
-    new = header.copy()
+    new = _as_nifti1(header)
+    new.extensions = type(new.extensions)()  # a new list: nibabel's copy shares that of the original
+    for name in ("intent_code", "intent_p1", "intent_p2", "intent_p3"):
+        new[name] = 0
     new.set_data_dtype(dtype)
     new.set_slope_inter(1, 0)
     new["cal_min"] = new["cal_max"] = 0
@@ -209,6 +218,17 @@ def label_header(header: nib.Nifti1Header, dtype: np.dtype) -> nib.Nifti1Header:
         if name in new:  # NIfTI-2 lacks the first
             new[name] = b""
     new["descrip"] = b"liverseg"
+    return new
+
+
+def _as_nifti1(header: nib.Nifti1Header) -> nib.Nifti1Header:
+    """Return a copy of a header, as NIfTI-1 if its sides fit."""
+    if not isinstance(header, nib.Nifti2Header) or max(header.get_data_shape()) > np.iinfo(np.int16).max:
+        return header.copy()
+    new = nib.Nifti1Header(endianness=header.endianness)
+    new.set_data_shape(header.get_data_shape())
+    for name in (*_FORM_FIELDS, "pixdim", "xyzt_units", "dim_info"):
+        new[name] = header[name]
     return new
 
 
@@ -264,10 +284,15 @@ def iter_chunks(path: Path) -> Iterator[bytes]:
     """Yield a file's bytes in chunks, decompressed if its name ends in .gz.
 
     Raises:
+        UnreadableError: if it is compressed and its name does not end in .gz, or the other way round, or if bytes that
+            are no gzip stream follow the compressed ones.
         EOFError: if the gzip stream ends early.
         OSError, IsalError: if it cannot be read or is damaged, its check sum included.
     """
     with path.open("rb", buffering=0) as file:
+        start = file.read(_READ_BYTES)
+        file.seek(0)
+        _check_compression(path, start)
         if not path.name.lower().endswith(".gz"):
             while chunk := file.read(_READ_BYTES):
                 yield chunk
@@ -279,6 +304,11 @@ def iter_chunks(path: Path) -> Iterator[bytes]:
                     chunk = chunk.lstrip(b"\0")
                     if not chunk:
                         break
+                    if not chunk.startswith(_GZIP_MAGIC[: len(chunk)]):
+                        raise UnreadableError(
+                            f"{path}: the gzip stream ends before the file does, and other bytes follow; copy it "
+                            "again, or unpack it and compress it anew"
+                        )
                     stream = isal_zlib.decompressobj(_GZIP_WINDOW)
                 yield stream.decompress(chunk, _DECOMPRESSED_BYTES)
                 chunk = stream.unconsumed_tail or stream.unused_data
@@ -287,9 +317,24 @@ def iter_chunks(path: Path) -> Iterator[bytes]:
             raise EOFError(f"its gzip stream ends early, after {file.tell()} bytes")
 
 
+def _check_compression(path: Path, start: bytes) -> None:
+    """Refuse a name that says the opposite of a file's first bytes about its compression."""
+    named, compressed = path.name.lower().endswith(".gz"), start.startswith(_GZIP_MAGIC)
+    if compressed and not named:
+        raise UnreadableError(f"{path}: compressed, though its name does not end in .gz; rename it to {path.name}.gz")
+    if named and not compressed and any(kind.may_contain_header(start) for kind in _HEADERS):
+        plain = path.name[: -len(".gz")]
+        raise UnreadableError(f"{path}: not compressed, though its name ends in .gz; rename it to {plain}")
+
+
 def _parse_header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
-    """Return the header in a file's first bytes, and the pixdim as stored."""
-    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+    """Return the header in a file's first bytes, and the pixdim as stored.
+
+    Raises:
+        ValueError: also for places of the voxels at which programs disagree. nibabel moves voxels that would begin
+            within the header behind it, and ITK reads them there.
+    """
+    for kind in _HEADERS:
         if kind.may_contain_header(start):
             header = kind(start[: kind.template_dtype.itemsize], check=False)
             break
@@ -297,6 +342,14 @@ def _parse_header(start: bytes) -> tuple[nib.Nifti1Header, tuple[float, ...]]:
         if len(start) < nib.Nifti1Header.template_dtype.itemsize:
             raise EOFError(f"{len(start)} bytes are less than a NIfTI header")
         raise ValueError("its first bytes are not a NIfTI header")
+    offset = float(header["vox_offset"])
+    if offset < header.single_vox_offset:
+        raise ValueError(
+            f"its voxels begin at byte {offset:g}, within the {header.single_vox_offset} bytes of its header"
+        )
+    qfac = float(header["pixdim"][0])
+    if qfac < 0 and qfac != -1 and int(header["sform_code"]) <= 0:  # nibabel takes it for 1, ITK for -1
+        raise ValueError(f"its qfac, pixdim[0], is {qfac:g}; 1 or -1 is needed to order its slices")
     pixdim = tuple(float(length) for length in header["pixdim"][1:4])[: int(header["dim"][0])]
     header.check_fix(logger=_silent)  # the corrections nibabel makes when it loads a file
     if header.get_data_dtype().kind not in "iuf":

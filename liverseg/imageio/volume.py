@@ -16,7 +16,15 @@ from nibabel.orientations import io_orientation, ornt_transform
 
 from liverseg.errors import NotCTError, UnreadableError, one_line
 from liverseg.imageio.boxes import Box
-from liverseg.imageio.grid import AXIAL, Grid, axial_orientation, axial_spacing, inspect_header
+from liverseg.imageio.grid import (
+    AXIAL,
+    Grid,
+    InspectedHeader,
+    axial_orientation,
+    axial_spacing,
+    inspect_header,
+    with_affine,
+)
 from liverseg.imageio.nifti import (
     READ_ERRORS,
     ReusableBuffer,
@@ -26,7 +34,7 @@ from liverseg.imageio.nifti import (
     read_voxels,
     write_planes,
 )
-from liverseg.utils.files import is_file
+from liverseg.utils.files import backslash_hint, is_file
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -51,12 +59,14 @@ class Volume:
         header: the NIfTI header, for codes and units when a label map is written on the same grid. `liverseg.predict`
             makes one for a volume without it.
         path: the file or folder it was read from, for messages.
+        warnings: of its header, see `InspectedHeader`.
     """
 
     array: np.ndarray
     affine: np.ndarray
     header: nib.Nifti1Header = None  # type: ignore[assignment]
     path: Path = Path("volume")
+    warnings: tuple[str, ...] = ()
 
     @property
     def grid(self) -> Grid:
@@ -136,17 +146,18 @@ def case_name(path: str | os.PathLike) -> str:
     return name
 
 
-def _read_header(path: Path) -> nib.Nifti1Header:
+def _read_header(path: Path) -> tuple[nib.Nifti1Header, InspectedHeader]:
     if not is_file(path):
-        raise UnreadableError(f"{path}: no such file")
+        raise UnreadableError(f"{path}: no such file{backslash_hint(path.name)}")
     if not is_nifti(path):
         raise UnreadableError(f"{path}: not a NIfTI file name; .nii and .nii.gz are read")
     try:
-        return read_header(path)
+        header, pixdim = read_header(path)
     except READ_ERRORS as error:
         raise UnreadableError(
             f"{path}: cannot be read as NIfTI ({one_line(error)}); copy or export it again"
         ) from error
+    return header, inspect_header(header, pixdim)
 
 
 def read_grid(path: str | os.PathLike) -> Grid:
@@ -156,7 +167,7 @@ def read_grid(path: str | os.PathLike) -> Grid:
         LiversegError: if the file is missing or unreadable, or its header has a defect, see `inspect_header`.
     """
     path = Path(path)
-    return inspect_header(_read_header(path)).grid(path)
+    return _read_header(path)[1].grid(path)
 
 
 def read_volume(path: str | os.PathLike, memory: ReusableBuffer | None = None) -> Volume:
@@ -172,15 +183,20 @@ def read_volume(path: str | os.PathLike, memory: ReusableBuffer | None = None) -
         LiversegError: if the file is missing, truncated, unreadable or not 3-D, or holds NaN or infinite voxels.
     """
     path = Path(path)
-    header = _read_header(path)
-    grid = inspect_header(header).grid(path)
+    header, inspected = _read_header(path)
+    grid = inspected.grid(path)
     try:
         array = read_voxels(path, memory).scaled().reshape(grid.shape, order="F")
     except READ_ERRORS as error:
-        raise UnreadableError(f"{path}: voxels cannot be read ({one_line(error)}); is the file truncated?") from error
+        hint = (
+            "copy or export it again"
+            if isinstance(error, nib.spatialimages.HeaderDataError)
+            else "is the file truncated?"
+        )
+        raise UnreadableError(f"{path}: voxels cannot be read ({one_line(error)}); {hint}") from error
     if message := describe_not_finite(array):
         raise NotCTError(f"{path}: {message}")
-    return Volume(array=array, affine=grid.affine, header=header, path=path)
+    return Volume(array, grid.affine, with_affine(header, grid.affine), path, inspected.warnings)
 
 
 def write_box_like(path: str | os.PathLike, inside: np.ndarray, box: Box, reference: Volume) -> None:

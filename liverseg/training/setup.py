@@ -29,7 +29,7 @@ from liverseg.networks import (
     transfer_weights,
 )
 from liverseg.utils.distributed import check_torchrun, is_rank_zero
-from liverseg.utils.files import is_dir, is_file, list_folder, sha256_file, write_text
+from liverseg.utils.files import backslash_hint, is_dir, is_file, list_folder, sha256_file, write_text
 from liverseg.utils.precision import autocast_dtype
 
 __all__ = [
@@ -144,7 +144,9 @@ def load_run_data(
     for item in (*training, *validation, *test):
         for name in (item.image, str(item.label)):
             if not is_file(folder / name):
-                raise LiversegError(f"{datalist}: {folder / name} does not exist; is dataset_dir right?")
+                raise LiversegError(
+                    f"{datalist}: {folder / name} does not exist; is dataset_dir right?{backslash_hint(name)}"
+                )
     return RunData(training, validation, test)
 
 

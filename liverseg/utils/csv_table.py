@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +15,7 @@ from liverseg.errors import LiversegError
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["check_columns", "read_csv"]
+__all__ = ["check_columns", "column_name", "read_csv"]
 
 _SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
 """Allowed separators with their names. Excel writes semicolons where the comma is the decimal sign."""
@@ -30,10 +31,11 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         columns: required columns.
 
     Returns:
-        The table, with '' for empty cells and column names stripped of spaces.
+        The table, with '' for empty cells and column names as from `column_name`.
 
     Raises:
-        LiversegError: if it is not UTF-8, a required column is missing or a row has more cells than the header.
+        LiversegError: if it is not UTF-8, a required column is missing, two columns have the same name, or a row has
+            more cells than the header.
         OSError: if it cannot be opened.
         ValueError: from pandas, if it cannot be parsed.
     """
@@ -59,12 +61,22 @@ def read_csv(path: Path, columns: Sequence[str]) -> pd.DataFrame:
         skipinitialspace=True,
         skip_blank_lines=False,
     )
-    table.columns = table.columns.astype(str).str.strip()
+    table.columns = pd.Index(_distinct(headers[separator]))
     return table.fillna("")
 
 
+def column_name(text: str) -> str:
+    """Return a column's name in lower case, without a byte order mark, and with _ for blanks and hyphens in it.
+
+    Example:
+        >>> column_name(" Lesion Type")
+        'lesion_type'
+    """
+    return "_".join(re.split(r"[\s_-]+", text.strip("\ufeff \t\r\n\xa0").lower()))
+
+
 def check_columns(path: Path, found: Iterable[str], required: Sequence[str], hint: str = "") -> None:
-    """Refuse a table without a required column.
+    """Refuse a table without a required column, or with two columns of the same name.
 
     Args:
         path: the table's, for the message.
@@ -73,9 +85,12 @@ def check_columns(path: Path, found: Iterable[str], required: Sequence[str], hin
         hint: end of the message.
 
     Raises:
-        LiversegError: if a column is missing.
+        LiversegError: if a column is missing or there twice.
     """
     found = list(found)
+    twice = next((column for column in required if found.count(column) > 1), None)
+    if twice is not None:
+        raise LiversegError(f"{path}: two columns are called {twice}, capitals and blanks aside; keep one")
     missing = [column for column in required if column not in found]
     if missing:
         shown = repr(", ".join(found)[:200]) if found else "nothing"
@@ -97,12 +112,19 @@ def _check_widths(path: Path, text: str, separator: str) -> None:
                 )
 
 
+def _distinct(names: Sequence[str]) -> list[str]:
+    """Return column names with .1, .2 and so on at the end of repeated ones, as pandas does."""
+    return [
+        f"{name}.{names[:place].count(name)}" if name in names[:place] else name for place, name in enumerate(names)
+    ]
+
+
 def _rows(text: str, separator: str) -> Iterator[list[str]]:
     return csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True)
 
 
 def _header(text: str, separator: str) -> list[str]:
     try:
-        return [name.strip() for name in next(_rows(text, separator), [])]
+        return [column_name(name) for name in next(_rows(text, separator), [])]
     except csv.Error:  # an unterminated cell: no header with this separator
         return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from liverseg.errors import LiversegError, OutputError, UnreadableError, one_lin
 __all__ = [
     "TEMPORARY_PREFIX",
     "atomic_write",
+    "backslash_hint",
     "ensure_writable",
     "fsync_paths",
     "is_dir",
@@ -161,6 +163,14 @@ def is_dir(path: str | os.PathLike) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError) as error:
         raise _inaccessible(path, error) from error
+
+
+def backslash_hint(path: str | os.PathLike) -> str:
+    """Return the end of a message about a missing file whose path is written as on Windows; empty for other paths."""
+    text = os.fspath(path)
+    if re.match(r"[A-Za-z]:[\\/]", text):
+        return "; it is a path of a Windows machine: write it as a path of this one"
+    return "; write / instead of \\ between folders" if "\\" in text else ""
 
 
 def size_or_zero(path: str | os.PathLike) -> int:

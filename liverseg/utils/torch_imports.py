@@ -1,4 +1,4 @@
-"""Import torch for inference: without work for the garbage collector, and with threads that share the processor."""
+"""Prepare the import of torch: the user's name, no work for the garbage collector, threads that share processors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,26 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["sleep_while_waiting", "torch_imports"]
+__all__ = ["ensure_user_name", "sleep_while_waiting", "torch_imports"]
+
+_USER_VARIABLES = ("LOGNAME", "USER", "LNAME", "USERNAME")
+"""Where `getpass.getuser` looks before it asks the system."""
+
+
+def ensure_user_name() -> None:
+    """Set USER if the environment names no user and the user id has no entry in the system's list of users.
+
+    So it is where a container or a cluster assigns a user id of its own. torch and MONAI ask for the name while they
+    are imported, for folders and messages, and end with an error without one.
+    """
+    if any(os.environ.get(name) for name in _USER_VARIABLES) or not hasattr(os, "getuid"):
+        return
+    import pwd  # not on Windows, which has no user ids
+
+    try:
+        pwd.getpwuid(os.getuid())
+    except KeyError:
+        os.environ["USER"] = f"uid{os.getuid()}"
 
 
 def sleep_while_waiting() -> None:

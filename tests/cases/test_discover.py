@@ -4,12 +4,15 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ct_files import write_ct, write_study
+from dicom_files import write_ct_slice
 
 from liverseg.cases.case import BatchCase
 from liverseg.cases.discover import check_series, find_batch, find_cases, shard_of
 from liverseg.errors import LiversegError, UsageError
+from liverseg.imageio.dicom_select import choose_series
 
 
 def found(source, output):
@@ -145,6 +148,18 @@ def test_studies_in_one_folder_are_a_case_each(tmp_path):
     assert [case.study for case in cases.values()] == ["1.9.1", "1.9.2"]
     assert {case.image for case in cases.values()} == {tmp_path / "dump"}
     assert len(cases) == 2
+
+
+def test_a_study_above_the_folder_of_another_is_read_alone(tmp_path):
+    plane = np.zeros((4, 5), np.int16)
+    for number in range(3):
+        for uid, folder in (("1.9.1", "patient"), ("1.9.2", "patient/later")):
+            tags = {"StudyInstanceUID": uid, "SeriesInstanceUID": f"{uid}.1"}
+            write_ct_slice(tmp_path / folder / f"{number}.dcm", plane, 2.5 * number, **tags)
+    cases = found(tmp_path, tmp_path / "out")
+    assert {name: case.study for name, case in cases.items()} == {"patient": "1.9.1", "patient__later": None}
+    for uid, case in zip(("1.9.1.1", "1.9.2.1"), cases.values(), strict=True):
+        assert choose_series(case.image, study=case.study).uid == uid
 
 
 def test_a_folder_that_may_not_be_looked_into_is_a_case_that_fails(tmp_path, monkeypatch):

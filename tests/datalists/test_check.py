@@ -232,7 +232,7 @@ def test_findings_are_written_and_read_by_a_person(tree):
     ],
 )
 def test_a_patient_under_two_names_is_found(patients, expected, tree):
-    content = json.loads((tree / "datalist.json").read_text())
+    content = json.loads((tree / "datalist.json").read_text(encoding="utf-8"))
     for patient, item in zip(patients, (*content["training"], *content["test"]), strict=True):
         item["patient"] = patient
     write_list(tree, content)

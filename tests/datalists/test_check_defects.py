@@ -8,6 +8,10 @@ import numpy as np
 import pytest
 from ct_tree import AFFINE, LABEL, SHAPE, VOLUME, check, found_in, make_case, save, write_list, write_tree
 
+from liverseg.datasets.slice_readers import NiftiSlices
+from liverseg.errors import GeometryError
+from liverseg.imageio.volume import read_grid
+
 
 @pytest.fixture
 def tree(tmp_path):
@@ -300,3 +304,24 @@ def test_an_image_exported_again_in_another_order_of_axes_is_a_duplicate(codes, 
 def test_a_mirrored_image_of_the_same_header_is_none(tree):
     save(tree / "volume-1.nii.gz", make_case(0)[0][::-1])
     assert "duplicate" not in set(check(tree)["defect"])
+
+
+@pytest.mark.parametrize("pair", [(0, 1), (1, 2), (0, 2)])
+def test_sheared_files_are_errors_of_the_check_and_of_a_training(pair, tree):
+    """As dcm2niix writes a scan with a tilted gantry, which no ITK program opens."""
+    shear = np.eye(4)
+    shear[pair] = 0.4
+    hu, label = make_case(0)
+    save(tree / VOLUME, hu, AFFINE @ shear)
+    save(tree / LABEL, label, AFFINE @ shear)
+    assert found_in(tree) == [(LABEL, "error", "shear"), (VOLUME, "error", "shear")]
+    for read in (read_grid, lambda path: NiftiSlices(path, np.int16)):
+        with pytest.raises(GeometryError, match="degrees from right angles"):
+            read(tree / VOLUME)
+
+
+def test_forms_that_disagree_are_a_warning(tree):
+    hu, label = make_case(0)
+    for name, array in ((VOLUME, hu), (LABEL, label)):
+        save(tree / name, array, change=lambda header: header.__setitem__("qoffset_x", 47))
+    assert found_in(tree) == [(VOLUME, "warning", "header")]

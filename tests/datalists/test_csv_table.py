@@ -5,6 +5,7 @@ from cohort_tree import image, mask, nifti
 from hypothesis import given
 from hypothesis import strategies as st
 
+from liverseg.cases.manifest import read_case_list
 from liverseg.datalists import cohort_items
 from liverseg.datalists.importers.cohort_table import COLUMNS
 from liverseg.errors import LiversegError
@@ -94,3 +95,62 @@ def test_tables_that_are_refused(content, message, tmp_path):
     with pytest.raises(LiversegError, match=rf"slices\.csv(: |, ){message}") as error:
         cohort_items(tmp_path)
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        ["Nr", "Patient", "Image", "Mask", "Slice", "Lesion_Type", "Remark"],
+        ["NR", "PATIENT", "IMAGE", "MASK", "SLICE", "LESION TYPE", "REMARK"],
+        ["", " patient ", "image\t", "\xa0mask", "slice", "lesion-type", ""],
+        ["Nr", "\ufeffpatient", "image", "mask", "slice", "lesion  type", "patient remark"],
+    ],
+)
+@pytest.mark.parametrize("separator", [",", ";"])
+def test_column_names_in_capitals_or_with_blanks(header, separator, tmp_path):
+    image(tmp_path, "ct, portal; one.nii")
+    nifti(tmp_path / "m.nii", mask((2, 4)))
+    (tmp_path / "slices.csv").write_text(written([header, *ROWS[1:]], separator), encoding="utf-8-sig", newline="")
+    items = cohort_items(tmp_path, types={"Zyste": "cyst", "Metastase": "metastasis"})
+    assert [(item.patient, item.lesion_type) for item in items] == [("Müller", "cyst"), ("Ångström", "metastasis")]
+
+
+def test_column_names_of_an_excel_table(tmp_path):
+    import pandas as pd
+
+    image(tmp_path, "ct.nii")
+    nifti(tmp_path / "m.nii", mask((2, 4)))
+    header = ["Patient", "IMAGE", " Mask ", "Slice", "Lesion Type"]
+    pd.DataFrame([["p", "ct.nii", "m.nii", "2", "cyst"]], columns=header).to_excel(
+        tmp_path / "slices.xlsx", index=False
+    )
+    assert [item.lesion_type for item in cohort_items(tmp_path)] == ["cyst"]
+
+
+@pytest.mark.parametrize(("column", "first", "second"), [("patient", "Patient", "patient"), ("mask", "mask", "MASK ")])
+def test_two_columns_of_one_name_are_refused(column, first, second, tmp_path):
+    names = [first, second, *(name for name in COLUMNS if name != column)]
+    (tmp_path / "slices.csv").write_text(",".join(names) + "\n", encoding="utf-8")
+    with pytest.raises(LiversegError, match=rf"two columns are called {column}, capitals and blanks aside; keep one"):
+        cohort_items(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["d\\ct.nii", "C:\\data\\ct.nii", "D:/data/ct.nii"])
+def test_a_path_of_a_windows_machine_gets_a_hint(name, tmp_path):
+    (tmp_path / "d").mkdir()
+    image(tmp_path, "d/ct.nii")
+    nifti(tmp_path / "m.nii", mask((2, 4)))
+    (tmp_path / "slices.csv").write_text(f"{','.join(COLUMNS)}\np,{name},m.nii,2,cyst\n", encoding="utf-8")
+    hint = "path of a Windows machine" if ":" in name else r"write / instead of \\ between folders"
+    with pytest.raises(LiversegError, match=rf"row 2: .* does not exist; .*{hint}"):
+        cohort_items(tmp_path)
+    (tmp_path / "cases.csv").write_text(f"Case,Image\na,{name}\n", encoding="utf-8")
+    with pytest.raises(LiversegError, match=rf"no such file or folder; .*{hint}"):
+        read_case_list(tmp_path / "cases.csv", None)
+
+
+def test_a_backslash_that_is_part_of_a_name_is_no_mistake(tmp_path):
+    (tmp_path / "a\\b.nii").touch()
+    (tmp_path / "cases.csv").write_text("case,image\na,a\\b.nii\n", encoding="utf-8")
+    (case,) = read_case_list(tmp_path / "cases.csv", None)
+    assert case.image == tmp_path / "a\\b.nii"

@@ -138,7 +138,7 @@ def test_only_what_has_changed_is_written_again(tmp_path):
         import_(tmp_path)
         assert times()["ircadb-01.json"] > before["ircadb-01.json"]
         assert axial(nifti / "ircadb-01-label.nii.gz").max() == 2
-    names = json.loads((nifti / "ircadb-01.json").read_text())["files"]
+    names = json.loads((nifti / "ircadb-01.json").read_text(encoding="utf-8"))["files"]
     assert {name.rsplit("/", 1)[0] for name in names} == {
         "3Dircadb1.1/PATIENT_DICOM",
         "3Dircadb1.1/MASKS_DICOM/liver",

@@ -15,7 +15,7 @@ NAMES = {"lits": (131, 70), "decathlon-liver": (131, 70), "ircadb": (20, 0)}
 
 @pytest.fixture(scope="module")
 def schema():
-    return json.loads((FOLDER / "schema.json").read_text())
+    return json.loads((FOLDER / "schema.json").read_text(encoding="utf-8"))
 
 
 def test_every_list_comes_out_of_the_script_byte_for_byte(tmp_path):
@@ -28,7 +28,7 @@ def test_every_list_comes_out_of_the_script_byte_for_byte(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_list_has_all_cases_in_five_even_folds(name, schema):
     path = FOLDER / f"{name}.json"
-    jsonschema.validate(json.loads(path.read_text()), schema)
+    jsonschema.validate(json.loads(path.read_text(encoding="utf-8")), schema)
     datalist = read_datalist(path)
     training, test = NAMES[name]
     assert (len(datalist.training), len(datalist.test)) == (training, test)
@@ -61,7 +61,7 @@ def test_the_decathlon_may_hold_whoever_is_in_the_test_part_of_lits(part):
 @pytest.mark.integration
 @pytest.mark.parametrize("tree", ["lits_tree", "cohort_tree"])
 def test_imported_lists_fit_the_schema(tree, schema, request):
-    content = json.loads((request.getfixturevalue(tree) / "datalist.json").read_text())
+    content = json.loads((request.getfixturevalue(tree) / "datalist.json").read_text(encoding="utf-8"))
     jsonschema.validate(content, schema)
     content["training"][0]["fold"] = -1
     with pytest.raises(jsonschema.ValidationError):

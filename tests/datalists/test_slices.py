@@ -337,7 +337,7 @@ def test_rows_that_are_refused_in_one_line(row, message, pictures):
     (pictures / "images/text.png").write_text("no picture")
     (pictures / "images/png.jpg").write_bytes((pictures / "images/new.png").read_bytes())
     table_ = pictures / "slices.csv"
-    table_.write_text(table_.read_text() + row + "\n")
+    table_.write_text(table_.read_text(encoding="utf-8") + row + "\n")
     with pytest.raises(LiversegError, match=message) as caught:
         slice_items(pictures, **PICTURES)
     assert "\n" not in str(caught.value)

@@ -8,7 +8,8 @@ from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.liver_mask import LiverSource
 from liverseg.imageio.volume import read_volume
 
-AFFINE = np.array([[0.0, -1.4, 0.1, 40], [1.2, 0.0, 0.3, -90], [0.0, 0.2, 3.0, 200], [0, 0, 0, 1]])
+TURNED = nib.eulerangles.euler2mat(0.1, 0.05, -0.08)
+AFFINE = nib.affines.from_matvec(TURNED @ [[0.0, -1.4, 0.0], [1.2, 0.0, 0.0], [0.0, 0.0, 3.0]], [40, -90, 200])
 
 
 def save(path, array, affine=AFFINE):

@@ -99,16 +99,14 @@ def test_limits_can_be_set(tmp_path, monkeypatch):
 def test_voxels_that_begin_elsewhere(offset, tmp_path):
     content = bytearray(header((4, 4, 4)) + bytes(4000))
     content[108:112] = np.float32(offset).tobytes()
-    content[344:348] = b"ni1\0"  # of a pair of files, for which nibabel keeps the offset
     with pytest.raises(UnreadableError, match="cannot be read"):
         read_volume(written(tmp_path / "a.nii", bytes(content)))
 
 
 def test_a_gap_before_the_voxels_is_not_what_was_in_memory(tmp_path):
-    with pytest.raises(ValueError, match="begin 8 bytes before the file"):
+    with pytest.raises(ValueError, match="begin at byte -8, within the 352 bytes of its header"):
         content = bytearray(header((4, 4, 4)) + bytes(4000))
         content[108:112] = np.float32(-8).tobytes()
-        content[344:348] = b"ni1\0"
         read_voxels(written(tmp_path / "a.nii", bytes(content)))
 
 

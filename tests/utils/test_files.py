@@ -27,8 +27,8 @@ def test_a_file_appears_when_it_is_complete(tmp_path):
         assert unfinished.parent == tmp_path
         assert unfinished.name.endswith(".nii.gz")
         unfinished.write_text("new")
-        assert target.read_text() == "old"
-    assert target.read_text() == "new"
+        assert target.read_text(encoding="utf-8") == "old"
+    assert target.read_text(encoding="utf-8") == "new"
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -42,7 +42,7 @@ def test_a_failing_write_leaves_what_was_there_and_nothing_else(failure, raised,
     with pytest.raises(raised), atomic_write(target) as unfinished:
         unfinished.write_text("half")
         raise failure
-    assert target.read_text() == "old"
+    assert target.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -84,7 +84,7 @@ def test_the_error_of_a_write_names_the_content_and_what_to_do(tmp_path):
         temporary.write_text("new")
     with atomic_write(tmp_path / "made" / "y", make_folder=True) as temporary:
         temporary.write_text("new")
-    assert (tmp_path / "made" / "y").read_text() == "new"
+    assert (tmp_path / "made" / "y").read_text(encoding="utf-8") == "new"
     with pytest.raises(OutputError, match=r"made: cannot be written \(Is a directory\); is the disk full\?"):
         write_text(tmp_path / "made", "new")
 

@@ -63,6 +63,8 @@ def image_grid_findings(name: str, grid: InspectedHeader, of_slices: bool = Fals
     if grid.codes == (0, 0):
         found = "qform and sform code are 0: left, right, head and feet are a guess; export it again"
         findings.append(Finding(name, WARNING, "orientation", found))
+    if all(finding.defect != "spacing" for finding in findings):  # else its pixdim is reported already
+        findings += [Finding(name, WARNING, "header", f"{warning}; export it again") for warning in grid.warnings]
     return findings
 
 

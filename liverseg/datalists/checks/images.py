@@ -11,6 +11,7 @@ from nibabel.orientations import apply_orientation, axcodes2ornt, io_orientation
 
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import image_grid_findings
+from liverseg.datalists.checks.placement import TissueSample
 from liverseg.datalists.checks.reading import ReadFile
 from liverseg.errors import LiversegError
 from liverseg.imageio.ct_check import check_ct
@@ -50,10 +51,12 @@ class ImageFacts:
         grid: the image's grid.
         digests: digests of shape and HU, independent of the stored data type: of the array in the file's axis order,
             and in LPS order if that differs. A volume stored in two axis orders shares one digest.
+        tissue: kinds of tissue at sampled voxels; None if the values are no HU.
     """
 
     grid: InspectedHeader
     digests: tuple[str, ...]
+    tissue: TissueSample | None
 
 
 def check_image(
@@ -68,14 +71,17 @@ def check_image(
     """
     hu = _small_integers(file.array)
     findings = image_grid_findings(name, file.grid, of_slices=clipped_hu is not None)
-    findings += _hu_findings(name, file, hu, clipped_hu)
+    not_hu = _hu_findings(name, file, hu, clipped_hu)
+    findings += not_hu
     findings += _gap_findings(name, hu, file.grid.slice_axis)
     digests = [_digest(hu)]
     if file.grid.affine is not None:
         turn = ornt_transform(io_orientation(file.grid.affine), _CANONICAL)
         if not np.array_equal(turn, _IDENTITY):
             digests.append(_digest(apply_orientation(hu, turn)))
-    return findings, ImageFacts(file.grid, tuple(digests))
+    return findings, ImageFacts(
+        file.grid, tuple(digests), None if not_hu else TissueSample.from_hu(hu, file.grid.slice_axis, clipped_hu)
+    )
 
 
 def _digest(hu: np.ndarray) -> str:

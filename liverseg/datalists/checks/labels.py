@@ -10,6 +10,7 @@ import numpy as np
 
 from liverseg.datalists.checks.findings import ERROR, WARNING, Finding
 from liverseg.datalists.checks.geometry import spacing_findings
+from liverseg.datalists.checks.placement import LiverSample
 from liverseg.datalists.checks.reading import ReadFile
 from liverseg.imageio.boxes import bounding_box
 from liverseg.imageio.grid import InspectedHeader
@@ -26,11 +27,13 @@ class LabelFacts:
         grid: the label map's grid.
         values: label values that occur anywhere.
         on_slice: label values that occur on each annotated slice.
+        liver: the liver at sampled voxels; None without a liver.
     """
 
     grid: InspectedHeader
     values: frozenset[int]
     on_slice: dict[int, frozenset[int]]
+    liver: LiverSample | None = None
 
 
 def check_label(
@@ -64,12 +67,13 @@ def check_label(
         for k in slices
         if k < array.shape[axis]
     }
-    if LIVER not in values:
+    liver = LiverSample.from_labels(array) if LIVER in values else None
+    if liver is None:
         found = f"no voxel of liver ({LIVER}); outline the liver as well"
         findings.append(Finding(name, ERROR if training else WARNING, "empty label", found))
     elif any(value >= LESION for value in values.intersection(allowed)):
         findings += _outside_findings(name, inside, max(allowed), file.grid)
-    return findings, LabelFacts(file.grid, values, on_slice)
+    return findings, LabelFacts(file.grid, values, on_slice, liver)
 
 
 def _counts(inside: np.ndarray) -> dict[float, int]:

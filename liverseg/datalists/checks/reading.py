@@ -14,7 +14,7 @@ from liverseg.errors import LiversegError, one_line
 from liverseg.imageio.grid import InspectedHeader, inspect_header
 from liverseg.imageio.nifti import READ_ERRORS, ReusableBuffer, describe_not_finite, read_voxels
 from liverseg.imageio.volume import is_nifti
-from liverseg.utils.files import is_file
+from liverseg.utils.files import backslash_hint, is_file
 
 __all__ = ["ReadFile", "read_file"]
 
@@ -47,7 +47,7 @@ def read_file(path: Path, memory: ReusableBuffer | None = None) -> ReadFile:
     """
     try:
         if not is_file(path):
-            raise Defect("missing", "no such file; copy it there, or take it off the list")
+            raise Defect("missing", f"no such file; copy it there, or take it off the list{backslash_hint(path)}")
     except LiversegError as error:
         raise Defect("unreadable", str(error).removeprefix(f"{path}: ")) from error
     if not is_nifti(path):

@@ -18,8 +18,8 @@ from tqdm.contrib.concurrent import thread_map
 
 from liverseg.errors import LiversegError, one_line
 from liverseg.labels import LESION_TYPES
-from liverseg.utils.csv_table import check_columns, read_csv
-from liverseg.utils.files import is_dir, is_file
+from liverseg.utils.csv_table import check_columns, column_name, read_csv
+from liverseg.utils.files import backslash_hint, is_dir, is_file
 
 __all__ = [
     "COLUMNS",
@@ -163,8 +163,8 @@ def _read_cells(path: Path, needed: Sequence[str], of: str) -> pd.DataFrame:
         ) from error
     except (OSError, ValueError, KeyError, SyntaxError, zipfile.BadZipFile) as error:  # also errors of pandas and XML
         raise LiversegError(f"{path}: not a readable {kind} ({one_line(error)})") from error
-    cells.columns = cells.columns.astype(str).str.strip()
-    check_columns(path, cells.columns, needed)
+    cells.columns = pd.Index([column_name(str(name)) for name in cells.columns])
+    check_columns(path, cells.columns, [*needed, *(name for name in OPTIONAL_COLUMNS if name in cells.columns)])
     known = [column for column in (*COLUMNS, *OPTIONAL_COLUMNS) if column in cells.columns]
     cells = cells[known].fillna("").apply(lambda column: column.astype(str).str.strip())
     return cells.reindex(columns=[*COLUMNS, *OPTIONAL_COLUMNS], fill_value="")
@@ -180,7 +180,7 @@ def _parse_row(
         if not name and column != "liver_mask":
             raise LiversegError(f"{where}: no {column}; a path relative to {root} is needed")
         if name and not is_file(root / name) and not (column == "image" and is_dir(root / name)):
-            raise LiversegError(f"{where}: {root / name} does not exist")
+            raise LiversegError(f"{where}: {root / name} does not exist{backslash_hint(name)}")
     numbers: dict[str, int | None] = {}
     for column, lowest in (("slice", 0), ("lesion", 1)):
         match = _INTEGER.match(cells[column])
