@@ -20,9 +20,9 @@ from liverseg.phantom.rendering import Rendering, render
 from liverseg.phantom.scene import Layer, Scene, Tubes
 from liverseg.phantom.tissue import draw_tissues
 from liverseg.phantom.trunk import Habitus, Trunk, draw_habitus
-from liverseg.synthesis import Surroundings, draw_types
+from liverseg.synthesis import Lesion, Surroundings, draw_types
 
-__all__ = ["Coverage", "Phantom", "PhantomLesion", "make_phantom"]
+__all__ = ["Anatomy", "Coverage", "Phantom", "PhantomLesion", "draw_anatomy", "make_phantom"]
 
 _LATTICE_STEP = 4.0
 _INDEX = {label.name: label.index for label in JOINT_LABELS}
@@ -88,6 +88,59 @@ class Phantom:
     organ_names: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Anatomy:
+    """A patient without lesions, before a scan. Lengths are in mm, in the patient's frame, LPS+.
+
+    Attributes:
+        habitus: size of the trunk.
+        scene: organs and vessels.
+        liver: signed distance to the liver.
+        not_liver: signed distance to gallbladder and great vessels, in which no lesion is placed.
+        texture: unit-variance field for the texture of tissues.
+        surroundings: attenuation of liver and vessels.
+        hu: attenuation of the other tissues.
+    """
+
+    habitus: Habitus
+    scene: Scene
+    liver: Field
+    not_liver: Field
+    texture: Field
+    surroundings: Surroundings
+    hu: dict[str, float]
+
+    def render(self, scanner: Scanner, lesions: list[Lesion], organs: bool = False) -> Rendering:
+        """Scan the patient on a table, without noise; see `liverseg.phantom.rendering.render`."""
+        table = _table(self.habitus, scanner, self.hu)
+        return render(self.scene, lesions, self.texture, table, scanner, organs)
+
+
+def draw_anatomy(rng: np.random.Generator) -> Anatomy:
+    """Draw a patient without lesions."""
+    habitus = draw_habitus(rng)
+    hu = draw_tissues(rng)
+    lattice = _lattice(habitus)
+    warp = _warp(rng, lattice)
+    trunk = Trunk(rng, habitus, lattice, warp, hu)
+    abdomen = Organs(rng, trunk)
+    liver = liver_shape(rng, abdomen)
+    liver_hu, vessel_hu = _liver_hu(rng)
+    hu["blood"] = vessel_hu - 12
+    scene = Scene(
+        under=[*trunk.layers(), *abdomen.layers()],
+        liver=[
+            Layer("liver", liver, liver_hu, d.LIVER_TEXTURE),
+            Tubes("hepatic_vein", hepatic_veins(rng, abdomen, liver), vessel_hu - 3),
+            Tubes("portal_branch", portal_tree(rng, abdomen, liver), vessel_hu),
+        ],
+        over=[*abdomen.gallbladder_layers(), *abdomen.great_vessels(), *trunk.bones()],
+    )
+    texture = Field(smooth_noise(rng, lattice, 6.0, 1.0), (0, 0, 0), lattice)
+    surroundings = Surroundings(liver_hu, vessel_hu)
+    return Anatomy(habitus, scene, liver, abdomen.not_liver(liver), texture, surroundings, hu)
+
+
 def make_phantom(
     seed: np.random.SeedSequence,
     *,
@@ -109,32 +162,13 @@ def make_phantom(
     """
     streams = [np.random.default_rng(child) for child in seed.spawn(4)]
     body_rng, lesion_rng, scan_rng, noise_rng = streams
-    habitus = draw_habitus(body_rng)
-    hu = draw_tissues(body_rng)
-    lattice = _lattice(habitus)
-    warp = _warp(body_rng, lattice)
-    trunk = Trunk(body_rng, habitus, lattice, warp, hu)
-    abdomen = Organs(body_rng, trunk)
-    liver = liver_shape(body_rng, abdomen)
-    liver_hu, vessel_hu = _liver_hu(body_rng)
-    hu["blood"] = vessel_hu - 12
-    scanner = _scanner(scan_rng, habitus, liver, matrix, coverage)
+    anatomy = draw_anatomy(body_rng)
+    scanner = draw_scanner(scan_rng, anatomy.habitus, anatomy.liver, matrix, coverage)
     smallest = max(1.3 * scanner.thickness, 3.5 * scanner.pixel)
     diameters = draw_diameters(lesion_rng, smallest, annotated)
     drawn_types = draw_types(lesion_rng, len(diameters), main_type) if diameters else []
-    surroundings = Surroundings(liver_hu, vessel_hu)
-    lesions = place_lesions(lesion_rng, drawn_types, diameters, liver, abdomen.not_liver(liver), surroundings)
-    scene = Scene(
-        under=[*trunk.layers(), *abdomen.layers()],
-        liver=[
-            Layer("liver", liver, liver_hu, d.LIVER_TEXTURE),
-            Tubes("hepatic_vein", hepatic_veins(body_rng, abdomen, liver), vessel_hu - 3),
-            Tubes("portal_branch", portal_tree(body_rng, abdomen, liver), vessel_hu),
-        ],
-        over=[*abdomen.gallbladder_layers(), *abdomen.great_vessels(), *trunk.bones()],
-    )
-    texture = Field(smooth_noise(body_rng, lattice, 6.0, 1.0), (0, 0, 0), lattice)
-    rendering = render(scene, lesions, texture, _table(habitus, scanner, hu), scanner, organs)
+    lesions = place_lesions(lesion_rng, drawn_types, diameters, anatomy.liver, anatomy.not_liver, anatomy.surroundings)
+    rendering = anatomy.render(scanner, lesions, organs)
     noise = scan_noise(noise_rng, scanner)
     image = np.empty(noise.shape, dtype=np.int16)
     for on_slice, noise_free, noise_on_slice in zip(image, rendering.hu, noise, strict=True):
@@ -143,13 +177,13 @@ def make_phantom(
     label, rows = _measure(image, noise, rendering, kinds, scanner)
     facts: dict[str, float | str] = {
         "main_type": main_type,
-        "liver_hu": round(liver_hu, 1),
-        "vessel_hu": round(vessel_hu, 1),
+        "liver_hu": round(anatomy.surroundings.liver_hu, 1),
+        "vessel_hu": round(anatomy.surroundings.vessel_hu, 1),
         "noise_hu": round(scanner.noise, 1),
         "thickness_mm": scanner.thickness,
         "pixel_mm": round(scanner.pixel, 4),
-        "cavity_width_mm": round(2 * habitus.width, 1),
-        "subcutaneous_fat_mm": round(habitus.fat[0], 1),
+        "cavity_width_mm": round(2 * anatomy.habitus.width, 1),
+        "subcutaneous_fat_mm": round(anatomy.habitus.fat[0], 1),
         "liver_ml": round(float(np.count_nonzero(label)) * scanner.pixel**2 * scanner.thickness / 1000, 1),
     }
     return Phantom(
@@ -188,7 +222,7 @@ def _liver_hu(rng: np.random.Generator) -> tuple[float, float]:
     return (liver - drop if fatty else liver), max(vessel, liver + 28)
 
 
-def _scanner(rng: np.random.Generator, habitus: Habitus, liver: Field, matrix: int, coverage: Coverage) -> Scanner:
+def draw_scanner(rng: np.random.Generator, habitus: Habitus, liver: Field, matrix: int, coverage: Coverage) -> Scanner:
     half = habitus.width + habitus.wall + habitus.fat[0]
     view = float(np.clip(2 * half * rng.uniform(1.04, 1.14), 320, 430))
     thicknesses, shares = d.THICKNESS

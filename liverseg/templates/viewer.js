@@ -1,67 +1,19 @@
-// The viewer of a report: unpacks library, CT and labels from the page, and moves to the lesion chosen in the table.
+// The viewer of a report: shows CT and labels, and moves to the lesion chosen in the table. Comes after niivue.js.
 "use strict";
 (() => {
-  const byId = (id) => document.getElementById(id);
   const facts = JSON.parse(byId("facts").textContent);
   const rows = [...document.querySelectorAll("tr[data-lesion]")];
   let viewer = null;
   let chosen = null;
 
-  async function unpack(id) {
-    const element = byId(id);
-    const letters = atob(element.textContent);
-    element.remove(); // frees megabytes
-    const packed = new Uint8Array(letters.length);
-    for (let place = 0; place < letters.length; place += 1) packed[place] = letters.charCodeAt(place);
-    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip")));
-  }
-
-  async function loadLibrary() {
-    const source = await (await unpack("library")).text();
-    return new Promise((resolve, reject) => {
-      window.addEventListener("niivue", (event) => resolve(event.detail), { once: true });
-      // an inline module: pages on disk may not import from anywhere
-      const script = document.createElement("script");
-      script.type = "module";
-      script.textContent = source;
-      document.head.append(script);
-      setTimeout(() => reject(new Error("its library did not start")), 30000);
-    });
-  }
-
-  function colors() {
-    const column = (place) => facts.labels.map((label) => label.color[place]);
-    return {
-      R: column(0),
-      G: column(1),
-      B: column(2),
-      // the liver is only outlined, so that its tissue stays visible
-      A: facts.labels.map((label) => (label.index < 2 ? 0 : 255)),
-      I: facts.labels.map((label) => label.index),
-      labels: facts.labels.map((label) => label.name),
-    };
-  }
-
-  function integer(number) {
-    return String(Math.round(number)).replace("-", "−");
-  }
-
-  function hu(value) {
-    const [low, high] = facts.window_hu;
-    if (value <= low) return `≤ ${integer(low)} HU`;
-    return value >= high ? `≥ ${integer(high)} HU` : `${integer(value)} HU`;
-  }
-
   // NiiVue reads positions off a grid that is not tilted; this one is in the patient's frame, tilted CTs included
   function showPosition(location) {
     const [x, y, z] = viewer.frac2mm(viewer.scene.crosshairPos, 0, true);
-    const side = (value, plus, minus) => `${value < 0 ? minus : plus} ${Math.abs(value).toFixed(0)}`;
-    const place = [side(x, "R", "L"), side(y, "A", "P"), side(z, "S", "I")].join("  ");
     const [a, b, c, d] = facts.to_slice;
-    const parts = [`slice ${Math.round(a * x + b * y + c * z + d)}`, `${place} mm`];
+    const parts = [`slice ${Math.round(a * x + b * y + c * z + d)}`, describePlace(x, y, z)];
     if (location && location.values && location.values.length > 1) {
       const label = facts.labels.find((entry) => entry.index === Math.round(location.values[1].value));
-      parts.push(hu(location.values[0].value));
+      parts.push(describeHu(location.values[0].value, facts.window_hu));
       if (label && label.index > 0) parts.push(label.name);
     }
     byId("position").textContent = parts.join(" · ");
@@ -181,20 +133,7 @@
     makeRowsSelectable();
     byId("state").textContent = "The viewer is starting …";
     const { Niivue, NVImage, SLICE_TYPE, DRAG_MODE } = await loadLibrary();
-    const nv = new Niivue({
-      logLevel: "warn",
-      isRadiologicalConvention: true,
-      sagittalNoseLeft: true,
-      crosshairColor: [0.5, 1, 0.5, 0.7],
-      crosshairWidth: 0.8,
-      crosshairWidthUnit: "mm",
-      crosshairGap: 12,
-      fontColor: [0.9, 0.9, 0.9, 1],
-      showAllOrientationMarkers: true,
-      dragMode: DRAG_MODE.none,
-      dragAndDropEnabled: false,
-      loadingText: "",
-    });
+    const nv = new Niivue({ ...VIEWER_OPTIONS, dragMode: DRAG_MODE.none });
     canvas.addEventListener("keydown", onViewerKey, true);
     canvas.hidden = false;
     await nv.attachToCanvas(canvas);
@@ -205,7 +144,7 @@
     const { outline, filled } = labelStrength();
     nv.opts.atlasOutline = outline;
     const labels = await NVImage.new(await (await unpack("labels")).arrayBuffer(), "labels.nii", "gray", filled);
-    labels.setColormapLabel(colors());
+    labels.setColormapLabel(labelColors(facts.labels));
     nv.addVolume(labels);
     viewer = nv;
     viewer.onLocationChange = showPosition;

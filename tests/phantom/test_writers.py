@@ -149,7 +149,7 @@ def test_command_writes_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixt
     arguments = ["phantom", str(tmp_path), "--kind", "lits", "--volumes", "1", "--matrix", "64", "--workers", "1"]
     assert main(arguments) == 0
     assert f"1 volumes in {tmp_path / 'lits'}" in capsys.readouterr().err
-    settings = json.loads((tmp_path / "lits" / "phantom.json").read_text())
+    settings = json.loads((tmp_path / "lits" / "phantom.json").read_text(encoding="utf-8"))
     assert settings["kind"] == "lits"
 
 

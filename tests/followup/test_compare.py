@@ -1,0 +1,292 @@
+"""`liverseg compare` on files: case folders as `liverseg predict` writes them, NIfTI and DICOM, and CTs."""
+
+import csv
+import hashlib
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+import SimpleITK as sitk
+from dicom_files import write_slice
+from PIL import Image
+
+import liverseg
+from liverseg.cli.main import main
+from liverseg.errors import ConflictError, GeometryError, LiversegError, UnreadableError, UsageError
+from liverseg.followup import registration
+from liverseg.followup.examination import is_case_folder, read_examination
+from liverseg.followup.writer import COMPARISON_FILES
+
+BEFORE = [(20, 5, 10, 11, 4), (42, -5, -12, 7, 4), (-8, 4, 5, 6, 2)]
+AFTER = [(20, 5, 10, 16, 4), (-8, 4, 5, 6, 2), (5, -18, 14, 6, 4)]
+MOVE = (14, -9, 12)
+GRID = {"shape": (72, 62, 32), "spacing": (2.6, 2.6, 4.0), "first": -64.0}
+PATIENT = {"PatientID": "MRN-4711-55", "PatientName": "Doe^Jane", "PatientBirthDate": "19610203", "PatientSex": "F"}
+DIAMETERS = "Cornerstone3DTools@^0.1.0:Bidirectional"
+"""Beginning of the identifiers by which OHIF knows groups of two diameters."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_registration():
+    """Fewer iterations: these livers have moved, but are not deformed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registration, "_ITERATIONS", 25)
+        yield
+
+
+@pytest.fixture(scope="module")
+def scans(make_scan):
+    return make_scan(BEFORE, **GRID), make_scan(AFTER, shift=MOVE, seed=5, **GRID)
+
+
+@pytest.fixture(scope="module")
+def cases(scans, write_case, tmp_path_factory):
+    """Case folders of two NIfTI files."""
+    folder = tmp_path_factory.mktemp("nifti")
+    found = []
+    for name, scan in zip(("march", "june"), scans, strict=True):
+        nib.save(nib.Nifti1Image(scan.image, scan.affine), folder / f"{name}.nii.gz")
+        found.append(write_case(folder / f"{name}.nii.gz", folder / "results", name, scan.label))
+    return found
+
+
+def write_study(folder, scan, study, date, **changed):
+    """Write a scan as a DICOM study; its affine has no rotation."""
+    hu = scan.image.transpose(2, 1, 0)
+    step = np.abs(np.diag(scan.affine)[:3])
+    corner = scan.affine[:3, 3] * (-1, -1, 1)
+    for number, plane in enumerate(hu):
+        path = folder / f"{number}.dcm"
+        position = np.add(corner, (0, 0, number * step[2]))
+        write_slice(
+            path, plane, position.tolist(), spacing=(step[1], step[0]), thickness=str(step[2]), uid=f"{study}.7"
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            header = pydicom.dcmread(path)
+            own = {"StudyInstanceUID": study, "FrameOfReferenceUID": f"{study}.9", "StudyDate": date}
+            for keyword, value in {**PATIENT, **own, **changed, "SOPInstanceUID": f"{study}.8.{number + 1}"}.items():
+                setattr(header, keyword, value)
+            header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+            header.save_as(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dicom_cases(scans, write_case, tmp_path_factory):
+    """Case folders of two DICOM studies, 61 days apart."""
+    folder = tmp_path_factory.mktemp("dicom")
+    found = []
+    for name, scan, study, date in zip(
+        ("first", "second"), scans, ("1.2.31", "1.2.32"), ("20200401", "20200601"), strict=True
+    ):
+        ct = write_study(folder / f"ct-{name}", scan, study, date)
+        found.append(write_case(ct, folder / "results", name, scan.label))
+    return found
+
+
+@pytest.fixture(scope="module")
+def written(cases, tmp_path_factory):
+    output = tmp_path_factory.mktemp("written") / "deep" / "change"
+    output.parent.mkdir()
+    assert main(["compare", *map(str, cases), str(output)]) == 0
+    return output
+
+
+def rows_of(folder):
+    with (folder / "comparison.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.integration
+def test_a_folder_with_every_file_is_written(written):
+    assert {path.name for path in written.iterdir()} == {*COMPARISON_FILES} - {"measurements.dcm"}
+    record = json.loads((written / "record.json").read_text(encoding="utf-8"))
+    assert record["status"] == "done" and record["schema"] == "liverseg comparison record"
+    for name, digest in record["files"].items():
+        assert hashlib.sha256((written / name).read_bytes()).hexdigest() == digest
+    assert Image.open(written / "preview.png").size[0] > 1000
+    assert sitk.ReadTransform(str(written / "transform.tfm")).GetDimension() == 3
+    page = (written / "report.html").read_text(encoding="utf-8")
+    assert page.count("data-lesion=") == 4 and "march → june" in page
+    assert 'src="http' not in page and "https://cdn" not in page
+
+
+@pytest.mark.integration
+def test_the_table_says_what_changed(written):
+    rows = rows_of(written)
+    assert [(row["status"], row["baseline_ids"], row["followup_ids"]) for row in rows] == [
+        ("matched", "1", "1"), ("gone", "2", ""), ("matched", "3", "2"), ("new", "", "3"),
+    ]  # fmt: skip
+    assert (rows[0]["longest_trend"], rows[2]["longest_trend"]) == ("grown", "stable")
+    assert float(rows[0]["longest_change_mm"]) == pytest.approx(10.0, abs=2.7)
+    found = json.loads((written / "comparison.json").read_text(encoding="utf-8"))
+    assert found["recist"]["overall"] == "PD" and found["recist"]["targets"] == [1, 2]
+    assert found["registration"]["surface_mean_mm"] < 2.5
+    assert any("dates of the examinations are not known" in text for text in found["warnings"])
+
+
+@pytest.mark.integration
+def test_the_same_comparison_has_the_same_bytes_and_replaces_itself(written, cases, tmp_path, capsys):
+    again = tmp_path / "again"
+    assert main(["compare", *map(str, cases), str(again)]) == 0
+    printed = capsys.readouterr()
+    assert "lesion 1 (1 -> 1): metastasis" in printed.out and "warning: " in printed.err
+    for name in ("comparison.csv", "comparison.json", "preview.png", "report.html", "transform.tfm"):
+        assert (again / name).read_bytes() == (written / name).read_bytes(), name
+    assert main(["compare", *map(str, cases), str(again), "--no-report", "--targets", "1"]) == 0
+    assert not (again / "report.html").exists()
+    assert json.loads((again / "comparison.json").read_text(encoding="utf-8"))["recist"]["targets"] == [1]
+
+
+@pytest.mark.integration
+def test_dicom_lesions_keep_their_tracking_uids_over_three_examinations(dicom_cases, tmp_path, write_case, scans):
+    first, second = dicom_cases
+    found = liverseg.compare(first, second, tmp_path / "change")
+    assert found.days == 61
+    for path in (tmp_path / "change").iterdir():  # without patient and dates
+        for secret in (b"MRN-4711-55", b"Doe^Jane", b"19610203", b"20200401"):
+            assert secret not in path.read_bytes(), (path.name, secret)
+    earlier, later = tracked(first / "measurements.dcm"), tracked(tmp_path / "change" / "measurements.dcm")
+    assert [name for _, name in later[1::2]] == [f"{DIAMETERS}:{name}" for _, name in later[::2]]
+    assert later[1] == earlier[1] and later[3] == earlier[5]
+    earlier, later = earlier[::2], later[::2]
+    assert [name for _, name in later] == ["lesion 1", "lesion 3", "lesion 4"]
+    assert later[0] == earlier[0] and later[1] == earlier[2]
+    assert later[2][0] not in {uid for uid, _ in earlier}
+    # the next examination is compared with the report of this comparison
+    study = write_study(tmp_path / "ct-third", scans[1], "1.2.33", "20200801", SeriesDescription="third")
+    header = pydicom.dcmread(study / "0.dcm")
+    header.PatientComments = "another file"
+    header.save_as(study / "0.dcm")
+    third = write_case(study, tmp_path / "results", "third", scans[1].label)
+    report = tmp_path / "change" / "measurements.dcm"
+    liverseg.compare(second, third, tmp_path / "next", report=False, baseline_report=report)
+    assert tracked(tmp_path / "next" / "measurements.dcm")[::2] == later
+    for wrong, part in ((study / "0.dcm", "tracks 0 lesions"), (third / "record.json", "cannot be read as a report")):
+        with pytest.raises(UnreadableError, match=part):
+            liverseg.compare(second, third, tmp_path / "none", baseline_report=wrong)
+    assert not (tmp_path / "none").exists()
+
+
+def tracked(path):
+    """Return tracking UID and identifier of each lesion's two groups, by pydicom alone."""
+    report = pydicom.dcmread(path)
+    assert (report.PatientName, report.PatientID) == ("", "")
+    found = []
+    for container in report.ContentSequence:
+        for group in container.get("ContentSequence", ()):
+            values = {item.ConceptNameCodeSequence[0].CodeValue: item for item in group.get("ContentSequence", ())}
+            if "112040" in values and values["112039"].TextValue != "liver":
+                found.append((values["112040"].UID, values["112039"].TextValue))
+    return found
+
+
+@pytest.mark.integration
+def test_two_patients_and_a_wrong_order_are_refused(dicom_cases, scans, write_case, tmp_path, capsys):
+    other = write_study(tmp_path / "other", scans[1], "1.2.41", "20200701", PatientID="MRN-4712-55")
+    case = write_case(other, tmp_path / "results", "other", scans[1].label)
+    assert main(["compare", str(dicom_cases[0]), str(case), str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert "different patient IDs" in error and "471" not in error.replace(str(tmp_path), "")
+    assert main(["compare", str(dicom_cases[1]), str(dicom_cases[0]), str(tmp_path / "out")]) == 2
+    assert "earlier than the baseline" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.integration
+def test_a_moved_ct_is_named_by_an_option(cases, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(cases[0], moved)
+    record = json.loads((moved / "record.json").read_text(encoding="utf-8"))
+    ct, record["input"]["path"] = record["input"]["path"], str(tmp_path / "gone.nii.gz")
+    (moved / "record.json").write_text(json.dumps(record))
+    with pytest.raises(UnreadableError, match=r"gone.nii.gz: the CT of .* is not there; give the CT by --baseline-ct"):
+        read_examination(moved)
+    assert read_examination(moved, Path(ct)).warnings == ()
+    image = nib.load(ct)
+    brighter = np.asarray(image.dataobj) + np.int16(1)
+    nib.save(nib.Nifti1Image(brighter, image.affine), tmp_path / "other.nii.gz")
+    assert "not the file" in read_examination(moved, tmp_path / "other.nii.gz").warnings[0]
+    nib.save(nib.Nifti1Image(brighter[:-1], image.affine), tmp_path / "smaller.nii.gz")
+    with pytest.raises(GeometryError, match="another grid"):
+        read_examination(moved, tmp_path / "smaller.nii.gz")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("damage", "part"),
+    [
+        (lambda folder: (folder / "lesions.json").write_text("[]"), "of different results"),
+        (lambda folder: (folder / "lesions.json").write_text('[{"id": 1}]'), "not a lesion table"),
+        (lambda folder: (folder / "record.json").write_text("{}"), "not the record of a case"),
+        (lambda folder: (folder / "lesions.nii.gz").unlink(), "cannot be read"),
+        (lambda folder: empty(folder / "labels.nii.gz"), "no liver"),
+        (lambda folder: edit(folder, lambda record: record.update(format_version=2)), "format 2"),
+        (lambda folder: edit(folder, lambda record: record["labels"].update({"2": "abscess"})), "unknown label table"),
+        (lambda folder: edit(folder, lambda record: record.pop("weights")), "no weights.sha256"),
+        (lambda folder: edit(folder, lambda record: record["input"].update(sha256="0")), "has changed since"),
+    ],
+)
+def test_damaged_case_folders_are_refused(cases, tmp_path, damage, part):
+    folder = tmp_path / "case"
+    shutil.copytree(cases[0], folder)
+    damage(folder)
+    with pytest.raises(LiversegError, match=part):
+        read_examination(folder)
+
+
+def edit(folder, change):
+    record = json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    change(record)
+    (folder / "record.json").write_text(json.dumps(record))
+
+
+def empty(path):
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(np.zeros(image.shape, np.uint8), image.affine), path)
+
+
+@pytest.mark.integration
+def test_output_folders_and_arguments_that_are_refused(cases, written, tmp_path):
+    first, second = cases
+    assert is_case_folder(first) and not is_case_folder(tmp_path)
+    with pytest.raises(UsageError, match="holds results of 2 cases"):
+        liverseg.compare(first.parent, second)
+    with pytest.raises(UsageError, match="given twice"):
+        liverseg.compare(first, first)
+    with pytest.raises(UsageError, match="is an input"):
+        liverseg.compare(first, second, second / "change")
+    with pytest.raises(UsageError, match="weights is for CTs to predict"):
+        liverseg.compare(first, second, weights="joint.safetensors")
+    with pytest.raises(UsageError, match="target 9: no such lesion"):
+        liverseg.compare(first, second, tmp_path / "out", targets=(9,))
+    with pytest.raises(ConflictError, match="comparison of other CTs"):
+        liverseg.compare(second, first, written)
+    copy = tmp_path / "third"
+    shutil.copytree(first, copy)
+    with pytest.raises(ConflictError, match="results of a case"):
+        liverseg.compare(first, second, copy)
+    with pytest.raises(LiversegError, match="same CT"):
+        liverseg.compare(first, copy, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert (written / "record.json").exists()
+
+
+@pytest.mark.integration
+def test_cts_are_predicted_first(lits_tree, tmp_path):
+    """Two phantoms. That they are two patients cannot be known: NIfTI has no headers, and livers can be deformed."""
+    cts = [lits_tree / f"volume-{number}.nii.gz" for number in (0, 1)]
+    found = liverseg.compare(*cts, tmp_path / "out", device="cpu", report=False)
+    for side, ct in zip(("baseline", "followup"), cts, strict=True):
+        record = json.loads((tmp_path / "out" / side / "record.json").read_text(encoding="utf-8"))
+        assert (record["status"], record["input"]["path"]) == ("done", str(ct))
+    assert found.folder == tmp_path / "out"
+    assert any("dates of the examinations are not known" in text for text in found.warnings)
+    again = liverseg.compare(*cts, device="cpu")  # nothing is written
+    assert again.folder is None and again.to_csv() == found.to_csv()
