@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 from monai.bundle import ConfigParser, ReferenceResolver
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
 
 from liverseg.bundle.effective import is_expression
 from liverseg.bundle.keys import DURATION, EXECUTION, FILES, FOLDERS, MULTI_PROCESS, STEPS, TRACKING
@@ -15,13 +16,25 @@ from liverseg.bundle.validation import RULES, check_values, is_recorded, none_if
 from liverseg.utils.distributed import world_size
 from liverseg.utils.files import sha256_file
 
-__all__ = ["NOT_SETTINGS", "build", "check_config", "inference_settings", "running_config", "training_settings"]
+__all__ = [
+    "NOT_SETTINGS",
+    "adapt_tracking",
+    "build",
+    "check_config",
+    "inference_settings",
+    "running_config",
+    "training_settings",
+]
 
 _RESOLVED = {"batch_size": "slabs_at_a_time"}
 """Keys that allow "auto", each with the key that holds the number."""
 
 NOT_SETTINGS = (*STEPS, *FOLDERS, "weights", *EXECUTION, *DURATION, *TRACKING, *MULTI_PROCESS)
 """The keys of a training's config that do not change its result. Every other key is one of its settings."""
+
+_TRACKED_LOSS: str = DEFAULT_MLFLOW_SETTINGS["configs"]["trainer"]["output_transform"]  # type: ignore[index]
+_LOSS = "$operator.itemgetter('loss')"
+"""Expressions of `output_transform`: that of MONAI's tracking, and one for an output that is a dictionary."""
 
 _BY_VALUE = ("epochs",)
 """Keys of `NOT_SETTINGS` that change the result where another key refers to them, as a schedule's `T_max` does."""
@@ -66,6 +79,22 @@ def check_config(optional: Sequence[str] = ()) -> None:
             value = none_if_null(value)
         if value is not None or key not in optional:
             check_values(labels, **{key: value})
+
+
+def adapt_tracking() -> None:
+    """Let MONAI's experiment tracking (`--tracking mlflow`) log the loss of the running training.
+
+    The handler that MONAI adds takes the loss from a list of decollated cases. These trainings keep a batch as one
+    dictionary, from which it would take a tuple. Handlers with another `output_transform` are left as they are.
+    """
+    config = running_config()
+    handlers = config.get("train::handlers") or []
+    for number, handler in enumerate(handlers):
+        if isinstance(handler, dict) and handler.get("output_transform") == _TRACKED_LOSS:
+            handlers[number] = {**handler, "output_transform": _LOSS}  # a copy: MONAI adds its default itself
+            items = config.ref_resolver.items
+            items[f"train::handlers::{number}"].update_config(handlers[number])
+            items[f"train::handlers::{number}::output_transform"].update_config(_LOSS)
 
 
 def build(*names: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from liverseg.bundle.keys import EXECUTION, FILES, FOLDERS, STEPS
+from liverseg.bundle.outputs import DEFAULT_OUTPUT_TYPES
 
 __all__ = [
     "NEUTRAL",
@@ -35,6 +36,7 @@ _NO_ARGUMENTS = ("handlers", "keys", "name", "tag_name", "metric", "metrics", "d
 NEUTRAL: dict[str, Any] = {
     "min_liver_contact": 0,
     "lesion_threshold": 0,
+    "output_types": [*DEFAULT_OUTPUT_TYPES],
     "::windows": [15],
     "::evidence": "measurements",
 }

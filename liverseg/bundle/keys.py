@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DURATION", "EXECUTION", "FILES", "FOLDERS", "MULTI_PROCESS", "STEPS", "TRACKING"]
+__all__ = ["DURATION", "EXECUTION", "FILES", "FOLDERS", "MULTI_PROCESS", "STEPS", "TEXTS", "TRACKING"]
 
 STEPS = ("_meta_", "imports", "initialize", "training", "run", "finalize", "settings")
 """The order of a run, and the settings themselves."""
@@ -11,6 +11,9 @@ FOLDERS = ("bundle_root", "ckpt_dir", "output_dir", "dataset_dir", "cache_dir")
 
 FILES = ("datalist", "pretrain_weights", "imagenet_weights")
 """Files that a training reads. They count by their content, wherever they are."""
+
+TEXTS = (*FOLDERS, *FILES, "weights", "series", "liver", "tracking_uri", "experiment_name", "run_name")
+"""Paths and names, which are texts even if they look like numbers, such as a folder called 20240105."""
 
 EXECUTION = (
     *("device", "torch_device", "num_workers", "prefetch", "ahead", "val_batch_size", "resume"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import pydoc
 import re
 import sys
@@ -11,8 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import monai.bundle
-from monai.bundle import ComponentLocator, ConfigComponent, ConfigParser
+from monai.bundle import ComponentLocator, ConfigComponent, ConfigExpression, ConfigItem, ConfigParser
 
+from liverseg.bundle.config import running_config
+from liverseg.bundle.effective import is_expression
+from liverseg.bundle.keys import TEXTS
 from liverseg.errors import UsageError, suggest
 
 __all__ = ["is_monai_command", "refuse_unknown_overrides", "split_key"]
@@ -45,16 +49,30 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
     as well. Outside this command, for example from Python, where the arguments are not on the command line, this does
     nothing.
 
+    Then the keys of `TEXTS` get the words of the command line, as `_restore_texts` says.
+
+    Args:
+        argv: a command line to check alone; by default that of this process, whose config is running.
+
     Raises:
-        UsageError: for the first key that is unknown or is None. The message names the closest known key.
+        UsageError: for the first key that is unknown or is None, with the closest known key; for a path in a file that
+            YAML takes for a number or date.
     """
-    argv = sys.argv if argv is None else argv
-    if not is_monai_command(argv):
+    words = sys.argv if argv is None else argv
+    if not is_monai_command(words):
         return
-    given = _overrides(argv[2:])
+    _refuse_unknown(_overrides(words[2:]))
+    if argv is None:
+        _restore_texts(running_config(), _overrides(words[2:], with_file=False))
+
+
+def _refuse_unknown(given: dict[str, Any]) -> None:
+    """Refuse the first key that the command line's config files do not define."""
     if given.get("config_file") is None:
         return
     config = ConfigParser.load_config_files(_as_list(given["config_file"]))
+    if given.get("tracking") not in (None, "None") and "validate" not in config:
+        raise UsageError("--tracking is for training and evaluating; this run has neither loss nor score to log")
     known = [*config, *inspect.signature(monai.bundle.run).parameters]
     paths = {key: split_key(key) for key in given}
     for key in given:
@@ -71,6 +89,46 @@ def refuse_unknown_overrides(argv: Sequence[str] | None = None) -> None:
             continue  # an argument of MONAI, or below a value that another override replaces
         targets = {tuple(path[:-1]): given[word] for word, path in paths.items() if path[-1] == "_target_"}
         _check_nested(key, paths[key], config, targets.get(tuple(paths[key][:-1])))
+
+
+def _restore_texts(config: ConfigParser, given: dict[str, Any]) -> None:
+    """Give paths and names the words of the command line, where MONAI has made another value of them.
+
+    MONAI's commands use fire, which evaluates every word as Python: the folder 2024_01_05 becomes the number 20240105,
+    `run#2` becomes `run`, and [a] a list. The config is changed without MONAI's `ConfigParser.set`, which would discard
+    what it has parsed while it evaluates.
+
+    Args:
+        config: the running config, with no text evaluated yet.
+        given: values of the command line by key.
+
+    Raises:
+        UsageError: if a text is another value in a config or args file.
+    """
+    content = config.get()
+    for key, word in given.items():
+        top = split_key(key)[0]
+        if split_key(key) != [top] or top not in TEXTS or top not in content or not isinstance(word, str):
+            continue
+        if content[top] is None or is_expression(word) or ("#" not in word and _means(word, content[top])):
+            continue
+        if "#" in word:  # MONAI replaces it in texts by ::, but not in the value of an expression
+            content[top] = f"${word!r}".replace("#", "\\x23").replace("@", "\\x40")
+            config.ref_resolver.items[top] = ConfigExpression(content[top], id=top)
+        else:
+            content[top] = word
+            config.ref_resolver.items[top] = ConfigItem(word, id=top)
+    for key in TEXTS:
+        value = content.get(key)
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise UsageError(
+                f"{key} is {value!r} in its file, which YAML does not take for text; put the name into quotes"
+            )
+
+
+def _means(word: str, value: Any) -> bool:
+    """Return whether a value is a word's text, as it is or as the quoted text of a Python literal."""
+    return word == value or (word[:1] in ("'", '"') and word[1:-1] == value)
 
 
 def _check_nested(key: str, path: list[str], config: Any, new_target: str | None) -> None:
@@ -139,7 +197,7 @@ def _named(signature: inspect.Signature) -> tuple[list[str], bool]:
     return named, any(entry.kind is entry.VAR_KEYWORD for entry in parameters)
 
 
-def _overrides(words: Sequence[str]) -> dict[str, Any]:
+def _overrides(words: Sequence[str], with_file: bool = True) -> dict[str, Any]:
     """Return the keys and values of a command line and of its args file, which the command line overrides."""
     given: dict[str, Any] = {}
     for number, word in enumerate(words):
@@ -148,7 +206,7 @@ def _overrides(words: Sequence[str]) -> dict[str, Any]:
             key, equals, value = match.group(1).partition("=")
             following = words[number + 1] if number + 1 < len(words) else None
             given[key] = value if equals else following
-    if given.get("args_file") is not None:
+    if with_file and given.get("args_file") is not None:
         given = {**ConfigParser.load_config_file(given["args_file"]), **given}
     return given
 

@@ -13,7 +13,8 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
-from liverseg.bundle.config import build, check_config, inference_settings, training_settings
+from liverseg.bundle.config import adapt_tracking, build, check_config, inference_settings, training_settings
+from liverseg.bundle.outputs import needs_dicom
 from liverseg.bundle.overrides import is_monai_command, refuse_unknown_overrides
 from liverseg.bundle.paths import default_weights
 from liverseg.bundle.validation import none_if_null
@@ -29,6 +30,7 @@ from liverseg.utils.files import ensure_writable
 from liverseg.utils.precision import get_device
 
 __all__ = [
+    "adapt_tracking",
     "build",
     "check_config",
     "default_output_dir",
@@ -40,6 +42,7 @@ __all__ = [
     "init_process_group",
     "install_excepthook",
     "is_rank_zero",
+    "needs_dicom",
     "none_if_null",
     "path_or_none",
     "refuse_unknown_overrides",

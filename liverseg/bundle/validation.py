@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
+from liverseg.bundle.outputs import OUTPUT_TYPES, are_output_types
 from liverseg.errors import UsageError
 
 __all__ = [
@@ -157,7 +158,17 @@ RULES = {
     "min_lesion_ml": _number(),
     "min_liver_contact": _number(highest=1),
     "num_workers": _integer(0),
+    "output_types": Rule(
+        lambda value: value is None or are_output_types(value),
+        f"null or a list of {', '.join(OUTPUT_TYPES)}, each once",
+        True,
+    ),
     "patience": _integer(1, optional=True),
+    "phase": Rule(
+        lambda value: value is None or value in ("portal", "arterial", "delayed", "native"),
+        "portal, arterial, delayed or native, or null",
+        True,
+    ),
     "pixel_mm": _number(0.1, highest=10, optional=True),
     "preview": _BOOLEAN,
     "progress": _BOOLEAN,
@@ -172,6 +183,7 @@ RULES = {
     "type_head_factor": _number(0),
     "type_temperature": _number(0),
     "type_weight": _number(),
+    "untilt": _BOOLEAN,
     "val_batch_size": _integer(1),
     "val_every": _integer(1),
     "val_interval": _integer(1),
@@ -187,7 +199,7 @@ RULES = {
 """The rule of each key, by the key's name. `liverseg.bundle.config.check_config` applies it in every config that has
 the key, so a new key needs no more than its line here."""
 
-NOT_RECORDED = ("dicom", "preview", "report", "statistics", "progress")
+NOT_RECORDED = ("output_types", "dicom", "preview", "report", "statistics", "progress")
 """Keys of an inference's config that choose files and what is shown, and leave labels and measurements as they are."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import nibabel as nib
 import numpy as np
 
+from liverseg.bundle.outputs import check_output_types
 from liverseg.cases.discover import check_series, find_cases
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio import conversion
@@ -152,7 +154,9 @@ class Model:
 
     def _writer_to(self, output: str) -> CaseWriter:
         chosen = self._writer
-        return CaseWriter(output) if chosen is None else CaseWriter(output, chosen.preview, chosen.report)
+        if chosen is None:
+            return CaseWriter(output)
+        return CaseWriter(output, chosen.preview, chosen.report, chosen.output_types)
 
     def _record(self, data: dict[str, Any], folder: Path | None) -> dict[str, Any]:
         written = None if folder is None else read_case_record(folder)
@@ -174,8 +178,11 @@ def load_model(
     min_liver_contact: float | None = None,
     min_confidence: float | None = None,
     lesion_threshold: float | None = None,
+    output_types: Sequence[str] | None = None,
     dicom: bool | None = None,
     keep_identifiers: bool | None = None,
+    phase: Literal["portal", "arterial", "delayed", "native"] | None = None,
+    untilt: bool | None = None,
     preview: bool | None = None,
     report: bool | None = None,
     bundle: str | os.PathLike | None = None,
@@ -196,8 +203,13 @@ def load_model(
         min_liver_contact: smallest share of liver around a lesion to keep, 0 to 1.
         min_confidence: smallest probability of a lesion's likeliest type, 0 to 1; below it the type is indeterminate.
         lesion_threshold: smallest `lesion_score` to keep, 0 to 1.
+        output_types: with an output folder, files to write: "labels", "dicom-seg", "dicom-sr", "rtstruct" and
+            "seg-nrrd". DICOM files are only written for a CT read from DICOM; other CTs get a warning instead.
         dicom: with an output folder, also write DICOM SEG and SR for a CT read from DICOM.
         keep_identifiers: keep patient, study and series of DICOM headers in DICOM results, records and errors.
+        phase: contrast phase to read of a DICOM study with several series of comparable length: "portal", "arterial",
+            "delayed" or "native"; by default portal venous is preferred.
+        untilt: move DICOM slices of a tilted gantry onto an upright grid; by default they are refused.
         preview: with an output folder, write `preview.png`.
         report: with an output folder, write `report.html`.
         bundle: folder of the bundle; by default the joint bundle.
@@ -231,8 +243,12 @@ def load_model(
         min_liver_contact=min_liver_contact,
         min_confidence=min_confidence,
         lesion_threshold=lesion_threshold,
+        # a text is refused as it is, and not as a list of its letters
+        output_types=output_types if output_types is None or isinstance(output_types, str) else list(output_types),
         dicom=dicom,
         keep_identifiers=keep_identifiers,
+        phase=phase,
+        untilt=untilt,
         preview=preview,
         report=report,
     )
@@ -260,8 +276,8 @@ def predict(
         output: folder in which the case's folder is written; None writes nothing.
         case: name of the case and its folder; by default the file's name without its ending, "ct" for an image in
             memory.
-        series: the series to read of a DICOM study: its UID or description; by default the axial CT series with most
-            slices. Refused for a NIfTI file and for an image in memory.
+        series: the series to read of a DICOM study: its UID or description; by default an axial CT series, see
+            `phase` of `load_model`. Refused for a NIfTI file and for an image in memory.
         weights, device: as for `load_model`.
         liver: as for `load_model`, or a mask in memory.
         settings: further arguments of `load_model`.
@@ -283,6 +299,8 @@ def predict(
     """
     setting, mask = (liver, None) if isinstance(liver, str | os.PathLike) else (None, liver)
     item = _item(ct, case, series, mask, output)  # before the network is loaded: mistakes are reported at once
+    if output is not None:
+        check_output_types(settings.get("output_types"), [item["image"]])
     return load_model(weights, liver=setting, device=device, **settings)._predict(item, output)
 
 

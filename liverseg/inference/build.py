@@ -18,6 +18,7 @@ import torch
 import yaml
 
 from liverseg.bundle.effective import is_expression
+from liverseg.bundle.outputs import needs_dicom
 from liverseg.bundle.validation import RULES, check_values, is_recorded, none_if_null
 from liverseg.cases.discover import find_cases
 from liverseg.imageio.liver_mask import LiverSource
@@ -38,8 +39,8 @@ __all__ = ["build_evaluator"]
 _OBJECTS = "\n# objects\n"
 _JOINT, _PRETRAIN = len(JOINT_LABELS), len(PRETRAIN_LABELS)
 _LABELS = {
-    "16871f7ccb14e7c27e2c32683797d9943cb09c9a7bb306926036931a7ec109b9": _JOINT,
-    "9874b358a3c17731a44ccb57d7187ad81cb775ea7460fd79ad3636aef6e1a694": _PRETRAIN,
+    "2a306fe1e6014111f4c832fce2bfed5ed4968ba29e890ed4d2aaf0010c74c87f": _JOINT,
+    "2e0f4091674674f565ee16a3b1b033ce25daa3a0d07cf04eeae13b55e2b783ab": _PRETRAIN,
 }
 """Number of labels by the SHA-256 of the second part of a config."""
 
@@ -84,7 +85,12 @@ def build_evaluator(config: Path, settings: Mapping[str, Any]) -> CaseEvaluator 
     cases = settings["cases"] if "cases" in settings else find_cases(settings["dataset_dir"])
     liver = LiverSource.parse(values["liver"]).check(len(cases))
     read_ct = ReadCTd(
-        "image", series=values["series"], dicom_results=values["dicom"], keep_identifiers=values["keep_identifiers"]
+        "image",
+        series=values["series"],
+        dicom_results=needs_dicom(values["output_types"], values["dicom"]),
+        keep_identifiers=values["keep_identifiers"],
+        phase=values["phase"],
+        untilt=values["untilt"],
     )
     slabs = SlabInferer(
         hu_window=values["hu_window"],
@@ -110,7 +116,12 @@ def build_evaluator(config: Path, settings: Mapping[str, Any]) -> CaseEvaluator 
         network=network.to(device, memory_format=torch.channels_last),
         inferer=LiverCascade(slabs, find_liver=liver.find),
         postprocessing=Steps([find_lesions, measure_lesions]),
-        writer=CaseWriter(settings.get("output_dir", "."), preview=values["preview"], report=values["report"]),
+        writer=CaseWriter(
+            settings.get("output_dir", "."),
+            preview=values["preview"],
+            report=values["report"],
+            output_types=values["output_types"],
+        ),
         device=device,
         weights=settings["weights"],
         settings={key: str(value) if key == "liver" else value for key, value in values.items() if is_recorded(key)},

@@ -12,7 +12,7 @@ _TOLERANCE = 1e-9
 """Relative difference of two lengths below which they are equal, rounding aside."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AxialDiameters:
     """Two diameters of a lesion, on the slice where it is longest.
 
@@ -20,11 +20,16 @@ class AxialDiameters:
         slice: index of that slice in the mask.
         longest_mm: longest diameter in the slice.
         perpendicular_mm: longest diameter at a right angle to it, in the same slice.
+        longest_ends: (row, column) in the mask of the two ends of the longest diameter, shape (2, 2); integers are
+            centres of voxels.
+        perpendicular_ends: those of the perpendicular one.
     """
 
     slice: int
     longest_mm: float
     perpendicular_mm: float
+    longest_ends: np.ndarray
+    perpendicular_ends: np.ndarray
 
 
 def axial_diameters(mask: np.ndarray, row_step: np.ndarray, column_step: np.ndarray) -> AxialDiameters:
@@ -38,20 +43,27 @@ def axial_diameters(mask: np.ndarray, row_step: np.ndarray, column_step: np.ndar
         mask: true in the lesion, shape (slice, row, column), at least one voxel.
         row_step: mm (x, y, z) from one row to the next.
         column_step: mm (x, y, z) from one column to the next; not necessarily at a right angle to `row_step`.
+
+    Raises:
+        ValueError: if the mask has no voxel.
     """
     to_mm = _in_plane(row_step, column_step)
     slices = np.flatnonzero(mask.any(axis=(1, 2)))
     outlines = [_outline(mask[index]) @ to_mm for index in slices]
     # no diameter exceeds the diagonal of its box, so most slices need no hull
     bounds = np.array([np.linalg.norm(np.ptp(outline, axis=0)) for outline in outlines])
-    best = AxialDiameters(int(slices[0]), 0.0, 0.0)
+    longest, best = 0.0, None
     for number in np.argsort(-bounds, kind="stable"):
-        if bounds[number] <= best.longest_mm:
+        if bounds[number] <= longest:
             break
-        longest, perpendicular = _hull_diameters(outlines[number])
-        if longest > best.longest_mm:
-            best = AxialDiameters(int(slices[number]), longest, perpendicular)
-    return best
+        found = _hull_diameters(outlines[number])
+        if found[0] > longest:
+            longest, best = found[0], (int(slices[number]), *found)
+    if best is None:
+        raise ValueError("a mask without voxels has no diameters")
+    index, longest, perpendicular, longest_ends, perpendicular_ends = best
+    from_mm = np.linalg.inv(to_mm)
+    return AxialDiameters(index, longest, perpendicular, longest_ends @ from_mm, perpendicular_ends @ from_mm)
 
 
 def _in_plane(row_step: np.ndarray, column_step: np.ndarray) -> np.ndarray:
@@ -72,19 +84,25 @@ def _outline(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack([row, column], axis=1, dtype=np.float64) for row, column in [*across, *down]])
 
 
-def _hull_diameters(points: np.ndarray) -> tuple[float, float]:
-    """Return the longest diameter and its perpendicular; of equal diameters, that with the longer perpendicular."""
+def _hull_diameters(points: np.ndarray) -> tuple[float, float, np.ndarray, np.ndarray]:
+    """Return the longest diameter, its perpendicular and the ends of both, 2-D mm.
+
+    Of equal diameters, it is that with the longer perpendicular.
+    """
     from scipy.spatial import ConvexHull  # a tenth of a second
 
     hull = points[ConvexHull(points).vertices]
     distances = np.linalg.norm(hull[:, None] - hull[None], axis=2)
     longest = float(distances.max())
-    ends = np.argwhere(np.triu(distances) > longest * (1 - _TOLERANCE))
-    return longest, max(_perpendicular(hull, int(first), int(second)) for first, second in ends)
+    pairs = np.argwhere(np.triu(distances) > longest * (1 - _TOLERANCE))
+    chords = [_perpendicular(hull, int(first), int(second)) for first, second in pairs]
+    best = max(range(len(chords)), key=lambda number: chords[number][0])
+    perpendicular, ends = chords[best]
+    return longest, perpendicular, hull[pairs[best]], ends
 
 
-def _perpendicular(hull: np.ndarray, first: int, second: int) -> float:
-    """Return the longest chord of a convex outline at a right angle to the line between two of its corners."""
+def _perpendicular(hull: np.ndarray, first: int, second: int) -> tuple[float, np.ndarray]:
+    """Return length and ends of the longest chord of a convex outline, at a right angle to the line of two corners."""
     along = (hull[first] - hull[second]) / np.linalg.norm(hull[first] - hull[second])
     across = np.array([-along[1], along[0]])
     position, side = (hull - hull[second]) @ along, (hull - hull[second]) @ across
@@ -92,8 +110,11 @@ def _perpendicular(hull: np.ndarray, first: int, second: int) -> float:
     # the hull above and below the long axis, both from end to end of it; the width between them is concave with corners
     # at the vertices, so its maximum is at one of them
     upper, lower = side >= 0, side <= 0
-    width = _interpolate(position, position[upper], side[upper]) - _interpolate(position, position[lower], side[lower])
-    return float(width.max())
+    above = _interpolate(position, position[upper], side[upper])
+    below = _interpolate(position, position[lower], side[lower])
+    at = int((above - below).argmax())
+    foot = hull[second] + position[at] * along
+    return float(above[at] - below[at]), np.stack([foot + below[at] * across, foot + above[at] * across])
 
 
 def _interpolate(at: np.ndarray, position: np.ndarray, side: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from liverseg.inference.measurements import lesion_table, with_types
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import LESION_TYPES, result_labels
 from liverseg.results.inputs import describe_input, unchanged_while_read
+
+if TYPE_CHECKING:
+    from liverseg.imageio.dicom_header import Slice
 
 __all__ = [
     "FindLesionsd",
@@ -127,14 +130,19 @@ class ReadCTd(_DictionaryTransform):
     Args:
         keys: the entry with the path of a NIfTI file, of a folder of DICOM files or of a .zip of such a folder, or with
             a `Volume` from `to_volume`.
-        series: the series to read of a DICOM study: its UID, its description or the end of its UID; by default the
-            axial CT series with most slices. A case's own entry `series` takes precedence.
+        series: the series to read of a DICOM study: its UID, its description or the end of its UID; by default an axial
+            CT series, see `phase`. A case's own entry `series` takes precedence.
+        phase: the contrast phase to read of a DICOM study: portal, arterial, delayed or native; by default portal
+            venous is preferred among axial CT series of comparable length, then the one with most slices. Other CTs get
+            a warning that their phase was not checked.
+        untilt: move the slices of a tilted gantry onto an upright grid; otherwise they are refused.
         dicom_results: write DICOM results for a CT read from DICOM.
         keep_identifiers: keep patient, study and series of DICOM headers in results and errors; otherwise only UIDs,
             geometry and modality.
 
     Raises:
-        LiversegError: from `read_volume`, `choose_series` and `check_ct`.
+        UsageError: if a value is not allowed, see `liverseg.bundle.validation.RULES`.
+        LiversegError: when a case is read, from `read_volume`, `choose_series` and `check_ct`.
     """
 
     def __init__(
@@ -143,10 +151,15 @@ class ReadCTd(_DictionaryTransform):
         series: str | None = None,
         dicom_results: bool = True,
         keep_identifiers: bool = False,
+        phase: str | None = None,
+        untilt: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
         super().__init__(keys, allow_missing_keys)
+        check_values(phase=phase, untilt=untilt)
         self.series = series
+        self.phase = phase
+        self.untilt = untilt
         self.dicom_results = dicom_results
         self.keep_identifiers = keep_identifiers
 
@@ -154,39 +167,52 @@ class ReadCTd(_DictionaryTransform):
         out = dict(data)
         for key in self.key_iterator(out):
             read = self._read(out[key], out.get("series") or self.series, out.get("study"))
-            warnings = [*out.get("warnings", ()), *check_ct(read["volume"]), *read["warnings"]]
+            volume = read["volume"]
+            warnings = [*out.get("warnings", ()), *volume.warnings, *check_ct(volume), *read["warnings"]]
             out.update(read, warnings=warnings)
-            out[key] = read["volume"].axial
+            out[key] = volume.axial
         return out
 
     def _read(self, source: str | Path | Volume, series: str | None, study: str | None) -> dict[str, Any]:
         """Return the entries `volume`, `input`, `warnings` and, with DICOM results, `reference`."""
+        unknown = [] if self.phase is None else [f"the CT is not DICOM: whether it is {self.phase} was not checked"]
         if isinstance(source, Volume):
-            return {"volume": source, "input": describe_volume(source), "warnings": []}
+            return {"volume": source, "input": describe_volume(source), "warnings": unknown}
         path = Path(source)
         with unchanged_while_read(path):
             if is_nifti(path):
-                return {"volume": read_volume(path), "input": describe_input(path, [path]), "warnings": []}
+                return {"volume": read_volume(path), "input": describe_input(path, [path]), "warnings": unknown}
             return self._read_dicom(path, series, study)
 
     def _read_dicom(self, path: Path, named: str | None, study: str | None) -> dict[str, Any]:
         # imported here: pydicom takes a while to import, and a run over NIfTI files does not need it
-        from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
+        from liverseg.imageio.dicom_select import choose_series, read_dicom_with_shifts
         from liverseg.inference.output.dicom_common import series_reference
 
         with extracted(path) as folder, _name_in_errors(path, folder):
-            series = choose_series(folder, named, study, self.keep_identifiers)
-            volume = replace(read_dicom_volume(series), path=path)
+            series = choose_series(folder, named, study, self.keep_identifiers, self.phase, _estimate_phase)
+            volume, found = read_dicom_with_shifts(series, self.untilt)
+            volume = replace(volume, path=path)
             description = series.description if self.keep_identifiers else None  # free text may contain names
-            described = {"uid": series.uid, "description": description, "slices": len(series.files)}
+            described: dict[str, Any] = {"uid": series.uid, "description": description, "slices": series.depth}
+            if found.shifts is not None:
+                described["tilt_degrees"] = round(found.tilt_degrees, 3)
             source = describe_input(path, series.files if path.is_dir() else [path], described)
-            read: dict[str, Any] = {"volume": volume, "input": source, "warnings": []}
+            warnings = [*series.warnings, *found.warnings]
+            read: dict[str, Any] = {"volume": volume, "input": source, "warnings": warnings}
             if self.dicom_results:
                 try:
-                    read["reference"] = series_reference(series, volume, self.keep_identifiers)
+                    read["reference"] = series_reference(series, volume, self.keep_identifiers, found.shifts)
                 except Exception as error:  # a series with odd tags still gets its labels
-                    read["warnings"].append(f"no DICOM results: {describe_cause(error)}")
+                    cause = _with_name(describe_cause(error), path, folder)
+                    read["warnings"].append(f"no DICOM results: {cause}")
         return read
+
+
+def _estimate_phase(slices: Sequence[Slice]) -> str | None:
+    from liverseg.inference.contrast_phase import phase_of_slices  # with SciPy, for studies of several series alone
+
+    return phase_of_slices(slices)
 
 
 @contextmanager
@@ -197,7 +223,12 @@ def _name_in_errors(path: Path, folder: Path) -> Iterator[None]:
     except LiversegError as error:
         if str(folder) == str(path):
             raise
-        raise type(error)(str(error).replace(str(folder), str(path))) from error
+        raise type(error)(_with_name(str(error), path, folder)) from error
+
+
+def _with_name(message: str, path: Path, folder: Path) -> str:
+    """Return a message with a zip's path and name in place of those of the folder it was extracted to."""
+    return message.replace(str(folder), str(path)).replace(folder.name, path.name)
 
 
 class ReadLiverd(_DictionaryTransform):

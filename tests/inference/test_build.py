@@ -62,8 +62,11 @@ def measuring(evaluator):
         (JOINT, {}),
         (PRETRAIN, {}),
         (JOINT, {"lesion_threshold": 0.4, "min_lesion_ml": 1, "liver": "none", "batch_size": 3, "preview": False}),
-        (JOINT, {"voxel_threshold": "null", "lesion_ranges": "null", "series": "null", "amp": False, "report": True}),
+        (JOINT, {"voxel_threshold": "null", "lesion_ranges": "null", "series": "null", "amp": False, "phase": "null"}),
+        (JOINT, {"phase": "arterial", "untilt": True, "report": True}),
         (PRETRAIN, {"keep_identifiers": True, "statistics": True, "dicom": False, "pixel_mm": 1.5, "progress": False}),
+        (JOINT, {"output_types": ["labels", "rtstruct"], "keep_identifiers": True}),
+        (PRETRAIN, {"output_types": ["seg-nrrd"]}),
     ],
 )
 def test_both_readers_of_a_config_build_the_same(bundle, overrides):
@@ -114,6 +117,10 @@ def test_keys_that_are_not_values_are_left_to_monai(edited):
 def test_wrong_values_are_refused(edited, tmp_path):
     with pytest.raises(UsageError, match="lesion_threshold is 3; it must be a number, 0 to 1"):
         edited("min_confidence: 0.5", "min_confidence: 0.6", lesion_threshold=3)
+    with pytest.raises(UsageError, match="phase is 'venous'; it must be portal, arterial, delayed or native, or null"):
+        edited("min_confidence: 0.5", "min_confidence: 0.6", phase="venous")
+    with pytest.raises(UsageError, match="untilt is 'yes'; it must be True or False"):
+        edited("min_confidence: 0.5", "min_confidence: 0.6", untilt="yes")
     with pytest.raises(UsageError, match="device 'gpu' is not known"):
         edited("min_confidence: 0.5", "min_confidence: 0.6", device="gpu")
     with pytest.raises(LiversegError, match="no such mask or folder"):

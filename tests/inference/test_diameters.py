@@ -106,6 +106,36 @@ def test_perpendiculars_of_irregular_lesions(seed):
     assert min(abs(chord - found.perpendicular_mm) for chord in chords(points)) < 1e-6
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    spacing=st.tuples(st.floats(0.4, 1.2), st.floats(0.4, 1.2)),
+    shear=st.floats(-0.3, 0.3),
+)
+def test_the_ends_are_where_the_diameters_are(seed, spacing, shear):
+    random = np.random.default_rng(seed)
+    mask = random.random((2, *random.integers(2, 9, 2))) < 0.5
+    mask[0, 0, 0] = True
+    row, column = np.array([shear, 1.0, 0.2]) * spacing[0], np.array([1.0, 0.0, 0.1]) * spacing[1]
+    found = axial_diameters(mask, row, column)
+    long, short = (ends @ np.stack([row, column]) for ends in (found.longest_ends, found.perpendicular_ends))
+    assert np.linalg.norm(long[1] - long[0]) == pytest.approx(found.longest_mm)
+    assert np.linalg.norm(short[1] - short[0]) == pytest.approx(found.perpendicular_mm)
+    assert (long[1] - long[0]) @ (short[1] - short[0]) == pytest.approx(0, abs=1e-6)
+    # both ends of the longest are half a voxel from a voxel's centre, along a row or a column
+    centres = np.argwhere(mask[found.slice])
+    for end in found.longest_ends:
+        assert np.abs(centres - end).sum(axis=1).min() == pytest.approx(0.5)
+    # both ends of the perpendicular are on the hull, so within half a voxel of its extent
+    assert (found.perpendicular_ends >= centres.min(axis=0) - 0.5 - 1e-9).all()
+    assert (found.perpendicular_ends <= centres.max(axis=0) + 0.5 + 1e-9).all()
+
+
+def test_a_mask_without_voxels_is_refused():
+    with pytest.raises(ValueError, match="without voxels"):
+        axial_diameters(np.zeros((1, 2, 2), bool), ROW, COLUMN)
+
+
 def test_the_longest_of_many_slices_wins_and_the_first_of_equals():
     mask = np.zeros((5, 20, 20), bool)
     mask[1, 3:5, 3:5] = True

@@ -9,12 +9,12 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import write_slice
+from dicom_files import write_enhanced_ct, write_slice
 from matplotlib.path import Path as Polygon
 
 from liverseg.errors import LiversegError
 from liverseg.imageio.boxes import full_box
-from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
+from liverseg.imageio.dicom_select import choose_series, read_dicom_volume, read_dicom_with_shifts
 from liverseg.inference import SlabPrediction
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measurements import lesion_table
@@ -79,6 +79,94 @@ def written(folder, tmp_path, keep_identifiers=False, **settings):
     return series, volume, lesions, table
 
 
+def untilted(folder, tmp_path):
+    """As `written`, for a series that has to be moved onto an upright grid."""
+    series = choose_series(folder)
+    volume, found = read_dicom_with_shifts(series, untilt=True)
+    lesions = made_up(volume)
+    reference = series_reference(series, volume, shifts=found.shifts)
+    write_dicom_seg(tmp_path / "seg.dcm", reference, volume, lesions, LABELS, WEIGHTS)
+    table = lesion_table(lesions, volume, LABELS)
+    write_measurement_report(tmp_path / "sr.dcm", reference, volume, lesions, table, LABELS, WEIGHTS)
+    return series, volume, found.shifts, lesions
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("drift", [1.0, -0.7])
+def test_results_of_a_tilted_gantry_are_on_the_slices_of_the_series(drift, tmp_path):
+    folder = write_ct(tmp_path / "ct")
+    for number in range(9):
+        header = pydicom.dcmread(folder / f"{number}.dcm")
+        header.ImagePositionPatient = [-10, -20 + drift * number, 3.0 * number]
+        header.save_as(folder / f"{number}.dcm")
+    series, volume, shifts, lesions = untilted(folder, tmp_path)
+    assert volume.array.shape[1] > 34
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    assert (seg.Rows, seg.Columns) == (34, 38)
+    upright = lesions.labels  # in axial order, which this series has
+    uids = source_uids(series)
+    planes = seg.get_pixels_by_source_instance(uids, assert_missing_frames_are_empty=True)
+    for number, plane in enumerate(planes):
+        row = int(np.rint(shifts.shifts[number, 1]))
+        np.testing.assert_array_equal(plane[..., 0], upright[number, row : row + 34] == 1)
+    for frame in pydicom.dcmread(tmp_path / "seg.dcm").PerFrameFunctionalGroupsSequence:
+        place = [float(value) for value in frame.PlanePositionSequence[0].ImagePositionPatient]
+        number = round(place[2] / 3)
+        np.testing.assert_allclose(place, [-10, -20 + drift * number, 3 * number], atol=1e-6)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    for number, group in enumerate(report.content.get_volumetric_roi_measurement_groups(), start=1):
+        for region in group.roi:
+            source = uids.index(region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID)
+            row = int(np.rint(shifts.shifts[source, 1]))
+            rows = np.flatnonzero((lesions.ids[source, row : row + 34] == number).any(axis=1))
+            assert rows.min() <= region.value[:, 1].min() + 0.51 and region.value[:, 1].max() <= rows.max() + 1.01
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("legacy", [True, False])
+def test_results_of_an_enhanced_ct_refer_to_its_frames(legacy, tmp_path):
+    hu = np.random.default_rng(3).integers(-100, 200, (9, 34, 38)).astype(np.int16)
+    order = [4, 0, 8, 1, 7, 2, 6, 3, 5]  # of the frames from feet to head
+    path = tmp_path / "ct" / "enhanced.dcm"
+    if legacy:
+        slices = [pydicom.dcmread(file) for file in sorted(write_ct(tmp_path / "single").iterdir())]
+        slices = [slices[number] for number in order]
+        for item in slices:
+            item.PatientOrientation, item.AcquisitionNumber = ["L", "P"], 1
+        made = hd.legacy.LegacyConvertedEnhancedCTImage(
+            slices, series_instance_uid="1.2.77", series_number=3, sop_instance_uid="1.2.78", instance_number=1
+        )
+        path.parent.mkdir()
+        made.save_as(path)
+        order = [
+            round(float(frame.PlanePositionSequence[0].ImagePositionPatient[2]) / 3)
+            for frame in pydicom.dcmread(path).PerFrameFunctionalGroupsSequence
+        ]
+    else:
+        path.parent.mkdir()
+        write_enhanced_ct(path, hu[order] + 24, [3.0 * number for number in order])
+    series, volume, lesions, table = written(path.parent, tmp_path)
+    np.testing.assert_array_equal(volume.array, hu.transpose(2, 1, 0))
+    assert (len(series.files), series.depth) == (1, 9)
+    own = volume.from_axial(lesions.labels).transpose(2, 1, 0)
+    seg = hd.seg.segread(tmp_path / "seg.dcm")
+    uid = pydicom.dcmread(path).SOPInstanceUID
+    planes = seg.get_pixels_by_source_frame(
+        uid, [1 + order.index(n) for n in range(9)], assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(planes[..., 0], own == 1)
+    for number, label in enumerate((2, 3, 4), start=1):
+        np.testing.assert_array_equal(planes[..., number], own == label)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    groups = report.content.get_volumetric_roi_measurement_groups()
+    ids = volume.from_axial(lesions.ids).transpose(2, 1, 0)
+    for number, group in enumerate(groups, start=1):
+        frames = {region.ContentSequence[0].ReferencedSOPSequence[0].ReferencedFrameNumber for region in group.roi}
+        assert {order[frame - 1] for frame in frames} == set(np.flatnonzero((ids == number).any(axis=(1, 2))))
+    assert len(groups) == len(table) == 3
+    assert pydicom.dcmread(tmp_path / "seg.dcm").PatientName == ""
+
+
 def source_uids(series):
     return [pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID for path in series.files]
 
@@ -92,17 +180,16 @@ def test_segments_are_read_back_to_the_same_voxels(orientation, tmp_path):
     uids = source_uids(series)
     within = [index for index, plane in enumerate(own) if plane.any()]
     planes = seg.get_pixels_by_source_instance([uids[index] for index in within], assert_missing_frames_are_empty=True)
-    np.testing.assert_array_equal(planes[..., 0], own[within] > 0)
-    for number, label in enumerate((2, 3, 4), start=1):
+    for number, label in enumerate((1, 2, 3, 4)):
         np.testing.assert_array_equal(planes[..., number], own[within] == label)
     # and from each frame's position
     plain = pydicom.dcmread(tmp_path / "seg.dcm")
-    assert plain.NumberOfFrames == sum((own == label).any(axis=(1, 2)).sum() for label in (2, 3, 4)) + len(within)
+    assert plain.NumberOfFrames == sum((own == label).any(axis=(1, 2)).sum() for label in (1, 2, 3, 4))
     positions = [pydicom.dcmread(path, stop_before_pixels=True).ImagePositionPatient for path in series.files]
     for frame, pixels in zip(plain.PerFrameFunctionalGroupsSequence, plain.pixel_array, strict=True):
         index = positions.index(frame.PlanePositionSequence[0].ImagePositionPatient)
         label = frame.SegmentIdentificationSequence[0].ReferencedSegmentNumber
-        np.testing.assert_array_equal(pixels, own[index] > 0 if label == 1 else own[index] == label)
+        np.testing.assert_array_equal(pixels, own[index] == label)
         (source,) = frame.DerivationImageSequence[0].SourceImageSequence
         assert source.ReferencedSOPInstanceUID == uids[index]
 
@@ -111,12 +198,13 @@ def test_segments_are_read_back_to_the_same_voxels(orientation, tmp_path):
 def test_segments_say_what_they_are(tmp_path):
     written(write_ct(tmp_path / "ct"), tmp_path)
     seg = hd.seg.segread(tmp_path / "seg.dcm")
-    assert (seg.SegmentationType, seg.SegmentsOverlap, seg.Modality) == ("BINARY", "YES", "SEG")
+    assert (seg.SegmentationType, seg.SegmentsOverlap, seg.Modality) == ("BINARY", "NO", "SEG")
     assert (seg.StudyInstanceUID, seg.FrameOfReferenceUID) == ("1.2.5", "1.2.6")
     assert seg.ReferencedSeriesSequence[0].SeriesInstanceUID == "1.2.7"
     for number, label in enumerate(LABELS[1:5], start=1):
         description = seg.get_segment_description(number)
         assert description.segment_label == label.name
+        assert description.get("SegmentDescription") == ("liver without its lesions" if number == 1 else None)
         kind = description.segmented_property_type
         assert (kind.value, kind.scheme_designator) == (label.snomed_code, "SCT")
         assert description.segmented_property_category.value == ("123037004" if number == 1 else "49755003")
@@ -189,6 +277,52 @@ def test_the_report_holds_the_table_and_the_outlines(orientation, tmp_path):
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("orientation", [UP, DOWN])
+def test_the_report_holds_the_ends_of_the_diameters(orientation, tmp_path):
+    series, volume, lesions, table = written(write_ct(tmp_path / "ct", orientation), tmp_path)
+    report = hd.sr.srread(tmp_path / "sr.dcm")
+    liver, *groups = report.content.get_image_measurement_groups()
+    assert len(groups) == len(table) == 3
+    own = volume.from_axial(lesions.ids).transpose(2, 1, 0)
+    uids = source_uids(series)
+    for number, (group, row) in enumerate(zip(groups, table.records(), strict=True), start=1):
+        name = f"lesion {number}"
+        assert group.tracking_identifier == f"Cornerstone3DTools@^0.1.0:Bidirectional:{name}"
+        assert group.finding_type.value == LABELS[lesions.types[number - 1]].snomed_code
+        comments = [item.TextValue for item in group[0].ContentSequence if item.name.value == "121106"]
+        assert comments == [f"{name}: {row['type']}, {row['volume_ml']:.1f} ml"]
+        long, short = group.get_measurements()
+        assert [item.name.meaning for item in (long, short)] == ["Long Axis", "Short Axis"]  # viewers search for them
+        assert (long.value, short.value) == (row["longest_diameter_mm"], row["perpendicular_diameter_mm"])
+        lines = []
+        for item in (long, short):
+            (line,) = item.referenced_coordinates
+            (image,) = line.ContentSequence
+            assert (line.graphic_type.value, line.value.shape) == ("POLYLINE", (2, 2))
+            assert image.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == uids[row["diameter_slice"]]
+            assert np.linalg.norm(np.diff(line.value, axis=0) * 2.0) == pytest.approx(item.value, abs=0.006)
+            lines.append(line.value)
+        assert np.diff(lines[0], axis=0)[0] @ np.diff(lines[1], axis=0)[0] == pytest.approx(0, abs=1e-3)
+        # both ends of the long axis are in the middle of an edge of a pixel of the lesion
+        rows, columns = np.nonzero(own[row["diameter_slice"]] == number)
+        centres = np.stack([columns, rows], axis=1) + 0.5
+        for end in lines[0]:
+            assert np.abs(centres - end).sum(axis=1).min() == pytest.approx(0.5, abs=1e-4)
+    # the liver's largest area, with its outline, without which OHIF opens no report
+    (area,) = liver.get_measurements(name=pydicom.sr.codedict.codes.SCT.Area)
+    inside_liver = volume.from_axial(lesions.labels).transpose(2, 1, 0) > 0
+    largest = np.count_nonzero(inside_liver, axis=(1, 2)).argmax()
+    assert (area.value, area.unit.value) == (np.count_nonzero(inside_liver[largest]) * 4.0, "mm2")
+    columns, rows = np.meshgrid(np.arange(38) + 0.5, np.arange(34) + 0.5)
+    inside = np.zeros(columns.shape, bool)
+    for outline in area.referenced_coordinates:
+        assert outline.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID == uids[largest]
+        points = np.stack([columns.ravel(), rows.ravel()], axis=1)
+        inside |= Polygon(outline.value).contains_points(points).reshape(columns.shape)
+    np.testing.assert_array_equal(inside, inside_liver[largest])
+
+
+@pytest.mark.integration
 def test_highdicom_makes_the_same_report_from_the_complete_content(tmp_path):
     """The lesions' groups are added after highdicom's checks of content and evidence, and these accept them."""
     series, volume, _, table = written(write_ct(tmp_path / "ct"), tmp_path)
@@ -241,7 +375,9 @@ def test_without_lesions(liver, sentence, tmp_path):
     (group,) = report.content.get_image_measurement_groups()
     assert [evaluation.value.meaning for evaluation in group.get_qualitative_evaluations()] == ["Absent"] * liver
     ml = np.count_nonzero(lesions.labels) * volume.voxel_ml
-    assert [measurement.value for measurement in group.get_measurements()] == pytest.approx([ml, 0])
+    area = np.count_nonzero(lesions.labels, axis=(1, 2)).max() * 4.0  # pixels of 2 × 2 mm
+    assert [measurement.value for measurement in group.get_measurements()] == pytest.approx([ml, 0] + [area] * liver)
+    assert group.get_measurements()[1].unit.value == "{lesions}"  # a viewer that leaves out 0 shows the unit alone
     if liver:
         assert hd.seg.segread(tmp_path / "seg.dcm").number_of_segments == 1
     else:

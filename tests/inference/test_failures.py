@@ -33,9 +33,9 @@ def nifti(path, array=HU, at=(0, 0, 0), **header):
     return path
 
 
-def study(folder, positions=(0, 3, 6), **tags):
+def study(folder, positions=(0, 3, 6), shear=0.0, **tags):
     for number, along in enumerate(positions):
-        write_slice(folder / f"{number}.dcm", HU[:, :, number], (0, 0, along), **tags)
+        write_slice(folder / f"{number}.dcm", HU[:, :, number], (0, shear * along, along), **tags)
     return folder
 
 
@@ -71,8 +71,8 @@ INPUTS = {
     "in metres": ("geometry", lambda at: nifti(at / "a.nii.gz", xyzt_units=1)),
     "gap": ("geometry", lambda at: study(at / "ct", (0, 3, 9))),
     "doubled": ("geometry", lambda at: study(at / "ct", (0, 3, 3))),
-    "tilt": ("geometry", lambda at: study(at / "ct", tilt="9")),
-    "tilt in a zip": ("geometry", lambda at: zipped(at / "ct.zip", study(at / "ct", tilt="9"))),
+    "tilt": ("geometry", lambda at: study(at / "ct", shear=0.16)),
+    "tilt in a zip": ("geometry", lambda at: zipped(at / "ct.zip", study(at / "ct", shear=0.16))),
     "coronal": ("geometry", lambda at: study(at / "ct", orientation="1\\0\\0\\0\\0\\-1")),
     "another modality": ("not CT", lambda at: study(at / "mr", modality="MR")),
     "localiser": ("not CT", lambda at: localiser(at / "ct")),

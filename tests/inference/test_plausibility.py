@@ -4,11 +4,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from dicom_files import write_ct_series
 
+from liverseg.imageio.dicom_series import find_series
 from liverseg.inference import SlabPrediction
-from liverseg.inference.contrast_phase import LiverHU, aorta_hu, liver_hu, phase_of
+from liverseg.inference.contrast_phase import LiverHU, aorta_hu, liver_hu, phase_of, phase_of_slices
 from liverseg.inference.lesions import find_lesions
 from liverseg.inference.plausibility import FINDING_CODES, check_plausibility
+from liverseg.inference.transforms import ReadCTd
 
 SPACING = (5.0, 3.0, 3.0)
 SHAPE = (40, 90, 110)
@@ -189,3 +192,27 @@ def test_implausible_lesions():
     found = checked(abdomen.hu, spotted)
     assert codes(found) == ["lesion_count"]
     assert found.findings[0].sentence.startswith(f"{number} lesions")
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("aorta", "phase"), [(45, "native"), (95, "delayed"), (155, "portal"), (340, "arterial"), (None, None)]
+)
+def test_the_phase_of_a_dicom_stack_before_the_network(aorta, phase, tmp_path):
+    volume = body(aorta=aorta).hu
+    write_ct_series(tmp_path, volume, 5.0, PixelSpacing=[3, 3], ImagePositionPatient=lambda n: [-165, -135, 5.0 * n])
+    (series,) = find_series(tmp_path)
+    assert phase_of_slices(series.slices) == phase
+
+
+@pytest.mark.integration
+def test_of_two_silent_series_the_portal_venous_is_read(tmp_path):
+    for uid, aorta in (("1.2.31", 340), ("1.2.32", 155)):
+        place = {"PixelSpacing": [3, 3], "ImagePositionPatient": lambda n: [-165, -135, 5.0 * n]}
+        write_ct_series(tmp_path / uid, body(aorta=aorta).hu, 5.0, SeriesInstanceUID=uid, **place)
+    read = ReadCTd()({"image": str(tmp_path), "case": "ct"})
+    assert read["input"]["series"]["uid"] == "1.2.32"
+    np.testing.assert_array_equal(read["image"], body(aorta=155).hu)
+    assert read["warnings"][-1].endswith("read is that portal by the brightness of its aorta, left out: 1 arterial")
+    other = ReadCTd(phase="arterial")({"image": str(tmp_path), "case": "ct"})
+    assert other["input"]["series"]["uid"] == "1.2.31"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from liverseg.bundle.outputs import DEFAULT_OUTPUT_TYPES, DICOM_OUTPUT_TYPES, OUTPUT_TYPES
 from liverseg.cases.events import CaseDone
 from liverseg.errors import OutputError
 from liverseg.imageio.volume import Volume, write_box_like
@@ -24,6 +25,7 @@ from liverseg.inference.output.record import (
     lesions_by_type,
 )
 from liverseg.inference.output.report import write_report
+from liverseg.inference.output.seg_nrrd import write_seg_nrrd
 from liverseg.inference.plausibility import Plausibility
 from liverseg.labels import Label
 from liverseg.results.case_folder import (
@@ -41,19 +43,28 @@ __all__ = ["CaseWriter"]
 class CaseWriter:
     """Write a computed case to `<output_dir>/<case>/`.
 
-    A case from DICOM also gets `segmentation.dcm`, if a liver was found, and `measurements.dcm`, unless `ReadCTd` has
-    DICOM output switched off.
+    By default a case from DICOM also gets `segmentation.dcm`, if a liver was found, and `measurements.dcm`, unless
+    `ReadCTd` has DICOM output switched off.
 
     Args:
         output_dir: folder of the cases' folders, created if missing.
         preview: draw `preview.png`.
         report: write `report.html`, a page of some megabytes with a viewer.
+        output_types: further files, by names of `liverseg.bundle.outputs.OUTPUT_TYPES`; None for the default. A named
+            DICOM file that a case cannot have becomes a warning.
     """
 
-    def __init__(self, output_dir: str | os.PathLike, preview: bool = True, report: bool = False) -> None:
+    def __init__(
+        self,
+        output_dir: str | os.PathLike,
+        preview: bool = True,
+        report: bool = False,
+        output_types: Sequence[str] | None = None,
+    ) -> None:
         self.output_dir = Path(str(output_dir)).absolute()
         self.preview = preview
         self.report = report
+        self.output_types = output_types
         self._output: tuple[int, int] | None = None
 
     def check(self, name: str, data: Mapping[str, Any]) -> None:
@@ -91,11 +102,14 @@ class CaseWriter:
 
         # drawn once for both
         picture = draw_preview(name, volume, lesions, table, labels) if self.preview or self.report else b""
-        files = _files(volume, lesions, table)
+        types = DEFAULT_OUTPUT_TYPES if self.output_types is None else self.output_types
+        files = _files(volume, lesions, table, labels, types)
         if self.preview:
             files["preview.png"] = lambda path: path.write_bytes(picture)
         if "reference" in data:
-            files |= _dicom_files(data["reference"], volume, lesions, table, labels, run, data["warnings"])
+            files |= _dicom_files(types, data["reference"], volume, lesions, table, labels, run, data["warnings"])
+        elif self.output_types is not None and data["input"].get("series") is None:
+            data["warnings"].extend(f"no {name}: the CT is not DICOM" for name in _dicom_names(types))
         if self.report:
             facts = {"Liver": f"{liver_volume_ml(lesions, volume.voxel_ml):.0f} ml with its lesions"}
             if plausibility.contrast is not None:
@@ -135,18 +149,27 @@ class CaseWriter:
         self._output = found
 
 
-def _files(volume: Volume, lesions: LesionMap, table: LesionMeasurements) -> dict[str, Callable[[Path], Any]]:
-    """Return a function for each file of every case that writes it, by name and in order."""
-    on_grid = partial(write_box_like, box=lesions.box, reference=volume)
-    return {
-        "labels.nii.gz": partial(on_grid, inside=lesions.inside),
-        "lesions.nii.gz": partial(on_grid, inside=lesions.ids_inside),
-        "lesions.csv": table.write_csv,
-        "lesions.json": table.write_json,
-    }
+def _files(
+    volume: Volume, lesions: LesionMap, table: LesionMeasurements, labels: tuple[Label, ...], types: Sequence[str]
+) -> dict[str, Callable[[Path], Any]]:
+    """Return a function for each file that is not DICOM that writes it, by name and in order."""
+    files: dict[str, Callable[[Path], Any]] = {}
+    if "labels" in types:
+        on_grid = partial(write_box_like, box=lesions.box, reference=volume)
+        files["labels.nii.gz"] = partial(on_grid, inside=lesions.inside)
+        files["lesions.nii.gz"] = partial(on_grid, inside=lesions.ids_inside)
+    files |= {"lesions.csv": table.write_csv, "lesions.json": table.write_json}
+    if "seg-nrrd" in types:
+        files["segmentation.seg.nrrd"] = partial(write_seg_nrrd, volume=volume, lesions=lesions, labels=labels)
+    return files
+
+
+def _dicom_names(types: Sequence[str]) -> list[str]:
+    return [name for kind in DICOM_OUTPUT_TYPES if kind in types for name in OUTPUT_TYPES[kind]]
 
 
 def _dicom_files(
+    types: Sequence[str],
     series: SeriesReference,
     volume: Volume,
     lesions: LesionMap,
@@ -159,14 +182,16 @@ def _dicom_files(
     # imported here because highdicom is slow to import and only DICOM cases need it
     from liverseg.inference.output.dicom_seg import write_dicom_seg
     from liverseg.inference.output.dicom_sr import write_measurement_report
+    from liverseg.inference.output.rtstruct import write_rtstruct
 
     arguments: dict[str, Any] = {"series": series, "volume": volume, "lesions": lesions, "labels": labels}
     arguments["weights_sha256"] = run.weights_sha256
     files: dict[str, Callable[[Path], Any]] = {
         "segmentation.dcm": partial(write_dicom_seg, **arguments),
         "measurements.dcm": partial(write_measurement_report, **arguments, table=table),
+        "structures.dcm": partial(write_rtstruct, **arguments),
     }
-    return {name: partial(_write_or_warn, name, write, warnings) for name, write in files.items()}
+    return {name: partial(_write_or_warn, name, files[name], warnings) for name in _dicom_names(types)}
 
 
 def _write_or_warn(name: str, write: Callable[[Path], Any], warnings: list[str], path: Path) -> Any:

@@ -8,11 +8,8 @@ patient identifiers have different UIDs and belong to different series, since an
 from __future__ import annotations
 
 import os
-import re
-import uuid
 from collections.abc import Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -23,9 +20,17 @@ from pydicom.valuerep import DSfloat
 
 from liverseg import __version__
 from liverseg.errors import UnreadableError
-from liverseg.imageio.boxes import Box, bounding_box, to_global
+from liverseg.imageio.boxes import Box, bounding_box, embed, full_box, to_global
 from liverseg.imageio.dicom_header import read_tags, skip_validation
+from liverseg.imageio.dicom_patient import (
+    PATIENT_TAGS,
+    REQUIRED_PATIENT_TAGS,
+    derived_uid,
+    empty_patient,
+    patient_and_study,
+)
 from liverseg.imageio.dicom_series import DicomSeries
+from liverseg.imageio.slice_shifts import SliceShifts
 from liverseg.imageio.volume import Volume
 from liverseg.labels import Label
 from liverseg.utils.files import atomic_write
@@ -40,57 +45,19 @@ __all__ = [
     "map_sha256",
     "save_object",
     "series_reference",
-    "to_series_order",
 ]
 
 SOFTWARE = "liverseg"
 LIVER_CODE = Code("10200004", "SCT", "Liver")
 
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_DNS, "liverseg.invalid")
-
 _UIDS = ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "FrameOfReferenceUID")
 """Required for references to an image."""
 _GEOMETRY = ("Rows", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing", "SliceThickness")
 _OTHERS = ("Modality", "LossyImageCompression")
-_NEEDED = (
-    "PatientID",
-    "PatientName",
-    "PatientBirthDate",
-    "PatientSex",
-    "StudyDate",
-    "StudyTime",
-    "StudyID",
-    "AccessionNumber",
-    "ReferringPhysicianName",
-    "PositionReferenceIndicator",
-)
-"""Attributes of patient, study and frame of reference that must exist but may be empty. The last is free text."""
-_OPTIONAL = (
-    "IssuerOfPatientID",
-    "PatientAge",
-    "StudyDescription",
-    "PatientIdentityRemoved",
-    "DeidentificationMethod",
-    "DeidentificationMethodCodeSequence",
-    "LongitudinalTemporalInformationModified",
-)
-_REMOVED = {
-    "PatientIdentityRemoved": "YES",
-    "DeidentificationMethod": "liverseg: patient and study attributes left empty, UIDs kept",  # 64 characters at most
-    "LongitudinalTemporalInformationModified": "REMOVED",
-}
-"""Attributes of an object without patient and study."""
-_DATE, _TIME = r"\d{8}", r"\d{2}(\d{2}(\d{2}(\.\d{1,6})?)?)?"
-_FORMS = {
-    "PatientBirthDate": _DATE,
-    "StudyDate": _DATE,
-    "StudyTime": _TIME,
-    "PatientSex": "[MFO]",
-    "PatientAge": r"\d{3}[DWMY]",
-    "PatientIdentityRemoved": "YES|NO",
-    "LongitudinalTemporalInformationModified": "UNMODIFIED|MODIFIED|REMOVED",
-}
-"""Valid forms of values; others are not copied. Names and numbers are always copied, since archives index by them."""
+_ENHANCED = [
+    *("NumberOfFrames", "ImageType", "DimensionOrganizationSequence", "DimensionIndexSequence"),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+]
 
 
 @dataclass(frozen=True)
@@ -103,11 +70,15 @@ class SeriesReference:
         patient: patient and study, to be added to the finished object, since highdicom refuses or prints odd values in
             them. If identifiers are not kept, they are empty and marked as removed.
         identifiers_kept: whether patient and study are those of the slices.
+        frames: for an enhanced CT, which is one data set in `slices`: the number of each slice's frame, from 1.
+        shifts: where the slices lie on the grid of the volume, if a tilted gantry sheared them.
     """
 
     slices: list[Dataset]
     patient: Dataset
     identifiers_kept: bool
+    frames: tuple[int, ...] | None = None
+    shifts: SliceShifts | None = None
 
     @property
     def uid(self) -> str:
@@ -118,6 +89,32 @@ class SeriesReference:
         """Return the texts that every UID derived from the series depends on."""
         return self.uid, weights_sha256, __version__, "kept" if self.identifiers_kept else "removed"
 
+    @property
+    def depth(self) -> int:
+        """Number of slices."""
+        return len(self.slices) if self.frames is None else len(self.frames)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of a slice."""
+        return int(self.slices[0].Rows), int(self.slices[0].Columns)
+
+    def source(self, number: int) -> tuple[str, str, int | None]:
+        """Return SOPClassUID and SOPInstanceUID of a slice, and the number of its frame in an enhanced CT."""
+        header = self.slices[number if self.frames is None else 0]
+        return header.SOPClassUID, header.SOPInstanceUID, None if self.frames is None else self.frames[number]
+
+    def position(self, number: int) -> np.ndarray:
+        """Return the position of a slice's first pixel, LPS+ mm."""
+        if self.frames is None:
+            return np.array(self.slices[number].ImagePositionPatient, float)
+        groups = self.slices[0].PerFrameFunctionalGroupsSequence[self.frames[number] - 1]
+        return np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
+
+    def without_identifiers(self) -> SeriesReference:
+        """Return a copy with an empty patient and study, marked as removed."""
+        return replace(self, patient=empty_patient(), identifiers_kept=False)
+
     def check_shape(self, volume: Volume) -> None:
         """Check that a volume has the shape of the series.
 
@@ -127,12 +124,27 @@ class SeriesReference:
         Raises:
             ValueError: if its shape is another, or its slices are not axial.
         """
-        first = self.slices[0]
-        if volume.array.shape != (first.Columns, first.Rows, len(self.slices)) or volume.slice_axis != 2:
+        columns, rows = self.shape[::-1] if self.shifts is None else self.shifts.grid_size
+        if volume.array.shape != (columns, rows, self.depth) or volume.slice_axis != 2:
             raise ValueError(
-                f"a volume of shape {volume.array.shape} for a series of {len(self.slices)} axial slices of "
-                f"{first.Columns}×{first.Rows} pixels"
+                f"a volume of shape {volume.array.shape} for a series of {self.depth} axial slices of "
+                f"{columns}×{rows} pixels"
             )
+
+    def to_slices(self, volume: Volume, inside: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
+        """Return a part of `volume.axial` on the series' slices, (slice, row, column), and its box there.
+
+        Args:
+            volume: (column, row, slice).
+            inside: labels, shape of the box.
+            box: in axial order.
+        """
+        columns, rows, slices = volume.box_from_axial(box)
+        found, where = volume.from_axial(inside).transpose(2, 1, 0), (slices, rows, columns)
+        if self.shifts is None:
+            return found, where
+        on_slices = self.shifts.from_grid(embed(found, where, volume.array.shape[::-1]))
+        return on_slices, full_box(on_slices.shape)
 
 
 def label_code(label: Label) -> Code:
@@ -165,12 +177,7 @@ def save_object(path: str | os.PathLike, made: Dataset, patient: Dataset) -> Non
     """
     made.update(patient)
     with atomic_write(path) as temporary, skip_validation():
-        made.save_as(temporary)
-
-
-def derived_uid(*parts: str) -> str:
-    """Derive a UID from texts by DICOM PS3.5 B.2: the root 2.25 and a name-based UUID as a number."""
-    return f"2.25.{uuid.uuid5(_NAMESPACE, chr(10).join(parts)).int}"
+        made.save_as(temporary, enforce_file_format=True)
 
 
 def map_sha256(inside: np.ndarray, box: Box) -> str:
@@ -189,22 +196,13 @@ def map_sha256(inside: np.ndarray, box: Box) -> str:
     return digest.hexdigest()
 
 
-def to_series_order(volume: Volume, inside: np.ndarray, box: Box) -> tuple[np.ndarray, Box]:
-    """Return a part of `volume.axial` in the order of the series' files, (slice, row, column), and its box there.
-
-    Args:
-        volume: (column, row, slice).
-        inside: shape of the box.
-        box: in axial order.
-    """
-    columns, rows, slices = volume.box_from_axial(box)
-    return volume.from_axial(inside).transpose(2, 1, 0), (slices, rows, columns)
-
-
-def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool = False) -> SeriesReference:
+def series_reference(
+    series: DicomSeries, volume: Volume, keep_identifiers: bool = False, shifts: SliceShifts | None = None
+) -> SeriesReference:
     """Read the attributes that a DICOM object copies from the slices of its series.
 
-    Orientation and pixel spacing are those of the first slice, and slice spacing is that of the volume, so that rounded
+    For an enhanced CT they are those of its file, with the functional groups of all frames. Otherwise orientation and
+    pixel spacing are those of the first slice, and slice spacing is that of the volume, so that rounded
     tags, which `read_series` accepts, are accepted here too.
 
     Args:
@@ -212,12 +210,15 @@ def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool
         volume: (column, row, slice).
         keep_identifiers: copy patient and study. Otherwise they are not read; only UIDs, which references need, and
             geometry are.
+        shifts: where the slices lie on the volume's grid, from `read_series_volume`.
 
     Raises:
         LiversegError: if a slice cannot be read, has no UIDs, or belongs to another series or study than the first.
         ValueError: if volume and series do not match, or the slices are not axial.
     """
-    tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *((*_NEEDED, *_OPTIONAL) if keep_identifiers else ())]
+    frames = _frame_numbers(series)
+    tags = [*_UIDS, *_GEOMETRY, *_OTHERS, *(PATIENT_TAGS if keep_identifiers else ())]
+    tags += [] if frames is None else _ENHANCED
     headers: list[Dataset] = []
     with skip_validation():  # validation would log odd values, such as a patient's birth date
         for path in series.files:
@@ -238,18 +239,36 @@ def series_reference(series: DicomSeries, volume: Volume, keep_identifiers: bool
                         f"{path}: another {keyword} than in {series.files[0].name}; a series has only one: remove the "
                         "files of the other"
                     )
+            if frames is not None:
+                continue
             header.ImageOrientationPatient = _decimal(first.ImageOrientationPatient)
             header.PixelSpacing = _decimal(first.PixelSpacing)
             header.SliceThickness, header.SpacingBetweenSlices = _decimal([thickness, volume.spacing[2]])
-        patient = _patient_and_study(first) if keep_identifiers else _anonymous()
+        patient = patient_and_study(first) if keep_identifiers else empty_patient()
         for header in headers:
-            for keyword in _NEEDED:
-                setattr(header, keyword, "")
-            for keyword in _OPTIONAL:
+            for keyword in PATIENT_TAGS:
                 header.pop(keyword, None)
-    reference = SeriesReference(headers, patient, keep_identifiers)
+            for keyword in REQUIRED_PATIENT_TAGS:
+                setattr(header, keyword, "")
+    reference = SeriesReference(headers, patient, keep_identifiers, frames, shifts)
     reference.check_shape(volume)
     return reference
+
+
+def _frame_numbers(series: DicomSeries) -> tuple[int, ...] | None:
+    """Return the number of each slice's frame in an enhanced CT; None for one slice a file.
+
+    Raises:
+        UnreadableError: if its slices are frames of several files, to which highdicom cannot refer at once.
+    """
+    frames = [item.frame + 1 for item in series.slices if item.frame is not None]
+    if not frames:
+        return None
+    if len(series.files) > 1:
+        raise UnreadableError(
+            f"{series.folder}: an enhanced CT in {len(series.files)} files; DICOM results refer to frames of one"
+        )
+    return tuple(frames)
 
 
 def _number_or(value: Any, otherwise: float) -> float:
@@ -264,24 +283,3 @@ def _number_or(value: Any, otherwise: float) -> float:
 def _decimal(values: Sequence[float]) -> list[DSfloat]:
     """Return numbers as decimal strings of at most 16 characters, as DICOM requires."""
     return [DSfloat(float(value), auto_format=True) for value in values]
-
-
-def _anonymous() -> Dataset:
-    """Return an empty patient and study, by the Basic Profile of DICOM PS3.15 E with UIDs retained."""
-    empty = Dataset()
-    for keyword, value in {**dict.fromkeys(_NEEDED, ""), **_REMOVED}.items():
-        setattr(empty, keyword, value)
-    return empty
-
-
-def _patient_and_study(header: Dataset) -> Dataset:
-    """Copy patient and study, without dates, times and sexes that are invalid in DICOM."""
-    kept = Dataset()
-    header.decode()  # from the source's character set; the new object's is UTF-8
-    for keyword in (*_NEEDED, *_OPTIONAL):
-        value, form = header.get(keyword), _FORMS.get(keyword)
-        if value and (form is None or re.fullmatch(form, str(value).strip())):
-            kept.add(deepcopy(header[keyword]))  # the caller empties the header's
-        elif keyword in _NEEDED:
-            setattr(kept, keyword, "")
-    return kept

@@ -25,7 +25,6 @@ from liverseg.inference.output.dicom_common import (
     label_code,
     map_sha256,
     save_object,
-    to_series_order,
 )
 from liverseg.labels import LIVER, Label
 
@@ -47,10 +46,10 @@ def write_dicom_seg(
 ) -> bool:
     """Write liver and lesion types as one binary DICOM SEG on the slices of the series.
 
-    The first segment is the liver including its lesions; segments of one SEG may overlap. A segment follows for each
-    lesion type that is present, in the order of the label table. Slices without liver or lesion have no frame. Patient
-    and study are those of the reference, in UTF-8: empty, or those of the CT, without dates, times and sexes that are
-    invalid in DICOM.
+    The first segment is the liver without its lesions. A segment follows for each lesion type that is present, in the
+    order of the label table. Segments do not overlap, because OHIF 3.13 shows only some of those that do. Slices
+    without liver or lesion have no frame. Patient and study are those of the reference, in UTF-8: empty, or those of
+    the CT, without dates, times and sexes that are invalid in DICOM.
 
     Args:
         path: of the file, which is written atomically; its folder must exist.
@@ -71,22 +70,27 @@ def write_dicom_seg(
     if unknown := types - {label.index for label in labels}:
         raise ValueError(f"lesions of labels {sorted(unknown)}, which the label table does not have")
     series.check_shape(volume)
-    found, (slices, rows, columns) = to_series_order(volume, lesions.inside, lesions.box)
+    found, (slices, rows, columns) = series.to_slices(volume, lesions.inside, lesions.box)
     kept = np.flatnonzero(found.any(axis=(1, 2)))
     if not len(kept):
         return False
     found = found[kept]
     present = [label for label in labels if label.index in types]
-    # frames have the size of the slices they refer to
-    masks = np.zeros((1 + len(present), len(kept), *volume.array.shape[1::-1]), np.uint8)
-    masks[0, :, rows, columns] = found > 0
+    # frames have the size of the slices they refer to; of an enhanced CT, highdicom takes all and leaves out empty ones
+    if series.frames is None:
+        sources, places, count = [series.slices[slices.start + n] for n in kept], np.arange(len(kept)), len(kept)
+    else:
+        sources, places = series.slices, np.array(series.frames)[slices.start + kept] - 1
+        count = int(series.slices[0].NumberOfFrames)
+    masks = np.zeros((1 + len(present), count, *series.shape), np.uint8)
+    masks[0, places, rows, columns] = found == LIVER
     for number, label in enumerate(present, start=1):
-        masks[number, :, rows, columns] = found == label.index
+        masks[number, places, rows, columns] = found == label.index
     uid_parts = series.uid_parts(weights_sha256)
     uid = derived_uid("SEG", *uid_parts, map_sha256(lesions.inside, lesions.box), repr(tuple(labels)))
     liver = next(label for label in labels if label.index == LIVER)
     seg = Segmentation(
-        source_images=[series.slices[slices.start + number] for number in kept],
+        source_images=sources,
         pixel_array=np.moveaxis(masks, 0, -1),  # highdicom's order; in memory a segment is contiguous
         segmentation_type=SegmentationTypeValues.BINARY,
         segment_descriptions=[
@@ -111,7 +115,7 @@ def write_dicom_seg(
 
 def _segment(number: int, label: Label, weights_sha256: str) -> SegmentDescription:
     is_liver = label.index == LIVER
-    return SegmentDescription(
+    segment = SegmentDescription(
         segment_number=number,
         segment_label=label.name,
         segmented_property_category=_ANATOMY if is_liver else _LESION,
@@ -126,3 +130,6 @@ def _segment(number: int, label: Label, weights_sha256: str) -> SegmentDescripti
         anatomic_regions=None if is_liver else [LIVER_CODE],  # the liver's type is an anatomy itself
         display_color=CIELabColor.from_rgb(*label.color),
     )
+    if is_liver:
+        segment.SegmentDescription = "liver without its lesions"
+    return segment

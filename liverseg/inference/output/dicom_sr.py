@@ -5,26 +5,30 @@ type, so two cysts share a segment, while a measurement is of one lesion. Polygo
 two-dimensional ones need only Comprehensive SR, which most archives and viewers read. A polygon is the boundary of the
 lesion, half a voxel beyond the outermost voxel centres, as for the diameters. It includes holes, which only the SEG
 leaves out. Measurements are those of the table, which are of voxels.
+
+A second group of each lesion has the ends of its two diameters, by template TID 1501, since measurements of a region
+have no coordinates of their own. Viewers built on Cornerstone3D, such as OHIF, list it as a measurement and draw it.
+They recognise it by its tracking identifier and take its name from its comment. They cannot open a report in which a
+group has no coordinates, so the liver's group has an outline too.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import cc3d
 import highdicom as hd
 import numpy as np
-from contourpy import FillType, contour_generator
 from highdicom import sr
-from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from liverseg import __version__
 from liverseg.imageio.boxes import Box, to_global
 from liverseg.imageio.volume import Volume
+from liverseg.inference.diameters import axial_diameters
 from liverseg.inference.lesion_measurements import LesionMeasurements
 from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.output.dicom_common import (
@@ -36,8 +40,8 @@ from liverseg.inference.output.dicom_common import (
     label_code,
     map_sha256,
     save_object,
-    to_series_order,
 )
+from liverseg.inference.output.outlines import trace_polygons
 from liverseg.labels import Label
 
 __all__ = ["write_measurement_report"]
@@ -48,7 +52,13 @@ _SERIES_NUMBER = 9002
 _LESION_OF_LIVER = Code("300331000", "SCT", "Lesion of liver")
 _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _ML = Code("ml", "UCUM", "milliliter")
-_COUNT = Code("1", "UCUM", "no units")
+_MM2 = Code("mm2", "UCUM", "square millimeter")
+_COUNT = Code("{lesions}", "UCUM", "lesions")
+"""Not the code 1 of plain numbers: OHIF 3.13 shows no value where it is 0, but the unit's code."""
+_TWO_DIAMETERS = "Cornerstone3DTools@^0.1.0:Bidirectional"
+"""Prefix of the tracking identifiers of measurements that Cornerstone3D takes for its tool of two diameters."""
+_LONG_AXIS, _SHORT_AXIS = Code("103339001", "SCT", "Long Axis"), Code("103340004", "SCT", "Short Axis")
+"""As `pydicom.sr.codedict.codes.SCT.LongAxis` and `ShortAxis`, in the spelling that Cornerstone3D searches for."""
 _RESEARCH = (
     "Research result of software that is not a medical device, computed without a human reader. Not verified. "
     "Not for diagnosis or treatment."
@@ -63,14 +73,16 @@ def write_measurement_report(
     table: LesionMeasurements,
     labels: Sequence[Label],
     weights_sha256: str,
+    tracking: Mapping[int, tuple[str, str]] | None = None,
 ) -> None:
     """Write the lesions' measurements and outlines as one Comprehensive SR: complete, preliminary and not verified.
 
-    The observer is the software. The first group holds the volume of the liver including its lesions, and their number.
-    A group follows for each lesion: finding, volume in ml, longest axial diameter and the one perpendicular to it in
-    mm, both with the slice they were measured on, mean and standard deviation of HU, the probability of its type in
-    percent as the certainty of the finding, and its outline on every slice. Without lesions, a comment says so.
-    UIDs are derived from the content, as in the SEG.
+    The observer is the software. The first group holds the volume of the liver including its lesions, their number, and
+    the liver's largest axial area in mm² with its outline. Two groups follow for each lesion. The first has the
+    finding, volume in ml, longest axial diameter and the one perpendicular to it in mm, both with the slice they were
+    measured on, mean and standard deviation of HU, the probability of its type in percent as the certainty of the
+    finding, and its outline on every slice. The second has the two diameters with their ends, and a comment with
+    number, type and volume. Without lesions, a comment says so. UIDs are derived from the content, as in the SEG.
 
     Args:
         path: of the file, which is written atomically; its folder must exist.
@@ -80,6 +92,7 @@ def write_measurement_report(
         table: `lesion_table` of them.
         labels: label table of the lesion map.
         weights_sha256: of the network's weights, hexadecimal.
+        tracking: tracking UID and identifier by lesion id, of lesions that an earlier report has; others get new ones.
 
     Raises:
         OSError: if the file cannot be written.
@@ -96,12 +109,13 @@ def write_measurement_report(
         table.to_frame().to_json(),
         repr(tuple(labels)),
         f"{total_ml:.6f}",
+        *([repr(sorted(tracking.items()))] if tracking else []),
     )
     uid = derived_uid("SR", *uid_parts, *content_parts)
     content = sr.MeasurementReport(
         observation_context=_observer(weights_sha256),
         procedure_reported=codes.LN.CTUnspecifiedBodyRegion,
-        imaging_measurements=[_liver(uid, total_ml, len(table))],
+        imaging_measurements=[_liver(uid, total_ml, len(table), _liver_area(series, volume, lesions))],
     )
     measurements = content[0].ContentSequence[-1]
     content[0].ContentSequence.append(_remarks(total_ml, len(table)))
@@ -119,7 +133,7 @@ def write_measurement_report(
         is_verified=False,
     )
     # after the constructor, which would copy the lesions' groups and search them several times
-    for group in _groups(uid, series.slices, volume, lesions, table, labels):
+    for group in _groups(uid, series, volume, lesions, table, labels, tracking or {}):
         measurements.ContentSequence.extend(group)
     save_object(path, report, series.patient)
 
@@ -136,10 +150,13 @@ def _observer(weights_sha256: str) -> sr.ObservationContext:
     return sr.ObservationContext(observer_device_context=context)
 
 
-def _liver(uid: str, total_ml: float, count: int) -> sr.MeasurementsAndQualitativeEvaluations:
+def _liver(
+    uid: str, total_ml: float, count: int, area: list[sr.Measurement]
+) -> sr.MeasurementsAndQualitativeEvaluations:
     measurements = [
         sr.Measurement(name=codes.SCT.Volume, value=round(total_ml, 4), unit=_ML),
         sr.Measurement(name=Code("246206008", "SCT", "Number of lesions"), value=count, unit=_COUNT),
+        *area,
     ]
     # without a liver, lesions in it are neither present nor absent
     presence = codes.SCT.Present if count else codes.SCT.Absent
@@ -153,33 +170,123 @@ def _liver(uid: str, total_ml: float, count: int) -> sr.MeasurementsAndQualitati
     )
 
 
+def _liver_area(series: SeriesReference, volume: Volume, lesions: LesionMap) -> list[sr.Measurement]:
+    """Measure the largest axial area of the liver with its lesions; an empty list without a liver."""
+    found, (slices, rows, columns) = series.to_slices(volume, lesions.inside, lesions.box)
+    areas = np.count_nonzero(found, axis=(1, 2))
+    if not areas.any():
+        return []
+    largest = int(areas.argmax())
+    source = sr.SourceImageForRegion(*_reference(series, slices.start + largest))
+    corner = np.array([columns.start, rows.start])
+    mm2 = float(areas[largest]) * volume.spacing[0] * volume.spacing[1]
+    outlines = [
+        sr.CoordinatesForMeasurement(sr.GraphicTypeValues.POLYLINE, outline + corner, source)
+        for outline in _closed_outlines(found[largest] > 0)
+    ]
+    return [
+        sr.Measurement(
+            name=codes.SCT.Area,
+            value=round(mm2, 2),
+            unit=_MM2,
+            derivation=codes.SCT.Maximum,
+            referenced_coordinates=outlines,
+        )
+    ]
+
+
 def _groups(
     uid: str,
-    headers: Sequence[Dataset],
+    series: SeriesReference,
     volume: Volume,
     lesions: LesionMap,
     table: LesionMeasurements,
     labels: Sequence[Label],
-) -> Iterator[sr.VolumetricROIMeasurementsAndQualitativeEvaluations]:
-    """Make a measurement group for each lesion, in order of id."""
+    tracking: Mapping[int, tuple[str, str]],
+) -> Iterator[sr.VolumetricROIMeasurementsAndQualitativeEvaluations | sr.MeasurementsAndQualitativeEvaluations]:
+    """Make two measurement groups for each lesion, in order of id."""
     if not len(table):
         return
-    found, where = to_series_order(volume, lesions.ids_inside, lesions.box)
+    found, where = series.to_slices(volume, lesions.ids_inside, lesions.box)
     ids = np.ascontiguousarray(found)
     boxes = cc3d.statistics(ids)["bounding_boxes"]
     by_index = {label.index: label for label in labels}
-    sources = [sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID) for header in headers]
+    sources = [sr.SourceImageForRegion(*_reference(series, number)) for number in range(series.depth)]
     for number, (row, kind) in enumerate(zip(table.records(), lesions.types, strict=True), start=1):
-        on = headers[row["diameter_slice"]]
-        taken_on = [sr.SourceImageForMeasurement(on.SOPClassUID, on.SOPInstanceUID)]
+        taken_on = [sr.SourceImageForMeasurement(*_reference(series, row["diameter_slice"]))]
+        mask, box = ids[boxes[number]] == number, to_global(boxes[number], where)
+        label = by_index[int(kind)]
+        tracked = tracking.get(number, (derived_uid(f"lesion {number}", uid), f"lesion {number}"))
         yield sr.VolumetricROIMeasurementsAndQualitativeEvaluations(
-            tracking_identifier=sr.TrackingIdentifier(derived_uid(f"lesion {number}", uid), f"lesion {number}"),
-            referenced_regions=list(_regions(ids[boxes[number]] == number, to_global(boxes[number], where), sources)),
+            tracking_identifier=sr.TrackingIdentifier(*tracked),
+            referenced_regions=list(_regions(mask, box, sources)),
             finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
-            finding_type=label_code(by_index[int(kind)]),
+            finding_type=label_code(label),
             finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
             measurements=_measurements(row, taken_on),
         )
+        yield _diameters(tracked, row, label, mask[row["diameter_slice"] - box[0].start], box, series, volume)
+
+
+def _diameters(
+    tracked: tuple[str, str],
+    row: Mapping[str, Any],
+    label: Label,
+    plane: np.ndarray,
+    box: Box,
+    series: SeriesReference,
+    volume: Volume,
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """Make the group of a lesion's diameters with their ends.
+
+    Args:
+        tracked: tracking UID and identifier of the lesion.
+        row: of the table.
+        label: of the lesion's type.
+        plane: mask of the lesion on the slice of its diameters, rows and columns of the box.
+        box: in the order of the series.
+        series: the slices.
+        volume: (column, row, slice).
+    """
+    across, down = volume.affine[:3, 0], volume.affine[:3, 1]
+    found = axial_diameters(plane[None], down, across)
+    source = sr.SourceImageForRegion(*_reference(series, row["diameter_slice"]))
+    corner = np.array([box[2].start, box[1].start]) + 0.5  # DICOM's integers are edges of pixels, ours are centres
+    measurements = [
+        sr.Measurement(
+            name=name,
+            value=row[column],
+            unit=codes.UCUM.Millimeter,
+            referenced_coordinates=[
+                sr.CoordinatesForMeasurement(sr.GraphicTypeValues.POLYLINE, ends[:, ::-1] + corner, source)
+            ],
+        )
+        for name, column, ends in (
+            (_LONG_AXIS, "longest_diameter_mm", found.longest_ends),
+            (_SHORT_AXIS, "perpendicular_diameter_mm", found.perpendicular_ends),
+        )
+    ]
+    name = f"lesion {row['id']}"
+    group = sr.MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=sr.TrackingIdentifier(
+            derived_uid("diameters", tracked[0]), f"{_TWO_DIAMETERS}:{tracked[1]}"
+        ),
+        finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
+        finding_type=label_code(label),
+        finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
+        measurements=measurements,
+    )
+    comment = f"{name}: {label.name}, {row['volume_ml']:.1f} ml"
+    group[0].ContentSequence.append(
+        sr.TextContentItem(name=codes.DCM.Comment, value=comment, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+    )
+    return group
+
+
+def _reference(series: SeriesReference, number: int) -> tuple[str, str, list[int] | None]:
+    """Return the arguments of highdicom's references to a slice."""
+    sop_class, instance, frame = series.source(number)
+    return sop_class, instance, None if frame is None else [frame]
 
 
 def _measurements(row: Mapping[str, Any], taken_on: Sequence[sr.SourceImageForMeasurement]) -> list[sr.Measurement]:
@@ -205,7 +312,7 @@ def _regions(mask: np.ndarray, box: Box, sources: Sequence[sr.SourceImageForRegi
     """Make a lesion's outlines, each a closed polyline on its slice. The mask has the shape of the box."""
     corner = np.array([box[2].start, box[1].start])
     for plane, source in zip(mask, sources[box[0]], strict=True):
-        for outline in _outlines(plane):
+        for outline in _closed_outlines(plane):
             coordinates = sr.ScoordContentItem(
                 name=codes.DCM.ImageRegion,
                 graphic_type=sr.GraphicTypeValues.POLYLINE,
@@ -218,23 +325,12 @@ def _regions(mask: np.ndarray, box: Box, sources: Sequence[sr.SourceImageForRegi
             yield region
 
 
-def _outlines(mask: np.ndarray) -> list[np.ndarray]:
+def _closed_outlines(mask: np.ndarray) -> list[np.ndarray]:
     """Trace the outer outlines of a slice's mask (row, column): each (points, 2), column and row, first point repeated.
 
     Coordinates are DICOM's (PS3.3 C.18.6): integers are the edges of pixels, and centres are half a pixel further.
     """
-    padded = np.pad(mask.astype(np.float64), 1)
-    generator = contour_generator(z=padded, name="serial", fill_type=FillType.OuterOffset)
-    polygons, offsets = cast(tuple[list[np.ndarray], list[np.ndarray]], generator.filled(0.5, 2.0))
-    outlines = []
-    for points, ends in zip(polygons, offsets, strict=True):
-        outer = points[: ends[1]] - 0.5  # minus the padding, plus half a pixel; further parts are holes
-        outgoing = np.diff(outer, axis=0)
-        incoming = np.roll(outgoing, 1, axis=0)
-        turns = incoming[:, 0] * outgoing[:, 1] != incoming[:, 1] * outgoing[:, 0]
-        corners = outer[:-1][turns]  # without points on straight lines
-        outlines.append(np.concatenate([corners, corners[:1]]))
-    return outlines
+    return [np.concatenate([outline, outline[:1]]) + 0.5 for outline, *_ in trace_polygons(mask)]
 
 
 def _remarks(total_ml: float, count: int) -> sr.ContainerContentItem:

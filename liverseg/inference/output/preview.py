@@ -22,7 +22,7 @@ from liverseg.inference.lesions import LesionMap, liver_volume_ml
 from liverseg.inference.measurements import file_slice_indices
 from liverseg.labels import LESION, LIVER, Label
 
-__all__ = ["NOTICE", "WINDOW_HU", "draw_preview", "key_slices"]
+__all__ = ["NOTICE", "WINDOW_HU", "draw_outline", "draw_preview", "font", "key_slices"]
 
 WINDOW_HU = (-160.0, 240.0)
 """The usual abdominal window: level 40, width 400."""
@@ -125,9 +125,9 @@ def _panel(
     gray = np.clip((hu.astype(np.float32) - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
     panel = Image.fromarray(gray).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     labelled, ids = lesions.on_slice(index)
-    _draw_outline(panel, labelled >= LIVER, labels[LIVER].color, _LIVER_OUTLINE)
+    draw_outline(panel, labelled >= LIVER, labels[LIVER].color, _LIVER_OUTLINE)
     for label in labels[LESION:]:
-        _draw_outline(panel, labelled == label.index, label.color, _LESION_OUTLINE)
+        draw_outline(panel, labelled == label.index, label.color, _LESION_OUTLINE)
     draw = ImageDraw.Draw(panel)
     rows, columns = hu.shape
     for lesion in np.unique(ids[ids > 0])[:_LISTED_LESIONS]:
@@ -136,13 +136,13 @@ def _panel(
         color = labels[int(lesions.types[lesion - 1])].color
         # the black rim keeps the number legible on bright organs
         draw.text(
-            (right + 5, top - 5), str(lesion), color, _font("DejaVuSans-Bold", _NUMBER), "ls", stroke_width=1,
+            (right + 5, top - 5), str(lesion), color, font("DejaVuSans-Bold", _NUMBER), "ls", stroke_width=1,
             stroke_fill=_BLACK,
         )  # fmt: skip
     return panel
 
 
-def _draw_outline(panel: Image.Image, mask: np.ndarray, color: tuple[int, int, int], width: float) -> None:
+def draw_outline(panel: Image.Image, mask: np.ndarray, color: tuple[int, int, int], width: float) -> None:
     """Draw the outline of a mask (row, column) over its slice. An empty mask draws nothing."""
     if not mask.any():
         return
@@ -178,7 +178,7 @@ def _lesion_lines(table: LesionMeasurements) -> list[str]:
 
 def _draw_legend(draw: ImageDraw.ImageDraw, labels: Sequence[Label], height: int) -> None:
     """List the labels with their colours at the lower right of a picture of that height."""
-    text_left = _WIDTH - _MARGIN - max(round(_font("DejaVuSans", _TEXT).getlength(label.name)) for label in labels)
+    text_left = _WIDTH - _MARGIN - max(round(font("DejaVuSans", _TEXT).getlength(label.name)) for label in labels)
     for number, label in enumerate(reversed(labels)):
         middle = height - 18 - number * _LEGEND_LINE
         draw.line((text_left - 10 - _SWATCH, middle, text_left - 10, middle), label.color, 3)
@@ -191,13 +191,13 @@ def _write(
     text: str,
     size: float,
     anchor: str,
-    font: str = "DejaVuSans",
+    name: str = "DejaVuSans",
 ) -> None:
-    draw.text(position, text, _WHITE, _font(font, size), anchor)
+    draw.text(position, text, _WHITE, font(name, size), anchor)
 
 
 @cache
-def _font(name: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def font(name: str, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Return one of the fonts that come with matplotlib, whose folder is found without an import; else Pillow's own."""
     found = find_spec("matplotlib")
     folder = Path() if found is None or found.origin is None else Path(found.origin).parent

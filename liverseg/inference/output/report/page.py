@@ -7,7 +7,7 @@ import gzip
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,10 @@ from liverseg.labels import LIVER, Label
 from liverseg.utils.files import write_text
 from liverseg.utils.html import read_markup, render
 
-__all__ = ["NOTICE", "report_html", "write_report"]
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+__all__ = ["NOTICE", "encode_base64", "page_script", "report_html", "sha256_base64", "viewer_library", "write_report"]
 
 _DISPATCH = (
     "\nwindow.dispatchEvent(new CustomEvent('niivue', { detail: { Niivue, NVImage, SLICE_TYPE, DRAG_MODE } }));\n"
@@ -72,11 +75,11 @@ def report_html(
 ) -> str:
     """Return the page; arguments and errors as in `write_report`. The same case gives the same text."""
     shown = viewer_volume(volume, lesions)
-    viewer = read_markup("viewer.js")
-    library = library_source() + _DISPATCH
+    viewer = page_script("viewer.js")
+    library = viewer_library()
     return render(
         "report.html",
-        script_hashes=[_sha256_base64(script) for script in (viewer, library)],
+        script_hashes=[sha256_base64(script) for script in (viewer, library)],
         case=case,
         notice=NOTICE,
         warnings=warnings,
@@ -84,19 +87,29 @@ def report_html(
         legend=[swatch(label) for label in labels[LIVER:]],
         viewer_content=_describe_content(shown),
         lesions=lesion_table(table, labels),
-        picture=_base64(picture),
+        picture=encode_base64(picture),
         licences=licences(),
         viewer_facts=_viewer_facts(volume, table, labels),
-        ct=_base64(ct_nifti(shown)),
-        labels=_base64(labels_nifti(shown)),
-        library=_base64(gzip.compress(library.encode(), mtime=0)),
+        ct=encode_base64(ct_nifti(shown)),
+        labels=encode_base64(labels_nifti(shown)),
+        library=encode_base64(gzip.compress(library.encode(), mtime=0)),
         viewer=viewer,
     )
 
 
-def _sha256_base64(script: str) -> str:
+def page_script(name: str) -> Markup:
+    """Return the script of a page with NiiVue: what such pages share, and a template of its own."""
+    return read_markup("niivue.js") + read_markup(name)
+
+
+def viewer_library() -> str:
+    """Return NiiVue as the text of an inline module that dispatches its exports as the event "niivue"."""
+    return library_source() + _DISPATCH
+
+
+def sha256_base64(script: str) -> str:
     """Return a script's hash as a content security policy names it."""
-    return _base64(hashlib.sha256(script.encode()).digest())
+    return encode_base64(hashlib.sha256(script.encode()).digest())
 
 
 def _describe_content(shown: ViewerVolume) -> str:
@@ -121,5 +134,6 @@ def _viewer_facts(volume: Volume, table: LesionMeasurements, labels: Sequence[La
     }
 
 
-def _base64(content: bytes) -> str:
+def encode_base64(content: bytes) -> str:
+    """Encode bytes for a page."""
     return base64.b64encode(content).decode("ascii")

@@ -1,0 +1,1 @@
+"""The part of the module that needs neither 3D Slicer nor Qt."""
