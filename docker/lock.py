@@ -6,7 +6,7 @@
 Versions come from constraints.txt, names from setup.cfg; what is written holds the hash of every wheel that PyPI has of
 a version, so that one lock serves x86_64 and aarch64. Four files:
 
-- requirements.lock: what liverseg needs, without torch;
+- requirements.lock: what liverseg and its DICOM node need, without torch;
 - torch-cpu.lock: torch's CPU build, which is not on PyPI but on PyTorch's index, with that index's hashes;
 - torch-cuda.lock: torch as PyPI has it, which on Linux is a CUDA build, and the CUDA packages it pins;
 - build.lock: what builds the wheel and the bill of materials and does not stay in the image.
@@ -74,10 +74,10 @@ def resolve(requirements: str, platform: str, *options: str) -> dict[str, str]:
         ]
         command += ["--only-binary", ":all:", "--python-version", PYTHON, "--python-platform", platform]
         command += ["--constraints", str(CONSTRAINTS), *options, str(wanted)]
-        told = subprocess.run(command, capture_output=True, text=True)
-    if told.returncode:
-        sys.exit(f"lock.py: uv found no set of versions for {platform}: {told.stderr.strip()}")
-    return entries(told.stdout)
+        compiled = subprocess.run(command, capture_output=True, text=True)
+    if compiled.returncode:
+        sys.exit(f"lock.py: uv found no set of versions for {platform}: {compiled.stderr.strip()}")
+    return entries(compiled.stdout)
 
 
 def resolve_everywhere(requirements: str) -> dict[str, str]:
@@ -109,7 +109,7 @@ def lock_all() -> None:
     """The three locks that PyPI serves."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
-    every = resolve_everywhere(setup["options"]["install_requires"])
+    every = resolve_everywhere(setup["options"]["install_requires"] + setup["options.extras_require"]["pacs"])
     ours = constrained()
     # torch's CUDA build pins CUDA's packages itself; all else has its version from constraints.txt
     cuda = {name for name in every if name not in ours}
@@ -117,7 +117,7 @@ def lock_all() -> None:
     if strange:
         sys.exit(f"lock.py: constraints.txt has no version of {', '.join(strange)}; add it there")
     rest = {name: lines for name, lines in every.items() if name in ours and name != "torch"}
-    write(HERE / "requirements.lock", "What liverseg needs, without torch.", rest)
+    write(HERE / "requirements.lock", "What liverseg and its DICOM node need, without torch.", rest)
     with_torch = {name: every[name] for name in cuda | {"torch"}}
     write(HERE / "torch-cuda.lock", "torch as PyPI has it, a CUDA build, and CUDA's packages.", with_torch)
     write(HERE / "build.lock", "What builds the image and does not stay in it.", resolve_everywhere(BUILD))
