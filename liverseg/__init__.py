@@ -11,21 +11,40 @@ Example:
 from typing import TYPE_CHECKING, Any
 
 from liverseg.utils.lazy import lazy_imports
-from liverseg.utils.torch_imports import sleep_while_waiting
+from liverseg.utils.torch_imports import ensure_user_name, sleep_while_waiting
 
 if TYPE_CHECKING:
     from liverseg.errors import LiversegError
+    from liverseg.followup import LiverComparison, compare
     from liverseg.imageio.volume import Volume
     from liverseg.inference.api import Model, Prediction, load_model, predict
 
-__all__ = ["LiversegError", "Model", "Prediction", "Volume", "__version__", "load_model", "predict"]
+__all__ = [
+    "LiverComparison",
+    "LiversegError",
+    "Model",
+    "Prediction",
+    "Volume",
+    "__version__",
+    "compare",
+    "load_model",
+    "predict",
+]
 
 __version__ = "0.1.0"
 
-_WITH_TORCH = ("Model", "Prediction", "load_model", "predict")
+ensure_user_name()
+
+_WITH_TORCH = ("LiverComparison", "Model", "Prediction", "compare", "load_model", "predict")
 _lazy_import = lazy_imports(
     __name__,
-    {"errors": ("LiversegError",), "imageio.volume": ("Volume",), "inference.api": _WITH_TORCH},
+    {
+        "errors": ("LiversegError",),
+        "imageio.volume": ("Volume",),
+        "inference.api": ("Model", "Prediction", "load_model", "predict"),
+        "followup.api": ("compare",),
+        "followup.comparison": ("LiverComparison",),
+    },
 )
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -51,6 +55,7 @@ def ray_engine(job: Job, workers: int | None, cpus: float, gpus: float) -> tuple
         UsageError: if the cluster is too small for one actor.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # send no usage statistics
+    _ensure_home()
     try:
         if not ray.is_initialized():
             try:
@@ -73,6 +78,18 @@ def ray_engine(job: Job, workers: int | None, cpus: float, gpus: float) -> tuple
         has = f"{available.get('CPU', 0):g} processors and {available.get('GPU', 0):g} GPUs"
         raise UsageError(f"an actor of {cpus:g} processors and {gpus:g} GPUs does not fit a cluster of {has}")
     return partial(RayWorker, job, cpus=cpus, gpus=gpus), workers or min(fit)
+
+
+def _ensure_home() -> None:
+    """Set HOME to an empty folder, for as long as this process runs, if the user id has no home folder.
+
+    So it is where a container or a cluster assigns a user id of its own. Ray looks for tokens there before it starts.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = folder = tempfile.mkdtemp(prefix="liverseg-home-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
 
 class RayWorker:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +16,14 @@ from liverseg.batch.events import CaseAlreadyDone, CaseFailedBefore, CasePlanned
 from liverseg.batch.job import Job, run_spec
 from liverseg.batch.reporter import BatchReporter, write_line
 from liverseg.batch.state import BatchState
-from liverseg.batch.summary import write_tables
-from liverseg.batch.workers import LocalWorker, StartWorker, TimeLimits
+from liverseg.batch.summary import write_skipped, write_tables
+from liverseg.batch.workers import LocalWorker, StartWorker, TimeLimits, worker_environment
+from liverseg.bundle.outputs import check_output_types
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.bundle.validation import RULES, check_values
 from liverseg.bundle.weights_files import check_weights_path
 from liverseg.cases.case import BatchCase
-from liverseg.cases.discover import check_series, find_batch, shard_of
+from liverseg.cases.discover import Skipped, check_series, find_batch, shard_of
 from liverseg.cases.events import Event
 from liverseg.errors import LiversegError, SomeCasesFailed, UsageError
 from liverseg.imageio.liver_mask import LiverSource
@@ -86,17 +86,20 @@ def run_batch(
     given = {name: value for name, value in overrides.items() if value is not None}
     with GracefulShutdown() as shutdown:
         with state.heartbeat(make=True):
-            all_cases = find_batch(source, output, dataset_dir)
+            skipped: list[Skipped] = []
+            all_cases = find_batch(source, output, dataset_dir, skipped)
             # refuse wrong values at once
             check_series(overrides.get("series"), [case.image for case in all_cases])
+            check_output_types(overrides.get("output_types"), [case.image for case in all_cases])
             LiverSource.parse(overrides.get("liver") or "auto").check(len(all_cases))
             cases = shard_of(all_cases, *shard)
             spec = run_spec(config, weights, given)
             job = Job(output, config.parent.parent, weights, given, spec, retry_failed)
         state.begin()
+        write_skipped(skipped, state)
         reporter = BatchReporter(source.name, cases, state, spec, overrides.get("liver"))
         details = {"version": __version__, "source": source, "cases": len(cases), "shard": f"{shard[0]}/{shard[1]}"}
-        details |= {"weights_sha256": spec.weights_sha256, "settings": given, "engine": engine}
+        details |= {"skipped": len(skipped), "weights_sha256": spec.weights_sha256, "settings": given, "engine": engine}
         with _log_run(state, reporter, shutdown, details):
             with shutdown.on_signal(_ignore):  # an exception could get lost while Ray starts its processes
                 with state.heartbeat():
@@ -105,7 +108,8 @@ def run_batch(
             if shutdown.signal is None:
                 with state.heartbeat():
                     write_tables(all_cases, state, spec)
-    write_line(f"{output}: {len(reporter.made)} done, {len(reporter.failures)} failed, {reporter.left} left")
+    counts = f"{len(reporter.made)} done, {len(reporter.failures)} failed, {reporter.left} left"
+    write_line(f"{output}: {counts}{f', {len(skipped)} skipped, see skipped.csv' if skipped else ''}")
     if shutdown.signal:
         raise SystemExit(128 + shutdown.signal)
     _raise_for_failures(len(reporter.failures), len(cases), output)
@@ -156,15 +160,7 @@ def _start_engine(
     if gpus:
         raise UsageError("--gpus is for --engine ray; here --device says which GPU")
     workers = workers or 1
-    return partial(LocalWorker, job, environment=_worker_environment(workers, cpus)), workers
-
-
-def _worker_environment(workers: int, cpus: float | None) -> Mapping[str, str]:
-    """Divide the processors between the workers, unless the environment already limits threads."""
-    if cpus is None and (workers == 1 or "OMP_NUM_THREADS" in os.environ):
-        return {}
-    threads = len(os.sched_getaffinity(0)) // workers if cpus is None else int(cpus)
-    return {"OMP_NUM_THREADS": str(max(1, threads))}
+    return partial(LocalWorker, job, environment=worker_environment(workers, cpus)), workers
 
 
 def _dispatch(

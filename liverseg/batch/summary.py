@@ -13,20 +13,42 @@ from liverseg import __version__
 from liverseg.batch.job import RunSpec
 from liverseg.batch.state import BatchState
 from liverseg.cases.case import BatchCase
+from liverseg.cases.discover import Skipped
 from liverseg.results.tables import summary_of
 from liverseg.utils.files import write_text
 from liverseg.utils.html import render
 
 __all__ = [
     "FAILED",
+    "SKIPPED",
     "index_page",
+    "write_skipped",
     "write_tables",
 ]
 
 FAILED = ("case", "category", "reason", "input", "tries", "time")
 """Columns of failed.csv."""
+SKIPPED = ("path", "reason")
+"""Columns of skipped.csv."""
 MAX_LISTED = 2000
 """Longest list of cases on the page: a browser takes seconds to show tens of thousands."""
+
+
+def write_skipped(skipped: Sequence[Skipped], state: BatchState) -> None:
+    """Write `skipped.csv`: what the source holds besides its cases, one row for each file or folder.
+
+    Args:
+        skipped: from `find_batch`.
+        state: state of the output folder.
+
+    Raises:
+        LiversegError: if the file cannot be written.
+    """
+    rows = [(str(entry.path), entry.reason) for entry in skipped]
+    table = _escape_texts(pd.DataFrame(rows, columns=list(SKIPPED), dtype=object))
+    with state.lock_tables() as locked:
+        if locked:  # else another run of the same source waits to write the same
+            write_text(state.output / "skipped.csv", table.to_csv(index=False))
 
 
 def write_tables(cases: Sequence[BatchCase], state: BatchState, spec: RunSpec) -> None:
@@ -80,7 +102,10 @@ def _escape(value: object) -> object:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-_FILES = ("report.html", "lesions.csv", "labels.nii.gz", "segmentation.dcm", "measurements.dcm", "record.json")
+_FILES = (
+    *("report.html", "lesions.csv", "labels.nii.gz", "segmentation.seg.nrrd"),
+    *("segmentation.dcm", "measurements.dcm", "structures.dcm", "record.json"),
+)
 _NUMBER_FORMATS = {"liver_ml": ".0f", "lesions_ml": ".1f", "longest_diameter_mm": ".1f", "seconds": ".1f"}
 _COLUMN_TITLES = {
     "liver_ml": "liver, ml",

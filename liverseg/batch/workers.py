@@ -34,6 +34,7 @@ __all__ = [
     "WorkerSlot",
     "describe_exit",
     "oom_kills",
+    "worker_environment",
 ]
 
 Emit = Callable[[Event], None]
@@ -180,6 +181,22 @@ def describe_exit(code: int) -> str:
         except ValueError:
             return f"was ended by signal {-code}"
     return f"ended with exit code {code}"
+
+
+def worker_environment(workers: int, cpus: float | None) -> Mapping[str, str]:
+    """Divide the processors between the workers, unless the environment already limits threads.
+
+    Args:
+        workers: number of workers.
+        cpus: processors of each; None for an equal share.
+
+    Returns:
+        Environment variables for `LocalWorker`.
+    """
+    if cpus is None and (workers == 1 or "OMP_NUM_THREADS" in os.environ):
+        return {}
+    threads = len(os.sched_getaffinity(0)) // workers if cpus is None else int(cpus)
+    return {"OMP_NUM_THREADS": str(max(1, threads))}
 
 
 _STDERR = 2

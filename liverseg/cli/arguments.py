@@ -8,7 +8,7 @@ from pathlib import Path
 
 from liverseg.errors import UsageError
 
-__all__ = ["add_list_arguments", "hu_range", "read_shard", "seconds", "some_path"]
+__all__ = ["add_list_arguments", "hu_range", "path_or_url", "read_shard", "seconds", "some_path"]
 
 
 def some_path(text: str) -> Path:
@@ -20,6 +20,15 @@ def some_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("a path is needed, this is empty")
     return Path(text)
+
+
+def path_or_url(text: str) -> Path | str:
+    """Convert to a path, but leave the URL of a DICOMweb server as it is: a path would lose one of its slashes.
+
+    Raises:
+        argparse.ArgumentTypeError: if the text is empty.
+    """
+    return text if text.startswith(("http://", "https://")) else some_path(text)
 
 
 def add_list_arguments(parser: argparse.ArgumentParser) -> None:

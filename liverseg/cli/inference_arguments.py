@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from liverseg.bundle.outputs import OUTPUT_TYPES, check_output_types, parse_output_types
 from liverseg.bundle.paths import inference_config, weights_path
 from liverseg.bundle.validation import RULES, check_values
 from liverseg.bundle.weights_files import check_weights_path
@@ -22,8 +23,11 @@ __all__ = [
     "network_overrides",
 ]
 
-_NETWORK_KEYS = ("device", "batch_size", "amp", "series", "keep_identifiers")
-_KEYS = ("min_lesion_ml", "min_liver_contact", "min_confidence", "lesion_threshold", "dicom", "preview", "report")
+_NETWORK_KEYS = ("device", "batch_size", "amp", "series", "phase", "untilt", "keep_identifiers")
+_KEYS = (
+    *("min_lesion_ml", "min_liver_contact", "min_confidence", "lesion_threshold"),
+    *("output_types", "dicom", "preview", "report"),
+)
 
 
 def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None:
@@ -41,7 +45,18 @@ def add_network_arguments(parser: argparse.ArgumentParser, weights: str) -> None
         "--amp", choices=["auto", "true", "false"], help="bfloat16 (default auto: if the device computes it)"
     )
     parser.add_argument(
-        "--series", help="DICOM series, by UID or description; not for NIfTI (default: axial CT with most slices)"
+        "--series", help="DICOM series, by UID or description; not for NIfTI (default: by phase and number of slices)"
+    )
+    parser.add_argument(
+        "--phase",
+        choices=["portal", "arterial", "delayed", "native"],
+        help="contrast phase to read of a DICOM study (default: portal is preferred)",
+    )
+    parser.add_argument(
+        "--untilt",
+        action="store_true",
+        default=None,
+        help="move DICOM slices of a tilted gantry onto an upright grid (default: refuse them)",
     )
     parser.add_argument(
         "--keep-identifiers",
@@ -79,8 +94,18 @@ def add_inference_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         help="leave out lesions with a lower lesion_score, 0 to 1 (default: that of the weights' record, else 0)",
     )
-    parser.add_argument(
-        "--dicom", action=argparse.BooleanOptionalAction, help="write a DICOM SEG and SR for DICOM input (default: yes)"
+    outputs = parser.add_mutually_exclusive_group()
+    outputs.add_argument(
+        "--output-types",
+        metavar="TYPE[,TYPE]",
+        type=parse_output_types,
+        help=f"files to write besides tables and record: {', '.join(OUTPUT_TYPES)} (default: labels, and dicom-seg and "
+        "dicom-sr for DICOM input)",
+    )
+    outputs.add_argument(
+        "--dicom",
+        action=argparse.BooleanOptionalAction,
+        help="write dicom-seg and dicom-sr for DICOM input (default: yes)",
     )
     parser.add_argument(
         "--preview", action=argparse.BooleanOptionalAction, help="draw a picture of each case (default: yes)"
@@ -101,8 +126,9 @@ def check_inference(args: argparse.Namespace, source: Path) -> None:
     given = {name: value for name, value in inference_overrides(args).items() if value is not None}
     check_values(**{name: value for name, value in given.items() if name in RULES})
     check_weights_path(weights_path(inference_config(args.bundle), args.weights))
-    cases = find_cases(source)
+    cases = find_cases(source, log_skipped=False)
     check_series(args.series, [case["image"] for case in cases])
+    check_output_types(args.output_types, [case["image"] for case in cases])
     liver = LiverSource.parse(args.liver or "auto").check(len(cases))
     if len(cases) == 1:  # of several cases, one without a mask does not end the run
         mask = liver.find_mask(cases[0]["case"])

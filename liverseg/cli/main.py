@@ -22,6 +22,8 @@ SUBCOMMANDS: dict[str, str] = {
     "train": "train, evaluate or export a network by its bundle and the bundle's keys",
     "predict": "segment, type and measure the lesions of a CT or of a folder of CTs",
     "batch": "predict for thousands of CTs without supervision: resumable, in parallel, with a list of failures",
+    "listen": "a DICOM node: predict for the studies that it receives, and send the results",
+    "compare": "find what changed in the liver since an earlier CT: lesions matched and measured, RECIST arithmetic",
     "pseudo-label": "segment livers on unlabelled CTs, check the masks, and list them for training",
     "study": "compare strategies, initialisations and fine-tuning plans over folds and seeds",
     "doctor": "show machine, backends and versions",

@@ -42,7 +42,7 @@ class StageSeconds:
         except OSError as error:
             raise OutputError(f"{output}: the demo cannot write there ({error.strerror})") from error
         resumed = self._path.exists() and not reset
-        self.seconds: dict[str, float] = json.loads(self._path.read_text()) if resumed else {}
+        self.seconds: dict[str, float] = json.loads(self._path.read_text(encoding="utf-8")) if resumed else {}
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -26,7 +26,7 @@ __all__ = [
 RECORD = "record.json"
 CASE_FILES = ("labels.nii.gz", "lesions.nii.gz", "lesions.csv", "lesions.json", "preview.png", RECORD)
 """Files that every case has by default."""
-OTHER_FILES = ("report.html", "segmentation.dcm", "measurements.dcm")
+OTHER_FILES = ("report.html", "segmentation.dcm", "measurements.dcm", "structures.dcm", "segmentation.seg.nrrd")
 """Optional files of a case."""
 
 

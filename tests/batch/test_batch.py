@@ -39,7 +39,7 @@ def source(tmp_path_factory):
     shutil.rmtree(root / "zipped")
     (root / "cut.nii.gz").write_bytes((root / "a" / "scan.nii.gz").read_bytes()[:3000])
     (root / "text.nii").write_text("no volume", encoding="utf-8")
-    write_study(root / "tilted", 4, tilt="12")
+    write_study(root / "tilted", 4, tilt_degrees=12)
     write_study(root / "magnet", 5, modality="MR")
     array = np.random.default_rng(6).random((32, 40, 4)).astype(np.float32)
     nib.save(nib.Nifti1Image(array, np.eye(4)), root / "normalised.nii.gz")
@@ -63,7 +63,7 @@ def test_good_cases_are_done_and_bad_ones_sorted(run):
     assert failed["category"].to_dict() == BAD
     assert failed["input"]["tilted"] == str(source / "tilted")
     assert (failed["tries"] == 1).all()
-    assert "gantry tilt of 12.0 degrees" in failed["reason"]["tilted"]
+    assert "gantry tilt of 12 degrees" in failed["reason"]["tilted"]
     assert not list(source.parent.rglob("outside.dcm"))
     # stdout has a line for each done case, with progress and speed; the rest is on stderr
     lines = out.splitlines()

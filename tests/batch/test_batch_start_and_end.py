@@ -221,3 +221,22 @@ def test_lines_can_be_written_to_any_terminal(tmp_path):
     with (tmp_path / "log").open("w", encoding="ascii") as file:
         write_line("Leber \u00fc\u0394\x1b[2J", file)
     assert (tmp_path / "log").read_text(encoding="ascii").strip() == r"Leber \xfc\u0394\x1b[2J"
+
+
+@pytest.mark.integration
+def test_a_batch_lists_and_counts_what_it_passes_over(source, worker_threads, weights, tmp_path, capsys):
+    (source / "scan.mha").write_bytes(b"ObjectType = Image")
+    (source / "empty").mkdir()
+    run_batch(source, source / "results", weights=weights)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("1 done, 0 failed, 0 left, 2 skipped, see skipped.csv")
+    lines = (source / "results" / "skipped.csv").read_text(encoding="utf-8").splitlines()
+    assert lines == [
+        "path,reason",
+        f"{source / 'empty'},an empty folder",
+        f'{source / "scan.mha"},"MetaImage, which is not read; convert a CT to .nii.gz"',
+    ]
+    (source / "scan.mha").unlink()
+    (source / "empty").rmdir()
+    run_batch(source, source / "results", weights=weights)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("1 done, 0 failed, 0 left")
+    assert (source / "results" / "skipped.csv").read_text(encoding="utf-8") == "path,reason\n"

@@ -1,14 +1,17 @@
 """Tables and page of batches with many cases or many shards."""
 
+import os
 import threading
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from liverseg.batch import summary
 from liverseg.batch.state import BatchState
-from liverseg.batch.summary import index_page, write_tables
+from liverseg.batch.summary import index_page, write_skipped, write_tables
+from liverseg.cases.discover import Skipped
 
 
 @pytest.fixture
@@ -56,3 +59,16 @@ def test_shards_that_end_together_do_not_all_write_the_tables(state, monkeypatch
     assert len(written) == 1
     write_tables((), state, None)  # nobody waits any more
     assert len(written) == 2
+
+
+def test_skipped_files_are_a_table_with_escaped_paths(state):
+    skipped = [
+        Skipped(Path(os.fsdecode(b"/in/Pati\xebnt.mha")), "MetaImage; convert it"),
+        Skipped(Path("/in/a,b"), "empty"),
+    ]
+    write_skipped(skipped, state)
+    table = pd.read_csv(state.output / "skipped.csv")
+    assert list(table.columns) == ["path", "reason"]
+    assert table.to_numpy().tolist() == [["/in/Pati\\udcebnt.mha", "MetaImage; convert it"], ["/in/a,b", "empty"]]
+    write_skipped([], state)  # a later run of another source
+    assert (state.output / "skipped.csv").read_text(encoding="utf-8") == "path,reason\n"

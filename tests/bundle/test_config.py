@@ -1,7 +1,11 @@
 """Functions that read the config from which they are called."""
 
+import copy
+
 import pytest
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle.utils import DEFAULT_MLFLOW_SETTINGS
+from monai.handlers import from_engine
 
 from liverseg.bundle import config as bundle_config
 from liverseg.bundle.config import NOT_SETTINGS, running_config, training_settings
@@ -172,3 +176,40 @@ def test_files_count_by_content(tmp_path):
 def test_the_batch_is_that_of_all_processes(monkeypatch):
     monkeypatch.setattr(bundle_config, "world_size", lambda: 2)
     assert settings(batch_size=4)["batch_size"] == 8
+
+
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_tracking_logs_the_loss_of_a_batch_kept_as_one_dictionary(before):
+    """MONAI's default tracking is added as MONAI adds it; dict stands for its MLFlowHandler, which needs mlflow."""
+    settings = copy.deepcopy(DEFAULT_MLFLOW_SETTINGS)
+    for engine in ("trainer", "validator", "evaluator"):
+        settings["configs"][engine]["_target_"] = "builtins.dict"
+    settings["configs"]["save_execute_config"] = False
+    content = {
+        "imports": ["$import operator", "$import liverseg.bundle.setup as bundle", "$import monai", "$import torch"],
+        "output_dir": "out",
+        "bundle_root": ".",
+        "train": {"trainer": {}, "handlers": [{"_target_": "builtins.dict", "name": "other"}] * before},
+        "validate": {"evaluator": {}, "handlers": []},
+        "initialize": ["$bundle.adapt_tracking()"],
+    }
+    config = ConfigParser(content)
+    ConfigWorkflow.patch_bundle_tracking(config, settings)
+    config.parse(reset=True)
+    output = {"loss": 0.5, "pred": None}
+    assert from_engine(["loss"], first=True)(output) == (0.5,)  # what MONAI's handler cannot log
+    config.get_parsed_content("initialize::0")
+    handler = config.get_parsed_content("train::handlers")[before]
+    assert handler["output_transform"](output) == 0.5
+    assert settings["configs"]["trainer"]["output_transform"].startswith("$monai.handlers.from_engine")
+
+
+def test_without_tracking_no_handler_changes():
+    content = {
+        "imports": ["$import liverseg.bundle.setup as bundle"],
+        "train": {"handlers": [{"_target_": "builtins.dict", "output_transform": "$len"}]},
+        "initialize": ["$bundle.adapt_tracking()"],
+    }
+    config = ConfigParser(content)
+    config.get_parsed_content("initialize::0")
+    assert config.get("train::handlers") == content["train"]["handlers"]

@@ -129,7 +129,7 @@ def test_settings_of_the_bundles_have_not_changed(bundle, configs, sha256):
     results, change the hash here.
     """
     folder = find_bundle(bundle) / "configs"
-    contents = [yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in configs]
+    contents = [yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")) for name in configs]
     assert (
         settings_hash(effective_settings(merge_configs(contents), {} if configs == ["inference"] else None)) == sha256
     )

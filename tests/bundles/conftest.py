@@ -13,7 +13,7 @@ def tree(lits_tree, tmp_path):
     folder.mkdir()
     for path in lits_tree.glob("*.nii.gz"):
         (folder / path.name).symlink_to(path)
-    content = json.loads((lits_tree / "datalist.json").read_text())
+    content = json.loads((lits_tree / "datalist.json").read_text(encoding="utf-8"))
     items = [*content["training"], *content["test"]]
     for fold, item in enumerate(items):  # volume 1 is in training, whatever the split was
         item["fold"] = 0 if item["image"] == "volume-1.nii.gz" else fold % 2

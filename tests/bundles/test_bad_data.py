@@ -103,7 +103,7 @@ def test_folders_that_cannot_be_written_to(key, place, tree, tmp_path):
     assert f"{tmp_path}/{place}: " in line
     assert "cannot be" in line
     assert left_over(tmp_path / "out") == []
-    assert (tmp_path / "file").read_text() == "in the way"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "in the way"
 
 
 BAD_CT = {
@@ -132,7 +132,7 @@ def test_inference_refuses_a_volume(kind, ct_folder, joint_run, tmp_path):
 def test_slices_without_a_third_dimension_are_trained_on_and_evaluated(cohort_tree, tmp_path):
     folder = tmp_path / "flat"
     folder.mkdir()
-    content = json.loads((cohort_tree / "datalist.json").read_text())
+    content = json.loads((cohort_tree / "datalist.json").read_text(encoding="utf-8"))
     for number, item in enumerate(content["training"] + content["test"]):
         for key in ("image", "label"):
             volume = nib.load(cohort_tree / item[key])
@@ -146,7 +146,9 @@ def test_slices_without_a_third_dimension_are_trained_on_and_evaluated(cohort_tr
     run = {"dataset_dir": folder, "output_dir": tmp_path / "out", "ckpt_dir": tmp_path / "out" / "models"}
     result = run_bundle(JOINT, "evaluating", EVALUATE, **run, **TINY)
     assert result.code == 0, result.err
-    assert json.loads((tmp_path / "out" / "evaluation.json").read_text())["units"] == len(content["test"])
+    assert json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))["units"] == len(
+        content["test"]
+    )
 
 
 @pytest.mark.integration

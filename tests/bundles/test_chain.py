@@ -40,7 +40,7 @@ def test_training_leaves_the_best_weights_and_says_what_they_are(run, tree, labe
     assert record.metrics[metric] == best["best"]
     SEResUNet(**record.arguments).load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
     assert not [path for path in folder.rglob(".*") if path.is_file()]
-    result = (folder / "training.err").read_text()
+    result = (folder / "training.err").read_text(encoding="utf-8")
     assert [line for line in result.splitlines() if line and not line.startswith("parsing config_file")] == []
 
 
@@ -56,7 +56,7 @@ def test_evaluating_scores_every_test_volume(pretrain_run, lits_tree):
     test = read_datalist(lits_tree / "datalist.json").test
     table = pd.read_csv(pretrain_run / "evaluation.csv")
     assert table["image"].tolist() == [item.image for item in test]
-    scores = json.loads((pretrain_run / "evaluation.json").read_text())
+    scores = json.loads((pretrain_run / "evaluation.json").read_text(encoding="utf-8"))
     assert (scores["units"], scores["patients"]) == (2, 2)
     assert scores["liver_dice"] == pytest.approx(table["liver_dice"].mean(), abs=1e-4)
     assert scores["lesion_dice"] == pytest.approx(table["lesion_dice"].mean(), abs=1e-4)
@@ -69,11 +69,11 @@ def test_evaluating_scores_every_annotated_test_slice_with_its_type(joint_run, c
     assert table[["patient", "image", "slice", "true_type"]].to_numpy().tolist() == [
         [item.patient, item.image, item.slice, item.lesion_type] for item in test
     ]
-    scores = json.loads((joint_run / "evaluation.json").read_text())
+    scores = json.loads((joint_run / "evaluation.json").read_text(encoding="utf-8"))
     assert scores["units"] == len(test)
     assert scores["type_accuracy"] == pytest.approx((table["true_type"] == table["pred_type"]).mean())
     assert {"liver_dice", "lesion_dice", "lesion_recall", "class_aware_dice"} <= set(scores)
-    assert "joint, " in (joint_run / "evaluating.out").read_text()
+    assert "joint, " in (joint_run / "evaluating.out").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(("run", "name"), [("pretrain_run", "pretrain"), ("joint_run", "joint")])
@@ -83,17 +83,20 @@ def test_export_is_the_trained_state_with_its_record(run, name, request):
     assert read_record(exported).metrics == read_record(trained).metrics
     state = read_weights(trained)
     assert all(torch.equal(tensor, state[key]) for key, tensor in read_weights(exported).items())
-    assert json.loads((folder / f"{name}.json").read_text())["tensors_sha256"] == read_record(exported).tensors_sha256
+    assert (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["tensors_sha256"]
+        == read_record(exported).tensors_sha256
+    )
 
 
 def test_joint_training_starts_from_the_pretrained_encoder_and_decoder(joint_run):
-    transfer = json.loads((joint_run / "transfer.json").read_text())
+    transfer = json.loads((joint_run / "transfer.json").read_text(encoding="utf-8"))
     names = SEResUNet("small", out_channels=5, deep_supervision=True).state_dict()
     carried = (name for name in names if name.startswith(("encoder.", "decoder.")))
     assert sorted(transfer["loaded"]) == sorted(carried)
     assert sorted(transfer["left"]) == sorted(name for name in names if "head" in name)
     line = f"transfer: {len(transfer['loaded'])} tensors loaded, {len(transfer['left'])} left"
-    assert line in (joint_run / "training.out").read_text()
+    assert line in (joint_run / "training.out").read_text(encoding="utf-8")
 
 
 def test_inference_with_the_exported_weights(joint_run, cohort_tree, tmp_path):
@@ -107,7 +110,7 @@ def test_inference_with_the_exported_weights(joint_run, cohort_tree, tmp_path):
     assert all(f"{case_name(image)}: warning: " in line for line in result.errors), result.errors
     case = tmp_path / "out" / image.name.removesuffix(".nii.gz")
     assert sorted(path.name for path in case.iterdir()) == sorted(CASE_FILES)
-    assert json.loads((case / "record.json").read_text())["status"] == "done"
+    assert json.loads((case / "record.json").read_text(encoding="utf-8"))["status"] == "done"
 
 
 def test_joint_training_without_weights_refuses_to_start_from_scratch(cohort_tree, tmp_path):
@@ -127,7 +130,7 @@ def test_joint_training_from_scratch_is_the_same_twice_and_another_with_another_
         result = train(JOINT, cohort_tree, tmp_path / name, epochs=1, pretrain_weights="null", seed=seed)
         assert result.code == 0, result.err
         assert "transfer: none, training from scratch" in result.out
-        assert json.loads((tmp_path / name / "transfer.json").read_text()) == {"loaded": [], "left": {}}
+        assert json.loads((tmp_path / name / "transfer.json").read_text(encoding="utf-8")) == {"loaded": [], "left": {}}
         trained.append(read_record(tmp_path / name / "models" / "model.pt").tensors_sha256)
     assert trained[0] == trained[1] != trained[2]
 
@@ -139,7 +142,7 @@ def test_a_training_shorter_than_the_validation_interval_leaves_weights(cohort_t
 
 
 def test_evaluating_without_test_patients_takes_the_held_out_fold(pretrain_run, lits_tree, tmp_path):
-    content = json.loads((lits_tree / "datalist.json").read_text())
+    content = json.loads((lits_tree / "datalist.json").read_text(encoding="utf-8"))
     content["test"] = []
     (tmp_path / "list.json").write_text(json.dumps(content))
     overrides = {"dataset_dir": lits_tree, "datalist": tmp_path / "list.json", "output_dir": tmp_path / "out"}
@@ -161,7 +164,7 @@ def test_slabs_at_a_distance_are_trained_and_predicted_alike(cohort_tree, tmp_pa
     result = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "out", **run)
     assert result.code == 0, result.err
     (record,) = (tmp_path / "out").rglob("record.json")
-    assert json.loads(record.read_text())["settings"]["slab_spacing_mm"] == 6.0
+    assert json.loads(record.read_text(encoding="utf-8"))["settings"]["slab_spacing_mm"] == 6.0
     line = run_bundle(JOINT, "inference", INFER, output_dir=tmp_path / "no", slab_spacing_mm="null", **run).refusal()
     assert "slab spacing 6 mm in the file, adjacent slices in the network" in line
     scored = run_bundle(
@@ -186,7 +189,7 @@ def test_networks_with_a_pixel_size_are_trained_scored_handed_over_and_used_at_i
     arguments = [case, tmp_path / "out", "--weights", weights, "--bundle", find_bundle(PRETRAIN), "--device", "cpu"]
     assert main(["predict", *map(str, arguments), "--liver", "none"]) == 0
     (record,) = (tmp_path / "out").rglob("record.json")
-    assert json.loads(record.read_text())["settings"]["pixel_mm"] == 8.0
+    assert json.loads(record.read_text(encoding="utf-8"))["settings"]["pixel_mm"] == 8.0
     assert nib.load(record.parent / "labels.nii.gz").shape == truth.shape
     given = {"dataset_dir": case, "weights": weights, "progress": False, "pixel_mm": "null"}
     line = run_bundle(PRETRAIN, "inference", INFER, output_dir=tmp_path / "no", **given).refusal()

@@ -36,7 +36,7 @@ def overlay(bundle, name):
 
 
 def metadata(bundle):
-    return json.loads((find_bundle(bundle) / "configs" / "metadata.json").read_text())
+    return json.loads((find_bundle(bundle) / "configs" / "metadata.json").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)
@@ -232,7 +232,7 @@ def test_overlays_only_change_what_training_has(name, more, bundle):
 
 
 def test_metadata_names_versions_that_are_pinned():
-    lines = (Path(__file__).parents[2] / "constraints.txt").read_text().splitlines()
+    lines = (Path(__file__).parents[2] / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pinned = {str(Requirement(line)).split(";")[0] for line in lines if line and not line.startswith("#")}
     for bundle in BUNDLES:
         content = metadata(bundle)

@@ -15,7 +15,7 @@ def test_a_lite_network_starts_from_imagenet_and_hands_its_weights_over(lits_tre
     run = {**LITE, "dataset_dir": lits_tree, "output_dir": tmp_path / "pre", "ckpt_dir": tmp_path / "pre"}
     result = run_bundle(PRETRAIN, "training", ("train", "phantom"), **run, initialisation="imagenet")
     assert result.code == 0, result.err
-    transfer = json.loads((tmp_path / "pre" / "transfer.json").read_text())
+    transfer = json.loads((tmp_path / "pre" / "transfer.json").read_text(encoding="utf-8"))
     assert "encoder.layer4.4.project.conv.weight" in transfer["loaded"]
     assert transfer["left"]["head.weight"] == "ImageNet has no such part"
     line = run_bundle(PRETRAIN, "training", ("train", "phantom"), **run).refusal()
@@ -28,7 +28,7 @@ def test_a_lite_network_starts_from_imagenet_and_hands_its_weights_over(lits_tre
     weights = {"pretrain_weights": tmp_path / "pretrain.safetensors", "liver_crop": 64}
     result = run_bundle(JOINT, "training", ("train", "phantom"), **run, **weights)
     assert result.code == 0, result.err
-    loaded = json.loads((tmp_path / "joint" / "transfer.json").read_text())["loaded"]
+    loaded = json.loads((tmp_path / "joint" / "transfer.json").read_text(encoding="utf-8"))["loaded"]
     assert {name.split(".")[0] for name in loaded} == {"encoder", "decoder"}
 
 

@@ -1,10 +1,24 @@
 """Overrides that no config has, or that MONAI would ignore silently."""
 
+import contextlib
+import io
 import json
 import re
+import sqlite3
 
 import pytest
-from commands import EVALUATE, EXPORT, INFER, JOINT, PRETRAIN, TRAIN, run_bundle, train
+from commands import (
+    EVALUATE,
+    EXPORT,
+    INFER,
+    JOINT,
+    PRETRAIN,
+    TRAIN,
+    CommandOutput,
+    run_bundle,
+    run_monai_bundle,
+    train,
+)
 from monai.bundle import ConfigParser
 
 from liverseg.bundle.setup import refuse_unknown_overrides
@@ -113,3 +127,87 @@ def test_overrides_in_an_args_file_are_looked_at(config_in_file, tmp_path):
             refuse_unknown_overrides(argv)
     else:
         refuse_unknown_overrides(argv)  # without a config, MONAI asks for one
+
+
+NAMES = [
+    "20240105",
+    "2024_01_05",
+    "1e5",
+    "0x10",
+    "True",
+    "[a]",
+    "(b)",
+    "a,b",
+    "{c}",
+    "run#2",
+    "a'#\"b\\",
+    "x#é",
+    "1.20",
+    "-5",
+    "'1'x",
+]
+"""Names of folders that fire takes for numbers, lists and other values of Python."""
+
+
+def _infer(folder, *words):
+    """Run the joint bundle's inference in a folder; return its output."""
+    out, err = io.StringIO(), io.StringIO()
+    bundle = find_bundle(JOINT)
+    arguments = ["run", "inference", "--config_file", str(bundle / "configs" / "inference.yaml"), *words]
+    code = run_monai_bundle(arguments, folder, out, err)
+    return CommandOutput(code, out.getvalue(), err.getvalue())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_folder_has_the_name_that_was_given(name, tmp_path):
+    line = _infer(tmp_path, f"--dataset_dir={name}", "--bundle_root", str(find_bundle(JOINT))).refusal()
+    assert line.startswith(f"liverseg: {tmp_path / name}: no such folder or file")
+
+
+@pytest.mark.parametrize("key", ["weights", "liver"])
+def test_a_file_has_the_name_that_was_given(key, ct_folder, tmp_path):
+    words = ["--dataset_dir", str(ct_folder), "--bundle_root", str(find_bundle(JOINT)), f"--{key}", "2024_01_05"]
+    assert "2024_01_05" in _infer(tmp_path, *words).refusal()
+
+
+def test_quotes_of_python_still_make_a_text(tmp_path):
+    line = _infer(tmp_path, "--dataset_dir", "'20240105'", "--bundle_root", str(find_bundle(JOINT))).refusal()
+    assert line.startswith(f"liverseg: {tmp_path / '20240105'}: no such")
+
+
+@pytest.mark.parametrize("text", ["20240105", "2024_01_05", "2024-01-05", "1.0e+5", "[a]", "no"])
+def test_a_path_in_a_file_that_yaml_takes_for_another_value_is_refused(text, tmp_path):
+    (tmp_path / "args.yaml").write_text(f"output_dir: {text}\n", encoding="utf-8")
+    line = _infer(tmp_path, "--args_file", "args.yaml", "--bundle_root", str(find_bundle(JOINT))).refusal(code=2)
+    assert re.fullmatch(r"liverseg: output_dir is .* in its file, which YAML does not take for text; .*quotes", line)
+
+
+@pytest.mark.integration
+def test_results_go_into_a_folder_of_digits(ct_folder, joint_run, tmp_path):
+    words = ["--dataset_dir", str(ct_folder), "--output_dir", "2024_01_05", "--device", "cpu", "--liver", "none"]
+    weights = next(joint_run.rglob("*.safetensors"))
+    result = _infer(tmp_path, *words, "--weights", str(weights), "--bundle_root", str(find_bundle(JOINT)))
+    assert result.code == 0, result.err
+    assert (tmp_path / "2024_01_05" / "a" / "record.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["2024_01_05", "ct"]
+
+
+def test_tracking_is_for_runs_with_a_loss_or_a_score(ct_folder, tmp_path):
+    settings = tmp_path / "tracking.json"
+    settings.write_text(json.dumps({"handlers_id": {}, "configs": {"save_execute_config": False}}), encoding="utf-8")
+    words = ["--dataset_dir", str(ct_folder), "--bundle_root", str(find_bundle(JOINT)), "--tracking", str(settings)]
+    line = _infer(tmp_path, *words).refusal(code=2)
+    assert line == "liverseg: --tracking is for training and evaluating; this run has neither loss nor score to log"
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("bundle", [PRETRAIN, JOINT])
+def test_a_training_is_tracked_by_mlflow(bundle, request, tmp_path):
+    pytest.importorskip("mlflow")
+    tree = request.getfixturevalue("lits_tree" if bundle == PRETRAIN else "cohort_tree")
+    more = {} if bundle == PRETRAIN else {"pretrain_weights": "null"}
+    result = train(bundle, tree, tmp_path / "out", tracking="mlflow", epochs=1, **more)
+    assert result.code == 0, result.err
+    with contextlib.closing(sqlite3.connect(tmp_path / "out" / "mlruns.db")) as database:
+        logged = dict(database.execute("select key, value from metrics").fetchall())
+    assert logged["train_loss"] > 0 and "val_liver_dice" in logged

@@ -36,7 +36,7 @@ def trained(strategy, cohort_tree, weights, folder, **more):
 def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_run, tmp_path):
     result = trained(strategy, cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path)
     assert result.code == 0, result.err
-    transfer = json.loads((tmp_path / "transfer.json").read_text())
+    transfer = json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8"))
     assert transfer["loaded"]
     decoder = [name for name in transfer["loaded"] if name.startswith("decoder.")]
     assert bool(decoder) == (strategy != "classification")
@@ -44,7 +44,7 @@ def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_r
     run = {"dataset_dir": cohort_tree, "output_dir": tmp_path, "ckpt_dir": tmp_path / "models", **ONCE}
     result = run_bundle(JOINT, "evaluating", configs(strategy, "evaluate"), **run)
     assert result.code == 0, result.err
-    scores = json.loads((tmp_path / "evaluation.json").read_text())
+    scores = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
     named = {"lesion_dice", "type_accuracy", "class_aware_dice"}
     assert named & {*scores} == STRATEGIES[strategy]
     assert len(pd.read_csv(tmp_path / "evaluation.csv")) == scores["units"]
@@ -59,7 +59,7 @@ def test_imagenet_weights_start_the_full_encoder(cohort_tree, published, tmp_pat
     more |= {"crop_size": 64, "liver_crop": 64}
     result = run_bundle(JOINT, "training", configs("joint"), **{**run, **more})
     assert result.code == 0, result.err
-    transfer = json.loads((tmp_path / "transfer.json").read_text())
+    transfer = json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8"))
     assert "encoder.layer4.2.conv3.conv.weight" in transfer["loaded"]
     assert transfer["left"]["decoder.stage16.block.conv1.conv.weight"] == "ImageNet has no such part"
 

@@ -49,7 +49,7 @@ def test_a_cohort_with_a_name_a_source_and_a_licence_somewhere_else(cohort_folde
     captured = capsys.readouterr()
     assert captured.out == f"{target}\n"
     assert f"its paths are relative to {cohort_folder}: give --dataset-dir {cohort_folder} with it\n" in captured.err
-    content = json.loads(target.read_text())
+    content = json.loads(target.read_text(encoding="utf-8"))
     assert (content["name"], content["source"], content["licence"]) == ("mine", "our archive", "internal")
     assert content["labels"]["3"] == "hemangioma"
     assert not (cohort_folder / "datalist.json").exists()
@@ -147,7 +147,7 @@ def test_a_valid_list_is_reported_as_valid(lits_tree, tmp_path, capsys):
     report = tmp_path / "report.csv"
     assert main(["datalist", "check", str(lits_tree / "datalist.json"), "--report", str(report)]) == 0
     assert "0 errors and 0 warnings in 12 files checked" in capsys.readouterr().out
-    assert report.read_text() == "file,level,defect,found\n"
+    assert report.read_text(encoding="utf-8") == "file,level,defect,found\n"
 
 
 def test_defects_are_reported_and_the_exit_code_is_one(lits_folder, capsys):
@@ -162,7 +162,7 @@ def test_a_list_with_the_patients_of_another_is_refused(lits_tree, tmp_path, cap
     own = lits_tree / "datalist.json"
     assert main(["datalist", "check", str(own), "--against", str(own)]) == 1
     assert "6 of its patients are in" in " ".join(capsys.readouterr().out.split())
-    other = json.loads(own.read_text())
+    other = json.loads(own.read_text(encoding="utf-8"))
     for number, item in enumerate((*other["training"], *other["test"]), 1):
         item["patient"] = f"decathlon-liver-{number:03d}"
     (tmp_path / "other.json").write_text(json.dumps(other))

@@ -19,6 +19,8 @@ REQUIRED = {
     "synthesize": ["list.json", "-o", "out"],
     "predict": ["in", "out"],
     "batch": ["in", "out"],
+    "listen": ["out"],
+    "compare": ["before", "after", "out"],
     "pseudo-label": ["in", "-o", "out"],
     "study": ["run", "study.yaml"],
     "doctor": [],
@@ -88,6 +90,7 @@ def test_an_unknown_subcommand_names_the_closest(word, words, capsys):
         ("predict", "--batchsize", "--batch-size"),
         ("batch", "--case-time-out", "--case-timeout"),
         ("pseudo-label", "--min-agreemnt", "--min-agreement"),
+        ("compare", "--tragets", "--targets"),
         ("demo", "--joint_epochs", "--joint-epochs"),
     ],
 )

@@ -27,4 +27,4 @@ def test_a_place_below_a_file(tmp_path, capsys):
     assert main(["phantom", str(tmp_path / "file"), "--kind", "lits", "--volumes", "1", "--matrix", "64"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert f"{tmp_path}/file" in line
-    assert (tmp_path / "file").read_text() == "in the way"
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "in the way"

@@ -61,7 +61,10 @@ def test_both_commands_give_the_same_files(volumes, weights, tmp_path, monkeypat
         for name in SAME_EVERY_TIME:
             command, bundle = (tmp_path / road / case / name for road in ("command", "bundle"))
             assert command.read_bytes() == bundle.read_bytes(), name
-        records = [json.loads((tmp_path / road / case / "record.json").read_text()) for road in ("command", "bundle")]
+        records = [
+            json.loads((tmp_path / road / case / "record.json").read_text(encoding="utf-8"))
+            for road in ("command", "bundle")
+        ]
         for record in records:
             record.pop("seconds"), record.pop("finished")
         assert records[0] == records[1]
@@ -92,7 +95,7 @@ def predict(*arguments):
 @pytest.mark.integration
 def test_one_file_and_the_exit_code_for_some(volumes, weights, tmp_path, capsys):
     assert predict(volumes / "a.nii", tmp_path / "one", "--weights", weights, "--batch-size", 1, "--device", "cpu") == 0
-    record = json.loads((tmp_path / "one" / "a" / "record.json").read_text())
+    record = json.loads((tmp_path / "one" / "a" / "record.json").read_text(encoding="utf-8"))
     assert record["settings"]["batch_size"] == 1
     (volumes / "bad.nii.gz").write_bytes(b"no volume")
     assert predict(volumes, tmp_path / "some", "--weights", weights) == 3

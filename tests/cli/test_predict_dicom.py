@@ -11,11 +11,16 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from ct_files import write_on_grid
 from dicom_files import write_slice
 
+import liverseg
 from liverseg.cli.main import main
+from liverseg.errors import UnreadableError
 from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
+from liverseg.imageio.volume import read_volume
+from liverseg.inference.transforms import ReadCTd
 from liverseg.results.case_folder import CASE_FILES
 
 DICOM_FILES = {"segmentation.dcm", "measurements.dcm"}
@@ -65,7 +70,7 @@ def test_folder_zip_and_nifti_agree_and_dicom_gets_dicom(study, weights, tmp_pat
     seg = hd.seg.segread(tmp_path / "out" / "study" / "segmentation.dcm")
     assert seg.StudyInstanceUID == "1.2.3"
     frames = seg.get_volume(segment_numbers=[1], combine_segments=True, rescale_fractional=False)
-    assert frames.array.sum() == (labels > 0).sum()
+    assert frames.array.sum() == (labels == 1).sum()
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
     assert record["input"]["series"] == {"uid": "1.2.3.4", "description": None, "slices": 5}
     assert "study: series 1.2.3.4 of 5 slices: liver" in capsys.readouterr().out
@@ -150,9 +155,13 @@ def test_a_named_series_and_what_cannot_be_read(study, weights, tmp_path, capsys
         header = pydicom.dcmread(path)
         header.SeriesInstanceUID, header.SeriesDescription = "1.2.3.6", "late"
         header.save_as(path)
-    assert predict(study, tmp_path / "out", "--weights", weights) == 1
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "2 series of most slices" in line
+    assert predict(study, tmp_path / "chosen", "--weights", weights, "--liver", "none") == 0
+    record = json.loads((tmp_path / "chosen" / "study" / "record.json").read_text(encoding="utf-8"))
+    assert record["input"]["series"]["uid"] == "1.2.3.4"
+    choice = "2 axial stacks of comparable length; read is that portal by its header, left out: 1 delayed"
+    assert choice in record["warnings"]
+    assert predict(study, tmp_path / "chosen", "--weights", weights, "--phase", "native") == 1
+    assert "no series in the native phase (found: 1 delayed, 1 portal)" in capsys.readouterr().err
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", "--series", "late") == 0
     capsys.readouterr()
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", "--series", "portal") == 1
@@ -171,3 +180,53 @@ def test_a_fault_inside_a_zip_is_reported_with_the_name_of_the_zip(study, weight
     assert predict(tmp_path / "packed.zip", tmp_path / "out", "--weights", weights) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"liverseg: {tmp_path / 'packed.zip'}/ct: a gap of 5 mm between 3.dcm and 1.dcm")
+
+
+def test_a_phase_of_what_is_not_dicom_is_a_warning(study, tmp_path):
+    volume = read_dicom_volume(choose_series(study))
+    write_on_grid(tmp_path / "ct.nii.gz", volume.array, volume)
+    warning = "the CT is not DICOM: whether it is arterial was not checked"
+    for image in (tmp_path / "ct.nii.gz", read_volume(tmp_path / "ct.nii.gz")):
+        assert warning in ReadCTd(phase="arterial")({"image": image})["warnings"]
+        assert warning not in ReadCTd()({"image": image})["warnings"]
+
+
+def test_the_temporary_folder_of_a_zip_is_not_named(study, tmp_path):
+    path = tmp_path / "packed.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for number, uid in enumerate(("1.2.3.4", "1.2.3.5")):
+            for file in (study / "ct").iterdir():
+                header = pydicom.dcmread(file)
+                header.SeriesInstanceUID, header.SOPInstanceUID = uid, f"{header.SOPInstanceUID}.{number}"
+                del header.FrameOfReferenceUID
+                header.save_as(tmp_path / "slice.dcm")
+                archive.write(tmp_path / "slice.dcm", f"{number}{file.name}")
+    read = ReadCTd("image", dicom_results=True)
+    with pytest.raises(UnreadableError, match=r"packed\.zip: 2 series of most slices, .* slices, in packed\.zip\), "):
+        read({"image": path})
+    (warning,) = [text for text in read({"image": path, "series": "1.2.3.5"})["warnings"] if "DICOM results" in text]
+    assert warning.startswith(f"no DICOM results: {path}/1")
+
+
+@pytest.mark.integration
+def test_a_tilted_gantry_at_both_front_doors(study, weights, tmp_path, capsys):
+    for path in sorted((study / "ct").iterdir()):
+        header = pydicom.dcmread(path)
+        x, y, z = header.ImagePositionPatient
+        header.ImagePositionPatient = [x, float(y) + 0.3 * (300 - float(z)), z]
+        header.save_as(path)
+    assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 1
+    assert "gantry tilt of 16.7 degrees" in (line := capsys.readouterr().err) and "give --untilt" in line
+    assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", "--untilt") == 0
+    record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
+    assert record["settings"]["untilt"] is True and 16.6 < record["input"]["series"]["tilt_degrees"] < 16.8
+    assert any("onto an upright grid, which NIfTI results have" in warning for warning in record["warnings"])
+    labels = sitk.ReadImage(str(tmp_path / "out" / "study" / "labels.nii.gz"))
+    assert labels.GetSize() == (48, 44, 5)
+    seg = pydicom.dcmread(tmp_path / "out" / "study" / "segmentation.dcm")
+    assert (seg.Rows, seg.Columns) == (40, 48)
+    places = {tuple(map(float, pydicom.dcmread(path).ImagePositionPatient)) for path in (study / "ct").iterdir()}
+    for frame in seg.PerFrameFunctionalGroupsSequence:
+        assert tuple(map(float, frame.PlanePositionSequence[0].ImagePositionPatient)) in places
+    found = liverseg.predict(study, weights=weights, liver="none", untilt=True)
+    np.testing.assert_array_equal(found.labels, sitk.GetArrayFromImage(labels).transpose(2, 1, 0))

@@ -54,8 +54,12 @@ def cts(tmp_path_factory):
     [
         ["--help"],
         ["doctor"],
-        *([name, "--help"] for name in ("predict", "train", "prepare", "synthesize", "pseudo-label", "study")),
+        *(
+            [name, "--help"]
+            for name in ("predict", "compare", "train", "prepare", "synthesize", "pseudo-label", "study")
+        ),
         ["predict", "--lesion-treshold", "1"],
+        ["compare", "none", "neither", "out", "--lesion-treshold", "1"],
     ],
 )
 def test_help_and_wrong_options_import_nothing_heavy(words):
@@ -71,6 +75,8 @@ def test_help_and_wrong_options_import_nothing_heavy(words):
         (["none.nii.gz", "out"], 1),
         (["ct.nii.gz", "out", "--lesion-threshold", "2"], 2),
         (["ct.nii.gz", "out", "--series", "portal"], 2),
+        (["ct.nii.gz", "out", "--output-types", "nrrd"], 2),
+        (["ct.nii.gz", "out", "--output-types", "rtstruct"], 2),
         (["ct.nii.gz", "out", "--weights", "none.safetensors"], 1),
         (["ct.nii.gz", "out", "--bundle", "none"], 1),
         (["ct.nii.gz", "out", "--liver", "none.nii.gz"], 1),

@@ -217,7 +217,7 @@ def copy(folder, target):
         elif path.suffix == ".safetensors":
             place.with_name(place.name + ".xz").write_bytes(lzma.compress(path.read_bytes(), preset=9))
         elif path.suffix in (".json", ".jsonl", ".csv", ".html", ".yaml", ".log"):
-            text = path.read_text().replace(str(folder), "@FOLDER@").replace(sys.executable, "python")
+            text = path.read_text(encoding="utf-8").replace(str(folder), "@FOLDER@").replace(sys.executable, "python")
             place.write_text(text.replace(str(Path(liverseg.__file__).parents[1]), "@CHECKOUT@"))
         elif path.suffix != ".pt":
             shutil.copy(path, place)

@@ -60,7 +60,7 @@ def spec_of(folder, config=None, **overrides):
 @pytest.mark.parametrize(("name", "network"), [("joint", "SEResUNet"), ("ours", "LesionTypeUNet")])
 def test_weights_give_the_same_network(earlier, name, network):
     path = earlier / "weights" / f"{name}.safetensors"
-    written = json.loads(path.with_suffix(".json").read_text())
+    written = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     record = read_record(path)
     assert record == WeightsRecord.from_json(written)
     assert record.to_json() == {**written, "network": network}
@@ -128,6 +128,8 @@ def test_batch_leaves_finished_cases_and_known_failures(earlier, monkeypatch):
         ({"lesion_threshold": 0.4}, False),
         ({"pixel_mm": 1.5}, False),
         ({"report": True}, False),
+        ({"output_types": ["labels", "dicom-seg", "dicom-sr"]}, True),
+        ({"output_types": ["labels", "seg-nrrd"]}, False),
         ({"liver": "none"}, False),
     ],
 )
@@ -145,7 +147,7 @@ def test_changed_results_or_input_are_not_complete(earlier):
 
 
 def test_bundle_with_other_values_is_another(earlier, tmp_path):
-    content = yaml.safe_load(inference_config().read_text())
+    content = yaml.safe_load(inference_config().read_text(encoding="utf-8"))
     bundle = tmp_path / "bundle" / "configs"
     bundle.mkdir(parents=True)
     case = cases_of(earlier)["a"]
@@ -168,7 +170,7 @@ def test_weights_whose_record_sets_a_later_setting(earlier):
     assert settings["settings"]["type_temperature"] == 1.5
     state, beside = weights.with_suffix(".pt"), weights.with_suffix(".json")
     torch.save(read_weights(weights), state)
-    content = json.loads(beside.read_text())
+    content = json.loads(beside.read_text(encoding="utf-8"))
     for changes, same in (({}, True), ({"lesion_threshold": 0.3}, False), ({"hu_window": [0, 250]}, False)):
         beside.write_text(json.dumps({**content, **changes}))
         spec = run_spec(inference_config(), state, {})
@@ -218,10 +220,10 @@ def test_cell_of_other_settings_is_not_complete(earlier, tmp_path, monkeypatch):
     complete = [StudyFingerprint(study, lists).find_record(cell) is not None for cell in cells]
     assert complete == [True, True]
     overlay = bundles / JOINT / "configs" / "phantom.yaml"
-    overlay.write_text(overlay.read_text().replace("learning_rate: 0.002", "learning_rate: 0.003"))
+    overlay.write_text(overlay.read_text(encoding="utf-8").replace("learning_rate: 0.002", "learning_rate: 0.003"))
     assert not any(StudyFingerprint(study, lists).find_record(cell) for cell in cells)
     monkeypatch.delenv("LIVERSEG_BUNDLES")
-    content = yaml.safe_load((earlier / "study.yaml").read_text())
+    content = yaml.safe_load((earlier / "study.yaml").read_text(encoding="utf-8"))
     content["overrides"]["epochs"] = 2
     (earlier / "study.yaml").write_text(yaml.safe_dump(content))
     study = read_study(earlier / "study.yaml")

@@ -83,7 +83,7 @@ def test_file_with_two_spellings_is_written_once(tree):
 
 def test_folders_not_of_the_list_are_reported_and_kept(tree):
     prepare(tree)
-    content = json.loads((tree / "datalist.json").read_text())
+    content = json.loads((tree / "datalist.json").read_text(encoding="utf-8"))
     del content["training"][0]
     (tree / "datalist.json").write_text(json.dumps(content))
     prepared = prepare(tree)

@@ -32,13 +32,13 @@ def demo(request, made_once):
 
 @pytest.fixture
 def summary(demo):
-    return json.loads((demo / "summary.json").read_text())
+    return json.loads((demo / "summary.json").read_text(encoding="utf-8"))
 
 
 def test_scores_of_all_three_networks(summary, demo):
     for name in ("pretrain", "joint_scratch", "joint_transfer"):
         scores = summary[name]
-        assert scores == json.loads((demo / name / "evaluation.json").read_text())
+        assert scores == json.loads((demo / name / "evaluation.json").read_text(encoding="utf-8"))
         expected = {"liver_dice", "lesion_dice", "lesion_recall"} | ({"type_accuracy"} if "joint" in name else set())
         assert expected <= set(scores)
         assert all(0 <= scores[score] <= 1 for score in expected)
@@ -57,11 +57,11 @@ def test_both_exports_say_what_they_are(demo):
 
 
 def test_the_hand_over_is_counted_and_explained(summary, demo):
-    transfer = json.loads((demo / "joint_transfer" / "transfer.json").read_text())
+    transfer = json.loads((demo / "joint_transfer" / "transfer.json").read_text(encoding="utf-8"))
     assert summary["transfer"]["loaded"] == len(transfer["loaded"]) > 100
     assert summary["transfer"]["left"] == len(transfer["left"])
     assert summary["transfer"]["left_because"]["head.weight"] == "5 channels here, 3 in the file"
-    assert json.loads((demo / "joint_scratch" / "transfer.json").read_text())["loaded"] == []
+    assert json.loads((demo / "joint_scratch" / "transfer.json").read_text(encoding="utf-8"))["loaded"] == []
 
 
 def test_seconds_of_every_stage(summary, demo):
@@ -76,7 +76,7 @@ def test_the_predicted_patient_is_a_typical_test_patient_and_has_a_preview(summa
     preview = demo / summary["preview"]
     assert imread(preview).ndim == 3
     case = preview.parent
-    assert json.loads((case / "record.json").read_text())["status"] == "done"
+    assert json.loads((case / "record.json").read_text(encoding="utf-8"))["status"] == "done"
     test = {item.image for item in read_datalist(demo / "data" / "cohort" / "datalist.json").test}
     assert f"images/{case.name}.nii.gz" in test
     scores = pd.read_csv(demo / "joint_transfer" / "evaluation.csv").groupby("image")["class_aware_dice"].mean()
@@ -85,7 +85,7 @@ def test_the_predicted_patient_is_a_typical_test_patient_and_has_a_preview(summa
 
 
 def test_the_table_for_people_has_the_same_numbers(summary, demo):
-    text = (demo / "summary.md").read_text()
+    text = (demo / "summary.md").read_text(encoding="utf-8")
     for name, row in (
         ("pretrain", "| pretrain (volumes) |"),
         ("joint_scratch", "| joint, from scratch (slices) |"),

@@ -41,7 +41,7 @@ def test_export_comes_back_with_its_record(exported, pretrained, record):
     state = pretrained.state_dict()
     assert _same(read_weights(exported), state)
     assert read_record(exported) == replace(record, tensors_sha256=tensors_hash(state))
-    assert json.loads(exported.with_suffix(".json").read_text()) == read_record(exported).to_json()
+    assert json.loads(exported.with_suffix(".json").read_text(encoding="utf-8")) == read_record(exported).to_json()
     assert sorted(path.name for path in exported.parent.iterdir()) == ["pretrain.json", "pretrain.safetensors"]
 
 

@@ -110,12 +110,12 @@ def test_what_is_outlined_is_not_computed_again(cts, liver_weights, tmp_path, ca
     to_file(cts / "left.nii.gz", ct_of(98)[0])
     assert label(*same) == 0
     assert capsys.readouterr().out.splitlines()[2] == "2 accepted; 1 kept"
-    assert json.loads(records["left"].read_text())["input"]["sha256"] not in first["left"].decode()
+    assert json.loads(records["left"].read_text(encoding="utf-8"))["input"]["sha256"] not in first["left"].decode()
 
     # without the mirrored CT, all cases are computed
     assert label(*same, "--min-flip-agreement", "0") == 0
     assert capsys.readouterr().out.splitlines()[2] == "2 accepted; 1 kept"
-    assert json.loads(records["good"].read_text())["measures"]["flip_agreement"] is None
+    assert json.loads(records["good"].read_text(encoding="utf-8"))["measures"]["flip_agreement"] is None
 
 
 @pytest.mark.integration

@@ -14,7 +14,7 @@ from liverseg.study.results import _read_table
 def test_pooled_figures_are_those_of_the_evaluation(joint_run, name):
     cell = Cell(Row("joint", "lits", "none", "", (0,), ()), 0, 0, joint_run)
     table = _read_table(cell, name, required=True)
-    written = json.loads((joint_run / "evaluation.json").read_text())
+    written = json.loads((joint_run / "evaluation.json").read_text(encoding="utf-8"))
     measures, prefix = (MEASURES, "") if name == "evaluation.csv" else (LESION_MEASURES, "lesion_level_")
     scores = written if name == "evaluation.csv" else written["lesion_level"]
     compared = []

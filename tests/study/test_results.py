@@ -97,7 +97,7 @@ def test_patients_called_by_numbers_stay_text(tmp_path):
     study = write_study(tmp_path)
     fill_cell(study, "joint-lits-none", 0, 0)
     path = cell_folder(study, "joint-lits-none", 0, 0) / "evaluation.csv"
-    path.write_text(path.read_text().replace("p1,", "007,"))
+    path.write_text(path.read_text(encoding="utf-8").replace("p1,", "007,"))
     assert "007" in set(read_results(study).rows[0].units["patient"])
 
 
@@ -106,7 +106,7 @@ def test_patients_called_as_what_is_missing_stay_apart(tmp_path):
     fill_cell(study, "joint-lits-none", 0, 0)
     for name in ("evaluation.csv", "lesions.csv"):
         path = cell_folder(study, "joint-lits-none", 0, 0) / name
-        path.write_text(path.read_text().replace("p1,", "NA,").replace("p2,", "null,"))
+        path.write_text(path.read_text(encoding="utf-8").replace("p1,", "NA,").replace("p2,", "null,"))
     row = read_results(study).rows[0]
     assert set(row.units["patient"]) == set(row.lesions["patient"]) == {"NA", "null", "p3"}
 
@@ -116,7 +116,7 @@ def test_a_table_without_a_column_is_reported(tmp_path, name, column):
     study = write_study(tmp_path)
     fill_cell(study, "joint-lits-none", 0, 0)
     path = cell_folder(study, "joint-lits-none", 0, 0) / name
-    path.write_text(path.read_text().replace(column, "other", 1))
+    path.write_text(path.read_text(encoding="utf-8").replace(column, "other", 1))
     with pytest.raises(LiversegError, match=f"{name}: no column {column}; remove its folder"):
         read_results(study)
 

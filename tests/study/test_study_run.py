@@ -133,11 +133,11 @@ def test_a_killed_study_goes_on_and_gives_the_same_results(write, unbroken, tmp_
         path: content for path, content in expected.items() if any(name in path for name in strategies)
     }
 
-    record = json.loads((checkpoint.parent / "cell.json").read_text())
+    record = json.loads((checkpoint.parent / "cell.json").read_text(encoding="utf-8"))
     assert record["ingredients"]["strategy"] == "ynet"
     assert record["ingredients"]["weights_sha256"]
     assert {*record["seconds"]} == {"training", "evaluating"}
-    first = (checkpoint.parent / "training.log").read_text().splitlines()[0]
+    first = (checkpoint.parent / "training.log").read_text(encoding="utf-8").splitlines()[0]
     words = shlex.split(first)  # a shell parses the same words, including quotes and brackets
     assert words[:2] == ["cd", str(find_bundle("liver_lesion_joint"))]
     assert words[words.index("--config_file") + 1] == (
@@ -198,7 +198,9 @@ def test_what_cannot_be_had_is_recorded_and_the_rest_goes_on(write, in_process, 
     with pytest.raises(SomeCasesFailed, match="1 of 2 rows have cells that failed: classification-imagenet-none"):
         run_study(read_study(write(rows=rows, overrides={**TINY, "epochs": 1})), workers=1)
     cells = tmp_path / "study" / "cells"
-    failed = json.loads((cells / "classification-imagenet-none" / "fold0-seed0" / "failed.json").read_text())
+    failed = json.loads(
+        (cells / "classification-imagenet-none" / "fold0-seed0" / "failed.json").read_text(encoding="utf-8")
+    )
     assert failed["reason"].startswith("initialisation imagenet: there are ImageNet weights of SE-ResNet-50 and Effi")
     assert (cells / "classification-scratch-none" / "fold0-seed0" / "cell.json").exists()
     assert failed["reason"] in capsys.readouterr().err

@@ -28,7 +28,7 @@ def evaluated(dataset, predict, folder, key="lesion_dice", batch_size=4):
     scores.attach(evaluator, "val_score")
     EvaluationWriter(folder, dataset, scores, "joint").attach(evaluator)
     evaluator.run(torch.utils.data.DataLoader(dataset, batch_size, collate_fn=pad_collate))
-    return json.loads((folder / "evaluation.json").read_text())
+    return json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture

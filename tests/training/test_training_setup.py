@@ -46,7 +46,7 @@ def tree(lits_tree, tmp_path):
     """Return a function that writes the phantom tree's list, changed, with links to its volumes."""
     for path in lits_tree.glob("*.nii.gz"):
         (tmp_path / path.name).symlink_to(path)
-    content = json.loads((lits_tree / "datalist.json").read_text())
+    content = json.loads((lits_tree / "datalist.json").read_text(encoding="utf-8"))
 
     def change(edit=lambda content: None):
         edit(content)
@@ -170,7 +170,7 @@ def test_a_start_from_weights_loads_and_logs_them(pretrained, tmp_path, caplog):
     assert all(torch.equal(network.state_dict()[name], state[name]) for name in report.loaded)
     assert f"transfer: {len(report.loaded)} tensors loaded, {len(report.left)} left" in caplog.text
     write_transfer(report, tmp_path)
-    assert json.loads((tmp_path / "transfer.json").read_text()) == report.to_json()
+    assert json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8")) == report.to_json()
 
 
 def test_a_start_from_scratch_changes_nothing_and_is_logged(tmp_path, caplog):
@@ -181,7 +181,7 @@ def test_a_start_from_scratch_changes_nothing_and_is_logged(tmp_path, caplog):
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
     assert "training from scratch" in caplog.text
     write_transfer(None, tmp_path)
-    assert json.loads((tmp_path / "transfer.json").read_text()) == {"loaded": [], "left": {}}
+    assert json.loads((tmp_path / "transfer.json").read_text(encoding="utf-8")) == {"loaded": [], "left": {}}
 
 
 def test_weights_that_are_missing_or_of_another_window_are_refused(pretrained):
@@ -206,7 +206,7 @@ def test_weights_are_not_scored_on_patients_they_were_trained_on(pretrained, lit
     load_for_evaluation(network, pretrained, INPUT_SPEC, datalist, 1, only_fold)
     assert not caplog.records
     other = tmp_path / "other.json"
-    other.write_text(datalist.read_text() + " ")
+    other.write_text(datalist.read_text(encoding="utf-8") + " ")
     load_for_evaluation(network, pretrained, INPUT_SPEC, other, 0, only_fold)
     assert "make sure that no patient is in both" in caplog.text
 
