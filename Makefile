@@ -138,7 +138,7 @@ $(VENV)/.demo: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed, this is " + sys.version.split()[0] if sys.version_info < (3, 10) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --progress-bar off --no-deps --extra-index-url $(TORCH_INDEX) torch==2.13.0
-	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e .
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[pacs]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo

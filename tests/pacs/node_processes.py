@@ -32,7 +32,7 @@ IDENTIFIERS = {
     "StudyID": "STID5544",
     "StudyDescription": "Abdomen of Quasimodo",
     "SeriesDescription": "Portal of Esmeralda",
-    "ReferringPhysicianName": "Frollo^Claude",
+    "ReferringPhysicianName": "Frollo^Jehan",
     "InstitutionName": "Hospital Notre-Dame",
 }
 
