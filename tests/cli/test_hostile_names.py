@@ -3,20 +3,19 @@
 import csv
 import json
 import os
-import shutil
 from html.parser import HTMLParser
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from chromium import CHROMIUM
 from dicom_files import write_slice
 
 from liverseg.cli.main import main
 
 CASE = """a" onerror="alert(1)' <img src=x onerror=alert(2)> & $policy ${case} <!--"""
 DESCRIPTION = """</script><script>alert(3)</script><img src=x onerror=alert(4)> "'&"""
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 class Page(HTMLParser):

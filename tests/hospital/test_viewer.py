@@ -14,14 +14,14 @@ import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
+from chromium import CHROMIUM, SLOW_MS, launched
 from matplotlib.image import imread
 from phantom_study import predict, write_study
 from servers import NODE, PASSWORD, USER, Archive, get, nginx, website
 
 from liverseg.labels import JOINT_LABELS, LESION
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytest.importorskip("playwright.sync_api")
 OHIF = os.environ.get("LIVERSEG_OHIF")
 MISSING = [name for name in ("Orthanc", "storescu", "openssl") if shutil.which(name) is None]
 pytestmark = [
@@ -31,8 +31,6 @@ pytestmark = [
     pytest.mark.skipif(nginx() is None, reason="no nginx"),
     pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}"),
 ]
-SLOW_MS = 240_000
-"""Timeout in ms for WebGL in software on a busy machine."""
 SEED, MATRIX = 6, 192
 """A phantom in which the weights that come with the software find all three types."""
 SEG, SR = "liverseg: liver and lesions", "liverseg: measurements"
@@ -99,11 +97,8 @@ def address(archive, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    software = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=software, timeout=SLOW_MS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,19 @@
 """The page in a browser: opened from disk without network, with a viewer that follows the lesion table."""
 
 import io
-import shutil
 
 import numpy as np
 import pytest
+from chromium import CHROMIUM, launched, offline_page
 from matplotlib.image import imread
 
 from liverseg.inference.output.preview import draw_preview
 from liverseg.inference.output.report import write_report
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytest.importorskip("playwright.sync_api")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
 
 HOSTILE = """</script><script>document.title = "run"</script><img src=x onerror="document.title = 'run'">"""
-SLOW_MS = 240_000
-"""Timeout in ms for WebGL in software on a busy machine."""
 
 
 @pytest.fixture(scope="module")
@@ -34,22 +31,13 @@ def address(case, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser():
-    software = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=software, timeout=SLOW_MS)
+    with launched() as browser:
         yield browser
-        browser.close()
 
 
 def opened(browser, address, script=None):
     """Return the page after its viewer has started or failed, with its requests and errors."""
-    context = browser.new_context(viewport={"width": 1280, "height": 860}, offline=True)
-    context.set_default_timeout(SLOW_MS)
-    page = context.new_page()
-    page.complaints, page.asked = [], []
-    page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("request", lambda request: page.asked.append(request.url))
+    page = offline_page(browser, 860)
     if script:
         page.add_init_script(script)
     page.goto(address)

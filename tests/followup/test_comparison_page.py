@@ -1,25 +1,23 @@
 """The page of a comparison in a browser: two viewers whose crosshairs show the same place."""
 
 import io
-import shutil
 
 import numpy as np
 import pytest
+from chromium import CHROMIUM, launched, offline_page
 from matplotlib.image import imread
 
 from liverseg.followup.comparison import compare_examinations
 from liverseg.followup.page import comparison_html
 from liverseg.followup.registration import DisplacementField, LiverRegistration, RegistrationQuality
 
-sync_api = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytest.importorskip("playwright.sync_api")
 pytestmark = [pytest.mark.skipif(CHROMIUM is None, reason="no Chromium"), pytest.mark.integration]
 
 MOVE = np.array([14.0, -9.0, 12.0])
 BEFORE = [(20, 5, 10, 11, 4), (42, -5, -12, 7, 4)]
 AFTER = [(20, 5, 10, 16, 4), (5, -18, 14, 6, 4)]
 HOSTILE = """</script><script>document.title = "run"</script>"""
-SLOW_MS = 240_000
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +33,11 @@ def comparison(make_examination):
 def page(comparison, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
     path.write_text(comparison_html(comparison), encoding="utf-8")
-    software = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--ignore-gpu-blocklist"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=software, timeout=SLOW_MS)
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, offline=True)
-        context.set_default_timeout(SLOW_MS)
-        page = context.new_page()
-        page.complaints, page.asked = [], []
-        page.on("console", lambda message: page.complaints.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("request", lambda request: page.asked.append(request.url))
+    with launched() as browser:
+        page = offline_page(browser, 900)
         page.goto(path.as_uri())
         page.wait_for_selector("#viewer-followup[data-ready]")
         yield page
-        browser.close()
 
 
 def place(page, side):
