@@ -18,7 +18,7 @@ from liverseg.batch.job import Job
 from liverseg.cases.case import BatchCase
 from liverseg.errors import OutputError
 from liverseg.imageio.liver_mask import LiverSource
-from liverseg.utils.files import TEMPORARY_PREFIX, read_json_object, sha256_text, write_text
+from liverseg.utils.files import TEMPORARY_PREFIX, append_json_line, read_json_object, sha256_text, write_text
 from liverseg.utils.fingerprints import file_fingerprint
 from liverseg.utils.locks import NO_LOCKS, FileLock
 
@@ -177,17 +177,8 @@ class BatchState:
             details: further fields, serialisable as JSON.
         """
         line = {"time": _now(), "event": event, "host": socket.gethostname(), "pid": os.getpid(), **details}
-        data = (json.dumps(line, default=str) + "\n").encode()
         try:
-            descriptor = os.open(self.output / RUN_LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX)  # over NFS, O_APPEND alone would let lines overlap
-                size = os.fstat(descriptor).st_size
-                if os.write(descriptor, data) != len(data):
-                    os.ftruncate(descriptor, size)
-                    raise OSError(f"only part of a line could be written to {RUN_LOG}")
-            finally:
-                os.close(descriptor)
+            append_json_line(self.output / RUN_LOG, line)
         except OSError as error:
             if not self._log_failed:
                 self._log_failed = True

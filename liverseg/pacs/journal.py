@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import sys
@@ -12,6 +11,8 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
+
+from liverseg.utils.files import append_json_line
 
 __all__ = ["AuditTrail", "Journal", "Peer"]
 
@@ -61,18 +62,9 @@ class Journal:
 
     def append(self, line: Mapping[str, Any]) -> None:
         """Append a line without fields of its own."""
-        data = (json.dumps(line, default=str) + "\n").encode()
         with self._lock:
             try:
-                descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-                try:
-                    size = os.fstat(descriptor).st_size
-                    if os.write(descriptor, data) != len(data):
-                        os.ftruncate(descriptor, size)
-                        raise OSError(f"only part of a line could be written to {self._path.name}")
-                finally:
-                    os.close(descriptor)
-                if size + len(data) > self._max_bytes:
+                if append_json_line(self._path, line, mode=0o640) > self._max_bytes:
                     self._rotate()
             except OSError as error:
                 if not self._failed:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from liverseg.errors import LiversegError, OutputError, UnreadableError, one_lin
 
 __all__ = [
     "TEMPORARY_PREFIX",
+    "append_json_line",
     "atomic_write",
     "backslash_hint",
     "ensure_writable",
@@ -80,6 +82,33 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def append_json_line(path: str | os.PathLike, line: Mapping[str, Any], mode: int = 0o666) -> int:
+    """Append a line to a log of JSON lines, completely or not at all.
+
+    Args:
+        path: of the log; its folder must exist.
+        line: what JSON does not know is written as text.
+        mode: permissions of a new file, before the process's mask.
+
+    Returns:
+        The size of the log in bytes.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    data = (json.dumps(line, default=str) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, mode)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # over NFS, O_APPEND alone would let lines overlap
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, data) != len(data):
+            os.ftruncate(descriptor, size)
+            raise OSError(f"only part of a line could be written to {os.path.basename(path)}")
+    finally:
+        os.close(descriptor)
+    return size + len(data)
 
 
 def read_json(path: str | os.PathLike) -> Any:
