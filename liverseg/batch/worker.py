@@ -5,14 +5,12 @@ A worker is a separate process. A case that hangs, crashes or takes all memory e
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from dataclasses import replace
 from functools import singledispatchmethod
 from pathlib import Path
@@ -39,6 +37,7 @@ from liverseg.inference.failures import case_failed, describe_cause
 from liverseg.inference.predict import case_evaluator
 from liverseg.results.case_folder import discard_unfinished
 from liverseg.utils.locks import FileLock
+from liverseg.utils.memory import return_freed_memory
 
 __all__ = ["CaseWorker", "DeviceLostError"]
 
@@ -184,7 +183,7 @@ class CaseWorker(Callback):
         lock = self._locks.pop(case, None)
         if lock is not None:
             lock.remove()
-            _return_freed_memory()
+            return_freed_memory()
 
     def _is_output_lost(self, error: BaseException) -> bool:
         """Return whether no case can be written, and not only this one."""
@@ -196,16 +195,6 @@ class CaseWorker(Callback):
 def _is_device_lost(error: BaseException) -> bool:
     """Return whether a GPU has failed until the process ends: true for all errors of CUDA except lack of memory."""
     return any(isinstance(cause, torch.AcceleratorError) for cause in causes(error))
-
-
-def _return_freed_memory() -> None:
-    """Let glibc return all freed pages to the system; without glibc, do nothing.
-
-    CTs of different sizes leave free blocks that the next CT does not fit into: without this, a worker with the full
-    network kept 1.8 GB after eleven CTs instead of 1.5 GB.
-    """
-    with suppress(AttributeError, OSError, TypeError):  # macOS and musl, or Windows
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _is_writable(folder: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
@@ -30,13 +29,13 @@ from liverseg.networks import (
 )
 from liverseg.utils.distributed import check_torchrun, is_rank_zero
 from liverseg.utils.files import backslash_hint, is_dir, is_file, list_folder, sha256_file, write_text
+from liverseg.utils.memory import keep_freed_memory
 from liverseg.utils.precision import autocast_dtype
 
 __all__ = [
     "RunData",
     "check_key_score",
     "initialise_weights",
-    "keep_freed_memory",
     "load_for_evaluation",
     "load_run_data",
     "run_record",
@@ -46,12 +45,6 @@ __all__ = [
 ]
 
 _Handler = TypeVar("_Handler")
-
-# parameters of glibc's mallopt(3), by malloc.h, and their largest values
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
-_MAX_MMAP_THRESHOLD = 32 << 20
-_INT_MAX = (1 << 31) - 1
-_TOP_PAD = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -96,21 +89,6 @@ def set_up(device: torch.device | str, amp: bool | str, seed: int | None = None)
     keep_freed_memory()
     if seed is not None:
         set_determinism(seed)
-
-
-def keep_freed_memory() -> None:
-    """Let glibc reuse freed memory instead of returning it to the system; without glibc, do nothing.
-
-    A training step allocates and frees the same maps of some megabytes again and again. By default, each comes as fresh
-    pages, which the system fills with zeros: a sixth of a step's time on a CPU. The process keeps its largest size.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # macOS and musl, or Windows
-        return
-    mallopt(_M_MMAP_THRESHOLD, _MAX_MMAP_THRESHOLD)
-    mallopt(_M_TRIM_THRESHOLD, _INT_MAX)
-    mallopt(_M_TOP_PAD, _TOP_PAD)
 
 
 def load_run_data(

@@ -21,14 +21,14 @@ from liverseg.training import (
     run_record,
     write_transfer,
 )
-from liverseg.training.setup import keep_freed_memory
 from liverseg.utils.files import sha256_file
+from liverseg.utils.memory import keep_freed_memory
 
 INPUT_SPEC = SlabInput((-200, 250))
 FAULTS = """
 import resource, sys
 import numpy as np
-from liverseg.training.setup import keep_freed_memory
+from liverseg.utils.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 for round in range(20):
