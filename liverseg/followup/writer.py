@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from liverseg.errors import ConflictError, OutputError
+from liverseg.errors import ConflictError
 from liverseg.followup.matching import Status
-from liverseg.inference.failures import describe_cause
+from liverseg.inference.output.case_writer import write_or_warn
 from liverseg.networks import package_versions
 from liverseg.results.case_folder import RECORD, read_case_record, write_case_files, write_json
 
@@ -111,7 +111,7 @@ def write_comparison(
     late: list[str] = []
     files: dict[str, Callable[[Path], Any]] = {}
     if measurements is not None:
-        files["measurements.dcm"] = partial(_write_or_warn, measurements, late)
+        files["measurements.dcm"] = partial(write_or_warn, "measurements.dcm", measurements, late)
     files["comparison.json"] = lambda path: write_json(path, _with_warnings(comparison, late).to_json())
     files["comparison.csv"] = lambda path: path.write_text(comparison.to_csv(), encoding="utf-8", newline="")
     files["transform.tfm"] = partial(_write_transform, comparison)
@@ -183,19 +183,6 @@ def _measurements(comparison: LiverComparison, baseline_report: Path | None) -> 
         weights_sha256=followup.weights_sha256,
         tracking=tracking,
     )
-
-
-def _write_or_warn(write: Callable[[Path], None], late: list[str], path: Path) -> bool:
-    """Write the DICOM report; odd tags of a series must not make the comparison fail."""
-    try:
-        write(path)
-    except (OSError, OutputError):
-        raise
-    except Exception as error:
-        late.append(f"no measurements.dcm: {describe_cause(error)}")
-        path.unlink(missing_ok=True)
-        return False
-    return True
 
 
 def _write_transform(comparison: LiverComparison, path: Path) -> bool:

@@ -307,7 +307,7 @@ def iter_chunks(path: Path) -> Iterator[bytes]:
                     if not chunk.startswith(_GZIP_MAGIC[: len(chunk)]):
                         raise UnreadableError(
                             f"{path}: the gzip stream ends before the file does, and other bytes follow; copy it "
-                            "again, or unpack it and compress it anew"
+                            "again, or unpack it and compress the result"
                         )
                     stream = isal_zlib.decompressobj(_GZIP_WINDOW)
                 yield stream.decompress(chunk, _DECOMPRESSED_BYTES)

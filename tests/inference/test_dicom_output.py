@@ -10,13 +10,12 @@ import numpy as np
 import pydicom
 import pytest
 from dicom_files import write_enhanced_ct, write_slice
+from made_up_results import lesions_of
 from matplotlib.path import Path as Polygon
 
 from liverseg.errors import LiversegError
 from liverseg.imageio.boxes import full_box
 from liverseg.imageio.dicom_select import choose_series, read_dicom_volume, read_dicom_with_shifts
-from liverseg.inference import SlabPrediction
-from liverseg.inference.lesions import find_lesions
 from liverseg.inference.measurements import lesion_table
 from liverseg.inference.output.dicom_common import series_reference
 from liverseg.inference.output.dicom_seg import write_dicom_seg
@@ -62,9 +61,7 @@ def made_up(volume, lesions=True, liver=True, **settings):
         labels[5, 16:24, 12:22] = 3
         labels[5, 18:20, 15:17] = 1
         labels[1:4, 20:24, 0:5] = 4
-    rows = np.full((np.count_nonzero(labels >= 2), 3), 0.1, np.float32)
-    rows[np.arange(len(rows)), labels[labels >= 2] - 2] = 0.8
-    return find_lesions(SlabPrediction(labels, rows), volume.voxel_ml, **settings)
+    return lesions_of(labels, volume.voxel_ml, **settings)
 
 
 def written(folder, tmp_path, keep_identifiers=False, **settings):

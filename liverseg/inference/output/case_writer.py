@@ -37,7 +37,7 @@ from liverseg.results.case_folder import (
 if TYPE_CHECKING:
     from liverseg.inference.output.dicom_common import SeriesReference
 
-__all__ = ["CaseWriter"]
+__all__ = ["CaseWriter", "write_or_warn"]
 
 
 class CaseWriter:
@@ -191,10 +191,10 @@ def _dicom_files(
         "measurements.dcm": partial(write_measurement_report, **arguments, table=table),
         "structures.dcm": partial(write_rtstruct, **arguments),
     }
-    return {name: partial(_write_or_warn, name, files[name], warnings) for name in _dicom_names(types)}
+    return {name: partial(write_or_warn, name, files[name], warnings) for name in _dicom_names(types)}
 
 
-def _write_or_warn(name: str, write: Callable[[Path], Any], warnings: list[str], path: Path) -> Any:
+def write_or_warn(name: str, write: Callable[[Path], Any], warnings: list[str], path: Path) -> Any:
     """Write an optional file. Odd tags of a series must not make the case fail.
 
     Returns:
