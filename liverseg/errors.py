@@ -21,6 +21,7 @@ from enum import IntEnum
 __all__ = [
     "ConflictError",
     "ExitCode",
+    "GantryTiltError",
     "GeometryError",
     "LiversegError",
     "NotCTError",
@@ -73,6 +74,10 @@ class UnreadableError(LiversegError):
 
 class GeometryError(LiversegError):
     """An input does not state where its voxels are, or states an impossible grid: gaps, tilt, repeated slices."""
+
+
+class GantryTiltError(GeometryError):
+    """DICOM slices are displaced along one line within their planes, as a tilted gantry acquires them."""
 
 
 class NotCTError(LiversegError):

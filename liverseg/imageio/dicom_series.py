@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from liverseg.errors import GeometryError, LiversegError, NotCTError, UnreadableError
+from liverseg.errors import GantryTiltError, GeometryError, LiversegError, NotCTError, UnreadableError
 from liverseg.imageio.dicom_header import Slice, read_slices
 from liverseg.imageio.dicom_pixels import check_rescale, read_plane
 from liverseg.imageio.dicom_stacks import (
@@ -351,10 +351,10 @@ def _place(folder: Path, slices: tuple[Slice, ...], untilt: bool) -> tuple[np.nd
             raise GeometryError(f"{folder}: slices lie at {tilt:.0f} degrees to their normal, which no gantry does")
         if not untilt:
             farthest = float(np.linalg.norm(sideways, axis=1).max())
-            raise GeometryError(
+            raise GantryTiltError(
                 f"{folder}: gantry tilt of {tilt:.3g} degrees: slices are displaced within their planes, by "
-                f"{farthest:.2g} mm in all, {allowed:.2g} mm are allowed; give --untilt to move them onto an upright "
-                "grid (untilt=True in Python), or take a series without tilt"
+                f"{farthest:.2g} mm in all, {allowed:.2g} mm are allowed; take a series without tilt, or straighten "
+                "the series first"
             )
         shifts, place = SliceShifts.from_offsets(sideways / pixel, first.size)
         origin = first.position + place * pixel @ axes

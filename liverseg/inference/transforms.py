@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from liverseg.bundle.validation import check_values
-from liverseg.errors import LiversegError
+from liverseg.errors import GantryTiltError, LiversegError
 from liverseg.evaluation.lesion_ranges import LesionRanges, unlike_training
 from liverseg.imageio.archives import extracted
 from liverseg.imageio.conversion import describe_volume
@@ -191,7 +191,10 @@ class ReadCTd(_DictionaryTransform):
 
         with extracted(path) as folder, _name_in_errors(path, folder):
             series = choose_series(folder, named, study, self.keep_identifiers, self.phase, _estimate_phase)
-            volume, found = read_dicom_with_shifts(series, self.untilt)
+            try:
+                volume, found = read_dicom_with_shifts(series, self.untilt)
+            except GantryTiltError as error:
+                raise GantryTiltError(f"{error}, which --untilt does (untilt=True in Python)") from error
             volume = replace(volume, path=path)
             description = series.description if self.keep_identifiers else None  # free text may contain names
             described: dict[str, Any] = {"uid": series.uid, "description": description, "slices": series.depth}

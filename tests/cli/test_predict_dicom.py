@@ -216,7 +216,9 @@ def test_a_tilted_gantry_at_both_front_doors(study, weights, tmp_path, capsys):
         header.ImagePositionPatient = [x, float(y) + 0.3 * (300 - float(z)), z]
         header.save_as(path)
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none") == 1
-    assert "gantry tilt of 16.7 degrees" in (line := capsys.readouterr().err) and "give --untilt" in line
+    line = capsys.readouterr().err
+    assert "gantry tilt of 16.7 degrees" in line
+    assert line.endswith("which --untilt does (untilt=True in Python)\n")
     assert predict(study, tmp_path / "out", "--weights", weights, "--liver", "none", "--untilt") == 0
     record = json.loads((tmp_path / "out" / "study" / "record.json").read_text(encoding="utf-8"))
     assert record["settings"]["untilt"] is True and 16.6 < record["input"]["series"]["tilt_degrees"] < 16.8

@@ -142,5 +142,5 @@ def test_a_real_gantry_tilt_is_refused_with_its_degrees(tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert main(["datalist", "cohort", str(tmp_path)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(r"slices\.csv, row 2: .*ct: gantry tilt of 18\.5 degrees, .*straighten the series first", line)
+    assert re.search(r"slices\.csv, row 2: .*ct: gantry tilt of 18\.5 degrees: .*straighten the series first$", line)
     assert sorted(tmp_path.rglob("*")) == before

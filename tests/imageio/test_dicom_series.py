@@ -153,7 +153,7 @@ def test_tilt_is_refused(tmp_path):
     with pytest.raises(
         GeometryError,
         match=r"gantry tilt of 12 degrees: slices are displaced within their planes, by 1\.1 mm in all, 0\.35 mm are "
-        "allowed; give --untilt",
+        "allowed; take a series without tilt, or straighten the series first$",
     ):
         read_series(tmp_path)
 
