@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,9 +25,10 @@ from liverseg.cases.manifest import read_case_list
 from liverseg.errors import LiversegError, UnreadableError, UsageError
 from liverseg.imageio.archives import nested_volumes
 from liverseg.imageio.formats import describe_unread, is_dicom, is_volume_or_zip, source_name
+from liverseg.imageio.limits import MAX_FILES
 from liverseg.imageio.volume import is_nifti
 from liverseg.results.case_folder import CASE_FILES, OTHER_FILES, RECORD
-from liverseg.utils.files import is_dir, is_file, list_folder
+from liverseg.utils.files import describe_special, is_dir, is_file, list_folder, refuse_special, visible_files
 
 __all__ = ["Skipped", "cases_of_tree", "check_series", "find_batch", "find_cases", "shard_of"]
 
@@ -85,6 +86,7 @@ def find_cases(dataset_dir: str | os.PathLike, log_skipped: bool = True) -> list
     elif root.is_dir():
         paths = _volumes_or_study(root, log_skipped)
     else:
+        refuse_special(root)
         raise UnreadableError(f"{root}: no such folder or file; {_CT_KINDS}")
     by_name: dict[str, Path] = {}
     for path in paths:
@@ -116,6 +118,7 @@ def find_batch(
         if not cases:
             raise LiversegError(f"{source}: no CT in it or below{_describe_skipped(source, skipped)}; {_CT_KINDS}")
     elif not is_file(source):
+        refuse_special(source)
         raise LiversegError(f"{source}: no such folder or file; {_SOURCE_KINDS}")
     elif is_volume_or_zip(source):
         cases = [BatchCase(safe_name(source_name(source) or source.name), source)]
@@ -160,15 +163,18 @@ def cases_of_tree(root: Path, excluded: Sequence[Path] = (), skipped: list[Skipp
     """Find every CT in a folder and below it, in the order of their paths.
 
     A NIfTI file or a zip is a case, named by its path. DICOM files are one case for each study. Its image is the folder
-    of the files, or a folder above it that holds nothing else. If several studies are in one folder, each is a case
-    with that folder. A folder that cannot be read is a case too, which will fail. Hidden files and folders, links to
-    folders and files of results are left out.
+    of the files, or a folder above that holds no other study. If several studies are in one folder, each is a case with
+    that folder. A study is read with the folders below its own. If it is in folders apart from each other, with other
+    studies between them, each is a case, but a folder with copies of another one's files is not. A folder that cannot
+    be read is a case too, which will fail. Hidden files and folders, links to folders and files of results are left
+    out.
 
     Args:
         root: the folder.
         excluded: folders that are not searched.
         skipped: gets every file and folder that is no case and belongs to none, but for the excluded folders, in the
-            order of their paths. A hidden folder, a link to a folder and a folder of results are one entry each.
+            order of their paths. A hidden folder, a link to a folder, a folder of results and a copy of a study are one
+            entry each.
 
     Raises:
         LiversegError: if the root cannot be read.
@@ -177,7 +183,7 @@ def cases_of_tree(root: Path, excluded: Sequence[Path] = (), skipped: list[Skipp
     volumes: list[Path] = []
     unreadable: list[Path] = []
     passed_over: list[Skipped] = []
-    studies: dict[Path, set[Study]] = {}
+    studies: dict[Path, Counter[Study]] = {}
     for folder in _walk(root, excluded, on_unreadable=unreadable.append):
         volumes += folder.volumes
         passed_over += folder.skipped
@@ -191,9 +197,9 @@ def cases_of_tree(root: Path, excluded: Sequence[Path] = (), skipped: list[Skipp
             studies[folder.path], without_study = _studies(folder.path, slices)
             passed_over += without_study
     cases = [BatchCase(_tree_name(root, path), path) for path in (*volumes, *unreadable)]
-    for path, study in _study_folders(root, volumes, studies):
-        name = _tree_name(root, path)
-        cases.append(BatchCase(name, path) if study is None else BatchCase(name, path, study=study[1]))
+    found, copies = _without_copies(root, _study_folders(root, volumes, studies), studies)
+    cases += [BatchCase(_tree_name(root, path), path, study=study) for path, study in found]
+    passed_over += copies
     if skipped is not None:
         inner = [
             Skipped(path / member, reason)
@@ -270,10 +276,10 @@ def _sort_entries(path: Path, entries: Sequence[os.DirEntry[str]], excluded: Seq
         if own in excluded or entry.name in results:
             continue
         try:
-            is_folder = entry.is_dir()
+            is_folder, is_plain = entry.is_dir(), entry.is_file()
             is_link = is_folder and entry.is_symlink()
-        except OSError:  # a loop of links, or a link that leads nowhere
-            is_folder = is_link = False
+        except OSError:  # a loop of links
+            is_folder = is_link = is_plain = False
         if entry.name.startswith("."):
             folder.skipped.append(Skipped(own, _HIDDEN))
         elif is_link:
@@ -281,7 +287,10 @@ def _sort_entries(path: Path, entries: Sequence[os.DirEntry[str]], excluded: Seq
         elif is_folder:
             folder.folders.append(own)
         elif is_volume_or_zip(own):
-            folder.volumes.append(own)
+            if not is_plain and (kind := describe_special(own)) is not None:
+                folder.skipped.append(Skipped(own, kind))
+            else:  # a link that leads nowhere is a case that fails
+                folder.volumes.append(own)
         else:
             folder.others.append(own)
     return folder
@@ -367,8 +376,8 @@ def _check_output(cases: Sequence[BatchCase], source: Path, output: Path) -> Non
             raise LiversegError(f"{output / case.name}: holds input; choose another output folder")
 
 
-def _studies(folder: Path, slices: Sequence[Path]) -> tuple[set[Study], list[Skipped]]:
-    """Return the studies of a folder's DICOM files, and files that belong to none of several.
+def _studies(folder: Path, slices: Sequence[Path]) -> tuple[Counter[Study], list[Skipped]]:
+    """Return the number of DICOM files of each study in a folder, and files that belong to none of several.
 
     If none states its study, the folder counts as one.
     """
@@ -377,50 +386,111 @@ def _studies(folder: Path, slices: Sequence[Path]) -> tuple[set[Study], list[Ski
     if len(found - {None}) > 1:
         by_file = {file: _read_study(file) for file in slices}
         reason = "DICOM without a StudyInstanceUID, in a folder of several studies; put it into a folder of its own"
-        return {study for study in by_file.values() if study is not None}, [
+        return Counter(study for study in by_file.values() if study is not None), [
             Skipped(file, reason) for file, study in by_file.items() if study is None
         ]
-    return {study for study in found if study is not None} or {("", str(folder))}, []
+    known = next((study for study in found if study is not None), _unnamed(folder))
+    return Counter({known: len(slices)}), []
+
+
+def _unnamed(folder: Path) -> Study:
+    """Return what stands for the study of a folder whose files state none."""
+    return "", str(folder)
 
 
 def _read_study(file: Path) -> Study | None:
-    # imported here: a tree without DICOM does not need SimpleITK and pydicom
-    from liverseg.imageio.dicom_header import read_tags, skip_validation
-
-    keywords = ["PatientID", "StudyInstanceUID"]
-    with skip_validation():
-        try:
-            tags = read_tags(file, keywords)
-            patient, study = (str(tags.get(keyword) or "") for keyword in keywords)
-        except Exception:  # pydicom raises many kinds for damaged files; reading the case reports the reason
-            return None
+    patient, study = _read_texts(file, ("PatientID", "StudyInstanceUID"))
     return (patient, study) if study else None
 
 
+def _read_texts(file: Path, keywords: Sequence[str]) -> list[str]:
+    """Return the values of a file's tags; empty texts for those that it lacks, and for a damaged file."""
+    # imported here: a tree without DICOM does not need SimpleITK and pydicom
+    from liverseg.imageio.dicom_header import read_tags, skip_validation
+
+    with skip_validation():
+        try:
+            tags = read_tags(file, keywords)
+            return [str(tags.get(keyword) or "") for keyword in keywords]
+        except Exception:  # pydicom raises many kinds for damaged files; reading the case reports the reason
+            return [""] * len(keywords)
+
+
 def _study_folders(
-    root: Path, volumes: Sequence[Path], studies: dict[Path, set[Study]]
-) -> Iterator[tuple[Path, Study | None]]:
-    """Yield the folder of each study, with the study if the folder, or one below it, holds another."""
+    root: Path, volumes: Sequence[Path], studies: Mapping[Path, Counter[Study]]
+) -> dict[tuple[Path, Study], list[Path]]:
+    """Return the folders with files of each study, by the folder from which the study is read.
+
+    Folders of a study are joined up to the highest one that holds no other study. Volumes above them keep a study
+    without a PatientID apart: some anonymisers give the studies of all patients one UID. A folder below one from which
+    the same study is read belongs to it, whatever else is between them.
+    """
+    below = _studies_below(root, studies)
+    with_volumes = {above for folder in {volume.parent for volume in volumes} for above in _upwards(folder, root)}
+    together: dict[tuple[Path, Study], list[Path]] = defaultdict(list)
+    for folder, found in studies.items():
+        for study in found:
+            highest = folder
+            for above in _upwards(folder, root):
+                if below[above] == {study} and (study[0] or above not in with_volumes):
+                    highest = above
+            together[highest, study].append(folder)
+    joined: dict[tuple[Path, Study], list[Path]] = defaultdict(list)
+    for (_, study), folders in together.items():
+        joined[Path(os.path.commonpath(folders)), study] += folders
+    read: dict[tuple[Path, Study], list[Path]] = defaultdict(list)
+    for (path, study), folders in joined.items():
+        highest = [above for above in _upwards(path, root) if (above, study) in joined][-1]
+        read[highest, study] += folders
+    return read
+
+
+def _studies_below(root: Path, studies: Mapping[Path, Iterable[Study]]) -> dict[Path, set[Study]]:
+    """Return the studies in each folder and below it."""
     below: dict[Path, set[Study]] = defaultdict(set)
     for folder, found in studies.items():
         for above in _upwards(folder, root):
-            below[above] |= found
-    with_volumes = {above for folder in {volume.parent for volume in volumes} for above in _upwards(folder, root)}
-    together: dict[Path, list[Path]] = defaultdict(list)
-    for folder, found in studies.items():
-        if len(found) > 1:
-            yield from ((folder, study) for study in sorted(found))
-            continue
-        highest = folder
-        for above in _upwards(folder, root):
-            if len(below[above]) == 1 and above not in with_volumes:
-                highest = above
-        together[highest].append(folder)
-    for folders in together.values():
-        path = Path(os.path.commonpath(folders))
-        own = next(iter(studies[folders[0]]))
-        # a folder is read with those below it, which may hold other studies; a study without a UID cannot be named
-        yield path, own if len(below[path]) > 1 and own[1] != str(path) else None
+            below[above].update(found)
+    return below
+
+
+def _without_copies(
+    root: Path, folders: Mapping[tuple[Path, Study], Sequence[Path]], studies: Mapping[Path, Counter[Study]]
+) -> tuple[list[tuple[Path, str | None]], list[Skipped]]:
+    """Return the folder of each study with the UID by which it is chosen there, and folders with copies of a study.
+
+    The UID is None if the folder and those below hold nothing else, or if the study has none. Files are copies if all
+    their SOPInstanceUIDs are in another folder too. Only headers of a study in several folders are read for this.
+    """
+    below = _studies_below(root, studies)
+    places: dict[Study, list[tuple[int, Path]]] = defaultdict(list)
+    for (path, study), inner in folders.items():
+        places[study].append((-sum(studies[folder][study] for folder in inner), path))
+    found: dict[tuple[Path, str | None], None] = {}
+    copies = []
+    for study, listed in places.items():
+        # more files are no copies of a study, but many studies to which an anonymiser gave one UID
+        compared = len(listed) > 1 and -sum(count for count, _ in listed) <= MAX_FILES
+        kept: dict[Path, set[str]] = {}
+        for count, path in sorted(listed):  # those with most files first
+            instances = _instances(folders[path, study], study) if compared else set()
+            other = next((other for other, known in kept.items() if instances and instances <= known), None)
+            if other is not None and len(instances) == -count:
+                reason = f"study {study[1]} in it is a copy of that in {_shown_below(root, other)}, file by file"
+                copies.append(Skipped(path, f"{reason}; a study is computed once"))
+                continue
+            kept[path] = instances
+            alone = len(below[path]) == 1 or study == _unnamed(path)
+            found[path, None if alone else study[1]] = None
+    return list(found), copies
+
+
+def _instances(folders: Iterable[Path], study: Study) -> set[str]:
+    """Return the SOPInstanceUIDs of a study's files in folders."""
+    keywords = ("PatientID", "StudyInstanceUID", "SOPInstanceUID")
+    files = [path for folder in folders for path in visible_files(folder) if is_dicom(path)]
+    texts = [_read_texts(path, keywords) for path in files]
+    return {instance for *own, instance in texts if tuple(own) == study and instance}
 
 
 def _upwards(folder: Path, root: Path) -> Iterator[Path]:

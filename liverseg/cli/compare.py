@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from liverseg.cli.arguments import some_path
 from liverseg.cli.inference_arguments import add_network_arguments, network_overrides
 from liverseg.errors import ExitCode, UnreadableError
+from liverseg.utils.files import refuse_special
 from liverseg.utils.torch_imports import torch_imports
 
 if TYPE_CHECKING:
@@ -57,7 +58,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> ExitCode:
     """Run the subcommand and return its exit code."""
     for path in (args.baseline, args.followup, args.baseline_ct, args.followup_ct, args.baseline_report):
-        if path is not None and not path.exists():
+        if path is None:
+            continue
+        refuse_special(path)
+        if not path.exists():
             raise UnreadableError(f"{path}: no such file or folder")
     with torch_imports():
         from liverseg.followup.api import compare

@@ -23,7 +23,7 @@ from pathlib import Path, PurePosixPath
 
 from liverseg.errors import OutputError, UnreadableError, one_line
 from liverseg.imageio.limits import MAX_BYTES, MAX_FILES, MAX_RATIO
-from liverseg.utils.files import is_dir, is_file
+from liverseg.utils.files import is_dir, is_file, refuse_special
 
 __all__ = ["extracted", "nested_volumes"]
 
@@ -59,6 +59,7 @@ def extracted(source: str | os.PathLike) -> Iterator[Path]:
         yield source
         return
     if not is_file(source):
+        refuse_special(source)
         raise UnreadableError(f"{source}: no such folder or file; give a folder of DICOM files, or a .zip of one")
     if source.suffix.lower() != ".zip":
         raise UnreadableError(f"{source}: neither a folder nor a .zip; give the folder that holds the DICOM files")

@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from liverseg.imageio.volume import case_name, is_nifti
+from liverseg.utils.files import describe_special
 
 __all__ = [
     "START_BYTES",
@@ -87,8 +88,7 @@ def describe_unread(path: Path) -> str | None:
         return "the index of a DICOM disc, which holds no image; DICOM files are read without it"
     try:
         if not path.is_file():
-            broken = path.is_symlink() and not path.exists()
-            return "a link to a file that does not exist" if broken else "neither a file nor a folder"
+            return describe_special(path) or "a link to a file that does not exist"
         if has_dicom_marker(path):
             return None
         start = _read_start(path)

@@ -12,7 +12,7 @@ import numpy as np
 
 from liverseg.errors import GeometryError, UnreadableError, UsageError
 from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, is_nifti, read_grid, read_volume
-from liverseg.utils.files import is_dir, is_file
+from liverseg.utils.files import is_dir, is_file, refuse_special
 
 __all__ = ["LiverSource"]
 
@@ -69,6 +69,7 @@ class LiverSource:
         if self.path is None or is_dir(self.path):
             return self
         if not is_file(self.path):
+            refuse_special(self.path)
             raise UnreadableError(f"liver {self.path}: no such mask or folder; take auto, none or a mask's path")
         if cases > 1:
             raise UsageError(f"liver {self.path}: one mask for {cases} cases; give a folder with a mask for each")

@@ -34,7 +34,7 @@ from liverseg.imageio.nifti import (
     read_voxels,
     write_planes,
 )
-from liverseg.utils.files import backslash_hint, is_file
+from liverseg.utils.files import backslash_hint, is_file, refuse_special
 
 __all__ = [
     "NIFTI_SUFFIXES",
@@ -148,6 +148,7 @@ def case_name(path: str | os.PathLike) -> str:
 
 def _read_header(path: Path) -> tuple[nib.Nifti1Header, InspectedHeader]:
     if not is_file(path):
+        refuse_special(path)
         raise UnreadableError(f"{path}: no such file{backslash_hint(path.name)}")
     if not is_nifti(path):
         raise UnreadableError(f"{path}: not a NIfTI file name; .nii and .nii.gz are read")

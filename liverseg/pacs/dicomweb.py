@@ -35,7 +35,7 @@ from liverseg.imageio.limits import MAX_BYTES, MAX_FILES
 from liverseg.pacs.outgoing import prepare_objects
 from liverseg.results.case_folder import RECORD, read_case_record
 from liverseg.utils.csv_table import read_csv
-from liverseg.utils.files import fsync_paths, read_json, sha256_file, write_text
+from liverseg.utils.files import fsync_paths, is_file, read_json, sha256_file, write_text
 
 if TYPE_CHECKING:
     from dicomweb_client.web import DICOMwebClient
@@ -525,7 +525,7 @@ def _value(item: Mapping[str, Any], tag: str) -> str:
 def _manifest_rows(path: Path) -> Sequence[Mapping[str, Any]]:
     """Return the rows of a manifest; none if it is another source, which the batch reads itself."""
     try:
-        if path.suffix.lower() not in (".csv", ".json") or b"://" not in path.read_bytes():
+        if path.suffix.lower() not in (".csv", ".json") or not is_file(path) or b"://" not in path.read_bytes():
             return []
         if path.suffix.lower() == ".csv":
             return [

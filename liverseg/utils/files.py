@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,6 +22,7 @@ __all__ = [
     "append_json_line",
     "atomic_write",
     "backslash_hint",
+    "describe_special",
     "ensure_writable",
     "fsync_paths",
     "is_dir",
@@ -28,6 +30,7 @@ __all__ = [
     "list_folder",
     "read_json",
     "read_json_object",
+    "refuse_special",
     "sha256_file",
     "sha256_text",
     "size_or_zero",
@@ -37,6 +40,12 @@ __all__ = [
 
 TEMPORARY_PREFIX = ".unfinished-"
 """Start of the names that files have while they are written."""
+_SPECIAL_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 @contextmanager
@@ -153,8 +162,7 @@ def sha256_file(path: str | os.PathLike) -> str:
     Raises:
         UnreadableError: if it cannot be read, or is not a plain file: pipes and some devices may never end.
     """
-    if os.path.exists(path) and not is_file(path):
-        raise UnreadableError(f"{path}: not a plain file")
+    refuse_special(path)
     digest = hashlib.sha256()
     try:
         with Path(path).open("rb") as file:
@@ -192,6 +200,30 @@ def is_dir(path: str | os.PathLike) -> bool:
         return Path(path).is_dir()
     except (OSError, ValueError) as error:
         raise _inaccessible(path, error) from error
+
+
+def describe_special(path: str | os.PathLike) -> str | None:
+    """Return what a path is if it is neither a file nor a folder, with what to do; None if it is one or is missing.
+
+    Such files are not opened: reading a pipe may wait forever, and a device may never end.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return None
+    kind = _SPECIAL_KINDS.get(stat.S_IFMT(mode))
+    return None if kind is None else f"{kind}, neither a file nor a folder; give a file"
+
+
+def refuse_special(path: str | os.PathLike) -> None:
+    """Refuse a pipe, a socket or a device.
+
+    Raises:
+        UnreadableError: with what it is.
+    """
+    kind = describe_special(path)
+    if kind is not None:
+        raise UnreadableError(f"{path}: {kind}")
 
 
 def backslash_hint(path: str | os.PathLike) -> str:

@@ -216,3 +216,84 @@ def test_shards_are_all_the_cases_once(tmp_path):
     parts = [shard_of(cases, part, 4) for part in (1, 2, 3, 4)]
     assert sorted(case.name for part in parts for case in part) == sorted(case.name for case in cases)
     assert [len(part) for part in parts] == [3, 3, 2, 2]
+
+
+def write_part(folder, zs, uid="1.9.1", patient="p1", series=".1", seed=0):
+    """Write slices of a study at heights; their SOPInstanceUIDs are those of the same heights elsewhere."""
+    planes = np.random.default_rng(seed).integers(-900, 900, (len(zs), 4, 5)).astype(np.int16)
+    tags = {"StudyInstanceUID": uid, "SeriesInstanceUID": uid + series, "PatientID": patient}
+    for z, plane in zip(zs, planes, strict=True):
+        write_ct_slice(folder / f"{z:04}.dcm", plane, z, SOPInstanceUID=f"{uid}{series}.{z}", **tags)
+    return folder
+
+
+@pytest.mark.parametrize("beside", ["nothing", "a volume", "another study", "another study between"])
+@pytest.mark.parametrize("patient", ["p1", ""])
+def test_a_study_in_a_folder_and_below_it_is_one_case(patient, beside, tmp_path):
+    above = tmp_path / "in" / "p"
+    write_part(above, range(0, 6, 2), patient=patient)
+    write_part(above / "between" / "more" if "between" in beside else above / "more", range(6, 12, 2), patient=patient)
+    if beside == "a volume":
+        write_ct(above / "other.nii.gz")
+    elif beside == "another study":
+        write_part(above / "later", range(3), "1.9.2")
+    elif beside == "another study between":
+        write_part(above / "between", range(3), "1.9.2")
+    skipped = []
+    cases = find_batch(tmp_path / "in", tmp_path / "out", skipped=skipped)
+    others = {"nothing": [], "a volume": [above / "other.nii.gz"], "another study": [above / "later"]}
+    images = [case.image for case in cases]
+    if beside == "nothing":
+        assert images == [above]
+    else:
+        assert images == [above, *others.get(beside, [above / "between"])]
+    assert skipped == []
+    assert cases[0].study == ("1.9.1" if "study" in beside else None)
+    assert choose_series(above, study=cases[0].study).depth == 6
+
+
+@pytest.mark.parametrize(("patient", "images"), [("p1", ["p"]), ("", ["p/a", "p/b"])])
+def test_series_in_folders_beside_a_volume(patient, images, tmp_path):
+    """Without a PatientID they may be two patients, whose studies an anonymiser gave one UID."""
+    write_part(tmp_path / "p" / "a", range(4), patient=patient)
+    write_part(tmp_path / "p" / "b", range(5), patient=patient, series=".2")
+    write_ct(tmp_path / "p" / "other.nii.gz")
+    cases = found(tmp_path, tmp_path / "out").values()
+    dicom = [case.image.relative_to(tmp_path).as_posix() for case in cases if case.image.suffix != ".gz"]
+    assert dicom == images
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("changed", ["nothing", "the names", "one slice less", "other instances"])
+def test_a_copy_of_a_study_elsewhere_is_listed_and_not_computed(changed, alone, tmp_path):
+    root = tmp_path / "in"
+    write_part(root / "a", range(5))
+    write_part(root / "backup" / "a", range(5), series=".2" if changed == "other instances" else ".1")
+    if changed == "the names":
+        for file in (root / "backup" / "a").iterdir():
+            file.rename(file.with_name(f"IM{9999 - int(file.stem)}"))
+    elif changed == "one slice less":
+        (root / "backup" / "a" / "0004.dcm").unlink()
+    write_part(root / "b", range(3), "1.9.2", "p2")
+    if not alone:
+        write_part(root / "backup" / "a", range(100, 103), "1.9.3", "p3")
+    skipped = []
+    cases = find_batch(root, tmp_path / "out", skipped=skipped)
+    seen = [(case.image.relative_to(root).as_posix(), case.study) for case in cases]
+    copy = [] if changed != "other instances" else [("backup/a", None if alone else "1.9.1")]
+    other = [] if alone else [("backup/a", "1.9.3")]
+    assert sorted(seen, key=str) == sorted([("a", None), ("b", None), *copy, *other], key=str)
+    if copy:
+        assert skipped == []
+    else:
+        (entry,) = skipped
+        assert entry.path == root / "backup" / "a"
+        assert entry.reason == ("study 1.9.1 in it is a copy of that in a, file by file; a study is computed once")
+
+
+def test_two_patients_with_one_study_uid_in_one_folder_are_one_case(tmp_path):
+    write_part(tmp_path / "in", range(3), patient="p1")
+    write_part(tmp_path / "in", range(3, 6), patient="p2", series=".2")
+    (case,) = find_batch(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(LiversegError, match="2 studies in it"):
+        choose_series(case.image, study=case.study)

@@ -131,6 +131,8 @@ def test_everything_in_a_tree_is_a_case_or_listed(tmp_path):
     (root / "self").symlink_to(root / "self")
     (root / "linked.nii.gz").symlink_to(root / "a.nii.gz")
     os.mkfifo(root / "pipe")
+    os.mkfifo(root / "pipe.nii.gz")
+    (root / "zeros.zip").symlink_to("/dev/zero")
     names, skipped = skipped_in(root)
     assert names == ["a", "broken", "disc__IMAGES", "linked"]  # a broken link to a volume is a case that fails
     words = {
@@ -150,10 +152,12 @@ def test_everything_in_a_tree_is_a_case_or_listed(tmp_path):
         "packed": "compressed by gzip",
         "pair/ct.hdr": "half of a NIfTI or Analyze pair",
         "pair/ct.img": "half of a NIfTI or Analyze pair",
-        "pipe": "neither a file nor a folder",
+        "pipe": "a named pipe, neither a file nor a folder",
+        "pipe.nii.gz": "a named pipe, neither a file nor a folder; give a file",
         "scan.mha": "MetaImage, which is not read; convert a CT to .nii.gz",
         "self": "a link to a file that does not exist",
         "study.tar.gz": "an archive other than zip; unpack it",
+        "zeros.zip": "a device, neither",
         "zipped": "a zip under another name",
     }
     assert sorted(skipped) == sorted(words)
@@ -190,7 +194,7 @@ def test_a_socket_and_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         monkeypatch.setattr(type(tmp_path), "open", refusing)
         assert skipped_in(tmp_path)[1] == {
             "closed": "cannot be read (Permission denied); check its permissions",
-            "socket": "neither a file nor a folder",
+            "socket": "a socket, neither a file nor a folder; give a file",
         }
 
 

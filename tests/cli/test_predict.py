@@ -1,6 +1,8 @@
 """`liverseg predict` and the bundle's inference command: the same files, errors and exit codes."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -169,3 +171,50 @@ def test_a_zip_that_leads_outside_is_one_line_and_leaves_nothing(weights, tmp_pa
     )
     assert not list((tmp_path / "out").iterdir()) and not list((tmp_path / "tmp").iterdir())
     assert not (tmp_path / "outside.dcm").exists()
+
+
+@pytest.fixture
+def at_once():
+    """Fail after some seconds: to open a pipe waits until somebody writes to it."""
+
+    def stop(*_):
+        raise TimeoutError
+
+    handler = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(60)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, handler)
+
+
+@pytest.mark.parametrize("command", ["predict", "batch"])
+@pytest.mark.parametrize("name", ["ct.nii.gz", "ct.nii", "study.zip", "cases.csv", "cases.json", "ct"])
+@pytest.mark.parametrize("kind", ["a named pipe", "a device"])
+def test_a_pipe_or_device_is_refused_at_once(command, name, kind, at_once, weights, tmp_path, capsys):
+    path = tmp_path / name
+    if kind == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        os.mkfifo(path)
+    assert main([command, str(path), str(tmp_path / "out"), "--weights", str(weights)]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"liverseg: {path}: {kind}, neither a file nor a folder; give a file"
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["predict", "batch"])
+def test_a_pipe_in_place_of_a_mask_is_refused_at_once(command, at_once, volumes, weights, tmp_path, capsys):
+    os.mkfifo(tmp_path / "mask.nii.gz")
+    options = ["--weights", str(weights), "--liver", str(tmp_path / "mask.nii.gz")]
+    assert main([command, str(volumes / "a.nii"), str(tmp_path / "out"), *options]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == f"liverseg: {tmp_path / 'mask.nii.gz'}: a named pipe, neither a file nor a folder; give a file"
+
+
+def test_a_folder_whose_only_volume_is_a_pipe(at_once, weights, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "in" / "ct.nii.gz")
+    for command in ("predict", "batch"):
+        assert main([command, str(tmp_path / "in"), str(tmp_path / "out"), "--weights", str(weights)]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "1 skipped, ct.nii.gz (a named pipe, neither a file nor a folder; give a file)" in line
