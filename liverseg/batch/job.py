@@ -22,6 +22,7 @@ from liverseg.batch.settings import (
 )
 from liverseg.cases.case import BatchCase
 from liverseg.errors import LiversegError
+from liverseg.imageio.volume import is_nifti
 from liverseg.results.case_folder import read_case_record
 from liverseg.results.inputs import matches_input
 from liverseg.utils.files import sha256_file
@@ -48,12 +49,14 @@ class RunSpec:
         return earlier_settings(self.settings)
 
     def configuration(self, case: BatchCase) -> str:
-        """Return the SHA-256 of the settings of a case."""
-        return configuration_hash(self.settings, case.own_settings())
+        """Return the SHA-256 of the settings that a case depends on."""
+        return configuration_hash(self.settings, case.own_settings(), is_nifti(case.image))
 
     def is_configuration(self, case: BatchCase, sha256: Any) -> bool:
         """Return whether a recorded hash is that of a case's settings, as this or an earlier version computes it."""
-        return sha256 == self.configuration(case) or self._find_earlier(case, sha256) is not None
+        if sha256 in (self.configuration(case), configuration_hash(self.settings, case.own_settings())):
+            return True  # earlier versions hashed settings of DICOM input for NIfTI files too
+        return self._find_earlier(case, sha256) is not None
 
     def _find_earlier(self, case: BatchCase, sha256: Any) -> EarlierSettings | None:
         own = case.own_settings()

@@ -18,7 +18,7 @@ from liverseg.bundle.effective import (
     effective_settings,
     merge_configs,
 )
-from liverseg.bundle.keys import EXECUTION
+from liverseg.bundle.keys import DICOM_INPUT, EXECUTION
 from liverseg.bundle.weights_files import read_record_content
 from liverseg.errors import LiversegError, one_line
 from liverseg.labels import LIVER
@@ -86,17 +86,22 @@ def run_settings(config: Path, weights: Path, overrides: Mapping[str, Any]) -> d
     return plain
 
 
-def configuration_hash(settings: Mapping[str, Any], case: Mapping[str, Any]) -> str:
+def configuration_hash(settings: Mapping[str, Any], case: Mapping[str, Any], nifti: bool = False) -> str:
     """Return the SHA-256 of the settings of a case.
 
     Args:
         settings: from `run_settings`.
         case: the case's own.
+        nifti: the case is a NIfTI file, whose results do not depend on settings of DICOM input.
     """
-    effective = dict(settings["settings"])
+    effective, own = dict(settings["settings"]), dict(case)
     if has_liver_mask(settings, case):
         effective.pop(_CONTACT, None)  # with a liver from elsewhere no lesion is judged by it
-    return settings_hash({"settings": effective, "weights_record": settings["weights_record"], "case": dict(case)})
+    if nifti:
+        effective, own = (
+            {key: value for key, value in values.items() if key not in DICOM_INPUT} for values in (effective, own)
+        )
+    return settings_hash({"settings": effective, "weights_record": settings["weights_record"], "case": own})
 
 
 def earlier_settings(settings: Mapping[str, Any]) -> list[EarlierSettings]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DURATION", "EXECUTION", "FILES", "FOLDERS", "MULTI_PROCESS", "STEPS", "TEXTS", "TRACKING"]
+__all__ = ["DICOM_INPUT", "DURATION", "EXECUTION", "FILES", "FOLDERS", "MULTI_PROCESS", "STEPS", "TEXTS", "TRACKING"]
 
 STEPS = ("_meta_", "imports", "initialize", "training", "run", "finalize", "settings")
 """The order of a run, and the settings themselves."""
@@ -23,6 +23,10 @@ EXECUTION = (
 
 DURATION = ("epochs", "train::trainer::max_epochs", "patience", "val_interval")
 """How long a training takes and how often it is validated. A resumed training may change it."""
+
+DICOM_INPUT = ("series", "study", "untilt", "dicom", "keep_identifiers")
+"""How a DICOM study is read, and its DICOM results: for a NIfTI file they change nothing. `phase` is not among them,
+since a NIfTI file gets a warning that its phase was not checked."""
 
 TRACKING = (
     *("train::handlers", "validate::handlers"),

@@ -6,11 +6,13 @@ import signal
 import sys
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from batch_runs import happened, log, write_ct
+from batch_runs import happened, log, write_ct, write_study
 
 from liverseg.batch import run as run_module
 from liverseg.batch import state as state_module
@@ -18,6 +20,7 @@ from liverseg.batch.events import CaseFailedBefore, CaseStarted, OutputUnwritabl
 from liverseg.batch.job import Job, run_spec
 from liverseg.batch.reporter import BatchReporter, write_line
 from liverseg.batch.run import run_batch
+from liverseg.batch.settings import configuration_hash
 from liverseg.batch.state import BatchState, case_fingerprint
 from liverseg.batch.worker import CaseWorker
 from liverseg.bundle.paths import inference_config
@@ -240,3 +243,42 @@ def test_a_batch_lists_and_counts_what_it_passes_over(source, worker_threads, we
     run_batch(source, source / "results", weights=weights)
     assert capsys.readouterr().err.splitlines()[-1].endswith("1 done, 0 failed, 0 left")
     assert (source / "results" / "skipped.csv").read_text(encoding="utf-8") == "path,reason\n"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "affects"),
+    [
+        ({"untilt": True}, False),
+        ({"series": "portal"}, False),
+        ({"dicom": False}, False),
+        ({"keep_identifiers": True}, False),
+        ({"phase": "portal"}, True),  # a NIfTI file gets a warning then
+        ({"min_lesion_ml": 1.0}, True),
+    ],
+)
+def test_settings_of_dicom_input_count_for_dicom_alone(overrides, affects, weights):
+    config = inference_config(None)
+    without, given = (run_spec(config, weights, settings) for settings in ({}, overrides))
+    nifti, study = BatchCase("a", Path("/cts/a.nii.gz")), BatchCase("b", Path("/cts/b"))
+    assert (given.configuration(nifti) != without.configuration(nifti)) is affects
+    assert without.is_configuration(nifti, given.configuration(nifti)) is not affects
+    assert given.configuration(study) != without.configuration(study)
+    # a series in the row of a NIfTI file is not used either, and one of a study is
+    assert given.configuration(replace(nifti, series="late", study="1.2")) == given.configuration(nifti)
+    assert given.configuration(replace(study, series="late")) != given.configuration(study)
+    # as versions wrote them that counted all settings for all cases
+    assert given.is_configuration(nifti, configuration_hash(given.settings, {}))
+
+
+@pytest.mark.integration
+def test_cases_of_nifti_are_not_computed_again_for_settings_of_dicom(source, worker_threads, weights, tmp_path):
+    write_study(source / "study")
+    output = tmp_path / "out"
+    for overrides, computed in (
+        ({}, ["ct", "study"]),
+        ({"untilt": True}, ["study"]),
+        ({"series": "portal"}, ["study"]),
+    ):
+        before = len(happened(output, "done"))
+        run_batch(source, output, weights=weights, **overrides)
+        assert sorted(happened(output, "done")[before:]) == computed
