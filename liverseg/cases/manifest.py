@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePath
 from typing import Any
 
 from liverseg.cases.case import BatchCase, name_in_tree, safe_name, with_distinct_names
-from liverseg.errors import LiversegError, one_line, suggest
+from liverseg.errors import LiversegError, UsageError, one_line, suggest
 from liverseg.imageio.formats import source_name
 from liverseg.labels import LESION_TYPES
 from liverseg.utils.csv_table import read_csv
@@ -34,8 +34,9 @@ def read_case_list(path: Path, dataset_dir: Path | None = None) -> list[BatchCas
         dataset_dir: another folder for the relative paths.
 
     Raises:
-        LiversegError: if it cannot be read, has an unknown column, or has rows that cannot be used, with a line for
+        UsageError: if a manifest lacks a column or has an unknown one, or has rows that cannot be used, with a line for
             each row.
+        LiversegError: if the file cannot be read, or is neither a manifest nor a data list.
     """
     root = dataset_dir or path.parent
     rows = _read_csv_rows(path) if path.suffix.lower() == ".csv" else _read_json_rows(path)
@@ -51,7 +52,7 @@ def read_case_list(path: Path, dataset_dir: Path | None = None) -> list[BatchCas
     if errors:
         count = len(errors) - _MAX_ROWS_SHOWN
         more = [f"{path}: {count} more rows are wrong"] if count > 0 else []
-        raise LiversegError("\n".join([*errors[:_MAX_ROWS_SHOWN], *more]))
+        raise UsageError("\n".join([*errors[:_MAX_ROWS_SHOWN], *more]))
     return cases
 
 
@@ -59,8 +60,14 @@ def _read_csv_rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """Return each row with its place, blank rows left out."""
     try:
         table = read_csv(path, _REQUIRED)
+    except LiversegError as error:
+        raise UsageError(str(error)) from error
     except (OSError, ValueError) as error:
         raise LiversegError(f"{path}: cannot be read as CSV ({one_line(error)})") from error
+    try:
+        _check_columns(map(str, table.columns))
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from error
     rows = [
         (f"row {number}", {str(name): cell for name, cell in row.items()})
         for number, row in enumerate(table.to_dict("records"), 2)
@@ -87,11 +94,7 @@ def _parse_row(root: Path, row: Mapping[str, Any]) -> BatchCase:
     Raises:
         ValueError: if the row is wrong.
     """
-    for column in row:
-        if column not in _COLUMNS:
-            match = suggest(str(column), _COLUMNS)
-            hint = f"did you mean {match}?" if match else f"there are {', '.join(_COLUMNS)}"
-            raise ValueError(f"unknown column {str(column)!r}; {hint}")
+    _check_columns(map(str, row))
     texts = {name: _parse_text(name, row.get(name)) for name in _COLUMNS if name not in _PRIORS}
     for name in _REQUIRED:
         if texts[name] is None:
@@ -104,6 +107,23 @@ def _parse_row(root: Path, row: Mapping[str, Any]) -> BatchCase:
         liver=None if texts["liver"] is None else str(_resolve(root, texts["liver"])),
         type_priors=_parse_priors(row),
     )
+
+
+def _check_columns(columns: Iterable[str]) -> None:
+    """Refuse a column that a manifest does not have.
+
+    Raises:
+        ValueError: with the allowed columns, and the one that may be meant.
+    """
+    for column in columns:
+        if column in _COLUMNS:
+            continue
+        first, number = column.rpartition(".")[::2]
+        if first in _COLUMNS and number.isdecimal():  # how `read_csv` distinguishes columns of one name
+            raise ValueError(f"two columns are called {first}; keep one")
+        match = suggest(column, _COLUMNS)
+        hint = f"did you mean {match}? " if match else ""
+        raise ValueError(f"unknown column {column!r}; {hint}allowed are {', '.join(_COLUMNS)}")
 
 
 def _parse_text(name: str, value: Any) -> str | None:

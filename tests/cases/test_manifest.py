@@ -5,7 +5,8 @@ import json
 import pytest
 
 from liverseg.cases.discover import find_batch
-from liverseg.errors import LiversegError
+from liverseg.cli.main import main
+from liverseg.errors import ExitCode, LiversegError, UsageError
 from liverseg.labels import LESION_TYPES
 
 
@@ -37,7 +38,10 @@ def test_a_manifest_as_csv_and_as_json(tmp_path):
         ({"case": "a", "image": "a.nii", "liver": "b/../../c.nii"}, "must not lead upwards"),
         ({"case": "a", "image": "a\0.nii"}, "zero byte"),
         ({"case": "a", "image": ["a.nii"]}, "text is needed"),
-        ({"case": "a", "image": "a.nii", "livr": "b.nii"}, "unknown column 'livr'; did you mean liver"),
+        (
+            {"case": "a", "image": "a.nii", "livr": "b.nii"},
+            "unknown column 'livr'; did you mean liver\\? allowed are case, image, series, study, liver, prior_cyst",
+        ),
         ({"case": "a", "image": "a.nii", "prior_cyst": 1}, "prior_cyst without prior_hemangioma"),
         ({"case": "a", "image": "a.nii", **{f"prior_{kind}": 0 for kind in LESION_TYPES}}, "a number above 0"),
         ({"case": "a", "image": "a.nii", **{f"prior_{kind}": "x" for kind in LESION_TYPES}}, "a number above 0"),
@@ -45,7 +49,7 @@ def test_a_manifest_as_csv_and_as_json(tmp_path):
 )
 def test_rows_that_cannot_be_used(row, words, tmp_path):
     (tmp_path / "m.json").write_text(json.dumps([{"case": "fine", "image": "f.nii"}, row]), encoding="utf-8")
-    with pytest.raises(LiversegError, match=words) as caught:
+    with pytest.raises(UsageError, match=words) as caught:
         find_batch(tmp_path / "m.json", tmp_path / "out")
     assert f"{tmp_path / 'm.json'}, entry 1: " in str(caught.value)
 
@@ -73,3 +77,43 @@ def test_a_data_list_is_a_batch_of_its_images(cohort_tree, tmp_path):
     cases = find_batch(cohort_tree / "datalist.json", tmp_path / "out")
     assert {str(case.image.relative_to(cohort_tree)) for case in cases} == images
     assert len(cases) == len(images) < len(listed["training"] + listed["test"])
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        (
+            "case,image,livr",
+            "unknown column 'livr'; did you mean liver? allowed are case, image, series, study, liver, ",
+        ),
+        ("case,image,notes", "unknown column 'notes'; allowed are case, image, series, study, liver, prior_cyst, "),
+        ("case,image,series,series", "two columns are called series; keep one"),
+        ("case,path", "no column image, its first row holds 'case, path'; it needs case, image, "),
+        ("case,image,image", "two columns are called image, capitals and blanks aside; keep one"),
+    ],
+)
+def test_a_header_that_is_wrong_is_wrong_usage_and_reported_once(header, words, tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("\n".join([header, *["a,b.nii,x,y"[: 2 * header.count(",") + 5]] * 3]), encoding="utf-8")
+    with pytest.raises(UsageError) as caught:
+        find_batch(path, tmp_path / "out")
+    assert str(caught.value).startswith(f"{path}: {words}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.csv", "case,image,livr\na,a.nii,x\n"),
+        ("m.csv", "case\na\n"),
+        ("m.csv", "case,image\na,\n"),
+        ("m.csv", "case,image\na,../a.nii\n"),
+        ("m.json", '[{"case": "a", "image": "a.nii", "livr": "x"}]'),
+        ("m.json", '[{"case": "a", "image": "a.nii"}, {"case": "A", "image": "b.nii"}]'),
+    ],
+)
+def test_the_command_ends_as_for_other_wrong_usage(name, content, weights, tmp_path, capsys):
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    assert main(["batch", str(tmp_path / name), str(tmp_path / "out"), "--weights", str(weights)]) == ExitCode.USAGE
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"liverseg: {tmp_path / name}")
+    assert not (tmp_path / "out").exists()
