@@ -19,8 +19,22 @@ from liverseg.errors import GeometryError, LiversegError, NotCTError, Unreadable
 from liverseg.imageio import dicom_series
 from liverseg.imageio.dicom_header import Slice, normalise_text
 from liverseg.imageio.dicom_phase import PHASES, phase_of_header
-from liverseg.imageio.dicom_series import DicomSeries, DicomVolume, find_series, read_series_volume
-from liverseg.imageio.dicom_stacks import SliceStack, along_normal, describe_left_out, divide, is_usable, normal_of
+from liverseg.imageio.dicom_series import (
+    DicomSeries,
+    DicomVolume,
+    describe_copies,
+    find_series,
+    read_series_volume,
+)
+from liverseg.imageio.dicom_stacks import (
+    SliceStack,
+    along_normal,
+    are_copies,
+    describe_left_out,
+    divide,
+    is_usable,
+    normal_of,
+)
 from liverseg.imageio.grid import check_spacing
 from liverseg.imageio.volume import Volume
 from liverseg.utils.files import is_dir
@@ -107,12 +121,12 @@ def choose_series(
     faults = [_describe_fault(scan, own) for scan, own in zip(scans, stacks, strict=True)]
     usable = [scan for scan, fault in zip(scans, faults, strict=True) if not fault]
     if series is not None:
-        named = _find_named(folder, series, scans, faults, keep_identifiers)
-        folders = {file.parent for file in named.files}
+        named = _find_named(folder, series, scans, stacks, faults, keep_identifiers)
+        folders = {file.parent for scan in named for file in scan.files}
         for path, error in unreadable.items():
             if path.parent in folders:
                 raise error
-        candidates = _candidates([named], [stacks[scans.index(named)]])
+        candidates = _candidates(named, [stacks[scans.index(scan)] for scan in named])
     else:
         studies = {(scan.slices[0].patient, scan.slices[0].study) for scan in scans}
         if len(studies) > 1:
@@ -135,8 +149,9 @@ def choose_series(
     if chosen.stack.left_out:
         left_out = describe_left_out(chosen.stack.left_out)
         warnings.append(f"left out of the series: {left_out}; {chosen.depth} slices are read")
-    files = tuple(dict.fromkeys(item.path for item in chosen.stack.slices))
-    return replace(chosen.series, files=files, slices=chosen.stack.slices, warnings=tuple(warnings))
+    slices, files = chosen.stack.slices, tuple(dict.fromkeys(item.path for item in chosen.stack.slices))
+    others = chosen.stack.other_kinds
+    return replace(chosen.series, files=files, slices=slices, warnings=tuple(warnings), other_kinds=others)
 
 
 def _candidates(series: Sequence[DicomSeries], stacks: Sequence[Sequence[SliceStack]]) -> list[_Candidate]:
@@ -183,7 +198,8 @@ def _choose(
     remaining = matching or comparable
     most = max(item.depth for item in remaining)
     longest = [item for item in remaining if item.depth == most]
-    if len(longest) > 1:
+    copies = longest[1:] if len(longest) > 1 and _are_copies(longest) else []
+    if len(longest) > 1 and not copies:
         if len({item.series.uid for item in longest}) == 1:  # a name or a phase would not decide either
             stacks = " and ".join(f"{item.stack.slices[0].path.name} and its like" for item in longest)
             raise UnreadableError(
@@ -195,14 +211,18 @@ def _choose(
             "neither header nor image decides between them; name one as series (--series), or a phase (--phase)"
         )
     chosen = longest[0]
-    if len(comparable) == 1:
-        return chosen, ""
-    others = ", ".join(
-        f"{count} {name or 'of unknown phase'}"
-        for name, count in Counter(phases[item] for item in comparable if item is not chosen).items()
-    )
-    named = f"{phases[chosen]} by {sources[chosen]}" if phases[chosen] else "of unknown phase, with most slices"
-    return chosen, f"{len(comparable)} axial stacks of comparable length; read is that {named}, left out: {others}"
+    reasons = [describe_copies(len(longest))] if copies else []
+    left_out = Counter(phases[item] for item in comparable if item is not chosen and item not in copies)
+    if left_out:
+        others = ", ".join(f"{count} {name or 'of unknown phase'}" for name, count in left_out.items())
+        named = f"{phases[chosen]} by {sources[chosen]}" if phases[chosen] else "of unknown phase, with most slices"
+        count = left_out.total() + 1
+        reasons.append(f"{count} axial stacks of comparable length; read is that {named}, left out: {others}")
+    return chosen, "; ".join(reasons)
+
+
+def _are_copies(candidates: Sequence[_Candidate]) -> bool:
+    return all(are_copies(candidates[0].stack.slices, other.stack.slices) for other in candidates[1:])
 
 
 def _comparable(candidates: Sequence[_Candidate]) -> list[_Candidate]:
@@ -235,9 +255,17 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _find_named(
-    folder: Path, series: str, scans: Sequence[DicomSeries], faults: Sequence[str], keep_identifiers: bool
-) -> DicomSeries:
-    """Return the series with a UID, a description or an end of a UID; refuse several, and one that is not axial."""
+    folder: Path,
+    series: str,
+    scans: Sequence[DicomSeries],
+    stacks: Sequence[Sequence[SliceStack]],
+    faults: Sequence[str],
+    keep_identifiers: bool,
+) -> list[DicomSeries]:
+    """Return the series with a UID, a description or an end of a UID, and copies of it.
+
+    Refuses several with different slices, and one that is not axial.
+    """
     usable = [scan for scan, fault in zip(scans, faults, strict=True) if not fault]
     name = normalise_text(series)
     if not name:
@@ -249,7 +277,8 @@ def _find_named(
     ):
         # a localiser may have its scan's description, and is not meant then
         preferred = [scan for scan in matches if scan in usable] or matches
-        if len(preferred) > 1:
+        own = [_candidates([scan], [stacks[scans.index(scan)]]) for scan in preferred]
+        if len(preferred) > 1 and not (len({*map(len, own)}) == 1 and all(map(_are_copies, zip(*own, strict=True)))):
             raise UnreadableError(
                 f"{folder}: {len(preferred)} series fit {name}, {_list(preferred, keep_identifiers)}; give its "
                 "complete UID"
@@ -260,7 +289,7 @@ def _find_named(
                 kind = NotCTError if fault == _LOCALISER else GeometryError
                 described = f"{_describe(preferred[0], keep_identifiers)} {fault}"
                 raise kind(f"{folder}: {described}; name an axial series of {_list(usable, keep_identifiers)}")
-            return preferred[0]
+            return preferred
     listed = _list(scans, keep_identifiers)
     raise UnreadableError(f"{folder}: series {name}: no such CT series; there are {listed}")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,8 +19,10 @@ from liverseg.imageio.dicom_pixels import check_rescale, read_plane
 from liverseg.imageio.dicom_stacks import (
     TOLERANCE,
     along_normal,
+    are_copies,
     describe_left_out,
     divide,
+    is_usable,
     normal_of,
 )
 from liverseg.imageio.limits import MAX_BYTES, MAX_FILES
@@ -33,6 +35,7 @@ __all__ = [
     "MAX_SIDE",
     "DicomSeries",
     "DicomVolume",
+    "describe_copies",
     "find_series",
     "read_planes",
     "read_series",
@@ -67,6 +70,7 @@ class DicomSeries:
             file for all slices.
         slices: the tags of its slices in the same order; empty to have them read from the files.
         warnings: what was left out, and why this series was chosen, one sentence each.
+        other_kinds: images of the series that state to be no slices, if `slices` does not hold them.
     """
 
     folder: Path
@@ -76,6 +80,7 @@ class DicomSeries:
     files: tuple[Path, ...]
     slices: tuple[Slice, ...] = field(default=(), repr=False, compare=False)
     warnings: tuple[str, ...] = field(default=(), compare=False)
+    other_kinds: tuple[Slice, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def depth(self) -> int:
@@ -165,7 +170,7 @@ def read_series_volume(
     else:
         folder, files = _list_files(source)
         found = _group(folder, files)
-    series = _only_series(folder, found, modality)
+    series, warnings = _only_series(folder, found, modality)
     stacks = divide(series.slices)
     if not stacks:
         kinds = sorted({item.kind for item in series.slices})
@@ -174,13 +179,12 @@ def read_series_volume(
     slices = stack.slices
     for item in slices:
         _check_slice(item, slices[0])
-    warnings = []
     if stack.left_out:
         warnings.append(f"left out of the series: {describe_left_out(stack.left_out)}; {len(slices)} slices are read")
     if series.modality == "CT":
         warnings += _rescale_warnings(slices)
     # first, so that a series is refused before its pixels are read
-    affine, shifts, tilt = _place(folder, slices, untilt)
+    affine, shifts, tilt = _place(folder, slices, untilt, (*series.other_kinds, *stack.other_kinds))
     columns, rows = slices[0].size if shifts is None else shifts.grid_size
     size = 2 * columns * rows * len(slices)
     if size > MAX_BYTES:
@@ -254,21 +258,28 @@ def _group(
     return sorted(series, key=lambda item: (item.description, item.uid, item.modality))
 
 
-def _only_series(folder: Path, found: list[DicomSeries], modality: str | None) -> DicomSeries:
-    """Return the one series of a modality; refuse none or several."""
+def _only_series(folder: Path, found: list[DicomSeries], modality: str | None) -> tuple[DicomSeries, list[str]]:
+    """Return the one series of a modality, with a warning if there are copies of it; refuse none or several."""
     if not found:
         raise UnreadableError(f"{folder}: no DICOM image in it; give the folder that holds the slices themselves")
     matching = [series for series in found if modality in (None, series.modality)]
     if not matching:
         modalities = ", ".join(sorted({series.modality or "not given" for series in found}))
         raise NotCTError(f"{folder}: modality {modalities}; {modality} is needed")
+    if len(matching) > 1 and all(are_copies(matching[0].slices, other.slices) for other in matching[1:]):
+        return matching[0], [describe_copies(len(matching))]
     if len(matching) > 1:
         # by file, not by description: it is free text that may hold names
         names = ", ".join(f"{series.files[0].name} and its like ({series.depth} slices)" for series in matching)
         raise UnreadableError(
             f"{folder}: {len(matching)} series, {names}; keep the one to be read in a separate folder"
         )
-    return matching[0]
+    return matching[0], []
+
+
+def describe_copies(number: int) -> str:
+    """Return the warning about stacks with equal pixels at equal places, of which one is read."""
+    return f"{number} stacks have the same pixels at the same positions; one of them is read"
 
 
 def _sort(slices: list[Slice]) -> list[Slice]:
@@ -326,10 +337,13 @@ def _rescale_warnings(slices: tuple[Slice, ...]) -> list[str]:
     return [f"no {tags}: values are taken as stored, with slope 1 and intercept 0 for what is missing"]
 
 
-def _place(folder: Path, slices: tuple[Slice, ...], untilt: bool) -> tuple[np.ndarray, SliceShifts | None, float]:
+def _place(
+    folder: Path, slices: tuple[Slice, ...], untilt: bool, other_kinds: Sequence[Slice]
+) -> tuple[np.ndarray, SliceShifts | None, float]:
     """Return the affine to RAS+ mm of sorted slices, their shifts if they were sheared, and the tilt in degrees.
 
-    Refuses slices that are not evenly spaced, and, without `untilt`, those that do not stack along their normal.
+    Refuses slices that are not evenly spaced, and, without `untilt`, those that do not stack along their normal. If an
+    image of another kind would close a gap, the error says so.
     """
     first = slices[0]
     normal = normal_of(first)
@@ -358,7 +372,7 @@ def _place(folder: Path, slices: tuple[Slice, ...], untilt: bool) -> tuple[np.nd
             )
         shifts, place = SliceShifts.from_offsets(sideways / pixel, first.size)
         origin = first.position + place * pixel @ axes
-    step = _even_step(folder, slices, along) if len(slices) > 1 else first.thickness
+    step = _even_step(folder, slices, along, other_kinds) if len(slices) > 1 else first.thickness
     if not step > 0:
         raise GeometryError(f"{first.path}: one slice without a slice thickness (0018,0050); its extent is not known")
     affine = np.eye(4)
@@ -397,18 +411,19 @@ def _tilt_warnings(slices: tuple[Slice, ...], tilt: float) -> list[str]:
     return []
 
 
-def _even_step(folder: Path, slices: tuple[Slice, ...], along: np.ndarray) -> float:
+def _even_step(folder: Path, slices: tuple[Slice, ...], along: np.ndarray, other_kinds: Sequence[Slice]) -> float:
     """Return the slice spacing in mm of evenly spaced slices; refuse repeated or uneven ones."""
     gaps = np.diff(along)
     names = [os.path.relpath(item.path, folder) for item in slices]
-    smallest = int(np.argmin(gaps))
-    if gaps[smallest] < TOLERANCE:
+    repeated = np.flatnonzero(gaps < TOLERANCE)
+    if len(repeated):
+        smallest = int(repeated[0])  # `divide` has compared the pixels up to here
         same = slices[smallest].instance and slices[smallest].instance == slices[smallest + 1].instance
         problem = (
             "have one SOPInstanceUID and different pixels; keep the right one"
             if same and slices[smallest].path != slices[smallest + 1].path
-            else "are at one position, and no tag states which acquisition they belong to; are two phases in one "
-            "series? keep one slice a position"
+            else "are at one position, and no tag states which acquisition they belong to; their pixels differ: are "
+            "two phases in one series? keep one slice a position"
         )
         raise GeometryError(f"{folder}: {names[smallest]} and {names[smallest + 1]} {problem}")
     step = float(along[-1] / len(gaps))
@@ -418,6 +433,14 @@ def _even_step(folder: Path, slices: tuple[Slice, ...], along: np.ndarray) -> fl
     worst = int(np.argmax(np.abs(gaps - usual)))
     between = f"between {names[worst]} and {names[worst + 1]}"
     unusual = np.abs(gaps - usual) > _MAX_UNEVENNESS * usual
+    if (found := _find_in_gap(slices, along, other_kinds)) is not None:
+        item, gap, step = found
+        raise GeometryError(
+            f"{folder}: a gap of {gaps[gap]:.4g} mm between {names[gap]} and {names[gap + 1]}, {step:.4g} mm are "
+            f"usual; {os.path.relpath(item.path, folder)} lies in it, but ImageType (0008,0008) states that it is a "
+            f"{item.kind}, so it is left out: if it is a slice of the series, correct the tag, else copy the missing "
+            "slice again"
+        )
     if np.count_nonzero(unusual) > max(1.0, _MAX_MISSING_SHARE * len(gaps)):
         raise GeometryError(
             f"{folder}: slice spacing changes within the series, from {gaps.min():.4g} to {gaps.max():.4g} mm "
@@ -426,6 +449,37 @@ def _even_step(folder: Path, slices: tuple[Slice, ...], along: np.ndarray) -> fl
     missing = gaps[worst] / usual - 1
     problem = f"{missing:.0f} missing: copy the series again" if missing > 0.9 else "slices must be evenly spaced"
     raise GeometryError(f"{folder}: a gap of {gaps[worst]:.4g} mm {between}, {usual:.4g} mm are usual; {problem}")
+
+
+def _find_in_gap(
+    slices: tuple[Slice, ...], along: np.ndarray, others: Sequence[Slice]
+) -> tuple[Slice, int, float] | None:
+    """Return the first other image that lies on the slices' grid in a gap, with the gap's number and the grid's step.
+
+    Args:
+        slices: of a stack, sorted.
+        along: their distances from the first along the normal, in mm.
+        others: images that are not among them.
+    """
+    first = slices[0]
+    places = {
+        place: item
+        for item in others
+        if is_usable(item)
+        and item.size == first.size
+        and np.abs(item.pixel_spacing - first.pixel_spacing).max() <= TOLERANCE
+        and np.abs(item.orientation - first.orientation).max() <= TOLERANCE
+        and along[0] < (place := float((item.position - first.position) @ normal_of(first))) < along[-1]
+    }
+    steps = np.diff(np.sort([*along, *places]))
+    step = float(np.sort(steps)[(len(steps) - 1) // 2])
+    for place, item in sorted(places.items(), key=lambda found: found[0]):
+        gap = int(np.searchsorted(along, place)) - 1
+        number = (place - along[gap]) / step
+        on_grid = round(number) >= 1 and abs(number - round(number)) <= _MAX_UNEVENNESS
+        if on_grid and along[gap + 1] - along[gap] > (1 + _MAX_UNEVENNESS) * step:
+            return item, gap, step
+    return None
 
 
 def _join(numbers: np.ndarray) -> str:

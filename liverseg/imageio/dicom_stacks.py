@@ -2,7 +2,8 @@
 
 A series may hold more than one volume: localisers, screen captures, the slices that monitor the arrival of the contrast
 medium, projections, a second phase, and copies of its own files. A stack has one size, orientation and pixel size, its
-slices lie on one line, and no two of them are at one position unless no tag distinguishes them.
+slices lie on one line, and no two of them are at one position unless no tag distinguishes them. Of slices with the same
+pixels at one position, one is taken.
 """
 
 from __future__ import annotations
@@ -16,7 +17,16 @@ import numpy as np
 from liverseg.imageio.dicom_header import Slice
 from liverseg.imageio.dicom_pixels import read_plane
 
-__all__ = ["TOLERANCE", "SliceStack", "along_normal", "describe_left_out", "divide", "is_usable", "normal_of"]
+__all__ = [
+    "TOLERANCE",
+    "SliceStack",
+    "along_normal",
+    "are_copies",
+    "describe_left_out",
+    "divide",
+    "is_usable",
+    "normal_of",
+]
 
 TOLERANCE = 1e-3
 """Difference between equal positions and pixel sizes, in mm, and between components of equal unit vectors."""
@@ -56,10 +66,12 @@ class SliceStack:
     Attributes:
         slices: of the stack.
         left_out: number of the series' other images, by kind.
+        other_kinds: those of them that state to be no slices, such as localisers.
     """
 
     slices: tuple[Slice, ...]
     left_out: dict[str, int]
+    other_kinds: tuple[Slice, ...] = ()
 
     @property
     def extent_mm(self) -> float:
@@ -105,25 +117,27 @@ def divide(images: Sequence[Slice]) -> list[SliceStack]:
         images: of one series, in any order.
 
     Raises:
-        UnreadableError: if the pixels of two files with one SOPInstanceUID cannot be compared.
+        UnreadableError: if the pixels of two files with one SOPInstanceUID, or at one position, cannot be compared.
     """
-    other_kinds = Counter(item.kind for item in images if item.kind)
+    not_slices = tuple(item for item in images if item.kind)
+    other_kinds = Counter(item.kind for item in not_slices)
     volume = [item for item in images if not item.kind]
     if not volume:
         return []
     if not all(map(is_usable, volume)):
-        return [SliceStack(tuple(volume), dict(other_kinds))]
+        return [SliceStack(tuple(volume), dict(other_kinds), not_slices)]
     kept, copies = _without_copies(volume)
+    stacks = []
+    for group in _by_geometry(kept):
+        for line in _by_line(group):
+            for part in _by_distance(line):
+                for acquisition in _by_acquisition(part):
+                    for stack in _by_distance(acquisition):
+                        alone, more = _without_repeats(stack)
+                        stacks.append(alone)
+                        copies += more
     if copies:
         other_kinds["copy of a slice"] += copies
-    stacks = [
-        stack
-        for group in _by_geometry(kept)
-        for line in _by_line(group)
-        for part in _by_distance(line)
-        for acquisition in _by_acquisition(part)
-        for stack in _by_distance(acquisition)
-    ]
     stacks.sort(key=lambda stack: (-_count_positions(stack), -len(stack)))
     found = []
     for number, stack in enumerate(stacks):
@@ -131,8 +145,25 @@ def divide(images: Sequence[Slice]) -> list[SliceStack]:
         for other in stacks[:number] + stacks[number + 1 :]:
             few = _count_positions(other) <= _FEW_POSITIONS < _count_positions(stack)
             left_out["slice apart from the stack" if few else "slice of another stack"] += len(other)
-        found.append(SliceStack(tuple(_sorted(stack)), {kind: left_out[kind] for kind in _PLURALS if left_out[kind]}))
+        counts = {kind: left_out[kind] for kind in _PLURALS if left_out[kind]}
+        found.append(SliceStack(tuple(_sorted(stack)), counts, not_slices))
     return found
+
+
+def are_copies(slices: Sequence[Slice], others: Sequence[Slice]) -> bool:
+    """Return whether slices have the places and the values of others, whatever their UIDs are.
+
+    Args:
+        slices: of a stack, sorted.
+        others: likewise.
+
+    Raises:
+        UnreadableError: if pixels cannot be read.
+    """
+    if len(slices) != len(others) or not all(map(is_usable, (*slices, *others))):
+        return False
+    pairs = list(zip(slices, others, strict=True))
+    return all(_is_same_place(*pair) for pair in pairs) and all(_is_copy(*pair) for pair in pairs)
 
 
 def _sorted(slices: Sequence[Slice]) -> list[Slice]:
@@ -152,10 +183,39 @@ def _without_copies(slices: Sequence[Slice]) -> tuple[list[Slice], int]:
     return [item for same in kept.values() for item in same], copies
 
 
+def _without_repeats(stack: Sequence[Slice]) -> tuple[list[Slice], int]:
+    """Leave out slices with the place and the values of another in their stack; return how many they are.
+
+    Stops at the first position with different values, for which the stack is refused if it is read: a perfusion scan
+    has dozens of slices at each. Slices are compared within a stack only: where nobody is, those of two phases may be
+    equal.
+    """
+    by_position: dict[int, list[Slice]] = {}
+    for item, position in zip(stack, _positions(stack), strict=True):
+        by_position.setdefault(position, []).append(item)
+    alone: list[Slice] = []
+    stopped = False
+    for _, same in sorted(by_position.items()):
+        kept = same[:1]
+        for item in same[1:]:
+            if stopped or not any(_is_copy(item, other) for other in kept):
+                kept.append(item)
+        stopped |= len(kept) > 1
+        alone += kept
+    return alone, len(stack) - len(alone)
+
+
 def _is_copy(item: Slice, other: Slice) -> bool:
-    if item.size != other.size or np.abs(item.position - other.position).max() > TOLERANCE:
-        return False
-    return bool(np.array_equal(read_plane(item), read_plane(other)))
+    return _is_same_place(item, other) and bool(np.array_equal(read_plane(item), read_plane(other)))
+
+
+def _is_same_place(item: Slice, other: Slice) -> bool:
+    return (
+        item.size == other.size
+        and bool(np.abs(item.position - other.position).max() <= TOLERANCE)
+        and bool(np.abs(item.pixel_spacing - other.pixel_spacing).max() <= TOLERANCE)
+        and bool(np.abs(item.orientation - other.orientation).max() <= TOLERANCE)
+    )
 
 
 def _by_geometry(slices: Sequence[Slice]) -> list[list[Slice]]:

@@ -228,3 +228,169 @@ def test_a_series_of_captures_alone(tmp_path):
 def test_left_out_images_are_counted():
     left_out = {"localiser": 1, "slice apart from the stack": 3, "copy of a slice": 1}
     assert describe_left_out(left_out) == "1 localiser, 3 slices apart from the stack, 1 copy of a slice"
+
+
+def as_kind(path, kind="LOCALIZER"):
+    """Mark a slice of a series as an image of another kind."""
+    header = pydicom.dcmread(path)
+    header.ImageType = ["ORIGINAL", "PRIMARY", kind]
+    header.save_as(path)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"ImageOrientationPatient": CORONAL},
+        {"PixelSpacing": [3.2, 3.2]},
+        {"ImagePositionPatient": [-10, -20, 13.1]},
+        {"ImagePositionPatient": [-10, -20, 12.5]},
+        {"ImagePositionPatient": [-10, -20, 25.0]},
+        {"ImagePositionPatient": None},
+    ],
+)
+def test_a_localiser_beside_the_stack_is_left_out_with_a_warning(tags, tmp_path):
+    write_ct_series(tmp_path, hu())
+    write_ct_slice(tmp_path / "scout", hu()[0], **{"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], **tags})
+    assert_read(tmp_path, hu(), "1 localiser")
+
+
+@pytest.mark.parametrize("number", [0, 9])
+def test_a_localiser_at_an_end_of_the_stack_leaves_no_gap(number, tmp_path):
+    as_kind(write_ct_series(tmp_path, hu()) / f"{number:03}.dcm")
+    assert_read(tmp_path, np.delete(hu(), number, axis=0), "1 localiser")
+
+
+@pytest.mark.parametrize("slices", [3, 10])
+@pytest.mark.parametrize(("kind", "name"), [("LOCALIZER", "localiser"), ("MIP", "projection")])
+def test_a_gap_where_a_slice_is_marked_as_another_kind_is_explained(slices, kind, name, tmp_path):
+    as_kind(write_ct_series(tmp_path, hu(slices)) / "001.dcm", kind)
+    between, usual = "a gap of 5 mm between 000.dcm and 002.dcm", "2.5 mm are usual"
+    if slices == 3:  # two slices are evenly spaced, whatever is between them
+        assert_read(tmp_path, hu(slices)[::2], f"1 {name}")
+        return
+    message = (
+        rf"{between}, {usual}; 001\.dcm lies in it, but ImageType \(0008,0008\) states that it is a {name}, so it is "
+        "left out: if it is a slice of the series, correct the tag, else copy the missing slice again$"
+    )
+    with pytest.raises(GeometryError, match=message):
+        read_series_volume(tmp_path)
+    with pytest.raises(GeometryError, match=message):
+        read_series_volume(choose_series(tmp_path))
+
+
+def test_several_slices_marked_as_localisers(tmp_path):
+    write_ct_series(tmp_path, hu(8))
+    for number in (1, 3, 5):
+        as_kind(tmp_path / f"{number:03}.dcm")
+    with pytest.raises(GeometryError, match=r"001\.dcm lies in it, but ImageType .* it is a localiser"):
+        read_series_volume(tmp_path)
+
+
+def test_a_localiser_elsewhere_does_not_explain_a_gap(tmp_path):
+    write_ct_series(tmp_path, hu())
+    (tmp_path / "004.dcm").unlink()
+    write_ct_slice(tmp_path / "scout", hu()[0], 10.0, ImageType=["LOCALIZER"], ImageOrientationPatient=CORONAL)
+    write_ct_slice(tmp_path / "between", hu()[0], 11.2, ImageType=["LOCALIZER"])
+    with pytest.raises(GeometryError, match=r"5 mm between .*, 2\.5 mm are usual; 1 missing: copy the series again"):
+        read_series_volume(tmp_path)
+
+
+def write_again(folder, names, target=None, **tags):
+    """Write files of a series again with other SOPInstanceUIDs; return the folder of the new ones."""
+    target = target or folder
+    target.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(names):
+        header = pydicom.dcmread(folder / name)
+        header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = f"1.2.8.{int(name[:3])}"
+        for keyword, value in tags.items():
+            setattr(header, keyword, value(number) if callable(value) else value)
+        header.save_as(target / f"again{name}")
+    return target
+
+
+AGAIN = {
+    "the same tags": {},
+    "numbers that go on": {"InstanceNumber": lambda number: 11 + number},
+    "without numbers": {"InstanceNumber": None},
+    "another image type": {"ImageType": ["DERIVED", "PRIMARY", "AXIAL"]},
+    "another time": {"ContentTime": lambda number: f"12{number:02}00"},
+}
+
+
+@pytest.mark.parametrize("kind", AGAIN)
+def test_slices_that_were_stored_twice_with_other_uids(kind, tmp_path):
+    write_ct_series(tmp_path, hu(), ContentTime=lambda number: f"10{number:02}00")
+    write_again(tmp_path, sorted(path.name for path in tmp_path.iterdir()), **AGAIN[kind])
+    found, chosen = read_series_volume(tmp_path), choose_series(tmp_path)
+    for array in (found.array, read_series_volume(chosen).array):
+        np.testing.assert_array_equal(array, hu().transpose(2, 1, 0))
+    warnings = " ".join(chosen.warnings)
+    assert "10 copies of slices" in warnings or "2 stacks have the same pixels at the same positions" in warnings
+    assert found.warnings
+
+
+@pytest.mark.parametrize("names", [["000.dcm"], ["003.dcm", "004.dcm"], ["009.dcm"]])
+def test_some_slices_that_were_stored_twice_with_other_uids(names, tmp_path):
+    write_again(write_ct_series(tmp_path, hu()), names)
+    assert_read(tmp_path, hu(), "2 copies of slices" if len(names) == 2 else "1 copy of a slice")
+
+
+@pytest.mark.parametrize("name", [None, "portal"])
+@pytest.mark.parametrize("own_folder", [True, False])
+def test_two_series_with_the_same_slices(own_folder, name, tmp_path):
+    write_ct_series(tmp_path / "a", hu(), SeriesDescription="portal")
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    write_again(tmp_path / "a", names, tmp_path / ("b" if own_folder else "a"), SeriesInstanceUID="1.2.9")
+    chosen = choose_series(tmp_path, name)
+    assert (chosen.uid, chosen.depth) == ("1.2.7", 10)
+    assert chosen.warnings == ("2 stacks have the same pixels at the same positions; one of them is read",)
+    np.testing.assert_array_equal(read_series_volume(chosen).array, hu().transpose(2, 1, 0))
+    if not own_folder:
+        found = read_series_volume(tmp_path / "a")
+        np.testing.assert_array_equal(found.array, hu().transpose(2, 1, 0))
+        assert found.warnings == chosen.warnings
+
+
+@pytest.mark.parametrize("changed", ["a pixel", "a position"])
+def test_two_series_with_almost_the_same_slices_are_not_copies(changed, tmp_path):
+    write_ct_series(tmp_path / "a", hu(), SeriesDescription="portal")
+    again = write_again(
+        tmp_path / "a", [f"{number:03}.dcm" for number in range(10)], tmp_path / "b", SeriesInstanceUID="1.2.9"
+    )
+    for path in again.iterdir() if changed == "a position" else [again / "again007.dcm"]:
+        header = pydicom.dcmread(path)
+        if changed == "a pixel":
+            pixels = header.pixel_array.copy()
+            pixels[2, 3] += 1
+            header.PixelData = pixels.tobytes()
+        else:
+            header.ImagePositionPatient[2] += 0.5
+        header.save_as(path)
+    with pytest.raises(LiversegError, match=r"2 series of most slices, 1\.2\.7 .*, 1\.2\.9 .*; name one as series"):
+        choose_series(tmp_path)
+    with pytest.raises(LiversegError, match=r"2 series fit portal, 1\.2\.7 .*, 1\.2\.9 .*; give its complete UID"):
+        choose_series(tmp_path, "portal")
+
+
+@pytest.mark.parametrize("before", [0, 3])
+def test_other_pixels_at_a_position_after_copies_are_named(before, tmp_path):
+    write_ct_series(tmp_path, hu())
+    write_again(tmp_path, [f"{number:03}.dcm" for number in range(before + 1)])
+    header = pydicom.dcmread(tmp_path / f"again{before:03}.dcm")
+    header.PixelData = hu(1, 9).tobytes()
+    header.save_as(tmp_path / f"again{before:03}.dcm")
+    message = rf"{before:03}\.dcm and again{before:03}\.dcm are at one position, .* pixels differ: .*keep one slice a"
+    with pytest.raises(GeometryError, match=message):
+        read_series_volume(tmp_path)
+
+
+def test_equal_slices_of_two_phases_belong_to_both(tmp_path):
+    """Above a head there is only air, which may have one value."""
+    volumes = [hu(10, phase) for phase in (1, 2)]
+    for phase, volume in enumerate(volumes):
+        volume[8:] = -1024
+        for number, plane in enumerate(volume):
+            own = {"SOPInstanceUID": f"1.2.8.{phase}.{number}", "AcquisitionNumber": 1 + phase}
+            write_ct_slice(tmp_path / f"{phase}_{number:02}.dcm", plane, 2.5 * number, **own)
+    (series,) = find_series(tmp_path)
+    assert [len(stack.slices) for stack in divide(series.slices)] == [10, 10]
