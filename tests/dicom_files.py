@@ -1,13 +1,18 @@
 """DICOM slices for tests, written with pydicom."""
 
 import numpy as np
+import pydicom
 import SimpleITK as sitk
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.pixels import apply_rescale
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
     generate_uid,
 )
 
@@ -60,6 +65,26 @@ def write_slice(
     writer.Execute(image)
     if modality != "CT":  # the writer makes other modalities a secondary capture, possibly without geometry
         patch(path, b"\x08\0\x60\0\x02\0\0\0CT", b"\x08\0\x60\0\x02\0\0\0" + modality.encode())
+
+
+def compress(path, syntax):
+    """Compress the pixels of a file, HU within int16, without loss: JPEG and JPEG 2000 by ITK, others by pydicom."""
+    header = pydicom.dcmread(path)
+    if syntax in (JPEGLosslessSV1, JPEGLossless, JPEG2000Lossless):
+        encoded = path.with_name(f"{path.name}.encoded")
+        hu = apply_rescale(header.pixel_array, header).astype(np.int16)
+        write_slice(encoded, hu, (0, 0, 0), compressor="JPEG2000" if syntax == JPEG2000Lossless else "JPEG")
+        other = pydicom.dcmread(encoded)
+        encoded.unlink()
+        tags = ("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleIntercept", "RescaleSlope")
+        for keyword in (*tags, "PixelData"):
+            header[keyword] = other[keyword]
+        header.file_meta.TransferSyntaxUID = syntax
+    elif syntax.is_compressed:
+        header.compress(syntax, generate_instance_uid=False)
+    else:
+        header.file_meta.TransferSyntaxUID = syntax
+    header.save_as(path, implicit_vr=False, little_endian=True, enforce_file_format=True)
 
 
 def patch(path, old, new):

@@ -13,7 +13,8 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from ct_files import write_on_grid
-from dicom_files import write_slice
+from dicom_files import compress, write_slice
+from pydicom.uid import JPEG2000Lossless, JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, RLELossless
 
 import liverseg
 from liverseg.cli.main import main
@@ -80,6 +81,24 @@ def test_folder_zip_and_nifti_agree_and_dicom_gets_dicom(study, weights, tmp_pat
     assert [line.split(",")[0] for line in summary] == ["case", "nifti", "packed"]
 
 
+@pytest.mark.integration
+def test_compressed_slices_give_the_same_labels(study, weights, tmp_path):
+    options = ["--weights", weights, "--liver", "none", "--no-preview"]
+    assert predict(study, tmp_path / "plain", *options) == 0
+    syntaxes = (RLELossless, JPEGLSLossless, JPEGLosslessSV1, JPEGLossless, JPEG2000Lossless)
+    hu = read_dicom_volume(choose_series(study)).array
+    for path, syntax in zip(sorted((study / "ct").iterdir()), syntaxes, strict=True):
+        compress(path, syntax)
+        assert pydicom.dcmread(path).file_meta.TransferSyntaxUID == syntax
+    np.testing.assert_array_equal(read_dicom_volume(choose_series(study)).array, hu)
+    assert predict(study, tmp_path / "compressed", *options) == 0
+    plain, compressed = (
+        np.asarray(nib.load(tmp_path / name / "study" / "labels.nii.gz").dataobj) for name in ("plain", "compressed")
+    )
+    assert (plain > 1).any()
+    np.testing.assert_array_equal(compressed, plain)
+
+
 TEXTS = ("PatientName", "PatientID", "OtherPatientIDs", "PatientComments", "InstitutionName", "AccessionNumber")
 TEXTS += ("ReferringPhysicianName", "StudyID", "StudyDescription", "SeriesDescription", "ProtocolName")
 
@@ -113,7 +132,7 @@ def test_what_headers_say_of_the_patient(keep, study, weights, tmp_path, capfd):
     shutil.copytree(study / "ct", study / "late")
     for path in (study / "late").iterdir():
         header = pydicom.dcmread(path)
-        header.SeriesInstanceUID = "1.2.3.6"
+        header.SeriesInstanceUID, header.PixelData = "1.2.3.6", header.PixelData[96:] + header.PixelData[:96]
         header.save_as(path)
     for wrong in ([], ["--series", "1.2.3.5"], ["--series", "none of them"], ["--series", "HARTMANN"]):
         assert predict(study, tmp_path / "wrong", *options, *wrong) == 1
@@ -198,6 +217,7 @@ def test_the_temporary_folder_of_a_zip_is_not_named(study, tmp_path):
             for file in (study / "ct").iterdir():
                 header = pydicom.dcmread(file)
                 header.SeriesInstanceUID, header.SOPInstanceUID = uid, f"{header.SOPInstanceUID}.{number}"
+                header.PixelData = header.PixelData[96 * number :] + header.PixelData[: 96 * number]
                 del header.FrameOfReferenceUID
                 header.save_as(tmp_path / "slice.dcm")
                 archive.write(tmp_path / "slice.dcm", f"{number}{file.name}")

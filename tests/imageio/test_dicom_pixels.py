@@ -3,9 +3,17 @@
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import write_ct_series, write_ct_slice, write_slice
+from dicom_files import write_ct_series, write_ct_slice, write_enhanced_ct, write_slice
 from pydicom.pixels import apply_rescale
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from liverseg.errors import LiversegError, NotCTError
 from liverseg.imageio.dicom_header import read_slices
@@ -48,6 +56,9 @@ ENCODINGS = [
 ]
 
 
+LOSSLESS = {"JPEG": JPEGLosslessSV1, "JPEG2000": JPEG2000Lossless}
+
+
 @pytest.mark.parametrize("display", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize(("dtype", "bits", "tags"), ENCODINGS)
 def test_hu_of_uncompressed_pixels(dtype, bits, tags, display, tmp_path):
@@ -73,7 +84,29 @@ def test_hu_of_run_lengths(dtype, bits, tags, display, tmp_path):
     assert_as_pydicom(tmp_path)
 
 
-@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000"])
+@pytest.mark.parametrize("display", ["MONOCHROME2", "MONOCHROME1"])
+@pytest.mark.parametrize(("dtype", "bits", "tags"), ENCODINGS[:7] + ENCODINGS[8:])
+def test_hu_of_lossless_jpeg_ls(dtype, bits, tags, display, tmp_path):
+    tags = {**tags, "BitsStored": bits, "PhotometricInterpretation": display}
+    values = np.sort(stored(dtype, bits, (3, 16, 24)))  # the encoder fails if noise of 8 bits does not get shorter
+    for path in write_ct_series(tmp_path, values, **tags).iterdir():
+        header = pydicom.dcmread(path)
+        header.compress(JPEGLSLossless, generate_instance_uid=False)
+        header.save_as(path)
+    assert_as_pydicom(tmp_path)
+    slope, intercept = float(tags.get("RescaleSlope", 1)), float(tags.get("RescaleIntercept", 0))
+    np.testing.assert_array_equal(read_series(tmp_path)[0], (values * slope + intercept).transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless])
+def test_hu_of_compressed_frames_of_an_enhanced_ct(syntax, tmp_path):
+    values = stored(np.int16, 12, (3, 8, 9))
+    write_enhanced_ct(tmp_path / "ct.dcm", values, [0, 2.5, 5], syntax=syntax)
+    assert pydicom.dcmread(tmp_path / "ct.dcm").file_meta.TransferSyntaxUID == syntax
+    np.testing.assert_array_equal(read_series(tmp_path)[0], values.transpose(2, 1, 0) - 24)
+
+
+@pytest.mark.parametrize("compressor", ["JPEG", "JPEG2000", "JPEG of any predictor"])
 @pytest.mark.parametrize("display", ["MONOCHROME2", "MONOCHROME1"])
 @pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.2", "1.3.12.2.1107.5.9.1"])
 def test_hu_of_lossless_jpeg(compressor, display, sop_class, tmp_path):
@@ -81,9 +114,11 @@ def test_hu_of_lossless_jpeg(compressor, display, sop_class, tmp_path):
     hu = np.random.default_rng(0).integers(-1000, 1500, (3, 16, 18)).astype(np.int16)
     for number, plane in enumerate(hu):
         path = tmp_path / f"{number}.dcm"
-        write_slice(path, plane, (0, 0, 2.5 * number), compressor=compressor)
+        write_slice(path, plane, (0, 0, 2.5 * number), compressor=compressor.split()[0])
         header = pydicom.dcmread(path)
-        assert header.file_meta.TransferSyntaxUID.is_compressed
+        assert header.file_meta.TransferSyntaxUID == LOSSLESS[compressor.split()[0]]
+        if "predictor" in compressor:  # which the first predictor, that of the written files, is one of
+            header.file_meta.TransferSyntaxUID = JPEGLossless
         header.PhotometricInterpretation = display
         header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = sop_class
         header.save_as(path)
