@@ -94,7 +94,10 @@ def bone_and_body(slices: np.ndarray) -> tuple[float, float]:
 def _orientation_warnings(volume: Volume) -> list[str]:
     if volume.header["qform_code"] or volume.header["sform_code"]:
         return []
-    return ["qform and sform code are 0: left, right, head and feet are a guess"]
+    return [
+        "qform and sform code are 0: left, right, front, back, head and feet are a guess, that of nibabel; ITK and 3D "
+        "Slicer exchange front and back, so positions in mm are not theirs"
+    ]
 
 
 def body_middle(slices: np.ndarray) -> float:

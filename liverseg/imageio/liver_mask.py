@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from liverseg.errors import GeometryError, UnreadableError, UsageError
+from liverseg.imageio.grid import Grid
 from liverseg.imageio.volume import NIFTI_SUFFIXES, Volume, is_nifti, read_grid, read_volume
 from liverseg.utils.files import is_dir, is_file, refuse_special
 
@@ -132,7 +133,8 @@ class LiverSource:
     def resample(self, mask: Volume, volume: Volume) -> np.ndarray:
         """Resample a mask to the grid of its CT.
 
-        A mask on another grid is resampled to the nearest voxel in the patient's frame, RAS+ mm.
+        A mask on another grid is resampled to the nearest voxel in the patient's frame, RAS+ mm. If the CT's file
+        states no directions, a mask that lies where ITK places the CT is on its grid too.
 
         Returns:
             True in the liver, in axial order, shape as `volume.axial`.
@@ -141,7 +143,9 @@ class LiverSource:
             LiversegError: if the mask holds several labels and none was chosen, or is outside the CT.
         """
         liver = self._select_liver(mask.path, mask.array)
-        on_grid = liver if volume.grid.matches(mask.grid) else _resample(liver, mask.affine, volume)
+        grids = (volume.grid, Grid(volume.array.shape, volume.itk_affine))
+        same = any(grid.matches(mask.grid) for grid in grids)
+        on_grid = liver if same else _resample(liver, mask.affine, volume)
         if not on_grid.any():
             raise _outside(mask.path, volume.path)
         return volume.to_axial(on_grid)

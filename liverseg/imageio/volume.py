@@ -120,6 +120,19 @@ class Volume:
         return self.affine @ nib.orientations.inv_ornt_aff(self._to_axial, self.array.shape)
 
     @property
+    def itk_affine(self) -> np.ndarray:
+        """4×4 affine from voxel index to RAS+ mm by which ITK, and so 3D Slicer and SimpleITK, place the voxels.
+
+        It is `affine` unless the header has neither qform nor sform. Then nibabel, and this class, take the second axis
+        from back to front and put the middle of the volume at 0, while ITK takes it from front to back and puts the
+        first voxel at 0 (ITK 5.4, found by trying). Neither is known.
+        """
+        if self.header is None or int(self.header["qform_code"]) > 0 or int(self.header["sform_code"]) > 0:
+            return self.affine
+        first, second, third = self.spacing
+        return np.diag([-first, -second, third, 1.0])
+
+    @property
     def _axial_shape(self) -> tuple[int, ...]:
         return tuple(self.array.shape[axis] for axis in np.argsort(self._to_axial[:, 0]))
 

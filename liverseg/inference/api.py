@@ -71,8 +71,12 @@ class Prediction:
     _grid: Volume = field(repr=False)
 
     def to_sitk(self, which: Array = "labels") -> SimpleITK.Image:
-        """Return the labels, or the lesion ids, as a SimpleITK image, in LPS mm as all SimpleITK images."""
-        return conversion.to_sitk(self._array(which), self.affine)
+        """Return the labels, or the lesion ids, as a SimpleITK image, in LPS mm as all SimpleITK images.
+
+        It lies where SimpleITK places the CT, also if a NIfTI file has neither qform nor sform; `affine` is then that
+        of nibabel.
+        """
+        return conversion.to_sitk(self._array(which), self._grid.itk_affine)
 
     def to_nibabel(self, which: Array = "labels") -> nib.Nifti1Image:
         """Return the labels, or the lesion ids, as a NIfTI image with the qform and sform codes of the CT."""

@@ -65,7 +65,8 @@ def test_a_header_without_orientation_is_warned_of(tmp_path):
     image.set_sform(None, 0)
     image.to_filename(tmp_path / "scan.nii")
     assert check_ct(read_volume(tmp_path / "scan.nii")) == [
-        "qform and sform code are 0: left, right, head and feet are a guess"
+        "qform and sform code are 0: left, right, front, back, head and feet are a guess, that of nibabel; ITK and 3D "
+        "Slicer exchange front and back, so positions in mm are not theirs"
     ]
 
 

@@ -3,6 +3,7 @@
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.imageio.liver_mask import LiverSource
@@ -107,3 +108,17 @@ def test_what_cannot_be_is_refused_at_once(mask, tmp_path):
     path = save(tmp_path / "liver.nii.gz", mask)
     with pytest.raises(UsageError, match="one mask for 2 cases; give a folder"):
         LiverSource.parse(path).check(cases=2)
+
+
+def test_a_mask_from_itk_of_a_ct_without_directions_is_on_its_grid(mask, tmp_path):
+    image = nib.Nifti1Image(np.zeros(mask.shape, np.int16), None)
+    image.header["pixdim"][1:4] = 0.8, 0.7, 2.5
+    image.header["qform_code"] = image.header["sform_code"] = 0
+    nib.save(image, tmp_path / "ct.nii")
+    drawn = sitk.GetImageFromArray(mask.T)
+    drawn.CopyInformation(sitk.ReadImage(tmp_path / "ct.nii"))
+    sitk.WriteImage(drawn, tmp_path / "liver.nii.gz")
+    volume = read_volume(tmp_path / "ct.nii")
+    assert not np.allclose(nib.load(tmp_path / "liver.nii.gz").affine, volume.affine)
+    found = LiverSource.parse(tmp_path / "liver.nii.gz").check().read(tmp_path / "liver.nii.gz", volume)
+    np.testing.assert_array_equal(volume.from_axial(found), mask == 5)

@@ -203,7 +203,34 @@ def test_what_programs_read_differently_is_warned_of(kind, tmp_path):
 def test_codes_of_0_are_warned_of_once(tmp_path):
     volume = read_volume(written(tmp_path / "a.nii", content_of(codes=(0, 0))))
     assert volume.warnings == ()
-    assert check_ct(volume) == ["qform and sform code are 0: left, right, head and feet are a guess"]
+    (warning,) = check_ct(volume)
+    assert warning.startswith(
+        "qform and sform code are 0: left, right, front, back, head and feet are a guess, that of"
+    )
+    assert "ITK and 3D Slicer exchange front and back" in warning
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("lengths", [(0.8, 0.7, 2.5), (1, 1, 1)])
+@pytest.mark.parametrize("qfac", [1, -1])
+def test_the_places_of_voxels_in_itk_and_in_nibabel_without_directions(codes, lengths, qfac, tmp_path):
+    affine = np.diag([-lengths[0], -lengths[1], qfac * lengths[2], 1.0])
+    affine[:3, 3] = 11, -7, 120
+    stored = pixdim(*lengths, qfac)
+    path = written(
+        tmp_path / "a.nii", content_of(affine=affine, codes=codes, pixdim=stored, quatern_d=0.0 + (qfac < 0))
+    )
+    volume = read_volume(path)
+    itk = itk_affine(sitk.ReadImage(str(path)))
+    np.testing.assert_allclose(volume.affine, nib.load(path).affine, atol=1e-5)
+    np.testing.assert_allclose(volume.itk_affine, itk, atol=1e-5)
+    assert np.allclose(volume.affine, itk, atol=1e-3) is (codes != (0, 0))
+    label = (volume.array > 0).astype(np.uint8)
+    write_on_grid(tmp_path / "labels.nii.gz", label, volume)
+    labels = sitk.ReadImage(str(tmp_path / "labels.nii.gz"))
+    np.testing.assert_allclose(itk_affine(labels), itk, atol=1e-5)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(labels).T, label)
+    np.testing.assert_allclose(nib.load(tmp_path / "labels.nii.gz").affine, nib.load(path).affine, atol=1e-5)
 
 
 REFUSED = {

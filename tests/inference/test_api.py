@@ -154,6 +154,12 @@ def test_results_go_back_to_the_images_space(ct_array, model, tmp_path):
     with pytest.raises(ValueError, match="which is 'ids'; it must be labels or lesion_ids"):
         found.to_sitk("ids")
 
+    loaded.header["qform_code"] = loaded.header["sform_code"] = 0
+    nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj), None, loaded.header), tmp_path / "nowhere.nii.gz")
+    labels, image = model(tmp_path / "nowhere.nii.gz").to_sitk(), SimpleITK.ReadImage(tmp_path / "nowhere.nii.gz")
+    for name in ("GetOrigin", "GetSpacing", "GetDirection"):
+        np.testing.assert_allclose(getattr(labels, name)(), getattr(image, name)(), atol=1e-5)
+
 
 @pytest.mark.integration
 def test_one_call_with_settings_and_a_mask(ct_array, joint_weights, tmp_path, monkeypatch):

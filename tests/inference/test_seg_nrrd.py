@@ -69,6 +69,30 @@ def test_segments_are_on_the_grid_of_the_ct(orientation, tmp_path):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), found["voxels"].T)
 
 
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 1)])
+def test_segments_lie_on_the_ct_where_itk_opens_both(codes, tmp_path):
+    """Without qform and sform, ITK and nibabel place the CT differently."""
+    ct_file(tmp_path / "ct.nii.gz", "RAS")
+    image = nib.load(tmp_path / "ct.nii.gz")
+    for set_form, code in zip((image.set_qform, image.set_sform), codes, strict=True):
+        set_form(image.affine if code else None, code)
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), None, image.header), tmp_path / "ct.nii.gz")
+    volume = read_volume(tmp_path / "ct.nii.gz")
+    lesions = small_result(volume)
+    write_seg_nrrd(tmp_path / "s.seg.nrrd", volume, lesions, LABELS)
+    write_box_like(tmp_path / "labels.nii.gz", lesions.inside, lesions.box, volume)
+    ct, *others = (sitk.ReadImage(tmp_path / name) for name in ("ct.nii.gz", "s.seg.nrrd", "labels.nii.gz"))
+    for other in others:
+        assert other.GetSize() == ct.GetSize()
+        for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+            np.testing.assert_allclose(getattr(other, name)(), getattr(ct, name)(), atol=1e-4)
+    segments, labels = (sitk.GetArrayFromImage(other) for other in others)
+    np.testing.assert_array_equal(segments > 0, labels > 0)
+    in_nibabel = nib.load(tmp_path / "labels.nii.gz")
+    np.testing.assert_array_equal(in_nibabel.affine, nib.load(tmp_path / "ct.nii.gz").affine)
+    np.testing.assert_array_equal(np.asarray(in_nibabel.dataobj), labels.T)
+
+
 def test_header(tmp_path):
     volume = ct_file(tmp_path / "ct.nii.gz")
     lesions = small_result(volume)

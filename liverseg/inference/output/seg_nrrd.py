@@ -40,7 +40,8 @@ def write_seg_nrrd(path: str | os.PathLike, volume: Volume, lesions: LesionMap, 
 
     Value 1 is the liver without its lesions, since segments of one label map do not overlap, and id + 1 is a lesion.
     Segments are named by type and id, and have colours and SNOMED CT codes of the label table. Axes have the order and
-    directions of the CT's file; the space is LPS+ mm.
+    directions of the CT's file; the space is LPS+ mm. A CT whose file states no directions is placed as ITK does, by
+    which the programs that read this format open it.
 
     Args:
         path: of the file; its folder must exist.
@@ -62,7 +63,7 @@ def write_seg_nrrd(path: str | os.PathLike, volume: Volume, lesions: LesionMap, 
         return False
     dtype = np.min_scalar_type(len(structures))
     values = (lesions.inside > 0).astype(dtype) + lesions.ids_inside.astype(dtype)
-    image = to_sitk(volume.from_axial(embed(values, lesions.box, lesions.shape)), volume.affine)
+    image = to_sitk(volume.from_axial(embed(values, lesions.box, lesions.shape)), volume.itk_affine)
     extent = " ".join(f"0 {length - 1}" for length in volume.array.shape)
     for key, value in _SEGMENTATION.items():
         image.SetMetaData(key, value)
