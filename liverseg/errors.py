@@ -1,7 +1,7 @@
 """Exceptions for errors that a user can correct, and the exit codes of every liverseg command.
 
 - LiversegError, exit code 1
-    - UsageError, exit code 2: the command is wrong
+    - UsageError, exit code 2: the command, or the manifest it names, is wrong
     - SomeCasesFailed, exit code 3: some cases of a run failed, the others are done
     - UnreadableError: an input cannot be read
     - GeometryError: an input does not state where its voxels are, or contradicts itself
@@ -57,7 +57,7 @@ class LiversegError(Exception):
 
 
 class UsageError(LiversegError):
-    """The command is wrong: an unknown option, key or value."""
+    """The command is wrong: an unknown option, key or value, also in a config or manifest that it names."""
 
     exit_code = ExitCode.USAGE
 

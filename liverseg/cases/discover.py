@@ -28,7 +28,7 @@ from liverseg.imageio.formats import describe_unread, is_dicom, is_volume_or_zip
 from liverseg.imageio.limits import MAX_FILES
 from liverseg.imageio.volume import is_nifti
 from liverseg.results.case_folder import CASE_FILES, OTHER_FILES, RECORD
-from liverseg.utils.files import describe_special, is_dir, is_file, list_folder, refuse_special, visible_files
+from liverseg.utils.files import is_dir, is_file, list_folder, refuse_special, visible_files
 
 __all__ = ["Skipped", "cases_of_tree", "check_series", "find_batch", "find_cases", "shard_of"]
 
@@ -276,10 +276,10 @@ def _sort_entries(path: Path, entries: Sequence[os.DirEntry[str]], excluded: Seq
         if own in excluded or entry.name in results:
             continue
         try:
-            is_folder, is_plain = entry.is_dir(), entry.is_file()
+            is_folder = entry.is_dir()
             is_link = is_folder and entry.is_symlink()
-        except OSError:  # a loop of links
-            is_folder = is_link = is_plain = False
+        except OSError:  # a loop of links, or a link that leads nowhere
+            is_folder = is_link = False
         if entry.name.startswith("."):
             folder.skipped.append(Skipped(own, _HIDDEN))
         elif is_link:
@@ -287,10 +287,7 @@ def _sort_entries(path: Path, entries: Sequence[os.DirEntry[str]], excluded: Seq
         elif is_folder:
             folder.folders.append(own)
         elif is_volume_or_zip(own):
-            if not is_plain and (kind := describe_special(own)) is not None:
-                folder.skipped.append(Skipped(own, kind))
-            else:  # a link that leads nowhere is a case that fails
-                folder.volumes.append(own)
+            folder.volumes.append(own)
         else:
             folder.others.append(own)
     return folder

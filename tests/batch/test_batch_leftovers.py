@@ -38,3 +38,5 @@ def test_pipes_and_devices_in_a_tree_are_not_opened(worker_threads, weights, tmp
     err = capsys.readouterr().err
     assert "1 done, 2 failed" in err
     assert err.count("failed: unreadable: ") == 2  # files with a volume's name are reported
+    for name in ("pipe.nii", "pipe.zip"):
+        assert f"{tmp_path / 'in' / name}: a named pipe, neither a file nor a folder; give a file" in err

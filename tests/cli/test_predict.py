@@ -16,6 +16,7 @@ import torch
 from commands import INFER, JOINT, run_bundle
 
 from liverseg.cli.main import main
+from liverseg.errors import ExitCode
 from liverseg.inference import find_bundle
 from liverseg.results.case_folder import CASE_FILES
 
@@ -211,10 +212,12 @@ def test_a_pipe_in_place_of_a_mask_is_refused_at_once(command, at_once, volumes,
     assert line == f"liverseg: {tmp_path / 'mask.nii.gz'}: a named pipe, neither a file nor a folder; give a file"
 
 
-def test_a_folder_whose_only_volume_is_a_pipe(at_once, weights, tmp_path, capsys):
-    (tmp_path / "in").mkdir()
-    os.mkfifo(tmp_path / "in" / "ct.nii.gz")
+@pytest.mark.integration
+def test_a_pipe_in_a_folder_fails_alone(at_once, volumes, weights, tmp_path, capsys):
+    os.mkfifo(volumes / "pipe.nii.gz")
     for command in ("predict", "batch"):
-        assert main([command, str(tmp_path / "in"), str(tmp_path / "out"), "--weights", str(weights)]) == 1
-        (line,) = capsys.readouterr().err.splitlines()
-        assert "1 skipped, ct.nii.gz (a named pipe, neither a file nor a folder; give a file)" in line
+        options = ["--weights", str(weights), "--liver", "none"]
+        assert main([command, str(volumes), str(tmp_path / command), *options]) == ExitCode.SOME_CASES_FAILED
+        err = capsys.readouterr().err
+        assert f"{volumes / 'pipe.nii.gz'}: a named pipe, neither a file nor a folder; give a file" in err
+        assert sorted(path.parent.name for path in (tmp_path / command).glob("*/record.json")) == ["a", "b"]
