@@ -66,7 +66,7 @@ INPUTS = {
     "truncated": ("unreadable", lambda at: cut(nifti(at / "a.nii.gz"))),
     "no DICOM": ("unreadable", lambda at: at),
     "no zip": ("unreadable", lambda at: nifti(at / "a.nii").rename(at / "a.zip")),
-    "two studies' worth": ("unreadable", lambda at: (study(at / "a"), study(at / "b", uid="1.2.4"), at)[2]),
+    "two studies' worth": ("unreadable", lambda at: (study(at / "a"), study(at / "b", (1, 4, 7), uid="1.2.4"), at)[2]),
     "series in time": ("geometry", lambda at: nifti(at / "a.nii.gz", np.stack([HU, HU], axis=-1))),
     "in metres": ("geometry", lambda at: nifti(at / "a.nii.gz", xyzt_units=1)),
     "gap": ("geometry", lambda at: study(at / "ct", (0, 3, 9))),
