@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -168,9 +169,10 @@ def fetch_cases(source: str | Path, folder: Path, series: str | None = None) -> 
 
     Raises:
         LiversegError: if the source cannot be read. A study that cannot be fetched becomes a case that fails as
-            unreadable, unless it is the only one.
+            unreadable, unless it is the only one; the reason is printed to stderr.
     """
     text = str(source)
+    folder = folder.absolute()  # relative paths of a manifest would be below its own folder
     if is_url(text):
         rows: Sequence[Mapping[str, Any]] = [
             {"case": DicomWebUrl.parse(url).study or "", "image": url} for url in _studies(text)
@@ -192,9 +194,10 @@ def fetch_cases(source: str | Path, folder: Path, series: str | None = None) -> 
                 fetch_study(image, target, str(row.get("series") or series or "") or None)
             except UsageError:
                 raise
-            except LiversegError:
+            except LiversegError as error:
                 if len(rows) == 1:
                     raise
+                print(f"liverseg: {row.get('case')}: not fetched: {error}", file=sys.stderr, flush=True)
             row = {**row, "image": str(target)}
         fetched.append({str(name): value for name, value in row.items() if value not in (None, "")})
     manifest = folder / "manifest.json"
@@ -430,8 +433,11 @@ def _ask(source: DicomWebUrl, question: Callable[[], _Result]) -> _Result:
 
 
 def _raise_for_status(source: DicomWebUrl, status: int) -> NoReturn:
+    token = os.environ.get(TOKEN_VARIABLE, "").strip()
     reasons = {
-        401: f"the server wants a token (401); set {TOKEN_VARIABLE}",
+        401: f"the server refuses the token of {TOKEN_VARIABLE} (401); is it expired, or of another server?"
+        if token
+        else f"the server wants a token (401); set {TOKEN_VARIABLE}",
         403: "the server does not allow it (403); may this token read and store the study?",
         404: "not found (404); check the path and the UIDs",
     }
@@ -493,14 +499,18 @@ def _fetch_series(client: DICOMwebClient, source: DicomWebUrl, series: str, fold
     """Write the instances of a series, as the server stores them, while they arrive."""
 
     def fetch() -> None:
+        sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+        size = sum(sizes.values())
         for item in client.iter_series(str(source.study), series, media_types=(("application/dicom", "*"),)):
-            name = sha256(str(item.SOPInstanceUID).encode()).hexdigest()[:40]
-            files = sum(path.stat().st_size for path in folder.iterdir()), len(os.listdir(folder))
-            if files[0] > MAX_BYTES or files[1] >= MAX_FILES:
+            path = folder / f"{sha256(str(item.SOPInstanceUID).encode()).hexdigest()[:40]}.dcm"
+            if size > MAX_BYTES or len(sizes) >= MAX_FILES:
                 raise UnreadableError(
                     f"{source.study_url()}: more than {MAX_BYTES} bytes or {MAX_FILES} instances; give one series"
                 )
-            item.save_as(folder / f"{name}.dcm", enforce_file_format=True)
+            item.save_as(path, enforce_file_format=True)
+            size -= sizes.get(path.name, 0)  # of an attempt that broke off
+            sizes[path.name] = path.stat().st_size
+            size += sizes[path.name]
 
     for attempt in range(1, _ATTEMPTS + 1):
         try:

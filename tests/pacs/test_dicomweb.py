@@ -83,10 +83,11 @@ def test_study_is_fetched_computed_and_its_results_are_stored(server, weights, t
 
 @needs_orthanc
 @pytest.mark.integration
-def test_batch_of_a_query_is_resumed_and_stored_once(server, weights, tmp_path, capsys):
+def test_batch_of_a_query_is_resumed_and_stored_once(server, weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     words = ("--weights", weights, "--liver", "none", "--store-to", f"{server.url}/dicom-web")
     query = f"{server.url}/dicom-web/studies?ModalitiesInStudy=CT"
-    assert run("batch", query, tmp_path / "out", *words) == 0
+    assert run("batch", query, "out", *words) == 0
     assert "2 cases stored" in capsys.readouterr().out
     assert {item["PatientID"] for item in server.instances("SEG")} == {"PID-1", "PID-2"}
     assert run("batch", query, tmp_path / "out", *words) == 0
@@ -97,12 +98,13 @@ def test_batch_of_a_query_is_resumed_and_stored_once(server, weights, tmp_path, 
 
 @needs_orthanc
 @pytest.mark.integration
-def test_manifest_with_urls_and_paths(server, weights, tmp_path):
+def test_manifest_with_urls_and_paths(server, weights, tmp_path, capsys):
     write_ct_study(tmp_path / "local", number=7)
     (tmp_path / "cases.csv").write_text(
         f"case,image\na,{study_url(server, 2)}\nb,local\nc,{server.url}/dicom-web/studies/1.2.3.999\n"
     )
     assert run("batch", tmp_path / "cases.csv", tmp_path / "out", "--weights", weights, "--liver", "none") == 3
+    assert "c: not fetched: " in (shown := capsys.readouterr().err) and "the server has no such study" in shown
     failed = (tmp_path / "out" / "failed.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[:2] for line in failed[1:]] == [["c", "unreadable"]]
     assert all((tmp_path / "out" / name / "segmentation.dcm").exists() for name in "ab")
@@ -132,8 +134,11 @@ def test_server_that_wants_a_token(weights, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv(TOKEN_VARIABLE, "not-the-right-token")
     with Orthanc(tmp_path / "server", password="secret") as server:
         assert run("predict", study_url(server, 1), tmp_path / "out", "--weights", weights) == 1
+        monkeypatch.delenv(TOKEN_VARIABLE)
+        assert run("predict", study_url(server, 1), tmp_path / "out", "--weights", weights) == 1
     shown = capsys.readouterr().err
-    assert f"(401); set {TOKEN_VARIABLE}" in shown and "not-the-right-token" not in shown
+    assert f"refuses the token of {TOKEN_VARIABLE} (401)" in shown and "not-the-right-token" not in shown
+    assert f"wants a token (401); set {TOKEN_VARIABLE}" in shown
 
 
 class _Recorder(BaseHTTPRequestHandler):
