@@ -18,6 +18,7 @@ __all__ = ["add_arguments", "run"]
 
 _DEFAULTS = {name: field.default for name, field in NodeSettings.__dataclass_fields__.items()}
 _LISTS = ("allow_ae", "allow_address")
+_FLAG_VALUES = {"true": True, "True": True, "false": False, "False": False}
 _NOT_IN_CONFIG = ("config", "check", "debug", "folder", "help")
 
 
@@ -155,14 +156,15 @@ def _merge_config(args: argparse.Namespace) -> None:
     import yaml
 
     try:
-        content = yaml.safe_load(args.config.read_text(encoding="utf-8")) or {}
+        # all values as text, as on a command line: YAML would read the AE title 0123 as 83, and NO as false
+        content = yaml.load(args.config.read_text(encoding="utf-8"), yaml.BaseLoader) or {}
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise UsageError(f"{args.config}: cannot be read as YAML ({one_line(error)})") from error
     parser = _ConfigParser(add_help=False, allow_abbrev=False)
     parser.path = args.config
     add_arguments(parser)
-    names = {option[2:] for action in parser._actions for option in action.option_strings} - {*_NOT_IN_CONFIG}
-    names = {name for name in names if not name.startswith("no-")}
+    options = {option[2:]: action for action in parser._actions for option in action.option_strings}
+    names = {name for name in options if not name.startswith("no-")} - {*_NOT_IN_CONFIG}
     if not isinstance(content, Mapping):
         raise UsageError(f"{args.config}: options and values are needed, such as port: 104")
     words: list[str] = []
@@ -173,17 +175,25 @@ def _merge_config(args: argparse.Namespace) -> None:
                 f"{args.config}: unknown option {str(name)!r}; "
                 f"{f'did you mean {match}?' if match else 'the options of liverseg listen are allowed'}"
             )
-        words += _words(str(name), value)
+        words += _words(args.config, str(name), value, options[name])
     for name, value in vars(parser.parse_args([str(args.folder), *words])).items():
         if getattr(args, name, None) is None:
             setattr(args, name, value)
 
 
-def _words(name: str, value: Any) -> Sequence[str]:
-    """Return an option as words of a command line."""
-    if value is True:
-        return [f"--{name}"]
-    if value is False:
-        return [f"--no-{name}"]
-    values = value if isinstance(value, list) else [value]
+def _words(config: Path, name: str, value: Any, option: argparse.Action) -> Sequence[str]:
+    """Return an option of a config as words of a command line.
+
+    Raises:
+        UsageError: if the value is of another kind than the option's.
+    """
+    if option.nargs == 0:  # a flag
+        if not isinstance(value, str) or value not in _FLAG_VALUES:
+            raise UsageError(f"{config}: {name} is {value!r}; true or false is needed")
+        negation = [f"--no-{name}"] if f"--no-{name}" in option.option_strings else []
+        return [f"--{name}"] if _FLAG_VALUES[value] else negation
+    values = value if isinstance(value, list) and name.replace("-", "_") in _LISTS else [value]
+    if not all(isinstance(item, str) and item for item in values):
+        kind = "values are" if name.replace("-", "_") in _LISTS else "one value is"
+        raise UsageError(f"{config}: {name} is {value!r}; {kind} needed")
     return [f"--{name}={item}" for item in values]

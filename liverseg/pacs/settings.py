@@ -127,7 +127,7 @@ class NodeSettings:
             ("keep_days", self.keep_days, 0, 36500),
         ):
             if number is not None and not least <= number <= most:
-                raise UsageError(f"{name} is {number}; {least} to {most:.12g} are allowed")
+                raise UsageError(f"{name.replace('_', '-')} is {number}; {least} to {most:.12g} are allowed")
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("TLS needs both a certificate and its key: --tls-cert and --tls-key")
         if self.tls_ca is not None and self.tls_cert is None and not self.destination_tls:
