@@ -218,7 +218,7 @@ def check_node(settings: NodeSettings) -> None:
         from pynetdicom import AE
         from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
-        from liverseg.pacs.receiver import local_address, tls_context
+        from liverseg.pacs.receiver import explain_failure, local_address, tls_context
         from liverseg.pacs.studies import StudyStore
     except ImportError as error:
         raise LiversegError(f"the node needs pynetdicom ({error}): pip install 'liverseg[pacs]'") from error
@@ -233,19 +233,20 @@ def check_node(settings: NodeSettings) -> None:
     entity.acse_timeout = entity.dimse_timeout = entity.connection_timeout = 10.0
     entity.add_requested_context(Verification)
     host = local_address(settings)
-    tls = None
+    context = None
     if settings.tls_cert is not None:
         context = tls_context(settings, server=False)
         context.check_hostname = False  # on this machine the name in the certificate is another
-        tls = context, host
+    tls = None if context is None else (context, host)
     association = entity.associate(host, settings.port, ae_title=settings.ae_title, tls_args=tls)
+    problem = "" if association.is_established else f" ({explain_failure(association, host, settings.port, context)})"
     answer = association.send_c_echo().get("Status") if association.is_established else None
     if association.is_established:
         association.release()
     if answer != 0:
         raise LiversegError(
-            f"{settings.ae_title} at {host}, port {settings.port}: no answer to C-ECHO; is the node running, and may "
-            "this machine connect?"
+            f"{settings.ae_title} at {host}, port {settings.port}: no answer to C-ECHO{problem}; is the node running, "
+            "does --check have its options, and do --allow-ae and --allow-address let this machine connect?"
         )
     print(f"{settings.ae_title} at {host}, port {settings.port} answers")
     if free < settings.min_free_bytes:

@@ -7,9 +7,11 @@ addresses that may connect.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import itertools
 import shutil
+import socket
 import ssl
 import threading
 import time
@@ -52,7 +54,15 @@ from liverseg.pacs.journal import AuditTrail, Journal, Peer
 from liverseg.pacs.settings import NodeSettings
 from liverseg.pacs.studies import Refused, StudyStore, describe_patient, read_header
 
-__all__ = ["CT_CLASSES", "Receiver", "local_address", "remove_stale", "report_commitment", "tls_context"]
+__all__ = [
+    "CT_CLASSES",
+    "Receiver",
+    "explain_failure",
+    "local_address",
+    "remove_stale",
+    "report_commitment",
+    "tls_context",
+]
 
 CT_CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 """SOP classes that are stored."""
@@ -82,6 +92,11 @@ _DISK_CHECK_BYTES = 64 << 20
 _EXTRA_CONNECTIONS = 16
 """Connections beyond `max_associations`, so that an association that is one too many is rejected and not cut off."""
 
+_BIND_HINTS = {
+    errno.EADDRINUSE: "is another node running there?",
+    errno.EACCES: "ports below 1024 need a privilege: choose a higher --port",
+}
+
 _SUCCESS, _DISCARDED, _OUT_OF_RESOURCES, _NO_MATCH, _NOT_UNDERSTOOD = 0x0000, 0xB006, 0xA700, 0xA900, 0xC000
 
 CommitmentReport = Callable[[str, set[str], set[str]], bool]
@@ -96,22 +111,55 @@ def tls_context(settings: NodeSettings, server: bool) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if server else ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    for path in (settings.tls_cert, settings.tls_key, settings.tls_ca):
+        if path is not None and not path.exists():
+            raise LiversegError(f"{path}: no such file; TLS needs its certificate, key and authorities as PEM files")
+    files = f"{settings.tls_cert} and {settings.tls_key}"
     try:
         if settings.tls_cert is not None:
             context.load_cert_chain(settings.tls_cert, settings.tls_key, password=lambda: b"")
+        files = str(settings.tls_ca)
         if settings.tls_ca is not None:
             context.load_verify_locations(settings.tls_ca)
         elif not server:
             context.load_default_certs()
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        reason = getattr(error, "strerror", None) or one_line(error)
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or one_line(error)
         raise LiversegError(
-            f"TLS certificate, key or authority: cannot be used ({reason}); PEM files are needed, the key without a "
-            "password"
+            f"{files}: cannot be used for TLS ({reason}); PEM files are needed: a certificate, its key without a "
+            "password, and certificates of authorities"
         ) from error
     if server and settings.tls_ca is not None:
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def explain_failure(association: Association, host: str, port: int, tls: ssl.SSLContext | None) -> str:
+    """Return why an association with another application was not established.
+
+    pynetdicom reports a failed connection only to its log, so this connects once more.
+
+    Args:
+        association: the failed one.
+        host: name or address of the other application.
+        port: its TCP port.
+        tls: context of the connection; None without TLS.
+    """
+    if association.is_rejected:
+        return f"the association was rejected: {getattr(association.acceptor.primitive, 'reason_str', 'no reason')}"
+    try:
+        with socket.create_connection((host, port), timeout=_ASSOCIATE_SECONDS) as connection:
+            if tls is not None:
+                with tls.wrap_socket(connection, server_hostname=host) as encrypted:
+                    encrypted.settimeout(1.0)
+                    encrypted.recv(1)  # with TLS 1.3, the peer refuses a certificate after the handshake
+    except TimeoutError:
+        pass  # connected, and the peer waits; or nothing answers at all
+    except ssl.SSLCertVerificationError as error:
+        return f"its certificate is not valid: {error.verify_message}"
+    except OSError as error:
+        return f"no connection: {getattr(error, 'reason', None) or error.strerror or type(error).__name__}"
+    return "no answer, or the connection was closed"
 
 
 class Receiver:
@@ -188,9 +236,10 @@ class Receiver:
                 request_handler=_Handler,
             )
         except (OSError, OverflowError) as error:
+            hint = _BIND_HINTS.get(getattr(error, "errno", None) or 0, "--address needs an address of this machine")
             raise LiversegError(
                 f"{settings.address}, port {settings.port}: cannot be listened at "
-                f"({getattr(error, 'strerror', None) or error}); is another node running there?"
+                f"({getattr(error, 'strerror', None) or error}); {hint}"
             ) from error
         entity._servers.append(self._server)  # as AE.start_server does, for AE.active_associations
         self._server.receiver, self._server.tls = self, tls
@@ -257,7 +306,21 @@ class Receiver:
         self._audit.record("connected", session.peer)
 
     def _on_rejected(self, event: evt.Event) -> None:
-        self.refuse(_peer(event.assoc), "association rejected: AE title not allowed, or too many associations")
+        peer, allowed = _peer(event.assoc), self._settings.allow_ae
+        called = _printable(getattr(event.assoc.requestor.primitive, "called_ae_title", None) or "")
+        if allowed and peer[0] not in {title.strip() for title in allowed}:
+            reason = "calling AE title not allowed"
+        elif called != self._settings.ae_title.strip():
+            reason = f"called AE title is {called}, not {self._settings.ae_title.strip()}"
+        else:
+            reason = "too many associations"
+        self.refuse(peer, f"association rejected: {reason}")
+
+    def on_unwritable(self, association: Association, error: OSError) -> None:
+        """Record that an object could not be written while it arrived; the association has ended."""
+        title, address = _peer(association)
+        reason = f"an object cannot be written while it arrives ({error.strerror or type(error).__name__})"
+        self._journal.log("error", reason=reason, ae_title=title, address=address)
 
     def _end_session(self, session: _Session) -> None:
         self._store.end_association(session.number)
@@ -358,8 +421,12 @@ class _Session:
 
 def _peer(association: Association) -> Peer:
     requestor = association.requestor
-    title = "".join(char if char.isprintable() and char.isascii() else "?" for char in requestor.ae_title.strip())
-    return title[:16], str(requestor.address)
+    return _printable(requestor.ae_title), str(requestor.address)
+
+
+def _printable(title: str) -> str:
+    """Return an AE title of a peer without characters that could disturb a log."""
+    return "".join(char if char.isprintable() and char.isascii() else "?" for char in title.strip())[:16]
 
 
 def _restart_count(association: Association) -> None:
@@ -415,7 +482,18 @@ class _Handler(RequestHandler):
         assert isinstance(self.server, _Server) and self.server.receiver is not None
         connection: Any = association.dul.socket
         connection.__class__ = _BoundedSocket  # pynetdicom has no argument for it
-        connection.receiver, connection.received, connection.checked = self.server.receiver, 0, 0
+        receiver = connection.receiver = self.server.receiver
+        connection.received, connection.checked = 0, 0
+        reactor: Any = association.dul
+        run = reactor.run
+
+        def run_and_report() -> None:
+            try:
+                run()
+            except OSError as error:  # pynetdicom writes the object in this thread, and has no handler for it
+                receiver.on_unwritable(association, error)
+
+        reactor.run = run_and_report
         return association
 
 

@@ -20,7 +20,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 from liverseg.errors import LiversegError, one_line
 from liverseg.pacs.journal import AuditTrail, Journal
 from liverseg.pacs.outgoing import SentObject, prepare_objects
-from liverseg.pacs.receiver import report_commitment, tls_context
+from liverseg.pacs.receiver import explain_failure, report_commitment, tls_context
 from liverseg.pacs.settings import NodeSettings
 from liverseg.pacs.studies import Study, StudyStore, describe_patient, first_file, read_header
 
@@ -178,7 +178,7 @@ class Sender:
                     self._journal.log("destination reachable", destination=str(to))
                 self._unreachable = 0
                 return association
-            reason = "rejected" if association.is_rejected else "no connection or no answer"
+            reason = explain_failure(association, to.host, to.port, self._tls)
         except (OSError, RuntimeError, ValueError) as error:
             reason = type(error).__name__
         self._unreachable += 1
@@ -212,7 +212,7 @@ class Sender:
             reference.ReferencedSOPClassUID, reference.ReferencedSOPInstanceUID = item.sop_class, item.uid
             request.ReferencedSOPSequence.append(reference)
         # before the request: the report may come at once
-        again = study.state == "stored"
+        again = study.state == "stored" and study.asked > 0.0
         waiting = self._store.change(
             study,
             state="stored",
@@ -231,10 +231,12 @@ class Sender:
             self._finish(waiting, "sent; the destination offers no storage commitment")
             return
         except (RuntimeError, OSError):
-            self._fail(waiting, "storage commitment could not be asked for")
+            self._fail(waiting, "storage commitment could not be asked for", asked=0.0)
             return
-        if status.get("Status") != 0:
-            self._fail(waiting, "storage commitment was refused")
+        if (code := status.get("Status")) != 0:
+            shown = "no answer" if code is None else f"status 0x{code:04X}"
+            reason = f"storage commitment was refused ({shown}); does the destination know this node's title and port?"
+            self._fail(waiting, reason, asked=0.0)
             return
         self._journal.log("commitment requested", case=study.case)
         deadline = time.monotonic() + 3.0  # some answer in the same association

@@ -157,7 +157,8 @@ class Archive:
 
     Args:
         status: returns the status of a C-STORE for the object and the number of earlier attempts.
-        commit: "same" or "new" association for reports of storage commitment; None to offer none.
+        commit: "same" or "new" association for reports of storage commitment; "refused once" for the same association
+            after a refusal; None to offer none.
         node: port of the node that gets the reports.
     """
 
@@ -186,6 +187,9 @@ class Archive:
         return status
 
     def _on_action(self, event):
+        if self._commit == "refused once":
+            self._commit = "same"
+            return 0x0110, None
         request = event.action_information
         self.requests.append(request)
         report = pydicom.Dataset()

@@ -1,6 +1,7 @@
 """The node in a process: receive, compute, send, restart, refuse."""
 
 import json
+import resource
 import shutil
 import signal
 import socket
@@ -159,6 +160,18 @@ def test_destination_without_storage_commitment_is_enough(tmp_path, options):
     ):
         send(node.port, paths)
         assert "offers no storage commitment" in node.wait_for("sent")[0]["how"]
+
+
+def test_storage_commitment_that_is_refused_is_asked_for_again_soon(tmp_path, options):
+    paths = write_ct_study(tmp_path / "ct")
+    with (
+        Archive(commit="refused once") as archive,
+        Node(tmp_path / "node", *options, "--destination", f"ARCHIVE@127.0.0.1:{archive.port}", "--commit") as node,
+    ):
+        send(node.port, paths)
+        assert "refused (status 0x0110); does the destination know" in node.wait_for("not sent")[0]["reason"]
+        assert node.wait_for("sent")[0]["how"] == "committed"
+        assert len(archive.objects) == 2
 
 
 def test_destination_that_is_down_gets_the_result_when_it_is_up(tmp_path, options):
@@ -366,6 +379,22 @@ def test_full_disk_is_refused_before_it_is_full(tmp_path, options):
         assert node.instances() == []
 
 
+def test_object_that_cannot_be_written_while_it_arrives_is_one_line_in_the_journal(tmp_path, options):
+    paths = write_ct_study(tmp_path / "ct", slices=2)
+    large = pydicom.dcmread(paths[1])
+    large.add_new(0x00090010, "LO", "TEST")
+    large.add_new(0x00091010, "OB", bytes(2 << 20))
+    large.save_as(paths[1])
+    with Node(tmp_path / "node", *options, "--quiet-seconds", "600") as node:
+        resource.prlimit(node.process.pid, resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+        assert send(node.port, paths[1:]) != [0]
+        (line,) = node.wait_for("error")
+        assert line["reason"] == "an object cannot be written while it arrives (File too large)"
+        assert send(node.port, paths[:1]) == [0]
+        _, out = node.stop()
+        assert "Traceback" not in out
+
+
 def test_callers_that_are_not_allowed(tmp_path, options):
     with Node(tmp_path / "node", *options, "--allow-ae", "CT1", "--allow-ae", "CT2") as node:
         assert connect(node.port, ae_title="OTHER").is_rejected
@@ -375,6 +404,10 @@ def test_callers_that_are_not_allowed(tmp_path, options):
         association.release()
         codes = [line["EventID"]["csd-code"] for line in node.audit()]
         assert codes.count("110113") == 2
+        assert [line["reason"] for line in node.wait_for("connection refused", times=2)] == [
+            "association rejected: calling AE title not allowed",
+            "association rejected: called AE title is NOBODY, not LIVERSEG",
+        ]
     with Node(tmp_path / "address", *options, "--allow-address", "10.1.0.0/16") as node:
         assert not connect(node.port).is_established
         assert node.wait_for("connection refused")[0]["reason"] == "address not allowed"
@@ -389,6 +422,7 @@ def test_one_association_too_many_is_rejected(tmp_path, options):
         open_ones = list(map(connect, [node.port] * 2))
         assert all(association.is_established for association in open_ones)
         assert connect(node.port).is_rejected
+        assert node.wait_for("connection refused")[0]["reason"] == "association rejected: too many associations"
         for association in open_ones:
             association.release()
 
@@ -502,9 +536,11 @@ def test_check_counts_the_studies_and_fails_without_a_node(tmp_path, options, ca
         assert main(words) == 0
         lines = capsys.readouterr().out.splitlines()
         assert "computed: 1" in lines and "failed: 0" in lines
+        assert main([*words, "--ae-title", "OTHER"]) == 1
+        assert "the association was rejected: Called AE title not recognised" in capsys.readouterr().err
         node.stop()
         assert main(words) == 1
-        assert "no answer to C-ECHO" in capsys.readouterr().err
+        assert "no answer to C-ECHO (no connection: Connection refused)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -521,6 +557,12 @@ def test_check_counts_the_studies_and_fails_without_a_node(tmp_path, options, ca
         ("tls-cert: a.pem", "TLS needs both a certificate and its key"),
         ("others: keep", "argument --others: invalid choice: 'keep'"),
         (": :", "cannot be read as YAML"),
+        ("ae-title:", "ae-title is ''; one value is needed"),
+        ("port: [104, 105]", "port is ['104', '105']; one value is needed"),
+        ("allow-ae: [CT1, {CT2: 1}]", "values are needed"),
+        ("commit: often", "commit is 'often'; true or false is needed"),
+        ("commit: [true]", "true or false is needed"),
+        ("min-free-gb: -1", "min-free-gb is -1.0; 0 to 1048576 are allowed"),
     ],
 )
 def test_mistakes_in_a_config_are_one_line(tmp_path, capsys, content, message):
@@ -533,12 +575,14 @@ def test_mistakes_in_a_config_are_one_line(tmp_path, capsys, content, message):
 
 def test_config_sets_options_and_the_command_line_wins(tmp_path, weights):
     (tmp_path / "node.yaml").write_text(
-        f"ae-title: CONFIG\nallow-ae: [CT1, CT2]\nweights: {weights}\nliver: none\nreport: true\nport: 1\n"
+        f"ae-title: CONFIG\nallow-ae: [CT1, NO, 0123]\nweights: {weights}\nliver: none\nreport: true\nport: 1\n"
+        "untilt: false\ncommit: false\n"
     )
     with Node(tmp_path / "node", "--config", tmp_path / "node.yaml") as node:
-        association = connect(node.port, ae_title="CT2", called="CONFIG")
-        assert association.is_established
-        association.release()
+        for title in ("CT1", "NO", "0123"):  # the last two are no text in YAML
+            association = connect(node.port, ae_title=title, called="CONFIG")
+            assert association.is_established
+            association.release()
 
 
 def test_listening_process_imports_no_network(tmp_path, options):

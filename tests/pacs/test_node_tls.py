@@ -96,7 +96,8 @@ def test_destination_with_a_foreign_certificate_gets_nothing(tmp_path, weights, 
         sent += ["--tls-ca", certificates / "own"]
         with Node(tmp_path / "node", "--weights", weights, "--liver", "none", *sent) as node:
             send(node.port, paths)
-            node.wait_for("destination unreachable")
+            (line,) = node.wait_for("destination unreachable")
+            assert line["reason"].startswith("its certificate is not valid: ")
         assert archive.objects == []
 
 
@@ -104,4 +105,7 @@ def test_key_of_another_certificate_is_a_mistake_in_one_line(tmp_path, weights, 
     words = ["--tls-cert", certificates / "own-server.pem", "--tls-key", certificates / "own-client.key"]
     assert main(["listen", str(tmp_path / "node"), "--weights", str(weights), *map(str, words)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert "TLS certificate" in line
+    assert "own-server.pem" in line and "own-client.key" in line and "KEY_VALUES_MISMATCH" in line
+    words[1] = tmp_path / "missing.pem"
+    assert main(["listen", str(tmp_path / "node"), "--weights", str(weights), *map(str, words)]) == 1
+    assert f"{tmp_path / 'missing.pem'}: no such file" in capsys.readouterr().err
