@@ -12,7 +12,7 @@ import numpy as np
 
 from liverseg.followup.growth import Change, Trend, size_value
 from liverseg.followup.matching import Status
-from liverseg.followup.pictures import describe_change, draw_pair
+from liverseg.followup.pictures import describe_change, draw_pair, type_groups
 from liverseg.inference.output.preview import NOTICE, WINDOW_HU
 from liverseg.inference.output.report.lesion_table import TableCell, swatch
 from liverseg.inference.output.report.niivue import licences
@@ -151,9 +151,6 @@ def _describe_content(full: Sequence[bool]) -> str:
 
 def _row(change: LesionChange, labels: Sequence[Label]) -> dict[str, Any]:
     by_name = {label.name: label for label in labels}
-    types: list[str] = []
-    for kinds in (change.baseline_types, change.followup_types):
-        types += [kind for kind in dict.fromkeys(kinds) if not types or kind not in types]
     before, after = change.before, change.after
     status = change.match.status
     kind = {Status.NEW: "new", Status.GONE: "gone"}.get(status, "")
@@ -163,7 +160,10 @@ def _row(change: LesionChange, labels: Sequence[Label]) -> dict[str, Any]:
         "kind": kind,
         "target": change.target,
         "ids": f"{_ids(change.match.baseline)} → {_ids(change.match.followup)}",
-        "types": [swatch(by_name[name]) if name in by_name else TableCell(name) for name in types],
+        "types": [
+            [swatch(by_name[name]) if name in by_name else TableCell(name) for name in group]
+            for group in type_groups(change)
+        ],
         "cells": [
             _both(size_value(before, "longest_mm"), size_value(after, "longest_mm"), 1),
             _difference(change.longest, 1),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from liverseg.followup.comparison import LesionChange, LiverComparison
     from liverseg.followup.examination import Examination
 
-__all__ = ["describe_change", "draw_comparison", "draw_pair"]
+__all__ = ["describe_change", "draw_comparison", "draw_pair", "type_groups"]
 
 _PANEL = 260
 """Edge of the square around a lesion, pixels."""
@@ -35,10 +35,18 @@ _ORDER = (Status.NEW, Status.SPLIT, Status.MERGED, Status.GONE, Status.MATCHED)
 """Rows that a preview shows first; those that a scan does not cover come last."""
 
 
+def type_groups(change: LesionChange) -> list[list[str]]:
+    """Return the types of a row's lesions at the baseline and at the follow-up, each once; one list if they agree.
+
+    A split or merged lesion has parts, which may be of several types.
+    """
+    groups = [list(dict.fromkeys(types)) for types in (change.baseline_types, change.followup_types) if types]
+    return groups[:1] if len(groups) == 2 and {*groups[0]} == {*groups[1]} else groups
+
+
 def describe_change(change: LesionChange) -> str:
     """Describe a row in a few words, such as "metastasis, 12.1 → 17.3 mm, grown"."""
-    types = dict.fromkeys((*change.baseline_types, *change.followup_types))
-    kind = " → ".join(types) if change.type_changed else ", ".join(types)
+    kind = " → ".join(map(", ".join, type_groups(change)))
     if change.before and change.after and change.longest:
         sizes = f"{change.before.longest_mm:.1f} → {change.after.longest_mm:.1f} mm, {change.longest.trend.value}"
     else:

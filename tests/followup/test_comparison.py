@@ -10,6 +10,7 @@ import pytest
 from liverseg.errors import LiversegError, UsageError
 from liverseg.followup.comparison import COLUMNS, compare_examinations
 from liverseg.followup.examination import Identity, check_pair
+from liverseg.followup.pictures import describe_change, type_groups
 from liverseg.followup.registration import DisplacementField, LiverRegistration, RegistrationQuality
 from liverseg.labels import PRETRAIN_LABELS
 
@@ -44,6 +45,21 @@ def test_rows_say_what_became_of_each_lesion(comparison):
     assert same["longest_trend"] == "stable"
     assert same["type_changed"] and (same["baseline_type"], same["followup_type"]) == ("metastasis", "hemangioma")
     assert [grown[f"followup_{axis}_mm"] for axis in "xyz"] == pytest.approx([50, -7, 19], abs=1.5)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "followup", "shown"),
+    [
+        (("hemangioma",), ("hemangioma", "cyst"), [["hemangioma"], ["hemangioma", "cyst"]]),
+        (("cyst", "metastasis"), ("metastasis",), [["cyst", "metastasis"], ["metastasis"]]),
+        (("cyst", "metastasis", "cyst"), ("metastasis", "cyst"), [["cyst", "metastasis"]]),
+        ((), ("cyst", "cyst"), [["cyst"]]),
+    ],
+)
+def test_types_of_the_parts_of_a_lesion_are_shown_for_each_examination(comparison, baseline, followup, shown):
+    change = replace(comparison.changes[0], baseline_types=baseline, followup_types=followup)
+    assert type_groups(change) == shown
+    assert describe_change(change).startswith(" → ".join(map(", ".join, shown)) + ", ")
 
 
 def test_a_place_is_given_where_there_is_no_lesion(comparison):
