@@ -145,7 +145,7 @@ def test_the_same_comparison_has_the_same_bytes_and_replaces_itself(written, cas
 
 
 @pytest.mark.integration
-def test_dicom_lesions_keep_their_tracking_uids_over_three_examinations(dicom_cases, tmp_path, write_case, scans):
+def test_dicom_lesions_keep_their_tracking_uids_over_three_examinations(dicom_cases, tmp_path, write_case, make_scan):
     first, second = dicom_cases
     found = liverseg.compare(first, second, tmp_path / "change")
     assert found.days == 61
@@ -160,11 +160,12 @@ def test_dicom_lesions_keep_their_tracking_uids_over_three_examinations(dicom_ca
     assert later[0] == earlier[0] and later[1] == earlier[2]
     assert later[2][0] not in {uid for uid, _ in earlier}
     # the next examination is compared with the report of this comparison
-    study = write_study(tmp_path / "ct-third", scans[1], "1.2.33", "20200801", SeriesDescription="third")
+    scan = make_scan(AFTER, shift=MOVE, seed=6, **GRID)
+    study = write_study(tmp_path / "ct-third", scan, "1.2.33", "20200801", SeriesDescription="third")
     header = pydicom.dcmread(study / "0.dcm")
     header.PatientComments = "another file"
     header.save_as(study / "0.dcm")
-    third = write_case(study, tmp_path / "results", "third", scans[1].label)
+    third = write_case(study, tmp_path / "results", "third", scan.label)
     report = tmp_path / "change" / "measurements.dcm"
     liverseg.compare(second, third, tmp_path / "next", report=False, baseline_report=report)
     assert tracked(tmp_path / "next" / "measurements.dcm")[::2] == later

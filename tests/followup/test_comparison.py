@@ -99,7 +99,7 @@ def test_without_lesions_there_is_nothing_to_add_up(make_examination, translatio
 
 @pytest.fixture(scope="module")
 def two(make_examination):
-    return make_examination(name="a"), make_examination(name="b")
+    return make_examination(name="a"), make_examination(name="b", seed=2)
 
 
 def identity(number="4711", born="19610203", sex="F", issuer="", study="1.2", acquired="2020-04-05", has_time=False):
@@ -125,6 +125,13 @@ def test_pairs_that_are_refused(two, second, part):
         check_pair(first, other)
     for secret in ("4711", "4712", "1961", "2020"):
         assert secret not in str(caught.value)
+
+
+def test_a_copy_of_a_ct_in_another_file_is_refused(two, make_examination):
+    copy = make_examination(name="copy")
+    assert copy.record["input"]["sha256"] != two[0].record["input"]["sha256"]
+    with pytest.raises(LiversegError, match="results of the same CT"):
+        check_pair(two[0], copy)
 
 
 def test_the_time_of_day_orders_examinations_of_one_day(two):
