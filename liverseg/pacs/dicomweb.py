@@ -413,9 +413,10 @@ def _ask(source: DicomWebUrl, question: Callable[[], _Result]) -> _Result:
     except requests.HTTPError as error:
         _raise_for_status(source, error.response.status_code if error.response is not None else 0)
     except requests.exceptions.SSLError as error:
-        raise UnreadableError(
-            f"{source.service}: its TLS certificate is not trusted; set REQUESTS_CA_BUNDLE to your authority's PEM file"
-        ) from error
+        reason = "TLS failed; does the server speak https at this port?"
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            reason = "its TLS certificate is not trusted; set REQUESTS_CA_BUNDLE to your authority's PEM file"
+        raise UnreadableError(f"{source.service}: {reason}") from error
     except requests.Timeout as error:
         raise UnreadableError(f"{source.service}: no answer in {_TIMEOUT[1]:g} s") from error
     except requests.ConnectionError as error:

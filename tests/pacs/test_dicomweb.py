@@ -166,6 +166,8 @@ def test_token_is_sent_to_this_machine_or_by_tls_alone(weights, tmp_path, capsys
     assert run("predict", url, tmp_path / "out", "--weights", weights) == 1
     assert "does not answer as a DICOMweb server" in capsys.readouterr().err
     assert _Recorder.seen[0]["Authorization"] == "Bearer tok-123"
+    assert run("predict", url.replace("http", "https"), tmp_path / "out", "--weights", weights) == 1
+    assert "TLS failed; does the server speak https at this port?" in capsys.readouterr().err
     web.shutdown()
     assert run("predict", "http://pacs.invalid/studies/1.2.3", tmp_path / "out", "--weights", weights) == 2
     shown = capsys.readouterr().err
