@@ -103,11 +103,7 @@ def write_comparison(
     """
     inputs = describe_inputs(comparison.baseline, comparison.followup)
     refuse_other_results(folder, inputs)
-    warnings = list(comparison.warnings)
     measurements = _measurements(comparison, baseline_report) if dicom and comparison.followup.reference else None
-    if measurements is not None and comparison.counts()[Status.GONE.value]:
-        warnings.append("measurements.dcm holds the follow-up's lesions alone, without those that are gone")
-    comparison = replace(comparison, warnings=tuple(warnings))
     late: list[str] = []
     files: dict[str, Callable[[Path], Any]] = {}
     if measurements is not None:
@@ -164,14 +160,23 @@ def _measurements(comparison: LiverComparison, baseline_report: Path | None) -> 
     """Return a function that writes the DICOM SR of the follow-up."""
     # imported here because highdicom is slow to import and only DICOM cases need it
     from liverseg.followup.tracking import baseline_tracking, followup_tracking
-    from liverseg.inference.output.dicom_sr import write_measurement_report
+    from liverseg.inference.output.dicom_sr import AbsentLesion, write_measurement_report
 
     baseline, followup = comparison.baseline, comparison.followup
     if baseline_report is None and (baseline.folder / "measurements.dcm").is_file():
         baseline_report = baseline.folder / "measurements.dcm"
-    tracking = followup_tracking(
-        baseline_tracking(baseline, baseline_report), [change.match for change in comparison.changes], followup
-    )
+    earlier = baseline_tracking(baseline, baseline_report)
+    tracking = followup_tracking(earlier, [change.match for change in comparison.changes], followup)
+    by_name = {label.name: label for label in baseline.labels}
+    absent = [
+        AbsentLesion(
+            earlier.lesions[change.match.baseline[0]],
+            by_name[change.baseline_types[0]],
+            tuple(round(number, 2) for number in change.followup_mm),
+        )
+        for change in comparison.changes
+        if change.match.status is Status.GONE
+    ]
     assert followup.reference is not None
     return partial(
         write_measurement_report,
@@ -182,6 +187,7 @@ def _measurements(comparison: LiverComparison, baseline_report: Path | None) -> 
         labels=followup.labels,
         weights_sha256=followup.weights_sha256,
         tracking=tracking,
+        absent=absent,
     )
 
 

@@ -4,9 +4,11 @@ import csv
 import hashlib
 import json
 import shutil
+import subprocess
 import warnings
 from pathlib import Path
 
+import highdicom as hd
 import nibabel as nib
 import numpy as np
 import pydicom
@@ -20,7 +22,11 @@ from liverseg.cli.main import main
 from liverseg.errors import ConflictError, GeometryError, LiversegError, UnreadableError, UsageError
 from liverseg.followup import registration
 from liverseg.followup.examination import is_case_folder, read_examination
+from liverseg.followup.matching import Match, Status
+from liverseg.followup.tracking import baseline_tracking, followup_tracking
 from liverseg.followup.writer import COMPARISON_FILES
+from liverseg.inference.output.dicom_sr import AbsentLesion, write_measurement_report
+from liverseg.labels import JOINT_LABELS
 
 BEFORE = [(20, 5, 10, 11, 4), (42, -5, -12, 7, 4), (-8, 4, 5, 6, 2)]
 AFTER = [(20, 5, 10, 16, 4), (-8, 4, 5, 6, 2), (5, -18, 14, 6, 4)]
@@ -28,7 +34,8 @@ MOVE = (14, -9, 12)
 GRID = {"shape": (72, 62, 32), "spacing": (2.6, 2.6, 4.0), "first": -64.0}
 PATIENT = {"PatientID": "MRN-4711-55", "PatientName": "Doe^Jane", "PatientBirthDate": "19610203", "PatientSex": "F"}
 DIAMETERS = "Cornerstone3DTools@^0.1.0:Bidirectional"
-"""Beginning of the identifiers by which OHIF knows groups of two diameters."""
+ARROW = "Cornerstone3DTools@^0.1.0:ArrowAnnotate"
+"""Beginnings of the identifiers by which OHIF knows groups of two diameters and of a point."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -152,9 +159,11 @@ def test_dicom_lesions_keep_their_tracking_uids_over_three_examinations(dicom_ca
     for path in (tmp_path / "change").iterdir():  # without patient and dates
         for secret in (b"MRN-4711-55", b"Doe^Jane", b"19610203", b"20200401"):
             assert secret not in path.read_bytes(), (path.name, secret)
-    earlier, later = tracked(first / "measurements.dcm"), tracked(tmp_path / "change" / "measurements.dcm")
+    report = tmp_path / "change" / "measurements.dcm"
+    earlier, (*later, gone, place) = tracked(first / "measurements.dcm"), tracked(report)
     assert [name for _, name in later[1::2]] == [f"{DIAMETERS}:{name}" for _, name in later[::2]]
     assert later[1] == earlier[1] and later[3] == earlier[5]
+    assert gone == earlier[2] and place[1] == f"{ARROW}:lesion 2"
     earlier, later = earlier[::2], later[::2]
     assert [name for _, name in later] == ["lesion 1", "lesion 3", "lesion 4"]
     assert later[0] == earlier[0] and later[1] == earlier[2]
@@ -166,7 +175,6 @@ def test_dicom_lesions_keep_their_tracking_uids_over_three_examinations(dicom_ca
     header.PatientComments = "another file"
     header.save_as(study / "0.dcm")
     third = write_case(study, tmp_path / "results", "third", scan.label)
-    report = tmp_path / "change" / "measurements.dcm"
     liverseg.compare(second, third, tmp_path / "next", report=False, baseline_report=report)
     assert tracked(tmp_path / "next" / "measurements.dcm")[::2] == later
     for wrong, part in ((study / "0.dcm", "tracks 0 lesions"), (third / "record.json", "cannot be read as a report")):
@@ -186,6 +194,81 @@ def tracked(path):
             if "112040" in values and values["112039"].TextValue != "liver":
                 found.append((values["112040"].UID, values["112039"].TextValue))
     return found
+
+
+@pytest.mark.integration
+def test_a_gone_lesion_is_in_the_report_as_absent(dicom_cases, scans, tmp_path):
+    first, second = dicom_cases
+    found = liverseg.compare(first, second, tmp_path / "change", report=False)
+    path = tmp_path / "change" / "measurements.dcm"
+    assert not any("gone" in text for text in found.warnings)
+    (gone,) = (change for change in found.changes if change.match.status is Status.GONE)
+    content = hd.sr.srread(path).content
+    groups = content.get_image_measurement_groups()
+    absent = [group for group in groups if group.tracking_identifier == "lesion 2"]
+    uid, _ = next(pair for pair in tracked(first / "measurements.dcm") if pair[1] == "lesion 2")
+    assert [group.tracking_uid for group in absent] == [uid]
+    (group,) = absent
+    assert group.finding_type.value == JOINT_LABELS[4].snomed_code  # a metastasis
+    assert [(site.topographical_modifier, site.value.value) for site in group.finding_sites] == [(None, "10200004")]
+    (evaluation,) = group.get_qualitative_evaluations(name=hd.sr.CodedConcept("300331000", "SCT", "Lesion of liver"))
+    assert (evaluation.value.value, evaluation.value.meaning) == ("272519000", "Absent")
+    (diameter,) = group.get_measurements()
+    assert (diameter.name.value, diameter.value, diameter.unit.value) == ("103339001", 0, "mm")
+    # the point is the pixel of the follow-up's slices in which the lesion would be, by the headers alone
+    (point,) = diameter.referenced_coordinates
+    assert point.graphic_type.value == "POINT"
+    reference = point.ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+    slices = [pydicom.dcmread(file) for file in found.followup.volume.path.iterdir()]
+    (header,) = (header for header in slices if reference == header.SOPInstanceUID)
+    step = np.array(header.PixelSpacing, float)[::-1]
+    x, y = np.array(header.ImagePositionPatient[:2], float) + (point.value[0] - 0.5) * step
+    wanted = np.array(gone.followup_mm) * (-1, -1, 1)  # LPS+ mm
+    assert np.abs(np.array([x, y, float(header.ImagePositionPatient[2])]) - wanted).max() <= 2.01
+    # it would be at its old place beside the liver's middle, which has moved
+    assert np.linalg.norm(wanted - np.add(BEFORE[1][:3], MOVE) * (-1, -1, 1)) < 5
+    # viewers list the point by its comment
+    (place,) = (group for group in groups if group.tracking_identifier == f"{ARROW}:lesion 2")
+    comments = [item.TextValue for item in place[0].ContentSequence if item.name.value == "121106"]
+    assert comments == ["lesion 2: metastasis, not found any more"]
+    assert place.get_measurements()[0].referenced_coordinates[0] == point
+    remarks = [item.TextValue for item in pydicom.dcmread(path).ContentSequence[-1].ContentSequence]
+    assert remarks[0] == "3 lesions found in the liver. 1 lesion of the earlier examination not found."
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(shutil.which("dciodvfy") is None or shutil.which("dsrdump") is None, reason="no dciodvfy, dsrdump")
+def test_a_report_with_a_gone_lesion_keeps_the_standard(dicom_cases, tmp_path):
+    liverseg.compare(*dicom_cases, tmp_path / "change", report=False)
+    path = tmp_path / "change" / "measurements.dcm"
+    checked = subprocess.run(["dciodvfy", path], capture_output=True, text=True)
+    assert "ComprehensiveSR" in checked.stdout + checked.stderr
+    assert "Error" not in checked.stdout + checked.stderr, checked.stdout + checked.stderr
+    dumped = subprocess.run(["dsrdump", path], capture_output=True, text=True)
+    assert dumped.returncode == 0 and "E: " not in dumped.stderr
+    assert "Absent" in dumped.stdout
+
+
+@pytest.mark.integration
+def test_the_number_of_a_gone_lesion_is_not_given_to_a_new_one(dicom_cases, tmp_path):
+    examination = read_examination(dicom_cases[1])
+    assert examination.reference is not None
+    write_measurement_report(
+        tmp_path / "sr.dcm",
+        examination.reference,
+        examination.volume,
+        examination.lesions,
+        examination.table,
+        examination.labels,
+        examination.weights_sha256,
+        absent=[AbsentLesion(("1.2.3", "lesion 7"), JOINT_LABELS[2], (0.0, 0.0, 0.0))],
+    )
+    found = baseline_tracking(examination, tmp_path / "sr.dcm")
+    assert [name for _, name in found.lesions.values()] == ["lesion 1", "lesion 2", "lesion 3"]
+    new = [Match(Status.NEW, (), (number,)) for number in (1, 2, 3)]
+    assert [name for _, name in followup_tracking(found, new, examination).values()] == [
+        "lesion 8", "lesion 9", "lesion 10",
+    ]  # fmt: skip
 
 
 @pytest.mark.integration

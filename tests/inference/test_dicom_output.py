@@ -88,6 +88,29 @@ def untilted(folder, tmp_path):
     return series, volume, found.shifts, lesions
 
 
+@pytest.mark.parametrize("orientation", [UP, DOWN])
+@pytest.mark.parametrize("drift", [0.0, 1.0, -0.7])
+def test_a_point_is_in_the_pixel_to_which_labels_of_its_voxel_go(orientation, drift, tmp_path):
+    folder = write_ct(tmp_path / "ct", orientation)
+    for number in range(9):
+        header = pydicom.dcmread(folder / f"{number}.dcm")
+        header.ImagePositionPatient = [-10, -20 + drift * number, 3.0 * number]
+        header.save_as(folder / f"{number}.dcm")
+    series = choose_series(folder)
+    volume, found = read_dicom_with_shifts(series, untilt=True)
+    assert (found.shifts is None) == (drift == 0)
+    reference = series_reference(series, volume, shifts=found.shifts)
+    for voxel in ((0, 12, 15), (4, 20, 9), (8, 15, 30)):  # slice, row, column in axial order
+        mask = np.zeros(volume.axial.shape, np.uint8)
+        mask[voxel] = 1
+        place = volume.axial_affine @ [*voxel, 1]
+        (where,) = np.argwhere(reference.to_slices(volume, mask, full_box(mask.shape))[0])
+        number, pixel = reference.nearest_pixel(volume, place[:3] + 0.4)  # mm, less than half a pixel
+        np.testing.assert_array_equal([number, *pixel[::-1]], where)
+    number, pixel = reference.nearest_pixel(volume, (1e4, 1e4, 1e4))  # outside: the nearest corner
+    assert number in (0, 8) and set(pixel) <= {0, 37, 33}
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize("drift", [1.0, -0.7])
 def test_results_of_a_tilted_gantry_are_on_the_slices_of_the_series(drift, tmp_path):

@@ -111,6 +111,19 @@ class SeriesReference:
         groups = self.slices[0].PerFrameFunctionalGroupsSequence[self.frames[number] - 1]
         return np.array(groups.PlanePositionSequence[0].ImagePositionPatient, float)
 
+    def nearest_pixel(self, volume: Volume, position_mm: Sequence[float]) -> tuple[int, np.ndarray]:
+        """Return the slice and the (column, row) of the pixel that is nearest to a point.
+
+        Args:
+            volume: (column, row, slice).
+            position_mm: of the point, RAS+ mm.
+        """
+        inverse = np.linalg.inv(volume.affine)
+        column, row, index = np.rint(inverse[:3, :3] @ np.asarray(position_mm) + inverse[:3, 3])
+        number = int(np.clip(index, 0, self.depth - 1))
+        shift = 0 if self.shifts is None else np.rint(self.shifts.shifts[number])
+        return number, np.clip(np.array([column, row]) - shift, 0, np.array(self.shape[::-1]) - 1)
+
     def without_identifiers(self) -> SeriesReference:
         """Return a copy with an empty patient and study, marked as removed."""
         return replace(self, patient=empty_patient(), identifiers_kept=False)

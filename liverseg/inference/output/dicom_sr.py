@@ -10,12 +10,17 @@ A second group of each lesion has the ends of its two diameters, by template TID
 have no coordinates of their own. Viewers built on Cornerstone3D, such as OHIF, list it as a measurement and draw it.
 They recognise it by its tracking identifier and take its name from its comment. They cannot open a report in which a
 group has no coordinates, so the liver's group has an outline too.
+
+A lesion of an earlier examination that is not found any more has two groups by template TID 1501: one with the
+evaluation that it is absent and a diameter of 0 mm, as in RECIST, at the point where it would be, and one with that
+point for viewers.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cc3d
@@ -44,25 +49,42 @@ from liverseg.inference.output.dicom_common import (
 from liverseg.inference.output.outlines import trace_polygons
 from liverseg.labels import Label
 
-__all__ = ["write_measurement_report"]
+__all__ = ["ABSENT", "AbsentLesion", "write_measurement_report"]
 
 _SERIES_NUMBER = 9002
 """Our choice: after the SEG's."""
 
+ABSENT = codes.SCT.Absent
+"""Value of the evaluation of a lesion that is not found any more."""
 _LESION_OF_LIVER = Code("300331000", "SCT", "Lesion of liver")
 _EVALUATIONS = Code("C0034375", "UMLS", "Qualitative Evaluations")
 _ML = Code("ml", "UCUM", "milliliter")
 _MM2 = Code("mm2", "UCUM", "square millimeter")
 _COUNT = Code("{lesions}", "UCUM", "lesions")
 """Not the code 1 of plain numbers: OHIF 3.13 shows no value where it is 0, but the unit's code."""
-_TWO_DIAMETERS = "Cornerstone3DTools@^0.1.0:Bidirectional"
-"""Prefix of the tracking identifiers of measurements that Cornerstone3D takes for its tool of two diameters."""
+_TWO_DIAMETERS, _ARROW = "Cornerstone3DTools@^0.1.0:Bidirectional", "Cornerstone3DTools@^0.1.0:ArrowAnnotate"
+"""Prefixes of the tracking identifiers of measurements that Cornerstone3D takes for its tools of these names."""
 _LONG_AXIS, _SHORT_AXIS = Code("103339001", "SCT", "Long Axis"), Code("103340004", "SCT", "Short Axis")
 """As `pydicom.sr.codedict.codes.SCT.LongAxis` and `ShortAxis`, in the spelling that Cornerstone3D searches for."""
 _RESEARCH = (
     "Research result of software that is not a medical device, computed without a human reader. Not verified. "
     "Not for diagnosis or treatment."
 )
+
+
+@dataclass(frozen=True)
+class AbsentLesion:
+    """A lesion of an earlier examination that is not found in this one.
+
+    Attributes:
+        tracking: tracking UID and identifier of the lesion.
+        label: of its type at the earlier examination.
+        position_mm: where it would be in this CT, RAS+ mm.
+    """
+
+    tracking: tuple[str, str]
+    label: Label
+    position_mm: tuple[float, ...]
 
 
 def write_measurement_report(
@@ -74,6 +96,7 @@ def write_measurement_report(
     labels: Sequence[Label],
     weights_sha256: str,
     tracking: Mapping[int, tuple[str, str]] | None = None,
+    absent: Sequence[AbsentLesion] = (),
 ) -> None:
     """Write the lesions' measurements and outlines as one Comprehensive SR: complete, preliminary and not verified.
 
@@ -82,7 +105,8 @@ def write_measurement_report(
     finding, volume in ml, longest axial diameter and the one perpendicular to it in mm, both with the slice they were
     measured on, mean and standard deviation of HU, the probability of its type in percent as the certainty of the
     finding, and its outline on every slice. The second has the two diameters with their ends, and a comment with
-    number, type and volume. Without lesions, a comment says so. UIDs are derived from the content, as in the SEG.
+    number, type and volume. Two further groups follow for each absent lesion. Without lesions, a comment says so. UIDs
+    are derived from the content, as in the SEG.
 
     Args:
         path: of the file, which is written atomically; its folder must exist.
@@ -93,6 +117,7 @@ def write_measurement_report(
         labels: label table of the lesion map.
         weights_sha256: of the network's weights, hexadecimal.
         tracking: tracking UID and identifier by lesion id, of lesions that an earlier report has; others get new ones.
+        absent: lesions of an earlier examination that are not found in this one.
 
     Raises:
         OSError: if the file cannot be written.
@@ -110,6 +135,7 @@ def write_measurement_report(
         repr(tuple(labels)),
         f"{total_ml:.6f}",
         *([repr(sorted(tracking.items()))] if tracking else []),
+        *([repr(tuple(absent))] if absent else []),
     )
     uid = derived_uid("SR", *uid_parts, *content_parts)
     content = sr.MeasurementReport(
@@ -118,7 +144,7 @@ def write_measurement_report(
         imaging_measurements=[_liver(uid, total_ml, len(table), _liver_area(series, volume, lesions))],
     )
     measurements = content[0].ContentSequence[-1]
-    content[0].ContentSequence.append(_remarks(total_ml, len(table)))
+    content[0].ContentSequence.append(_remarks(total_ml, len(table), len(absent)))
     report = sr.ComprehensiveSR(
         evidence=series.slices,
         content=content,
@@ -135,6 +161,9 @@ def write_measurement_report(
     # after the constructor, which would copy the lesions' groups and search them several times
     for group in _groups(uid, series, volume, lesions, table, labels, tracking or {}):
         measurements.ContentSequence.extend(group)
+    for lesion in absent:
+        for group in _absent(lesion, series, volume):
+            measurements.ContentSequence.extend(group)
     save_object(path, report, series.patient)
 
 
@@ -277,10 +306,47 @@ def _diameters(
         measurements=measurements,
     )
     comment = f"{name}: {label.name}, {row['volume_ml']:.1f} ml"
-    group[0].ContentSequence.append(
-        sr.TextContentItem(name=codes.DCM.Comment, value=comment, relationship_type=sr.RelationshipTypeValues.CONTAINS)
-    )
+    group[0].ContentSequence.append(_comment(comment))
     return group
+
+
+def _absent(
+    lesion: AbsentLesion, series: SeriesReference, volume: Volume
+) -> Iterator[sr.MeasurementsAndQualitativeEvaluations]:
+    """Make two measurement groups for a lesion that is absent.
+
+    Args:
+        lesion: of an earlier examination.
+        series: the slices.
+        volume: (column, row, slice).
+    """
+    number, pixel = series.nearest_pixel(volume, lesion.position_mm)
+    place = sr.CoordinatesForMeasurement(
+        sr.GraphicTypeValues.POINT, pixel[None] + 0.5, sr.SourceImageForRegion(*_reference(series, number))
+    )
+    uid, identifier = lesion.tracking
+    for tracked, evaluations in (
+        ((uid, identifier), [sr.QualitativeEvaluation(name=_LESION_OF_LIVER, value=ABSENT)]),
+        ((derived_uid("place", uid), f"{_ARROW}:{identifier}"), None),
+    ):
+        group = sr.MeasurementsAndQualitativeEvaluations(
+            tracking_identifier=sr.TrackingIdentifier(*tracked),
+            finding_category=Code("49755003", "SCT", "Morphologically Altered Structure"),
+            finding_type=label_code(lesion.label),
+            finding_sites=[sr.FindingSite(anatomic_location=LIVER_CODE)],
+            measurements=[
+                sr.Measurement(
+                    name=codes.SCT.LongAxis,
+                    value=0,
+                    unit=codes.UCUM.Millimeter,
+                    referenced_coordinates=[place],
+                )
+            ],
+            qualitative_evaluations=evaluations,
+        )
+        if evaluations is None:
+            group[0].ContentSequence.append(_comment(f"{identifier}: {lesion.label.name}, not found any more"))
+        yield group
 
 
 def _reference(series: SeriesReference, number: int) -> tuple[str, str, list[int] | None]:
@@ -333,7 +399,11 @@ def _closed_outlines(mask: np.ndarray) -> list[np.ndarray]:
     return [np.concatenate([outline, outline[:1]]) + 0.5 for outline, *_ in trace_polygons(mask)]
 
 
-def _remarks(total_ml: float, count: int) -> sr.ContainerContentItem:
+def _comment(text: str) -> sr.TextContentItem:
+    return sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=sr.RelationshipTypeValues.CONTAINS)
+
+
+def _remarks(total_ml: float, count: int, absent: int) -> sr.ContainerContentItem:
     """Make the container of TID 1500 for comments on the report."""
     if total_ml == 0:
         found = "No liver was found."
@@ -341,12 +411,9 @@ def _remarks(total_ml: float, count: int) -> sr.ContainerContentItem:
         found = "No lesion was found in the liver."
     else:
         found = f"{count} lesion{'s' if count > 1 else ''} found in the liver."
+    if absent:
+        found += f" {absent} lesion{'s' if absent > 1 else ''} of the earlier examination not found."
     within = hd.sr.RelationshipTypeValues.CONTAINS
     container = sr.ContainerContentItem(name=_EVALUATIONS, relationship_type=within)
-    container.ContentSequence = sr.ContentSequence(
-        [
-            sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type=within)
-            for text in (found, _RESEARCH)
-        ]
-    )
+    container.ContentSequence = sr.ContentSequence([_comment(text) for text in (found, _RESEARCH)])
     return container
