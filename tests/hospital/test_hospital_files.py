@@ -4,11 +4,14 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import liverseg
 from liverseg.cli.main import SUBCOMMANDS
+from liverseg.labels import JOINT_LABELS
 
 HOSPITAL = Path(__file__).resolve().parents[2] / "docker" / "hospital"
 
@@ -66,6 +69,16 @@ def test_only_the_archive_and_the_viewer_can_be_reached(compose):
     }
 
 
+def test_the_archive_reads_its_own_configuration_and_loads_its_plugin(compose, orthanc):
+    service = compose["services"]["orthanc"]
+    targets = [mount["target"] for mount in service["volumes"]]
+    assert service["command"] == ["/etc/orthanc/orthanc.json"] and set(service["command"]) < set(targets)
+    assert set(orthanc["LuaScripts"]) < set(targets)
+    assert orthanc["StorageDirectory"] == orthanc["IndexDirectory"] and orthanc["StorageDirectory"] in targets
+    # where the images jodogne/orthanc-plugins have it; Debian's package has it below /usr/share
+    assert orthanc["Plugins"] == ["/usr/local/share/orthanc/plugins/libOrthancDicomWeb.so"]
+
+
 def test_passwords_come_from_the_environment(compose, orthanc):
     assert orthanc["AuthenticationEnabled"] and orthanc["RegisteredUsers"] == {"${VIEWER_USER}": "${VIEWER_PASSWORD}"}
     for variable in ("VIEWER_USER", "VIEWER_PASSWORD"):
@@ -114,6 +127,14 @@ def test_the_node_takes_its_options(compose, tmp_path):
     assert (args.port, args.allow_ae, args.keep_days) == (11112, ["ORTHANC"], 7)
     check = compose["services"]["node"]["healthcheck"]["test"]
     assert check[:2] == ["CMD", "liverseg"] and check[2:-1] == compose["services"]["node"]["command"]
+
+
+def test_the_picture_of_the_segments_has_the_colours_of_the_label_table():
+    picture = np.asarray(
+        Image.open(HOSPITAL.parents[1] / "docs" / "images" / "hospital_segmentation.png").convert("RGB")
+    )
+    for label in JOINT_LABELS[1:]:
+        assert (picture == label.color).all(axis=-1).sum() > 20, label.name  # the dot beside its name
 
 
 def test_the_viewer_is_read_only_and_talks_to_one_address():

@@ -1,14 +1,18 @@
 """The archive sends CT series to the node and results to the PACS, again if they cannot be reached."""
 
+import json
+import os
 import shutil
+import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pydicom
 import pytest
 import yaml
 from phantom_study import write_study
-from servers import ARCHIVE, HOSPITAL, NODE, Archive, server, until
+from pydicom.errors import InvalidDicomError
+from servers import ARCHIVE, HOSPITAL, NODE, PASSWORD, USER, Archive, server, until
 
 from liverseg.cli.main import SUBCOMMANDS
 
@@ -27,9 +31,12 @@ def receiver(folder, title, port):
 
 
 def received(folder):
-    """Return modality and SOPInstanceUID of the files in a folder."""
-    headers = [pydicom.dcmread(path, stop_before_pixels=True) for path in folder.glob("*.dcm")]
-    return {(header.Modality, header.SOPInstanceUID) for header in headers}
+    """Return modality and SOPInstanceUID of the complete files in a folder."""
+    headers = []
+    for path in folder.glob("*.dcm"):
+        with suppress(InvalidDicomError, EOFError):  # storescp is still writing it
+            headers.append(pydicom.dcmread(path, stop_before_pixels=True))
+    return {(header.Modality, header.SOPInstanceUID) for header in headers if "Modality" in header}
 
 
 def changed(source, folder, **tags):
@@ -96,6 +103,28 @@ def test_only_known_applications_may_store(study, tmp_path):
         assert archive.search("series") == []
         assert archive.store(tmp_path / "ct")[0] == 0
         assert archive.modalities() == ["CT"]
+
+
+def test_the_health_check_asks_for_the_plugin_of_the_viewer(tmp_path):
+    compose = yaml.safe_load((HOSPITAL / "compose.yaml").read_text(encoding="utf-8"))
+    kind, *command = compose["services"]["orthanc"]["healthcheck"]["test"]
+    archive = Archive(tmp_path / "orthanc")
+    for name, port in (("8042", archive.http_port), ("4242", archive.dicom_port)):
+        command[-1] = command[-1].replace(name, str(port))
+    command[-1] = command[-1].replace("$$", "$")
+    environment = {**os.environ, "VIEWER_USER": USER, "VIEWER_PASSWORD": PASSWORD}
+
+    def healthy(**changed):
+        done = subprocess.run(command, env=environment | changed, capture_output=True, timeout=30)
+        return done.returncode == 0
+
+    assert kind == "CMD" and not healthy()
+    with archive.running():
+        assert healthy() and not healthy(VIEWER_PASSWORD="another")
+    path = tmp_path / "orthanc" / "orthanc.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"Plugins": []}), encoding="utf-8")
+    with archive.running():
+        assert not healthy()
 
 
 @pytest.mark.skipif("listen" not in SUBCOMMANDS, reason="no liverseg listen")
