@@ -9,17 +9,23 @@ import io
 import os
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
 import pydicom
 import pytest
 from chromium import CHROMIUM, SLOW_MS, launched
+from made_up_results import lesions_of
 from matplotlib.image import imread
 from phantom_study import predict, write_study
 from servers import NODE, PASSWORD, USER, Archive, get, nginx, website
 
-from liverseg.labels import JOINT_LABELS, LESION
+from liverseg.imageio.dicom_select import choose_series, read_dicom_volume
+from liverseg.inference.measurements import lesion_table
+from liverseg.inference.output.dicom_common import series_reference
+from liverseg.inference.output.dicom_sr import AbsentLesion, write_measurement_report
+from liverseg.labels import JOINT_LABELS, LESION, result_labels
 
 pytest.importorskip("playwright.sync_api")
 OHIF = os.environ.get("LIVERSEG_OHIF")
@@ -313,6 +319,49 @@ def test_a_click_on_a_lesion_shows_its_diameters_on_it(page, case):
         assert len(ends) >= 2, "two lines with both ends on the lesion's edge"
         if row is case.rows[0]:
             _picture(page, "hospital_measurements")
+
+
+@pytest.fixture(scope="module")
+def later_study(archive, tmp_path_factory):
+    """Another study in the archive, with a report as of a comparison: its lesions, and one that is gone."""
+    folder = tmp_path_factory.mktemp("later")
+    phantom, study = write_study(folder / "ct", SEED + 1, 96)
+    series = choose_series(folder / "ct")
+    volume = read_dicom_volume(series)
+    lesions = lesions_of(np.ascontiguousarray(volume.to_axial(phantom.label)), volume.voxel_ml)
+    table = lesion_table(lesions, volume, result_labels(5))
+    assert np.array_equal(volume.array, phantom.image)
+    pixel = np.argwhere(phantom.label == 1).mean(axis=0).round()
+    place = (volume.affine @ [*pixel, 1])[:3]
+    gone = AbsentLesion(("1.2.3", "lesion 12"), JOINT_LABELS[4], tuple(place))
+    reference = series_reference(series, volume, keep_identifiers=True)
+    (folder / "sr").mkdir()
+    path = folder / "sr" / "measurements.dcm"
+    write_measurement_report(path, reference, volume, lesions, table, result_labels(5), "ab" * 32, absent=[gone])
+    for name, sender in (("ct", "PACS"), ("sr", NODE)):
+        code, output = archive.store(folder / name, sender)
+        assert code == 0, output
+    uid = reference.slices[int(pixel[2])].SOPInstanceUID
+    return SimpleNamespace(study=study, rows=len(table), slice=uid, place_lps=place * (-1, -1, 1))
+
+
+def test_a_gone_lesion_is_listed_and_a_click_shows_its_place(page, address, later_study):
+    page.goto(f"{address}/viewer?StudyInstanceUIDs={later_study.study}")
+    page.wait_for_function("() => window.cornerstone && cornerstone.getEnabledElements().length")
+    page.get_by_text(SR).dblclick()
+    page.wait_for_function(f"() => services.measurementService.getMeasurements().length === {later_study.rows + 1}")
+    page.locator("[data-cy=trackedMeasurements-btn]").click()
+    _settle(page)
+    page.get_by_text("lesion 1: ").first.click()
+    page.wait_for_function(f"uid => ({SHOWN})() !== uid", arg=later_study.slice)
+    page.locator("[data-cy=data-row-title]", has_text="lesion 12: metastasis, not found any more").click()
+    page.wait_for_function(f"uid => ({SHOWN})() === uid", arg=later_study.slice)
+    _settle(page)
+    points = page.evaluate(
+        "services.measurementService.getMeasurements().filter(m => m.label.startsWith('lesion 12:')).map(m => m.points)"
+    )
+    _picture(page, "hospital_gone")
+    assert points[0][0] == pytest.approx(later_study.place_lps, abs=0.1)
 
 
 def test_nothing_failed_and_nobody_else_was_asked(page):
