@@ -16,18 +16,21 @@ with nnunetv2==2.8.1). The command runs these steps, and a second call continues
 4. Scoring by the handlers that score a cell, in the same square around the liver. Classes have the study's numbers, so
    a slice's type is the vote of the probabilities, as for `joint`.
 
-The cell's folder is `OUTPUT_DIR/cells/nnunet-scratch-none/foldN-seedS` of the study. nnU-Net reads complete slices, as
-its defaults do, and the final weights predict. The networks of the study are trained on crops, and validation patients
-choose their epoch.
+The cell's folder is `OUTPUT_DIR/cells/nnunet-scratch-none/foldN-seedS` of the study; `--label` is appended to the row's
+name, for a row with another wall time. Wall times only compare if the machine is as busy as it was for the study's
+cells. nnU-Net reads complete slices, as its defaults do, and its final weights predict. The networks of the study are
+trained on crops, and validation patients choose their epoch.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +58,7 @@ from liverseg.study.folds import VALIDATION_FOLD, check_fold_lists, fold_lists, 
 from liverseg.training import EvaluationWriter, SlabScores, pad_collate
 from liverseg.transforms import LiverCropd
 from liverseg.utils.files import read_json, write_text
+from liverseg.utils.locks import FileLock
 
 ROW = "nnunet"
 DATASET = "Dataset001_Study"
@@ -223,21 +227,22 @@ def score(fold: Fold, read: Callable[[int], np.ndarray], folder: Path) -> dict[s
     return scores.counted.scores()
 
 
-def cell_seconds(study: StudyConfig, row: str, fold: int) -> float:
-    """Return the mean wall time of a row's trainings on a fold in seconds.
+def wall_time_and_threads(study: StudyConfig, row: str, fold: int) -> tuple[float, int]:
+    """Return the mean wall time of a row's trainings on a fold in seconds, and the threads of the first.
 
     Raises:
         UsageError: if no cell of the row is complete.
     """
-    seconds = []
-    for path in sorted((study.output_dir / "cells" / row).glob(f"fold{fold}-seed*/cell.json")):
-        seconds.append(float(read_json(path)["seconds"]["training"]))
-    if not seconds:
+    paths = sorted((study.output_dir / "cells" / row).glob(f"fold{fold}-seed*/cell.json"))
+    records = [read_json(path) for path in paths]
+    if not records:
         raise UsageError(f"no cell of {row} is complete for fold {fold}; run the study first, or give --minutes")
-    return float(np.mean(seconds))
+    return float(np.mean([record["seconds"]["training"] for record in records])), int(records[0]["threads"])
 
 
-def run_peer(fold: Fold, python: Path, *, seconds: float, seed: int, threads: int, device: str) -> dict[str, float]:
+def run_peer(
+    fold: Fold, python: Path, *, seconds: float, seed: int, threads: int, device: str, label: str = ""
+) -> dict[str, float]:
     """Run all steps that are not complete. Returns the scores.
 
     Args:
@@ -247,13 +252,14 @@ def run_peer(fold: Fold, python: Path, *, seconds: float, seed: int, threads: in
         seed: of the training. nnU-Net sets none itself.
         threads: of torch.
         device: cpu or cuda.
+        label: of the row; may be empty.
 
     Raises:
         LiversegError: if the fold cannot be exported, a step fails or another run works on the cell.
     """
     study = fold.study
     settings = {"seconds": round(seconds, 1), "threads": threads, "device": device}
-    row = Row(ROW, "scratch", "none", "", (seed,), tuple(settings.items()))
+    row = Row(ROW, "scratch", "none", label, (seed,), tuple(settings.items()))
     cell = Cell(row, fold.number, seed, study.output_dir / "cells" / row.name / f"fold{fold.number}-seed{seed}")
     with cell.lock() as lock:
         if lock is None:
@@ -262,12 +268,13 @@ def run_peer(fold: Fold, python: Path, *, seconds: float, seed: int, threads: in
         if (cell.read("cell.json") or {}).get("ingredients") == fingerprint:
             return dict(read_json(cell.folder / "evaluation.json"))
         codes = cell.prepare(fingerprint, code_state())
-        if not (fold.folder / "raw" / DATASET / "dataset.json").exists():
-            export(fold)
         steps = _Steps(fold, cell, python, threads, lock)
-        if not (fold.folder / "planned").exists():
-            steps.run("plan")
-            write_text(fold.folder / "planned", "")
+        with _data_lock(fold):
+            if not (fold.folder / "raw" / DATASET / "dataset.json").exists():
+                export(fold)
+            if not (fold.folder / "planned").exists():
+                steps.run("plan")
+                write_text(fold.folder / "planned", "")
         steps.run("train", "--minutes", f"{seconds / 60:.4f}", "--seed", str(seed), "--device", device)
         start = time.monotonic()
         predictions = cell.folder / "predictions"
@@ -288,6 +295,19 @@ def run_peer(fold: Fold, python: Path, *, seconds: float, seed: int, threads: in
         }  # fmt: skip
         cell.write("cell.json", record)
     return scores
+
+
+@contextmanager
+def _data_lock(fold: Fold) -> Iterator[None]:
+    """Lock nnU-Net's data of a fold, which all seeds share."""
+    fold.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock.try_acquire(fold.folder / ".lock")
+    if lock is None:
+        raise LiversegError(f"{fold.folder}: another run prepares the data of this fold; start again when it trains")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _fingerprint(fold: Fold, cell: Cell, settings: dict[str, Any]) -> dict[str, Any]:
@@ -339,8 +359,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--fold", type=int, required=True)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, help="wall time of the training; by default that of --like's cells")
-    parser.add_argument("--like", default="joint-scratch-none", help="row whose wall time is taken (%(default)s)")
-    parser.add_argument("--threads", type=int, default=1, help="of torch, as a cell's on two cores (%(default)s)")
+    parser.add_argument("--like", default="joint-scratch-none", help="row with the wall time and threads (%(default)s)")
+    parser.add_argument("--label", default="", help="end of the row's name")
+    parser.add_argument("--threads", type=int, help="of torch; by default those of --like's cells, 1 with --minutes")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     args = parser.parse_args(arguments)
     try:
@@ -351,11 +372,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UsageError(f"--fold {args.fold}: the study has the folds {', '.join(map(str, lists))}")
         if args.minutes is not None and not args.minutes > 0:
             raise UsageError(f"--minutes {args.minutes}: a number above 0 is needed")
-        seconds = cell_seconds(study, args.like, args.fold) if args.minutes is None else args.minutes * 60
+        if not re.fullmatch(r"[A-Za-z0-9_.]*", args.label):
+            raise UsageError(f"--label {args.label!r}: letters, digits, dots and underlines are allowed")
+        seconds, threads = (
+            wall_time_and_threads(study, args.like, args.fold) if args.minutes is None else (args.minutes * 60, 1)
+        )
         fold = Fold(study, args.fold, lists[args.fold])
         scores = run_peer(
-            fold, args.python.absolute(), seconds=seconds, seed=args.seed, threads=args.threads, device=args.device
-        )  # fmt: skip
+            fold,
+            args.python.absolute(),
+            seconds=seconds,
+            seed=args.seed,
+            threads=args.threads or threads,
+            device=args.device,
+            label=args.label,
+        )
     except LiversegError as error:
         sys.exit(f"liverseg: {error}")
     print(", ".join(f"{name} {scores[name]:.3f}" for name in _SCORES if name in scores))

@@ -70,7 +70,7 @@ class WallTimeTrainer(nnUNetTrainer):
     """
 
     seconds = 0.0
-    _earlier = 0.0  # wall time of the interrupted processes of this training, up to the last checkpoint
+    _earlier = _earlier_processor = 0.0  # of this training's interrupted processes, up to their last checkpoint
     _iterations = 0
 
     def elapsed(self) -> float:
@@ -113,7 +113,13 @@ class WallTimeTrainer(nnUNetTrainer):
     def save_checkpoint(self, filename: str) -> None:
         """Write a checkpoint atomically, with the wall time and the number of iterations beside it."""
         super().save_checkpoint(f"{filename}.part")
-        state = {"seconds": self.elapsed(), "iterations": self._iterations, "epochs": self.current_epoch + 1}
+        state = {
+            "seconds": self.elapsed(),
+            # far fewer than the wall time and its threads allow: the machine had other work
+            "processor_seconds": self._earlier_processor + time.process_time(),
+            "iterations": self._iterations,
+            "epochs": self.current_epoch + 1,
+        }
         Path(f"{filename}.json").write_text(json.dumps(state))
         os.replace(f"{filename}.part", filename)
 
@@ -121,7 +127,8 @@ class WallTimeTrainer(nnUNetTrainer):
         """Read a checkpoint and the wall time that the training has had."""
         super().load_checkpoint(filename_or_checkpoint)
         state = json.loads(Path(f"{filename_or_checkpoint}.json").read_text())
-        self._earlier, self._iterations = state["seconds"], state["iterations"]
+        self._earlier, self._earlier_processor = state["seconds"], state["processor_seconds"]
+        self._iterations = state["iterations"]
 
 
 def plan() -> None:

@@ -12,7 +12,16 @@ import SimpleITK as sitk
 import yaml
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from benchmarks.nnunet_peer import DATASET, Fold, case_name, cell_seconds, export, main, read_probabilities, score
+from benchmarks.nnunet_peer import (
+    DATASET,
+    Fold,
+    case_name,
+    export,
+    main,
+    read_probabilities,
+    score,
+    wall_time_and_threads,
+)
 from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import LESION, LESION_TYPES, LIVER
@@ -28,13 +37,15 @@ CELL = Path("cells", "nnunet-scratch-none", "fold1-seed0")
 
 
 def volume(seed, value):
-    """Return HU and labels in RAS+, with a liver on the patient's right and a lesion in its front half."""
-    rng = np.random.default_rng(seed)
-    hu = rng.integers(-100, 200, SHAPE).astype(np.int16)
+    """Return HU and labels in RAS+, with a liver on the patient's right and a lesion in its front half.
+
+    The HU of each label differ, so that few iterations learn them.
+    """
     labels = np.zeros(SHAPE, np.uint8)
     labels[20:33, 6:24] = LIVER
-    labels[24 : 28 + seed % 3, 15:20, 1:4] = value
-    return hu, labels
+    labels[24 : 29 + seed % 3, 15:21, 1:4] = value
+    noise = np.random.default_rng(seed).integers(-20, 20, SHAPE)
+    return (np.array([-500, 50, 300, 600, 900])[labels] + noise).astype(np.int16), labels
 
 
 def write_nifti(path, array, codes):
@@ -201,14 +212,16 @@ def test_probabilities_that_contradict_the_label_map_are_refused(fold, tmp_path)
         read_probabilities(tmp_path / "predictions", 0)
 
 
-def test_wall_time_of_a_cell(fold):
+def test_wall_time_and_threads_of_cells(fold):
     for seed, seconds in ((0, 90.0), (1, 110.0)):
         folder = fold.study.output_dir / "cells" / "joint-scratch-none" / f"fold1-seed{seed}"
         folder.mkdir(parents=True)
-        (folder / "cell.json").write_text(json.dumps({"seconds": {"training": seconds, "evaluating": 5.0}}))
-    assert cell_seconds(fold.study, "joint-scratch-none", 1) == 100.0
+        (folder / "cell.json").write_text(
+            json.dumps({"seconds": {"training": seconds, "evaluating": 5.0}, "threads": 2})
+        )
+    assert wall_time_and_threads(fold.study, "joint-scratch-none", 1) == (100.0, 2)
     with pytest.raises(UsageError, match="no cell of joint-scratch-none is complete for fold 0"):
-        cell_seconds(fold.study, "joint-scratch-none", 0)
+        wall_time_and_threads(fold.study, "joint-scratch-none", 0)
 
 
 def test_a_step_that_fails_is_one_line_and_leaves_no_cell(fold, tmp_path):
@@ -223,14 +236,18 @@ def test_a_step_that_fails_is_one_line_and_leaves_no_cell(fold, tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not PYTHON, reason="LIVERSEG_NNUNET_PYTHON names no Python with nnunetv2")
 def test_nnunet_itself(fold, tmp_path, capsys):
-    arguments = [str(tmp_path / "study.yaml"), "--python", PYTHON, "--fold", "1", "--minutes", "0.2"]
+    arguments = [str(tmp_path / "study.yaml"), "--python", PYTHON, "--fold", "1", "--minutes", "1.5"]
     main(arguments)
-    assert "type_accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
     record = json.loads((tmp_path / "out" / CELL / "cell.json").read_text())
-    assert record["training"]["iterations"] > 0
+    assert 60 < record["seconds"]["training"] < 120
+    assert record["training"]["iterations"] > 10
     assert record["versions"]["nnunetv2"]
-    assert record["ingredients"]["fold"] == 1
-    units = pd.read_csv(tmp_path / "out" / CELL / "evaluation.csv")
+    assert (record["ingredients"]["strategy"], record["ingredients"]["fold"]) == ("nnunet", 1)
+    units = pd.read_csv(tmp_path / "out" / CELL / "evaluation.csv", keep_default_na=False)
     assert len(units) == len(fold.parts["scored"])
+    assert units["lesion_dice"].mean() > 0.7  # a mirrored or transposed prediction has less than 0.5
+    assert (units["pred_type"] == units["true_type"]).mean() > 0.7
     main(arguments)  # complete: only the scores are printed
+    assert capsys.readouterr().out == printed
     assert json.loads((tmp_path / "out" / CELL / "cell.json").read_text()) == record
