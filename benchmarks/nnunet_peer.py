@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,10 @@ from liverseg.networks import package_versions
 from liverseg.study import Row, StudyConfig, read_study
 from liverseg.study.cells import Cell
 from liverseg.study.fingerprint import StudyFingerprint, code_state
-from liverseg.study.folds import VALIDATION_FOLD, check_fold_lists, fold_lists, list_hash
+from liverseg.study.folds import VALIDATION_FOLD, check_fold_lists, fold_lists
 from liverseg.training import EvaluationWriter, SlabScores, pad_collate
 from liverseg.transforms import LiverCropd
-from liverseg.utils.files import read_json, write_text
+from liverseg.utils.files import read_json, sha256_text, write_text
 from liverseg.utils.locks import FileLock
 
 ROW = "nnunet"
@@ -87,10 +88,21 @@ class Fold:
         training, validation = self.datalist.split(VALIDATION_FOLD)
         return {"training": training, "validation": validation, "scored": self.datalist.test or validation}
 
-    @property
+    @cached_property
+    def fingerprint(self) -> dict[str, Any]:
+        """Fingerprint of a cell of the study on this fold; it names list and files."""
+        cell = Cell(self.study.rows[0], self.number, 0, self.study.output_dir)
+        return StudyFingerprint(self.study, {self.number: self.datalist}).of(cell)
+
+    @cached_property
     def folder(self) -> Path:
-        """Folder of nnU-Net's data, for all seeds; the name changes with the fold's items."""
-        return self.study.output_dir / ROW / f"fold{self.number}-{list_hash(self.datalist)[:12]}"
+        """Folder of nnU-Net's data, for all seeds; the name changes with the fold's items, files and slabs."""
+        content = [
+            self.fingerprint["datalist_sha256"],
+            self.fingerprint["files_sha256"],
+            self.setting("slab_spacing_mm"),
+        ]
+        return self.study.output_dir / ROW / f"fold{self.number}-{sha256_text(json.dumps(content))[:12]}"
 
     def setting(self, key: str) -> Any:
         """Return a setting of the study's bundle, None for null."""
@@ -311,13 +323,17 @@ def _data_lock(fold: Fold) -> Iterator[None]:
 
 
 def _fingerprint(fold: Fold, cell: Cell, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the fingerprint of a cell of the study, which names fold, list and files, with nnU-Net's own settings."""
-    of_study = Cell(fold.study.rows[0], fold.number, cell.seed, cell.folder)
+    """Return the fingerprint of nnU-Net's cell: that of a cell of the study, with nnU-Net's own settings.
+
+    `configs_sha256` is the hash of the keys of the study's bundle that concern nnU-Net too.
+    """
     row = cell.row
+    shared = {key: fold.setting(key) for key in ("slab_spacing_mm", "liver_crop", "pixel_mm")}
     return {
-        **StudyFingerprint(fold.study, {fold.number: fold.datalist}).of(of_study),
+        **fold.fingerprint,
         "strategy": row.strategy, "initialisation": row.initialisation, "plan": row.plan, "label": row.label,
-        "overrides": settings, "configs": [], "configs_sha256": None, "weights_sha256": None,
+        "seed": cell.seed, "overrides": settings, "configs": [], "weights_sha256": None,
+        "configs_sha256": sha256_text(json.dumps(shared)),
     }  # fmt: skip
 
 

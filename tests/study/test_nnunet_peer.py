@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -149,6 +150,18 @@ def test_volumes_and_partial_label_maps_are_refused(fold):
         with pytest.raises(LiversegError, match="needs annotated slices with complete label maps"):
             export(Fold(fold.study, 1, datalist))
         assert not Fold(fold.study, 1, datalist).folder.exists()
+
+
+def test_other_files_or_slabs_are_exported_again(fold, tmp_path):
+    def folder(**overrides):
+        study = replace(fold.study, overrides=(*fold.study.overrides, *overrides.items()))
+        return Fold(study, 1, fold.datalist).folder
+
+    assert folder() == folder(liver_crop=20) == fold.folder
+    assert folder(slab_spacing_mm=5) != fold.folder
+    _, labels = volume(0, LESION)
+    write_nifti(tmp_path / "p00-label.nii", np.minimum(labels, LIVER), ORIENTATIONS[0])
+    assert folder() != fold.folder
 
 
 def write_predictions(fold, folder, change=lambda labels: labels, certainty=0.9):
