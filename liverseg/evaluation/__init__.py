@@ -10,7 +10,15 @@ from liverseg.evaluation.lesion_threshold import LesionThreshold, calibrate_lesi
 from liverseg.utils.lazy import lazy_imports
 
 if TYPE_CHECKING:
-    from liverseg.evaluation.intervals import Difference, Estimate, bootstrap, holm, paired_difference, patient_weights
+    from liverseg.evaluation.intervals import (
+        Difference,
+        Estimate,
+        bootstrap,
+        detectable_difference,
+        holm,
+        paired_difference,
+        patient_weights,
+    )
     from liverseg.evaluation.lesions import compare_lesions, lesion_scores
     from liverseg.evaluation.prediction import BatchPrediction
     from liverseg.evaluation.scores import SCORES, UnitScores, dice
@@ -25,6 +33,7 @@ __all__ = [
     "bootstrap",
     "calibrate_lesion_threshold",
     "compare_lesions",
+    "detectable_difference",
     "dice",
     "holm",
     "lesion_ranges",
@@ -36,7 +45,15 @@ __all__ = [
 __getattr__ = lazy_imports(
     __name__,
     {
-        "intervals": ("Difference", "Estimate", "bootstrap", "holm", "paired_difference", "patient_weights"),
+        "intervals": (
+            "Difference",
+            "Estimate",
+            "bootstrap",
+            "detectable_difference",
+            "holm",
+            "paired_difference",
+            "patient_weights",
+        ),
         "lesions": ("compare_lesions", "lesion_scores"),
         "prediction": ("BatchPrediction",),
         "scores": ("SCORES", "UnitScores", "dice"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,14 +121,21 @@ class Cell:
         return OutputError(f"{self.folder}: the study cannot write there ({error.strerror})")
 
 
-def study_cells(study: StudyConfig, folds: tuple[int, ...]) -> list[Cell]:
-    """Return all cells of a study, first seeds first, so that an interrupted study has results of every row."""
-    most_seeds = max(len(row.seeds) for row in study.rows)
+def study_cells(study: StudyConfig, folds: tuple[int, ...], rows: Sequence[Row] | None = None) -> list[Cell]:
+    """Return all cells of a study, first seeds first, so that an interrupted study has results of every row.
+
+    Args:
+        study: the study.
+        folds: held-out folds.
+        rows: rows or peers of the study; by default its rows, which a run trains.
+    """
+    rows = study.rows if rows is None else rows
+    most_seeds = max((len(row.seeds) for row in rows), default=0)
     folder = study.output_dir / "cells"
     return [
         Cell(row, fold, row.seeds[number], folder / row.name / f"fold{fold}-seed{row.seeds[number]}")
         for number in range(most_seeds)
-        for row in study.rows
+        for row in rows
         if number < len(row.seeds)
         for fold in folds
     ]

@@ -46,6 +46,7 @@ _SET_ELSEWHERE = {
 """Keys of the bundle that the study sets for each cell, and the study's key for each. An override would make a cell
 differ from its name."""
 _ROW_KEYS = ("strategy", "initialisation", "plan", "label", "seeds", "overrides")
+_PEER_KEYS = ("strategy", "initialisation", "label", "seeds")
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,8 @@ class Row:
         label: distinguishes rows that agree in these three, for example variants with other overrides; may be empty.
         seeds: one training for each.
         overrides: of the bundle's config keys, for this row.
+        peer: trained by other software outside the study, which reads its results only. `strategy` then names the
+            software.
     """
 
     strategy: str
@@ -67,6 +70,7 @@ class Row:
     label: str
     seeds: tuple[int, ...]
     overrides: tuple[tuple[str, Any], ...]
+    peer: bool = False
 
     @property
     def name(self) -> str:
@@ -94,6 +98,7 @@ class StudyConfig:
             patients and does not use the fold.
         overrides: of the bundle's config keys, for every row.
         rows: in the order of the tables.
+        peers: rows of other software, below the others.
     """
 
     name: str
@@ -109,6 +114,7 @@ class StudyConfig:
     scored: str
     overrides: tuple[tuple[str, Any], ...]
     rows: tuple[Row, ...]
+    peers: tuple[Row, ...] = ()
 
     def configs_of(self, row: Row) -> tuple[str, ...]:
         """Return the configs a row is trained with, in the order in which they are merged."""
@@ -124,7 +130,8 @@ def read_study(path: str | os.PathLike) -> StudyConfig:
 
     Raises:
         LiversegError: if the file cannot be read.
-        UsageError: if it has an unknown key, value, strategy, initialisation or plan.
+        UsageError: if it has an unknown key, value, strategy, initialisation or plan, or a peer with the name of a
+            strategy.
     """
     path = Path(path)
     content = _read_yaml(path)
@@ -170,6 +177,7 @@ def read_study(path: str | os.PathLike) -> StudyConfig:
         scored=scored,
         overrides=_overrides(str(path), content.get("overrides"), config),
         rows=_read_rows(path, content["rows"], seeds, folder, config),
+        peers=_read_peers(path, content.get("peers") or [], seeds, folder),
     )
 
 
@@ -197,8 +205,11 @@ def _read_rows(
     path: Path, content: Any, seeds: tuple[int, ...], folder: Path, config: Mapping[str, Any]
 ) -> tuple[Row, ...]:
     """Read the rows. Each entry of the YAML gives the product of its lists."""
-    strategies = sorted(file.stem for file in (folder / "configs" / "strategies").glob("*.yaml"))
-    allowed = {"strategy": strategies, "initialisation": INITIALISATIONS, "plan": list(config.get("plans", {}))}
+    allowed = {
+        "strategy": _strategies(folder),
+        "initialisation": INITIALISATIONS,
+        "plan": list(config.get("plans", {})),
+    }
     for key, names in allowed.items():
         if not names:
             raise UsageError(f"{path}: the bundle {folder.name} has no {key} to choose; use another bundle")
@@ -215,9 +226,7 @@ def _read_rows(
                 if value not in names:
                     raise UsageError(f"{where}: {key} is {value!r}; it must be one of {', '.join(names)}")
             lists.append(values)
-        label = "" if entry.get("label") is None else str(entry["label"])
-        if not re.fullmatch(r"[A-Za-z0-9_.]*", label):
-            raise UsageError(f"{where}: label is {label!r}; letters, digits, dots and underlines are allowed")
+        label = _read_label(where, entry)
         row_seeds = _integers(where, "seeds", entry["seeds"], RULES["seed"]) if "seeds" in entry else seeds
         for strategy, initialisation, plan in itertools.product(*lists):
             overrides = _overrides(where, entry.get("overrides"), config)
@@ -225,6 +234,40 @@ def _read_rows(
             if rows.setdefault(row.name, row) != row:
                 raise UsageError(f"{where}: there is another row {row.name}; give one of them a label")
     return tuple(rows.values())
+
+
+def _read_peers(path: Path, content: Any, seeds: tuple[int, ...], folder: Path) -> tuple[Row, ...]:
+    peers: dict[str, Row] = {}
+    for number, entry in enumerate(_as_list(content)):
+        where = f"{path}: peers::{number}"
+        if not isinstance(entry, dict):
+            raise UsageError(f"{where} is {entry!r}; a mapping with strategy is needed")
+        _refuse_unknown(where, entry, _PEER_KEYS)
+        strategy, initialisation = entry.get("strategy"), entry.get("initialisation", "scratch")
+        if not isinstance(strategy, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", strategy):
+            raise UsageError(f"{where}: strategy is {strategy!r}; letters, digits, dots and underlines are allowed")
+        if strategy in _strategies(folder):
+            raise UsageError(f"{where}: strategy {strategy} is one of the bundle's; give the peer another name")
+        if initialisation not in INITIALISATIONS:
+            allowed = ", ".join(INITIALISATIONS)
+            raise UsageError(f"{where}: initialisation is {initialisation!r}; it must be one of {allowed}")
+        row_seeds = _integers(where, "seeds", entry["seeds"], RULES["seed"]) if "seeds" in entry else seeds
+        row = Row(strategy, initialisation, "none", _read_label(where, entry), row_seeds, (), peer=True)
+        if row.name in peers:
+            raise UsageError(f"{where}: there is another peer {row.name}; give one of them a label")
+        peers[row.name] = row
+    return tuple(peers.values())
+
+
+def _strategies(folder: Path) -> list[str]:
+    return sorted(file.stem for file in (folder / "configs" / "strategies").glob("*.yaml"))
+
+
+def _read_label(where: str, entry: Mapping[str, Any]) -> str:
+    label = "" if entry.get("label") is None else str(entry["label"])
+    if not re.fullmatch(r"[A-Za-z0-9_.]*", label):
+        raise UsageError(f"{where}: label is {label!r}; letters, digits, dots and underlines are allowed")
+    return label
 
 
 def _check_configs(folder: Path, configs: tuple[str, ...]) -> tuple[str, ...]:

@@ -12,10 +12,21 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from liverseg.evaluation.intervals import Difference, Estimate, bootstrap, holm, paired_difference, patient_weights
+from liverseg.bundle.validation import INITIALISATIONS
+from liverseg.evaluation.intervals import (
+    SIGNIFICANCE,
+    Difference,
+    Estimate,
+    bootstrap,
+    detectable_difference,
+    holm,
+    paired_difference,
+    patient_weights,
+)
 from liverseg.evaluation.lesion_types import calibration_error, mean_auc
 from liverseg.labels import LESION_TYPES
 from liverseg.study.measures import LESION_MEASURES, MEASURES, Measure
+from liverseg.study.published import published_difference
 from liverseg.study.results import CELL_KEYS, RowResults, StudyResults
 
 __all__ = [
@@ -28,6 +39,7 @@ __all__ = [
     "compare",
     "estimate_rows",
     "find_comparison",
+    "format_signed",
     "patient_means",
     "type_probabilities",
     "with_predicted_type",
@@ -40,6 +52,7 @@ QUESTIONS = {
     "strategy": "strategies against joint, from the same initialisation",
     "initialisation": "initialisations of the same strategy",
     "plan": "fine-tuning plans against none",
+    "peer": "peers against joint and ours",
 }
 """Kinds of comparisons, and their titles."""
 
@@ -56,7 +69,9 @@ class Comparison:
         seeds: seeds of both rows; other seeds of either row are left out.
         patients: number of patients scored in both rows with these seeds.
         difference: row minus other.
+        published: the difference that a paper prints; None if it prints none.
         adjusted_p: p value adjusted by Holm's method over all comparisons of this question and measure.
+        family: number of these comparisons.
     """
 
     question: str
@@ -66,13 +81,37 @@ class Comparison:
     seeds: tuple[int, ...]
     patients: int
     difference: Difference
-    adjusted_p: float
+    published: float | None
+    adjusted_p: float = float("nan")
+    family: int = 1
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the adjusted p value is below `SIGNIFICANCE`."""
+        return self.adjusted_p < SIGNIFICANCE
+
+    @property
+    def detectable(self) -> float:
+        """Smallest true difference found with 80 % power, without adjustment."""
+        return detectable_difference(self.difference.standard_error)
+
+    @property
+    def detectable_in_family(self) -> float:
+        """Likewise within Holm's family."""
+        return detectable_difference(self.difference.standard_error, self.family)
+
+    @property
+    def text(self) -> str:
+        """The difference with its interval."""
+        value, lower, upper = (format_signed(getattr(self.difference, name)) for name in ("value", "lower", "upper"))
+        return f"{value} ({lower} to {upper})"
 
     def swapped(self) -> Comparison:
         """Return the comparison with the rows swapped."""
         difference = self.difference
-        negated = Difference(-difference.value, -difference.upper, -difference.lower, difference.p)
-        return replace(self, row=self.other, other=self.row, difference=negated)
+        negated = replace(difference, value=-difference.value, lower=-difference.upper, upper=-difference.lower)
+        published = None if self.published is None else -self.published
+        return replace(self, row=self.other, other=self.row, difference=negated, published=published)
 
 
 def compare(results: StudyResults) -> list[Comparison]:
@@ -83,10 +122,17 @@ def compare(results: StudyResults) -> list[Comparison]:
         for measure in COMPARED:
             family = [found for row, other in pairs if (found := _compare(question, measure, row, other)) is not None]
             adjusted = holm([comparison.difference.p for comparison in family])
+            tested = max(1, int(np.isfinite(adjusted).sum()))
             compared += [
-                replace(comparison, adjusted_p=float(p)) for comparison, p in zip(family, adjusted, strict=True)
+                replace(comparison, adjusted_p=float(p), family=tested)
+                for comparison, p in zip(family, adjusted, strict=True)
             ]
     return compared
+
+
+def format_signed(value: float) -> str:
+    """Return a difference with its sign and three decimals; 0 has a plus."""
+    return f"{round(value, 3) + 0.0:+.3f}"
 
 
 def find_comparison(compared: Sequence[Comparison], measure: str, row: str, other: str) -> Comparison | None:
@@ -105,6 +151,14 @@ def _pairs(results: StudyResults, question: str) -> list[tuple[RowResults, RowRe
     pairs: list[tuple[RowResults, RowResults | None]] = []
     for result in results.with_results:
         row = result.row
+        if question == "peer" and row.peer:
+            pairs += [
+                (result, results.find(strategy, initialisation))
+                for strategy in ("joint", "ours")
+                for initialisation in INITIALISATIONS
+            ]
+        if row.peer:
+            continue
         if question == "strategy" and row.plan == "none":
             pairs.append((result, results.find("joint", row.initialisation)))
         if question == "initialisation" and row.plan == "none" and not row.label:
@@ -129,7 +183,8 @@ def _compare(question: str, measure: str, row: RowResults, other: RowResults) ->
     of_ours, of_theirs = (sums.loc[common].groupby("patient").mean().to_numpy() for sums in (ours, theirs))
     patients = len(of_ours)
     difference = paired_difference(MEASURES[measure].statistic, of_ours, of_theirs, _bootstrap_weights(patients))
-    return Comparison(question, measure, row.name, other.name, seeds, patients, difference, difference.p)
+    published = published_difference(row.row, other.row, measure)
+    return Comparison(question, measure, row.name, other.name, seeds, patients, difference, published)
 
 
 @dataclass(frozen=True)
@@ -197,12 +252,12 @@ def estimate_rows(results: StudyResults) -> Estimates:
                 seed: float(
                     measure.statistic(sums.xs(seed, level="seed").groupby("patient").mean().to_numpy().sum(axis=0))
                 )
-                for seed in _seeds(row)
+                for seed in row.seeds
             }
             estimates[row.name, measure.name] = RowEstimate(estimate, seeds)
         if "pred_type" in row.units:
             for name, score in (("mean_auc", _auc), ("calibration_error", _calibration)):
-                seeds = {seed: score(row.units[row.units["seed"] == seed]) for seed in _seeds(row)}
+                seeds = {seed: score(row.units[row.units["seed"] == seed]) for seed in row.seeds}
                 mean = Estimate(float(np.mean([*seeds.values()])), np.nan, np.nan)
                 estimates[row.name, name] = RowEstimate(mean, seeds)
     return estimates
@@ -218,10 +273,6 @@ def with_predicted_type(units: pd.DataFrame) -> pd.DataFrame:
     """Return the slices with a true and a predicted type, and `confidence`, the probability of the predicted type."""
     kept = units[(units["true_type"] != "") & (units["pred_type"] != "")]
     return kept.assign(confidence=type_probabilities(kept).max(axis=1))
-
-
-def _seeds(row: RowResults) -> list[int]:
-    return sorted({cell.seed for cell in row.complete})
 
 
 def _auc(units: pd.DataFrame) -> float:

@@ -11,7 +11,7 @@ from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.study.estimates import COMPARED, Comparison, Estimates, find_comparison
 from liverseg.study.measures import MEASURES
 from liverseg.study.published import MIDL, published_value
-from liverseg.study.results import StudyResults
+from liverseg.study.results import Cohort, StudyResults
 
 __all__ = [
     "EQUIVALENT",
@@ -42,6 +42,13 @@ class Verdict(Enum):
         if holds:
             return Verdict.HOLDS
         return Verdict.POINTS_THAT_WAY if points_that_way else Verdict.DOES_NOT_HOLD
+
+
+_PLURAL = {
+    Verdict.HOLDS: "hold",
+    Verdict.POINTS_THAT_WAY: "point that way",
+    Verdict.DOES_NOT_HOLD: "do not hold",
+}
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,15 @@ class Hypothesis:
         """The verdict as text, limited to what was tested."""
         limited = self.untested and self.verdict in (Verdict.HOLDS, Verdict.POINTS_THAT_WAY)
         return self.verdict.value + (", as far as tested" if limited else "")
+
+    @property
+    def summary(self) -> str:
+        """Claim and verdict in one line, with the number of parts that have each verdict."""
+        verdict = self.verdict_text
+        counts = {name: sum(evidence.verdict is name for evidence in self.evidence) for name in Verdict}
+        parts = [f"{count} {name.value if count == 1 else _PLURAL[name]}" for name, count in counts.items() if count]
+        basis = f"of {len(self.evidence)} parts {', '.join(parts)}" if parts else self.untested.rstrip(".")
+        return f"**{verdict[0].upper()}{verdict[1:]}**: {self.claim.rstrip('.')} ({basis})."
 
 
 def check_hypotheses(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison]) -> list[Hypothesis]:
@@ -151,8 +167,9 @@ def _below_published(results: StudyResults, estimates: Estimates) -> Hypothesis:
     claim = "Type accuracy is lower than printed in the paper if folds are split by patient."
     if results.study.scored == "validation":
         return Hypothesis(claim, (), "validation patients were scored, on which the weights were chosen.")
-    if results.on_phantoms:
-        return Hypothesis(claim, (), "figures of phantoms cannot be compared with figures of patients.")
+    if results.cohort is not Cohort.PATIENTS:
+        reason = f"figures of {results.cohort.value} cannot be compared with figures of patients."
+        return Hypothesis(claim, (), reason)
     evidence, missing = [], []
     for strategy in _STRATEGIES:
         for initialisation in INITIALISATIONS:
@@ -201,9 +218,8 @@ def _comparison(
 
 
 def _describe(comparison: Comparison) -> str:
-    difference = comparison.difference
-    text = f"{difference.value:+.3f} ({difference.lower:+.3f} to {difference.upper:+.3f})"
-    return f"`{comparison.row}` less `{comparison.other}`: {MEASURES[comparison.measure].title} {text}"
+    title = MEASURES[comparison.measure].title
+    return f"`{comparison.row}` less `{comparison.other}`: {title} {comparison.text}"
 
 
 def _describe_without_lesions(results: StudyResults, *rows: tuple[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""First section of the report: data, settings, code, and missing cells."""
+"""First section of the report's tables: data, settings, code, and missing cells."""
 
 from __future__ import annotations
 
@@ -11,26 +11,16 @@ from monai.bundle import ConfigParser
 from liverseg.bundle.paths import find_bundle
 from liverseg.networks.weights import try_read_record
 from liverseg.study.document import Block, Heading, Items, Paragraph
-from liverseg.study.results import StudyResults
+from liverseg.study.results import Cohort, StudyResults
 
-__all__ = ["overview"]
+__all__ = ["describe_code", "overview"]
 
 
 def overview(results: StudyResults) -> list[Block]:
-    """Describe what was run and how results are pooled."""
+    """Describe what was run, how results are pooled, and which cells are missing."""
     study, records = results.study, results.records
-    patients = {patient for row in results.with_results for patient in row.units["patient"]}
-    slices = {pair for row in results.with_results for pair in zip(row.units["image"], row.units["slice"], strict=True)}
-    if results.on_phantoms:
-        notice = (
-            "**Phantoms are not patients.** The data are synthetic. The figures compare trainings on one artificial "
-            "task and do not apply to patients."
-        )
-    else:
-        notice = "**Research only, not a medical device.** Do not use these results for patients."
     facts = [
-        f"Data list: {results.datalist.name}, version {results.datalist.version or 'not given'}; scored are "
-        f"{len(slices)} annotated slices of {len(patients)} patients",
+        f"Data list: {results.datalist.name}, version {results.datalist.version or 'not given'}",
         f"Held-out folds: {_listed(results.folds)}; {study.validation_share * 100:g} % of the other patients choose "
         "the best epoch",
         *_lits_weights(results),
@@ -38,42 +28,39 @@ def overview(results: StudyResults) -> list[Block]:
         f"Epochs: {_epochs(results)}",
         f"Bundle: `{study.bundle}` with {_listed(f'`{name}`' for name in study.configs)}, and "
         f"{_settings(dict(study.overrides)) or 'no overrides'}",
-        f"Code: {_code(results)}",
+        f"Code: {describe_code(results)}",
         f"Versions: {_versions(results)}",
         f"Computed: {len(records)} trainings and their evaluations, "
         f"{sum(sum(record.get('seconds', {}).values()) for record in records) / 3600:.1f} hours summed over them "
         f"without interrupted ones, on {_computers(results)}",
     ]
     row_settings = [f"`{row.name}`: {_settings(dict(row.row.overrides))}" for row in results.rows if row.row.overrides]
-    pooled = (
-        "Each held-out fold is scored by networks that were not trained on its patients, and the folds are pooled. A "
-        "patient's result is averaged over the seeds. The line below it has the value of each seed, nan if that seed "
-        "has nothing to measure. Intervals are 95 % percentile intervals of a bootstrap that draws patients, each "
-        "with all slices and lesions, 10,000 times with seed 0. They show how much the result depends on the tested "
-        "patients; the values of the seeds show how much it depends on the seed."
-    )
-    if study.scored == "validation":
-        pooled = (
-            "**Scored on validation patients, to choose between variants: these are not test results.** The held-out "
-            "folds were not used. " + pooled.partition(". ")[2]
+    scored = (
+        ""
+        if study.scored == "validation"
+        else (
+            "Each held-out fold is scored by networks that were not trained on its patients, and the folds are pooled. "
         )
-    return [
-        Heading(f"Study: {study.name}", level=1),
-        *_missing(results),
-        Paragraph(notice),
-        Items([*facts, *row_settings]),
-        Paragraph(pooled),
-    ]
+    )
+    pooled = (
+        f"{scored}A patient's result is averaged over the seeds. The line below it has the value of each seed, nan if "
+        "that seed has nothing to measure. Intervals are 95 % percentile intervals of a bootstrap that draws patients, "
+        "each with all slices and lesions, 10,000 times with seed 0. They show how much the result depends on the "
+        "tested patients; the values of the seeds show how much it depends on the seed."
+    )
+    return [Heading("What was run"), Items([*facts, *row_settings]), Paragraph(pooled), *_missing(results)]
+
+
+def describe_code(results: StudyResults) -> str:
+    """Return the state of the code that ran the cells; several are marked, since they may explain differences."""
+    states = Counter(str(state) for record in results.records for state in record.get("code", []) or ["not known"])
+    mixed = "**several versions**, so the code may explain differences between rows: " if len(states) > 1 else ""
+    return mixed + _counted(states)
 
 
 def _missing(results: StudyResults) -> list[Block]:
-    incomplete = [row for row in results.rows if row.missing]
-    if not incomplete:
-        return []
-    missing = sum(len(row.missing) for row in incomplete)
-    summary = f"**This study is not complete: {missing} of {missing + len(results.records)} cells are missing.**"
     items = []
-    for row in incomplete:
+    for row in results.rows:
         for reason, same in groupby(row.missing, key=lambda pair: pair[1]):
             cells = [cell for cell, _ in same]
             which = (
@@ -82,7 +69,10 @@ def _missing(results: StudyResults) -> list[Block]:
                 else "; ".join(f"fold {c.fold} seed {c.seed}" for c in cells)
             )
             items.append(f"`{row.name}`, {which}: {reason or 'not run yet'}")
-    return [Paragraph(f"{summary} Results of an incomplete row are those of its complete cells."), Items(items)]
+    if not items:
+        return []
+    text = "Results of an incomplete row are those of its complete cells."
+    return [Heading("Missing cells"), Paragraph(text), Items(items)]
 
 
 def _seeds(results: StudyResults) -> str:
@@ -122,13 +112,8 @@ def _lits_weights(results: StudyResults) -> list[str]:
     if record is None:
         return ["`lits` weights: not available on the computer that wrote this report"]
     text = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
-    return [text + ("; these are phantoms in the form of LiTS, not LiTS itself" if results.on_phantoms else "")]
-
-
-def _code(results: StudyResults) -> str:
-    states = Counter(str(state) for record in results.records for state in record.get("code", []) or ["not known"])
-    mixed = "**several versions**, so the code may explain differences between rows: " if len(states) > 1 else ""
-    return mixed + _counted(states)
+    phantoms = results.cohort is Cohort.PHANTOMS
+    return [text + ("; these are phantoms in the form of LiTS, not LiTS itself" if phantoms else "")]
 
 
 def _computers(results: StudyResults) -> str:

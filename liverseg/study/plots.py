@@ -16,18 +16,62 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.evaluation.lesion_types import FALSE_POSITIVE, confusion_table, reliability
 from liverseg.labels import LESION_TYPES
-from liverseg.study.estimates import patient_means, with_predicted_type
-from liverseg.study.measures import CONFUSION, LESION_CONFUSION
+from liverseg.study.estimates import COMPARED, Comparison, patient_means, with_predicted_type
+from liverseg.study.measures import CONFUSION, LESION_CONFUSION, MEASURES
 from liverseg.study.results import RowResults, StudyResults
 from liverseg.utils.files import atomic_write
 
-__all__ = ["plot_confusion", "plot_reliability", "plot_training", "save_figure"]
+__all__ = ["plot_confusion", "plot_differences", "plot_reliability", "plot_training", "save_figure"]
 
 _DOTS_PER_INCH = 110
 _COLORS = {"scratch": "#7f7f7f", "imagenet": "#0072b2", "lits": "#d55e00"}
 """From the Okabe-Ito palette, and grey."""
+_SIGNIFICANT, _NOT_SIGNIFICANT, _DETECTABLE = "#0072b2", "#7f7f7f", "#e8e8e8"
 _CURVES = {"val_lesion_dice": "lesion Dice", "val_type_accuracy": "type accuracy"}
 _SIDE = len(LESION_TYPES) + 1
+
+
+def plot_differences(compared: Sequence[Comparison], path: Path) -> bool:
+    """Plot paired differences with their intervals, over the differences that are too small to be detected.
+
+    Returns:
+        False, and no picture, if there is nothing to draw.
+    """
+    found = {
+        (item.question, item.row, item.other, item.measure): item
+        for item in compared
+        if np.isfinite(item.difference.value)
+    }
+    measures = [measure for measure in COMPARED if any(key[-1] == measure for key in found)]
+    pairs = list(dict.fromkeys(key[:-1] for key in found))
+    if not pairs:
+        return False
+    figure, (panels,) = _figure(1, len(measures), width=2.9, height=0.22 * len(pairs) + 0.7)
+    for axes, measure in zip(panels, measures, strict=True):
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.use_sticky_edges = False  # bars would cut off intervals
+        for line, pair in enumerate(pairs):
+            item = found.get((*pair, measure))
+            if item is None:
+                continue
+            detectable, difference = item.detectable_in_family, item.difference
+            axes.barh(line, 2 * detectable, left=-detectable, height=0.8, color=_DETECTABLE, zorder=0)
+            color = _SIGNIFICANT if item.is_significant else _NOT_SIGNIFICANT
+            axes.plot([difference.lower, difference.upper], [line, line], color=color, linewidth=1.6)
+            axes.plot(difference.value, line, "o", color=color, markersize=4)
+        axes.set_title(MEASURES[measure].title, fontsize=10)
+        axes.set_ylim(len(pairs) - 0.4, -0.6)
+        axes.set_yticks(range(len(pairs)), [], fontsize=8)
+        axes.tick_params(labelsize=8)
+    panels[0].set_yticks(range(len(pairs)), [f"{row} − {other}" for _, row, other in pairs], fontsize=8)
+    handles = [
+        Line2D([], [], color=_SIGNIFICANT, marker="o", markersize=4, label="significant (Holm)"),
+        Line2D([], [], color=_NOT_SIGNIFICANT, marker="o", markersize=4, label="not significant"),
+        Line2D([], [], color=_DETECTABLE, linewidth=7, label="too small to be detected with 80 % power"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    save_figure(figure, path)
+    return True
 
 
 def plot_confusion(results: StudyResults, path: Path, of_lesions: bool) -> bool:

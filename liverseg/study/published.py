@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["EMBC", "MIDL", "published_value"]
+from liverseg.study.config import Row
+
+__all__ = ["EMBC", "MIDL", "published_difference", "published_rows", "published_value"]
 
 MIDL = "Heker & Greenspan, Joint Liver Lesion Segmentation and Classification via Transfer Learning, MIDL 2020"
 EMBC = (
@@ -69,4 +71,28 @@ def published_value(paper: str, row: tuple[str, str], measure: str) -> float | N
         row: of the paper's table.
         measure: name of the measure.
     """
-    return {MIDL: _MIDL, EMBC: _EMBC}[paper].get(row, {}).get(measure)
+    return published_rows(paper).get(row, {}).get(measure)
+
+
+def published_rows(paper: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Return a paper's table: row to measure to value; arguments as for `published_value`."""
+    return {MIDL: _MIDL, EMBC: _EMBC}[paper]
+
+
+def published_difference(row: Row, other: Row, measure: str) -> float | None:
+    """Return `row` minus `other` as a paper prints them in one table; None if it does not print both.
+
+    MIDL 2020 is used where it prints both values.
+    """
+    if any(each.label or each.peer for each in (row, other)):
+        return None
+    papers = []
+    if row.plan == other.plan == "none":
+        papers.append((MIDL, (row.strategy, row.initialisation), (other.strategy, other.initialisation)))
+    if row.strategy == other.strategy == "joint":
+        papers.append((EMBC, (row.initialisation, row.plan), (other.initialisation, other.plan)))
+    for paper, ours, theirs in papers:
+        values = published_value(paper, ours, measure), published_value(paper, theirs, measure)
+        if values[0] is not None and values[1] is not None:
+            return round(values[0] - values[1], 4)  # both have two decimals
+    return None

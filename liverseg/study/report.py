@@ -1,19 +1,21 @@
-"""Write the report of a study: Markdown, HTML, pictures, and every value as CSV."""
+"""Write the report of a study: a page of findings, its tables, a data sheet, pictures, and every value as CSV."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from liverseg.errors import LiversegError, OutputError
 from liverseg.study.config import StudyConfig
+from liverseg.study.data_sheet import data_sheet
 from liverseg.study.document import Block, Heading, Paragraph, Picture, to_html, to_markdown
-from liverseg.study.estimates import compare, estimate_rows
+from liverseg.study.estimates import Comparison, compare, estimate_rows
+from liverseg.study.findings import claims, detectable_differences, findings, main_tables, opening
 from liverseg.study.hypotheses import check_hypotheses, ours_against_joint
 from liverseg.study.overview import overview
-from liverseg.study.plots import plot_confusion, plot_reliability, plot_training
+from liverseg.study.plots import plot_confusion, plot_differences, plot_reliability, plot_training
 from liverseg.study.results import StudyResults, read_results
 from liverseg.study.sections import (
     differences_section,
@@ -21,6 +23,7 @@ from liverseg.study.sections import (
     further_measures_section,
     hypotheses_section,
     ours_section,
+    published_section,
     strategies_section,
 )
 from liverseg.study.slice_plots import plot_slices
@@ -31,9 +34,11 @@ __all__ = ["write_report"]
 
 
 def write_report(study: StudyConfig, output: Path) -> list[Path]:
-    """Write `study.md`, `study.html`, `study.csv` and the pictures in `study/`. The same cells give the same bytes.
+    """Write the report. The same cells give the same bytes.
 
-    The report of an incomplete study covers the complete cells and begins with the missing ones.
+    `study.md` is a page of findings with the main tables. `study_tables.md` has everything behind it, and
+    `study_data.md` is the data's data sheet. `study.html` holds all three, `study.csv` every value, and `study/` the
+    pictures. The report of an incomplete study covers the complete cells and begins with the missing ones.
 
     Args:
         study: a study with complete cells.
@@ -43,7 +48,8 @@ def write_report(study: StudyConfig, output: Path) -> list[Path]:
         Paths of the files, pictures last.
 
     Raises:
-        LiversegError: if no cell is complete, a table cannot be read, or the output cannot be written.
+        LiversegError: if no cell is complete, a table cannot be read, the data list joins data of several kinds, or the
+            output cannot be written.
     """
     results = read_results(study)
     output = Path(output)
@@ -53,40 +59,77 @@ def write_report(study: StudyConfig, output: Path) -> list[Path]:
         raise OutputError(f"{output}: the report cannot be written there ({error.strerror})") from error
     estimates = estimate_rows(results)
     compared = compare(results)
-    pictures = _pictures(results, output / "study")
-    blocks = [
-        *overview(results),
-        *strategies_section(results, estimates),
-        *fine_tuning_section(results, estimates),
-        *differences_section(compared),
-        *further_measures_section(results, estimates),
-        *ours_section(ours_against_joint(results, compared)),
-        *hypotheses_section(check_hypotheses(results, estimates, compared)),
+    hypotheses = check_hypotheses(results, estimates, compared)
+    pictures, further = _pictures(results, compared, output / "study")
+    title, *start = opening(results)
+    page: list[Block] = [
+        *start,
+        *findings(results, estimates, compared),
+        *claims(hypotheses),
+        *detectable_differences(compared),
+        *main_tables(results, estimates),
         Heading("Pictures"),
         *pictures,
     ]
-    paths = [output / "study.md", output / "study.html", output / "study.csv"]
-    write_text(paths[0], to_markdown(blocks))
-    write_text(paths[1], to_html(blocks))
-    write_text(paths[2], estimates_table(estimates, compared).to_csv(index=False, float_format="%.6g"))
-    return paths + [block.path for block in pictures if isinstance(block, Picture)]
+    details: list[Block] = [
+        *overview(results),
+        *strategies_section(results, estimates),
+        *fine_tuning_section(results, estimates),
+        *differences_section(results, compared),
+        *further_measures_section(results, estimates),
+        *ours_section(ours_against_joint(results, compared)),
+        *hypotheses_section(hypotheses),
+        *published_section(results),
+        Heading("Further pictures"),
+        *further,
+    ]
+    sheet = data_sheet(results)
+    texts = {
+        "study.md": f"{to_markdown([title, *page])}\n{_LINKS}",
+        "study_tables.md": to_markdown([Heading(f"Tables of the study: {study.name}", level=1), *details]),
+        "study_data.md": to_markdown([Heading(f"Data of the study: {study.name}", level=1), *sheet]),
+        "study.html": to_html([title, *page, *details, *sheet]),
+        "study.csv": estimates_table(estimates, compared).to_csv(index=False, float_format="%.6g"),
+    }
+    for name, text in texts.items():
+        write_text(output / name, text)
+    drawn = [block.path for block in (*pictures, *further) if isinstance(block, Picture)]
+    return [*(output / name for name in texts), *drawn]
 
 
-def _pictures(results: StudyResults, folder: Path) -> list[Block]:
-    blocks: list[Block] = []
-    for file, name, text, draw in _PICTURES:
-        path = folder / file
-        path.unlink(missing_ok=True)
-        try:
-            if draw(results, path):
-                blocks.append(Picture(path, name, f"{name}. {text}"))
-        except LiversegError as error:  # the images may be on another machine
-            logging.getLogger(__name__).warning("%s is left out: %s", path, error)
-            blocks.append(Paragraph(f"{name}: left out, because the images could not be read."))
+_LINKS = (
+    "Behind this page: [tables](study_tables.md) with every measure, seed and comparison, the "
+    "[data sheet](study_data.md), and [every value as CSV](study.csv). `study.html` has all of it but the CSV.\n"
+)
+
+
+_Plot = tuple[str, str, str, Callable[[StudyResults, Path], bool]]
+
+
+def _pictures(results: StudyResults, compared: Sequence[Comparison], folder: Path) -> tuple[list[Block], list[Block]]:
+    """Draw the pictures. Returns those of the first page, and the further ones."""
+    differences: _Plot = (
+        "differences.png",
+        "Paired differences",
+        "Each difference with its 95 % interval, by patient. Behind it are the differences, in Holm's family, that are "
+        "too small to be detected with 80 % power.",
+        lambda _, path: plot_differences(compared, path),
+    )
+    blocks: tuple[list[Block], list[Block]] = ([], [])
+    for page, plots in zip(blocks, ((differences, *_PICTURES), _FURTHER_PICTURES), strict=True):
+        for file, name, text, draw in plots:
+            path = folder / file
+            path.unlink(missing_ok=True)
+            try:
+                if draw(results, path):
+                    page.append(Picture(path, name, f"{name}. {text}"))
+            except LiversegError as error:  # the images may be on another machine
+                logging.getLogger(__name__).warning("%s is left out: %s", path, error)
+                page.append(Paragraph(f"{name}: left out, because the images could not be read."))
     return blocks
 
 
-_PICTURES: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...] = (
+_PICTURES: tuple[_Plot, ...] = (
     (
         "confusion.png",
         "Confusion of annotated slices, end to end",
@@ -95,25 +138,11 @@ _PICTURES: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...
         partial(plot_confusion, of_lesions=False),
     ),
     (
-        "confusion_lesions.png",
-        "Confusion lesion by lesion",
-        "Each true lesion is paired with the predicted lesion that it overlaps most. Predicted lesions that overlap no "
-        "true lesion are false positives.",
-        partial(plot_confusion, of_lesions=True),
-    ),
-    (
         "reliability.png",
         "Reliability",
         "Share of slices with the right type against the predicted probability, in ten bins. The area of a dot shows "
         "the number of slices in its bin. On the diagonal, probabilities are calibrated.",
         plot_reliability,
-    ),
-    (
-        "training.png",
-        "Training",
-        "Scores of the validation patients against the epoch, with a line for each fold and seed. The validation after "
-        "the last epoch, which may have the best weights, is not drawn if it is not a regular one.",
-        plot_training,
     ),
     (
         "slices.png",
@@ -124,3 +153,19 @@ _PICTURES: tuple[tuple[str, str, str, Callable[[StudyResults, Path], bool]], ...
     ),
 )
 """File, name, caption and plot function, which returns False if there is nothing to draw."""
+_FURTHER_PICTURES: tuple[_Plot, ...] = (
+    (
+        "confusion_lesions.png",
+        "Confusion lesion by lesion",
+        "Each true lesion is paired with the predicted lesion that it overlaps most. Predicted lesions that overlap no "
+        "true lesion are false positives.",
+        partial(plot_confusion, of_lesions=True),
+    ),
+    (
+        "training.png",
+        "Training",
+        "Scores of the validation patients against the epoch, with a line for each fold and seed. The validation after "
+        "the last epoch, which may have the best weights, is not drawn if it is not a regular one.",
+        plot_training,
+    ),
+)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from liverseg.datalists import DataList, read_datalist
+from liverseg.datalists import DataItem, DataList, read_datalist
 from liverseg.errors import LiversegError, one_line
 from liverseg.study.cells import Cell, study_cells
 from liverseg.study.config import Row, StudyConfig
 from liverseg.study.fingerprint import StudyFingerprint
-from liverseg.study.folds import fold_lists
+from liverseg.study.folds import VALIDATION_FOLD, fold_lists
+from liverseg.synthesis.writer import PAINTED
 from liverseg.utils.files import is_file
 
-__all__ = ["CELL_KEYS", "RowResults", "StudyResults", "read_results"]
+__all__ = ["CELL_KEYS", "Cohort", "RowResults", "StudyResults", "read_results"]
 
 CELL_KEYS = ["fold", "seed", "patient"]
 """Columns that identify a patient in a cell."""
@@ -42,6 +46,38 @@ _MAKE_AGAIN = "remove its folder; `liverseg study run` makes the cell again"
 _OTHER_SETTINGS = (
     "made with other settings, data, configs or weights than the study now has; `liverseg study run` makes it again"
 )
+
+
+class Cohort(Enum):
+    """Kind of a study's data, with its text in the report. Results of two kinds are never in one report."""
+
+    PHANTOMS = "phantoms"
+    SYNTHETIC_LESIONS = "synthetic lesions in CTs of patients"
+    PATIENTS = "patients"
+
+    @staticmethod
+    def of(datalist: DataList) -> Cohort:
+        """Read the kind from a data list's source. Lesions painted into phantoms are phantoms.
+
+        Raises:
+            LiversegError: if the list joins lists of several kinds.
+        """
+        joined = re.split(rf"; (?!{PAINTED})", datalist.source)
+        parts = joined if all(re.match(r"[^:;]+: ", part) for part in joined) else [datalist.source]
+        kinds = {
+            Cohort.PHANTOMS
+            if "phantom" in part.lower()
+            else Cohort.SYNTHETIC_LESIONS
+            if PAINTED in part
+            else Cohort.PATIENTS
+            for part in parts
+        }
+        if len(kinds) > 1:
+            mixed = " and ".join(sorted(kind.value for kind in kinds))
+            raise LiversegError(
+                f"data list {datalist.name}: joins {mixed}, by its source; report each kind in a study of its own"
+            )
+        return kinds.pop()
 
 
 @dataclass(frozen=True)
@@ -75,6 +111,11 @@ class RowResults:
         return reasons[0] if reasons and not self.complete else ""
 
     @property
+    def seeds(self) -> list[int]:
+        """Seeds of the complete cells."""
+        return sorted({cell.seed for cell in self.complete})
+
+    @property
     def typed(self) -> bool:
         """Whether its networks predict types."""
         return "pred_type" in self.units
@@ -101,8 +142,8 @@ class StudyResults:
         study: the study.
         datalist: data list of the study.
         folds: held-out folds.
-        rows: results of each row, in the study's order.
-        records: `cell.json` of every complete cell.
+        rows: results of each row, in the study's order, then those of the peers.
+        records: `cell.json` of every complete cell that the study ran.
     """
 
     study: StudyConfig
@@ -128,19 +169,21 @@ class StudyResults:
                 return row
         return None
 
-    @property
-    def on_phantoms(self) -> bool:
-        """Whether the data list says its source is phantoms."""
-        return "phantom" in self.datalist.source.lower()
+    @cached_property
+    def cohort(self) -> Cohort:
+        """Kind of the data, by the data list's source."""
+        return Cohort.of(self.datalist)
 
 
 def read_results(study: StudyConfig) -> StudyResults:
     """Read the complete cells of a study: those with the study's present settings, data, configs and weights.
 
     Raises:
-        LiversegError: if the data list or a table of a complete cell cannot be read, or no cell is complete.
+        LiversegError: if the data list or a table of a complete cell cannot be read, the data list joins data of
+            several kinds, or no cell is complete.
     """
     datalist = read_datalist(study.datalist)
+    Cohort.of(datalist)
     lists = fold_lists(study)
     fingerprint = StudyFingerprint(study, lists)
     folds = tuple(lists)
@@ -157,14 +200,45 @@ def read_results(study: StudyConfig) -> StudyResults:
                 missing.append((cell, _OTHER_SETTINGS))
             else:
                 missing.append((cell, str((cell.read("failed.json") or {}).get("reason", ""))))
-        tables = []
-        for name, required in (("evaluation.csv", True), ("lesions.csv", False)):
-            frames = [frame for cell in complete if (frame := _read_table(cell, name, required)) is not None]
-            tables.append(pd.concat(frames or [_empty_table()]))
-        rows.append(RowResults(row, tuple(complete), tuple(missing), *tables))
+        rows.append(RowResults(row, tuple(complete), tuple(missing), *_read_tables(complete)))
     if not records:
         raise LiversegError(f"{study.output_dir}: no cell of the study is complete; `liverseg study run` makes them")
+    rows += [_read_peer(study, lists, row) for row in study.peers]
     return StudyResults(study, datalist, folds, tuple(rows), tuple(records))
+
+
+def _read_peer(study: StudyConfig, lists: Mapping[int, DataList], row: Row) -> RowResults:
+    """Read the results of a peer: folders as those of cells, whose slices are those that the study scores."""
+    complete, missing = [], []
+    for cell in sorted(study_cells(study, tuple(lists), [row]), key=lambda cell: (cell.fold, cell.seed)):
+        if cell.read("cell.json") is None:
+            missing.append((cell, "no results are stored"))
+            continue
+        units = _read_table(cell, "evaluation.csv", True)
+        assert units is not None
+        slices = units["slice"].astype(float).fillna(-1)
+        if sorted(zip(units["image"], slices, units["patient"], strict=True)) == _scored(study, lists[cell.fold]):
+            complete.append(cell)
+        else:
+            missing.append((cell, f"its slices are not those that the study scores in fold {cell.fold}"))
+    return RowResults(row, tuple(complete), tuple(missing), *_read_tables(complete))
+
+
+def _scored(study: StudyConfig, datalist: DataList) -> list[tuple[str, float, str]]:
+    """Return image, slice (-1 for a volume) and patient of everything that is scored in a fold, sorted."""
+    items: Iterable[DataItem] = datalist.test
+    if study.scored == "validation":
+        _, items = datalist.split(VALIDATION_FOLD)
+    return sorted((item.image, -1.0 if item.slice is None else float(item.slice), item.patient) for item in items)
+
+
+def _read_tables(complete: Sequence[Cell]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read `evaluation.csv` and `lesions.csv` of cells, one below the other."""
+    tables = []
+    for name, required in (("evaluation.csv", True), ("lesions.csv", False)):
+        frames = [frame for cell in complete if (frame := _read_table(cell, name, required)) is not None]
+        tables.append(pd.concat(frames or [_empty_table()]))
+    return tables[0], tables[1]
 
 
 def _empty_table() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Sections of the report, after the overview."""
+"""Sections of the report's tables, after the overview."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from liverseg.study.document import Block, Heading, Items, Paragraph
 from liverseg.study.estimates import QUESTIONS, Comparison, Estimates
 from liverseg.study.hypotheses import EQUIVALENT, Hypothesis, Verdict
 from liverseg.study.published import EMBC, MIDL
-from liverseg.study.results import StudyResults
+from liverseg.study.results import Cohort, StudyResults
 
 __all__ = [
     "differences_section",
@@ -17,6 +17,7 @@ __all__ = [
     "further_measures_section",
     "hypotheses_section",
     "ours_section",
+    "published_section",
     "strategies_section",
 ]
 
@@ -30,12 +31,12 @@ _OURS_VERDICTS = {
 def strategies_section(results: StudyResults, estimates: Estimates) -> list[Block]:
     """MIDL 2020's table."""
     return [
-        Heading("Strategies and initialisations"),
+        Heading("Strategies and initialisations, with seeds"),
         Paragraph(
             "Type accuracy is the share of slices with the right type. A network that derives the type from its map is "
             "wrong if it finds nothing; classification and Y-Net always predict a type. Lesion Dice is the mean over "
-            'slices. Lesion recall is the mean share of lesion pixels that are found. The columns "paper" have '
-            f"the results of {MIDL}. They are of other data: 332 slices of 140 patients, in folds not split by patient."
+            "slices. Lesion recall is the mean share of lesion pixels that are found."
+            + _about_published(results, MIDL, "other data: 332 slices of 140 patients, in folds not split by patient")
         ),
         tables.strategy_table(results, estimates),
         *_without_lesions(results),
@@ -45,27 +46,45 @@ def strategies_section(results: StudyResults, estimates: Estimates) -> list[Bloc
 def fine_tuning_section(results: StudyResults, estimates: Estimates) -> list[Block]:
     """EMBC 2019's table."""
     return [
-        Heading("Fine-tuning plans"),
+        Heading("Fine-tuning plans, with seeds"),
         Paragraph(
             "The joint network from LiTS weights with each plan, and from scratch, which is the paper's baseline. "
             "Class-aware Dice counts a pixel as found only if its type is right. The success rate is the share of "
-            "slices whose lesion is touched, that is, overlapped by at least one predicted pixel. The columns "
-            f'"paper" have the results of {EMBC}. They are of other classes and data. Rows may have different seeds '
-            "here; the section on paired differences compares them on the same seeds."
+            "slices whose lesion is touched, that is, overlapped by at least one predicted pixel."
+            + _about_published(results, EMBC, "other classes and data")
+            + " Rows may have different seeds here; the section on paired differences compares them on the same seeds."
         ),
         tables.plan_table(results, estimates),
         Items([f"Epochs of the best weights: {_best_epochs(results)}"]),
     ]
 
 
-def differences_section(compared: Sequence[Comparison]) -> list[Block]:
-    """Paired differences with adjusted p values."""
+def published_section(results: StudyResults) -> list[Block]:
+    """The papers' tables; empty for patients, whose tables have the papers' results in columns of their own."""
+    if results.cohort is Cohort.PATIENTS:
+        return []
+    return [
+        Heading("As printed in the papers"),
+        Paragraph(f"Results of patients, and of other data. {MIDL}:"),
+        tables.published_table(MIDL),
+        Paragraph(f"{EMBC}:"),
+        tables.published_table(EMBC),
+    ]
+
+
+def differences_section(results: StudyResults, compared: Sequence[Comparison]) -> list[Block]:
+    """Paired differences with adjusted p values, and which of them could have been found."""
     blocks: list[Block] = [
         Heading("Paired differences"),
         Paragraph(
             "Rows are compared on the same patients, folds, seeds and resamples. Seeds that only one of the two rows "
             "has are left out. The p value is two-sided, from the share of resamples on the other side of zero. The "
-            "last p value is adjusted by Holm's method; a family is all rows of the same measure in the same table."
+            "last p value is adjusted by Holm's method; a family is all rows of the same measure in the same table. "
+            "A true difference as large as the detectable one is found with a probability of 80 %: it is z(0.975) + "
+            "z(0.8) = 2.80 times the standard deviation of the difference over the resamples (Bloom, Minimum "
+            "detectable effects, Evaluation Review 19, 1995, 547). In a family of m rows z(1 - 0.025 / m) replaces "
+            "z(0.975), which is Holm's first and strictest step. Like the intervals, they do not cover how much one "
+            "training differs from the next, and with few patients the standard deviation is too small."
         ),
     ]
     for question, title in QUESTIONS.items():
@@ -73,6 +92,15 @@ def differences_section(compared: Sequence[Comparison]) -> list[Block]:
             blocks += [Heading(title[0].upper() + title[1:], level=3), tables.comparison_table(compared, question)]
     if len(blocks) == 2:
         blocks.append(Paragraph("No two rows with results can be compared yet."))
+    if any(not comparison.is_significant for comparison in compared):
+        blocks += [
+            Heading("Differences that are not significant", level=3),
+            Paragraph(
+                "The last column states whether a true difference as large as the paper's would be found with a "
+                "probability of 80 %. Where it could be missed, the study cannot say whether there is one."
+            ),
+            tables.not_significant_table(results, compared),
+        ]
     return blocks
 
 
@@ -134,7 +162,7 @@ def ours_section(hypothesis: Hypothesis) -> list[Block]:
 def hypotheses_section(hypotheses: Sequence[Hypothesis]) -> list[Block]:
     """The papers' claims, and whether they hold."""
     blocks: list[Block] = [
-        Heading("Claims of the papers"),
+        Heading("Claims of the papers, part by part"),
         Paragraph(
             "A claim **holds** if the 95 % interval of the difference is on the claimed side of zero. It **points that "
             "way** if only the difference is on that side and the interval includes zero. Otherwise it **does not "
@@ -154,20 +182,21 @@ def hypotheses_section(hypotheses: Sequence[Hypothesis]) -> list[Block]:
     return blocks
 
 
+def _about_published(results: StudyResults, paper: str, data: str) -> str:
+    if results.cohort is not Cohort.PATIENTS:
+        return ""
+    return f' The columns "paper" have the results of {paper}. They are of {data}.'
+
+
 def _without_lesions(results: StudyResults) -> list[Block]:
     """Name the trainings whose networks outline no lesion on any slice, since means do not show them."""
-    items = []
-    for row in results.with_results:
-        if row.without_lesions:
-            cells = ", ".join(f"fold {fold} seed {seed}" for fold, seed in row.without_lesions)
-            items.append(f"`{row.name}`: {cells}, {len(row.without_lesions)} of {len(row.complete)} trainings")
-    if not items:
-        return []
-    text = (
-        "**Some trainings outlined no lesion on any slice.** Their zeros are in every mean and difference of their "
-        "row, and may decide a comparison with it."
-    )
-    return [Paragraph(text), Items(items)]
+    items = [
+        f"outlined no lesion on any slice: `{row.name}`, "
+        + ", ".join(f"fold {fold} seed {seed}" for fold, seed in row.without_lesions)
+        for row in results.with_results
+        if row.without_lesions
+    ]
+    return [Items(items)] if items else []
 
 
 def _best_epochs(results: StudyResults) -> str:

@@ -48,12 +48,13 @@ class ExampleSlice:
 
 
 def choose_rows(results: StudyResults) -> list[RowResults]:
-    """Choose the rows of the picture: those without plan or label, from LiTS weights or else from scratch."""
+    """Choose the rows of the picture: those without plan or label, from LiTS weights or else from scratch. No peers."""
     for initialisation in ("lits", "scratch", "imagenet"):
         rows = [
             row
             for row in results.with_results
-            if (row.row.initialisation, row.row.plan, row.row.label) == (initialisation, "none", "")
+            if not row.row.peer
+            and (row.row.initialisation, row.row.plan, row.row.label) == (initialisation, "none", "")
         ]
         if rows:
             return rows

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.evaluation.intervals import Estimate
 from liverseg.study.document import Table
-from liverseg.study.estimates import Comparison, Estimates, RowEstimate
+from liverseg.study.estimates import COMPARED, QUESTIONS, Comparison, Estimates, RowEstimate, format_signed
 from liverseg.study.measures import LESION_MEASURES, MEASURES
-from liverseg.study.published import EMBC, MIDL, published_value
-from liverseg.study.results import RowResults, StudyResults
+from liverseg.study.published import EMBC, MIDL, published_rows, published_value
+from liverseg.study.results import Cohort, RowResults, StudyResults
 
 __all__ = [
     "comparison_table",
+    "detectable_table",
+    "detects_published",
     "estimates_table",
+    "format_estimate",
+    "format_p",
     "lesion_table",
+    "not_significant_table",
     "outline_table",
     "plan_table",
+    "published_table",
     "strategy_table",
     "type_table",
     "typing_table",
@@ -28,6 +34,7 @@ __all__ = [
 
 _MIDL_COLUMNS = ("type_accuracy", "lesion_dice", "lesion_recall")
 _EMBC_COLUMNS = ("lesion_dice", "class_aware_dice", "success_rate", "type_accuracy")
+_COLUMNS = {MIDL: _MIDL_COLUMNS, EMBC: _EMBC_COLUMNS}
 _TYPING_COLUMNS = (
     "type_accuracy_detected",
     "type_accuracy_end_to_end",
@@ -41,8 +48,14 @@ _TITLES = {"mean_auc": "mean AUC", "calibration_error": "calibration error (ECE)
 }
 
 
-def strategy_table(results: StudyResults, estimates: Estimates) -> Table:
-    """MIDL 2020's table: strategies and initialisations, with the paper's results."""
+def strategy_table(results: StudyResults, estimates: Estimates, brief: bool = False) -> Table:
+    """MIDL 2020's table: strategies and initialisations, for patients with the paper's results.
+
+    Args:
+        results: of the study.
+        estimates: of all rows.
+        brief: without rows that have no results, and with the seeds' numbers instead of their values.
+    """
     names = list(dict.fromkeys((row.row.strategy, row.row.label) for row in results.rows))
     rows = sorted(
         (row for row in results.rows if row.row.plan == "none"),
@@ -51,11 +64,11 @@ def strategy_table(results: StudyResults, estimates: Estimates) -> Table:
             INITIALISATIONS.index(row.row.initialisation),
         ),
     )
-    return _with_published(rows, estimates, MIDL, _MIDL_COLUMNS, lambda row: (row.row.strategy, row.row.initialisation))
+    return _main_table(results, rows, estimates, MIDL, brief, lambda row: (row.row.strategy, row.row.initialisation))
 
 
-def plan_table(results: StudyResults, estimates: Estimates) -> Table:
-    """EMBC 2019's table: fine-tuning plans of the joint network, with the paper's results."""
+def plan_table(results: StudyResults, estimates: Estimates, brief: bool = False) -> Table:
+    """EMBC 2019's table: fine-tuning plans of the joint network; arguments and the rest as for `strategy_table`."""
     rows = [
         row
         for row in results.rows
@@ -63,7 +76,66 @@ def plan_table(results: StudyResults, estimates: Estimates) -> Table:
         and not row.row.label
         and (row.row.initialisation == "lits" or (row.row.initialisation, row.row.plan) == ("scratch", "none"))
     ]
-    return _with_published(rows, estimates, EMBC, _EMBC_COLUMNS, lambda row: (row.row.initialisation, row.row.plan))
+    return _main_table(results, rows, estimates, EMBC, brief, lambda row: (row.row.initialisation, row.row.plan))
+
+
+def published_table(paper: str) -> Table:
+    """A paper's table as printed; `MIDL` or `EMBC`."""
+    head = ["strategy", "initialisation"] if paper == MIDL else ["initialisation", "plan"]
+    rows = [
+        [*row, *(f"{values[name]:.2f}" if name in values else "" for name in _COLUMNS[paper])]
+        for row, values in published_rows(paper).items()
+    ]
+    return Table([*head, *(_TITLES[name] for name in _COLUMNS[paper])], rows)
+
+
+def detectable_table(compared: Sequence[Comparison]) -> Table:
+    """Detectable differences of each measure and question: smallest to largest, and in Holm's family."""
+    questions = [question for question in QUESTIONS if any(item.question == question for item in compared)]
+    rows = []
+    for measure in COMPARED:
+        cells = []
+        for question in questions:
+            items = [item for item in compared if (item.measure, item.question) == (measure, question)]
+            alone, family = (
+                _range(item.detectable for item in items),
+                _range(item.detectable_in_family for item in items),
+            )
+            cells.append(f"{alone}\nHolm {family}" if alone else "")
+        rows.append([MEASURES[measure].title, *cells])
+    return Table(["measure", *(QUESTIONS[question] for question in questions)], rows)
+
+
+def not_significant_table(results: StudyResults, compared: Sequence[Comparison]) -> Table:
+    """Differences that are not significant, and whether a difference as large as a paper's would have been found."""
+    rows = []
+    for item in compared:
+        if item.is_significant or math.isnan(item.difference.value):
+            continue
+        answer = detects_published(item)
+        if item.published is not None and results.cohort is Cohort.PATIENTS:
+            answer = f"{item.published:+.2f}: {answer}"
+        rows.append([MEASURES[item.measure].title, *_pair(item), *_detectable(item), answer])
+    head = (
+        "measure",
+        "row",
+        "less",
+        "difference",
+        "95 % interval",
+        "detectable",
+        "detectable, Holm",
+        "as in the paper",
+    )
+    return Table(head, rows)
+
+
+def detects_published(comparison: Comparison) -> str:
+    """Return whether a true difference as large as a paper's would have been found with 80 % power."""
+    if not comparison.published:
+        return "none printed" if comparison.published is None else "none: equal in print"
+    if abs(comparison.published) >= comparison.detectable_in_family:
+        return "found"
+    return "found without Holm only" if abs(comparison.published) >= comparison.detectable else "could be missed"
 
 
 def comparison_table(compared: Sequence[Comparison], question: str) -> Table:
@@ -72,21 +144,19 @@ def comparison_table(compared: Sequence[Comparison], question: str) -> Table:
     for comparison in compared:
         if comparison.question != question:
             continue
-        difference = comparison.difference
         rows.append(
             [
                 MEASURES[comparison.measure].title,
-                f"`{comparison.row}`",
-                f"`{comparison.other}`",
-                f"{difference.value:+.3f}",
-                f"{difference.lower:+.3f} to {difference.upper:+.3f}",
-                _p(difference.p),
-                _p(comparison.adjusted_p),
+                *_pair(comparison),
+                format_p(comparison.difference.p),
+                format_p(comparison.adjusted_p),
+                *_detectable(comparison),
                 " ".join(map(str, comparison.seeds)),
                 str(comparison.patients),
             ]
         )
-    return Table(("measure", "row", "less", "difference", "95 % interval", "p", "p, Holm", "seeds", "patients"), rows)
+    head = ["measure", "row", "less", "difference", "95 % interval", "p", "p, Holm", "detectable", "detectable, Holm"]
+    return Table([*head, "seeds", "patients"], rows)
 
 
 def typing_table(results: StudyResults, estimates: Estimates) -> Table:
@@ -135,34 +205,43 @@ def estimates_table(estimates: Estimates, compared: Sequence[Comparison]) -> pd.
             "upper": comparison.difference.upper,
             "p": comparison.difference.p,
             "p_holm": comparison.adjusted_p,
+            "standard_error": comparison.difference.standard_error,
+            "detectable": comparison.detectable,
+            "detectable_holm": comparison.detectable_in_family,
             "seeds": " ".join(map(str, comparison.seeds)),
         }
         for comparison in compared
     ]
-    columns = ["row", "less", "metric", "value", "lower", "upper", "p", "p_holm", "seeds"]
+    columns = ["row", "less", "metric", "value", "lower", "upper", "p", "p_holm"]
+    columns += ["standard_error", "detectable", "detectable_holm", "seeds"]
     return pd.DataFrame(lines, columns=columns)
 
 
-def _with_published(
+def _main_table(
+    results: StudyResults,
     rows: Sequence[RowResults],
     estimates: Estimates,
     paper: str,
-    columns: Sequence[str],
+    brief: bool,
     key: Callable[[RowResults], tuple[str, str]],
 ) -> Table:
-    head = ["strategy", "initialisation", "plan"]
-    for column in columns:
-        head += [_TITLES[column], "paper"]
+    with_published = results.cohort is Cohort.PATIENTS  # results of phantoms and of patients are not in one table
+    head = ["strategy", "initialisation", "plan", *(["seeds"] if brief else [])]
+    for column in _COLUMNS[paper]:
+        head += [_TITLES[column], *(["paper"] if with_published else [])]
     lines = []
     for row in rows:
-        line = _row_name(row)
-        for number, column in enumerate(columns):
+        if brief and not row.complete:
+            continue
+        line = _row_name(row) + ([" ".join(map(str, row.seeds))] if brief else [])
+        for number, column in enumerate(_COLUMNS[paper]):
             if number == 0 and not row.complete:
-                line.append(f"not available: {row.reason}" if row.reason else "not run yet")
+                line.append("not available" if row.reason else "not run yet")
             else:
-                line.append(_with_seeds(estimates.get((row.name, column))))
-            value = None if row.row.label else published_value(paper, key(row), column)
-            line.append("" if value is None else f"{value:.2f}")
+                line.append(_with_seeds(estimates.get((row.name, column)), brief))
+            if with_published:
+                value = None if row.row.label or row.row.peer else published_value(paper, key(row), column)
+                line.append("" if value is None else f"{value:.2f}")
         lines.append(line)
     return Table(head, lines)
 
@@ -178,27 +257,50 @@ def _without_published(results: StudyResults, estimates: Estimates, columns: Seq
 
 def _row_name(row: RowResults) -> list[str]:
     strategy = f"{row.row.strategy}, {row.row.label}" if row.row.label else row.row.strategy
+    if row.row.peer:
+        strategy += " (peer)"
     if row.missing and row.complete:
         cells = len(row.complete) + len(row.missing)
         strategy += f"\n{len(row.complete)} of {cells} cells"
     return [strategy, row.row.initialisation, row.row.plan]
 
 
-def _with_seeds(found: RowEstimate | None) -> str:
+def _pair(comparison: Comparison) -> list[str]:
+    value, lower, upper = (format_signed(getattr(comparison.difference, name)) for name in ("value", "lower", "upper"))
+    return [f"`{comparison.row}`", f"`{comparison.other}`", value, f"{lower} to {upper}"]
+
+
+def _detectable(comparison: Comparison) -> list[str]:
+    return [_number(comparison.detectable), _number(comparison.detectable_in_family)]
+
+
+def _range(values: Iterable[float]) -> str:
+    """Return the smallest and the largest value, without NaN; empty if there is none."""
+    texts = [_number(value) for value in sorted(value for value in values if not math.isnan(value))]
+    return " to ".join(dict.fromkeys([texts[0], texts[-1]])) if texts else ""
+
+
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.3f}"
+
+
+def _with_seeds(found: RowEstimate | None, brief: bool = False) -> str:
     if found is None or math.isnan(found.estimate.value):
         return ""
-    text = _estimate(found.estimate)
-    if len(found.seeds) > 1:
+    text = format_estimate(found.estimate)
+    if len(found.seeds) > 1 and not brief:
         text += "\nseeds " + " ".join(f"{value:.2f}" for value in found.seeds.values())
     return text
 
 
-def _estimate(found: Estimate) -> str:
+def format_estimate(found: Estimate) -> str:
+    """Return a value with its interval as text."""
     interval = "" if math.isnan(found.lower) else f" ({found.lower:.2f} to {found.upper:.2f})"
     return f"{found.value:.2f}{interval}"
 
 
-def _p(value: float) -> str:
+def format_p(value: float) -> str:
+    """Return a p value as text; empty for NaN."""
     if math.isnan(value):
         return ""
     return "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -34,10 +34,13 @@ from liverseg.synthesis.placement import MAX_MARGIN_MM, add_lesions, depth_mm, r
 from liverseg.utils.files import write_text
 from liverseg.utils.fingerprints import file_states, is_current, write_record
 
-__all__ = ["PaintedLesion", "SynthesisResult", "synthesize_datalist"]
+__all__ = ["PAINTED", "PaintedLesion", "SynthesisResult", "synthesize_datalist"]
 
 RECIPE: Final = 5
 """Increased whenever the same seed gives other voxels, so that old files are not reused."""
+
+PAINTED: Final = "lesions painted by liverseg"
+"""Words in the `source` of every data list of synthetic lesions."""
 
 _MIN_LIVER_ML: Final = 0.5
 """On a single slice of 5 mm, this is 100 mm², too little for a lesion."""
@@ -170,7 +173,7 @@ def synthesize_datalist(
     datalist = DataList(
         name=f"{source.name} with synthetic lesions",
         version=source.version,
-        source=f"{source.source}; lesions painted by liverseg (recipe {RECIPE}, seed {seed}), other lesions of the "
+        source=f"{source.source}; {PAINTED} (recipe {RECIPE}, seed {seed}), other lesions of the "
         "patients that nobody outlined are counted as liver",
         licence=source.licence,
         labels=label_table(len(JOINT_LABELS if typed else PRETRAIN_LABELS)),

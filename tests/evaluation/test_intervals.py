@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
+import scipy.stats
 from scipy.stats import bootstrap as scipy_bootstrap
 
-from liverseg.evaluation import bootstrap, holm, paired_difference, patient_weights
+from liverseg.evaluation import bootstrap, detectable_difference, holm, paired_difference, patient_weights
 
 
 def mean(sums):
@@ -57,6 +58,8 @@ def test_pairing_finds_what_two_intervals_hide():
     assert difference.value == pytest.approx((better - base).mean())
     assert difference.lower > 0
     assert difference.p == pytest.approx(2 / 10_001)
+    # that of a mean of independent differences
+    assert difference.standard_error == pytest.approx((better - base).std() / math.sqrt(40), rel=0.03)
     apart = [bootstrap(mean, one_each(values), weights) for values in (better, base)]
     assert apart[0].lower < apart[1].upper
 
@@ -65,6 +68,7 @@ def test_no_difference_has_a_p_of_one():
     values = one_each(np.random.default_rng(3).normal(size=20))
     difference = paired_difference(mean, values, values, patient_weights(20))
     assert (difference.value, difference.lower, difference.upper, difference.p) == (0, 0, 0, 1)
+    assert difference.standard_error == 0
 
 
 def test_what_is_not_defined_is_nan():
@@ -72,7 +76,23 @@ def test_what_is_not_defined_is_nan():
     found = bootstrap(mean, nothing, patient_weights(5))
     assert math.isnan(found.value)
     assert math.isnan(found.lower)
-    assert math.isnan(paired_difference(mean, nothing, nothing, patient_weights(5)).p)
+    difference = paired_difference(mean, nothing, nothing, patient_weights(5))
+    assert math.isnan(difference.p) and math.isnan(detectable_difference(difference.standard_error))
+
+
+@pytest.mark.parametrize("comparisons", [1, 7])
+def test_detectable_difference_is_found_in_four_of_five_studies(comparisons):
+    error = 0.02
+    true = detectable_difference(error, comparisons)
+    estimates = np.random.default_rng(4).normal(true, error, 100_000)
+    p = 2 * scipy.stats.norm.sf(np.abs(estimates) / error)
+    assert np.mean(p < 0.05 / comparisons) == pytest.approx(0.8, abs=0.005)
+
+
+def test_detectable_difference_of_one_comparison_is_2_80_standard_errors():
+    assert detectable_difference(1.0) == pytest.approx(2.80, abs=0.002)
+    with pytest.raises(ValueError, match="at least 1"):
+        detectable_difference(1.0, 0)
 
 
 def test_resamples_without_a_value_are_left_out():

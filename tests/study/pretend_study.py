@@ -43,7 +43,7 @@ ROWS = [
 ]
 
 
-def write_study(folder, *, source="liverseg phantom: synthetic", rows=ROWS, scored="test", overrides=None):
+def write_study(folder, *, source="liverseg phantom: synthetic", rows=ROWS, scored="test", overrides=None, peers=()):
     """Write data list and study file, without cells, and return the study."""
     items = [
         DataItem(f"{patient}.nii.gz", f"{patient}-label.nii.gz", patient, FOLD[patient], number, name)
@@ -62,6 +62,7 @@ def write_study(folder, *, source="liverseg phantom: synthetic", rows=ROWS, scor
         "scored": scored,
         "overrides": {"epochs": 3} if overrides is None else overrides,
         "rows": rows,
+        "peers": list(peers),
     }
     (folder / "study.yaml").write_text(yaml.safe_dump(content))
     return read_study(folder / "study.yaml")
@@ -98,6 +99,17 @@ def fill_cell(study, row, fold, seed):
         "threads": 1,
     }
     (folder / "cell.json").write_text(json.dumps(record))
+
+
+def fill_peer(study, row, fold, seed):
+    """Store results of other software that outlines as joint from LiTS weights does and has no types."""
+    folder = cell_folder(study, row, fold, seed)
+    folder.mkdir(parents=True)
+    slices = [example for example in SLICES if FOLD[example[0]] == fold]
+    units = pd.DataFrame([_unit("joint-lits-none", seed, *example) for example in slices])
+    kept = ["slice", "image", "patient", "lesion_hit", "lesion_pred", "lesion_true", "lesion_dice", "lesion_recall"]
+    units[kept].to_csv(folder / "evaluation.csv", index=False)
+    (folder / "cell.json").write_text(json.dumps({"peer": "other software 2.0"}))
 
 
 def fill_study(study):

@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
 
+import pandas as pd
 import pytest
-from pretend_study import DICE, ROWS, cell_folder, fill_cell, fill_study, write_study
+from pretend_study import DICE, FOLD, ROWS, cell_folder, fill_cell, fill_peer, fill_study, write_study
 
-from liverseg.datalists import read_datalist, write_datalist
+from liverseg.datalists import join_datalists, read_datalist, write_datalist
 from liverseg.errors import LiversegError
-from liverseg.study.results import read_results
+from liverseg.study.results import Cohort, read_results
 
 
 @pytest.mark.integration
@@ -29,11 +30,59 @@ def test_all_cells_of_a_row_are_read_under_each_other(tmp_path):
     assert results.find("ynet", "scratch") is None
 
 
-@pytest.mark.parametrize(("source", "phantoms"), [("liverseg Phantom: no patients", True), ("a hospital", False)])
-def test_phantoms_are_known_by_the_data_lists_source(tmp_path, source, phantoms):
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ("liverseg Phantom: no patients", Cohort.PHANTOMS),
+        ("a hospital; portal venous phase", Cohort.PATIENTS),
+        ("a hospital; lesions painted by liverseg (recipe 5, seed 0)", Cohort.SYNTHETIC_LESIONS),
+        ("liverseg phantom: x; lesions painted by liverseg (recipe 5, seed 0)", Cohort.PHANTOMS),
+        ("a: hospital A; b: hospital B", Cohort.PATIENTS),
+    ],
+)
+def test_kind_of_data_is_in_the_data_lists_source(tmp_path, source, kind):
     study = write_study(tmp_path, source=source)
     fill_cell(study, "joint-lits-none", 0, 0)
-    assert read_results(study).on_phantoms is phantoms
+    assert read_results(study).cohort is kind
+
+
+def test_list_that_joins_phantoms_and_patients_is_refused(tmp_path):
+    lists = []
+    for name, source in (("a", "liverseg phantom: synthetic"), ("b", "a hospital")):
+        study = write_study(tmp_path / name, source=source)
+        for patient in FOLD:
+            (study.dataset_dir / f"{patient}.nii.gz").touch()
+        write_datalist(study.datalist, replace(read_datalist(study.datalist), name=name))
+        lists.append(study.datalist)
+    study = write_study(tmp_path)
+    join_datalists(lists, study.datalist, root=tmp_path, prefix_patients=True)
+    with pytest.raises(LiversegError, match=r"joins patients and phantoms, by its source; report each kind"):
+        read_results(study)
+
+
+def test_results_of_a_peer_are_a_row_of_their_own(tmp_path):
+    study = write_study(tmp_path, peers=[{"strategy": "nnunet"}])
+    fill_cell(study, "joint-lits-none", 0, 0)
+    for fold, seed in ((0, 0), (1, 0), (1, 1)):
+        fill_peer(study, "nnunet-scratch-none", fold, seed)
+    path = cell_folder(study, "nnunet-scratch-none", 1, 0) / "evaluation.csv"
+    pd.read_csv(path).iloc[1:].to_csv(path, index=False)  # without one of the fold's slices
+    results = read_results(study)
+    peer = results.rows[-1]
+    assert peer.row.peer and peer.name == "nnunet-scratch-none"
+    assert [(cell.fold, cell.seed) for cell in peer.complete] == [(0, 0), (1, 1)]
+    assert [(cell.fold, cell.seed, why) for cell, why in peer.missing] == [
+        (0, 1, "no results are stored"),
+        (1, 0, "its slices are not those that the study scores in fold 1"),
+    ]
+    assert len(results.records) == 1  # of the study's own training
+
+
+def test_a_peer_is_scored_on_validation_patients_where_the_study_is(tmp_path):
+    study = write_study(tmp_path, scored="validation", peers=[{"strategy": "nnunet", "seeds": [0]}])
+    fill_cell(study, "joint-lits-none", 0, 0)
+    fill_peer(study, "nnunet-scratch-none", 0, 0)  # on held-out patients
+    assert not read_results(study).rows[-1].complete
 
 
 def test_missing_cells_are_reported_with_their_reasons(tmp_path):

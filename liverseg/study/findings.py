@@ -1,0 +1,228 @@
+"""First page of the report: what was found, and what the study could have found, in sentences made from the data."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from liverseg.study import tables
+from liverseg.study.document import Block, Heading, Items, Paragraph
+from liverseg.study.estimates import COMPARED, Comparison, Estimates, format_signed
+from liverseg.study.hypotheses import Hypothesis
+from liverseg.study.measures import MEASURES
+from liverseg.study.overview import describe_code
+from liverseg.study.results import Cohort, RowResults, StudyResults
+
+__all__ = ["claims", "detectable_differences", "findings", "main_tables", "opening"]
+
+_NOTICES = {
+    Cohort.PHANTOMS: "**Phantoms are not patients.** The data are synthetic. The figures compare trainings on one "
+    "artificial task and do not apply to patients.",
+    Cohort.SYNTHETIC_LESIONS: "**Synthetic lesions are not patients' lesions.** They are painted into CTs of patients. "
+    "The figures compare trainings and do not apply to patients.",
+    Cohort.PATIENTS: "**Research only, not a medical device.** Do not use these results for patients.",
+}
+
+
+def opening(results: StudyResults) -> list[Block]:
+    """Title, what restricts the results, and what was scored, in a few lines."""
+    units = [row.units for row in results.with_results]
+    patients = {patient for table in units for patient in table["patient"]}
+    slices = {pair for table in units for pair in zip(table["image"], table["slice"], strict=True)}
+    seeds = sorted({seed for row in results.with_results for seed in row.seeds})
+    blocks: list[Block] = [Heading(f"Study: {results.study.name}", level=1), *_missing(results), *_collapsed(results)]
+    if results.study.scored == "validation":
+        text = "**Scored on validation patients, to choose between variants: these are not test results.**"
+        blocks.append(Paragraph(f"{text} The held-out folds were not used."))
+    peers = [row for row in results.with_results if row.row.peer]
+    text = (
+        f"Scored are {len(slices)} annotated slices of {len(patients)} patients (data list {results.datalist.name}, "
+        f"version {results.datalist.version or 'not given'}) by {len(results.records)} trainings: folds "
+        f"{_listed(results.folds)} held out in turn, seeds {_listed(seeds)}, code {describe_code(results)}. Values are "
+        "pooled over folds and averaged over seeds, with 95 % intervals of a bootstrap over patients. p values are "
+        "two-sided and adjusted by Holm's method; a difference is significant if its p is below 0.05."
+    )
+    return [*blocks, Paragraph(_NOTICES[results.cohort]), Paragraph(text), *_peers(peers)]
+
+
+def findings(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison]) -> list[Block]:
+    """What was best and by how much, and what initialisations, plans, `ours` and peers changed."""
+    items = [line for measure in COMPARED if (line := _best(results, estimates, compared, measure))]
+    rows = {row.name: row for row in results.with_results}
+    groups: dict[str, list[Comparison]] = {}
+    for item in compared:
+        row, other = rows[item.row].row, rows[item.other].row
+        if item.question == "initialisation":
+            groups.setdefault(f"Initialisation `{row.initialisation}` less `{other.initialisation}`", []).append(item)
+        elif item.question == "strategy" and row.strategy == "ours" and not row.label:
+            groups.setdefault("`ours` less `joint`", []).append(item)
+        elif item.question == "plan":
+            groups.setdefault("Fine-tuning plans less `none`", []).append(item)
+        elif item.question == "peer":
+            groups.setdefault(f"Peer `{item.row}` less `{other.strategy}`", []).append(item)
+    items += [f"{name}: {line}." for name, group in groups.items() if (line := _changes(rows, group))]
+    if not items:
+        return [Heading("Findings"), Paragraph("No row is complete, so there are no findings yet.")]
+    return [Heading("Findings"), Items(items)]
+
+
+def claims(hypotheses: Sequence[Hypothesis]) -> list[Block]:
+    """The papers' claims, each with its verdict in a line."""
+    text = "Rules fixed before the results were seen; the intervals are not adjusted. The tables have every part."
+    return [
+        Heading("Claims of the papers"),
+        Paragraph(text),
+        Items([hypothesis.summary for hypothesis in hypotheses]),
+    ]
+
+
+def detectable_differences(compared: Sequence[Comparison]) -> list[Block]:
+    """Which differences the study could have found."""
+    if not compared:
+        return []
+    tested = [item for item in compared if not math.isnan(item.difference.value)]
+    missed = [item for item in tested if not item.is_significant]
+    answers = Counter(tables.detects_published(item) for item in missed)
+    found, alone, unseen = (answers[name] for name in ("found", "found without Holm only", "could be missed"))
+    text = (
+        f"Of {len(tested)} differences {len(missed)} are not significant, and for {found + alone + unseen} of these a "
+        f"paper prints a difference. One as large would be found in {found} of them, only without Holm's adjustment in "
+        f"{alone}, and could be missed in {unseen}; the tables list each."
+    )
+    return [
+        Heading("Detectable differences"),
+        Paragraph(
+            "A true difference of this size would be found with a probability of 80 % (two-sided, 0.05): 2.80 × the "
+            "bootstrap's standard error of the paired difference (Bloom, Evaluation Review 1995), smallest to largest "
+            "over the comparisons. Holm: within the family, at 0.05 / its size. A smaller difference may exist."
+        ),
+        tables.detectable_table(compared),
+        Paragraph(text),
+    ]
+
+
+def main_tables(results: StudyResults, estimates: Estimates) -> list[Block]:
+    """The papers' two tables, without seeds' values and without rows that have no results."""
+    return [
+        Heading("Strategies and initialisations"),
+        Paragraph(
+            "Type accuracy: share of slices with the right type. Lesion Dice: mean over slices. Lesion recall: mean "
+            "share of lesion pixels that are found." + _about_published(results)
+        ),
+        tables.strategy_table(results, estimates, brief=True),
+        Heading("Fine-tuning plans"),
+        Paragraph(
+            "Joint learning from LiTS weights by plan, and from scratch. Class-aware Dice counts a pixel as found only "
+            "if its type is right. Success rate: share of slices whose lesion is touched."
+        ),
+        tables.plan_table(results, estimates, brief=True),
+    ]
+
+
+def _about_published(results: StudyResults) -> str:
+    if results.cohort is Cohort.PATIENTS:
+        return ' The columns "paper" have the papers\' results, which are of other data.'
+    return ""
+
+
+def _missing(results: StudyResults) -> list[Block]:
+    incomplete = [row for row in results.rows if row.missing]
+    if not incomplete:
+        return []
+    missing = sum(len(row.missing) for row in incomplete)
+    cells = missing + sum(len(row.complete) for row in results.rows)
+    parts = [
+        f"{name} {_listed(f'`{row.name}`' for row in rows)}"
+        for name, rows in (
+            ("all of", [row for row in incomplete if not row.complete]),
+            ("some of", [row for row in incomplete if row.complete]),
+        )
+        if rows
+    ]
+    reasons = {reason for row in incomplete for _, reason in row.missing}
+    (reason,) = reasons if len(reasons) == 1 else ("",)
+    why = f" ({reason})" if reason else ""
+    text = f"**This study is not complete: {missing} of {cells} cells are missing**, {', and '.join(parts)}{why}."
+    return [Paragraph(text)]
+
+
+def _collapsed(results: StudyResults) -> list[Block]:
+    """Name the rows with trainings that outline no lesion on any slice, since means do not show them."""
+    rows = [row for row in results.with_results if row.without_lesions]
+    if not rows:
+        return []
+    names = _listed(f"{len(row.without_lesions)} of {len(row.complete)} of `{row.name}`" for row in rows)
+    text = f"**Some trainings outlined no lesion on any slice**: {names}. Their zeros are in the means and differences."
+    return [Paragraph(text)]
+
+
+def _peers(peers: Sequence[RowResults]) -> list[Block]:
+    if not peers:
+        return []
+    names = []
+    for row in peers:
+        texts = {
+            str(record["peer"]) for cell in row.complete if (record := cell.read("cell.json")) and "peer" in record
+        }
+        names.append(f"`{row.name}`" + (f" ({'; '.join(sorted(texts))})" if texts else ""))
+    text = "other software, trained outside this study and scored on the same held-out slices."
+    return [Paragraph(f"**Peers** are {text} Here: {_listed(names)}.")]
+
+
+def _best(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison], measure: str) -> str:
+    """Describe the complete row with the highest value, and its difference to the next row it was compared with."""
+    found = {row.name: estimates.get((row.name, measure)) for row in results.with_results if not row.missing}
+    values = {name: row.estimate for name, row in found.items() if row and not math.isnan(row.estimate.value)}
+    if not values:
+        return ""
+    highest = max(estimate.value for estimate in values.values())
+    best = [name for name, estimate in values.items() if math.isclose(estimate.value, highest, abs_tol=1e-9)]
+    title = MEASURES[measure].title
+    names = " and ".join(f"`{name}`{_few_seeds(results, name)}" for name in best)
+    text = f"**{title[0].upper()}{title[1:]}** is highest with {names}: "
+    text += tables.format_estimate(values[best[0]])
+    pairs = [
+        item if item.row == name else item.swapped()
+        for name in best
+        for item in compared
+        if item.measure == measure and name in (item.row, item.other)
+    ]
+    rivals = [item for item in pairs if item.other in values and item.other not in best]
+    # other strategies, plans and peers say more about what is best than the row's own initialisations
+    rivals = [item for item in rivals if item.question != "initialisation"] or rivals
+    if not rivals:
+        return text + "."
+    rival = max(rivals, key=lambda item: values[item.other].value)
+    verdict = "significant" if rival.is_significant else "not significant"
+    return (
+        f"{text}. Difference to `{rival.other}`, the next that it is compared with: {rival.text}, {verdict} "
+        f"(p {tables.format_p(rival.adjusted_p)})."
+    )
+
+
+def _few_seeds(results: StudyResults, name: str) -> str:
+    most = max(len(row.seeds) for row in results.with_results)
+    (seeds,) = (row.seeds for row in results.with_results if row.name == name)
+    return f" (seed {_listed(seeds)} only)" if len(seeds) < most else ""
+
+
+def _changes(rows: dict[str, RowResults], group: Sequence[Comparison]) -> str:
+    """Describe differences in a few words for each measure: the range, and how many are significant."""
+    parts = []
+    for measure in COMPARED:
+        items = [item for item in group if item.measure == measure and not math.isnan(item.difference.value)]
+        if not items:
+            continue
+        values = sorted(item.difference.value for item in items)
+        span = " to ".join(dict.fromkeys(format_signed(value) for value in (values[0], values[-1])))
+        higher = sum(item.is_significant and item.difference.value > 0 for item in items)
+        lower = sum(item.is_significant and item.difference.value < 0 for item in items)
+        counts = f"{higher} higher and {lower} lower" if lower else str(higher)
+        parts.append(f"{MEASURES[measure].title} {span} (significant: {counts} of {len(items)})")
+    collapsed = any(rows[name].without_lesions for item in group for name in (item.row, item.other))
+    return "; ".join(parts) + ("; trainings that outlined nothing are among them" if collapsed and parts else "")
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values))
