@@ -14,6 +14,7 @@ import pandas as pd
 
 from liverseg.datalists import DataItem, DataList, read_datalist
 from liverseg.errors import LiversegError, one_line
+from liverseg.labels import LESION_TYPES
 from liverseg.study.cells import Cell, study_cells
 from liverseg.study.config import Row, StudyConfig
 from liverseg.study.fingerprint import StudyFingerprint
@@ -42,6 +43,11 @@ _REQUIRED_COLUMNS = {
         "pred_type",
     },
 }
+_TOGETHER = {
+    "lesion_hit": {"lesion_pred", "lesion_true", "lesion_dice", "lesion_recall"},
+    "pred_type": {"true_type", *(f"probability_{name}" for name in LESION_TYPES)},
+}
+"""Columns of a peer's `evaluation.csv`, and the others that each needs."""
 _MAKE_AGAIN = "remove its folder; `liverseg study run` makes the cell again"
 _OTHER_SETTINGS = (
     "made with other settings, data, configs or weights than the study now has; `liverseg study run` makes it again"
@@ -216,12 +222,27 @@ def _read_peer(study: StudyConfig, lists: Mapping[int, DataList], row: Row) -> R
             continue
         units = _read_table(cell, "evaluation.csv", True)
         assert units is not None
-        slices = units["slice"].astype(float).fillna(-1)
+        _check_peer(cell, units)
+        slices = pd.to_numeric(units["slice"], errors="coerce").fillna(-1).astype(float)
         if sorted(zip(units["image"], slices, units["patient"], strict=True)) == _scored(study, lists[cell.fold]):
             complete.append(cell)
         else:
             missing.append((cell, f"its slices are not those that the study scores in fold {cell.fold}"))
     return RowResults(row, tuple(complete), tuple(missing), *_read_tables(complete))
+
+
+def _check_peer(cell: Cell, units: pd.DataFrame) -> None:
+    """Refuse a peer's table with a part of the columns that belong together, or with unknown types."""
+    path = cell.folder / "evaluation.csv"
+    for column, others in _TOGETHER.items():
+        missing = sorted(others - {*units.columns})
+        if column in units and missing:
+            raise LiversegError(f"{path}: has {column}, but no column {missing[0]}; store both, or neither")
+    for column in ("true_type", "pred_type"):
+        unknown = sorted({*units[column]} - {*LESION_TYPES, ""}) if column in units else []
+        if unknown:
+            allowed = ", ".join(LESION_TYPES)
+            raise LiversegError(f"{path}: {column} is {unknown[0]!r}; there are {allowed}, and nothing for no type")
 
 
 def _scored(study: StudyConfig, datalist: DataList) -> list[tuple[str, float, str]]:

@@ -8,6 +8,7 @@ import yaml
 
 from liverseg.errors import LiversegError, UsageError
 from liverseg.study import read_study
+from liverseg.study.cells import study_cells
 
 PLAIN = {
     "dataset_dir": "data",
@@ -65,6 +66,7 @@ def test_the_studies_of_the_project_are_sound(name, tmp_path):
 
 
 ROW = {"strategy": "joint", "initialisation": "scratch"}
+PEER = {"strategy": "nnunet"}
 
 
 @pytest.mark.parametrize(
@@ -111,12 +113,30 @@ ROW = {"strategy": "joint", "initialisation": "scratch"}
         ({"rows": [{**ROW, "sed": 1}]}, "unknown key 'sed'; did you mean seeds?"),
         ({"rows": [{**ROW, "label": "a/b"}]}, "label is 'a/b'; letters, digits"),
         ({"rows": [ROW, {**ROW, "seeds": [9]}]}, "there is another row joint-scratch-none; give one of them a label"),
+        ({"peers": ["nnunet"]}, "peers::0 is 'nnunet'; a mapping with strategy is needed"),
+        ({"peers": [{"strategy": "joint"}]}, "peers::0: strategy joint is one of the bundle's; give the peer another"),
+        ({"peers": [{"strategy": "../x"}]}, "peers::0: strategy is '../x'; letters, digits"),
+        ({"peers": [{"seeds": [0]}]}, "peers::0: strategy is None; letters, digits"),
+        ({"peers": [{**PEER, "initialisation": "LiTS"}]}, "initialisation is 'LiTS'; it must be one of scratch, imag"),
+        ({"peers": [{**PEER, "overrides": {}}]}, "peers::0: unknown key 'overrides'; there are strategy"),
+        ({"peers": [{**PEER, "label": "a/b"}]}, "peers::0: label is 'a/b'; letters, digits"),
+        ({"peers": [PEER, PEER]}, "there is another peer nnunet-scratch-none; give one of them a label"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line(write, keys, words):
     with pytest.raises(UsageError, match=words) as caught:
         read_study(write(**keys))
     assert "\n" not in str(caught.value)
+
+
+def test_peers_are_rows_that_a_study_does_not_run(write):
+    study = read_study(write(seeds=[0, 4], peers=[PEER, {**PEER, "label": "3d", "seeds": [1]}]))
+    assert [(peer.name, peer.seeds, peer.peer) for peer in study.peers] == [
+        ("nnunet-scratch-none", (0, 4), True),
+        ("nnunet-scratch-none-3d", (1,), True),
+    ]
+    assert not any(row.peer for row in study.rows)
+    assert {cell.row.strategy for cell in study_cells(study, (0,))} == {"joint", "ynet"}
 
 
 def test_a_label_that_is_null_is_none(write):

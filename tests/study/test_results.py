@@ -78,6 +78,25 @@ def test_results_of_a_peer_are_a_row_of_their_own(tmp_path):
     assert len(results.records) == 1  # of the study's own training
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda units: units.drop(columns="lesion_true"), "has lesion_hit, but no column lesion_true; store both"),
+        (lambda units: units.assign(pred_type="cyst"), "has pred_type, but no column probability_cyst"),
+        (lambda units: units.assign(true_type="HCC"), "true_type is 'HCC'; there are cyst, hemangioma, metastasis"),
+    ],
+)
+def test_a_table_of_a_peer_that_cannot_be_scored_is_refused(tmp_path, change, words):
+    study = write_study(tmp_path, peers=[{"strategy": "nnunet", "seeds": [0]}])
+    fill_cell(study, "joint-lits-none", 0, 0)
+    fill_peer(study, "nnunet-scratch-none", 0, 0)
+    path = cell_folder(study, "nnunet-scratch-none", 0, 0) / "evaluation.csv"
+    change(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(LiversegError, match=words) as caught:
+        read_results(study)
+    assert str(path) in str(caught.value)
+
+
 def test_a_peer_is_scored_on_validation_patients_where_the_study_is(tmp_path):
     study = write_study(tmp_path, scored="validation", peers=[{"strategy": "nnunet", "seeds": [0]}])
     fill_cell(study, "joint-lits-none", 0, 0)

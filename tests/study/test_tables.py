@@ -4,18 +4,23 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from pretend_study import cell_folder, fill_cell, fill_study, write_study
+from pretend_study import cell_folder, fill_cell, fill_peer, fill_study, write_study
 
 from liverseg.study.estimates import compare, estimate_rows, find_comparison, patient_means
 from liverseg.study.hypotheses import Verdict, check_hypotheses, ours_against_joint
 from liverseg.study.measures import LESION_CONFUSION
+from liverseg.study.published import EMBC, MIDL, published_difference
 from liverseg.study.results import read_results
 from liverseg.study.sections import ours_section
 from liverseg.study.tables import (
     comparison_table,
+    detectable_table,
+    detects_published,
     estimates_table,
     lesion_table,
+    not_significant_table,
     plan_table,
+    published_table,
     strategy_table,
     type_table,
 )
@@ -31,6 +36,12 @@ def results(tmp_path_factory):
 @pytest.fixture(scope="module")
 def estimates(results):
     return estimate_rows(results)
+
+
+@pytest.fixture(scope="module")
+def of_patients(results):
+    """The same results, of a data list of patients."""
+    return replace(results, datalist=replace(results.datalist, source="a hospital"))
 
 
 def test_a_patients_result_is_averaged_over_seeds_and_slices_are_pooled(estimates):
@@ -87,8 +98,8 @@ def test_a_patient_without_lesions_on_either_side_is_in_the_average_over_seeds(r
     assert precision == pytest.approx(6.5 / 7)
 
 
-def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results, estimates):
-    table = strategy_table(results, estimates)
+def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(of_patients, estimates):
+    table = strategy_table(of_patients, estimates)
     assert table.head[3:] == ["type accuracy", "paper", "lesion Dice", "paper", "lesion recall", "paper"]
     rows = {(row[0], row[1]): row[3:] for row in table.rows}
     assert list(rows) == [("joint", "scratch"), ("joint", "lits"), ("ynet", "lits"), ("segmentation", "lits")]
@@ -100,8 +111,18 @@ def test_the_strategies_table_has_intervals_seeds_and_the_papers_figures(results
     assert rows["ynet", "lits"][1::2] == ["0.79", "0.71", "0.68"]
 
 
-def test_the_plans_table_has_scratch_as_its_baseline(results, estimates):
-    rows = plan_table(results, estimates).rows
+def test_results_of_phantoms_and_of_patients_are_not_in_one_table(results, estimates):
+    for made in (strategy_table, plan_table):
+        assert "paper" not in made(results, estimates).head
+        assert "paper" not in made(results, estimates, brief=True).head
+    (printed,) = (row for row in published_table(MIDL).rows if row[:2] == ["joint", "lits"])
+    assert printed[2:] == ["0.86", "0.71", "0.76"]
+    (printed,) = (row for row in published_table(EMBC).rows if row[:2] == ["lits", "hierarchical_unfreezing"])
+    assert printed[2:] == ["0.64", "0.60", "0.94", "0.73"]
+
+
+def test_the_plans_table_has_scratch_as_its_baseline(of_patients, estimates):
+    rows = plan_table(of_patients, estimates).rows
     assert [row[:3] for row in rows] == [["joint", "lits", "none"], ["joint", "scratch", "none"]]
     assert rows[1][4::2] == ["0.49", "0.44", "0.89", "0.56"]
     assert rows[0][7] == "1.00 (1.00 to 1.00)\nseeds 1.00 1.00"  # every lesion was overlapped
@@ -119,8 +140,11 @@ def test_rows_that_could_not_run_and_rows_in_part(tmp_path):
     results = read_results(study)
     estimates = estimate_rows(results)
     scratch, imagenet, lits = strategy_table(results, estimates).rows
-    assert scratch[3] == "not run yet" and scratch[4] == "0.63"
-    assert imagenet[3] == "not available: no weights; give imagenet_weights"
+    assert scratch[3:] == ["not run yet", "", ""]
+    assert imagenet[3] == "not available"
+    (brief,) = strategy_table(results, estimates, brief=True).rows  # rows without results are left out
+    assert brief[0] == "joint\n3 of 4 cells" and brief[3] == "0 1" and brief[4].startswith("0.86 (")
+    assert "seeds" not in brief[4]
     assert lits[0] == "joint\n3 of 4 cells"
     # p1 to p3 from seed 0 alone: 4 right of 4; p4 to p6: 2 of 3 with either
     assert lits[3].startswith("0.86 (") and lits[3].endswith("\nseeds 0.86 0.67")
@@ -145,7 +169,94 @@ def test_differences_are_paired_and_adjusted(results):
     start = find_comparison(compared, "lesion_dice", "joint-lits-none", "joint-scratch-none")
     assert start.question == "initialisation" and start.adjusted_p == pytest.approx(2 / 10001)  # a family of one
     (line,) = (row for row in comparison_table(compared, "initialisation").rows if row[0] == "lesion Dice")
-    assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "0 1", "6"]
+    assert line[3:] == ["+0.300", "+0.300 to +0.300", "<0.001", "<0.001", "0.000", "0.000", "0 1", "6"]
+
+
+def test_detectable_differences_are_of_the_comparison_and_of_its_family(results):
+    compared = compare(results)
+    accuracy = find_comparison(compared, "type_accuracy", "joint-lits-none", "ynet-lits-none")
+    # z(.975) + z(.8), for a family of one
+    assert accuracy.family == 1
+    assert accuracy.detectable == pytest.approx(2.8016 * accuracy.difference.standard_error, rel=1e-4)
+    assert accuracy.detectable_in_family == accuracy.detectable
+    dice = find_comparison(compared, "lesion_dice", "ynet-lits-none", "joint-lits-none")
+    assert dice.family == 2
+    dice = replace(dice, difference=replace(dice.difference, standard_error=0.1))
+    # z(.9875) + z(.8)
+    assert dice.detectable_in_family == pytest.approx(0.1 * (2.2414 + 0.8416), rel=1e-4)
+    table = detectable_table([dice, replace(dice, difference=replace(dice.difference, standard_error=0.2))])
+    assert table.head == ["measure", "strategies against joint, from the same initialisation"]
+    assert table.rows[1] == ["lesion Dice", "0.280 to 0.560\nHolm 0.308 to 0.617"]
+    assert table.rows[0] == ["type accuracy", ""]
+
+
+@pytest.mark.parametrize(
+    ("published", "answer"),
+    [
+        (None, "none printed"),
+        (0.0, "none: equal in print"),
+        (-0.32, "found"),
+        (0.29, "found without Holm only"),
+        (0.27, "could be missed"),
+    ],
+)
+def test_a_difference_as_large_as_the_papers_would_be_found_or_not(results, published, answer):
+    dice = find_comparison(compare(results), "lesion_dice", "ynet-lits-none", "joint-lits-none")
+    dice = replace(dice, published=published, difference=replace(dice.difference, standard_error=0.1))
+    assert detects_published(dice) == answer  # detectable are 0.280, and 0.308 in the family
+
+
+def test_each_difference_that_is_not_significant_is_listed(results, of_patients):
+    compared = compare(results)
+    rows = not_significant_table(results, compared).rows
+    assert [(row[0], row[1], row[-1]) for row in rows] == [
+        ("type accuracy", "`ynet-lits-none`", "could be missed"),
+        ("lesion Dice", "`segmentation-lits-none`", "none: equal in print"),
+        ("lesion recall", "`segmentation-lits-none`", "found"),  # 0.04 less in print; here all patients are alike
+        ("type accuracy", "`joint-lits-none`", "could be missed"),
+    ]
+    assert rows[1][3:5] == ["+0.000", "+0.000 to +0.000"]
+    # MIDL 2020: .79 less .86, .72 less .76, .86 less .63
+    printed = [row[-1] for row in not_significant_table(of_patients, compared).rows]
+    assert printed == [
+        "-0.07: could be missed",
+        "+0.00: none: equal in print",
+        "-0.04: found",
+        "+0.23: could be missed",
+    ]
+
+
+def test_differences_in_print(results):
+    joint, ynet, _, scratch = (row.row for row in results.rows)
+    assert published_difference(ynet, joint, "lesion_recall") == pytest.approx(0.68 - 0.76)
+    assert published_difference(joint, scratch, "class_aware_dice") == pytest.approx(0.55 - 0.44)  # EMBC 2019 alone
+    plan = replace(joint, plan="hierarchical_unfreezing")
+    assert published_difference(plan, joint, "type_accuracy") == pytest.approx(0.73 - 0.64)
+    assert published_difference(replace(ynet, plan="freeze_encoder"), ynet, "lesion_dice") is None
+    assert published_difference(replace(ynet, label="other"), joint, "lesion_dice") is None
+    assert published_difference(ynet, replace(joint, peer=True), "lesion_dice") is None
+    assert published_difference(replace(joint, strategy="ours"), joint, "lesion_dice") is None
+
+
+@pytest.mark.integration
+def test_a_peer_is_in_the_table_and_compared_in_a_family_of_its_own(tmp_path):
+    study = write_study(tmp_path, peers=[{"strategy": "nnunet"}])
+    fill_study(study)
+    without = compare(read_results(study))
+    for fold in (0, 1):
+        for seed in (0, 1):
+            fill_peer(study, "nnunet-scratch-none", fold, seed)
+    results = read_results(study)
+    estimates, compared = estimate_rows(results), compare(results)
+    (line,) = (row for row in strategy_table(results, estimates, brief=True).rows if row[0] == "nnunet (peer)")
+    assert line[1:] == ["scratch", "none", "0 1", "", "0.80 (0.80 to 0.80)", "0.80 (0.80 to 0.80)"]
+    pairs = [(item.measure, item.other) for item in compared if item.question == "peer"]
+    assert pairs == [
+        (measure, row)
+        for measure in ("lesion_dice", "lesion_recall")
+        for row in ("joint-scratch-none", "joint-lits-none")
+    ]
+    assert [item for item in compared if item.question != "peer"] == without
 
 
 def test_every_figure_and_difference_is_in_the_csv(results, estimates):
@@ -167,12 +278,15 @@ def test_expectations_hold_by_their_intervals(results, estimates):
     assert named.verdict is Verdict.POINTS_THAT_WAY
     assert outlined.text.endswith("lesion Dice +0.300 (+0.300 to +0.300)") and outlined.verdict is Verdict.HOLDS
     assert order.verdict_text == "points that way, as far as tested"
+    assert order.summary.startswith("**Points that way, as far as tested**: LiTS weights beat ")
+    assert order.summary.endswith(" in every row (of 2 parts 1 holds, 1 points that way).")
     assert "lits over imagenet" in order.untested and "imagenet over scratch" in order.untested
     assert naming.untested == "no results for scratch, imagenet."
     # the same Dice, and the same recall
     assert [item.verdict for item in dice.evidence] == [Verdict.HOLDS, Verdict.DOES_NOT_HOLD]
     assert dice.verdict_text == "does not hold"
     assert printed.verdict_text == "not testable" and "phantoms" in printed.untested
+    assert printed.summary.endswith("(figures of phantoms cannot be compared with figures of patients).")
 
 
 @pytest.mark.parametrize(("better", "first"), [(True, "ours"), (False, "joint")])
