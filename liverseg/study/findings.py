@@ -85,11 +85,14 @@ def detectable_differences(compared: Sequence[Comparison]) -> list[Block]:
     missed = [item for item in tested if not item.is_significant]
     answers = Counter(tables.detects_published(item) for item in missed)
     found, alone, unseen = (answers[name] for name in ("found", "found without Holm only", "could be missed"))
-    text = (
-        f"Of {len(tested)} differences {len(missed)} are not significant, and for {found + alone + unseen} of these a "
-        f"paper prints a difference. One as large would be found in {found} of them, only without Holm's adjustment in "
-        f"{alone}, and could be missed in {unseen}; the tables list each."
-    )
+    text = f"Of {len(tested)} differences {len(missed)} are not significant."
+    if printed := found + alone + unseen:
+        text += (
+            f" For {printed} of these a paper prints a difference. One as large would be found in {found} of them, "
+            f"only without Holm's adjustment in {alone}, and could be missed in {unseen}; the tables list each."
+        )
+    elif missed:
+        text += " For none of these a paper prints a difference."
     return [
         Heading("Detectable differences"),
         Paragraph(
@@ -180,8 +183,10 @@ def _best(results: StudyResults, estimates: Estimates, compared: Sequence[Compar
     best = [name for name, estimate in values.items() if math.isclose(estimate.value, highest, abs_tol=1e-9)]
     title = MEASURES[measure].title
     names = " and ".join(f"`{name}`{_few_seeds(results, name)}" for name in best)
-    text = f"**{title[0].upper()}{title[1:]}** is highest with {names}: "
-    text += tables.format_estimate(values[best[0]])
+    title = f"**{title[0].upper()}{title[1:]}**"
+    if len(values) == 1:
+        return f"{title}: no complete row but {names} has it, {tables.format_estimate(values[best[0]])}."
+    text = f"{title} is highest with {names}: {tables.format_estimate(values[best[0]])}"
     pairs = [
         item if item.row == name else item.swapped()
         for name in best

@@ -102,7 +102,8 @@ def detectable_table(compared: Sequence[Comparison]) -> Table:
                 _range(item.detectable_in_family for item in items),
             )
             cells.append(f"{alone}\nHolm {family}" if alone else "")
-        rows.append([MEASURES[measure].title, *cells])
+        if any(cells):
+            rows.append([MEASURES[measure].title, *cells])
     return Table(["measure", *(QUESTIONS[question] for question in questions)], rows)
 
 
