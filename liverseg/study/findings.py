@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from liverseg.study import tables
 from liverseg.study.document import Block, Heading, Items, Paragraph
@@ -165,12 +166,18 @@ def _peers(peers: Sequence[RowResults]) -> list[Block]:
         return []
     names = []
     for row in peers:
-        texts = {
-            str(record["peer"]) for cell in row.complete if (record := cell.read("cell.json")) and "peer" in record
-        }
+        texts = {text for cell in row.complete if (text := _describe_peer(row, cell.read("cell.json") or {}))}
         names.append(f"`{row.name}`" + (f" ({'; '.join(sorted(texts))})" if texts else ""))
     text = "other software, trained outside this study and scored on the same held-out slices."
     return [Paragraph(f"**Peers** are {text} Here: {_listed(names)}.")]
+
+
+def _describe_peer(row: RowResults, record: dict[str, Any]) -> str:
+    """Return the record's own words, or the versions of packages that begin with the peer's name."""
+    if "peer" in record:
+        return str(record["peer"])
+    versions = dict(record.get("versions") or {})
+    return ", ".join(f"{name} {version}" for name, version in versions.items() if name.startswith(row.row.strategy))
 
 
 def _best(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison], measure: str) -> str:

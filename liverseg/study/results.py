@@ -18,7 +18,7 @@ from liverseg.labels import LESION_TYPES
 from liverseg.study.cells import Cell, study_cells
 from liverseg.study.config import Row, StudyConfig
 from liverseg.study.fingerprint import StudyFingerprint
-from liverseg.study.folds import VALIDATION_FOLD, fold_lists
+from liverseg.study.folds import VALIDATION_FOLD, fold_lists, list_hash
 from liverseg.synthesis.writer import PAINTED
 from liverseg.utils.files import is_file
 
@@ -217,8 +217,13 @@ def _read_peer(study: StudyConfig, lists: Mapping[int, DataList], row: Row) -> R
     """Read the results of a peer: folders as those of cells, whose slices are those that the study scores."""
     complete, missing = [], []
     for cell in sorted(study_cells(study, tuple(lists), [row]), key=lambda cell: (cell.fold, cell.seed)):
-        if cell.read("cell.json") is None:
+        record = cell.read("cell.json")
+        if record is None:
             missing.append((cell, "no results are stored"))
+            continue
+        own_hash = list_hash(lists[cell.fold])
+        if dict(record.get("ingredients") or {}).get("datalist_sha256", own_hash) != own_hash:
+            missing.append((cell, f"trained with another data list than the study's in fold {cell.fold}"))
             continue
         units = _read_table(cell, "evaluation.csv", True)
         assert units is not None

@@ -7,6 +7,7 @@ from pretend_study import DICE, FOLD, ROWS, cell_folder, fill_cell, fill_peer, f
 
 from liverseg.datalists import join_datalists, read_datalist, write_datalist
 from liverseg.errors import LiversegError
+from liverseg.study.folds import fold_lists, list_hash
 from liverseg.study.results import Cohort, read_results
 
 
@@ -67,15 +68,27 @@ def test_results_of_a_peer_are_a_row_of_their_own(tmp_path):
         fill_peer(study, "nnunet-scratch-none", fold, seed)
     path = cell_folder(study, "nnunet-scratch-none", 1, 0) / "evaluation.csv"
     pd.read_csv(path).iloc[1:].to_csv(path, index=False)  # without one of the fold's slices
+    fill_peer(study, "nnunet-scratch-none", 0, 1)
+    of_fold = {fold: list_hash(datalist) for fold, datalist in fold_lists(study).items()}
+    for seed, sha256 in ((0, of_fold[0]), (1, of_fold[1])):  # the second is the other fold's
+        record = {"ingredients": {"datalist_sha256": sha256}}
+        (cell_folder(study, "nnunet-scratch-none", 0, seed) / "cell.json").write_text(json.dumps(record))
     results = read_results(study)
     peer = results.rows[-1]
     assert peer.row.peer and peer.name == "nnunet-scratch-none"
     assert [(cell.fold, cell.seed) for cell in peer.complete] == [(0, 0), (1, 1)]
     assert [(cell.fold, cell.seed, why) for cell, why in peer.missing] == [
-        (0, 1, "no results are stored"),
+        (0, 1, "trained with another data list than the study's in fold 0"),
         (1, 0, "its slices are not those that the study scores in fold 1"),
     ]
     assert len(results.records) == 1  # of the study's own training
+
+
+def test_a_peer_without_results_is_missing(tmp_path):
+    study = write_study(tmp_path, peers=[{"strategy": "nnunet", "seeds": [0]}])
+    fill_cell(study, "joint-lits-none", 0, 0)
+    (*_, peer) = read_results(study).rows
+    assert [why for _, why in peer.missing] == ["no results are stored"] * 2
 
 
 @pytest.mark.parametrize(
