@@ -10,6 +10,9 @@ from liverseg.errors import ExitCode
 
 __all__ = ["add_arguments", "run"]
 
+_MAX_FAILURES = 20
+"""Volumes left out that get a line each."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the subcommand's arguments."""
@@ -19,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--untyped", action="store_true", help="label every lesion 2, as in the pre-training's label table"
     )
+    parser.add_argument(
+        "--cohort",
+        action="store_true",
+        help="write a typed cohort of sections: slices.csv, types by patient, no section that may show a real lesion",
+    )
+    parser.add_argument("--test-fold", type=int, metavar="K", help="patients of fold K become the test list")
     parser.add_argument("--copies", type=int, default=1, help="copies of each volume, with other lesions (default 1)")
     parser.add_argument(
         "--outline-margin-mm",
@@ -52,10 +61,14 @@ def run(args: argparse.Namespace) -> ExitCode:
         seed=args.seed,
         outline_margin_mm=args.outline_margin_mm,
         min_detectability=args.min_detectability,
+        cohort=args.cohort,
+        test_fold=args.test_fold,
         workers=args.workers,
     )
-    for failure in result.failures:
+    for failure in result.failures[:_MAX_FAILURES]:
         print(f"liverseg: {failure}", file=sys.stderr)
+    if len(result.failures) > _MAX_FAILURES:
+        print(f"liverseg: {len(result.failures) - _MAX_FAILURES} more volumes were left out", file=sys.stderr)
     print(result.datalist)
     print(f"{result.lesions} lesions in {result.volumes} volumes", file=sys.stderr)
     return ExitCode.SOME_CASES_FAILED if result.failures else ExitCode.DONE

@@ -14,7 +14,7 @@ import numpy as np
 from liverseg.labels import LESION_TYPES
 from liverseg.synthesis.shape import Shape
 
-__all__ = ["Appearance", "Surroundings", "draw_appearance", "match_contrast"]
+__all__ = ["Appearance", "Surroundings", "draw_appearance", "match_contrast", "match_viable_tissue"]
 
 _CYST_HU: Final = (0.0, 20.0)
 _THICK_CYST_SHARE: Final = 0.2  # protein or old blood, or a mean raised by partial volume
@@ -123,6 +123,32 @@ def match_contrast(
     """
     centre = min(first.centre_hu + rng.uniform(-10, 10), around.liver_hu - _MIN_BELOW_LIVER_HU)
     return replace(drawn, centre_hu=centre, outer_hu=centre + drawn.outer_hu - drawn.centre_hu)
+
+
+def match_viable_tissue(
+    rng: np.random.Generator | np.random.RandomState, drawn: Appearance, first: Appearance, around: Surroundings
+) -> Appearance:
+    """Give the viable tissue of a metastasis the contrast of the patient's first one, within 10 HU.
+
+    Unlike `match_contrast`, the drawn necrosis stays: a metastasis beside a necrotic one keeps its own centre, and the
+    rim of a necrotic one is no brighter than the viable tissue. Training and phantoms use `match_contrast`, with which
+    their published results were made.
+
+    Args:
+        rng, drawn, first, around: as for `match_contrast`.
+    """
+    viable = min(_viable_hu(first) + rng.uniform(-10, 10), around.liver_hu - _MIN_BELOW_LIVER_HU)
+    if _is_necrotic(drawn):
+        return replace(drawn, outer_hu=max(viable, drawn.centre_hu + _RIM_ABOVE_CENTRE_HU[0]))
+    return replace(drawn, centre_hu=viable, outer_hu=viable + drawn.outer_hu - drawn.centre_hu)
+
+
+def _is_necrotic(metastasis: Appearance) -> bool:
+    return metastasis.rim_mm > 0 and metastasis.centre_hu <= _NECROTIC_HU[1]
+
+
+def _viable_hu(metastasis: Appearance) -> float:
+    return metastasis.outer_hu if _is_necrotic(metastasis) else metastasis.centre_hu
 
 
 _CentreOuterRimNodules = tuple[float, float, float, np.ndarray]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -91,6 +92,7 @@ def draw_lesion(
     first: Appearance | None,
     *,
     flat: bool = False,
+    match: Callable[..., Appearance] = match_contrast,
 ) -> tuple[Lesion, Appearance | None]:
     """Draw a lesion at a position.
 
@@ -102,6 +104,7 @@ def draw_lesion(
         around: liver of the scan.
         first: appearance of the patient's first metastasis, which the others resemble; None before it.
         flat: whether the scan is a single slice, see `draw_appearance`.
+        match: `match_contrast` or `match_viable_tissue`, by which metastases resemble the first.
 
     Returns:
         The lesion, and `first` for the next lesion.
@@ -110,5 +113,5 @@ def draw_lesion(
     appearance = draw_appearance(rng, kind, shape, around, flat=flat)
     if kind == "metastasis":
         first = first or appearance
-        appearance = match_contrast(rng, appearance, first, around)
+        appearance = match(rng, appearance, first, around)
     return Lesion(kind, centre, shape, appearance), first

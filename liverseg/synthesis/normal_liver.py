@@ -11,13 +11,14 @@ from scipy import ndimage
 from liverseg.labels import LIVER, LIVER_OR_LESION
 from liverseg.synthesis.placement import depth_mm
 
-__all__ = ["label_normal_liver"]
+__all__ = ["label_normal_liver", "widest_dark_disc_mm"]
 
 _SIGMA_MM: Final = 1.5
 _TOLERANCE_HU: Final = 10.0
 _DARK_RADIUS_MM: Final = 3.2  # smoothing makes spots about 0.5 mm wider
 _BRIGHT_RADIUS_MM: Final = 7.0
 _MARGIN_MM: Final = 3.0
+_MIN_WEIGHT: Final = 0.02
 
 
 def label_normal_liver(
@@ -38,13 +39,9 @@ def label_normal_liver(
         pixel_mm: distance of rows and of columns.
     """
     unknown = label == LIVER_OR_LESION
-    sigma = [_SIGMA_MM / mm for mm in pixel_mm]
-    # average over the liver only, without its outermost pixels, so that the blurred edge does not count as dark
-    inside = ndimage.binary_erosion(label >= LIVER).astype(np.float32)
-    weight = ndimage.gaussian_filter(inside, sigma, truncate=3.0)
-    smooth = ndimage.gaussian_filter(hu * inside, sigma, truncate=3.0) / np.maximum(weight, np.float32(1e-3))
-    unknown_core = unknown & (weight > 0.02)
-    tolerance = max(_TOLERANCE_HU, 0.8 * noise_hu)
+    smooth, weight = _smooth_liver(hu, label, pixel_mm)
+    unknown_core = unknown & (weight > _MIN_WEIGHT)
+    tolerance = _tolerance(noise_hu)
     suspicious = np.zeros(label.shape, bool)
     for spots, radius in (
         (unknown_core & (smooth < liver_hu - tolerance), _DARK_RADIUS_MM),
@@ -57,3 +54,38 @@ def label_normal_liver(
     if suspicious.any():
         suspicious = ndimage.distance_transform_edt(~suspicious, sampling=pixel_mm) <= _MARGIN_MM
     return np.where(unknown & ~suspicious, np.uint8(LIVER), label)
+
+
+def widest_dark_disc_mm(
+    hu: np.ndarray, liver: np.ndarray, liver_hu: float, noise_hu: float, pixel_mm: Sequence[float]
+) -> float:
+    """Return the diameter of the largest disc inside a dark spot of a liver, 0 without dark spots.
+
+    Dark is the same as for `label_normal_liver`. The blurred edge of a liver, fissures and noise seldom contain a disc
+    of more than 9 mm. On 559 published sections of LiTS, lesions were seen only in sections with a larger disc.
+
+    Args:
+        hu: one slice, (row, column).
+        liver: its liver with lesions, boolean, same shape.
+        liver_hu, noise_hu, pixel_mm: as for `label_normal_liver`.
+    """
+    smooth, weight = _smooth_liver(hu, liver.astype(np.uint8), pixel_mm)
+    dark = liver & (weight > _MIN_WEIGHT) & (smooth < liver_hu - _tolerance(noise_hu))
+    return 2 * float(depth_mm(dark, pixel_mm).max(initial=0.0))
+
+
+def _smooth_liver(hu: np.ndarray, label: np.ndarray, pixel_mm: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean HU around each pixel over the liver, and the share of liver there.
+
+    The outermost pixels are left out, so that the blurred edge does not count as dark.
+    """
+    sigma = [_SIGMA_MM / mm for mm in pixel_mm]
+    inside = ndimage.binary_erosion(label >= LIVER).astype(np.float32)
+    weight = ndimage.gaussian_filter(inside, sigma, truncate=3.0)
+    smooth = ndimage.gaussian_filter(hu * inside, sigma, truncate=3.0) / np.maximum(weight, np.float32(1e-3))
+    return smooth, weight
+
+
+def _tolerance(noise_hu: float) -> float:
+    """Return how far below the parenchyma a mean is dark, HU."""
+    return max(_TOLERANCE_HU, 0.8 * noise_hu)

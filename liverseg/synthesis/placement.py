@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -11,18 +11,21 @@ import numpy as np
 from scipy import ndimage
 
 from liverseg.imageio.boxes import Box
-from liverseg.synthesis.appearance import Surroundings
+from liverseg.synthesis.appearance import Appearance, Surroundings, match_contrast
 from liverseg.synthesis.distractors import DISTRACTORS, draw_distractor
 from liverseg.synthesis.lesion import Lesion, draw_lesion
 from liverseg.synthesis.painting import Scan
 
 __all__ = [
     "MAX_MARGIN_MM",
+    "NOISE_CELL_MM",
     "PaintedObject",
     "add_distractors",
     "add_lesions",
     "depth_mm",
     "detectability",
+    "draw_centre",
+    "is_free",
     "reader_outline",
 ]
 
@@ -32,7 +35,7 @@ _MAX_OFFSET_RADII: Final = 0.9
 _MAX_DIAMETER_DEPTHS: Final = 2.6
 """Largest diameter of a lesion by the greatest depth of the liver; lesions may bulge."""
 
-_NOISE_CELL_MM: Final = 2.0
+NOISE_CELL_MM: Final = 2.0
 """Correlation length of CT noise: a disc has one independent sample per square of this edge."""
 
 _MAX_DISC_RADIUS_MM: Final = 5.0
@@ -79,6 +82,8 @@ def add_lesions(
     occupied: np.ndarray,
     section: int | None = None,
     min_detectability: float = 0.0,
+    first: Appearance | None = None,
+    match: Callable[..., Appearance] = match_contrast,
 ) -> list[PaintedObject]:
     """Paint lesions into a scan, separate from each other; lesions without enough space are left out.
 
@@ -91,6 +96,8 @@ def add_lesions(
         occupied: boolean (slice, row, column), voxels of existing lesions; painted lesions are added in place.
         section: number of the slice that crosses every lesion; None places centres anywhere in the liver.
         min_detectability: lesions of a lower `detectability` are drawn again, or left out after some attempts.
+        first: appearance of the patient's first metastasis, if that is in another scan.
+        match: see `draw_lesion`.
     """
     painted: list[PaintedObject] = []
     deepest = float(depth.max(initial=0.0))
@@ -98,19 +105,20 @@ def add_lesions(
     if not len(candidates):
         return painted
     depths = depth.ravel()[candidates]
-    first = None
     for kind, drawn_diameter in zip(kinds, diameters, strict=True):
         diameter = min(drawn_diameter, _MAX_DIAMETER_DEPTHS * deepest)
         for _ in range(_ATTEMPTS):
             min_depth = min(rng.uniform(0.1, 1.1) * diameter / 2, 0.8 * deepest)
             deep = candidates[depths >= min_depth]
-            centre = _draw_centre(rng, scan, int(deep[rng.choice(len(deep))]), depth.shape, diameter, section)
-            lesion, first_if_kept = draw_lesion(rng, kind, centre, diameter, scan.around, first, flat=scan.is_flat)
+            centre = draw_centre(rng, scan, int(deep[rng.choice(len(deep))]), depth.shape, diameter, section)
+            lesion, first_if_kept = draw_lesion(
+                rng, kind, centre, diameter, scan.around, first, flat=scan.is_flat, match=match
+            )
             offset_mm = 0.0 if section is None else centre[0] - float(scan.positions_mm[section])
             if detectability(lesion, scan.around, offset_mm) < min_detectability:
                 continue
             first = first_if_kept
-            if _is_free(lesion, scan, occupied):
+            if is_free(centre, lesion.shape.radius, scan, occupied):
                 region = scan.paint(lesion)
                 if region is not None:
                     box, share = region
@@ -136,7 +144,7 @@ def detectability(lesion: Lesion, around: Surroundings, offset_mm: float = 0.0) 
     appearance = lesion.appearance
     contrast = max(abs(appearance.centre_hu - around.liver_hu), abs(appearance.outer_hu - around.liver_hu))
     area_mm2 = math.pi * float(np.clip(lesion.shape.radius**2 - offset_mm**2, 0.0, _MAX_DISC_RADIUS_MM**2))
-    return contrast * math.sqrt(area_mm2) / (_NOISE_CELL_MM * max(around.noise_hu, 1.0))
+    return contrast * math.sqrt(area_mm2) / (NOISE_CELL_MM * max(around.noise_hu, 1.0))
 
 
 def reader_outline(
@@ -205,10 +213,19 @@ def add_distractors(
     return painted
 
 
-def _draw_centre(
+def draw_centre(
     rng: _Rng, scan: Scan, index: int, shape: tuple[int, ...], diameter: float, section: int | None
 ) -> tuple[float, float, float]:
-    """Draw the centre of a lesion in mm, within the voxel of a flat index."""
+    """Draw the centre of a lesion in mm, within the voxel of a flat index.
+
+    Args:
+        rng: source of random numbers.
+        scan: the scan.
+        index: flat index of the voxel.
+        shape: shape of the array that the index is for: (slice, row, column), or (row, column) of the section.
+        diameter: of the lesion, mm.
+        section: number of the slice that crosses the lesion; None for an index into the scan.
+    """
     number, row, column = np.unravel_index(index, shape) if section is None else (section, *divmod(index, shape[1]))
     spread = scan.thickness_mm / 2 if section is None else _MAX_OFFSET_RADII * diameter / 2
     return (
@@ -218,13 +235,20 @@ def _draw_centre(
     )
 
 
-def _is_free(lesion: Lesion, scan: Scan, occupied: np.ndarray) -> bool:
-    """Whether there is no other lesion within 1.1 radii and 2 mm in-plane, and one radius across slices."""
-    near = np.flatnonzero(np.abs(scan.positions_mm - lesion.centre[0]) <= lesion.shape.radius)
+def is_free(centre: Sequence[float], radius: float, scan: Scan, occupied: np.ndarray) -> bool:
+    """Whether there is no other lesion within 1.1 radii and 2 mm in-plane, and one radius across slices.
+
+    Args:
+        centre: mm along slices, rows and columns.
+        radius: mm.
+        scan: the scan.
+        occupied: boolean (slice, row, column), voxels of other lesions.
+    """
+    near = np.flatnonzero(np.abs(scan.positions_mm - centre[0]) <= radius)
     slices = slice(int(near[0]), int(near[-1]) + 1) if len(near) else slice(0, 0)
-    reach = 1.1 * lesion.shape.radius + 2
+    reach = 1.1 * radius + 2
     rows, columns = (
         slice(max(0, int((position - reach) / pixel)), int((position + reach) / pixel) + 1)
-        for position, pixel in zip(lesion.centre[1:], scan.pixel_mm, strict=True)
+        for position, pixel in zip(centre[1:], scan.pixel_mm, strict=True)
     )
     return not occupied[slices, rows, columns].any()

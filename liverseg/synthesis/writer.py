@@ -1,4 +1,4 @@
-"""Synthetic lesions in the livers of a data list, written to files for inspection and for a fixed validation set."""
+"""Synthetic lesions in the livers of a data list, written to files: a fixed validation set, or a typed cohort."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import math
 import multiprocessing
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from scipy import ndimage
 from tqdm import tqdm
 
 from liverseg.bundle.validation import check_values
@@ -26,11 +27,19 @@ from liverseg.imageio.grid import affine_distance_mm, axial_orientation, slice_a
 from liverseg.imageio.nifti import as_integers, write_nifti
 from liverseg.imageio.volume import Volume, case_name, read_volume
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS
-from liverseg.synthesis.appearance import Surroundings
+from liverseg.synthesis.appearance import Appearance, Surroundings, draw_appearance, match_contrast, match_viable_tissue
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
-from liverseg.synthesis.normal_liver import label_normal_liver
+from liverseg.synthesis.normal_liver import label_normal_liver, widest_dark_disc_mm
 from liverseg.synthesis.painting import Scan, measure_surroundings
-from liverseg.synthesis.placement import MAX_MARGIN_MM, add_lesions, depth_mm, reader_outline
+from liverseg.synthesis.placement import (
+    MAX_MARGIN_MM,
+    NOISE_CELL_MM,
+    PaintedObject,
+    add_lesions,
+    depth_mm,
+    reader_outline,
+)
+from liverseg.synthesis.shape import draw_shape
 from liverseg.utils.files import write_text
 from liverseg.utils.fingerprints import file_states, is_current, write_record
 
@@ -47,6 +56,24 @@ _MIN_LIVER_ML: Final = 0.5
 _MIN_VESSEL_CONTRAST_HU: Final = 12.0
 _SECTION_MM: Final = 40.0
 """Stacks of slices below this height are sections of a liver and get the lesions that a slice crosses."""
+_MAX_DARK_DISC_MM: Final = 9.0
+"""A section with a larger dark disc may show a lesion of the patient and is no part of a cohort."""
+_MIN_COHORT_LIVER_MM2: Final = 2500.0
+"""Smaller sections of a liver have hardly room for a lesion away from their edge."""
+_MIN_COHORT_DIAMETER_MM: Final = 10.0
+"""RECIST 1.1 (Eisenhauer et al. 2009) measures lesions from 10 mm on. Nodules of a smaller hemangioma do not show on a
+noisy section."""
+_FIRST_METASTASIS_MM: Final = 20.0
+"""Diameter of the lesion whose appearance the metastases of a cohort's patient share."""
+_EYE_SIGMA_MM: Final = 2.0
+_MIN_VISIBLE_HU: Final = 10.0
+_ROSE_RATIO: Final = 3.0
+_SECOND_SHARE: Final = 0.4
+"""Share of the second type in the lesions of a cohort's patient with two types, as in `draw_types`."""
+_TYPES_SEED: Final = 5
+_MANY: Final = 50
+"""Number of lesions among which a patient's second type hardly ever lacks."""
+_COHORT_COLUMNS: Final = ("patient", "image", "mask", "slice", "lesion_type", "mask_values")
 
 
 @dataclass(frozen=True)
@@ -91,6 +118,14 @@ class SynthesisResult:
     failures: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class _PatientTypes:
+    """Lesion types of a cohort's patient, and the seed of what its lesions share."""
+
+    kinds: tuple[str, ...]
+    seed: int
+
+
 def synthesize_datalist(
     path: str | os.PathLike,
     dataset_dir: str | os.PathLike,
@@ -102,6 +137,8 @@ def synthesize_datalist(
     seed: int = 0,
     outline_margin_mm: float = 0.0,
     min_detectability: float = 0.0,
+    cohort: bool = False,
+    test_fold: int | None = None,
     workers: int | None = None,
     progress: bool = True,
 ) -> SynthesisResult:
@@ -111,6 +148,11 @@ def synthesize_datalist(
     outline are labelled as liver, which the new list states in its source, and nothing is painted where
     `label_normal_liver` suspects one. The same seed gives the same voxels whatever the number of workers. Complete
     copies are not written again.
+
+    With `cohort`, the copies are a typed cohort with the table `slices.csv`, as `liverseg datalist cohort` reads it:
+    each copy is a section with one annotated slice, and the lesions of a patient have one type, or in one patient in
+    five two, over all its sections. Types are balanced over the patients of each fold. Sections that may show a lesion
+    of the patient that nobody outlined, with a dark spot that contains a disc of more than 9 mm, fail.
 
     Args:
         path: the list. Lesions are untyped if it has the label table of pre-training and outlined lesions, else typed.
@@ -122,12 +164,14 @@ def synthesize_datalist(
         seed: seed of all random numbers.
         outline_margin_mm: distance of outlines from the contour of half contrast, see `reader_outline`.
         min_detectability: lesions of a lower `detectability` are drawn again; 0 paints all.
+        cohort: write a typed cohort.
+        test_fold: patients of this fold become the test list; none by default.
         workers: number of processes; the number of processors by default.
         progress: show a progress bar on stderr.
 
     Raises:
-        UsageError: if copies, seed, margin, detectability or workers are out of range, or `untyped` is given for a
-            typed list.
+        UsageError: if copies, seed, margin, detectability or workers are out of range, `untyped` is given for a
+            typed list or a cohort, or no item is in `test_fold`.
         LiversegError: if the list is not valid, none of its items has a liver mask, or all volumes fail.
     """
     for name, value, minimum in (("copies", copies, 1), ("seed", seed, 0)):
@@ -147,11 +191,26 @@ def synthesize_datalist(
     typed = len(source.labels) == len(JOINT_LABELS)
     if typed and untyped:
         raise UsageError(f"{path}: has typed lesions; leave untyped out")
-    typed = typed or not (untyped or any(item.lesions_are_outlined for item in items))
+    if cohort and untyped:
+        raise UsageError("a cohort has typed lesions; leave untyped out")
+    if test_fold is not None and not any(item.fold == test_fold for item in items):
+        raise UsageError(f"{path}: test fold {test_fold} has no item with a liver mask; it has {_fold_names(items)}")
+    typed = typed or cohort or not (untyped or any(item.lesions_are_outlined for item in items))
+    if cohort and any(item.lesions_are_outlined for item in items):
+        raise LiversegError(f"{path}: has outlined lesions; a cohort needs livers whose lesions are not distinguished")
     pairs = {(os.path.normpath(item.image), os.path.normpath(str(item.label))): item for item in items}
+    types = _draw_patient_types(tuple(pairs.values()), seed) if cohort else {}
     tasks = [
         _CopyTask(
-            Path(dataset_dir), Path(output), item, copy, seed, typed, float(outline_margin_mm), float(min_detectability)
+            dataset_dir=Path(dataset_dir),
+            output=Path(output),
+            item=item,
+            copy=copy,
+            seed=seed,
+            typed=typed,
+            outline_margin_mm=float(outline_margin_mm),
+            min_detectability=float(min_detectability),
+            types=types.get(item.patient),
         )
         for item in pairs.values()
         for copy in range(copies)
@@ -167,14 +226,22 @@ def synthesize_datalist(
     if not copied:
         raise LiversegError(f"{path}: no volume could be painted; the first: {failures[0]}")
     rows = [row for _, lesions in copied for row in lesions]
-    _write_rows(Path(output) / "lesions.csv", rows)
-    training = tuple(item for copied_items, _ in copied for item in copied_items if item.fold is not None)
-    test = tuple(item for copied_items, _ in copied for item in copied_items if item.fold is None)
+    _write_table(Path(output) / "lesions.csv", [field.name for field in fields(PaintedLesion)], map(asdict, rows))
+    copied_items = [item for items_of_copy, _ in copied for item in items_of_copy]
+    if cohort:
+        _write_table(Path(output) / "slices.csv", _COHORT_COLUMNS, map(_cohort_row, copied_items))
+    if test_fold is not None:
+        copied_items = [replace(item, fold=None) if item.fold == test_fold else item for item in copied_items]
+    training = tuple(item for item in copied_items if item.fold is not None)
+    test = tuple(item for item in copied_items if item.fold is None)
+    if cohort:
+        rest = "real livers with synthetic lesions alone, as sections that may show a lesion of the patient were left out"
+    else:
+        rest = "other lesions of the patients that nobody outlined are counted as liver"
     datalist = DataList(
         name=f"{source.name} with synthetic lesions",
         version=source.version,
-        source=f"{source.source}; {PAINTED} (recipe {RECIPE}, seed {seed}), other lesions of the "
-        "patients that nobody outlined are counted as liver",
+        source=f"{source.source}; {PAINTED} (recipe {RECIPE}, seed {seed}), {rest}",
         licence=source.licence,
         labels=label_table(len(JOINT_LABELS if typed else PRETRAIN_LABELS)),
         training=training,
@@ -182,6 +249,28 @@ def synthesize_datalist(
     )
     written = write_datalist(Path(output) / "datalist.json", datalist)
     return SynthesisResult(written, len(copied), len(rows), failures)
+
+
+def _fold_names(items: Sequence[DataItem]) -> str:
+    return ", ".join(str(fold) for fold in sorted({item.fold for item in items if item.fold is not None})) or "no folds"
+
+
+def _draw_patient_types(items: Sequence[DataItem], seed: int) -> dict[str, _PatientTypes]:
+    """Draw the lesion types of each patient, main types as equally often in each fold as possible."""
+    folds: dict[int, set[str]] = {}
+    for item in items:
+        folds.setdefault(-1 if item.fold is None else item.fold, set()).add(item.patient)
+    types = {}
+    start = 0
+    for fold in sorted(folds):
+        rng = np.random.default_rng([seed, _TYPES_SEED, fold + 1])
+        for number, index in enumerate(rng.permutation(len(folds[fold]))):
+            patient = sorted(folds[fold])[index]
+            main = LESION_TYPES[(start + number) % len(LESION_TYPES)]
+            kinds = tuple(dict.fromkeys(draw_types(rng, _MANY, main)))
+            types[patient] = _PatientTypes(kinds, int(rng.integers(2**32)))
+        start += len(folds[fold])
+    return types
 
 
 @dataclass(frozen=True)
@@ -196,6 +285,7 @@ class _CopyTask:
     typed: bool
     outline_margin_mm: float
     min_detectability: float
+    types: _PatientTypes | None = None
 
     @property
     def name(self) -> str:
@@ -240,6 +330,8 @@ def _write_copy(task: _CopyTask) -> _CopyResult:
         "min_detectability": task.min_detectability,
         "patient": item.patient,
     }
+    if task.types is not None:  # left out otherwise: copies from before there were cohorts stay current
+        recipe["types"] = [*task.types.kinds, task.types.seed]
     states = file_states(task.output, sources)
     outputs = [image_path, label_path, rows_path]
     if not is_current(record, task.output, states, outputs, recipe):
@@ -276,19 +368,48 @@ def _paint(
             f"{image.path}: vessels are {around.measured_contrast_hu:.0f} HU brighter than the liver; at least "
             f"{_MIN_VESSEL_CONTRAST_HU:.0f} HU, as in the portal venous phase, are needed"
         )
+    height_mm = len(box_hu) * spacing[0]
+    if task.types is not None:
+        if height_mm >= _SECTION_MM:
+            raise LiversegError(f"{image.path}: {height_mm:.0f} mm; a cohort takes sections below {_SECTION_MM:.0f} mm")
+        liver_mm2 = np.count_nonzero(box_values == LIVER, axis=(1, 2)).min() * spacing[1] * spacing[2]
+        if liver_mm2 < _MIN_COHORT_LIVER_MM2:
+            raise LiversegError(
+                f"{label.path}: a section with {liver_mm2 / 100:.0f} cm² of liver; a cohort needs "
+                f"{_MIN_COHORT_LIVER_MM2 / 100:.0f} cm²"
+            )
+        livers = zip(box_hu, box_values == LIVER, strict=True)
+        disc_mm = max(
+            widest_dark_disc_mm(plane, liver, around.liver_hu, around.noise_hu, spacing[1:]) for plane, liver in livers
+        )
+        if disc_mm > _MAX_DARK_DISC_MM + 1e-3:
+            raise LiversegError(
+                f"{image.path}: may show a lesion that nobody outlined, a dark spot of {disc_mm:.0f} mm"
+            )
     # each copy has its own seed, which does not depend on other items of the list
     rng = np.random.default_rng([task.seed, task.copy, zlib.crc32(task.name.encode())])
     positions_mm = np.arange(len(box_hu)) * spacing[0]
     scan = Scan(box_hu, box_values >= LIVER, positions_mm, min(spacing[0], 5.0), spacing[1:], around)
-    section = int(rng.integers(len(box_hu))) if len(box_hu) * spacing[0] < _SECTION_MM else None
+    section = int(rng.integers(len(box_hu))) if height_mm < _SECTION_MM else None
     diameters = draw_patient(rng) if section is None else draw_section(rng)
     depth = depth_mm(scan.liver, spacing) if section is None else depth_mm(scan.liver[section], spacing[1:])
-    kinds = draw_types(rng, len(diameters)) if diameters else []
+    first, match = None, match_contrast
+    if task.types is None:
+        kinds = draw_types(rng, len(diameters)) if diameters else []
+    else:
+        diameters = [max(diameter, _MIN_COHORT_DIAMETER_MM) for diameter in diameters]
+        main, *others = task.types.kinds
+        kinds = [others[0] if others and rng.uniform() < _SECOND_SHARE else main for _ in diameters]
+        first, match = _first_metastasis(task.types.seed, around), match_viable_tissue
     rows = []
     occupied = box_values >= LESION
     if not task.item.lesions_are_outlined:
         occupied |= _suspicious(box_hu, box_values, around, spacing[1:])
-    for lesion in add_lesions(rng, scan, kinds, diameters, depth, occupied, section, task.min_detectability):
+    original_hu = box_hu.copy()
+    painted = add_lesions(rng, scan, kinds, diameters, depth, occupied, section, task.min_detectability, first, match)
+    if task.types is not None:
+        painted = _keep_visible(painted, original_hu, scan, spacing[1:])
+    for lesion in painted:
         value = LESION + LESION_TYPES.index(lesion.kind) if task.typed else LESION
         lesion_box, inside = reader_outline(lesion, box_values.shape, spacing[1:], task.outline_margin_mm)
         filled = inside & (box_values[lesion_box] == LIVER)
@@ -312,6 +433,36 @@ def _paint(
     return image.from_axial(as_integers(hu, np.int16)), image.from_axial(values), image.affine, rows
 
 
+def _keep_visible(
+    painted: Sequence[PaintedObject], original_hu: np.ndarray, scan: Scan, pixel_mm: tuple[float, float]
+) -> list[PaintedObject]:
+    """Take lesions that a reader would not see out of the scan again, and return the others.
+
+    A lesion is seen if the root mean square of the change of attenuation over it, averaged as by the eye, is three
+    times the noise of that average (Rose 1948), and 10 HU. `detectability` does not see nodules as bright as the centre
+    is dark, which cancel each other.
+    """
+    sigma = [_EYE_SIGMA_MM / mm for mm in pixel_mm]
+    average_noise = scan.around.noise_hu * NOISE_CELL_MM / (2 * math.sqrt(math.pi) * _EYE_SIGMA_MM)
+    visible_hu = max(_MIN_VISIBLE_HU, _ROSE_RATIO * average_noise)
+    change = scan.hu - original_hu
+    smooth = np.stack([ndimage.gaussian_filter(plane, sigma) for plane in change])
+    kept = []
+    for lesion in painted:
+        inside = lesion.share >= 0.5
+        if inside.any() and math.sqrt(float(np.square(smooth[lesion.box][inside]).mean())) >= visible_hu:
+            kept.append(lesion)
+        else:
+            scan.hu[lesion.box][lesion.share > 0] = original_hu[lesion.box][lesion.share > 0]
+    return kept
+
+
+def _first_metastasis(seed: int, around: Surroundings) -> Appearance:
+    """Draw the appearance that the metastases of a patient resemble, the same in each of its sections."""
+    rng = np.random.default_rng(seed)
+    return draw_appearance(rng, "metastasis", draw_shape(rng, _FIRST_METASTASIS_MM), around)
+
+
 def _suspicious(hu: np.ndarray, label: np.ndarray, around: Surroundings, pixel_mm: tuple[float, float]) -> np.ndarray:
     """Return where a liver may have a lesion without an outline, which must not be partly painted over."""
     unknown = np.where(label == LIVER, np.uint8(LIVER_OR_LESION), label)
@@ -331,20 +482,44 @@ def _items(task: _CopyTask, label_path: Path) -> tuple[DataItem, ...]:
     )
     label = read_volume(label_path)
     axial = label.axial
+    if task.types is not None:
+        pixels = (axial >= LESION).sum(axis=(1, 2))
+        shown = axial[int(np.argmax(pixels))]
+        if not pixels.any():
+            return ()
+        counts = np.bincount(shown[shown >= LESION] - LESION)
+        number, lesion_type = int(np.argmax(pixels)), LESION_TYPES[int(np.argmax(counts))]
+        return (replace(copy, slice=_file_slice(label, number), lesion_type=lesion_type),)
     if not task.typed or len(axial) * label.axial_spacing[0] >= _SECTION_MM:
         return (copy,)
-    flipped = axial_orientation(label.affine)[slice_axis(label.affine), 1] < 0
     items = []
     for number, plane in enumerate(axial):
         lesion_values = [int(value) for value in np.unique(plane) if value >= LESION]
         lesion_type = LESION_TYPES[lesion_values[0] - LESION] if len(lesion_values) == 1 else None
-        items.append(replace(copy, slice=len(axial) - 1 - number if flipped else number, lesion_type=lesion_type))
+        items.append(replace(copy, slice=_file_slice(label, number), lesion_type=lesion_type))
     return tuple(items)
 
 
-def _write_rows(path: Path, rows: Sequence[PaintedLesion]) -> None:
+def _file_slice(volume: Volume, number: int) -> int:
+    """Return the number of an axial slice along the file's own slice axis."""
+    flipped = axial_orientation(volume.affine)[slice_axis(volume.affine), 1] < 0
+    return len(volume.axial) - 1 - number if flipped else number
+
+
+def _cohort_row(item: DataItem) -> dict[str, Any]:
+    return {
+        "patient": item.patient,
+        "image": item.image,
+        "mask": item.label,
+        "slice": item.slice,
+        "lesion_type": item.lesion_type,
+        "mask_values": "typed",
+    }
+
+
+def _write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, [field.name for field in fields(PaintedLesion)], lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in rows)
+    writer.writerows(rows)
     write_text(path, text.getvalue())
