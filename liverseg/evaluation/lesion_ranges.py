@@ -16,7 +16,7 @@ from liverseg.labels import LESION_TYPES
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["MEASURES", "LesionRanges", "lesion_ranges", "unlike_training"]
+__all__ = ["MEASURES", "LesionRanges", "lesion_ranges", "training_distance", "unlike_training"]
 
 LesionRanges = Mapping[str, Mapping[str, tuple[float, float]]]
 """Lower and upper bound of 98 % of the training's lesions by type and measurement."""
@@ -73,6 +73,24 @@ def lesion_ranges(rows: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]
     return ranges
 
 
+def training_distance(lesion: Mapping[str, Any], ranges: LesionRanges) -> float:
+    """Return the distance of a lesion from the ranges of the nearest type.
+
+    It is the smallest, over types, of the largest distance of a measurement from its range, as a share of the range's
+    width; 0 within the ranges of a type. Above 0.25, `unlike_training` calls the lesion unlike the training's.
+
+    Args:
+        lesion: the measurements by name.
+        ranges: ranges of `lesion_ranges`.
+    """
+    return min(
+        max(
+            (_relative_distance(float(lesion[name]), *bounds[name]) for name in MEASURES if name in bounds), default=0.0
+        )
+        for bounds in ranges.values()
+    )
+
+
 def unlike_training(lesions: Iterable[Mapping[str, Any]], ranges: LesionRanges) -> dict[int, str]:
     """Return the lesions outside the ranges of every type, with the reason.
 
@@ -96,7 +114,7 @@ def unlike_training(lesions: Iterable[Mapping[str, Any]], ranges: LesionRanges) 
             }
             worst = max(distances, key=lambda name: distances[name], default="")
             candidates.append((sum(distances.values()), distances.get(worst, 0.0), lesion_type, worst))
-        if min(largest for _, largest, _, _ in candidates) > _MARGIN:
+        if training_distance(row, ranges) > _MARGIN:
             _, _, lesion_type, measure = min(candidates)
             low, high = ranges[lesion_type][measure]
             measured = MEASURES[measure].format(row[measure])

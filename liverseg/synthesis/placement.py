@@ -18,7 +18,6 @@ from liverseg.synthesis.painting import Scan
 
 __all__ = [
     "MAX_MARGIN_MM",
-    "NOISE_CELL_MM",
     "PaintedObject",
     "add_distractors",
     "add_lesions",
@@ -26,6 +25,7 @@ __all__ = [
     "detectability",
     "draw_centre",
     "is_free",
+    "is_visible",
     "reader_outline",
 ]
 
@@ -35,11 +35,16 @@ _MAX_OFFSET_RADII: Final = 0.9
 _MAX_DIAMETER_DEPTHS: Final = 2.6
 """Largest diameter of a lesion by the greatest depth of the liver; lesions may bulge."""
 
-NOISE_CELL_MM: Final = 2.0
+_NOISE_CELL_MM: Final = 2.0
 """Correlation length of CT noise: a disc has one independent sample per square of this edge."""
 
 _MAX_DISC_RADIUS_MM: Final = 5.0
 """Radius of the largest disc over which the eye averages noise; beyond it, only contrast counts (our choice)."""
+
+_EYE_SIGMA_MM: Final = 2.0
+_MIN_VISIBLE_HU: Final = 10.0
+_ROSE_RATIO: Final = 3.0
+"""What counts as visible: our choice but for the ratio, which is Rose's (1948)."""
 
 MAX_MARGIN_MM: Final = 5.0
 """Readers outline lesions generously, but not more than this."""
@@ -144,7 +149,29 @@ def detectability(lesion: Lesion, around: Surroundings, offset_mm: float = 0.0) 
     appearance = lesion.appearance
     contrast = max(abs(appearance.centre_hu - around.liver_hu), abs(appearance.outer_hu - around.liver_hu))
     area_mm2 = math.pi * float(np.clip(lesion.shape.radius**2 - offset_mm**2, 0.0, _MAX_DISC_RADIUS_MM**2))
-    return contrast * math.sqrt(area_mm2) / (NOISE_CELL_MM * max(around.noise_hu, 1.0))
+    return contrast * math.sqrt(area_mm2) / (_NOISE_CELL_MM * max(around.noise_hu, 1.0))
+
+
+def is_visible(lesion: PaintedObject, change: np.ndarray, scan: Scan) -> bool:
+    """Whether a reader would see a painted lesion.
+
+    The root mean square of the change of attenuation over the lesion, averaged by a Gaussian filter of 2 mm, must be
+    three times the noise of that average, and 10 HU. `detectability` cannot replace this: where nodules are as bright
+    as the centre is dark, they cancel each other.
+
+    Args:
+        lesion: the lesion.
+        change: HU of the scan with the lesion minus HU before, (slice, row, column).
+        scan: the scan.
+    """
+    inside = lesion.share >= 0.5
+    if not inside.any():
+        return False
+    sigma = [_EYE_SIGMA_MM / mm for mm in scan.pixel_mm]
+    smooth = np.stack([ndimage.gaussian_filter(plane, sigma) for plane in change[lesion.box]])
+    # the mean of white noise under a Gaussian filter of width s has 1 / (4 pi s²) of the variance per area
+    noise = scan.around.noise_hu * _NOISE_CELL_MM / (2 * math.sqrt(math.pi) * _EYE_SIGMA_MM)
+    return math.sqrt(float(np.square(smooth[inside]).mean())) >= max(_MIN_VISIBLE_HU, _ROSE_RATIO * noise)
 
 
 def reader_outline(

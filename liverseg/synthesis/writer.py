@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from scipy import ndimage
 from tqdm import tqdm
 
 from liverseg.bundle.validation import check_values
@@ -26,17 +25,17 @@ from liverseg.imageio.boxes import bounding_box
 from liverseg.imageio.grid import affine_distance_mm, axial_orientation, slice_axis
 from liverseg.imageio.nifti import as_integers, write_nifti
 from liverseg.imageio.volume import Volume, case_name, read_volume
-from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION, PRETRAIN_LABELS
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, PRETRAIN_LABELS
 from liverseg.synthesis.appearance import Appearance, Surroundings, draw_appearance, match_contrast, match_viable_tissue
 from liverseg.synthesis.distributions import draw_patient, draw_section, draw_types
-from liverseg.synthesis.normal_liver import label_normal_liver, widest_dark_disc_mm
+from liverseg.synthesis.normal_liver import suspicious_liver, widest_unusual_disc_mm
 from liverseg.synthesis.painting import Scan, measure_surroundings
 from liverseg.synthesis.placement import (
     MAX_MARGIN_MM,
-    NOISE_CELL_MM,
     PaintedObject,
     add_lesions,
     depth_mm,
+    is_visible,
     reader_outline,
 )
 from liverseg.synthesis.shape import draw_shape
@@ -56,8 +55,11 @@ _MIN_LIVER_ML: Final = 0.5
 _MIN_VESSEL_CONTRAST_HU: Final = 12.0
 _SECTION_MM: Final = 40.0
 """Stacks of slices below this height are sections of a liver and get the lesions that a slice crosses."""
-_MAX_DARK_DISC_MM: Final = 9.0
-"""A section with a larger dark disc may show a lesion of the patient and is no part of a cohort."""
+_MAX_UNUSUAL_DISC_MM: Final = 9.0
+"""A section with a larger disc that is dark, or brighter than vessels, may show a lesion of the patient and is no part
+of a cohort."""
+_COHORT_LIVER_HU: Final = (80.0, 140.0)
+"""As in `liverseg.inference.plausibility`. A darker section may be filled by a tumour."""
 _MIN_COHORT_LIVER_MM2: Final = 2500.0
 """Smaller sections of a liver have hardly room for a lesion away from their edge."""
 _MIN_COHORT_DIAMETER_MM: Final = 10.0
@@ -65,9 +67,6 @@ _MIN_COHORT_DIAMETER_MM: Final = 10.0
 noisy section."""
 _FIRST_METASTASIS_MM: Final = 20.0
 """Diameter of the lesion whose appearance the metastases of a cohort's patient share."""
-_EYE_SIGMA_MM: Final = 2.0
-_MIN_VISIBLE_HU: Final = 10.0
-_ROSE_RATIO: Final = 3.0
 _SECOND_SHARE: Final = 0.4
 """Share of the second type in the lesions of a cohort's patient with two types, as in `draw_types`."""
 _TYPES_SEED: Final = 5
@@ -152,7 +151,7 @@ def synthesize_datalist(
     With `cohort`, the copies are a typed cohort with the table `slices.csv`, as `liverseg datalist cohort` reads it:
     each copy is a section with one annotated slice, and the lesions of a patient have one type, or in one patient in
     five two, over all its sections. Types are balanced over the patients of each fold. Sections that may show a lesion
-    of the patient that nobody outlined, with a dark spot that contains a disc of more than 9 mm, fail.
+    of the patient that nobody outlined, see `widest_unusual_disc_mm`, fail.
 
     Args:
         path: the list. Lesions are untyped if it has the label table of pre-training and outlined lesions, else typed.
@@ -378,13 +377,19 @@ def _paint(
                 f"{label.path}: a section with {liver_mm2 / 100:.0f} cm² of liver; a cohort needs "
                 f"{_MIN_COHORT_LIVER_MM2 / 100:.0f} cm²"
             )
+        if not _COHORT_LIVER_HU[0] <= around.liver_hu <= _COHORT_LIVER_HU[1]:
+            low, high = _COHORT_LIVER_HU
+            raise LiversegError(
+                f"{image.path}: a liver of {around.liver_hu:.0f} HU; a cohort takes {low:.0f} to {high:.0f} HU"
+            )
         livers = zip(box_hu, box_values == LIVER, strict=True)
         disc_mm = max(
-            widest_dark_disc_mm(plane, liver, around.liver_hu, around.noise_hu, spacing[1:]) for plane, liver in livers
+            widest_unusual_disc_mm(plane, liver, around.liver_hu, around.noise_hu, spacing[1:])
+            for plane, liver in livers
         )
-        if disc_mm > _MAX_DARK_DISC_MM + 1e-3:
+        if disc_mm > _MAX_UNUSUAL_DISC_MM + 1e-3:
             raise LiversegError(
-                f"{image.path}: may show a lesion that nobody outlined, a dark spot of {disc_mm:.0f} mm"
+                f"{image.path}: may show a lesion that nobody outlined, an unusual spot of {disc_mm:.0f} mm"
             )
     # each copy has its own seed, which does not depend on other items of the list
     rng = np.random.default_rng([task.seed, task.copy, zlib.crc32(task.name.encode())])
@@ -404,11 +409,11 @@ def _paint(
     rows = []
     occupied = box_values >= LESION
     if not task.item.lesions_are_outlined:
-        occupied |= _suspicious(box_hu, box_values, around, spacing[1:])
+        occupied |= suspicious_liver(box_hu, box_values == LIVER, around, spacing[1:])
     original_hu = box_hu.copy()
     painted = add_lesions(rng, scan, kinds, diameters, depth, occupied, section, task.min_detectability, first, match)
     if task.types is not None:
-        painted = _keep_visible(painted, original_hu, scan, spacing[1:])
+        painted = _keep_visible(painted, original_hu, scan)
     for lesion in painted:
         value = LESION + LESION_TYPES.index(lesion.kind) if task.typed else LESION
         lesion_box, inside = reader_outline(lesion, box_values.shape, spacing[1:], task.outline_margin_mm)
@@ -433,24 +438,12 @@ def _paint(
     return image.from_axial(as_integers(hu, np.int16)), image.from_axial(values), image.affine, rows
 
 
-def _keep_visible(
-    painted: Sequence[PaintedObject], original_hu: np.ndarray, scan: Scan, pixel_mm: tuple[float, float]
-) -> list[PaintedObject]:
-    """Take lesions that a reader would not see out of the scan again, and return the others.
-
-    A lesion is seen if the root mean square of the change of attenuation over it, averaged as by the eye, is three
-    times the noise of that average (Rose 1948), and 10 HU. `detectability` does not see nodules as bright as the centre
-    is dark, which cancel each other.
-    """
-    sigma = [_EYE_SIGMA_MM / mm for mm in pixel_mm]
-    average_noise = scan.around.noise_hu * NOISE_CELL_MM / (2 * math.sqrt(math.pi) * _EYE_SIGMA_MM)
-    visible_hu = max(_MIN_VISIBLE_HU, _ROSE_RATIO * average_noise)
-    change = scan.hu - original_hu
-    smooth = np.stack([ndimage.gaussian_filter(plane, sigma) for plane in change])
+def _keep_visible(painted: Sequence[PaintedObject], original_hu: np.ndarray, scan: Scan) -> list[PaintedObject]:
+    """Take lesions that a reader would not see out of the scan again, and return the others."""
     kept = []
+    change = scan.hu - original_hu
     for lesion in painted:
-        inside = lesion.share >= 0.5
-        if inside.any() and math.sqrt(float(np.square(smooth[lesion.box][inside]).mean())) >= visible_hu:
+        if is_visible(lesion, change, scan):
             kept.append(lesion)
         else:
             scan.hu[lesion.box][lesion.share > 0] = original_hu[lesion.box][lesion.share > 0]
@@ -461,13 +454,6 @@ def _first_metastasis(seed: int, around: Surroundings) -> Appearance:
     """Draw the appearance that the metastases of a patient resemble, the same in each of its sections."""
     rng = np.random.default_rng(seed)
     return draw_appearance(rng, "metastasis", draw_shape(rng, _FIRST_METASTASIS_MM), around)
-
-
-def _suspicious(hu: np.ndarray, label: np.ndarray, around: Surroundings, pixel_mm: tuple[float, float]) -> np.ndarray:
-    """Return where a liver may have a lesion without an outline, which must not be partly painted over."""
-    unknown = np.where(label == LIVER, np.uint8(LIVER_OR_LESION), label)
-    slices = [label_normal_liver(hu[z], unknown[z], around.liver_hu, around.noise_hu, pixel_mm) for z in range(len(hu))]
-    return np.stack(slices) == LIVER_OR_LESION
 
 
 def _items(task: _CopyTask, label_path: Path) -> tuple[DataItem, ...]:
@@ -487,9 +473,8 @@ def _items(task: _CopyTask, label_path: Path) -> tuple[DataItem, ...]:
         shown = axial[int(np.argmax(pixels))]
         if not pixels.any():
             return ()
-        counts = np.bincount(shown[shown >= LESION] - LESION)
-        number, lesion_type = int(np.argmax(pixels)), LESION_TYPES[int(np.argmax(counts))]
-        return (replace(copy, slice=_file_slice(label, number), lesion_type=lesion_type),)
+        most = int(np.argmax(np.bincount(shown[shown >= LESION] - LESION)))
+        return (replace(copy, slice=_file_slice(label, int(np.argmax(pixels))), lesion_type=LESION_TYPES[most]),)
     if not task.typed or len(axial) * label.axial_spacing[0] >= _SECTION_MM:
         return (copy,)
     items = []

@@ -6,7 +6,7 @@ import pytest
 
 from liverseg.bundle.validation import are_lesion_ranges
 from liverseg.evaluation import lesion_ranges
-from liverseg.evaluation.lesion_ranges import MEASURES, unlike_training
+from liverseg.evaluation.lesion_ranges import MEASURES, training_distance, unlike_training
 from liverseg.labels import LESION_TYPES
 
 OF = {  # mean HU, its standard deviation, contrast to the liver, diameter
@@ -93,3 +93,15 @@ def test_too_few_lesions_have_no_ranges():
         lesion_ranges(table)
     with pytest.raises(ValueError, match="rows without type, longest_diameter_mm"):
         lesion_ranges(rows(30).drop(columns=["type", "longest_diameter_mm"]))
+
+
+def test_the_distance_agrees_with_the_lesions_that_are_unlike():
+    ranges = lesion_ranges(rows())
+    lesions = [lesion(number, mean_hu=70 + 4 * number, liver_contrast_hu=-40 + 4 * number) for number in range(1, 60)]
+    unlike = unlike_training(lesions, ranges)
+    assert 5 < len(unlike) < 55
+    assert {row["id"] for row in lesions if training_distance(row, ranges) > 0.25} == set(unlike)
+    assert training_distance(lesion(), ranges) == 0
+    low, high = ranges["hemangioma"]["mean_hu"]
+    shifted = lesion(**dict(zip(MEASURES, OF["hemangioma"], strict=True)) | {"mean_hu": high + 0.5 * (high - low)})
+    assert training_distance(shifted, {"hemangioma": ranges["hemangioma"]}) == pytest.approx(0.5)

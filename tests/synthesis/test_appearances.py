@@ -7,6 +7,7 @@ import pytest
 
 from liverseg.labels import LESION_TYPES
 from liverseg.synthesis import Appearance, Lesion, Surroundings, draw_appearance, draw_shape, match_contrast
+from liverseg.synthesis.appearance import match_viable_tissue
 
 AROUND = Surroundings(110.0, 165.0)
 
@@ -90,6 +91,20 @@ def test_metastases_of_a_patient_resemble_each_other() -> None:
     for lesion, other in zip(draw("metastasis"), others, strict=True):
         appearance = lesion.appearance
         assert other.outer_hu - other.centre_hu == pytest.approx(appearance.outer_hu - appearance.centre_hu)
+
+
+def test_matched_viable_tissue_leaves_necrosis_and_rims_plausible() -> None:
+    rng = np.random.default_rng(0)
+    looks = [lesion.appearance for lesion in draw("metastasis")]
+    for first in looks[:20]:
+        for drawn in looks:
+            matched = match_viable_tissue(rng, drawn, first, AROUND)
+            assert matched.centre_hu <= 98 and matched.outer_hu <= 98 + 30
+            if matched.centre_hu < 35:  # a necrotic centre always has a rim of viable tissue
+                assert drawn.centre_hu <= 30 and matched.rim_mm > 0 and matched.outer_hu >= matched.centre_hu + 10
+            else:
+                viable = first.outer_hu if first.centre_hu <= 30 else first.centre_hu
+                assert abs(matched.centre_hu - viable) <= 10 or matched.centre_hu == 98
 
 
 def test_edges_and_texture_do_not_depend_on_the_type() -> None:

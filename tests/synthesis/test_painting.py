@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from liverseg.synthesis.placement import (
     add_lesions,
     depth_mm,
     detectability,
+    is_visible,
     reader_outline,
 )
 
@@ -213,3 +216,15 @@ def test_depth_is_the_distance_to_the_surface() -> None:
     assert depth[5, 14] == 2
     assert (depth[~liver] == 0).all()
     assert (depth_mm(np.zeros((4, 4), bool), (1.0, 1.0)) == 0).all()
+
+
+@pytest.mark.parametrize(("contrast", "seen"), [(-60.0, True), (-4.0, False)])
+def test_a_lesion_is_visible_if_its_change_exceeds_the_noise_of_its_mean(contrast: float, seen: bool) -> None:
+    scan = make_scan()
+    before = scan.hu.copy()
+    lesion = make_lesion("cyst", 20.0, (2.5, 66.0, 72.0))
+    flat = replace(lesion.appearance, centre_hu=110 + contrast, outer_hu=110 + contrast, texture_hu=0.0)
+    painted = scan.paint(replace(lesion, appearance=flat))
+    assert painted is not None
+    # the noise is kept, so that the change is that of the lesion alone
+    assert is_visible(PaintedObject("cyst", *painted), scan.hu - before, scan) == seen
