@@ -234,7 +234,9 @@ def synthesize_datalist(
     training = tuple(item for item in copied_items if item.fold is not None)
     test = tuple(item for item in copied_items if item.fold is None)
     if cohort:
-        rest = "real livers with synthetic lesions alone, as sections that may show a lesion of the patient were left out"
+        rest = (
+            "real livers with synthetic lesions alone, as sections that may show a lesion of the patient were left out"
+        )
     else:
         rest = "other lesions of the patients that nobody outlined are counted as liver"
     datalist = DataList(

@@ -37,6 +37,7 @@ def test_all_cells_of_a_row_are_read_under_each_other(tmp_path):
         ("liverseg Phantom: no patients", Cohort.PHANTOMS),
         ("a hospital; portal venous phase", Cohort.PATIENTS),
         ("a hospital; lesions painted by liverseg (recipe 5, seed 0)", Cohort.SYNTHETIC_LESIONS),
+        ("LiTS (2022; 2023); lesions painted by liverseg (recipe 6, seed 1), real livers", Cohort.SYNTHETIC_LESIONS),
         ("liverseg phantom: x; lesions painted by liverseg (recipe 5, seed 0)", Cohort.PHANTOMS),
         ("a: hospital A; b: hospital B", Cohort.PATIENTS),
     ],

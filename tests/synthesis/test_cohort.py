@@ -100,7 +100,9 @@ def test_nothing_else_changes(folder: Path, cohort: Path) -> None:
     compared = 0
     for item in read_datalist(cohort / "datalist.json").training:
         name = Path(item.image).name.removesuffix(".nii.gz")[len(item.patient) + 1 : -2]
-        before, after = (np.asarray(nib.load(path).dataobj) for path in (folder / f"{name}.nii.gz", cohort / item.image))
+        before, after = (
+            np.asarray(nib.load(path).dataobj) for path in (folder / f"{name}.nii.gz", cohort / item.image)
+        )
         if before.shape[2] > 1:  # a lesion may graze the next slice, where it has no label
             continue
         lesion = np.asarray(nib.load(cohort / str(item.label)).dataobj) >= LESION
