@@ -180,6 +180,7 @@ RULES = {
     "slab_spacing_mm": _number(0, highest=100, optional=True),
     "stage_epochs": _integer(1),
     "statistics": _BOOLEAN,
+    "sum_types": _BOOLEAN,
     "type_head_factor": _number(0),
     "type_temperature": _number(0),
     "type_weight": _number(),

@@ -37,6 +37,7 @@ SCORES = (
     "lesion_dice_global",
     "lesion_recall",
     "success_rate",
+    "prediction_rate",
     "class_aware_dice",
     "type_accuracy",
     "type_log_likelihood",
@@ -153,6 +154,7 @@ class UnitScores:
             if rows["lesion_dice"].notna().any():
                 scores["lesion_dice"] = rows["lesion_dice"].mean()
                 scores["lesion_dice_global"] = float(dice(*pooled))
+                scores["prediction_rate"] = (rows["lesion_pred"].dropna() > 0).mean()
             lesions = rows[rows["lesion_true"] > 0]
             if len(lesions):
                 scores["lesion_recall"] = lesions["lesion_recall"].mean()

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES
-from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, pad_to_stride
+from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
 
 __all__ = ["EVIDENCE", "LesionTypeHead", "LesionTypeUNet"]
@@ -163,6 +163,7 @@ class LesionTypeUNet(SEResUNet):
         deep_supervision: also supervise maps at strides 2, 4 and 8.
         evidence: one of `EVIDENCE`.
         windows: as for `LesionTypeHead`.
+        sum_types: ignored, since the outline never depends on the types.
 
     Raises:
         UsageError: if size or evidence is unknown, or a window's edge is not an odd number.
@@ -178,6 +179,7 @@ class LesionTypeUNet(SEResUNet):
         deep_supervision: bool = False,
         evidence: str = "measurements",
         windows: Sequence[int] = _WINDOWS,
+        sum_types: bool = False,
     ) -> None:
         super().__init__(size, in_channels, LESION + 1, deep_supervision)
         self.out_channels = len(JOINT_LABELS)
@@ -199,8 +201,7 @@ class LesionTypeUNet(SEResUNet):
     def forward(self, x: torch.Tensor) -> torch.Tensor | SlabOutput:  # type: ignore[override]
         """Return logits (batch, 5, H, W); in training a map of three channels and the type logits of its pixels.
 
-        A pixel is lesion where lesion of any type is likelier than liver and background. The likeliest type keeps the
-        lesion's logit, so that uncertainty between types never makes an outline smaller.
+        A pixel is lesion where lesion of any type is likelier than liver and background, see `join_types`.
         """
         slab = pad_to_stride(x)
         height, width = x.shape[2], x.shape[3]
@@ -215,5 +216,4 @@ class LesionTypeUNet(SEResUNet):
         types = types[:, :, :height, :width]
         if self.training:
             return SlabOutput(maps, types)
-        relative = types - types.amax(dim=1, keepdim=True)
-        return torch.cat([maps[:, :LESION], maps[:, LESION:] + relative], dim=1)
+        return join_types(maps[:, :LESION], maps[:, LESION:], types)

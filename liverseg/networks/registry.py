@@ -24,7 +24,7 @@ NETWORKS: Final[dict[str, type[SlabNetwork]]] = {
     **{network.__name__: network for network in (YNet, SlabClassifier)},
 }
 """Networks by the name in their records. They have the same encoder and decoder; only their heads differ."""
-_OWN_ARGUMENTS: Final = {"LesionTypeUNet": ("evidence", "windows")}
+_OWN_ARGUMENTS: Final = {"SEResUNet": ("sum_types",), "LesionTypeUNet": ("evidence", "windows")}
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class RecordedSettings:
     Attributes:
         network_class: builds the network from size, in_channels and out_channels.
         network_size: "full", "small" or "lite".
+        sum_types: whether the types' probabilities are summed before a pixel's label is chosen, see `SEResUNet`.
         hu_window: lower and upper HU; the paper's by default.
         slab_spacing_mm: distance of a slab's slices in mm; None for adjacent slices.
         pixel_mm: edge of the pixels that slices are resampled to, in mm; None for each CT's own.
@@ -45,6 +46,7 @@ class RecordedSettings:
 
     network_class: Callable[..., SEResUNet] = SEResUNet
     network_size: str = "full"
+    sum_types: bool = False
     hu_window: list[float] = field(default_factory=lambda: [HUWindow().lower, HUWindow().upper])
     slab_spacing_mm: float | None = None
     pixel_mm: float | None = None
@@ -66,6 +68,7 @@ def recorded_settings(weights: str | os.PathLike | None) -> RecordedSettings:
     return RecordedSettings(
         network_class=_network_class(record),
         network_size=str(record.arguments["size"]),
+        sum_types=bool(record.arguments.get("sum_types", False)),
         hu_window=[*record.input_spec.hu_window],
         slab_spacing_mm=record.input_spec.slab_spacing_mm,
         pixel_mm=record.input_spec.pixel_mm,

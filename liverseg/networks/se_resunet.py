@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from liverseg.errors import UsageError
+from liverseg.labels import LESION
 from liverseg.networks.base import SlabNetwork
 from liverseg.networks.blocks import DecoderStage, LastStage, SEBottleneck, SEResidualBlock
 from liverseg.networks.efficientnet_lite import EfficientNetLiteEncoder
@@ -23,6 +24,7 @@ __all__ = [
     "SEResUNetEncoder",
     "get_size",
     "initialise",
+    "join_types",
     "make_encoder",
     "pad_to_stride",
 ]
@@ -149,6 +151,9 @@ class SEResUNet(SlabNetwork):
         in_channels: slices of a slab.
         out_channels: rows of the label table: 3 for pre-training, 5 for the joint network.
         deep_supervision: also supervise maps at strides 2, 4 and 8.
+        sum_types: in evaluation mode, a pixel is lesion where the summed probability of all types is above that of
+            liver and that of background (ours). Otherwise the probability of one type has to be, and an outline is
+            smaller, or missing, where the network is uncertain of the type. Without effect on a map without types.
 
     Raises:
         UsageError: if the size is unknown.
@@ -160,11 +165,18 @@ class SEResUNet(SlabNetwork):
     """
 
     def __init__(
-        self, size: str = "full", in_channels: int = 3, out_channels: int = 5, deep_supervision: bool = False
+        self,
+        size: str = "full",
+        in_channels: int = 3,
+        out_channels: int = 5,
+        deep_supervision: bool = False,
+        sum_types: bool = False,
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision)
         network_size = get_size(size)
         self.stride = _STRIDE
+        self.sum_types = sum_types and out_channels > LESION + 1
+        self.lesion = LESION  # TorchScript reads attributes, but no constants of other modules
         self.encoder = make_encoder(network_size, in_channels)
         self.decoder = SEResUNetDecoder(network_size, in_channels)
         self.head = nn.Conv2d(network_size.decoder[4], out_channels, kernel_size=1)
@@ -174,6 +186,11 @@ class SEResUNet(SlabNetwork):
                 self.aux_heads[f"stride{stride}"] = nn.Conv2d(channels, out_channels, kernel_size=1)
         self.apply(initialise)
 
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments that build this network again."""
+        # the default is left out: records and checkpoints from before the argument existed stay valid
+        return {**super().arguments(), **({"sum_types": True} if self.sum_types else {})}
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return logits of a batch of slabs of any height and width.
 
@@ -182,11 +199,16 @@ class SEResUNet(SlabNetwork):
 
         Returns:
             (batch, out_channels, H, W). In training mode with deep supervision (batch, 4, out_channels, H, W): the
-            final map, then the maps at strides 2, 4 and 8, enlarged to full size.
+            final map, then the maps at strides 2, 4 and 8, enlarged to full size. In evaluation mode with `sum_types`,
+            the logits are those of `join_types`.
         """
         slab = pad_to_stride(x)
         features = self.decoder(slab, self.encoder(slab))
-        return self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
+        maps = self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
+        if self.training or not self.sum_types:
+            return maps
+        others, types = maps[:, : self.lesion].float(), maps[:, self.lesion :].float()
+        return join_types(others, torch.logsumexp(types, dim=1, keepdim=True), types)
 
     def _maps(self, padded: torch.Tensor, features: list[torch.Tensor], height: int, width: int) -> torch.Tensor:
         """Crop the padded slab's logits to its own size; in deeply supervised training, append the coarser maps."""
@@ -202,6 +224,24 @@ class SEResUNet(SlabNetwork):
             )
             maps.append(enlarged[:, :, :height, :width])
         return torch.stack(maps, dim=1)
+
+
+def join_types(others: torch.Tensor, lesion: torch.Tensor, types: torch.Tensor) -> torch.Tensor:
+    """Join logits of lesion or not and logits of the lesion's type to those of a map with types.
+
+    The likeliest type gets the lesion's logit, so that uncertainty between types never makes an outline smaller. The
+    ratios between the types' probabilities are those of `types`. The summed probability of the types becomes higher
+    than the lesion's the more even they are: with three even types, odds three times as high.
+
+    Args:
+        others: background and liver, (batch, 2, H, W).
+        lesion: lesion of any type, (batch, 1, H, W).
+        types: (batch, lesion types, H, W).
+
+    Returns:
+        Logits (batch, 2 + lesion types, H, W).
+    """
+    return torch.cat([others, lesion + types - types.amax(dim=1, keepdim=True)], dim=1)
 
 
 def make_encoder(size: NetworkSize, in_channels: int) -> nn.Module:

@@ -63,6 +63,7 @@ class YNet(SEResUNet):
         out_channels: channels of the map.
         deep_supervision: also supervise maps at strides 2, 4 and 8.
         branch: one of `BRANCHES`.
+        sum_types: ignored, since the map has no types.
 
     Raises:
         UsageError: if size or branch is unknown.
@@ -75,6 +76,7 @@ class YNet(SEResUNet):
         out_channels: int = 3,
         deep_supervision: bool = False,
         branch: str = "plain",
+        sum_types: bool = False,
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision)
         self.branch = branch
@@ -102,13 +104,19 @@ class SlabClassifier(SlabNetwork):
         in_channels: slices of a slab.
         out_channels: 0, since there is no map; kept so that all networks have the same arguments.
         deep_supervision: ignored, for the same reason.
+        sum_types: ignored, for the same reason.
 
     Raises:
         UsageError: if the size is unknown.
     """
 
     def __init__(
-        self, size: str = "full", in_channels: int = 3, out_channels: int = 0, deep_supervision: bool = False
+        self,
+        size: str = "full",
+        in_channels: int = 3,
+        out_channels: int = 0,
+        deep_supervision: bool = False,
+        sum_types: bool = False,
     ) -> None:
         super().__init__(size, in_channels, out_channels, deep_supervision=False)
         network_size = get_size(size)

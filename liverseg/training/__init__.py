@@ -19,7 +19,7 @@ from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_w
 from liverseg.training.metrics import SlabScores, as_prediction
 from liverseg.training.optimisation import describe_optimizer, describe_schedule, parameter_groups
 from liverseg.training.partial_labels import MarginalDiceCELoss
-from liverseg.training.progress import EpochSeed, Progress, ValidationScalars
+from liverseg.training.progress import EpochSeed, NoLesionWarning, Progress, ValidationScalars
 from liverseg.training.setup import (
     RunData,
     check_key_score,
@@ -44,6 +44,7 @@ __all__ = [
     "GlobalBatchLoss",
     "GloballySeededNoise",
     "MarginalDiceCELoss",
+    "NoLesionWarning",
     "PlanStage",
     "PrefetchDataLoader",
     "Progress",

@@ -1,8 +1,11 @@
-"""Handlers at epoch start and end: seeding, a progress bar, and validation scores for TensorBoard."""
+"""Handlers at epoch start and end: seeding, a progress bar, a warning, and validation scores for TensorBoard."""
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,9 +13,15 @@ from ignite.engine import Engine, Events
 from tqdm import tqdm
 
 from liverseg.datasets import SlabSampler
+from liverseg.networks import read_record
 from liverseg.utils.distributed import is_rank_zero
 
-__all__ = ["EpochSeed", "Progress", "ValidationScalars"]
+__all__ = ["EpochSeed", "NoLesionWarning", "Progress", "ValidationScalars"]
+
+_NO_LESION_REMEDY = (
+    "try a lower learning_rate or head_factor, a higher weight of lesions in class_weights, more epochs, weights to "
+    "start from or, in the joint bundle, sum_types True"
+)
 
 
 class EpochSeed:
@@ -35,6 +44,61 @@ class EpochSeed:
         """Seed the starting epoch."""
         self.sampler.set_epoch(engine.state.epoch)
         torch.manual_seed(self.seed * 100_003 + engine.state.epoch)
+
+
+class NoLesionWarning:
+    """Handler that warns of a network that outlines no lesion: while it is trained, and once more at the end.
+
+    Attach it to the trainer after `BestWeights`, which validates the last epoch. There is nothing to warn of if the
+    network has no map, or if the validation data have no outlined lesion. In distributed training the first process
+    warns.
+
+    Args:
+        validator: engine whose scores are read.
+        path: file of the best weights; at the end, the scores in their record decide.
+        validations: number of validations in a row without a predicted lesion after which it warns, once until a
+            lesion is predicted again. A resumed training counts anew.
+    """
+
+    def __init__(self, validator: Engine, path: str | Path, validations: int = 3) -> None:
+        self.validator = validator
+        self.path = Path(path)
+        self.validations = validations
+        self._empty = 0
+        self._validated_epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Look at the scores of every validated epoch, and at those of the best weights at the end."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.end_epoch)
+        engine.add_event_handler(Events.COMPLETED, self.end_training)
+
+    def end_epoch(self, engine: Engine) -> None:
+        """Warn if the last validations had no predicted lesion."""
+        validated = self.validator.state.epoch  # MONAI's evaluator copies the trainer's epoch when it runs
+        if validated != engine.state.epoch or validated == self._validated_epoch:
+            return
+        self._validated_epoch = validated
+        self._empty = self._empty + 1 if _has_no_prediction(self.validator.state.metrics) else 0
+        if self._empty == self.validations and engine.state.epoch != engine.state.max_epochs and is_rank_zero():
+            logging.getLogger(__name__).warning(
+                "warning: after epoch %d of %s, the network has outlined no lesion on the validation data %d times in "
+                "a row; if it stays so, %s",
+                *(engine.state.epoch, engine.state.max_epochs, self._empty, _NO_LESION_REMEDY),
+            )
+
+    def end_training(self, engine: Engine) -> None:
+        """Warn if the best weights outline no lesion."""
+        record = read_record(self.path) if is_rank_zero() and self.path.exists() else None
+        if record is not None and _has_no_prediction(record.metrics):
+            logging.getLogger(__name__).warning(
+                "warning: the training has ended after epoch %d, and its best weights (epoch %d, %s) outline no lesion "
+                "on the validation data; %s",
+                *(engine.state.epoch, record.epoch, self.path, _NO_LESION_REMEDY),
+            )
+
+
+def _has_no_prediction(scores: Mapping[str, float]) -> bool:
+    return scores.get("val_prediction_rate") == 0 and "val_success_rate" in scores
 
 
 class Progress:

@@ -141,6 +141,20 @@ def test_a_training_shorter_than_the_validation_interval_leaves_weights(cohort_t
     assert read_record(tmp_path / "models" / "model.pt").epoch == 1
 
 
+@pytest.mark.parametrize(("bundle", "tree"), [(JOINT, "cohort_tree"), (PRETRAIN, "lits_tree")])
+def test_a_training_that_finds_no_lesion_says_so(bundle, tree, tmp_path, request):
+    """Lesions without weight are never learnt, and liver and background take their pixels."""
+    more = {"pretrain_weights": "null"} if bundle == JOINT else {}
+    more |= {"class_weights": [1, 1, *[0] * (3 if bundle == JOINT else 1)], "dice_weight": 0, "learning_rate": 0.02}
+    result = train(bundle, request.getfixturevalue(tree), tmp_path, epochs=5, val_interval=5, **more)
+    assert result.code == 0, result.err
+    record = read_record(tmp_path / "models" / "model.pt")
+    assert record.metrics["val_prediction_rate"] == record.metrics["val_success_rate"] == 0
+    (line,) = (line for line in result.out.splitlines() if "warning: " in line)
+    assert f"after epoch 5, and its best weights (epoch 5, {tmp_path}/models/model.pt) outline no lesion" in line
+    assert "try a lower learning_rate" in line
+
+
 def test_evaluating_without_test_patients_takes_the_held_out_fold(pretrain_run, lits_tree, tmp_path):
     content = json.loads((lits_tree / "datalist.json").read_text(encoding="utf-8"))
     content["test"] = []

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from liverseg import __version__
 from liverseg.inference import find_bundle
 from liverseg.labels import label_names, labels_for
-from liverseg.networks import SEResUNet, load_weights
+from liverseg.networks import load_weights, recorded_settings
 from liverseg.transforms import SLAB_SLICES, HUWindow
 
 BUNDLES = (PRETRAIN, JOINT)
@@ -102,8 +102,9 @@ def test_trained_weights_are_exported_to_torchscript(bundle, run, channels, requ
         config_file=str(configs / "inference.yaml"),
         weights=str(weights),
     )
-    network = SEResUNet("small", out_channels=channels)
+    network = recorded_settings(weights).network_class("small", in_channels=3, out_channels=channels)
     load_weights(network, weights)
+    assert network.sum_types is (bundle == JOINT)
     slabs = torch.rand(2, 3, 64, 96) * 2 - 1
     with torch.no_grad():
         expected, scripted = network.eval()(slabs), torch.jit.load(tmp_path / "model.ts").eval()(slabs)
@@ -168,6 +169,7 @@ def test_training_evaluation_and_inference_agree_on_network_window_and_labels(bu
         assert infer["network_def"]["_target_"] == "@network_class"
         assert infer["network_class"] == "$@weights_record.network_class"
         infer["network_def"]["_target_"] = network["_target_"]
+        assert network.pop("sum_types") == "@sum_types"  # inference has it from the class of the record
     assert network == infer["network_def"]
     assert merged["network_size"] == infer["network_size"]
     assert merged["deep_supervision"] is False

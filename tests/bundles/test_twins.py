@@ -20,7 +20,15 @@ from monai.bundle import ConfigParser
 from liverseg.inference import find_bundle
 
 FINE_TUNING = {"carry_heads", "fine_tuner", "fine_tuning", "plan", "plans", "pretrain_weights", "stage_epochs"}
-TYPES = {"balanced_types", "map_loss", "strategy", "type_head_factor", "type_weight"}
+TYPES = {
+    "balanced_types",
+    "map_loss",
+    "network_def::sum_types",
+    "strategy",
+    "sum_types",
+    "type_head_factor",
+    "type_weight",
+}
 TYPED_LESIONS = {"lesion_ranges", "min_confidence", "type_temperature"}
 LABELS = {
     "class_weights",
@@ -45,7 +53,7 @@ DIFFERENCES = {
         *("liver_crop", "validate::preprocessing::transforms::LiverCropd", "train::handlers::TypeTemperature"),
         *("train::handlers::Progress::name", "train::handlers::Progress::metrics"),
     },
-    "evaluate": {"data", "initialize", "validate::handlers::EvaluationWriter::name"},
+    "evaluate": {"data", "initialize", "sum_types", "validate::handlers::EvaluationWriter::name"},
     "inference": {
         "output_dir",
         *TYPED_LESIONS,

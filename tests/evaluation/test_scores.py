@@ -54,6 +54,13 @@ def test_no_lesion_and_none_predicted():
     assert "type_accuracy" not in scores
 
 
+@pytest.mark.parametrize(("pred", "rate"), [([1, 1, 1], 0), ([1, 3, 1], 0.5), ([4, 1, 2], 0.5)])
+def test_prediction_rate_counts_units_with_a_predicted_lesion_right_or_wrong(pred, rate):
+    counted = score(rows([1, 1, 0]), rows([1, 1, 0]))
+    counted.add(of_map(rows(pred), 5), rows([2, 1, 1])[:, None], [1], [0])
+    assert counted.scores()["prediction_rate"] == rate
+
+
 def test_false_lesion_on_a_healthy_slice_scores_nothing():
     assert score(rows([1, 3, 0]), rows([1, 1, 0])).scores()["lesion_dice"] == 0
 

@@ -24,7 +24,8 @@ from liverseg.networks.lesion_type_unet import LesionTypeHead
 SLABS = torch.rand(2, 3, 50, 70) * 2 - 1
 NETWORKS = {
     "segmentation": lambda **more: SEResUNet("small", out_channels=3, **more),
-    "joint": lambda **more: SEResUNet("small", out_channels=5, **more),
+    "joint": lambda **more: SEResUNet("small", out_channels=5, sum_types=True, **more),
+    "joint, the paper's": lambda **more: SEResUNet("small", out_channels=5, **more),
     "ynet": lambda **more: YNet("small", **more),
     "ynet_strong": lambda **more: YNet("small", branch="strong", **more),
     "classification": lambda **more: SlabClassifier("small", **more),
@@ -111,6 +112,36 @@ def test_doubt_between_types_makes_no_lesion_smaller():
     assert torch.equal(logits.argmax(1) >= 2, three.argmax(1) == 2)
 
 
+def test_summed_types_decide_whether_a_pixel_is_lesion():
+    """Three even types are a lesion if together they are likelier than the liver, though none is alone."""
+    torch.manual_seed(0)
+    network = SEResUNet("small", out_channels=5).eval()
+    with torch.no_grad():
+        network.head.weight[3:] = network.head.weight[2] + 0.1 * torch.randn_like(
+            network.head.weight[3:]
+        )  # nearly even
+        paper = network(SLABS)
+        network.sum_types = True
+        ours = network(SLABS)
+    probabilities = paper.softmax(dim=1)
+    together = torch.cat([probabilities[:, :2], probabilities[:, 2:].sum(dim=1, keepdim=True)], dim=1)
+    assert torch.equal(ours.argmax(dim=1).clamp(max=2), together.argmax(dim=1))
+    found, found_before = ours.argmax(dim=1) >= 2, paper.argmax(dim=1) >= 2
+    assert found[found_before].all()
+    assert found.sum() > 1.3 * found_before.sum() > 0
+    torch.testing.assert_close(ours[:, 2:].softmax(dim=1), paper[:, 2:].softmax(dim=1))
+    torch.testing.assert_close(ours[:, :2], paper[:, :2])
+
+
+def test_summed_types_change_neither_training_nor_a_map_without_types():
+    for channels, mode in ((5, True), (3, True), (3, False)):
+        networks = [SEResUNet("small", out_channels=channels, sum_types=sum_types) for sum_types in (False, True)]
+        networks[1].load_state_dict(networks[0].state_dict())
+        outputs = [network.train(mode)(SLABS) for network in networks]
+        assert torch.equal(*outputs)
+    assert "sum_types" not in networks[1].arguments()
+
+
 def test_types_of_ours_move_neither_outline_nor_features():
     network = LesionTypeUNet("small").train()
     network(SLABS).types.sum().backward()
@@ -159,6 +190,19 @@ def test_recorded_arguments_build_the_same_network(record, tmp_path):
     again = recorded_settings(path).network_class("small", in_channels=3, out_channels=5)
     load_weights(again, path)
     assert again.arguments() == network.arguments()
+    assert torch.equal(again.eval()(SLABS), network(SLABS))
+
+
+@pytest.mark.parametrize("sum_types", [False, True])
+def test_recorded_rule_for_types_is_used_again(sum_types, record, tmp_path):
+    network = SEResUNet("small", out_channels=5, sum_types=sum_types).eval()
+    path = tmp_path / "joint.safetensors"
+    changes = {"arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
+    export_weights(path, network.state_dict(), replace(record, **changes))
+    settings = recorded_settings(path)
+    again = settings.network_class("small", in_channels=3, out_channels=5)
+    load_weights(again, path)
+    assert settings.sum_types is again.sum_types is sum_types
     assert torch.equal(again.eval()(SLABS), network(SLABS))
 
 

@@ -1,4 +1,6 @@
-"""Random numbers of epochs, the progress bar, and validation scores in TensorBoard."""
+"""Random numbers of epochs, the progress bar, the warning, and validation scores in TensorBoard."""
+
+import logging
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from liverseg.datalists import DataItem
 from liverseg.datasets import SlabDataset, SlabSampler
-from liverseg.training import EpochSeed, Progress, ValidationScalars
+from liverseg.training import EpochSeed, NoLesionWarning, Progress, ValidationScalars
 
 
 @pytest.fixture
@@ -83,6 +85,43 @@ def test_bar_of_resumed_training_starts_at_its_epoch(capsys):
 
 def test_disabled_bar_shows_nothing(capsys):
     assert shown(capsys, enabled=False).err == ""
+
+
+def warned(caplog, rates, validations=3, interval=1, others=("val_success_rate",)):
+    """Return the epochs of the warnings of a training whose validations have these prediction rates."""
+    trainer, validator = Engine(lambda *_: None), Engine(lambda *_: None)
+
+    @trainer.on(Events.EPOCH_COMPLETED(every=interval))
+    def _validate(engine):
+        validator.state.epoch = engine.state.epoch
+        rate = rates[engine.state.epoch // interval - 1]
+        validator.state.metrics = {"val_prediction_rate": rate, **dict.fromkeys(others, 0.0)}
+
+    NoLesionWarning(validator, "no weights.pt", validations).attach(trainer)
+    with caplog.at_level(logging.WARNING):
+        trainer.run([0], max_epochs=interval * len(rates))
+    return [int(message.split("after epoch ")[1].split()[0]) for message in caplog.messages]
+
+
+@pytest.mark.parametrize(
+    ("rates", "epochs"),
+    [
+        ([0, 0, 0, 0, 0, 0, 0], [3]),  # once
+        ([0, 0, 0.1, 0, 0, 0.1], []),
+        ([0, 0, 0, 0.1, 0, 0, 0, 0], [3, 7]),  # and again after a lesion was predicted
+        ([0, 0, 0], []),  # the end has a warning of its own
+    ],
+)
+def test_validations_in_a_row_without_a_predicted_lesion_are_warned_of(rates, epochs, caplog):
+    assert warned(caplog, rates) == epochs
+
+
+def test_epochs_without_validation_do_not_count_for_the_warning(caplog):
+    assert warned(caplog, [0, 0, 0, 0], interval=4) == [12]
+
+
+def test_without_a_lesion_in_the_validation_data_there_is_no_warning(caplog):
+    assert warned(caplog, [0, 0, 0, 0], others=()) == []
 
 
 def test_scores_are_written_for_validated_epochs_only(tmp_path):
