@@ -44,6 +44,19 @@ def slab_of(path, index=3):
     return torch.from_numpy(window.astype(np.float32)).permute(2, 0, 1)[None]
 
 
+@pytest.fixture
+def paper_bundles(tmp_path, monkeypatch):
+    """A copy of the joint bundle with the rule for types of all earlier versions; the default is another one now."""
+    bundles = tmp_path / "bundles"
+    shutil.copytree(find_bundle(JOINT), bundles / JOINT, ignore=shutil.ignore_patterns("models"))
+    config = bundles / JOINT / "configs" / "train.yaml"
+    text = config.read_text(encoding="utf-8")
+    assert "\nsum_types: true" in text
+    config.write_text(text.replace("\nsum_types: true", "\nsum_types: false"), encoding="utf-8")
+    monkeypatch.setenv("LIVERSEG_BUNDLES", str(bundles))
+    return bundles
+
+
 def log(output):
     return [json.loads(line) for line in (output / "run.jsonl").read_text(encoding="utf-8").splitlines()]
 
@@ -199,7 +212,7 @@ def test_lesions_outside_the_liver_are_seen(tmp_path):
         assert all_lesions_in_liver(tmp_path, {"settings": {"min_liver_contact": 0.5}}) is expected
 
 
-def test_cells_of_a_study_are_complete(earlier, capsys):
+def test_cells_of_a_study_are_complete(earlier, paper_bundles, capsys):
     study = read_study(earlier / "study.yaml")
     run_study(study, dry_run=True)
     out, err = capsys.readouterr()
@@ -210,16 +223,13 @@ def test_cells_of_a_study_are_complete(earlier, capsys):
         assert len(row.units)
 
 
-def test_cell_of_other_settings_is_not_complete(earlier, tmp_path, monkeypatch):
+def test_cell_of_other_settings_is_not_complete(earlier, paper_bundles, monkeypatch):
     study = read_study(earlier / "study.yaml")
     lists = fold_lists(study)
     cells = study_cells(study, tuple(lists))
-    bundles = tmp_path / "bundles"
-    shutil.copytree(find_bundle(JOINT), bundles / JOINT, ignore=shutil.ignore_patterns("models"))
-    monkeypatch.setenv("LIVERSEG_BUNDLES", str(bundles))
     complete = [StudyFingerprint(study, lists).find_record(cell) is not None for cell in cells]
     assert complete == [True, True]
-    overlay = bundles / JOINT / "configs" / "phantom.yaml"
+    overlay = paper_bundles / JOINT / "configs" / "phantom.yaml"
     overlay.write_text(overlay.read_text(encoding="utf-8").replace("learning_rate: 0.002", "learning_rate: 0.003"))
     assert not any(StudyFingerprint(study, lists).find_record(cell) for cell in cells)
     monkeypatch.delenv("LIVERSEG_BUNDLES")
@@ -230,7 +240,7 @@ def test_cell_of_other_settings_is_not_complete(earlier, tmp_path, monkeypatch):
     assert not any(StudyFingerprint(study, lists).find_record(cell) for cell in study_cells(study, tuple(lists)))
 
 
-def test_interrupted_cell_is_resumed(earlier):
+def test_interrupted_cell_is_resumed(earlier, paper_bundles):
     study = read_study(earlier / "study.yaml")
     lists = fold_lists(study)
     fingerprint = StudyFingerprint(study, lists)
@@ -244,8 +254,18 @@ def test_interrupted_cell_is_resumed(earlier):
     assert codes[-1] == "commit now"
 
 
+def test_cells_with_another_rule_for_types_are_not_complete(earlier):
+    study = read_study(earlier / "study.yaml")
+    lists = fold_lists(study)
+    complete = {
+        cell.row.strategy: StudyFingerprint(study, lists).find_record(cell) is not None
+        for cell in study_cells(study, tuple(lists))
+    }
+    assert complete == {"joint": False, "ours": True}  # the outlines of ours never depend on the types
+
+
 @pytest.mark.integration
-def test_checkpoint_is_resumed(earlier):
+def test_checkpoint_is_resumed(earlier, paper_bundles):
     """The training had one epoch, so nothing is left to train once its checkpoint is loaded."""
     study = read_study(earlier / "study.yaml")
     lists = fold_lists(study)
