@@ -108,7 +108,7 @@ def test_defaults_of_recorded_settings_are_those_of_inference():
         (
             "liver_lesion_joint",
             ["train", "strategies/joint"],
-            "6e4aaa440b4725f34f78faf0e263cdcbe10fe36bf9f1882874f002f4babd4776",
+            "68737d10b17a436340d32c5470dbab2c4cf3467597f760007814422e21aa94fa",
         ),
         (
             "liver_lesion_joint",
@@ -133,3 +133,11 @@ def test_settings_of_the_bundles_have_not_changed(bundle, configs, sha256):
     assert (
         settings_hash(effective_settings(merge_configs(contents), {} if configs == ["inference"] else None)) == sha256
     )
+
+
+def test_the_rule_of_earlier_joint_trainings_gives_their_settings():
+    folder = find_bundle("liver_lesion_joint") / "configs"
+    names = ("train", "strategies/joint")
+    contents = [yaml.safe_load((folder / f"{name}.yaml").read_text(encoding="utf-8")) for name in names]
+    settings = effective_settings(merge_configs([*contents, {"sum_types": False}]))
+    assert settings_hash(settings) == "6e4aaa440b4725f34f78faf0e263cdcbe10fe36bf9f1882874f002f4babd4776"
