@@ -159,7 +159,8 @@ def _listed_settings(settings: Mapping[str, Any], parts: Mapping[str, Any], engi
     names += " type_head_factor optimizer lr_scheduler amp class_weights dice_weight type_weight balanced_types"
     names += " key_score liver_crop plan initialisation pretrain_weights carry_heads imagenet_weights hu_window"
     listed = {name: settings.get(name) for name in [*names.split(), "slab_spacing_mm", "pixel_mm"]}
-    listed["network"] = parts["network"].arguments()
+    network = parts["network"].arguments()
+    listed["network"] = {name: value for name, value in network.items() if name != "sum_types"}  # a key of its own
     loader: Any = engine.state.dataloader
     listed["augmentation"] = loader.dataset.transform.arguments()
     listed["optimizer"] = describe_optimizer(parts["optimizer"])

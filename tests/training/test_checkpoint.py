@@ -215,6 +215,10 @@ def test_a_checkpoint_of_an_earlier_version_is_resumed(
     else:
         files["pretrain_weights"] = sha256_file(overrides["pretrain_weights"])
     as_listed(tmp_path / "checkpoint.pt", {**LISTED[bundle], **files})
+    if bundle == JOINT:
+        line = run_bundle(bundle, "training", TRAIN, **overrides).refusal()
+        assert "the checkpoint is of a run with sum_types null, this run has True" in line
+        overrides["sum_types"] = False
     result = run_bundle(bundle, "training", TRAIN, **overrides)
     assert result.code == 0, result.err
     assert f"after epoch {TINY['epochs']}" in result.out
