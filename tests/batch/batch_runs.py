@@ -3,13 +3,13 @@
 import json
 import os
 import resource
-import signal
 import subprocess
 import sys
 import threading
 import time
 
 from ct_files import hu, write_ct, write_study
+from default_signals import use_default_signals
 
 from liverseg.batch.events import WorkerExited, from_json, to_json
 from liverseg.batch.job import Job
@@ -41,8 +41,7 @@ class Batch:
 
     def __init__(self, *arguments, memory_gb=None, **environment):
         def before() -> None:
-            for number in (signal.SIGINT, signal.SIGHUP):  # the tests may have been started with ignored signals
-                signal.signal(number, signal.SIG_DFL)
+            use_default_signals()
             if memory_gb is not None:
                 resource.setrlimit(resource.RLIMIT_AS, (memory_gb << 30,) * 2)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from default_signals import use_default_signals
 from dicom_files import write_slice
 from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.sop_class import (
@@ -81,6 +82,7 @@ class Node:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            preexec_fn=use_default_signals,
         )
         if wait:
             self.wait(lambda: len(self.log("run begun")) > starts)
