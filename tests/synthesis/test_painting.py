@@ -222,7 +222,7 @@ def test_depth_is_the_distance_to_the_surface() -> None:
 def test_a_lesion_is_visible_if_its_change_exceeds_the_noise_of_its_mean(contrast: float, seen: bool) -> None:
     scan = make_scan()
     before = scan.hu.copy()
-    lesion = make_lesion("cyst", 20.0, (2.5, 96.0, 84.0))  # away from vessels
+    lesion = make_lesion("cyst", 20.0, (2.5, 96.0, 90.0))  # away from vessels, which a lesion hides
     flat = replace(lesion.appearance, centre_hu=110 + contrast, outer_hu=110 + contrast, texture_hu=0.0)
     painted = scan.paint(replace(lesion, appearance=flat))
     assert painted is not None
