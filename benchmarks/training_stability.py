@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+import yaml
 from ignite.engine import Events
 from monai.bundle import ConfigWorkflow
 
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0)
     args, words = parser.parse_known_args()
-    keys = {key.removeprefix("--"): value for key, value in zip(words[::2], words[1::2], strict=True)}
+    keys = {key.removeprefix("--"): yaml.safe_load(value) for key, value in zip(words[::2], words[1::2], strict=True)}
     data, output = args.data.absolute(), args.output.absolute()
     output.mkdir(parents=True, exist_ok=True)
     os.chdir(_BUNDLE)
@@ -66,7 +67,7 @@ def main() -> None:
         print(f"{rule}: {len(part) - len(found)} of {len(part)} outline no lesion; medians of the others: {medians}")
 
 
-def train(data: Path, folder: Path, seed: int, keys: dict[str, str]) -> list[dict[str, Any]]:
+def train(data: Path, folder: Path, seed: int, keys: dict[str, Any]) -> list[dict[str, Any]]:
     """Train one seed and return a row for each rule."""
     settings = {
         "dataset_dir": str(data), "cache_dir": str(data.parent / "cache"), "output_dir": str(folder),
