@@ -54,9 +54,12 @@ class RunSpec:
 
     def is_configuration(self, case: BatchCase, sha256: Any) -> bool:
         """Return whether a recorded hash is that of a case's settings, as this or an earlier version computes it."""
-        if sha256 in (self.configuration(case), configuration_hash(self.settings, case.own_settings())):
-            return True  # earlier versions hashed settings of DICOM input for NIfTI files too
-        return self._find_earlier(case, sha256) is not None
+        return (
+            sha256 == self.configuration(case)
+            # earlier versions hashed settings of DICOM input for NIfTI files too
+            or (is_nifti(case.image) and sha256 == configuration_hash(self.settings, case.own_settings()))
+            or self._find_earlier(case, sha256) is not None
+        )
 
     def _find_earlier(self, case: BatchCase, sha256: Any) -> EarlierSettings | None:
         own = case.own_settings()
