@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -214,11 +214,7 @@ def _read_rows(
         if not names:
             raise UsageError(f"{path}: the bundle {folder.name} has no {key} to choose; use another bundle")
     rows: dict[str, Row] = {}
-    for number, entry in enumerate(_as_list(content)):
-        where = f"{path}: rows::{number}"
-        if not isinstance(entry, dict):
-            raise UsageError(f"{where} is {entry!r}; a mapping with strategy and initialisation is needed")
-        _refuse_unknown(where, entry, _ROW_KEYS)
+    for where, entry in _entries(f"{path}: rows", content, _ROW_KEYS, "strategy and initialisation"):
         lists = []
         for key, names in allowed.items():
             values = _as_list(entry.get(key, "none" if key == "plan" else None))
@@ -227,7 +223,7 @@ def _read_rows(
                     raise UsageError(f"{where}: {key} is {value!r}; it must be one of {', '.join(names)}")
             lists.append(values)
         label = _read_label(where, entry)
-        row_seeds = _integers(where, "seeds", entry["seeds"], RULES["seed"]) if "seeds" in entry else seeds
+        row_seeds = _read_seeds(where, entry, seeds)
         for strategy, initialisation, plan in itertools.product(*lists):
             overrides = _overrides(where, entry.get("overrides"), config)
             row = Row(strategy, initialisation, plan, label, row_seeds, overrides)
@@ -236,13 +232,24 @@ def _read_rows(
     return tuple(rows.values())
 
 
+def _read_seeds(where: str, entry: Mapping[str, Any], seeds: tuple[int, ...]) -> tuple[int, ...]:
+    """Return an entry's own seeds, or else those of the study."""
+    return _integers(where, "seeds", entry["seeds"], RULES["seed"]) if "seeds" in entry else seeds
+
+
+def _entries(where: str, content: Any, keys: Sequence[str], needed: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the place and the content of each entry of a list of mappings, without unknown keys."""
+    for number, entry in enumerate(_as_list(content)):
+        place = f"{where}::{number}"
+        if not isinstance(entry, dict):
+            raise UsageError(f"{place} is {entry!r}; a mapping with {needed} is needed")
+        _refuse_unknown(place, entry, keys)
+        yield place, entry
+
+
 def _read_peers(path: Path, content: Any, seeds: tuple[int, ...], folder: Path) -> tuple[Row, ...]:
     peers: dict[str, Row] = {}
-    for number, entry in enumerate(_as_list(content)):
-        where = f"{path}: peers::{number}"
-        if not isinstance(entry, dict):
-            raise UsageError(f"{where} is {entry!r}; a mapping with strategy is needed")
-        _refuse_unknown(where, entry, _PEER_KEYS)
+    for where, entry in _entries(f"{path}: peers", content, _PEER_KEYS, "strategy"):
         strategy, initialisation = entry.get("strategy"), entry.get("initialisation", "scratch")
         if not isinstance(strategy, str) or not re.fullmatch(r"[A-Za-z0-9_.]+", strategy):
             raise UsageError(f"{where}: strategy is {strategy!r}; letters, digits, dots and underlines are allowed")
@@ -251,7 +258,7 @@ def _read_peers(path: Path, content: Any, seeds: tuple[int, ...], folder: Path) 
         if initialisation not in INITIALISATIONS:
             allowed = ", ".join(INITIALISATIONS)
             raise UsageError(f"{where}: initialisation is {initialisation!r}; it must be one of {allowed}")
-        row_seeds = _integers(where, "seeds", entry["seeds"], RULES["seed"]) if "seeds" in entry else seeds
+        row_seeds = _read_seeds(where, entry, seeds)
         row = Row(strategy, initialisation, "none", _read_label(where, entry), row_seeds, (), peer=True)
         if row.name in peers:
             raise UsageError(f"{where}: there is another peer {row.name}; give one of them a label")
