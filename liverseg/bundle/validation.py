@@ -132,6 +132,7 @@ RULES = {
     **_PER_LABEL,
     "amp": _one_of("auto", "true", "false"),
     "balanced_types": _BOOLEAN,
+    "batch_norm_momentum": _number(0, highest=1, optional=True),
     "batch_size": _integer(1),
     "carry_heads": _BOOLEAN,
     "crop_size": _integer(_SMALLEST_CROP),

@@ -17,7 +17,12 @@ from liverseg.training.fine_tuning import FineTuning, PlanStage, first_epoch_of_
 from liverseg.training.inferer import SlabBatchInferer
 from liverseg.training.losses import SlabLoss, StackedDeepSupervisionLoss, map_weights
 from liverseg.training.metrics import SlabScores, as_prediction
-from liverseg.training.optimisation import describe_optimizer, describe_schedule, parameter_groups
+from liverseg.training.optimisation import (
+    describe_optimizer,
+    describe_schedule,
+    parameter_groups,
+    set_batch_norm_momentum,
+)
 from liverseg.training.partial_labels import MarginalDiceCELoss
 from liverseg.training.progress import EpochSeed, NoLesionWarning, Progress, ValidationScalars
 from liverseg.training.setup import (
@@ -73,6 +78,7 @@ __all__ = [
     "prefetch_factor",
     "read_plan",
     "run_record",
+    "set_batch_norm_momentum",
     "set_up",
     "shared_handler",
     "sum_over_ranks",

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from monai.optimizers import generate_param_groups
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-__all__ = ["describe_optimizer", "describe_schedule", "parameter_groups"]
+__all__ = ["describe_optimizer", "describe_schedule", "parameter_groups", "set_batch_norm_momentum"]
 
 _MAP_HEADS = ("head.", "aux_heads.")
 _TYPE_HEAD = ("type_head.",)
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def parameter_groups(
@@ -37,6 +39,24 @@ def parameter_groups(
         match_types=["filter", "filter"],
         lr_values=[learning_rate * head_factor, learning_rate * type_head_factor],
     )
+
+
+def set_batch_norm_momentum(network: _Network, momentum: float | None) -> _Network:
+    """Set the momentum of every batch norm of a network, in place, and return the network.
+
+    The momentum is the share of a batch in the running mean and variance with which the network is scored.
+    EfficientNet-Lite0 has .01, so its statistics follow the weights after some hundred steps. A training on few slices
+    takes fewer steps between two validations.
+
+    Args:
+        network: with any layers.
+        momentum: above 0 and up to 1; None leaves each layer's own.
+    """
+    if momentum is not None:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.momentum = momentum
+    return network
 
 
 def describe_optimizer(optimizer: Optimizer) -> str:
