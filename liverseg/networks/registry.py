@@ -11,6 +11,7 @@ from typing import Final
 from liverseg.networks.base import SlabNetwork
 from liverseg.networks.lesion_type_unet import LesionTypeUNet
 from liverseg.networks.record import WeightsRecord
+from liverseg.networks.region_type_unet import RegionTypeUNet
 from liverseg.networks.se_resunet import SEResUNet
 from liverseg.networks.weights import try_read_record
 from liverseg.networks.ynet import SlabClassifier, YNet
@@ -18,13 +19,19 @@ from liverseg.transforms import HUWindow
 
 __all__ = ["NETWORKS", "RecordedSettings", "recorded_settings"]
 
-_FOR_VOLUMES: Final[dict[str, type[SEResUNet]]] = {network.__name__: network for network in (SEResUNet, LesionTypeUNet)}
+_FOR_VOLUMES: Final[dict[str, type[SEResUNet]]] = {
+    network.__name__: network for network in (SEResUNet, LesionTypeUNet, RegionTypeUNet)
+}
 NETWORKS: Final[dict[str, type[SlabNetwork]]] = {
     **_FOR_VOLUMES,
     **{network.__name__: network for network in (YNet, SlabClassifier)},
 }
 """Networks by the name in their records. They have the same encoder and decoder; only their heads differ."""
-_OWN_ARGUMENTS: Final = {"SEResUNet": ("sum_types",), "LesionTypeUNet": ("evidence", "windows")}
+_OWN_ARGUMENTS: Final = {
+    "SEResUNet": ("sum_types",),
+    "LesionTypeUNet": ("evidence", "windows"),
+    "RegionTypeUNet": ("evidence",),
+}
 
 
 @dataclass(frozen=True)

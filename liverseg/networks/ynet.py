@@ -31,6 +31,7 @@ class SlabOutput(NamedTuple):
 
     maps: torch.Tensor | None
     types: torch.Tensor
+    weights: torch.Tensor | None = None
 
 
 def _type_head(channels: int, branch: str) -> nn.Sequential:

@@ -31,6 +31,7 @@ from liverseg.study.results import CELL_KEYS, RowResults, StudyResults
 
 __all__ = [
     "COMPARED",
+    "OURS",
     "QUESTIONS",
     "Comparison",
     "Estimates",
@@ -47,6 +48,9 @@ __all__ = [
 
 COMPARED = ("type_accuracy", "lesion_dice", "lesion_recall", "class_aware_dice")
 """Measures by which rows are compared."""
+
+OURS = ("regions", "ours")
+"""Our own strategies, the later version first, which are compared with joint learning."""
 
 QUESTIONS = {
     "strategy": "strategies against joint, from the same initialisation",
@@ -154,7 +158,7 @@ def _pairs(results: StudyResults, question: str) -> list[tuple[RowResults, RowRe
         if question == "peer" and row.peer:
             pairs += [
                 (result, results.find(strategy, initialisation))
-                for strategy in ("joint", "ours")
+                for strategy in ("joint", *OURS)
                 for initialisation in INITIALISATIONS
             ]
         if row.peer:

@@ -9,7 +9,7 @@ from typing import Any
 
 from liverseg.study import tables
 from liverseg.study.document import Block, Heading, Items, Paragraph
-from liverseg.study.estimates import COMPARED, Comparison, Estimates, format_signed
+from liverseg.study.estimates import COMPARED, OURS, Comparison, Estimates, format_signed
 from liverseg.study.hypotheses import Hypothesis
 from liverseg.study.measures import MEASURES
 from liverseg.study.overview import describe_code
@@ -48,7 +48,7 @@ def opening(results: StudyResults) -> list[Block]:
 
 
 def findings(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison]) -> list[Block]:
-    """What was best and by how much, and what initialisations, plans, `ours` and peers changed."""
+    """What was best and by how much, and what initialisations, plans, our strategies and peers changed."""
     items = [line for measure in COMPARED if (line := _best(results, estimates, compared, measure))]
     rows = {row.name: row for row in results.with_results}
     groups: dict[str, list[Comparison]] = {}
@@ -56,8 +56,8 @@ def findings(results: StudyResults, estimates: Estimates, compared: Sequence[Com
         row, other = rows[item.row].row, rows[item.other].row
         if item.question == "initialisation":
             groups.setdefault(f"Initialisation `{row.initialisation}` less `{other.initialisation}`", []).append(item)
-        elif item.question == "strategy" and row.strategy == "ours" and not row.label:
-            groups.setdefault("`ours` less `joint`", []).append(item)
+        elif item.question == "strategy" and row.strategy in OURS and not row.label:
+            groups.setdefault(f"`{row.strategy}` less `joint`", []).append(item)
         elif item.question == "plan":
             groups.setdefault("Fine-tuning plans less `none`", []).append(item)
         elif item.question == "peer":

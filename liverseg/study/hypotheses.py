@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from liverseg.bundle.validation import INITIALISATIONS
-from liverseg.study.estimates import COMPARED, Comparison, Estimates, find_comparison
+from liverseg.study.estimates import COMPARED, OURS, Comparison, Estimates, find_comparison
 from liverseg.study.measures import MEASURES
 from liverseg.study.published import MIDL, published_value
 from liverseg.study.results import Cohort, StudyResults
@@ -111,11 +111,12 @@ def check_hypotheses(results: StudyResults, estimates: Estimates, compared: Sequ
 
 
 def ours_against_joint(results: StudyResults, compared: Sequence[Comparison]) -> Hypothesis:
-    """Compare `ours` with `joint`, measure by measure, from each initialisation."""
+    """Compare each of `OURS` with `joint`, measure by measure, from each initialisation."""
     evidence: list[Evidence] = []
-    for initialisation in INITIALISATIONS:
-        pair = ("ours", initialisation), ("joint", initialisation)
-        evidence += _greater(results, compared, COMPARED, *pair)
+    for strategy in OURS:
+        for initialisation in INITIALISATIONS:
+            pair = (strategy, initialisation), ("joint", initialisation)
+            evidence += _greater(results, compared, COMPARED, *pair)
     return Hypothesis("Ours classifies and outlines better than joint learning.", tuple(evidence))
 
 

@@ -144,16 +144,16 @@ def further_measures_section(results: StudyResults, estimates: Estimates) -> lis
 
 
 def ours_section(hypothesis: Hypothesis) -> list[Block]:
-    """Comparison of `ours` with joint learning; empty without one."""
+    """Comparison of our strategies with joint learning; empty without one."""
     if not hypothesis.evidence:
         return []
     better = any(evidence.verdict is Verdict.HOLDS for evidence in hypothesis.evidence)
-    summary = "" if better else " **Nothing of `ours` beats `joint` beyond its interval.**"
+    summary = "" if better else " **Nothing of ours beats `joint` beyond its interval.**"
     return [
         Heading("Ours against joint"),
         Paragraph(
-            "`ours` is our own strategy, which the papers do not have. It is better than `joint` in a measure if the "
-            f"95 % interval of the difference is above zero.{summary}"
+            "`regions` and its earlier version `ours` are our own strategies, which the papers do not have. One is better "
+            f"than `joint` in a measure if the 95 % interval of the difference is above zero.{summary}"
         ),
         Items([f"{evidence.text}: {_OURS_VERDICTS[evidence.verdict]}" for evidence in hypothesis.evidence]),
     ]

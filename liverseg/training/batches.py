@@ -115,6 +115,7 @@ class AugmentedBatch:
         hu_window: lower and upper HU of the network's input.
         noise: a function like `salt_and_pepper`; `GloballySeededNoise` in distributed training.
         scanner: a function like `apply_scanner`, for batches whose scanner `RandScannerd` has drawn.
+        outlines: also pass the label maps to the network, as its argument `outlines`.
     """
 
     def __init__(
@@ -123,16 +124,20 @@ class AugmentedBatch:
         hu_window: Sequence[float],
         noise: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = salt_and_pepper,
         scanner: Callable[..., torch.Tensor] = apply_scanner,
+        outlines: bool = False,
     ) -> None:
         self.crop_size = crop_size
         self.hu_window = HUWindow(*map(float, hu_window))
         self.noise = noise
         self.scanner = scanner
+        self.outlines = outlines
 
     def __call__(
         self, batch: Mapping[str, Any], device: torch.device | str, non_blocking: bool = False, **_: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    ) -> tuple[torch.Tensor, torch.Tensor] | tuple[torch.Tensor, torch.Tensor, tuple[()], dict[str, Any]]:
         """Return image (batch, slab slices, crop, crop) in [-1, 1] and label (batch, 1, crop, crop), on the device.
+
+        With `outlines`, the inferer's further positional and keyword arguments come after them.
 
         Args:
             batch: `image` (batch, slab slices, H, W) in HU, `label` (batch, 1, H, W), what `RandSlabViewd` has drawn
@@ -149,7 +154,8 @@ class AugmentedBatch:
             image = self.scanner(image, batch["scanner"], hu_range=batch.get("hu_range"), hu_offset=offset)
         else:
             image = image + offset[:, None, None, None]
-        return self.noise(self.hu_window(image), batch["noisy"]), label
+        prepared = self.noise(self.hu_window(image), batch["noisy"]), label
+        return (*prepared, (), {"outlines": label}) if self.outlines else prepared
 
 
 class UncroppedBatch:

@@ -77,7 +77,9 @@ class SlabBatchInferer(Inferer):
         with autocast(inputs.device, self.amp):
             output = network(inputs.contiguous(memory_format=torch.channels_last), *args, **kwargs)
         if isinstance(output, SlabOutput):
-            return SlabOutput(None if output.maps is None else output.maps.float(), output.types.float())
+            return SlabOutput(
+                None if output.maps is None else output.maps.float(), output.types.float(), output.weights
+            )
         return output.float()
 
 

@@ -16,6 +16,7 @@ __all__ = ["SlabLoss", "StackedDeepSupervisionLoss", "map_weights", "slab_types"
 
 _NO_TYPE = -100
 """PyTorch's default `ignore_index`."""
+_EPSILON = 1e-6
 
 
 class StackedDeepSupervisionLoss(nn.Module):
@@ -56,7 +57,9 @@ class SlabLoss(nn.Module):
         """Return the loss of a network's output against label maps (batch, 1, H, W) of the joint table."""
         if not isinstance(output, SlabOutput):
             return self._map_loss(output, labels)
-        if output.types.ndim == 4:
+        if output.weights is not None:
+            type_loss = _region_type_loss(output, labels)
+        elif output.types.ndim == 4:
             type_loss = _pixel_type_loss(output, labels, self.balanced_types)
         else:
             type_loss = _slab_type_loss(output.types, labels)
@@ -104,8 +107,7 @@ def _pixel_type_loss(output: SlabOutput, labels: torch.Tensor, balanced: bool) -
     assert output.maps is not None
     final = output.maps[:, 0] if output.maps.ndim == 5 else output.maps
     probability = torch.softmax(final.detach(), dim=1)[:, LESION]
-    typed = is_lesion(labels[:, 0]) & (labels[:, 0] != UNTYPED_LESION)
-    true = torch.where(typed, labels[:, 0].long() - LESION, _NO_TYPE)
+    true = _pixel_types(labels)
     pixels = functional.cross_entropy(output.types, true, ignore_index=_NO_TYPE, reduction="none")
     groups = [true == index for index in range(len(LESION_TYPES))] if balanced else [true != _NO_TYPE]
     losses, present = [], []
@@ -117,6 +119,30 @@ def _pixel_type_loss(output: SlabOutput, labels: torch.Tensor, balanced: bool) -
         losses.append(slab_means.sum() / count.clamp(min=1))
         present.append(count > 0)
     return torch.stack(losses).sum() / torch.stack(present).sum().clamp(min=1)
+
+
+def _pixel_types(labels: torch.Tensor) -> torch.Tensor:
+    """Return the true type of each pixel, (batch, H, W): index in `LESION_TYPES`, -100 for none or an unknown one."""
+    typed = is_lesion(labels[:, 0]) & (labels[:, 0] != UNTYPED_LESION)
+    return torch.where(typed, labels[:, 0].long() - LESION, _NO_TYPE)
+
+
+def _region_type_loss(output: SlabOutput, labels: torch.Tensor) -> torch.Tensor:
+    """Return the cross entropy of lesion types from several sources, added: pixels, and regions of each set of outlines.
+
+    The types that occur in the batch have the same weight, and within a type every pixel has its weight in the output:
+    the weights of a region's pixels add up to 1, whatever its area. A region counts as far as it is a lesion.
+    """
+    assert output.weights is not None
+    true = _pixel_types(labels)
+    total = output.types.new_zeros(())
+    for types, weights in zip(output.types.unbind(1), output.weights.unbind(1), strict=True):
+        pixels = functional.cross_entropy(types, true, ignore_index=_NO_TYPE, reduction="none")
+        sums = [torch.where(true == index, weights, 0.0) for index in range(len(LESION_TYPES))]
+        means = torch.stack([(pixels * weight).sum() / weight.sum().clamp(min=_EPSILON) for weight in sums])
+        present = torch.stack([weight.sum() > _EPSILON for weight in sums])
+        total = total + torch.where(present, means, 0.0).sum() / present.sum().clamp(min=1)
+    return total
 
 
 def slab_types(labels: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,309 @@
+"""Our network, second version: the type of a lesion comes from its region as a unit, not from pixels or windows."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import nn
+from torch.nn import functional
+
+from liverseg.errors import UsageError
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
+from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, join_types, pad_to_stride
+from liverseg.networks.ynet import SlabOutput
+
+__all__ = ["EVIDENCE", "RegionTypeHead", "RegionTypeUNet", "Regions", "label_regions"]
+
+EVIDENCE = ("measurements", "features", "both")
+"""What describes a region beside the types of its pixels: measurements of HU and size, which are our method, or the
+decoder's features, averaged over the region, for comparison (studies/ablation.yaml)."""
+
+_RIM = 2
+"""Width in pixels of the rims inside and outside an outline, where types differ: the enhancing rim of a metastasis, the
+nodules of a hemangioma, the sharp margin of a cyst."""
+
+_SURROUNDINGS = 6
+"""Width in pixels of the liver around a lesion that its HU are compared with."""
+
+_ENCLOSED = 0.6
+"""Largest share of a cyst's edge that is another lesion; beyond it, the cyst is taken for a part of that lesion."""
+
+_HIDDEN = 64
+_DROPOUT = 0.2
+
+# bring measurements near zero mean and unit variance; units of the windowed slab
+_MEAN_CENTER, _MEAN_SCALE = 0.3, 0.25
+_CONTRAST_SCALE = 0.25
+_STD_SCALE = 0.1
+_LOG_AREA_CENTER, _LOG_AREA_SCALE = 4.5, 1.2
+
+_EPSILON = 1e-6
+_IN_PLANE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))], bool)
+"""Pixels of one region touch by an edge, on the same slab."""
+
+
+class Regions(NamedTuple):
+    """Connected lesions of a batch.
+
+    Attributes:
+        ids: number of each pixel's region, 1 ... `count` over all slabs of the batch; 0 elsewhere; int64, (batch, H, W).
+        count: of regions.
+    """
+
+    ids: torch.Tensor
+    count: int
+
+
+def label_regions(lesion: torch.Tensor, cyst: torch.Tensor | None = None) -> Regions:
+    """Number the connected regions of a batch of lesion masks; pixels touch by an edge.
+
+    A cyst that touches another lesion gets a region of its own. Otherwise both would get one type, and the measurements
+    of both would be mixed.
+
+    Args:
+        lesion: boolean (batch, H, W).
+        cyst: lesion pixels that look like a cyst, boolean of the same shape; None to separate nothing.
+    """
+    mask = lesion.cpu().numpy()
+    ids, count = ndimage.label(mask, _IN_PLANE, output=np.int32)
+    if cyst is not None and count:
+        count = _separate_cysts(ids, count, mask & cyst.cpu().numpy())
+    return Regions(torch.from_numpy(ids).to(lesion.device, torch.int64), int(count))
+
+
+def _separate_cysts(ids: np.ndarray, count: int, cyst: np.ndarray) -> int:
+    """Give cysts that touch other lesions numbers of their own, in place, and return the new number of regions.
+
+    Edges of lesions look like other types, so only parts that remain when two pixels are eroded count. A part that the
+    rest of the lesion encloses is its necrotic centre, or the noise of a single type.
+    """
+    square = np.ones((1, 2 * _RIM + 1, 2 * _RIM + 1), bool)
+    other = (ids > 0) & ~cyst
+    cores = [ndimage.binary_erosion(part, square) for part in (cyst, other)]
+    mixed = np.intersect1d(*(np.unique(ids[core]) for core in cores))
+    for number in mixed:
+        slab = int(np.argmax((ids == number).any(axis=(1, 2))))
+        region = ids[slab] == number
+        seeds = [core[slab] & region for core in cores]
+        to_cyst, to_other = (ndimage.distance_transform_edt(~seed) for seed in seeds)
+        part = region & (to_cyst < to_other)
+        edge = ndimage.binary_dilation(part) & ~part
+        if (edge & region).sum() > _ENCLOSED * edge.sum():
+            continue
+        count += 1
+        ids[slab][part] = count
+    return count
+
+
+class RegionTypeHead(nn.Module):
+    """Type logits of lesion regions.
+
+    A region is described as a radiologist would: mean and standard deviation of each slice's HU in its core, in the rim
+    inside its outline and in the rim outside, its darkest and brightest spot, all of them also against the liver around
+    it, and its size. To these comes what the map says: the mean of the types of the region's pixels. Two small layers
+    name the region from this description.
+
+    Args:
+        in_channels: slices of a slab.
+        features: channels of the decoder's features at stride 4.
+        evidence: one of `EVIDENCE`.
+    """
+
+    def __init__(self, in_channels: int, features: int, evidence: str = "measurements") -> None:
+        super().__init__()
+        if evidence not in EVIDENCE:
+            raise UsageError(f"evidence {evidence!r} is not known; there are {', '.join(EVIDENCE)}")
+        self.evidence = evidence
+        channels = {"measurements": 3 * 3 * in_channels + 2 * 2 + 2, "features": features}
+        self.layers = nn.Sequential(
+            nn.Linear((channels.get(evidence) or sum(channels.values())) + len(LESION_TYPES), _HIDDEN),
+            nn.ReLU(inplace=True),
+            nn.Dropout(_DROPOUT),
+            nn.Linear(_HIDDEN, len(LESION_TYPES)),
+        )
+
+    def forward(
+        self, slab: torch.Tensor, regions: Regions, liver: torch.Tensor, types: torch.Tensor, features: torch.Tensor
+    ) -> torch.Tensor:
+        """Return type logits (regions, lesion types).
+
+        Args:
+            slab: (batch, in_channels, H, W), HU windowed to [-1, 1].
+            regions: of the batch.
+            liver: true in the liver without lesions, (batch, H, W).
+            types: type logits of pixels, (batch, lesion types, H, W).
+            features: the decoder's features at stride 4, (batch, features, H/4, W/4).
+        """
+        batch, rows, columns = torch.nonzero(regions.ids, as_tuple=True)
+        ids = regions.ids[batch, rows, columns] - 1
+        described = [_mean(torch.softmax(types[batch, :, rows, columns], dim=1), ids, regions.count)]
+        if self.evidence != "features":
+            described.append(_measure(slab, regions, liver))
+        if self.evidence != "measurements":
+            described.append(_mean(features[batch, :, rows // 4, columns // 4], ids, regions.count))
+        return self.layers(torch.cat(described, dim=1))
+
+
+def _mean(values: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:
+    """Return the mean of rows of values, (pixels, columns), in each region, (count, columns); 0 for one without."""
+    sums = values.new_zeros(count, values.shape[1]).index_add(0, ids, values)
+    return sums / torch.bincount(ids, minlength=count).clamp(min=1)[:, None]
+
+
+def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch.Tensor:
+    """Return the measurements of regions, (regions, measurements)."""
+    ids, count = regions
+    smooth = functional.avg_pool2d(slab, 3, stride=1, padding=1, count_include_pad=False)
+    values = torch.cat([smooth, slab, slab * slab], dim=1).permute(0, 2, 3, 1)
+    slices = slab.shape[1]
+    near = _spread(ids, _RIM)
+    around = _spread(near, _SURROUNDINGS - _RIM)
+    inside = ids > 0
+    core = inside & ~_dilate(~inside, _RIM)
+    middle = slices // 2
+
+    def part(mask: torch.Tensor, of: torch.Tensor, fallback: torch.Tensor | None = None) -> torch.Tensor:
+        rows, numbers = values[mask], of[mask] - 1
+        means = _mean(rows, numbers, count)
+        if fallback is None:
+            return means
+        return torch.where(torch.bincount(numbers, minlength=count)[:, None] > 0, means, fallback)
+
+    whole = part(inside, ids)
+    parts = [
+        part(core, ids, whole),
+        part(inside & ~core, ids, whole),
+        part(~inside & (near > 0), near, whole),
+    ]
+    organ = part(liver & ~inside & (near == 0) & (around > 0), around, part(~inside & (around > 0), around, whole))
+    reference = organ[:, middle, None]
+    measurements = []
+    for means in parts:
+        mean, square = means[:, slices : 2 * slices], means[:, 2 * slices :]
+        std = (square - mean * mean).clamp(min=_EPSILON).sqrt()
+        measurements += [
+            (mean - _MEAN_CENTER) / _MEAN_SCALE,
+            (mean - reference) / _CONTRAST_SCALE,
+            std / _STD_SCALE,
+        ]
+    spots = smooth[:, middle][inside]
+    numbers = ids[inside] - 1
+    for reduce in ("amin", "amax"):
+        extreme = spots.new_zeros(count).scatter_reduce(0, numbers, spots, reduce, include_self=False)[:, None]
+        measurements += [(extreme - _MEAN_CENTER) / _MEAN_SCALE, (extreme - reference) / _CONTRAST_SCALE]
+    area = torch.bincount(numbers, minlength=count).to(slab.dtype)[:, None]
+    measurements += [
+        (reference - _MEAN_CENTER) / _MEAN_SCALE,
+        (area.log() - _LOG_AREA_CENTER) / _LOG_AREA_SCALE,
+    ]
+    return torch.cat(measurements, dim=1)
+
+
+def _dilate(mask: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Return a boolean mask (batch, H, W) dilated by a square; outside the slab it counts as false."""
+    return _spread(mask.to(torch.int64), pixels) > 0
+
+
+def _spread(ids: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Give the pixels within a square around a region its number, where they have none; the higher of two."""
+    values = ids.to(torch.float32)  # exact below 2^24
+    for dim in (1, 2):
+        padding = [0, 0, pixels, pixels] if dim == 1 else [pixels, pixels]
+        padded = functional.pad(values, padding)
+        shifted = [padded.narrow(dim, start, values.shape[dim]) for start in range(2 * pixels + 1)]
+        values = functools.reduce(torch.maximum, shifted)
+    return torch.where(ids > 0, ids, values.to(ids.dtype))
+
+
+class RegionTypeUNet(SEResUNet):
+    """The joint network, whose types come from a `RegionTypeHead` for each connected region, in one pass.
+
+    The map of five channels is learnt as in joint learning. A pixel is lesion where all types together are likelier
+    than liver and background. In evaluation mode the output has the five channels of the joint network, so the same
+    code reads both.
+
+    Args:
+        size: a key of `SIZES`.
+        in_channels: slices of a slab.
+        out_channels: ignored, always the 5 of the joint label table; kept so that all networks have the same arguments.
+        deep_supervision: also supervise maps at strides 2, 4 and 8.
+        evidence: one of `EVIDENCE`.
+        sum_types: ignored, since an outline never depends on the types.
+
+    Raises:
+        UsageError: if size or evidence is unknown.
+    """
+
+    float32_parts = ("type_head",)
+
+    def __init__(
+        self,
+        size: str = "full",
+        in_channels: int = 3,
+        out_channels: int = 5,
+        deep_supervision: bool = False,
+        evidence: str = "measurements",
+        sum_types: bool = True,
+    ) -> None:
+        super().__init__(size, in_channels, len(JOINT_LABELS), deep_supervision, sum_types=True)
+        self.type_head = RegionTypeHead(in_channels, get_size(size).decoder[2], evidence)
+        self.type_head.apply(initialise)
+
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor arguments that build this network again."""
+        return {**super().arguments(), "evidence": self.type_head.evidence}
+
+    def forward(  # type: ignore[override]
+        self, x: torch.Tensor, outlines: torch.Tensor | None = None
+    ) -> torch.Tensor | SlabOutput:
+        """Return logits (batch, 5, H, W); in training the maps and the types of regions.
+
+        Args:
+            x: slabs (batch, in_channels, H, W), HU windowed to [-1, 1].
+            outlines: for training, true label maps (batch, 1, H, W), whose lesions are named as well.
+        """
+        slab = pad_to_stride(x)
+        height, width = x.shape[2], x.shape[3]
+        features = self.decoder(slab, self.encoder(slab))
+        maps = self._maps(self.head(features[0]), features, height, width)
+        final = (maps[:, 0] if maps.ndim == 5 else maps).detach().float()
+        others, types = final[:, :LESION], final[:, LESION:]
+        lesion = torch.logsumexp(types, dim=1, keepdim=True)
+        best = torch.cat([others, lesion], dim=1).argmax(dim=1)
+        cyst = types.argmax(dim=1) == LESION_TYPES.index("cyst")
+        named = [(label_regions(best == LESION, cyst), best == LIVER)]
+        if outlines is not None:
+            named.append((_typed_regions(outlines[:, 0]), outlines[:, 0] == LIVER))
+        with torch.autocast(x.device.type, enabled=False):
+            logits = [self.type_head(x.float(), regions, liver, types, features[2].float()) for regions, liver in named]
+        if not self.training:
+            near = _spread(named[0][0].ids, _RIM)
+            return join_types(others, lesion, torch.where(near[:, None] > 0, _paint(logits[0], near), types))
+        painted = [_paint(of_regions, regions.ids) for (regions, _), of_regions in zip(named, logits, strict=True)]
+        return SlabOutput(maps, torch.stack(painted, dim=1), torch.stack([_weights(at) for at, _ in named], dim=1))
+
+
+def _weights(regions: Regions) -> torch.Tensor:
+    """Return weights of pixels, (batch, H, W), that add up to 1 in each region; 0 outside."""
+    areas = torch.bincount(regions.ids.flatten(), minlength=regions.count + 1).clamp(min=1)
+    return torch.where(regions.ids > 0, 1.0 / areas[regions.ids], 0.0)
+
+
+def _typed_regions(labels: torch.Tensor) -> Regions:
+    """Number the lesions of label maps (batch, H, W); lesions of different types that touch are different regions."""
+    ids, count = torch.zeros_like(labels, dtype=torch.int64), 0
+    for label in range(LESION, len(JOINT_LABELS)):
+        of_type = label_regions(labels == label)
+        ids = torch.where(of_type.ids > 0, of_type.ids + count, ids)
+        count += of_type.count
+    return Regions(ids, count)
+
+
+def _paint(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+    """Return the logits of each pixel's region, (batch, lesion types, H, W); 0 outside."""
+    with_outside = torch.cat([logits.new_zeros(1, logits.shape[1]), logits])
+    return with_outside[ids].permute(0, 3, 1, 2)
