@@ -4,8 +4,8 @@ from liverseg.networks.base import Freezable, SlabNetwork
 from liverseg.networks.imagenet import transfer_imagenet
 from liverseg.networks.lesion_type_unet import LesionTypeUNet
 from liverseg.networks.record import SlabInput, WeightsRecord, package_versions, tensors_hash
-from liverseg.networks.registry import RecordedSettings, recorded_settings
 from liverseg.networks.region_type_unet import RegionTypeUNet
+from liverseg.networks.registry import RecordedSettings, recorded_settings
 from liverseg.networks.se_resunet import SIZES, NetworkSize, SEResUNet
 from liverseg.networks.transfer import (
     TransferReport,

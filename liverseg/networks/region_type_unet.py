@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
 from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
+from liverseg.utils.tensors import channel_argmax
 
 __all__ = ["EVIDENCE", "RegionTypeHead", "RegionTypeUNet", "Regions", "label_regions"]
 
@@ -46,11 +48,12 @@ _IN_PLANE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.ze
 """Pixels of one region touch by an edge, on the same slab."""
 
 
-class Regions(NamedTuple):
+@dataclass(frozen=True)
+class Regions:
     """Connected lesions of a batch.
 
     Attributes:
-        ids: number of each pixel's region, 1 ... `count` over all slabs of the batch; 0 elsewhere; int64, (batch, H, W).
+        ids: number of each pixel's region, 1 ... `count` over all slabs of the batch, 0 elsewhere; int64 (batch, H, W).
         count: of regions.
     """
 
@@ -81,21 +84,23 @@ def _separate_cysts(ids: np.ndarray, count: int, cyst: np.ndarray) -> int:
     Edges of lesions look like other types, so only parts that remain when two pixels are eroded count. A part that the
     rest of the lesion encloses is its necrotic centre, or the noise of a single type.
     """
-    square = np.ones((1, 2 * _RIM + 1, 2 * _RIM + 1), bool)
-    other = (ids > 0) & ~cyst
-    cores = [ndimage.binary_erosion(part, square) for part in (cyst, other)]
-    mixed = np.intersect1d(*(np.unique(ids[core]) for core in cores))
-    for number in mixed:
+    square = np.ones((2 * _RIM + 1, 2 * _RIM + 1), bool)
+    of_region = np.bincount(ids.ravel(), minlength=count + 1)
+    of_cysts = np.bincount(ids[cyst], minlength=count + 1)
+    mixed = np.minimum(of_cysts, of_region - of_cysts) >= square.size
+    mixed[0] = False
+    for number in np.flatnonzero(mixed).tolist():
         slab = int(np.argmax((ids == number).any(axis=(1, 2))))
         region = ids[slab] == number
-        seeds = [core[slab] & region for core in cores]
+        seeds = [ndimage.binary_erosion(region & part, square) for part in (cyst[slab], ~cyst[slab])]
+        if not (seeds[0].any() and seeds[1].any()):
+            continue
         to_cyst, to_other = (ndimage.distance_transform_edt(~seed) for seed in seeds)
         part = region & (to_cyst < to_other)
         edge = ndimage.binary_dilation(part) & ~part
-        if (edge & region).sum() > _ENCLOSED * edge.sum():
-            continue
-        count += 1
-        ids[slab][part] = count
+        if (edge & region).sum() <= _ENCLOSED * edge.sum():
+            count += 1
+            ids[slab][part] = count
     return count
 
 
@@ -138,6 +143,8 @@ class RegionTypeHead(nn.Module):
             types: type logits of pixels, (batch, lesion types, H, W).
             features: the decoder's features at stride 4, (batch, features, H/4, W/4).
         """
+        if not regions.count:
+            return slab.new_zeros(0, len(LESION_TYPES))
         batch, rows, columns = torch.nonzero(regions.ids, as_tuple=True)
         ids = regions.ids[batch, rows, columns] - 1
         described = [_mean(torch.softmax(types[batch, :, rows, columns], dim=1), ids, regions.count)]
@@ -156,7 +163,8 @@ def _mean(values: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:
 
 def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch.Tensor:
     """Return the measurements of regions, (regions, measurements)."""
-    ids, count = regions
+    box = (slice(None), *_box(regions.ids, _SURROUNDINGS))
+    slab, liver, ids, count = slab[:, :, box[1], box[2]], liver[box], regions.ids[box], regions.count
     smooth = functional.avg_pool2d(slab, 3, stride=1, padding=1, count_include_pad=False)
     values = torch.cat([smooth, slab, slab * slab], dim=1).permute(0, 2, 3, 1)
     slices = slab.shape[1]
@@ -201,6 +209,15 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
         (area.log() - _LOG_AREA_CENTER) / _LOG_AREA_SCALE,
     ]
     return torch.cat(measurements, dim=1)
+
+
+def _box(ids: torch.Tensor, margin: int) -> tuple[slice, slice]:
+    """Return rows and columns of the box around the regions of all slabs, with a margin."""
+    sides = []
+    for length, numbered in zip(ids.shape[1:], ((ids > 0).any(dim=0).any(dim=dim) for dim in (1, 0)), strict=True):
+        places = torch.nonzero(numbered)
+        sides.append(slice(max(0, int(places.min()) - margin), min(length, int(places.max()) + 1 + margin)))
+    return sides[0], sides[1]
 
 
 def _dilate(mask: torch.Tensor, pixels: int) -> torch.Tensor:
@@ -270,17 +287,18 @@ class RegionTypeUNet(SEResUNet):
         height, width = x.shape[2], x.shape[3]
         features = self.decoder(slab, self.encoder(slab))
         maps = self._maps(self.head(features[0]), features, height, width)
-        final = (maps[:, 0] if maps.ndim == 5 else maps).detach().float()
+        final = (maps[:, 0] if maps.ndim == 5 else maps).detach().float().contiguous()
         others, types = final[:, :LESION], final[:, LESION:]
         lesion = torch.logsumexp(types, dim=1, keepdim=True)
-        best = torch.cat([others, lesion], dim=1).argmax(dim=1)
-        cyst = types.argmax(dim=1) == LESION_TYPES.index("cyst")
+        best = channel_argmax(torch.cat([others, lesion], dim=1))
+        cyst = channel_argmax(types) == LESION_TYPES.index("cyst")
         named = [(label_regions(best == LESION, cyst), best == LIVER)]
         if outlines is not None:
             named.append((_typed_regions(outlines[:, 0]), outlines[:, 0] == LIVER))
         with torch.autocast(x.device.type, enabled=False):
             logits = [self.type_head(x.float(), regions, liver, types, features[2].float()) for regions, liver in named]
         if not self.training:
+            # the rim has the region's type too, for outlines at a lower threshold than the likeliest label
             near = _spread(named[0][0].ids, _RIM)
             return join_types(others, lesion, torch.where(near[:, None] > 0, _paint(logits[0], near), types))
         painted = [_paint(of_regions, regions.ids) for (regions, _), of_regions in zip(named, logits, strict=True)]

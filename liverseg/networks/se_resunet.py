@@ -207,7 +207,9 @@ class SEResUNet(SlabNetwork):
         maps = self._maps(self.head(features[0]), features, x.shape[2], x.shape[3])
         if self.training or not self.sum_types:
             return maps
-        others, types = maps[:, : self.lesion].float(), maps[:, self.lesion :].float()
+        # sums over channels are four times as fast in contiguous memory
+        logits = maps.float().contiguous()
+        others, types = logits[:, : self.lesion], logits[:, self.lesion :]
         return join_types(others, torch.logsumexp(types, dim=1, keepdim=True), types)
 
     def _maps(self, padded: torch.Tensor, features: list[torch.Tensor], height: int, width: int) -> torch.Tensor:

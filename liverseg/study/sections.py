@@ -152,8 +152,8 @@ def ours_section(hypothesis: Hypothesis) -> list[Block]:
     return [
         Heading("Ours against joint"),
         Paragraph(
-            "`regions` and its earlier version `ours` are our own strategies, which the papers do not have. One is better "
-            f"than `joint` in a measure if the 95 % interval of the difference is above zero.{summary}"
+            "`regions` and its earlier version `ours` are our own strategies, which the papers do not have. One is "
+            f"better than `joint` in a measure if the 95 % interval of the difference is above zero.{summary}"
         ),
         Items([f"{evidence.text}: {_OURS_VERDICTS[evidence.verdict]}" for evidence in hypothesis.evidence]),
     ]

@@ -295,7 +295,7 @@ def test_ours_is_held_against_joint(results, better, first):
     rows = [replace(row, row=replace(row.row, strategy=name)) for row, name in zip(results.rows, names, strict=False)]
     renamed = replace(results, rows=tuple(rows))
     _, summary, evidence = ours_section(ours_against_joint(renamed, compare(renamed)))
-    assert ("Nothing of `ours` beats `joint` beyond its interval" in summary.text) is not better
+    assert ("Nothing of ours beats `joint` beyond its interval" in summary.text) is not better
     (dice,) = (text for text in evidence.items if ": lesion Dice" in text)
     assert dice.endswith("+0.100 (+0.100 to +0.100): better" if better else "-0.100 (-0.100 to -0.100): not better")
     assert ours_section(ours_against_joint(results, compare(results))) == []
