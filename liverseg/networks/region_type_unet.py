@@ -188,7 +188,7 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
         part(~inside & (near > 0), near, whole),
     ]
     organ = part(liver & ~inside & (near == 0) & (around > 0), around, part(~inside & (around > 0), around, whole))
-    reference = organ[:, middle, None]
+    reference = organ[:, slices + middle, None]
     measurements = []
     for means in parts:
         mean, square = means[:, slices : 2 * slices], means[:, 2 * slices :]
