@@ -124,8 +124,9 @@ class RegionTypeHead(nn.Module):
             raise UsageError(f"evidence {evidence!r} is not known; there are {', '.join(EVIDENCE)}")
         self.evidence = evidence
         channels = {"measurements": 3 * 3 * in_channels + 2 * 2 + 2, "features": features}
+        self.described = (channels.get(evidence) or sum(channels.values())) + len(LESION_TYPES)
         self.layers = nn.Sequential(
-            nn.Linear((channels.get(evidence) or sum(channels.values())) + len(LESION_TYPES), _HIDDEN),
+            nn.Linear(self.described, _HIDDEN),
             nn.ReLU(inplace=True),
             nn.Dropout(_DROPOUT),
             nn.Linear(_HIDDEN, len(LESION_TYPES)),
@@ -143,8 +144,8 @@ class RegionTypeHead(nn.Module):
             types: type logits of pixels, (batch, lesion types, H, W).
             features: the decoder's features at stride 4, (batch, features, H/4, W/4).
         """
-        if not regions.count:
-            return slab.new_zeros(0, len(LESION_TYPES))
+        if not regions.count:  # in distributed training, every process needs a gradient of every layer
+            return self.layers(slab.new_zeros(0, self.described))
         batch, rows, columns = torch.nonzero(regions.ids, as_tuple=True)
         ids = regions.ids[batch, rows, columns] - 1
         described = [_mean(torch.softmax(types[batch, :, rows, columns], dim=1), ids, regions.count)]

@@ -217,10 +217,11 @@ class SEResUNet(SlabNetwork):
         logits = padded[:, :, :height, :width]
         if not (self.training and self.deep_supervision):
             return logits
-        # the loss needs float32, and interpolating few channels is three times as fast in contiguous memory
-        maps = [logits.float().contiguous()]
+        # the loss needs float32 or more, and interpolating few channels is three times as fast in contiguous memory
+        dtype = torch.promote_types(logits.dtype, torch.float32)
+        maps = [logits.to(dtype).contiguous()]
         for level, head in enumerate(self.aux_heads.values()):
-            coarse = head(features[level + 1]).float().contiguous()
+            coarse = head(features[level + 1]).to(dtype).contiguous()
             enlarged = functional.interpolate(
                 coarse, size=[padded.shape[2], padded.shape[3]], mode="bilinear", align_corners=False
             )

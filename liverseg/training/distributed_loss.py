@@ -59,8 +59,8 @@ class GlobalBatchLoss(nn.Module):
         if not self.batch_sampler.is_split:
             return self.loss(output, labels)
         if isinstance(output, SlabOutput):
-            maps = None if output.maps is None else self._gather(output.maps)
-            return self.loss(SlabOutput(maps, self._gather(output.types)), self._gather(labels))
+            maps, weights = (None if part is None else self._gather(part) for part in (output.maps, output.weights))
+            return self.loss(SlabOutput(maps, self._gather(output.types), weights), self._gather(labels))
         return self.loss(self._gather(output), self._gather(labels))
 
     def _gather(self, local: torch.Tensor) -> torch.Tensor:

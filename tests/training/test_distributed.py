@@ -87,7 +87,7 @@ def test_two_processes_train_as_one_process(kind, slabs, two_processes_run, thre
         assert frozen and all(name.startswith(("encoder.layer0.", "encoder.layer1.")) for name in frozen)
 
 
-@pytest.mark.parametrize("kind", ["classification", "ours"])
+@pytest.mark.parametrize("kind", ["classification", "ours", "regions"])
 def test_other_strategies_train_alike_in_float32(kind, two_processes_run, threads):
     expected = two_processes.train_steps(kind, 21, wide=False)
     for results in two_processes_run[0]:

@@ -20,6 +20,7 @@ from liverseg.datasets import SlabDataset, SlabSampler
 from liverseg.errors import LiversegError
 from liverseg.networks import (
     LesionTypeUNet,
+    RegionTypeUNet,
     SEResUNet,
     SlabClassifier,
     SlabInput,
@@ -54,6 +55,7 @@ NETWORKS = {
     "ynet": lambda: YNet("small", deep_supervision=True, branch="strong"),
     "classification": lambda: SlabClassifier("small"),
     "ours": lambda: LesionTypeUNet("small", deep_supervision=True),
+    "regions": lambda: RegionTypeUNet("small", deep_supervision=True),
 }
 
 
@@ -77,7 +79,7 @@ def train_steps(kind, slabs, wide=True):
     labels[::3] %= 2  # slabs without lesion
     if wide:
         network, images = network.double(), images.double()
-    channels = 5 if kind == "joint" else 3
+    channels = 5 if kind in ("joint", "regions") else 3
     weight = torch.tensor([0.05, 0.3, 1, 0.7, 1.2][:channels], dtype=images.dtype)
     of_map = DiceCELoss(
         softmax=True, to_onehot_y=True, include_background=False, batch=True, weight=weight, lambda_dice=0.5
@@ -94,7 +96,8 @@ def train_steps(kind, slabs, wide=True):
         network.freeze(("encoder.layer0", "encoder.layer1") if engine.state.iteration == 2 else ())
         run.train()
         optimizer.zero_grad()
-        value = loss(run(images[rows]), labels[rows])
+        arguments = {"outlines": labels[rows]} if kind == "regions" else {}
+        value = loss(run(images[rows], **arguments), labels[rows])
         value.backward()
         optimizer.step()
         losses.append(value.detach())
@@ -192,7 +195,7 @@ def main(tree, folder):
         "cached": len(list((folder / "cache").glob("*.slices"))),
         "batches": {remainder: load_batches(tree, remainder, folder / "cache") for remainder in (1, 5)},
         "float64": {(kind, slabs): train_steps(kind, slabs) for kind, slabs in (("joint", 17), ("ynet", 21))},
-        "float32": {kind: train_steps(kind, 21, wide=False) for kind in ("classification", "ours")},
+        "float32": {kind: train_steps(kind, 21, wide=False) for kind in ("classification", "ours", "regions")},
         "normalised": normalise(),
         "scores": score(),
         "reported": [report_once("an error of all processes"), report_once(f"an error of process {rank()}")],
