@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
-from scipy import ndimage
 from torch import nn
 from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
+from liverseg.networks.lesion_regions import Regions, label_regions
 from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
 from liverseg.utils.tensors import channel_argmax
 
-__all__ = ["EVIDENCE", "RegionTypeHead", "RegionTypeUNet", "Regions", "label_regions"]
+__all__ = ["EVIDENCE", "RegionTypeHead", "RegionTypeUNet"]
 
 EVIDENCE = ("measurements", "features", "both")
 """What describes a region beside the types of its pixels: measurements of HU and size, which are our method, or the
@@ -31,11 +29,7 @@ nodules of a hemangioma, the sharp margin of a cyst."""
 _SURROUNDINGS = 6
 """Width in pixels of the liver around a lesion that its HU are compared with."""
 
-_ENCLOSED = 0.6
-"""Largest share of a cyst's edge that is another lesion; beyond it, the cyst is taken for a part of that lesion."""
-
 _HIDDEN = 64
-_DROPOUT = 0.2
 
 # bring measurements near zero mean and unit variance; units of the windowed slab
 _MEAN_CENTER, _MEAN_SCALE = 0.3, 0.25
@@ -44,64 +38,6 @@ _STD_SCALE = 0.1
 _LOG_AREA_CENTER, _LOG_AREA_SCALE = 4.5, 1.2
 
 _EPSILON = 1e-6
-_IN_PLANE = np.array([np.zeros((3, 3)), [[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.zeros((3, 3))], bool)
-"""Pixels of one region touch by an edge, on the same slab."""
-
-
-@dataclass(frozen=True)
-class Regions:
-    """Connected lesions of a batch.
-
-    Attributes:
-        ids: number of each pixel's region, 1 ... `count` over all slabs of the batch, 0 elsewhere; int64 (batch, H, W).
-        count: of regions.
-    """
-
-    ids: torch.Tensor
-    count: int
-
-
-def label_regions(lesion: torch.Tensor, cyst: torch.Tensor | None = None) -> Regions:
-    """Number the connected regions of a batch of lesion masks; pixels touch by an edge.
-
-    A cyst that touches another lesion gets a region of its own. Otherwise both would get one type, and the measurements
-    of both would be mixed.
-
-    Args:
-        lesion: boolean (batch, H, W).
-        cyst: lesion pixels that look like a cyst, boolean of the same shape; None to separate nothing.
-    """
-    mask = lesion.cpu().numpy()
-    ids, count = ndimage.label(mask, _IN_PLANE, output=np.int32)
-    if cyst is not None and count:
-        count = _separate_cysts(ids, count, mask & cyst.cpu().numpy())
-    return Regions(torch.from_numpy(ids).to(lesion.device, torch.int64), int(count))
-
-
-def _separate_cysts(ids: np.ndarray, count: int, cyst: np.ndarray) -> int:
-    """Give cysts that touch other lesions numbers of their own, in place, and return the new number of regions.
-
-    Edges of lesions look like other types, so only parts that remain when two pixels are eroded count. A part that the
-    rest of the lesion encloses is its necrotic centre, or the noise of a single type.
-    """
-    square = np.ones((2 * _RIM + 1, 2 * _RIM + 1), bool)
-    of_region = np.bincount(ids.ravel(), minlength=count + 1)
-    of_cysts = np.bincount(ids[cyst], minlength=count + 1)
-    mixed = np.minimum(of_cysts, of_region - of_cysts) >= square.size
-    mixed[0] = False
-    for number in np.flatnonzero(mixed).tolist():
-        slab = int(np.argmax((ids == number).any(axis=(1, 2))))
-        region = ids[slab] == number
-        seeds = [ndimage.binary_erosion(region & part, square) for part in (cyst[slab], ~cyst[slab])]
-        if not (seeds[0].any() and seeds[1].any()):
-            continue
-        to_cyst, to_other = (ndimage.distance_transform_edt(~seed) for seed in seeds)
-        part = region & (to_cyst < to_other)
-        edge = ndimage.binary_dilation(part) & ~part
-        if (edge & region).sum() <= _ENCLOSED * edge.sum():
-            count += 1
-            ids[slab][part] = count
-    return count
 
 
 class RegionTypeHead(nn.Module):
@@ -128,7 +64,6 @@ class RegionTypeHead(nn.Module):
         self.layers = nn.Sequential(
             nn.Linear(self.described, _HIDDEN),
             nn.ReLU(inplace=True),
-            nn.Dropout(_DROPOUT),
             nn.Linear(_HIDDEN, len(LESION_TYPES)),
         )
 

@@ -8,7 +8,8 @@ from scipy import ndimage
 from liverseg.errors import UsageError
 from liverseg.labels import LESION_TYPES
 from liverseg.networks import RegionTypeUNet, SEResUNet, SlabOutput
-from liverseg.networks.region_type_unet import Regions, RegionTypeHead, label_regions
+from liverseg.networks.lesion_regions import Regions, label_regions
+from liverseg.networks.region_type_unet import RegionTypeHead
 from liverseg.training import SlabLoss, StackedDeepSupervisionLoss
 
 SLABS = torch.rand(2, 3, 50, 70) * 2 - 1
