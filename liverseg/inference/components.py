@@ -11,6 +11,7 @@ import numpy as np
 from liverseg.imageio.boxes import bounding_box
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import FACE_CONNECTIVITY, LESION, LIVER
+from liverseg.networks.lesion_regions import SMALLEST_CORE, cyst_beside_lesion
 
 __all__ = [
     "SURROUNDING_STEPS",
@@ -20,6 +21,7 @@ __all__ = [
     "lesion_components",
     "liver_contact",
     "restrict_to_liver",
+    "separate_cysts",
 ]
 
 _VERTEX_CONNECTIVITY: Final = 26
@@ -96,6 +98,41 @@ def lesion_components(lesion: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         Component numbers 1 ... n in the mask's shape, 0 elsewhere, and the voxels of each, shape (n,).
     """
     parts = cc3d.connected_components(lesion, connectivity=FACE_CONNECTIVITY[3])
+    return parts, np.asarray(cc3d.statistics(parts)["voxel_counts"])[1:].astype(np.int64)
+
+
+def separate_cysts(parts: np.ndarray, voxels: np.ndarray, cyst: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Separate cysts from lesions of other types that they touch.
+
+    A lesion is separated into its cysts and the rest if a slice shows them side by side, see `cyst_beside_lesion`. If
+    slices only disagree about the type, it stays one lesion, for which they vote. Pieces too small for a core stay with
+    the rest.
+
+    Args:
+        parts: lesions numbered 1 ... n, 0 elsewhere, (slice, row, column).
+        voxels: of each lesion, shape (n,).
+        cyst: lesion voxels whose likeliest type is a cyst, shape of `parts`.
+
+    Returns:
+        Both, with further lesions.
+    """
+    of_cysts = np.bincount(parts[cyst], minlength=len(voxels) + 1)[1:]
+    mixed = np.minimum(of_cysts, voxels - of_cysts) >= SMALLEST_CORE
+    if not mixed.any():
+        return parts, voxels
+    parts = parts.copy()
+    count = len(voxels)
+    boxes = cc3d.statistics(parts)["bounding_boxes"]
+    for number in np.flatnonzero(mixed) + 1:
+        found = parts[boxes[number]]
+        own = found == number
+        slices = zip(own, cyst[boxes[number]], strict=True)
+        if not any(cyst_beside_lesion(region, of_slice) is not None for region, of_slice in slices):
+            continue
+        pieces, sizes = lesion_components(own & cyst[boxes[number]])
+        for piece in np.flatnonzero(sizes >= SMALLEST_CORE) + 1:
+            count += 1
+            found[pieces == piece] = count
     return parts, np.asarray(cc3d.statistics(parts)["voxel_counts"])[1:].astype(np.int64)
 
 

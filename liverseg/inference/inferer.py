@@ -143,7 +143,14 @@ class SlabInferer:
                     on_batch(best.numel())
         depth, rows, columns = volume.shape
         shape = (depth, rows, columns)
-        return SlabPrediction(labels, np.concatenate(types), box, shape, lesion_probabilities=np.concatenate(lesion))
+        return SlabPrediction(
+            labels,
+            np.concatenate(types),
+            box,
+            shape,
+            lesion_probabilities=np.concatenate(lesion),
+            typed_regions=getattr(network, "classifies_regions", False),
+        )
 
     def liver(
         self,

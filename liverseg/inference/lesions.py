@@ -10,7 +10,7 @@ import numpy as np
 
 from liverseg.evaluation.lesion_threshold import lesion_score
 from liverseg.imageio.boxes import Box, bounding_box, crop_to_box, embed, pad_box
-from liverseg.inference.components import SURROUNDING_STEPS, lesion_components, liver_contact
+from liverseg.inference.components import SURROUNDING_STEPS, lesion_components, liver_contact, separate_cysts
 from liverseg.inference.prediction import SlabPrediction
 from liverseg.labels import INDETERMINATE, LESION, LESION_TYPES, LIVER
 
@@ -94,6 +94,9 @@ def find_lesions(
 ) -> LesionMap:
     """Join lesion voxels that touch by a face, whatever their type, and let each lesion's voxels vote for its type.
 
+    A network that gives each connected lesion of a slice one type also separates cysts from other lesions that they
+    touch, see `separate_cysts`.
+
     The vote is the mean of the voxels' probabilities of each type given lesion. The lesion takes the type with the
     highest mean if that is high enough. Its score is `lesion_score`.
 
@@ -129,6 +132,10 @@ def find_lesions(
         )  # fmt: skip
     lesion = labels[box] >= LESION
     parts, voxels = lesion_components(lesion)
+    if prediction.typed_regions:
+        cyst = np.zeros_like(lesion)
+        cyst[lesion] = prediction.type_probabilities.argmax(axis=1) == LESION_TYPES.index("cyst")
+        parts, voxels = separate_cysts(parts, voxels, cyst)
     # with a tolerance for rounding: a lesion of exactly the smallest size or confidence is kept
     large = np.flatnonzero(voxels * voxel_ml >= min_lesion_ml * (1 - 1e-6))
     scores = lesion_score(parts[lesion], len(voxels), prediction.lesion_probabilities)

@@ -27,6 +27,8 @@ class SlabPrediction:
         liver: true in the liver of a given mask, shape of `inside`; None if the network found the liver.
         lesion_probabilities: float32, shape (lesion voxels,): probability that the voxel is lesion of any type, in the
             order of `type_probabilities`; None if it was not kept.
+        typed_regions: whether the network gave each connected lesion of a slice one type, so that two types side by
+            side are two lesions.
 
     Raises:
         ValueError: if there is not one row of probabilities for each lesion voxel, or `inside` does not have the box's
@@ -40,6 +42,7 @@ class SlabPrediction:
     warnings: tuple[str, ...] = ()
     liver: np.ndarray | None = None
     lesion_probabilities: np.ndarray | None = None
+    typed_regions: bool = False
 
     def __post_init__(self) -> None:
         if self.box is None:
@@ -126,7 +129,14 @@ def join_predictions(parts: Sequence[SlabPrediction]) -> SlabPrediction:
     types = np.concatenate([part.type_probabilities for part in parts])
     kept = [part.lesion_probabilities for part in parts if part.lesion_probabilities is not None]
     lesion = np.concatenate(kept) if len(kept) == len(parts) else None
-    return SlabPrediction(inside, types, joint, parts[0].shape, lesion_probabilities=lesion)
+    return SlabPrediction(
+        inside,
+        types,
+        joint,
+        parts[0].shape,
+        lesion_probabilities=lesion,
+        typed_regions=parts[0].typed_regions,
+    )
 
 
 def _select(probabilities: np.ndarray | None, rows: np.ndarray | slice) -> np.ndarray | None:

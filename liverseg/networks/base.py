@@ -67,9 +67,11 @@ class SlabNetwork(Freezable):
 
     Attributes:
         float32_parts: names of submodules that compute in float32 even if the others do not.
+        classifies_regions: whether all pixels of a connected lesion of a slab get one type.
     """
 
     float32_parts: tuple[str, ...] = ()
+    classifies_regions: bool = False
 
     def __init__(self, size: str, in_channels: int, out_channels: int, deep_supervision: bool) -> None:
         super().__init__()

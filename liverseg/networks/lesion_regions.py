@@ -10,10 +10,13 @@ import torch
 
 from liverseg.labels import FACE_CONNECTIVITY
 
-__all__ = ["Regions", "cyst_beside_lesion", "label_regions"]
+__all__ = ["SMALLEST_CORE", "Regions", "cyst_beside_lesion", "label_regions"]
 
 _CORE = np.ones((5, 5), bool)
 """What remains of a part when two pixels are eroded counts; edges of lesions look like other types."""
+
+SMALLEST_CORE = _CORE.size
+"""Pixels of the smallest part with a core."""
 
 _ENCLOSED = 0.6
 """Largest share of a cyst's edge that is another lesion. Beyond it, the cyst is taken for a part of that lesion."""
@@ -57,7 +60,7 @@ def _separate_cysts(ids: np.ndarray, count: int, cyst: np.ndarray) -> int:
     """Give cysts that touch other lesions numbers of their own, in place, and return the new number of regions."""
     of_region = np.bincount(ids.ravel(), minlength=count + 1)
     of_cysts = np.bincount(ids[cyst], minlength=count + 1)
-    mixed = np.minimum(of_cysts, of_region - of_cysts) >= _CORE.size
+    mixed = np.minimum(of_cysts, of_region - of_cysts) >= SMALLEST_CORE
     mixed[0] = False
     for number in np.flatnonzero(mixed).tolist():
         slab = int(np.argmax((ids == number).any(axis=(1, 2))))
@@ -85,5 +88,6 @@ def cyst_beside_lesion(region: np.ndarray, cyst: np.ndarray) -> np.ndarray | Non
         return None
     to_cyst, to_other = (ndimage.distance_transform_edt(~core) for core in cores)
     part = np.asarray(region & (to_cyst < to_other))
-    edge = ndimage.binary_dilation(part) & ~part
-    return part if np.count_nonzero(edge & region) <= _ENCLOSED * np.count_nonzero(edge) else None
+    edge = ndimage.binary_dilation(np.pad(part, 1)) & ~np.pad(part, 1)  # beyond the arrays, too
+    touching = np.count_nonzero(edge[1:-1, 1:-1] & region)
+    return part if touching <= _ENCLOSED * np.count_nonzero(edge) else None

@@ -192,6 +192,7 @@ class RegionTypeUNet(SEResUNet):
     """
 
     float32_parts = ("type_head",)
+    classifies_regions = True
 
     def __init__(
         self,

@@ -16,6 +16,7 @@ STRATEGIES = {
     "ynet_strong": {"lesion_dice", "type_accuracy", "class_aware_dice"},
     "joint": {"lesion_dice", "type_accuracy", "class_aware_dice"},
     "ours": {"lesion_dice", "type_accuracy", "class_aware_dice"},
+    "regions": {"lesion_dice", "type_accuracy", "class_aware_dice"},
 }
 
 
@@ -64,12 +65,15 @@ def test_imagenet_weights_start_the_full_encoder(cohort_tree, published, tmp_pat
     assert transfer["left"]["decoder.stage16.block.conv1.conv.weight"] == "ImageNet has no such part"
 
 
-def test_ours_is_used_on_volumes_as_the_joint_network_is(cohort_tree, pretrain_run, ct_folder, tmp_path):
-    assert trained("ours", cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path).code == 0
+@pytest.mark.parametrize(("strategy", "network"), [("ours", "LesionTypeUNet"), ("regions", "RegionTypeUNet")])
+def test_our_networks_are_used_on_volumes_as_the_joint_network_is(
+    strategy, network, cohort_tree, pretrain_run, ct_folder, tmp_path
+):
+    assert trained(strategy, cohort_tree, pretrain_run / "pretrain.safetensors", tmp_path).code == 0
     run = {"ckpt_dir": tmp_path / "models", "output_dir": tmp_path}
     assert run_bundle(JOINT, "export", EXPORT, **run).code == 0
     exported = tmp_path / "joint.safetensors"
-    assert read_record(exported).network == "LesionTypeUNet"
+    assert read_record(exported).network == network
     run = {"dataset_dir": ct_folder, "output_dir": tmp_path / "out", "weights": exported, "device": "cpu"}
     result = run_bundle(JOINT, "inference", INFER, **run)
     assert result.code == 0, result.err

@@ -204,3 +204,34 @@ def test_why_a_lesion_is_indeterminate():
     assert both.types.tolist() == [5, 5] and (both.labels[1, 6, 2:4] == 5).all()
     assert both.reasons == {**found.reasons, 2: "odd"}
     assert found.types.tolist() == [5, 4] and (found.labels[1, 6, 2:4] == 4).all()  # the first is unchanged
+
+
+def touching_lesions(shift):
+    """A cyst and a metastasis of ten slices; from slice 5 on, the cyst's voxels lie `shift` pixels to the right."""
+    types = np.zeros((10, 40, 60), np.uint8)
+    types[:, 10:26, 10:26], types[:, 10:26, 26:46] = 2, 4
+    types[5:, 10:26, 26 : 26 + shift] = 2
+    lesion = types > 0
+    probabilities = np.where((types[lesion] == 2)[:, None], [0.9, 0.05, 0.05], [0.1, 0.1, 0.8]).astype(np.float32)
+    return types, lesion, probabilities
+
+
+@pytest.mark.parametrize("shift", [0, 6])
+def test_a_cyst_is_not_merged_into_a_lesion_that_it_touches(shift):
+    types, lesion, probabilities = touching_lesions(shift)
+    prediction = SlabPrediction(np.where(lesion, np.uint8(4), 0), probabilities, typed_regions=True)
+    found = find_lesions(prediction, 0.01)
+    assert sorted(found.types) == [2, 4]
+    np.testing.assert_array_equal(found.labels, types)
+    assert found.voxels.sum() == lesion.sum()
+    merged = find_lesions(SlabPrediction(np.where(lesion, np.uint8(4), 0), probabilities), 0.01)
+    assert len(merged.types) == 1
+
+
+def test_slices_that_disagree_about_a_type_vote_for_it():
+    types = np.zeros((10, 40, 40), np.uint8)
+    types[:6, 10:26, 10:26], types[6:, 10:26, 10:26] = 4, 2
+    lesion = types > 0
+    probabilities = np.where((types[lesion] == 2)[:, None], [0.9, 0.05, 0.05], [0.1, 0.1, 0.8]).astype(np.float32)
+    found = find_lesions(SlabPrediction(np.where(lesion, np.uint8(4), 0), probabilities, typed_regions=True), 0.01)
+    assert found.types.tolist() == [4]
