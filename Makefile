@@ -45,7 +45,7 @@ study: $(VENV)/.imagenet
 	$(BIN)/liverseg datalist cohort $(STUDY)/data/cohort --folds 3 $(PHANTOM_LIST)-cohort
 	cd bundles/liver_lesion_pretrain && ../../$(BIN)/python -m monai.bundle run training \
 	  --config_file "['configs/train.yaml','configs/phantom.yaml']" --dataset_dir ../../$(STUDY)/data/lits --epochs 16 \
-	  --network_size lite --initialisation imagenet --batch_norm_momentum 0.1 \
+	  --network_size lite --initialisation imagenet --batch_norm_momentum 0.1 --amp False \
 	  --output_dir ../../$(STUDY)/pretrain --ckpt_dir ../../$(STUDY)/pretrain --cache_dir ../../$(STUDY)/cache
 	cd bundles/liver_lesion_pretrain && ../../$(BIN)/python -m monai.bundle run export \
 	  --config_file configs/export.yaml --ckpt_dir ../../$(STUDY)/pretrain --output_dir ../../$(STUDY)
