@@ -25,8 +25,9 @@ class SlabOutput(NamedTuple):
 
     Attributes:
         maps: logits as those of `SEResUNet`; None for a network without a map.
-        types: logits of the lesion types of each slab, (batch, lesion types), or of each pixel, (batch, lesion types,
-            H, W).
+        types: logits of the lesion types of each slab, (batch, lesion types); of each pixel, (batch, lesion types, H,
+            W); or of each pixel's region for several sets of outlines, (batch, sets, lesion types, H, W).
+        weights: for regions, weight of each pixel in the loss, (batch, sets, H, W); None otherwise.
     """
 
     maps: torch.Tensor | None

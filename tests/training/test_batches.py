@@ -120,6 +120,8 @@ def test_augmented_batch_is_cropped_offset_windowed_and_noisy():
     assert set(image[1].round(decimals=5).abs().unique().tolist()) == {0.0, 1.0}
     torch.testing.assert_close(image[2], torch.full((3, 16, 16), 0.5))
     assert (image[1].abs() > 0.5).float().mean().item() == pytest.approx(0.005, rel=0.5)
+    *_, positional, keywords = AugmentedBatch(16, [-200, 250], outlines=True)(default_collate(drawn), "cpu")
+    assert positional == () and torch.equal(keywords["outlines"], label)
 
 
 def test_augmented_batch_applies_drawn_scanners():

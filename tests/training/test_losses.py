@@ -117,3 +117,21 @@ def test_map_weights_of_three_channels_use_the_first_type():
     weights = [0.1, 0.2, 0.5, 0.6, 0.7]
     assert map_weights(weights, SEResUNet("small", out_channels=3)).tolist() == pytest.approx([0.1, 0.2, 0.5])
     assert map_weights(weights, SEResUNet("small", out_channels=5)).tolist() == pytest.approx(weights)
+
+
+def test_regions_weigh_alike_whatever_their_area_and_so_do_types():
+    """A cyst of three pixels and one of one, a hemangioma of two; one pixel of a region is no lesion."""
+    labels = torch.tensor([[[[2, 2, 2, 1, 2, 3, 3, 1]]]])
+    ids = torch.tensor([[[1, 1, 1, 0, 2, 3, 3, 3]]])
+    logits = torch.tensor([[4.0, 0, 0], [0, 4, 0], [0, 0, 4]])
+    types = logits[ids - 1].permute(0, 3, 1, 2)[:, None] * (ids > 0)[:, None, None]
+    areas = torch.tensor([1.0, 3, 1, 3])
+    weights = torch.where(ids > 0, 1 / areas[ids], 0)[:, None]
+    right, wrong = -math.log(math.exp(4) / (math.exp(4) + 2)), -math.log(1 / (math.exp(4) + 2))
+    output = SlabOutput(None, types, weights)
+    loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))
+    # cysts: the first is right, the second is not; the hemangioma is taken for a metastasis
+    assert loss(output, labels).item() == pytest.approx(((right + wrong) / 2 + wrong) / 2, rel=1e-5)
+    twice = SlabOutput(None, types.repeat(1, 2, 1, 1, 1), weights.repeat(1, 2, 1, 1))
+    assert loss(twice, labels).item() == pytest.approx(2 * loss(output, labels).item(), rel=1e-5)
+    assert loss(output, labels.clamp(max=1)) == 0

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from liverseg.networks import SEResUNet, SlabClassifier, YNet
-from liverseg.training import describe_optimizer, describe_schedule, parameter_groups
+from liverseg.training import describe_optimizer, describe_schedule, parameter_groups, set_batch_norm_momentum
 
 
 @pytest.mark.parametrize("build", [SEResUNet, YNet, SlabClassifier])
@@ -29,3 +29,14 @@ def test_optimizers_and_schedules_are_distinguished_by_their_arguments():
     schedule.step()
     assert describe_schedule(schedule) == before == "StepLR(step_size=20, gamma=0.1)"
     assert describe_schedule(torch.optim.lr_scheduler.CosineAnnealingLR(adam, 16)) != before
+
+
+def test_the_momentum_of_every_batch_norm_is_set_and_none_keeps_it():
+    network = SEResUNet("lite")
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    own = [norm.momentum for norm in norms]
+    assert {0.01, 0.1} == {*own}
+    assert set_batch_norm_momentum(network, None) is network
+    assert [norm.momentum for norm in norms] == own
+    set_batch_norm_momentum(network, 0.3)
+    assert {norm.momentum for norm in norms} == {0.3}
