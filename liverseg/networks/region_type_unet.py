@@ -12,7 +12,7 @@ from torch.nn import functional
 from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
 from liverseg.networks.lesion_regions import Regions, label_regions
-from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, join_types, pad_to_stride
+from liverseg.networks.se_resunet import SEResUNet, get_size, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
 from liverseg.utils.tensors import channel_argmax
 
@@ -102,13 +102,12 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
     box = (slice(None), *_box(regions.ids, _SURROUNDINGS))
     slab, liver, ids, count = slab[:, :, box[1], box[2]], liver[box], regions.ids[box], regions.count
     smooth = functional.avg_pool2d(slab, 3, stride=1, padding=1, count_include_pad=False)
-    values = torch.cat([smooth, slab, slab * slab], dim=1).permute(0, 2, 3, 1)
-    slices = slab.shape[1]
+    values = torch.cat([slab, slab * slab], dim=1).permute(0, 2, 3, 1)
     near = _spread(ids, _RIM)
     around = _spread(near, _SURROUNDINGS - _RIM)
     inside = ids > 0
     core = inside & ~_dilate(~inside, _RIM)
-    middle = slices // 2
+    middle = slab.shape[1] // 2
 
     def part(mask: torch.Tensor, of: torch.Tensor, fallback: torch.Tensor | None = None) -> torch.Tensor:
         rows, numbers = values[mask], of[mask] - 1
@@ -124,10 +123,10 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
         part(~inside & (near > 0), near, whole),
     ]
     organ = part(liver & ~inside & (near == 0) & (around > 0), around, part(~inside & (around > 0), around, whole))
-    reference = organ[:, slices + middle, None]
+    reference = organ[:, middle, None]
     measurements = []
     for means in parts:
-        mean, square = means[:, slices : 2 * slices], means[:, 2 * slices :]
+        mean, square = means.chunk(2, dim=1)
         std = (square - mean * mean).clamp(min=_EPSILON).sqrt()
         measurements += [
             (mean - _MEAN_CENTER) / _MEAN_SCALE,
@@ -205,7 +204,6 @@ class RegionTypeUNet(SEResUNet):
     ) -> None:
         super().__init__(size, in_channels, len(JOINT_LABELS), deep_supervision, sum_types=True)
         self.type_head = RegionTypeHead(in_channels, get_size(size).decoder[2], evidence)
-        self.type_head.apply(initialise)
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments that build this network again."""
