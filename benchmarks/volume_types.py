@@ -1,0 +1,127 @@
+"""Score types of lesions in complete CTs, with a study's weights, on the patients that they were not trained on.
+
+    python -m benchmarks.volume_types STUDY.yaml OUTPUT.csv [--rows joint-lits-none regions-lits-none] [--seed 0]
+
+A study scores annotated slices. Here each network labels the complete volumes of its held-out patients as `liverseg
+predict` does, with every lesion named (`min_confidence` 0), and lesions are compared in 3-D: a true lesion of a type is
+a connected component, found if a predicted lesion overlaps it, and detected if one has an intersection over union above
+.5. Its name is that of the predicted lesion with most overlap. Prints shares with 95 % intervals by patient, and the
+difference of each row to the first. Volumes need complete label maps, as phantoms have.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cc3d
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from liverseg.evaluation.intervals import bootstrap, paired_difference, patient_weights
+from liverseg.imageio.volume import read_volume
+from liverseg.inference.api import Model, load_model
+from liverseg.labels import FACE_CONNECTIVITY, LESION, LESION_TYPES
+from liverseg.study import read_study
+from liverseg.study.cells import study_cells
+from liverseg.study.folds import fold_lists
+
+_DETECTED = 0.5
+_SHARES = {
+    "found": ("found", None),
+    "detected": ("detected", None),
+    "correct type, of all": ("correct", None),
+    "correct type, of found": ("correct", "found"),
+    "correct type, of detected": ("correct_detected", "detected"),
+}
+
+
+def main() -> None:
+    """Predict, compare and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", type=Path)
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--rows", nargs="+", default=["joint-lits-none", "regions-lits-none"])
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    study = read_study(args.study)
+    lists = fold_lists(study)
+    rows: list[dict[str, Any]] = []
+    for cell in study_cells(study, tuple(lists)):
+        if cell.row.name not in args.rows or cell.seed != args.seed:
+            continue
+        model = load_model(cell.folder / "model.pt", min_confidence=0)
+        items = {(item.image, item.label): item for item in lists[cell.fold].test}
+        for item in tqdm(items.values(), desc=cell.name, unit="CT"):
+            ct, label = (study.dataset_dir / str(name) for name in (item.image, item.label))
+            for lesion in compare(model, ct, label):
+                rows.append({"row": cell.row.name, "fold": cell.fold, "patient": item.patient, **lesion})
+        pd.DataFrame(rows).to_csv(args.output, index=False)
+    report(pd.DataFrame(rows), args.rows)
+
+
+def compare(model: Model, ct: Path, label: Path) -> list[dict[str, Any]]:
+    """Return a row for each true lesion of a volume."""
+    volume = read_volume(label)
+    true = np.asarray(volume.array)
+    prediction = model.predict(ct)
+    names = dict(zip(prediction.lesions["id"], prediction.lesions["type"], strict=True))
+    sizes = np.bincount(prediction.lesion_ids.ravel())
+    rows = []
+    for index, kind in enumerate(LESION_TYPES):
+        parts = cc3d.connected_components(true == LESION + index, connectivity=FACE_CONNECTIVITY[3])
+        for number in range(1, int(parts.max(initial=0)) + 1):
+            inside = parts == number
+            voxels = np.count_nonzero(inside)
+            overlaps = np.bincount(prediction.lesion_ids[inside], minlength=len(sizes))
+            overlaps[0] = 0
+            best = int(overlaps.argmax())
+            iou = overlaps[best] / (voxels + sizes[best] - overlaps[best])
+            found = bool(overlaps[best])
+            correct = found and names[best] == kind
+            rows.append(
+                {
+                    "type": kind,
+                    "volume_ml": voxels * volume.voxel_ml,
+                    "name": names[best] if found else "missed",
+                    "iou": float(iou),
+                    "found": found,
+                    "detected": iou > _DETECTED,
+                    "correct": correct,
+                    "correct_detected": correct and iou > _DETECTED,
+                }
+            )
+    return rows
+
+
+def report(table: pd.DataFrame, rows: list[str]) -> None:
+    """Print shares of lesions with 95 % intervals by patient, and differences to the first row."""
+    patients = sorted(table["patient"].unique())
+    weights = patient_weights(len(patients))
+    print(f"{len(patients)} patients, {len(table) // table['row'].nunique()} lesions")
+    for name, (column, among) in _SHARES.items():
+        sums = {}
+        for row in rows:
+            part = table[table["row"] == row]
+            counted = (
+                part[column].astype(float),
+                pd.Series(1.0, part.index) if among is None else part[among].astype(float),
+            )
+            by_patient = [values.groupby(part["patient"]).sum().reindex(patients, fill_value=0) for values in counted]
+            sums[row] = np.stack(by_patient, axis=1)
+            share = bootstrap(_ratio, sums[row], weights)
+            text = f"{share.value:.3f} ({share.lower:.3f} to {share.upper:.3f})"
+            if row != rows[0]:
+                difference = paired_difference(_ratio, sums[row], sums[rows[0]], weights)
+                text += f", {difference.value:+.3f} ({difference.lower:+.3f} to {difference.upper:+.3f}) to {rows[0]}"
+            print(f"{name}: {row} {text}")
+
+
+def _ratio(sums: np.ndarray) -> np.ndarray:
+    return sums[..., 0] / sums[..., 1]
+
+
+if __name__ == "__main__":
+    main()
