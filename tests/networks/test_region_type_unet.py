@@ -174,7 +174,7 @@ def test_slabs_without_lesions_have_no_types_and_no_loss_of_types():
     assert torch.equal(network.eval()(SLABS).argmax(dim=1), torch.zeros(2, 50, 70, dtype=torch.int64))
 
 
-def test_a_head_learns_to_tell_rims_from_centres():
+def test_a_head_learns_to_distinguish_rims_from_centres():
     """Lesions of two types have the same mean; one is bright in its centre, the other at its edge."""
     generator = torch.Generator().manual_seed(0)
     grid = torch.arange(64) - 32
