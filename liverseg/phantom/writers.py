@@ -31,7 +31,10 @@ from liverseg.utils.files import atomic_write
 __all__ = ["SETTINGS", "check_cohort_arguments", "check_lits_arguments", "write_cohort", "write_lits_tree"]
 
 SETTINGS = "phantom.json"
-"""File in a tree's root with its settings; a tree is only continued with the same settings."""
+"""File in a tree's root with its settings; a tree is only continued with the same settings, `slices` excepted."""
+_SLICES = "slices"
+"""Setting with a cohort's number of annotated slices. Volumes do not depend on it, and earlier versions did not record
+it."""
 
 _MIN_MATRIX = 64
 
@@ -102,11 +105,13 @@ def write_cohort(
         LiversegError: if fewer than `slices` slices show a lesion, or the folder is not writable or has other files.
     """
     check_cohort_arguments(patients, slices, matrix, seed, workers)
-    folder = _open_tree(Path(root), {"kind": "cohort", "patients": patients, "matrix": matrix, "seed": seed})
+    settings: dict[str, int | str] = {"kind": "cohort", "patients": patients, "matrix": matrix, "seed": seed}
+    folder = _open_tree(Path(root), settings)
     cases = cohort_cases(patients, matrix, seed)
     _write_cases(folder, cases, workers, progress)
     # written every time: this is quick, and another number of slices needs no new volumes
     write_cohort_tables(folder, cases, slices, seed)
+    _write_settings(folder, {**settings, _SLICES: slices})  # after the tables, so that it is the number in them
     return folder
 
 
@@ -135,19 +140,19 @@ def _check(*, matrix: int, seed: int, workers: int | None, **counts: int) -> Non
 
 def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
     """Create the folder, or check that its content was made with the same settings."""
-    settings = {**settings, "recipe": d.RECIPE}
     path = root / SETTINGS
+    requested = {**settings, "recipe": d.RECIPE}
     if path.is_file():
         try:
             earlier = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise LiversegError(f"{path}: not readable ({error}); delete the folder or choose another") from error
-        for key in {**settings, **earlier} if isinstance(earlier, dict) else settings:
-            if not isinstance(earlier, dict) or earlier.get(key) != settings.get(key):
-                value = earlier.get(key) if isinstance(earlier, dict) else None
+        earlier = earlier if isinstance(earlier, dict) else {}
+        for key in {**requested, **earlier}:
+            if key != _SLICES and earlier.get(key) != requested.get(key):
                 raise LiversegError(
-                    f"{root}: holds phantoms made with {key} {value}, now {key} {settings.get(key)} is requested; "
-                    "choose another folder or delete this one"
+                    f"{root}: holds phantoms made with {key} {earlier.get(key)}, now {key} {requested.get(key)} is "
+                    "requested; choose another folder or delete this one"
                 )
         return root
     try:
@@ -156,10 +161,14 @@ def _open_tree(root: Path, settings: dict[str, int | str]) -> Path:
             raise LiversegError(
                 f"{root}: not empty and no {SETTINGS} in it; choose another folder, nothing was written"
             )
-        _write(path, (json.dumps(settings, indent=1) + "\n").encode())
+        _write_settings(root, settings)
     except OSError as error:
         raise OutputError(f"{root}: phantoms cannot be written there ({error.strerror})") from error
     return root
+
+
+def _write_settings(root: Path, settings: dict[str, int | str]) -> None:
+    _write(root / SETTINGS, (json.dumps({**settings, "recipe": d.RECIPE}, indent=1) + "\n").encode())
 
 
 def _write_cases(root: Path, cases: Sequence[Case], workers: int | None, progress: bool) -> None:

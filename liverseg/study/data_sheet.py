@@ -169,7 +169,10 @@ def _phantom_settings(results: StudyResults) -> list[str]:
         return [f"Command: {_UNKNOWN}, because the data's folder has no {SETTINGS}"]
     recipe = settings.pop("recipe", _UNKNOWN)
     options = " ".join(f"--{key} {value}" for key, value in settings.items())
-    return [f"Command, by the folder's {SETTINGS}: `liverseg phantom FOLDER {options}`, recipe {recipe}"]
+    unknown = ""
+    if settings.get("kind") == "cohort" and "slices" not in settings:  # made by an earlier version
+        unknown = f"; {SETTINGS} does not have the number of annotated slices, which `--slices` sets"
+    return [f"Command, by the folder's {SETTINGS}: `liverseg phantom FOLDER {options}`, recipe {recipe}{unknown}"]
 
 
 def _limits(items: Iterable[DataItem]) -> list[str]:

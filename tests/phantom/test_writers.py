@@ -17,6 +17,7 @@ from liverseg.datalists.importers.lits import lits_items
 from liverseg.errors import LiversegError, OutputError, UsageError
 from liverseg.labels import LESION, LESION_TYPES
 from liverseg.phantom import write_cohort, write_lits_tree
+from liverseg.phantom.difficulty import RECIPE
 from liverseg.phantom.tables import choose_slices
 
 
@@ -93,8 +94,25 @@ def test_other_slices_need_no_other_volumes(cohort: Path, tmp_path: Path) -> Non
     shutil.copytree(cohort, root)
     write_cohort(root, patients=5, slices=9, matrix=64, seed=4, workers=1, progress=False)
     assert len(pd.read_csv(root / "slices.csv")) == 9
+    assert json.loads((root / "phantom.json").read_text(encoding="utf-8"))["slices"] == 9
     with pytest.raises(LiversegError, match=r"slices 5000: only \d+ slices of these 5 patients show a lesion"):
         write_cohort(root, patients=5, slices=5000, matrix=64, seed=4, workers=1, progress=False)
+    assert json.loads((root / "phantom.json").read_text(encoding="utf-8"))["slices"] == 9  # as in the tables
+
+
+def test_a_cohort_of_an_earlier_version_is_continued(cohort: Path, tmp_path: Path) -> None:
+    root = tmp_path / "cohort"
+    shutil.copytree(cohort, root)
+    settings = {"kind": "cohort", "patients": 5, "matrix": 64, "seed": 4, "recipe": RECIPE}
+    (root / "phantom.json").write_text(json.dumps(settings))  # earlier versions wrote no number of slices
+    images = {path: path.stat().st_mtime_ns for path in root.rglob("*.nii.gz")}
+    write_cohort(root, patients=5, slices=12, matrix=64, seed=4, workers=1, progress=False)
+    assert contents(root) == contents(cohort)
+    assert {path: path.stat().st_mtime_ns for path in images} == images
+    assert json.loads((root / "phantom.json").read_text(encoding="utf-8")) == {**settings, "slices": 12}
+    (root / "phantom.json").write_text(json.dumps(settings))
+    with pytest.raises(LiversegError, match="made with matrix 64, now matrix 96 is requested"):
+        write_cohort(root, patients=5, slices=12, matrix=96, seed=4, workers=1, progress=False)
 
 
 def test_types_are_dealt_out_evenly() -> None:
