@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from liverseg.study import tables
+from liverseg.study.curves import RISE, RowProgress
 from liverseg.study.document import Block, Heading, Items, Paragraph
 from liverseg.study.estimates import COMPARED, OURS, Comparison, Estimates, format_signed
 from liverseg.study.hypotheses import Hypothesis
@@ -15,7 +16,7 @@ from liverseg.study.measures import MEASURES
 from liverseg.study.overview import describe_code
 from liverseg.study.results import Cohort, RowResults, StudyResults
 
-__all__ = ["claims", "detectable_differences", "findings", "main_tables", "opening"]
+__all__ = ["claims", "detectable_differences", "findings", "lengths_of_trainings", "main_tables", "opening"]
 
 _NOTICES = {
     Cohort.PHANTOMS: "**Phantoms are not patients.** The data are synthetic. The figures compare trainings on one "
@@ -66,6 +67,27 @@ def findings(results: StudyResults, estimates: Estimates, compared: Sequence[Com
     if not items:
         return [Heading("Findings"), Paragraph("No row is complete, so there are no findings yet.")]
     return [Heading("Findings"), Items(items)]
+
+
+def lengths_of_trainings(progress: Sequence[RowProgress]) -> list[Block]:
+    """Whether validation scores still rose at the end of the trainings, which then may have been too short."""
+    known = [of_row for of_row in progress if of_row.trainings]
+    title = "**Lengths of the trainings**"
+    if not known:
+        return [Paragraph(f"{title}: not known, because all validation curves are missing.")]
+    complete = sum(len(of_row.row.complete) for of_row in progress)
+    missing = complete - sum(of_row.trainings for of_row in progress)
+    rising = [of_row for of_row in known if of_row.still_rises]
+    text = (
+        f"{title}: in the last quarter of the epochs, the mean of the trainings' best validation scores rose by less "
+        f"than {RISE:g} in {len(known) - len(rising)} of {len(known)} rows"
+    )
+    if rising:
+        names = _listed(f"`{of_row.row.name}` ({format_signed(of_row.gain)})" for of_row in rising)
+        text += f", and by {RISE:g} or more in {names}, whose trainings may be too short"
+    if missing:
+        text += f"; the curves of {missing} of {complete} trainings are missing"
+    return [Paragraph(f"{text}.")]
 
 
 def claims(hypotheses: Sequence[Hypothesis]) -> list[Block]:

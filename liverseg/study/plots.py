@@ -11,11 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from PIL import Image
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.evaluation.lesion_types import FALSE_POSITIVE, confusion_table, reliability
 from liverseg.labels import LESION_TYPES
+from liverseg.study.curves import DRAWN, StudyCurves
 from liverseg.study.estimates import COMPARED, Comparison, patient_means, with_predicted_type
 from liverseg.study.measures import CONFUSION, LESION_CONFUSION, MEASURES
 from liverseg.study.results import RowResults, StudyResults
@@ -27,7 +27,6 @@ _DOTS_PER_INCH = 110
 _COLORS = {"scratch": "#7f7f7f", "imagenet": "#0072b2", "lits": "#d55e00"}
 """From the Okabe-Ito palette, and grey."""
 _SIGNIFICANT, _NOT_SIGNIFICANT, _DETECTABLE = "#0072b2", "#7f7f7f", "#e8e8e8"
-_CURVES = {"val_lesion_dice": "lesion Dice", "val_type_accuracy": "type accuracy"}
 _SIDE = len(LESION_TYPES) + 1
 
 
@@ -142,25 +141,24 @@ def plot_reliability(results: StudyResults, path: Path) -> bool:
     return True
 
 
-def plot_training(results: StudyResults, path: Path) -> bool:
-    """Plot validation scores against the epoch, a line per cell, from the cells' TensorBoard events.
+def plot_training(results: StudyResults, curves: StudyCurves, path: Path) -> bool:
+    """Plot validation scores against the epoch, a line per cell.
 
     Returns:
         False, and no picture, if there is nothing to draw.
     """
-    curves = {
-        row.name: [(cell, _scalars(cell.folder / "tensorboard")) for cell in row.complete] for row in results.rows
-    }
-    rows = [row for row in _main_rows(results) if any(found for _, found in curves[row.name])]
+    known = {row.name: {name for found in curves[row.name] for name in found} for row in results.rows}
+    rows = [row for row in _main_rows(results) if not known[row.name].isdisjoint(DRAWN)]
     if not rows:
         return False
+    drawn = {name: title for name, title in DRAWN.items() if any(name in known[row.name] for row in rows)}
     strategies = list(dict.fromkeys(_title(row) for row in rows))
-    figure, grid = _figure(len(_CURVES), len(strategies), width=2.7, height=2.2)
-    for line, (name, title) in enumerate(_CURVES.items()):
+    figure, grid = _figure(len(drawn), len(strategies), width=2.7, height=2.2)
+    for line, (name, title) in enumerate(drawn.items()):
         for column, strategy in enumerate(strategies):
             axes = grid[line][column]
             for row in (row for row in rows if _title(row) == strategy):
-                for _, found in curves[row.name]:
+                for found in curves[row.name]:
                     if name in found:
                         color = _COLORS[row.row.initialisation]
                         axes.plot(*zip(*found[name], strict=True), color=color, linewidth=0.9, alpha=0.7)
@@ -235,15 +233,3 @@ def _grid_of_rows(
     figure.supxlabel(xlabel, fontsize=9)
     figure.supylabel(ylabel, fontsize=9)
     save_figure(figure, path)
-
-
-def _scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """Read the curves in a folder of TensorBoard events: name to (epoch, value); empty if there are none."""
-    if not folder.is_dir():
-        return {}
-    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
-    events.Reload()
-    names = [name for name in _CURVES if name in events.Tags()["scalars"]]
-    # an interrupted training writes an epoch twice; it resumed with the later value
-    by_epoch = {name: {event.step: event.value for event in events.Scalars(name)} for name in names}
-    return {name: sorted(found.items()) for name, found in by_epoch.items()}

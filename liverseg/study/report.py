@@ -9,10 +9,11 @@ from pathlib import Path
 
 from liverseg.errors import LiversegError, OutputError
 from liverseg.study.config import StudyConfig
+from liverseg.study.curves import StudyCurves, read_curves, row_progress
 from liverseg.study.data_sheet import data_sheet
 from liverseg.study.document import Block, Heading, Paragraph, Picture, to_html, to_markdown
 from liverseg.study.estimates import Comparison, compare, estimate_rows
-from liverseg.study.findings import claims, detectable_differences, findings, main_tables, opening
+from liverseg.study.findings import claims, detectable_differences, findings, lengths_of_trainings, main_tables, opening
 from liverseg.study.hypotheses import check_hypotheses, ours_against_joint
 from liverseg.study.overview import overview
 from liverseg.study.plots import plot_confusion, plot_differences, plot_reliability, plot_training
@@ -25,6 +26,7 @@ from liverseg.study.sections import (
     ours_section,
     published_section,
     strategies_section,
+    training_section,
 )
 from liverseg.study.slice_plots import plot_slices
 from liverseg.study.tables import estimates_table
@@ -60,11 +62,14 @@ def write_report(study: StudyConfig, output: Path) -> list[Path]:
     estimates = estimate_rows(results)
     compared = compare(results)
     hypotheses = check_hypotheses(results, estimates, compared)
-    pictures, further = _pictures(results, compared, output / "study")
+    curves = read_curves(results)
+    progress = row_progress(results, curves)
+    pictures, further = _pictures(results, compared, curves, output / "study")
     title, *start = opening(results)
     page: list[Block] = [
         *start,
         *findings(results, estimates, compared),
+        *lengths_of_trainings(progress),
         *claims(hypotheses),
         *detectable_differences(compared),
         *main_tables(results, estimates),
@@ -75,6 +80,7 @@ def write_report(study: StudyConfig, output: Path) -> list[Path]:
         *overview(results),
         *strategies_section(results, estimates),
         *fine_tuning_section(results, estimates),
+        *training_section(results, progress),
         *differences_section(results, compared),
         *further_measures_section(results, estimates),
         *ours_section(ours_against_joint(results, compared)),
@@ -106,7 +112,9 @@ _LINKS = (
 _Plot = tuple[str, str, str, Callable[[StudyResults, Path], bool]]
 
 
-def _pictures(results: StudyResults, compared: Sequence[Comparison], folder: Path) -> tuple[list[Block], list[Block]]:
+def _pictures(
+    results: StudyResults, compared: Sequence[Comparison], curves: StudyCurves, folder: Path
+) -> tuple[list[Block], list[Block]]:
     """Draw the pictures. Returns those of the first page, and the further ones."""
     differences: _Plot = (
         "differences.png",
@@ -115,8 +123,14 @@ def _pictures(results: StudyResults, compared: Sequence[Comparison], folder: Pat
         "too small to be detected with 80 % power.",
         lambda _, path: plot_differences(compared, path),
     )
+    training: _Plot = (
+        "training.png",
+        "Training",
+        "Scores of the validation patients against the epoch, with a line for each fold and seed.",
+        lambda results, path: plot_training(results, curves, path),
+    )
     blocks: tuple[list[Block], list[Block]] = ([], [])
-    for page, plots in zip(blocks, ((differences, *_PICTURES), _FURTHER_PICTURES), strict=True):
+    for page, plots in zip(blocks, ((differences, *_PICTURES), (*_FURTHER_PICTURES, training)), strict=True):
         for file, name, text, draw in plots:
             path = folder / file
             path.unlink(missing_ok=True)
@@ -160,12 +174,5 @@ _FURTHER_PICTURES: tuple[_Plot, ...] = (
         "Each true lesion is paired with the predicted lesion that it overlaps most. Predicted lesions that overlap no "
         "true lesion are false positives.",
         partial(plot_confusion, of_lesions=True),
-    ),
-    (
-        "training.png",
-        "Training",
-        "Scores of the validation patients against the epoch, with a line for each fold and seed. The validation after "
-        "the last epoch, which may have the best weights, is not drawn if it is not a regular one.",
-        plot_training,
     ),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from liverseg.study import tables
+from liverseg.study.curves import RowProgress
 from liverseg.study.document import Block, Heading, Items, Paragraph
 from liverseg.study.estimates import QUESTIONS, Comparison, Estimates
 from liverseg.study.hypotheses import EQUIVALENT, Hypothesis, Verdict
@@ -19,6 +20,7 @@ __all__ = [
     "ours_section",
     "published_section",
     "strategies_section",
+    "training_section",
 ]
 
 _OURS_VERDICTS = {
@@ -55,8 +57,28 @@ def fine_tuning_section(results: StudyResults, estimates: Estimates) -> list[Blo
             + " Rows may have different seeds here; the section on paired differences compares them on the same seeds."
         ),
         tables.plan_table(results, estimates),
-        Items([f"Epochs of the best weights: {_best_epochs(results)}"]),
     ]
+
+
+def training_section(results: StudyResults, progress: Sequence[RowProgress]) -> list[Block]:
+    """Whether the trainings were long enough: best validation scores over the epochs."""
+    blocks: list[Block] = [Heading("Validation scores over the training")]
+    if any(of_row.trainings for of_row in progress):
+        blocks += [
+            Paragraph(
+                "The best score of the validation patients up to half, to three quarters and to the end of the "
+                "epochs, as means over the row's trainings; the weights of the best epoch are kept. The last columns "
+                "have the rise in the last quarter, and the number of trainings whose best epoch is among the last "
+                "tenth. A row that rises may gain from more epochs. One that does not rise may still gain from a "
+                "slower schedule, because scores level off when the learning rate falls towards zero; and a network "
+                "that learns nothing has its best score by chance, at any epoch. Trainings without TensorBoard "
+                "events, or without a validation in the first half, are left out."
+            ),
+            tables.training_table(progress),
+        ]
+    else:
+        blocks.append(Paragraph("Not known, because no cell's folder has TensorBoard events with these scores."))
+    return [*blocks, Items([f"Epochs of the best weights: {_best_epochs(results)}"])]
 
 
 def published_section(results: StudyResults) -> list[Block]:

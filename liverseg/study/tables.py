@@ -9,6 +9,7 @@ import pandas as pd
 
 from liverseg.bundle.validation import INITIALISATIONS
 from liverseg.evaluation.intervals import Estimate
+from liverseg.study.curves import RowProgress
 from liverseg.study.document import Table
 from liverseg.study.estimates import COMPARED, QUESTIONS, Comparison, Estimates, RowEstimate, format_signed
 from liverseg.study.measures import LESION_MEASURES, MEASURES
@@ -28,6 +29,7 @@ __all__ = [
     "plan_table",
     "published_table",
     "strategy_table",
+    "training_table",
     "type_table",
     "typing_table",
 ]
@@ -158,6 +160,25 @@ def comparison_table(compared: Sequence[Comparison], question: str) -> Table:
         )
     head = ["measure", "row", "less", "difference", "95 % interval", "p", "p, Holm", "detectable", "detectable, Holm"]
     return Table([*head, "seeds", "patients"], rows)
+
+
+def training_table(progress: Sequence[RowProgress]) -> Table:
+    """Best validation scores up to half, to three quarters and to the end of the epochs."""
+    rows = []
+    for of_row in progress:
+        complete, trainings = len(of_row.row.complete), of_row.trainings
+        rows.append(
+            [
+                *_row_name(of_row.row),
+                _TITLES.get(of_row.key_score, of_row.key_score),
+                str(trainings) if trainings == complete else f"{trainings} of {complete}",
+                *map(_number, (of_row.half, of_row.three_quarters, of_row.end)),
+                format_signed(of_row.gain) if trainings else "",
+                f"{of_row.late} of {trainings}" if trainings else "",
+            ]
+        )
+    head = ["strategy", "initialisation", "plan", "score", "trainings", "half", "three quarters", "end"]
+    return Table([*head, "last quarter", "best in last tenth"], rows)
 
 
 def typing_table(results: StudyResults, estimates: Estimates) -> Table:

@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pandas as pd
 import yaml
+from ignite.handlers.tensorboard_logger import TensorboardLogger
 
 from liverseg.datalists import DataItem, DataList, label_table, write_datalist
 from liverseg.labels import LESION_TYPES
@@ -73,7 +74,7 @@ def cell_folder(study, row, fold, seed):
 
 
 def fill_cell(study, row, fold, seed):
-    """Write a complete cell of one of the four rows."""
+    """Write a complete cell; rows that are not in `DICE` have .5."""
     folder = cell_folder(study, row, fold, seed)
     folder.mkdir(parents=True)
     slices = [example for example in SLICES if FOLD[example[0]] == fold]
@@ -112,6 +113,15 @@ def fill_peer(study, row, fold, seed):
     (folder / "cell.json").write_text(json.dumps({"peer": "other software 2.0"}))
 
 
+def write_events(study, row, fold, seed, **curves):
+    """Write TensorBoard events as a training does: by name, scores by epoch."""
+    logger = TensorboardLogger(log_dir=str(cell_folder(study, row, fold, seed) / "tensorboard"))
+    for name, values in curves.items():
+        for epoch, value in values.items():
+            logger.writer.add_scalar(name, value, epoch)
+    logger.close()
+
+
 def fill_study(study):
     """Write every cell of the four rows."""
     for row in DICE:
@@ -127,7 +137,7 @@ def _names(row, seed, patient, number, name):
 
 
 def _unit(row, seed, patient, number, name):
-    hit = round(50 * DICE[row])
+    hit = round(50 * DICE.get(row, 0.5))
     called, probabilities = _names(row, seed, patient, number, name)
     typed = hit if called == name else 0
     return {

@@ -8,9 +8,8 @@ import nibabel as nib
 import numpy as np
 import pandas as pd
 import pytest
-from ignite.handlers.tensorboard_logger import TensorboardLogger
 from PIL import Image
-from pretend_study import FOLD, cell_folder, fill_cell, fill_peer, fill_study, write_study
+from pretend_study import FOLD, cell_folder, fill_cell, fill_peer, fill_study, write_events, write_study
 
 from liverseg.study.report import write_report
 from liverseg.study.results import read_results
@@ -31,7 +30,8 @@ def illustrated(tmp_path_factory):
     study = write_study(folder)
     fill_study(study)
     _write_images(study)
-    _write_curves(study)
+    dice = {1: 0.1, 2: 0.5, 3: 0.6}
+    write_events(study, "joint-lits-none", 0, 0, val_score=dice, val_lesion_dice=dice)
     return study, write_report(study, folder / "report")
 
 
@@ -113,6 +113,7 @@ def test_the_tables_say_what_was_run_and_have_every_seed(illustrated):
         "What was run",
         "Strategies and initialisations, with seeds",
         "Fine-tuning plans, with seeds",
+        "Validation scores over the training",
         "Paired differences",
         "Beyond the papers",
         "Claims of the papers, part by part",
@@ -123,9 +124,31 @@ def test_the_tables_say_what_was_run_and_have_every_seed(illustrated):
 
 
 @pytest.mark.integration
+def test_the_report_says_whether_scores_still_rose(illustrated, tmp_path):
+    _, (page, tables, *_) = illustrated
+    assert (
+        "**Lengths of the trainings**: in the last quarter of the epochs, the mean of the trainings' best validation "
+        "scores rose by less than 0.01 in 0 of 1 rows, and by 0.01 or more in `joint-lits-none` (+0.100), whose "
+        "trainings may be too short; the "
+        "curves of 15 of 16 trainings are missing.\n"
+    ) in page.read_text(encoding="utf-8")
+    line = "| joint | lits | none | class-aware Dice | 1 of 4 | 0.100 | 0.500 | 0.600 | +0.100 | 1 of 1 |\n"
+    assert line in tables.read_text(encoding="utf-8")
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    page, tables, *_ = write_report(study, tmp_path / "report")
+    text = "not known, because all validation curves are missing.\n"
+    assert f"**Lengths of the trainings**: {text}" in page.read_text(encoding="utf-8")
+    section = tables.read_text(encoding="utf-8").partition("## Validation scores over the training\n\n")[2]
+    assert section.startswith(
+        "Not known, because no cell's folder has TensorBoard events with these scores.\n\n- Epochs of "
+    )
+
+
+@pytest.mark.integration
 def test_markdown_tables_are_complete(illustrated):
     _, (page, tables, data, *_) = illustrated
-    for path, count in ((page, 3), (tables, 11), (data, 2)):
+    for path, count in ((page, 3), (tables, 12), (data, 2)):
         text = path.read_text(encoding="utf-8")
         blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
         assert len(blocks) == count and all(len({line.count("|") for line in block}) == 1 for block in blocks)
@@ -144,12 +167,23 @@ def test_the_data_sheet_has_what_list_and_results_hold(tmp_path):
         "| 0 | yes | 3 | 4 | 2 | 1 | 1 | 0 |\n",
         "| cyst | 0 | 3 | 0 | 3 | 2 |\n",  # lesions of 15 mm, on three slices of two patients
         "- Source: liverseg phantom: synthetic\n",
-        "`liverseg phantom FOLDER --kind cohort --seed 3`, recipe 5\n",
+        "`liverseg phantom FOLDER --kind cohort --seed 3`, recipe 5; phantom.json does not have the number of "
+        "annotated slices, which `--slices` sets\n",
         "Licence: CC0-1.0.",
         hashlib.sha256(study.datalist.read_bytes()).hexdigest(),
         "The rarest type is hemangioma, with 2 of 7 items.",
     ):
         assert line in text
+
+
+@pytest.mark.integration
+def test_the_data_sheet_has_the_number_of_slices_if_it_is_recorded(tmp_path):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 1, 0)
+    (study.dataset_dir / "phantom.json").write_text(json.dumps({"kind": "cohort", "slices": 7, "recipe": 5}))
+    text = write_report(study, tmp_path / "report")[2].read_text(encoding="utf-8")
+    assert "`liverseg phantom FOLDER --kind cohort --slices 7`, recipe 5\n" in text
+    assert "does not have the number" not in text
 
 
 @pytest.mark.integration
@@ -331,13 +365,6 @@ def _write_images(study):
         label[5:10, 5:10] = names[patient]
         nib.save(nib.Nifti1Image(hu, affine), study.dataset_dir / f"{patient}.nii.gz")
         nib.save(nib.Nifti1Image(label, affine), study.dataset_dir / f"{patient}-label.nii.gz")
-
-
-def _write_curves(study):
-    logger = TensorboardLogger(log_dir=str(cell_folder(study, "joint-lits-none", 0, 0) / "tensorboard"))
-    for epoch, value in enumerate([0.1, 0.5, 0.6], start=1):
-        logger.writer.add_scalar("val_lesion_dice", value, epoch)
-    logger.close()
 
 
 class _Reader(HTMLParser):

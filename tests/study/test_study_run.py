@@ -18,8 +18,10 @@ from liverseg.errors import ExitCode, LiversegError, OutputError, UsageError
 from liverseg.inference import SomeCasesFailed, find_bundle
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
+from liverseg.study.curves import read_curves, row_progress
 from liverseg.study.fingerprint import StudyFingerprint, code_state
 from liverseg.study.folds import fold_lists
+from liverseg.study.results import read_results
 from liverseg.study.run import cell_commands, run_study
 
 TINY = {"epochs": 2, "crop_size": 64, "val_interval": 1, "device": "cpu", "liver_crop": None}
@@ -101,6 +103,22 @@ def run_by_command(path):
     """Run `liverseg study run` in a process."""
     command = [sys.executable, "-m", "liverseg.cli.main", "study", "run", str(path), "--workers", "2"]
     return subprocess.Popen(command, start_new_session=True, stderr=subprocess.DEVNULL)
+
+
+@pytest.mark.integration
+def test_curves_have_the_scores_by_which_weights_were_chosen(write, unbroken):
+    study = read_results(read_study(write(output_dir=str(unbroken))))
+    progress = row_progress(study, read_curves(study))
+    assert [(of_row.row.name, of_row.key_score) for of_row in progress] == [
+        ("classification-lits-none", "type_accuracy"),
+        ("ynet-lits-none", "class_aware_dice"),
+    ]
+    for of_row in progress:
+        (cell,) = of_row.row.complete
+        record = cell.read("model.json")
+        assert of_row.trainings == 1
+        assert of_row.end == pytest.approx(record["metrics"][f"val_{of_row.key_score}"], abs=1e-6)  # float32 in events
+        assert of_row.late == (record["epoch"] == 2)
 
 
 @pytest.mark.integration
