@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import groupby
 
 from monai.bundle import ConfigParser
@@ -76,22 +76,25 @@ def _missing(results: StudyResults) -> list[Block]:
 
 
 def _seeds(results: StudyResults) -> str:
-    by_seeds: dict[tuple[int, ...], list[str]] = {}
-    for row in results.rows:
-        by_seeds.setdefault(row.row.seeds, []).append(row.name)
-    common = max(by_seeds, key=lambda seeds: len(by_seeds[seeds]))
-    text = _listed(common)
-    for seeds, names in by_seeds.items():
-        if seeds != common:
-            text += f"; {_listed(seeds)} for {_listed(f'`{name}`' for name in names)}"
-    return text
+    return _by_rows({row.name: _listed(row.row.seeds) for row in results.rows})
 
 
 def _epochs(results: StudyResults) -> str:
     study = results.study
     configs = find_bundle(study.bundle) / "configs"
     default = ConfigParser.load_config_files([configs / f"{name}.yaml" for name in study.configs]).get("epochs")
-    return str(dict(study.overrides).get("epochs", default))
+    trained = [row for row in results.rows if not row.row.peer]
+    return _by_rows({row.name: str(study.overrides_of(row.row).get("epochs", default)) for row in trained})
+
+
+def _by_rows(values: Mapping[str, str]) -> str:
+    """Return the value that most rows have, then the others with the names of their rows."""
+    names: dict[str, list[str]] = {}
+    for name, value in values.items():
+        names.setdefault(value, []).append(name)
+    common = max(names, key=lambda value: len(names[value]))
+    texts = [f"{value} for {_listed(f'`{name}`' for name in rows)}" for value, rows in names.items() if value != common]
+    return "; ".join([common, *texts])
 
 
 def _versions(results: StudyResults) -> str:

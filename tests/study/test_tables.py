@@ -9,6 +9,7 @@ from pretend_study import cell_folder, fill_cell, fill_peer, fill_study, write_s
 from liverseg.study.estimates import compare, estimate_rows, find_comparison, patient_means
 from liverseg.study.hypotheses import Verdict, check_hypotheses, ours_against_joint
 from liverseg.study.measures import LESION_CONFUSION
+from liverseg.study.overview import overview
 from liverseg.study.published import EMBC, MIDL, published_difference
 from liverseg.study.results import read_results
 from liverseg.study.sections import ours_section
@@ -370,3 +371,15 @@ def test_confusion_of_lesions_has_false_positives(results):
         [0, 0, 2, 0],
         [0.5, 0, 0, 0],  # the false lesion, with one of two seeds
     ]
+
+
+def test_seeds_and_epochs_of_a_row_are_named_where_they_differ(tmp_path):
+    rows = [
+        {"strategy": ["joint", "ynet"], "initialisation": "lits"},
+        {"strategy": "joint", "initialisation": "scratch", "seeds": [0], "overrides": {"epochs": 7}},
+    ]
+    study = write_study(tmp_path, rows=rows)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    text = str(overview(read_results(study)))
+    assert "Seeds: 0, 1; 0 for `joint-scratch-none`" in text
+    assert "Epochs: 3; 7 for `joint-scratch-none`" in text
