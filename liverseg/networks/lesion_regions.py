@@ -48,7 +48,10 @@ def label_regions(lesion: torch.Tensor, cyst: torch.Tensor | None = None) -> Reg
     mask = lesion.cpu().numpy()
     ids, count = np.zeros(mask.shape, np.int32), 0
     for slab, of_slab in zip(ids, mask, strict=True):
-        found, number = cc3d.connected_components(of_slab, connectivity=FACE_CONNECTIVITY[2], return_N=True)
+        # by default numbers have 16 bits, too few for a batch, if the slab is small
+        found, number = cc3d.connected_components(
+            of_slab, connectivity=FACE_CONNECTIVITY[2], out_dtype=np.uint32, return_N=True
+        )
         slab[of_slab] = found[of_slab] + count
         count += number
     if cyst is not None and count:
@@ -62,12 +65,18 @@ def _separate_cysts(ids: np.ndarray, count: int, cyst: np.ndarray) -> int:
     of_cysts = np.bincount(ids[cyst], minlength=count + 1)
     mixed = np.minimum(of_cysts, of_region - of_cysts) >= SMALLEST_CORE
     mixed[0] = False
+    if not mixed.any():
+        return count
+    from scipy import ndimage  # a tenth of a second
+
+    boxes = ndimage.find_objects(ids)
     for number in np.flatnonzero(mixed).tolist():
-        slab = int(np.argmax((ids == number).any(axis=(1, 2))))
-        part = cyst_beside_lesion(ids[slab] == number, cyst[slab])
+        box = boxes[number - 1]
+        found = ids[box][0]  # a view; a region is in one slab
+        part = cyst_beside_lesion(found == number, cyst[box][0])
         if part is not None:
             count += 1
-            ids[slab][part] = count
+            found[part] = count
     return count
 
 

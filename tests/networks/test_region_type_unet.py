@@ -45,6 +45,28 @@ def test_a_cyst_that_touches_another_lesion_is_a_region_of_its_own():
     assert label_regions(lesion).count == 1
 
 
+def test_more_regions_than_16_bits_count():
+    lesion = (torch.arange(128)[:, None] + torch.arange(128)) % 2 == 0  # pixels that touch by corners
+    regions = label_regions(lesion.expand(10, -1, -1))
+    assert regions.count == 10 * 128 * 64
+    assert torch.equal(regions.ids[regions.ids > 0], torch.arange(1, regions.count + 1))
+
+
+def test_cysts_are_separated_from_every_lesion_of_a_batch():
+    lesion = torch.zeros(2, 120, 120, dtype=torch.bool)
+    cyst = lesion.clone()
+    for row in range(0, 120, 15):
+        for column in range(0, 120, 20):
+            lesion[:, row : row + 10, column : column + 16] = True
+            cyst[:, row : row + 10, column : column + 8] = True
+    regions = label_regions(lesion, cyst)
+    assert regions.count == 2 * 2 * 8 * 6
+    for number in range(1, regions.count + 1):
+        region = regions.ids == number
+        assert region.sum() == 80
+        assert cyst[region].float().mean() in (0, 1)
+
+
 @pytest.mark.parametrize("part", [(slice(16, 34), slice(16, 34)), (slice(10, 40), slice(10, 12))])
 def test_a_necrotic_centre_or_a_thin_edge_is_no_cyst(part):
     lesion = torch.zeros(1, 60, 60, dtype=torch.bool)
