@@ -105,8 +105,8 @@ def separate_cysts(parts: np.ndarray, voxels: np.ndarray, cyst: np.ndarray) -> t
     """Separate cysts from lesions of other types that they touch.
 
     A lesion is separated into its cysts and the rest if a slice shows them side by side, see `cyst_beside_lesion`. If
-    slices only disagree about the type, it stays one lesion, for which they vote. Pieces too small for a core stay with
-    the rest.
+    slices only disagree about the type, it stays one lesion, for which they vote. If the rest consists of pieces that
+    only cysts connect, each is a lesion of its own. Pieces too small for a core are not separated.
 
     Args:
         parts: lesions numbered 1 ... n, 0 elsewhere, (slice, row, column).
@@ -120,7 +120,7 @@ def separate_cysts(parts: np.ndarray, voxels: np.ndarray, cyst: np.ndarray) -> t
     mixed = np.minimum(of_cysts, voxels - of_cysts) >= SMALLEST_CORE
     if not mixed.any():
         return parts, voxels
-    parts = parts.copy()
+    parts = parts.astype(np.uint32)
     count = len(voxels)
     boxes = cc3d.statistics(parts)["bounding_boxes"]
     for number in np.flatnonzero(mixed) + 1:
@@ -130,10 +130,21 @@ def separate_cysts(parts: np.ndarray, voxels: np.ndarray, cyst: np.ndarray) -> t
         if not any(cyst_beside_lesion(region, of_slice) is not None for region, of_slice in slices):
             continue
         pieces, sizes = lesion_components(own & cyst[boxes[number]])
-        for piece in np.flatnonzero(sizes >= SMALLEST_CORE) + 1:
-            count += 1
-            found[pieces == piece] = count
+        count = _number_pieces(found, pieces, sizes >= SMALLEST_CORE, count)
+        pieces, sizes = lesion_components(found == number)
+        separate = sizes >= SMALLEST_CORE
+        separate[np.argmax(sizes)] = False
+        count = _number_pieces(found, pieces, separate, count)
     return parts, np.asarray(cc3d.statistics(parts)["voxel_counts"])[1:].astype(np.int64)
+
+
+def _number_pieces(parts: np.ndarray, pieces: np.ndarray, separate: np.ndarray, count: int) -> int:
+    """Give the pieces 1 ... n that are separate the numbers after `count`, in place; return the highest number."""
+    numbers = np.zeros(len(separate) + 1, parts.dtype)
+    numbers[1:][separate] = np.arange(count + 1, count + 1 + np.count_nonzero(separate))
+    new = numbers[pieces]
+    np.copyto(parts, new, where=new > 0)
+    return count + int(np.count_nonzero(separate))
 
 
 def liver_contact(parts: np.ndarray, organ: np.ndarray) -> np.ndarray:

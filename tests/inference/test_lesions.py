@@ -228,6 +228,17 @@ def test_a_cyst_is_not_merged_into_a_lesion_that_it_touches(shift):
     assert len(merged.types) == 1
 
 
+def test_lesions_that_only_a_cyst_connects_are_two():
+    types = np.zeros((6, 30, 80), np.uint8)
+    types[:, 6:22, 6:26], types[:, 6:22, 26:46], types[:, 6:22, 46:76] = 4, 2, 3
+    types[:, 12, 5], types[:, 12, 76] = 2, 2  # a few pixels at the edges that look like a cyst
+    lesion = types > 0
+    rows = np.eye(3, dtype=np.float32)[types[lesion] - 2]
+    found = find_lesions(SlabPrediction(np.where(lesion, np.uint8(4), 0), rows, typed_regions=True), 0.01)
+    assert found.types.tolist() == [3, 4, 2]
+    assert found.voxels.tolist() == [6 * 16 * 30 + 6, 6 * 16 * 20 + 6, 6 * 16 * 20]
+
+
 def test_slices_that_disagree_about_a_type_vote_for_it():
     types = np.zeros((10, 40, 40), np.uint8)
     types[:6, 10:26, 10:26], types[6:, 10:26, 10:26] = 4, 2
