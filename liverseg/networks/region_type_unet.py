@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 from liverseg.errors import UsageError
-from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER
+from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION
 from liverseg.networks.lesion_regions import Regions, label_regions
 from liverseg.networks.se_resunet import SEResUNet, get_size, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
@@ -44,14 +44,17 @@ class RegionTypeHead(nn.Module):
     """Type logits of lesion regions.
 
     A region is described as a radiologist would: mean and standard deviation of each slice's HU in its core, in the rim
-    inside its outline and in the rim outside, its darkest and brightest spot, all of them also against the liver around
-    it, and its size. To these comes what the map says: the mean of the types of the region's pixels. Two small layers
-    name the region from this description.
+    inside its outline and in the rim outside, its darkest and brightest spot, the liver around it, and its size. Means
+    and spots are also given relative to that liver. To these comes what the map says: the mean of the types of the
+    region's pixels. Two small layers name the region from this description.
 
     Args:
         in_channels: slices of a slab.
         features: channels of the decoder's features at stride 4.
         evidence: one of `EVIDENCE`.
+
+    Raises:
+        UsageError: if the evidence is unknown.
     """
 
     def __init__(self, in_channels: int, features: int, evidence: str = "measurements") -> None:
@@ -60,9 +63,9 @@ class RegionTypeHead(nn.Module):
             raise UsageError(f"evidence {evidence!r} is not known; there are {', '.join(EVIDENCE)}")
         self.evidence = evidence
         channels = {"measurements": 3 * 3 * in_channels + 2 * 2 + 2, "features": features}
-        self.described = (channels.get(evidence) or sum(channels.values())) + len(LESION_TYPES)
+        self.in_features = (channels.get(evidence) or sum(channels.values())) + len(LESION_TYPES)
         self.layers = nn.Sequential(
-            nn.Linear(self.described, _HIDDEN),
+            nn.Linear(self.in_features, _HIDDEN),
             nn.ReLU(inplace=True),
             nn.Linear(_HIDDEN, len(LESION_TYPES)),
         )
@@ -80,7 +83,7 @@ class RegionTypeHead(nn.Module):
             features: the decoder's features at stride 4, (batch, features, H/4, W/4).
         """
         if not regions.count:  # in distributed training, every process needs a gradient of every layer
-            return self.layers(slab.new_zeros(0, self.described))
+            return self.layers(slab.new_zeros(0, self.in_features))
         batch, rows, columns = torch.nonzero(regions.ids, as_tuple=True)
         ids = regions.ids[batch, rows, columns] - 1
         described = [_mean(torch.softmax(types[batch, :, rows, columns], dim=1), ids, regions.count)]
@@ -101,17 +104,17 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
     """Return the measurements of regions, (regions, measurements)."""
     box = (slice(None), *_box(regions.ids, _SURROUNDINGS))
     slab, liver, ids, count = slab[:, :, box[1], box[2]], liver[box], regions.ids[box], regions.count
-    smooth = functional.avg_pool2d(slab, 3, stride=1, padding=1, count_include_pad=False)
-    values = torch.cat([slab, slab * slab], dim=1).permute(0, 2, 3, 1)
     near = _spread(ids, _RIM)
     around = _spread(near, _SURROUNDINGS - _RIM)
     inside = ids > 0
     core = inside & ~_dilate(~inside, _RIM)
     middle = slab.shape[1] // 2
+    smooth = functional.avg_pool2d(slab[:, middle, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
+    pixels = slab.permute(0, 2, 3, 1)
 
     def part(mask: torch.Tensor, of: torch.Tensor, fallback: torch.Tensor | None = None) -> torch.Tensor:
-        rows, numbers = values[mask], of[mask] - 1
-        means = _mean(rows, numbers, count)
+        values, numbers = pixels[mask], of[mask] - 1
+        means = _mean(torch.cat([values, values * values], dim=1), numbers, count)
         if fallback is None:
             return means
         return torch.where(torch.bincount(numbers, minlength=count)[:, None] > 0, means, fallback)
@@ -133,7 +136,7 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
             (mean - reference) / _CONTRAST_SCALE,
             std / _STD_SCALE,
         ]
-    spots = smooth[:, middle][inside]
+    spots = smooth[inside]
     numbers = ids[inside] - 1
     for reduce in ("amin", "amax"):
         extreme = spots.new_zeros(count).scatter_reduce(0, numbers, spots, reduce, include_self=False)[:, None]
@@ -216,22 +219,26 @@ class RegionTypeUNet(SEResUNet):
 
         Args:
             x: slabs (batch, in_channels, H, W), HU windowed to [-1, 1].
-            outlines: for training, true label maps (batch, 1, H, W), whose lesions are named as well.
+            outlines: for training, true label maps (batch, 1, H, W), whose lesions are named as well if their type is
+                known. Tissue that is `LIVER_OR_LESION` counts as liver around them.
         """
         slab = pad_to_stride(x)
         height, width = x.shape[2], x.shape[3]
         features = self.decoder(slab, self.encoder(slab))
         maps = self._maps(self.head(features[0]), features, height, width)
-        final = (maps[:, 0] if maps.ndim == 5 else maps).detach().float().contiguous()
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        final = (maps[:, 0] if maps.ndim == 5 else maps).detach().to(dtype).contiguous()
         others, types = final[:, :LESION], final[:, LESION:]
         lesion = torch.logsumexp(types, dim=1, keepdim=True)
         best = channel_argmax(torch.cat([others, lesion], dim=1))
         cyst = channel_argmax(types) == LESION_TYPES.index("cyst")
         named = [(label_regions(best == LESION, cyst), best == LIVER)]
         if outlines is not None:
-            named.append((_typed_regions(outlines[:, 0]), outlines[:, 0] == LIVER))
+            true = outlines[:, 0]
+            named.append((_typed_regions(true), (true == LIVER) | (true == LIVER_OR_LESION)))
         with torch.autocast(x.device.type, enabled=False):
-            logits = [self.type_head(x.float(), regions, liver, types, features[2].float()) for regions, liver in named]
+            inputs, at_4 = x.to(dtype), features[2].to(dtype)
+            logits = [self.type_head(inputs, regions, liver, types, at_4) for regions, liver in named]
         if not self.training:
             # the rim has the region's type too, for outlines at a lower threshold than the likeliest label
             near = _spread(named[0][0].ids, _RIM)

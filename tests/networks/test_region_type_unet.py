@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from liverseg.errors import UsageError
-from liverseg.labels import LESION_TYPES
+from liverseg.labels import LESION_TYPES, LIVER_OR_LESION, UNTYPED_LESION
 from liverseg.networks import RegionTypeUNet, SEResUNet, SlabOutput
 from liverseg.networks.lesion_regions import Regions, label_regions
 from liverseg.networks.region_type_unet import RegionTypeHead
@@ -160,6 +160,34 @@ def test_training_names_true_outlines_as_well_and_regions_weigh_the_same():
         assert of_true[labels[:, 0] == label].sum() == pytest.approx(1)
     assert of_true[labels[:, 0] < 2].sum() == 0
     assert network(SLABS).types.shape[1] == 1
+
+
+def test_true_lesions_are_compared_with_a_liver_whose_other_lesions_are_unknown():
+    labels = torch.zeros(2, 1, 50, 70, dtype=torch.uint8)
+    labels[:, :, 5:20, 5:40] = 1
+    labels[:, :, 8:16, 8:16] = 2
+    unknown = torch.where(labels == 1, LIVER_OR_LESION, labels)
+    network = learnt_network().train()
+    with torch.no_grad():
+        known, partial = (network(SLABS, outlines=outlines).types[:, 1] for outlines in (labels, unknown))
+    assert known.any() and torch.equal(known, partial)
+
+
+def test_lesions_of_unknown_type_are_not_named():
+    labels = torch.full((2, 1, 50, 70), 1, dtype=torch.uint8)
+    labels[0, :, 8:16, 8:16], labels[0, :, 8:16, 30:40] = UNTYPED_LESION, 3
+    of_true = learnt_network().train()(SLABS, outlines=labels).weights[:, 1]
+    assert torch.equal(of_true > 0, labels[:, 0] == 3)
+
+
+def test_a_network_in_float64_has_logits_in_float64():
+    network = learnt_network().double().eval()
+    with torch.no_grad():
+        logits = network(SLABS.double())
+        single = network.float()(SLABS)
+    assert logits.dtype == torch.float64
+    assert (logits.argmax(dim=1) == single.argmax(dim=1)).float().mean() > 0.99
+    torch.testing.assert_close(logits[:, :2], single[:, :2].double(), rtol=1e-3, atol=1e-3)
 
 
 def test_types_of_regions_learn_only_their_head():
