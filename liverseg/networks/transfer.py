@@ -76,6 +76,8 @@ def record_differences(
     pairs: list[tuple[str, Any, Any]] = [("network", record.network, network_name)]
     for name in ("size", "in_channels", *(["out_channels"] if head else [])):
         pairs.append((name, record.arguments[name], arguments[name]))
+    if head and "evidence" in record.arguments and "evidence" in arguments:
+        pairs.append(("evidence", record.arguments["evidence"], arguments["evidence"]))
     if head:
         pairs.append(("labels", ", ".join(record.labels), ", ".join(_labels(arguments["out_channels"], record))))
     if input_spec is None:

@@ -1,13 +1,15 @@
 """Regions of lesions, their measurements, and the network that names them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from scipy import ndimage
 
-from liverseg.errors import UsageError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import LESION_TYPES, LIVER_OR_LESION, UNTYPED_LESION
-from liverseg.networks import RegionTypeUNet, SEResUNet, SlabOutput
+from liverseg.networks import RegionTypeUNet, SEResUNet, SlabOutput, export_weights, load_weights
 from liverseg.networks.lesion_regions import Regions, label_regions
 from liverseg.networks.region_type_unet import RegionTypeHead
 from liverseg.training import SlabLoss, StackedDeepSupervisionLoss
@@ -209,6 +211,17 @@ def test_features_as_evidence_learn_from_types(evidence):
 def test_unknown_evidence_is_refused():
     with pytest.raises(UsageError, match="evidence 'size' is not known; there are measurements, features, both"):
         RegionTypeUNet("small", evidence="size")
+
+
+def test_weights_of_other_evidence_are_refused_by_its_name(record, tmp_path):
+    network = RegionTypeUNet("small", evidence="both")
+    path = tmp_path / "regions.safetensors"
+    labels = ("background", "liver", *LESION_TYPES)
+    of_network = replace(record, network="RegionTypeUNet", arguments=network.arguments(), labels=labels)
+    export_weights(path, network.state_dict(), of_network)
+    with pytest.raises(LiversegError, match="does not fit: evidence both in the file, measurements in the network; "):
+        load_weights(RegionTypeUNet("small"), path)
+    load_weights(RegionTypeUNet("small", evidence="both"), path)
 
 
 def test_slabs_without_lesions_have_no_types_and_no_loss_of_types():
