@@ -130,8 +130,9 @@ def _pixel_types(labels: torch.Tensor) -> torch.Tensor:
 def _region_type_loss(output: SlabOutput, labels: torch.Tensor) -> torch.Tensor:
     """Return the cross entropy of the types of regions, added over the sets of outlines.
 
-    The types that occur in the batch have the same weight. Within a type every pixel has its weight in the output: the
-    weights of a region's pixels add up to 1, whatever its area. A region counts as far as it is a lesion.
+    The types that occur in a set have the same weight. Within a type every pixel has its weight in the output: the
+    weights of a region's pixels add up to 1, whatever its area. So a region counts as far as it is of that type, in
+    relation to the other regions of the type.
     """
     assert output.weights is not None
     true = _pixel_types(labels)
