@@ -171,6 +171,7 @@ RULES = {
         True,
     ),
     "pixel_mm": _number(0.1, highest=10, optional=True),
+    "pixel_type_weight": _number(optional=True),
     "preview": _BOOLEAN,
     "progress": _BOOLEAN,
     "repeats": _integer(1),

@@ -8,9 +8,9 @@ import cc3d
 import numpy as np
 import torch
 
-from liverseg.labels import FACE_CONNECTIVITY
+from liverseg.labels import FACE_CONNECTIVITY, LESION, LESION_TYPES
 
-__all__ = ["SMALLEST_CORE", "Regions", "cyst_beside_lesion", "label_regions"]
+__all__ = ["SMALLEST_CORE", "Regions", "cyst_beside_lesion", "label_regions", "typed_regions"]
 
 _CORE = np.ones((5, 5), bool)
 """What remains of a part when two pixels are eroded counts; edges of lesions look like other types."""
@@ -33,6 +33,11 @@ class Regions:
 
     ids: torch.Tensor
     count: int
+
+    def weights(self) -> torch.Tensor:
+        """Return weights of pixels that add up to 1 in each region, 0 outside, float32 (batch, H, W)."""
+        areas = torch.bincount(self.ids.flatten(), minlength=self.count + 1).clamp(min=1)
+        return torch.where(self.ids > 0, 1.0 / areas[self.ids], 0.0)
 
 
 def label_regions(lesion: torch.Tensor, cyst: torch.Tensor | None = None) -> Regions:
@@ -57,6 +62,20 @@ def label_regions(lesion: torch.Tensor, cyst: torch.Tensor | None = None) -> Reg
     if cyst is not None and count:
         count = _separate_cysts(ids, count, mask & cyst.cpu().numpy())
     return Regions(torch.from_numpy(ids).to(lesion.device, torch.int64), int(count))
+
+
+def typed_regions(labels: torch.Tensor) -> Regions:
+    """Number the lesions of known type; lesions of different types that touch are different regions.
+
+    Args:
+        labels: label maps of the joint table, (batch, H, W).
+    """
+    ids, count = torch.zeros_like(labels, dtype=torch.int64), 0
+    for label in range(LESION, LESION + len(LESION_TYPES)):
+        of_type = label_regions(labels == label)
+        ids = torch.where(of_type.ids > 0, of_type.ids + count, ids)
+        count += of_type.count
+    return Regions(ids, count)
 
 
 def _separate_cysts(ids: np.ndarray, count: int, cyst: np.ndarray) -> int:

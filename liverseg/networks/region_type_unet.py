@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION
-from liverseg.networks.lesion_regions import Regions, label_regions
+from liverseg.networks.lesion_regions import Regions, label_regions, typed_regions
 from liverseg.networks.se_resunet import SEResUNet, get_size, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
 from liverseg.utils.tensors import channel_argmax
@@ -235,7 +235,7 @@ class RegionTypeUNet(SEResUNet):
         named = [(label_regions(best == LESION, cyst), best == LIVER)]
         if outlines is not None:
             true = outlines[:, 0]
-            named.append((_typed_regions(true), (true == LIVER) | (true == LIVER_OR_LESION)))
+            named.append((typed_regions(true), (true == LIVER) | (true == LIVER_OR_LESION)))
         with torch.autocast(x.device.type, enabled=False):
             inputs, at_4 = x.to(dtype), features[2].to(dtype)
             logits = [self.type_head(inputs, regions, liver, types, at_4) for regions, liver in named]
@@ -244,23 +244,7 @@ class RegionTypeUNet(SEResUNet):
             near = _spread(named[0][0].ids, _RIM)
             return join_types(others, lesion, torch.where(near[:, None] > 0, _paint(logits[0], near), types))
         painted = [_paint(of_regions, regions.ids) for (regions, _), of_regions in zip(named, logits, strict=True)]
-        return SlabOutput(maps, torch.stack(painted, dim=1), torch.stack([_weights(at) for at, _ in named], dim=1))
-
-
-def _weights(regions: Regions) -> torch.Tensor:
-    """Return weights of pixels, (batch, H, W), that add up to 1 in each region; 0 outside."""
-    areas = torch.bincount(regions.ids.flatten(), minlength=regions.count + 1).clamp(min=1)
-    return torch.where(regions.ids > 0, 1.0 / areas[regions.ids], 0.0)
-
-
-def _typed_regions(labels: torch.Tensor) -> Regions:
-    """Number the lesions of label maps (batch, H, W); lesions of different types that touch are different regions."""
-    ids, count = torch.zeros_like(labels, dtype=torch.int64), 0
-    for label in range(LESION, len(JOINT_LABELS)):
-        of_type = label_regions(labels == label)
-        ids = torch.where(of_type.ids > 0, of_type.ids + count, ids)
-        count += of_type.count
-    return Regions(ids, count)
+        return SlabOutput(maps, torch.stack(painted, dim=1), torch.stack([at.weights() for at, _ in named], dim=1))
 
 
 def _paint(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

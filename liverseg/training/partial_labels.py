@@ -9,6 +9,7 @@ from monai.losses import DiceCELoss, DiceLoss
 from torch import nn
 
 from liverseg.labels import LESION, LIVER, LIVER_OR_LESION, UNTYPED_LESION
+from liverseg.training.losses import merge_lesions
 
 __all__ = ["MarginalDiceCELoss"]
 
@@ -75,13 +76,6 @@ class MarginalDiceCELoss(nn.Module):
             (liver, LIVER + 1, self.liver_dice, self.weight[LIVER]),
         ):
             if rows.any():
-                merged = _merge_channels(logits[rows], channels)
+                merged = merge_lesions(logits[rows], channels)
                 total = total + rows.float().mean() * factor * loss(merged, target[rows].clamp(max=channels - 1))
         return total
-
-
-def _merge_channels(logits: torch.Tensor, channels: int) -> torch.Tensor:
-    """Return logits (batch, channels, H, W) whose last channel has the summed probability of it and all after it."""
-    if logits.shape[1] == channels:
-        return logits
-    return torch.cat([logits[:, : channels - 1], logits[:, channels - 1 :].logsumexp(dim=1, keepdim=True)], dim=1)

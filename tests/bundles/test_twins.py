@@ -24,6 +24,7 @@ TYPES = {
     "balanced_types",
     "map_loss",
     "network_def::sum_types",
+    "pixel_type_weight",
     "strategy",
     "sum_types",
     "type_head_factor",

@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.losses import DiceCELoss
 
+from liverseg.labels import UNTYPED_LESION
 from liverseg.networks import SEResUNet, SlabOutput
 from liverseg.training import SlabLoss, StackedDeepSupervisionLoss, map_weights
 from liverseg.training.losses import slab_types
@@ -117,6 +118,7 @@ def test_map_weights_of_three_channels_use_the_first_type():
     weights = [0.1, 0.2, 0.5, 0.6, 0.7]
     assert map_weights(weights, SEResUNet("small", out_channels=3)).tolist() == pytest.approx([0.1, 0.2, 0.5])
     assert map_weights(weights, SEResUNet("small", out_channels=5)).tolist() == pytest.approx(weights)
+    assert map_weights(weights, SEResUNet("small", out_channels=5), 0.3).tolist() == pytest.approx(weights[:3])
 
 
 def test_regions_weigh_alike_whatever_their_area_and_so_do_types():
@@ -135,3 +137,33 @@ def test_regions_weigh_alike_whatever_their_area_and_so_do_types():
     twice = SlabOutput(None, types.repeat(1, 2, 1, 1, 1), weights.repeat(1, 2, 1, 1))
     assert loss(twice, labels).item() == pytest.approx(2 * loss(output, labels).item(), rel=1e-5)
     assert loss(output, labels.clamp(max=1)) == 0
+
+
+def test_lesion_or_not_and_types_of_pixels_may_have_losses_of_their_own():
+    torch.manual_seed(0)
+    maps = torch.randn(2, 3, 5, 8, 8)
+    labels = torch.randint(0, 2, (2, 1, 8, 8))
+    labels[0, 0, :2, :3], labels[0, 0, 5:, 5:], labels[1, 0, 2:5, 2:5] = 2, 4, 3
+    labels[1, 0, 7, 7] = UNTYPED_LESION
+    merged = torch.cat([maps[:, :, :2], maps[:, :, 2:].logsumexp(dim=2, keepdim=True)], dim=2)
+    of_map = StackedDeepSupervisionLoss(make_loss())
+    expected = of_map(merged, labels.clamp(max=2))
+    for level in range(3):
+        log_types = maps[:, level, 2:].log_softmax(dim=1)
+        regions = [log_types[0, 0, :2, :3], log_types[0, 2, 5:, 5:], log_types[1, 1, 2:5, 2:5]]
+        expected -= 0.4 / 2**level * sum(region.mean() for region in regions) / 3
+    loss = SlabLoss(of_map, pixel_type_weight=0.4)(maps, labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    three = torch.randn(2, 3, 3, 8, 8)
+    assert SlabLoss(of_map, pixel_type_weight=0.4)(three, labels) == SlabLoss(of_map)(three, labels)
+
+
+def test_a_few_pixels_of_a_region_are_no_type():
+    types = torch.randn(1, 1, 3, 8, 8)
+    weights = torch.full((1, 1, 8, 8), 1 / 64)
+    labels = torch.ones(1, 1, 8, 8, dtype=torch.int64)
+    labels[0, 0, 0, :6] = 3
+    loss = SlabLoss(StackedDeepSupervisionLoss(make_loss()))
+    assert loss(SlabOutput(None, types, weights), labels) == 0
+    labels[0, 0, 0] = 3
+    assert loss(SlabOutput(None, types, weights), labels) > 0
