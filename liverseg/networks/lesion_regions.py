@@ -102,11 +102,11 @@ def _separate_cysts(ids: np.ndarray, count: int, cyst: np.ndarray) -> int:
 def cyst_beside_lesion(region: np.ndarray, cyst: np.ndarray) -> np.ndarray | None:
     """Return the part of a region that is a cyst beside another lesion, or None if the region is a single lesion.
 
-    Both parts must have pixels that remain when two pixels are eroded, and every pixel belongs to the nearer of these
-    cores. A cyst that the rest of the region encloses is a necrotic centre.
+    The parts must touch, and both must have pixels that remain when two pixels are eroded. Every pixel belongs to the
+    nearer of these cores. A cyst that the rest of the region encloses is a necrotic centre.
 
     Args:
-        region: connected pixels of lesion, boolean (rows, columns).
+        region: pixels of lesion, boolean (rows, columns).
         cyst: true where a pixel looks like a cyst, same shape.
     """
     from scipy import ndimage  # a tenth of a second
@@ -118,4 +118,4 @@ def cyst_beside_lesion(region: np.ndarray, cyst: np.ndarray) -> np.ndarray | Non
     part = np.asarray(region & (to_cyst < to_other))
     edge = ndimage.binary_dilation(np.pad(part, 1)) & ~np.pad(part, 1)  # beyond the arrays, too
     touching = np.count_nonzero(edge[1:-1, 1:-1] & region)
-    return part if touching <= _ENCLOSED * np.count_nonzero(edge) else None
+    return part if 0 < touching <= _ENCLOSED * np.count_nonzero(edge) else None

@@ -107,7 +107,7 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
     near = _spread(ids, _RIM)
     around = _spread(near, _SURROUNDINGS - _RIM)
     inside = ids > 0
-    core = inside & ~_dilate(~inside, _RIM)
+    core = inside & (_maximum(ids, _RIM) == ids) & (-_maximum(-ids, _RIM) == ids)
     middle = slab.shape[1] // 2
     smooth = functional.avg_pool2d(slab[:, middle, None], 3, stride=1, padding=1, count_include_pad=False)[:, 0]
     pixels = slab.permute(0, 2, 3, 1)
@@ -158,28 +158,27 @@ def _box(ids: torch.Tensor, margin: int) -> tuple[slice, slice]:
     return sides[0], sides[1]
 
 
-def _dilate(mask: torch.Tensor, pixels: int) -> torch.Tensor:
-    """Return a boolean mask (batch, H, W) dilated by a square; outside the slab it counts as false."""
-    return _spread(mask.to(torch.int64), pixels) > 0
-
-
 def _spread(ids: torch.Tensor, pixels: int) -> torch.Tensor:
     """Give the pixels within a square around a region its number, where they have none; the higher of two."""
+    return torch.where(ids > 0, ids, _maximum(ids, pixels))
+
+
+def _maximum(ids: torch.Tensor, pixels: int) -> torch.Tensor:
+    """Return the maximum over a square around each pixel, as far as it is in the slab."""
     values = ids.to(torch.float32)  # exact below 2^24
     for dim in (1, 2):
         padding = [0, 0, pixels, pixels] if dim == 1 else [pixels, pixels]
-        padded = functional.pad(values, padding)
+        padded = functional.pad(values, padding, value=-torch.inf)
         shifted = [padded.narrow(dim, start, values.shape[dim]) for start in range(2 * pixels + 1)]
         values = functools.reduce(torch.maximum, shifted)
-    return torch.where(ids > 0, ids, values.to(ids.dtype))
+    return values.to(ids.dtype)
 
 
 class RegionTypeUNet(SEResUNet):
     """The joint network, whose types come from a `RegionTypeHead` for each connected region, in one pass.
 
-    The map of five channels is learnt as in joint learning. A pixel is lesion where all types together are likelier
-    than liver and background. In evaluation mode the output has the five channels of the joint network, so the same
-    code reads both.
+    A pixel is lesion where all types together are likelier than liver and background. In evaluation mode the output has
+    the five channels of the joint network, so the same code reads both.
 
     Args:
         size: a key of `SIZES`.

@@ -246,3 +246,14 @@ def test_slices_that_disagree_about_a_type_vote_for_it():
     probabilities = np.where((types[lesion] == 2)[:, None], [0.9, 0.05, 0.05], [0.1, 0.1, 0.8]).astype(np.float32)
     found = find_lesions(SlabPrediction(np.where(lesion, np.uint8(4), 0), probabilities, typed_regions=True), 0.01)
     assert found.types.tolist() == [4]
+
+
+def test_parts_that_do_not_touch_on_a_slice_are_not_side_by_side():
+    """Two lobes that are joined on other slices only, with different types on one slice, are one lesion."""
+    types = np.zeros((6, 40, 60), np.uint8)
+    types[:, 10:26, 10:26], types[:, 10:26, 32:50], types[3:, 10:26, 26:32] = 4, 4, 4
+    types[0, 10:26, 10:26] = 2
+    lesion = types > 0
+    probabilities = np.where((types[lesion] == 2)[:, None], [0.9, 0.05, 0.05], [0.1, 0.1, 0.8]).astype(np.float32)
+    found = find_lesions(SlabPrediction(np.where(lesion, np.uint8(4), 0), probabilities, typed_regions=True), 0.01)
+    assert found.types.tolist() == [4]

@@ -268,3 +268,20 @@ def test_a_head_learns_to_distinguish_rims_from_centres():
         optimizer.step()
     slab, inside, kinds = batch(64)
     assert (name(slab, inside).argmax(dim=1) == kinds).float().mean() > 0.95
+
+
+def test_the_core_of_a_region_ends_where_another_region_begins():
+    """A lesion is described alike alone and beside a second one, but for the rim outside and the liver around it."""
+    torch.manual_seed(0)
+    slab, types, features = torch.rand(1, 3, 64, 64), torch.zeros(1, 3, 64, 64), torch.zeros(1, 4, 16, 16)
+    ids = torch.zeros(1, 64, 64, dtype=torch.int64)
+    ids[0, 20:40, 10:30] = 1
+    beside = ids.clone()
+    beside[0, 20:40, 30:50] = 2
+    head = RegionTypeHead(3, 4)
+    head.layers = torch.nn.Identity()
+    alone = head(slab, Regions(ids, 1), ids == 0, types, features)[0]
+    touching = head(slab, Regions(beside, 2), beside == 0, types, features)[0]
+    means, stds = slice(3, 6), slice(9, 12)  # after the types of pixels: the core's means, contrasts and deviations
+    for part in (means, stds):
+        torch.testing.assert_close(touching[part], alone[part])
