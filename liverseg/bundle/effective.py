@@ -34,6 +34,7 @@ _NO_ARGUMENTS = ("handlers", "keys", "name", "tag_name", "metric", "metrics", "d
 """Arguments of objects that connect or name things."""
 
 NEUTRAL: dict[str, Any] = {
+    "best_from": 1,
     "min_liver_contact": 0,
     "lesion_threshold": 0,
     "output_types": [*DEFAULT_OUTPUT_TYPES],

@@ -134,6 +134,7 @@ RULES = {
     "balanced_types": _BOOLEAN,
     "batch_norm_momentum": _number(0, highest=1, optional=True),
     "batch_size": _integer(1),
+    "best_from": _integer(1),
     "carry_heads": _BOOLEAN,
     "crop_size": _integer(_SMALLEST_CROP),
     "deep_supervision": _BOOLEAN,

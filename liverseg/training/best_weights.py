@@ -31,7 +31,9 @@ class BestWeights:
         interval: epochs from one validation to the next.
         metric: name of the score, higher is better.
         patience: validations without a better score before the trainer is stopped; None to never stop.
-        patience_from: first epoch whose validation counts, so that a plan of stages reaches its last one.
+        patience_from: first epoch whose validation counts for it, so that a plan of stages reaches its last one.
+        best_from: first epoch whose weights are compared. Those of an earlier epoch are kept only until then, since on
+            few validation patients an early epoch, whose learning rate is high, often has the best score by chance.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class BestWeights:
         metric: str = "val_lesion_dice",
         patience: int | None = None,
         patience_from: int = 1,
+        best_from: int = 1,
     ) -> None:
         self.network = network
         self.path = Path(path)
@@ -53,6 +56,7 @@ class BestWeights:
         self.metric = metric
         self.patience = patience
         self.patience_from = patience_from
+        self.best_from = best_from
         self.best: float | None = None
         self.best_epoch = 0
         self.validations_without_improvement = 0
@@ -87,7 +91,7 @@ class BestWeights:
             raise KeyError(f"no validation score {self.metric!r}; there are {', '.join(metrics)}")
         score, epoch = float(metrics[self.metric]), engine.state.epoch
         self.validated_epoch = epoch
-        if self.best is None or score > self.best:
+        if self.best is None or score > self.best or self.best_epoch < self.best_from <= epoch:
             self.best, self.best_epoch, self.validations_without_improvement = score, epoch, 0
             scores = {name: float(value) for name, value in metrics.items()}
             if is_rank_zero():
