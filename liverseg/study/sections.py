@@ -69,10 +69,10 @@ def training_section(results: StudyResults, progress: Sequence[RowProgress]) -> 
                 "The best score of the validation patients up to half, to three quarters and to the end of the "
                 "epochs, as means over the row's trainings. The weights of the best epoch, from `best_from` on, are "
                 "kept. The last columns have the rise in the last quarter, and the number of trainings whose best "
-                "epoch is among the last tenth. A row that rises may gain from more epochs. One that does "
-                "not rise may still gain from a slower schedule, because scores level off when the learning rate falls towards zero; and a network "
-                "that learns nothing has its best score by chance, at any epoch. Trainings without TensorBoard "
-                "events, or without a validation in the first half, are left out."
+                "epoch is among the last tenth. A row that rises may gain from more epochs. One that does not rise may "
+                "still gain from a slower schedule, because scores level off when the learning rate falls towards "
+                "zero; and a network that learns nothing has its best score by chance, at any epoch. Trainings "
+                "without TensorBoard events, or without a validation in the first half, are left out."
             ),
             tables.training_table(progress),
         ]
