@@ -72,10 +72,10 @@ def compare(model: Model, ct: Path, label: Path) -> list[dict[str, Any]]:
     rows = []
     for index, kind in enumerate(LESION_TYPES):
         parts = cc3d.connected_components(true == LESION + index, connectivity=FACE_CONNECTIVITY[3])
-        for number in range(1, int(parts.max(initial=0)) + 1):
-            inside = parts == number
+        for number, box in enumerate(cc3d.statistics(parts)["bounding_boxes"][1:], 1):
+            inside = parts[box] == number
             voxels = np.count_nonzero(inside)
-            overlaps = np.bincount(prediction.lesion_ids[inside], minlength=len(sizes))
+            overlaps = np.bincount(prediction.lesion_ids[box][inside], minlength=len(sizes))
             overlaps[0] = 0
             best = int(overlaps.argmax())
             iou = overlaps[best] / (voxels + sizes[best] - overlaps[best])
