@@ -46,7 +46,7 @@ def main() -> None:
     for number in range(args.rounds + 1):  # the first round warms up
         for path, (network, inferer) in networks.items():
             start = time.perf_counter()
-            found = inferer(volume.axial, network, slice_mm=volume.spacing_mm[0], box=box)
+            found = inferer(volume.axial, network, slice_mm=volume.axial_spacing[0], box=box)
             if number:
                 times[path].append(time.perf_counter() - start)
             elif box is None:
