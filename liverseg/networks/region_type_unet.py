@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -14,7 +13,7 @@ from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_
 from liverseg.networks.lesion_regions import Regions, label_regions, typed_regions
 from liverseg.networks.se_resunet import SEResUNet, get_size, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
-from liverseg.utils.tensors import channel_argmax
+from liverseg.utils.tensors import channel_argmax, window_maximum
 
 __all__ = ["EVIDENCE", "RegionTypeHead", "RegionTypeUNet"]
 
@@ -164,14 +163,8 @@ def _spread(ids: torch.Tensor, pixels: int) -> torch.Tensor:
 
 
 def _maximum(ids: torch.Tensor, pixels: int) -> torch.Tensor:
-    """Return the maximum over a square around each pixel, as far as it is in the slab."""
-    values = ids.to(torch.float32)  # exact below 2^24
-    for dim in (1, 2):
-        padding = [0, 0, pixels, pixels] if dim == 1 else [pixels, pixels]
-        padded = functional.pad(values, padding, value=-torch.inf)
-        shifted = [padded.narrow(dim, start, values.shape[dim]) for start in range(2 * pixels + 1)]
-        values = functools.reduce(torch.maximum, shifted)
-    return values.to(ids.dtype)
+    """Return the highest number within a square around each pixel, as far as it is in the slab."""
+    return window_maximum(ids.to(torch.float32), pixels).to(ids.dtype)  # exact below 2^24
 
 
 class RegionTypeUNet(SEResUNet):

@@ -57,7 +57,7 @@ class NoLesionWarning:
         validator: engine whose scores are read.
         path: file of the best weights; at the end, the scores in their record decide.
         validations: number of validations in a row without a predicted lesion after which it warns, once until a
-            lesion is predicted again. A resumed training counts anew.
+            lesion is predicted again. A resumed training starts to count again.
     """
 
     def __init__(self, validator: Engine, path: str | Path, validations: int = 3) -> None:
