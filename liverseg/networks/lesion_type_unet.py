@@ -15,7 +15,7 @@ from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, join_t
 from liverseg.networks.ynet import SlabOutput
 from liverseg.utils.tensors import window_maximum
 
-__all__ = ["EVIDENCE", "LesionTypeHead", "LesionTypeUNet"]
+__all__ = ["EVIDENCE", "LesionTypeHead", "LesionTypeUNet", "check_evidence"]
 
 EVIDENCE = ("measurements", "features", "both")
 """Input of the type head. The measurements are our method; the decoder's features, averaged over the lesion in the same
@@ -37,6 +37,16 @@ _STD_SCALE = 0.1
 _LOG_AREA_CENTER, _LOG_AREA_SCALE = -2.5, 1.2
 
 _EPSILON = 1e-6
+
+
+def check_evidence(evidence: str) -> None:
+    """Refuse evidence that is none of `EVIDENCE`.
+
+    Raises:
+        UsageError: if it is not known.
+    """
+    if evidence not in EVIDENCE:
+        raise UsageError(f"evidence {evidence!r} is not known; there are {', '.join(EVIDENCE)}")
 
 
 class LesionTypeHead(nn.Module):
@@ -68,8 +78,7 @@ class LesionTypeHead(nn.Module):
         hidden: int = 64,
     ) -> None:
         super().__init__()
-        if evidence not in EVIDENCE:
-            raise UsageError(f"evidence {evidence!r} is not known; there are {', '.join(EVIDENCE)}")
+        check_evidence(evidence)
         if not windows or not all(type(edge) is int and edge > 0 and edge % 2 for edge in windows):
             raise UsageError(f"windows {windows!r}: odd numbers of pixels at stride {_STRIDE} are needed, as [5, 11]")
         self.evidence, self.windows = evidence, tuple(windows)

@@ -8,18 +8,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from liverseg.errors import UsageError
 from liverseg.labels import JOINT_LABELS, LESION, LESION_TYPES, LIVER, LIVER_OR_LESION
 from liverseg.networks.lesion_regions import Regions, label_regions, typed_regions
+from liverseg.networks.lesion_type_unet import check_evidence
 from liverseg.networks.se_resunet import SEResUNet, get_size, join_types, pad_to_stride
 from liverseg.networks.ynet import SlabOutput
 from liverseg.utils.tensors import channel_argmax, window_maximum
 
-__all__ = ["EVIDENCE", "RegionTypeHead", "RegionTypeUNet"]
-
-EVIDENCE = ("measurements", "features", "both")
-"""What describes a region beside the types of its pixels: measurements of HU and size, which are our method, or the
-decoder's features, averaged over the region, for comparison (studies/ablation.yaml)."""
+__all__ = ["RegionTypeHead", "RegionTypeUNet"]
 
 _RIM = 2
 """Width in pixels of the rims inside and outside an outline, where types differ: the enhancing rim of a metastasis, the
@@ -50,7 +46,8 @@ class RegionTypeHead(nn.Module):
     Args:
         in_channels: slices of a slab.
         features: channels of the decoder's features at stride 4.
-        evidence: one of `EVIDENCE`.
+        evidence: describes a region beside the types of its pixels; one of `lesion_type_unet.EVIDENCE`. Features are
+            averaged over the region (studies/ablation.yaml).
 
     Raises:
         UsageError: if the evidence is unknown.
@@ -58,8 +55,7 @@ class RegionTypeHead(nn.Module):
 
     def __init__(self, in_channels: int, features: int, evidence: str = "measurements") -> None:
         super().__init__()
-        if evidence not in EVIDENCE:
-            raise UsageError(f"evidence {evidence!r} is not known; there are {', '.join(EVIDENCE)}")
+        check_evidence(evidence)
         self.evidence = evidence
         channels = {"measurements": 3 * 3 * in_channels + 2 * 2 + 2, "features": features}
         self.in_features = (channels.get(evidence) or sum(channels.values())) + len(LESION_TYPES)
@@ -178,7 +174,7 @@ class RegionTypeUNet(SEResUNet):
         in_channels: slices of a slab.
         out_channels: ignored, always the 5 of the joint label table; kept so that all networks have the same arguments.
         deep_supervision: also supervise maps at strides 2, 4 and 8.
-        evidence: one of `EVIDENCE`.
+        evidence: as for `RegionTypeHead`.
         sum_types: ignored, since an outline never depends on the types.
 
     Raises:
