@@ -21,8 +21,8 @@ def overview(results: StudyResults) -> list[Block]:
     study, records = results.study, results.records
     facts = [
         f"Data list: {results.datalist.name}, version {results.datalist.version or 'not given'}",
-        f"Held-out folds: {_listed(results.folds)}; {study.validation_share * 100:g} % of the other patients choose "
-        "the best epoch",
+        f"Held-out folds: {_listed(results.folds)}; {study.validation_share * 100:g} % of the other patients are "
+        "for validation",
         *_lits_weights(results),
         f"Seeds: {_seeds(results)}",
         f"Epochs: {_epochs(results)}",

@@ -30,7 +30,8 @@ class BestWeights:
         validator: engine that validates; provides the metrics.
         interval: epochs from one validation to the next.
         metric: name of the score, higher is better.
-        patience: validations without a better score before the trainer is stopped; None to never stop.
+        patience: validations without a better score before the trainer is stopped, counted from `best_from`; None to
+            never stop.
         patience_from: first epoch whose validation counts for it, so that a plan of stages reaches its last one.
         best_from: first epoch whose weights are compared. Those of an earlier epoch are kept only until then, since on
             few validation patients an early epoch, whose learning rate is high, often has the best score by chance.
@@ -99,7 +100,7 @@ class BestWeights:
                 state = without_aux_heads(self.network.state_dict())
                 save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
             barrier()  # the other processes read the weights only after they are written
-        elif epoch >= self.patience_from:
+        elif epoch >= max(self.patience_from, self.best_from):
             self.validations_without_improvement += 1
         self.stop_if_due(engine)
 

@@ -80,6 +80,12 @@ def test_patience_counts_validations_without_a_better_score(scores, stopped_afte
     assert trainer.state.epoch == stopped_after
 
 
+def test_patience_starts_with_the_first_epoch_to_compare(trained):
+    best, trainer = trained([0.9, 0.2, 0.2, 0.2, 0.1, 0.1, 0.1], patience=2, best_from=4)
+    assert best.best_epoch == 4
+    assert trainer.state.epoch == 6
+
+
 def test_without_patience_every_epoch_is_trained(trained):
     assert trained([0.5] * 6)[1].state.epoch == 6
 

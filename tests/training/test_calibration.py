@@ -80,8 +80,10 @@ def test_fit_changes_only_the_recorded_temperature(trained):
     trainer.state.epoch, trainer.state.max_epochs = 1, 2
     handler.end_epoch(trainer)
     assert read_record(path) == record  # an epoch follows
+    evaluator.state.epoch, evaluator.state.metrics = 2, {"val_score": 0.25}  # the last validation, not yet written
     trainer.terminate()
     handler.end_epoch(trainer)
+    assert (evaluator.state.epoch, evaluator.state.metrics) == (2, {"val_score": 0.25})
     after = read_record(path)
     assert after.type_temperature == pytest.approx(10.0, abs=0.1)  # an accuracy of a third gives the upper bound
     assert {**after.to_json(), "type_temperature": 1.0} == record.to_json()
