@@ -19,7 +19,7 @@ with nnunetv2==2.8.1). The command runs these steps, and a second call continues
 The cell's folder is `OUTPUT_DIR/cells/nnunet-scratch-none/foldN-seedS` of the study; `--label` is appended to the row's
 name, for a row with another wall time. Wall times only compare if the machine is as busy as it was for the study's
 cells. nnU-Net reads complete slices, as its defaults do, and its final weights predict. The networks of the study are
-trained on crops, and validation patients choose their epoch.
+trained on crops.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ class RegionTypeHead(nn.Module):
         evidence: describes a region beside the types of its pixels; one of `lesion_type_unet.EVIDENCE`. Features are
             averaged over the region (studies/ablation.yaml).
         noise: standard deviation of Gaussian noise on the description in training, in units of its scaled values. It
-            regularises the layers like weight decay (Bishop, Neural Computation 1995), as few hundreds of lesions need.
+            regularises the layers like weight decay (Bishop, Neural Computation 1995): a few hundred lesions overfit.
 
     Raises:
         UsageError: if the evidence is unknown.
