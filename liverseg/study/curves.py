@@ -33,7 +33,7 @@ StudyCurves = Mapping[str, Sequence[CellCurves]]
 
 @dataclass(frozen=True)
 class RowProgress:
-    """How the validation score of a row's trainings rose: means of the running best, which is kept as the best weights.
+    """How the validation score of a row's trainings rose: means of the running best over the epochs.
 
     A training counts if its events have the score in the first half of its epochs. Its last validated epoch is its end.
 

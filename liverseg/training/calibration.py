@@ -80,8 +80,8 @@ class TypeTemperature:
         best = read_weights(self.path)
         last = {name: value.detach().clone() for name, value in self.network.state_dict().items()}
         self._logits, self._types = [], []
-        state = self.validator.state
-        epoch, scores = state.epoch, dict(state.metrics)  # of the last epoch, which later handlers write
+        validated = self.validator.state
+        epoch, scores = validated.epoch, dict(validated.metrics)  # of the last epoch, which later handlers write
         handle = self.validator.add_event_handler(Events.ITERATION_COMPLETED, self.update)
         try:
             self.network.load_state_dict(best, strict=False)  # it has no auxiliary heads
@@ -89,7 +89,7 @@ class TypeTemperature:
         finally:
             handle.remove()
             self.network.load_state_dict(last)
-            self.validator.state.epoch, self.validator.state.metrics = epoch, scores
+            validated.epoch, validated.metrics = epoch, scores
         gathered = all_gather((self._logits, self._types))
         self._logits = [lesion for logits, _ in gathered for lesion in logits]
         self._types = [lesion_type for _, types in gathered for lesion_type in types]
