@@ -15,7 +15,7 @@ from liverseg.networks.se_resunet import SEResUNet, get_size, initialise, join_t
 from liverseg.networks.ynet import SlabOutput
 from liverseg.utils.tensors import window_maximum
 
-__all__ = ["EVIDENCE", "LesionTypeHead", "LesionTypeUNet", "check_evidence"]
+__all__ = ["EVIDENCE", "WINDOWS", "LesionTypeHead", "LesionTypeUNet", "check_evidence"]
 
 EVIDENCE = ("measurements", "features", "both")
 """Input of the type head. The measurements are our method; the decoder's features, averaged over the lesion in the same
@@ -28,7 +28,7 @@ _RIM = 2
 """Width in pixels of the rims inside and outside an outline, where types differ: the enhancing rim of a metastasis, the
 nodules of a hemangioma, the sharp margin of a cyst."""
 
-_WINDOWS = (15,)
+WINDOWS = (15,)
 """Edges of the averaging windows at stride 4, so 60 pixels: most lesions fit in."""
 
 # bring the measurements of lesions near zero mean and unit variance; units of the windowed slab
@@ -74,7 +74,7 @@ class LesionTypeHead(nn.Module):
         in_channels: int,
         features: int,
         evidence: str = "measurements",
-        windows: Sequence[int] = _WINDOWS,
+        windows: Sequence[int] = WINDOWS,
         hidden: int = 64,
     ) -> None:
         super().__init__()
@@ -174,7 +174,7 @@ class LesionTypeUNet(SEResUNet):
         out_channels: int = 5,
         deep_supervision: bool = False,
         evidence: str = "measurements",
-        windows: Sequence[int] = _WINDOWS,
+        windows: Sequence[int] = WINDOWS,
         sum_types: bool = False,
     ) -> None:
         super().__init__(size, in_channels, LESION + 1, deep_supervision)
@@ -189,7 +189,7 @@ class LesionTypeUNet(SEResUNet):
             "out_channels": self.out_channels,
             "evidence": self.type_head.evidence,
         }
-        if self.type_head.windows != _WINDOWS:
+        if self.type_head.windows != WINDOWS:
             # the default is left out: checkpoints from before the argument existed stay valid
             arguments["windows"] = list(self.type_head.windows)
         return arguments

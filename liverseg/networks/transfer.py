@@ -15,6 +15,7 @@ from liverseg.bundle.validation import check_values
 from liverseg.errors import LiversegError
 from liverseg.labels import label_names, labels_for
 from liverseg.networks.base import SlabNetwork
+from liverseg.networks.lesion_type_unet import WINDOWS
 from liverseg.networks.record import SlabInput, WeightsRecord
 from liverseg.networks.registry import NETWORKS
 from liverseg.networks.weights import export_weights, read_record, read_weights
@@ -78,6 +79,9 @@ def record_differences(
         pairs.append((name, record.arguments[name], arguments[name]))
     if head and "evidence" in record.arguments and "evidence" in arguments:
         pairs.append(("evidence", record.arguments["evidence"], arguments["evidence"]))
+    if head and "windows" in {*record.arguments, *arguments}:
+        in_file, in_network = ([*found.get("windows", WINDOWS)] for found in (record.arguments, arguments))
+        pairs.append(("windows", in_file, in_network))
     if head:
         pairs.append(("labels", ", ".join(record.labels), ", ".join(_labels(arguments["out_channels"], record))))
     if input_spec is None:

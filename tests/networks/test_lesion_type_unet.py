@@ -1,12 +1,13 @@
 """Networks of all strategies: outputs, shared parts, transfer, and the type head of LesionTypeUNet."""
 
 import math
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 
-from liverseg.errors import UsageError
+from liverseg.errors import LiversegError, UsageError
 from liverseg.labels import JOINT_LABELS, LESION_TYPES, label_names
 from liverseg.networks import (
     LesionTypeUNet,
@@ -191,6 +192,18 @@ def test_recorded_arguments_build_the_same_network(record, tmp_path):
     load_weights(again, path)
     assert again.arguments() == network.arguments()
     assert torch.equal(again.eval()(SLABS), network(SLABS))
+
+
+@pytest.mark.parametrize(("trained", "evaluated"), [([15], [11]), ([5, 11], [5, 15])])
+def test_weights_trained_with_other_windows_are_refused(trained, evaluated, record, tmp_path):
+    network = LesionTypeUNet("small", windows=trained)
+    path = tmp_path / "joint.safetensors"
+    changes = {"network": "LesionTypeUNet", "arguments": network.arguments(), "labels": label_names(JOINT_LABELS)}
+    export_weights(path, network.state_dict(), replace(record, **changes))
+    expected = f"does not fit: windows {trained} in the file, {evaluated} in the network; "
+    with pytest.raises(LiversegError, match=re.escape(expected)):
+        load_weights(LesionTypeUNet("small", windows=evaluated), path)
+    load_weights(LesionTypeUNet("small", windows=trained), path)
 
 
 @pytest.mark.parametrize("sum_types", [False, True])
