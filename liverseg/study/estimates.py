@@ -56,7 +56,7 @@ QUESTIONS = {
     "strategy": "strategies against joint, from the same initialisation",
     "initialisation": "initialisations of the same strategy",
     "plan": "fine-tuning plans against none",
-    "peer": "peers against joint and ours",
+    "peer": "peers against segmentation, joint and ours",
 }
 """Kinds of comparisons, and their titles."""
 
@@ -158,7 +158,7 @@ def _pairs(results: StudyResults, question: str) -> list[tuple[RowResults, RowRe
         if question == "peer" and row.peer:
             pairs += [
                 (result, results.find(strategy, initialisation))
-                for strategy in ("joint", *OURS)
+                for strategy in ("segmentation", "joint", *OURS)
                 for initialisation in INITIALISATIONS
             ]
         if row.peer:

@@ -254,7 +254,7 @@ def test_a_peer_is_in_the_table_and_compared_in_a_family_of_its_own(tmp_path):
     assert pairs == [
         (measure, row)
         for measure in ("lesion_dice", "lesion_recall")
-        for row in ("joint-scratch-none", "joint-lits-none")
+        for row in ("segmentation-lits-none", "joint-scratch-none", "joint-lits-none")
     ]
     assert [item for item in compared if item.question != "peer"] == without
 
