@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ DRAWN = {"val_lesion_dice": "lesion Dice", "val_type_accuracy": "type accuracy"}
 _KEY_SCORE = "val_score"
 """Name in the events of the score by which `BestWeights` chooses the best epoch, whichever score the strategy uses."""
 RISE = 0.01
-"""Rise of the best validation score in the last quarter of the epochs from which on the report names a row.
+"""Rise of the mean validation score in the last quarter of the epochs from which on the report names a row.
 
 Our choice: the report and the papers print scores with two decimals, so a smaller rise hardly changes them."""
 
@@ -33,18 +34,20 @@ StudyCurves = Mapping[str, Sequence[CellCurves]]
 
 @dataclass(frozen=True)
 class RowProgress:
-    """How the validation score of a row's trainings rose: means of the running best over the epochs.
+    """How the validation scores of a row's trainings rose: means over the trainings.
 
     A training counts if its events have the score in the first half of its epochs. Its last validated epoch is its end.
+    Scores are those of the epochs themselves. The best until then would rise by chance, the more the fewer patients
+    validate.
 
     Attributes:
         row: row of the study.
         key_score: name of the score by which the best epoch is chosen.
         trainings: number of trainings that count; without any, the means are NaN.
-        half: mean over trainings of the best score up to half of the epochs.
+        half: mean over trainings of the last score up to half of the epochs.
         three_quarters: likewise, up to three quarters.
         end: likewise, of all epochs.
-        late: number of trainings whose best epoch is among the last tenth.
+        standard_error: of the rise in the last quarter, over trainings; NaN with fewer than two.
     """
 
     row: RowResults
@@ -53,17 +56,17 @@ class RowProgress:
     half: float
     three_quarters: float
     end: float
-    late: int
+    standard_error: float
 
     @property
-    def gain(self) -> float:
+    def rise(self) -> float:
         """Rise of the mean in the last quarter of the epochs."""
         return self.end - self.three_quarters
 
     @property
     def still_rises(self) -> bool:
-        """Whether the gain, with three decimals as it is printed, is `RISE` or more."""
-        return round(self.gain, 3) >= RISE
+        """Whether the rise, with three decimals as it is printed, is `RISE` or more."""
+        return round(self.rise, 3) >= RISE
 
 
 def read_curves(results: StudyResults) -> StudyCurves:
@@ -81,26 +84,20 @@ def row_progress(results: StudyResults, curves: StudyCurves) -> list[RowProgress
 
 
 def _progress(row: RowResults, key_score: str, curves: Sequence[CellCurves]) -> RowProgress:
-    trainings = [found for curve in curves if (found := _running_best(curve.get(_KEY_SCORE, ())))]
-    values = [values for values, _ in trainings] or [(math.nan,) * 3]
-    half, three_quarters, end = (sum(column) / len(column) for column in zip(*values, strict=True))
-    late = sum(is_late for _, is_late in trainings)
-    return RowProgress(row, key_score, len(trainings), half, three_quarters, end, late)
+    trainings = [scores for curve in curves if (scores := _scores_until(curve.get(_KEY_SCORE, ())))]
+    half, three_quarters, end = map(statistics.fmean, zip(*(trainings or [(math.nan,) * 3]), strict=True))
+    rises = [scores[2] - scores[1] for scores in trainings]
+    standard_error = statistics.stdev(rises) / math.sqrt(len(rises)) if len(rises) > 1 else math.nan
+    return RowProgress(row, key_score, len(trainings), half, three_quarters, end, standard_error)
 
 
-def _running_best(curve: Sequence[tuple[int, float]]) -> tuple[tuple[float, ...], bool] | None:
-    """Return the best value at a half, at three quarters and at the end, and whether its epoch is in the last tenth.
-
-    None if there is no value in the first half.
-    """
+def _scores_until(curve: Sequence[tuple[int, float]]) -> tuple[float, ...] | None:
+    """Return the last scores up to a half, three quarters and the end; None without any in the first half."""
     known = [(epoch, value) for epoch, value in curve if not math.isnan(value)]
     last = curve[-1][0] if curve else 0
     if not known or known[0][0] > last / 2:
         return None
-    best = tuple(max(value for epoch, value in known if epoch <= share * last) for share in (0.5, 0.75, 1))
-    # the first of equal values, as in BestWeights; in integers, since 0.9 is no binary fraction
-    best_epoch = next(epoch for epoch, value in known if value == best[-1])
-    return best, 10 * best_epoch > 9 * last
+    return tuple([value for epoch, value in known if epoch <= share * last][-1] for share in (0.5, 0.75, 1))
 
 
 def _key_score(study: StudyConfig, row: Row) -> str:

@@ -79,11 +79,11 @@ def lengths_of_trainings(progress: Sequence[RowProgress]) -> list[Block]:
     missing = complete - sum(of_row.trainings for of_row in progress)
     rising = [of_row for of_row in known if of_row.still_rises]
     text = (
-        f"{title}: in the last quarter of the epochs, the mean of the trainings' best validation scores rose by less "
-        f"than {RISE:g} in {len(known) - len(rising)} of {len(known)} rows"
+        f"{title}: in the last quarter of the epochs, the mean validation score (± standard error over trainings) rose "
+        f"by less than {RISE:g} in {len(known) - len(rising)} of {len(known)} rows"
     )
     if rising:
-        names = _listed(f"`{of_row.row.name}` ({format_signed(of_row.gain)})" for of_row in rising)
+        names = _listed(f"`{of_row.row.name}` ({tables.format_rise(of_row)})" for of_row in rising)
         text += f", and by {RISE:g} or more in {names}, whose trainings may be too short"
     if missing:
         text += f"; the curves of {missing} of {complete} trainings are missing"

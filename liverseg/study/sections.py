@@ -61,18 +61,17 @@ def fine_tuning_section(results: StudyResults, estimates: Estimates) -> list[Blo
 
 
 def training_section(results: StudyResults, progress: Sequence[RowProgress]) -> list[Block]:
-    """Whether the trainings were long enough: best validation scores over the epochs."""
+    """Whether the trainings were long enough: validation scores over the epochs."""
     blocks: list[Block] = [Heading("Validation scores over the training")]
     if any(of_row.trainings for of_row in progress):
         blocks += [
             Paragraph(
-                "The best score of the validation patients up to half, to three quarters and to the end of the "
-                "epochs, as means over the row's trainings. The weights of the best epoch, from `best_from` on, are "
-                "kept. The last columns have the rise in the last quarter, and the number of trainings whose best "
-                "epoch is among the last tenth. A row that rises may gain from more epochs. One that does not rise may "
-                "still gain from a slower schedule, because scores level off when the learning rate falls towards "
-                "zero; and a network that learns nothing has its best score by chance, at any epoch. Trainings "
-                "without TensorBoard events, or without a validation in the first half, are left out."
+                "The score of the validation patients at half, at three quarters and at the end of the epochs, or at "
+                "the last validation until then, as means over the row's trainings. The last column has the rise in "
+                "the last quarter and its standard error over trainings. A row that rises may gain from more epochs. "
+                "One that does not rise may still gain from a slower schedule, because scores level off when the "
+                "learning rate falls towards zero; and the score of a network that learns nothing changes by chance. "
+                "Trainings without TensorBoard events, or without a validation in the first half, are left out."
             ),
             tables.training_table(progress),
         ]

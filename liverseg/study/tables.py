@@ -23,6 +23,7 @@ __all__ = [
     "estimates_table",
     "format_estimate",
     "format_p",
+    "format_rise",
     "lesion_table",
     "not_significant_table",
     "outline_table",
@@ -163,7 +164,7 @@ def comparison_table(compared: Sequence[Comparison], question: str) -> Table:
 
 
 def training_table(progress: Sequence[RowProgress]) -> Table:
-    """Best validation scores up to half, to three quarters and to the end of the epochs."""
+    """Mean validation scores at half, at three quarters and at the end of the epochs."""
     rows = []
     for of_row in progress:
         complete, trainings = len(of_row.row.complete), of_row.trainings
@@ -173,12 +174,17 @@ def training_table(progress: Sequence[RowProgress]) -> Table:
                 _TITLES.get(of_row.key_score, of_row.key_score),
                 str(trainings) if trainings == complete else f"{trainings} of {complete}",
                 *map(_number, (of_row.half, of_row.three_quarters, of_row.end)),
-                format_signed(of_row.gain) if trainings else "",
-                f"{of_row.late} of {trainings}" if trainings else "",
+                format_rise(of_row) if trainings else "",
             ]
         )
     head = ["strategy", "initialisation", "plan", "score", "trainings", "half", "three quarters", "end"]
-    return Table([*head, "last quarter", "best in last tenth"], rows)
+    return Table([*head, "last quarter"], rows)
+
+
+def format_rise(progress: RowProgress) -> str:
+    """Return the rise in the last quarter, with its standard error if there are at least two trainings."""
+    rise = format_signed(progress.rise)
+    return rise if math.isnan(progress.standard_error) else f"{rise} ± {progress.standard_error:.3f}"
 
 
 def typing_table(results: StudyResults, estimates: Estimates) -> Table:

@@ -108,7 +108,8 @@ def run_by_command(path):
 @pytest.mark.integration
 def test_curves_have_the_scores_by_which_weights_were_chosen(write, unbroken):
     study = read_results(read_study(write(output_dir=str(unbroken))))
-    progress = row_progress(study, read_curves(study))
+    curves = read_curves(study)
+    progress = row_progress(study, curves)
     assert [(of_row.row.name, of_row.key_score) for of_row in progress] == [
         ("classification-lits-none", "type_accuracy"),
         ("ynet-lits-none", "class_aware_dice"),
@@ -117,8 +118,10 @@ def test_curves_have_the_scores_by_which_weights_were_chosen(write, unbroken):
         (cell,) = of_row.row.complete
         record = cell.read("model.json")
         assert of_row.trainings == 1
-        assert of_row.end == pytest.approx(record["metrics"][f"val_{of_row.key_score}"], abs=1e-6)  # float32 in events
-        assert of_row.late == (record["epoch"] == 2)
+        ((_, first), (_, last)) = curves[of_row.row.name][0]["val_score"]
+        assert (of_row.half, of_row.end) == (first, last)
+        chosen = (first, last)[record["epoch"] - 1]
+        assert chosen == pytest.approx(record["metrics"][f"val_{of_row.key_score}"], abs=1e-6)  # float32 in events
 
 
 @pytest.mark.integration
