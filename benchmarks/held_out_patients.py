@@ -14,7 +14,7 @@ where STARTER is the absolute path of runs/starter, the output of `make starter`
 patients' original slices, with the liver outlined. Slices whose path starts with `--synthetic` are copies with
 synthetic lesions. Phantoms are excluded. The liver's Dice is computed over all pixels of a patient's original slices.
 The balanced accuracy covers the synthetic lesions that a predicted lesion overlaps, with the type of the prediction
-that overlaps best. Its 95 % interval is from a bootstrap over patients.
+that overlaps best. 95 % intervals are from a bootstrap over patients.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def main() -> None:
     own = units[units["true_type"].isna() & units["lesion_true"].isna()]
     pixels = own.groupby("patient")[["liver_hit", "liver_pred", "liver_true"]].sum()
     dice = 2 * pixels["liver_hit"] / (pixels["liver_pred"] + pixels["liver_true"])
-    print(f"liver Dice of {len(dice)} patients, {len(own)} slices: mean {dice.mean():.3f}, median {dice.median():.3f}")
+    by_patient = np.column_stack([dice, np.ones(len(dice))])
+    mean = bootstrap(lambda sums: sums[..., 0] / sums[..., 1], by_patient, patient_weights(len(dice)))
+    print(f"liver Dice of {len(dice)} patients, {len(own)} slices: median {dice.median():.3f}")
+    print(f"  mean {mean.value:.3f} ({mean.lower:.3f} to {mean.upper:.3f})")
     for patient, value in dice.sort_values().items():
         print(f"  {patient} {value:.3f}")
     lesions = pd.read_csv(folder / "lesions.csv", dtype={"patient": str})
