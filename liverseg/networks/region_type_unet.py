@@ -103,7 +103,7 @@ def _mean(values: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:
 
 def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch.Tensor:
     """Return the measurements of regions, (regions, measurements)."""
-    box = (slice(None), *_box(regions.ids, _SURROUNDINGS))
+    box = (slice(None), *_box(regions.ids > 0, _SURROUNDINGS))
     slab, liver, ids, count = slab[:, :, box[1], box[2]], liver[box], regions.ids[box], regions.count
     near = _spread(ids, _RIM)
     around = _spread(near, _SURROUNDINGS - _RIM)
@@ -150,12 +150,20 @@ def _measure(slab: torch.Tensor, regions: Regions, liver: torch.Tensor) -> torch
     return torch.cat(measurements, dim=1)
 
 
-def _box(ids: torch.Tensor, margin: int) -> tuple[slice, slice]:
-    """Return rows and columns of the box around the regions of all slabs, with a margin."""
+def _box(inside: torch.Tensor, margin: int, stride: int = 1) -> tuple[slice, slice]:
+    """Return rows and columns of the box around pixels of all slabs, with a margin.
+
+    Args:
+        inside: boolean (batch, H, W), true somewhere.
+        margin: pixels on each side, as far as they are in the slab.
+        stride: the start is rounded down to a multiple of it.
+    """
     sides = []
-    for length, numbered in zip(ids.shape[1:], ((ids > 0).any(dim=0).any(dim=dim) for dim in (1, 0)), strict=True):
-        places = torch.nonzero(numbered)
-        sides.append(slice(max(0, int(places.min()) - margin), min(length, int(places.max()) + 1 + margin)))
+    in_any = inside.any(dim=0)
+    for length, occupied in zip(inside.shape[1:], (in_any.any(dim=1), in_any.any(dim=0)), strict=True):
+        places = torch.nonzero(occupied)
+        start = max(0, int(places.min()) - margin) // stride * stride
+        sides.append(slice(start, min(length, int(places.max()) + 1 + margin)))
     return sides[0], sides[1]
 
 
@@ -225,21 +233,51 @@ class RegionTypeUNet(SEResUNet):
         final = (maps[:, 0] if maps.ndim == 5 else maps).detach().to(dtype).contiguous()
         others, types = final[:, :LESION], final[:, LESION:]
         lesion = torch.logsumexp(types, dim=1, keepdim=True)
-        best = channel_argmax(torch.cat([others, lesion], dim=1))
-        cyst = channel_argmax(types) == LESION_TYPES.index("cyst")
-        named = [(label_regions(best == LESION, cyst), best == LIVER)]
-        if outlines is not None:
-            true = outlines[:, 0]
-            named.append((typed_regions(true), (true == LIVER) | (true == LIVER_OR_LESION)))
+        background, organ = others.unbind(dim=1)
+        outlined = lesion[:, 0] > torch.maximum(background, organ)
+        liver = ~outlined & (organ > background)
         with torch.autocast(x.device.type, enabled=False):
             inputs, at_4 = x.to(dtype), features[2].to(dtype)
-            logits = [self.type_head(inputs, regions, liver, types, at_4) for regions, liver in named]
-        if not self.training:
-            # the rim has the region's type too, for outlines at a lower threshold than the likeliest label
-            near = _spread(named[0][0].ids, _RIM)
-            return join_types(others, lesion, torch.where(near[:, None] > 0, _paint(logits[0], near), types))
+            if not self.training:
+                return join_types(others, lesion, self._name_regions(inputs, outlined, liver, types, at_4))
+            named = [(_own_regions(outlined, types), liver)]
+            if outlines is not None:
+                true = outlines[:, 0]
+                named.append((typed_regions(true), (true == LIVER) | (true == LIVER_OR_LESION)))
+            logits = [self.type_head(inputs, regions, tissue, types, at_4) for regions, tissue in named]
         painted = [_paint(of_regions, regions.ids) for (regions, _), of_regions in zip(named, logits, strict=True)]
         return SlabOutput(maps, torch.stack(painted, dim=1), torch.stack([at.weights() for at, _ in named], dim=1))
+
+    def _name_regions(
+        self,
+        slab: torch.Tensor,
+        lesion: torch.Tensor,
+        liver: torch.Tensor,
+        types: torch.Tensor,
+        features: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return type logits of pixels, in which those of each region and its rim are the region's.
+
+        The rim has them for outlines at a lower threshold than the likeliest label. All but the network itself is
+        computed in the box of the lesions alone, for its time.
+        """
+        if not lesion.any():
+            return types
+        rows, columns = _box(lesion, _SURROUNDINGS, stride=4)
+        box = (slice(None), rows, columns)
+        of_box = types[:, :, rows, columns]
+        at_4 = features[:, :, rows.start // 4 : -(-rows.stop // 4), columns.start // 4 : -(-columns.stop // 4)]
+        regions = _own_regions(lesion[box], of_box)
+        logits = self.type_head(slab[:, :, rows, columns], regions, liver[box], of_box, at_4)
+        near = _spread(regions.ids, _RIM)
+        named = types.clone()
+        named[:, :, rows, columns] = torch.where(near[:, None] > 0, _paint(logits, near), of_box)
+        return named
+
+
+def _own_regions(lesion: torch.Tensor, types: torch.Tensor) -> Regions:
+    """Return the regions of the network's own outlines, cysts beside other lesions separated by the pixels' types."""
+    return label_regions(lesion, channel_argmax(types) == LESION_TYPES.index("cyst"))
 
 
 def _paint(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:

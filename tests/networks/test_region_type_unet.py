@@ -149,6 +149,52 @@ def test_each_region_has_one_type_and_the_outline_of_summed_types():
         torch.testing.assert_close(of_region, of_region[:1].expand_as(of_region))
 
 
+class FixedMap(torch.nn.Module):
+    """In place of a network's head, so that lesions are where a test wants them."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, features):
+        return self.logits
+
+
+def test_regions_are_named_in_their_box_as_on_complete_slabs():
+    network = learnt_network(evidence="both").eval()
+    maps = torch.randn(2, 5, 64, 96)  # padded from 50 x 70
+    maps[:, 1] += 9
+    maps[0, 2:, 33:39, 41:58] += 20
+    maps[1, 2:, 30:45, 51:60] += 20
+    network.head = FixedMap(maps)
+    seen = {}
+    network.decoder.register_forward_hook(lambda module, inputs, output: seen.update(features=output[2]))
+    hook = network.type_head.register_forward_hook(
+        lambda module, inputs, output: seen.update(inputs=inputs, logits=output)
+    )
+    with torch.no_grad():
+        logits = network(SLABS)
+        hook.remove()
+        own = maps[:, :, :50, :70]
+        lesion = own.argmax(dim=1) >= 2
+        regions = label_regions(lesion, own[:, 2:].argmax(dim=1) == 0)
+        expected = network.type_head(SLABS, regions, own.argmax(dim=1) == 1, own[:, 2:], seen["features"])
+    assert seen["inputs"][0].shape[2:] == (26, 34)  # rows 24 to 49, the last; columns 32 to 65
+    assert regions.count == 2
+    torch.testing.assert_close(seen["logits"], expected)
+    assert torch.equal(logits.argmax(dim=1) >= 2, lesion)
+
+
+def test_slabs_without_a_lesion_keep_the_types_of_their_pixels():
+    network = learnt_network().eval()
+    maps = torch.randn(2, 5, 64, 96)
+    maps[:, 1] += 9
+    network.head = FixedMap(maps)
+    with torch.no_grad():
+        types = network(SLABS)[:, 2:].log_softmax(dim=1)
+    torch.testing.assert_close(types, maps[:, 2:, :50, :70].log_softmax(dim=1))
+
+
 def test_training_names_true_outlines_as_well_and_regions_weigh_the_same():
     labels = torch.zeros(2, 1, 50, 70, dtype=torch.uint8)
     labels[0, 0, 5:20, 5:20], labels[0, 0, 5:20, 20:40], labels[1, 0, 30:33, 30:33] = 2, 4, 3
