@@ -62,7 +62,7 @@ def findings(results: StudyResults, estimates: Estimates, compared: Sequence[Com
         elif item.question == "plan":
             groups.setdefault("Fine-tuning plans less `none`", []).append(item)
         elif item.question == "peer":
-            groups.setdefault(f"Peer `{item.row}` less `{other.strategy}`", []).append(item)
+            groups.setdefault(f"Peer `{item.row}` less segmentation, joint and ours", []).append(item)
     items += [f"{name}: {line}." for name, group in groups.items() if (line := _changes(rows, group))]
     if not items:
         return [Heading("Findings"), Paragraph("No row is complete, so there are no findings yet.")]
@@ -188,8 +188,10 @@ def _peers(peers: Sequence[RowResults]) -> list[Block]:
         return []
     names = []
     for row in peers:
-        texts = {text for cell in row.complete if (text := _describe_peer(row, cell.read("cell.json") or {}))}
-        names.append(f"`{row.name}`" + (f" ({'; '.join(sorted(texts))})" if texts else ""))
+        records = [cell.read("cell.json") or {} for cell in row.complete]
+        texts = sorted({text for record in records if (text := _describe_peer(row, record))})
+        texts += _training_of_peer(records)
+        names.append(f"`{row.name}`" + (f" ({'; '.join(texts)})" if texts else ""))
     text = "other software, trained outside this study and scored on the same held-out slices."
     return [Paragraph(f"**Peers** are {text} Here: {_listed(names)}.")]
 
@@ -200,6 +202,17 @@ def _describe_peer(row: RowResults, record: dict[str, Any]) -> str:
         return str(record["peer"])
     versions = dict(record.get("versions") or {})
     return ", ".join(f"{name} {version}" for name, version in versions.items() if name.startswith(row.row.strategy))
+
+
+def _training_of_peer(records: Sequence[dict[str, Any]]) -> list[str]:
+    """Return how long a peer was trained, from the optional entries of its records."""
+    texts = []
+    minutes = [record["seconds"]["training"] / 60 for record in records if "training" in record.get("seconds", {})]
+    iterations = [record["training"]["iterations"] for record in records if "iterations" in record.get("training", {})]
+    for values, unit in ((iterations, "iterations"), (minutes, "minutes of training")):
+        if values:
+            texts.append(f"{' to '.join(dict.fromkeys(f'{value:.0f}' for value in (min(values), max(values))))} {unit}")
+    return [" in ".join(texts)] if texts else []
 
 
 def _best(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison], measure: str) -> str:

@@ -33,13 +33,16 @@ _SIDE = len(LESION_TYPES) + 1
 def plot_differences(compared: Sequence[Comparison], path: Path) -> bool:
     """Plot paired differences with their intervals, over the differences that are too small to be detected.
 
+    Peers are left out: differences to other software may be many times as large, and all others would be too small to
+    see.
+
     Returns:
         False, and no picture, if there is nothing to draw.
     """
     found = {
         (item.question, item.row, item.other, item.measure): item
         for item in compared
-        if np.isfinite(item.difference.value)
+        if item.question != "peer" and np.isfinite(item.difference.value)
     }
     measures = [measure for measure in COMPARED if any(key[-1] == measure for key in found)]
     pairs = list(dict.fromkeys(key[:-1] for key in found))

@@ -120,7 +120,7 @@ def _pictures(
         "differences.png",
         "Paired differences",
         "Each difference with its 95 % interval, by patient. Behind it are the differences, in Holm's family, that are "
-        "too small to be detected with 80 % power.",
+        "too small to be detected with 80 % power. Differences to peers are only in the tables.",
         lambda _, path: plot_differences(compared, path),
     )
     training: _Plot = (

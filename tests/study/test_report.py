@@ -203,10 +203,11 @@ def test_peers_are_noted(tmp_path):
         fill_peer(study, "nnunet-scratch-none", fold, 0)
     text = write_report(study, tmp_path / "report")[0].read_text(encoding="utf-8")
     assert "**Peers** are other software, trained outside this study" in text
-    assert "Here: `nnunet-scratch-none` (other software 2.0)." in text
+    assert "Here: `nnunet-scratch-none` (other software 2.0; 18 iterations in 3 to 4 minutes of training)." in text
     assert "by 16 trainings" in text and "| nnunet (peer) | scratch | none | 0 |" in text
     assert "with `joint-lits-none` and `segmentation-lits-none` and `nnunet-scratch-none` (seed 0 only): 0.80" in text
-    assert "Peer `nnunet-scratch-none` less `joint`: lesion Dice +0.000 to +0.300 (significant: 1 of 2)" in text
+    line = "Peer `nnunet-scratch-none` less segmentation, joint and ours: lesion Dice +0.000 to +0.300"
+    assert f"{line} (significant: 1 of 3)" in text
 
 
 @pytest.mark.integration
