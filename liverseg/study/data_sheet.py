@@ -75,7 +75,7 @@ def data_sheet(results: StudyResults) -> list[Block]:
         Heading("Uses", level=3),
         Paragraph(
             f"In this study: {'scores of held-out folds' if study.scored == 'test' else 'choice between variants'}. It "
-            "is research, and not for the care of patients."
+            "is for research only, not for the care of patients."
         ),
         Heading("Version", level=3),
         Paragraph(

@@ -32,6 +32,7 @@ from liverseg.study.results import CELL_KEYS, RowResults, StudyResults
 __all__ = [
     "COMPARED",
     "OURS",
+    "PEER_RIVALS",
     "QUESTIONS",
     "Comparison",
     "Estimates",
@@ -52,11 +53,14 @@ COMPARED = ("type_accuracy", "lesion_dice", "lesion_recall", "class_aware_dice")
 OURS = ("regions", "ours")
 """Our own strategies, the later version first, which are compared with joint learning."""
 
+PEER_RIVALS = ("segmentation", "joint", *OURS)
+"""Strategies that peers are compared with."""
+
 QUESTIONS = {
     "strategy": "strategies against joint, from the same initialisation",
     "initialisation": "initialisations of the same strategy",
     "plan": "fine-tuning plans against none",
-    "peer": "peers against segmentation, joint and ours",
+    "peer": f"peers against {', '.join(PEER_RIVALS)}",
 }
 """Kinds of comparisons, and their titles."""
 
@@ -158,7 +162,7 @@ def _pairs(results: StudyResults, question: str) -> list[tuple[RowResults, RowRe
         if question == "peer" and row.peer:
             pairs += [
                 (result, results.find(strategy, initialisation))
-                for strategy in ("segmentation", "joint", *OURS)
+                for strategy in PEER_RIVALS
                 for initialisation in INITIALISATIONS
             ]
         if row.peer:

@@ -10,7 +10,7 @@ from typing import Any
 from liverseg.study import tables
 from liverseg.study.curves import RISE, RowProgress
 from liverseg.study.document import Block, Heading, Items, Paragraph
-from liverseg.study.estimates import COMPARED, OURS, Comparison, Estimates, format_signed
+from liverseg.study.estimates import COMPARED, OURS, PEER_RIVALS, Comparison, Estimates, format_signed
 from liverseg.study.hypotheses import Hypothesis
 from liverseg.study.measures import MEASURES
 from liverseg.study.overview import describe_code
@@ -39,11 +39,13 @@ def opening(results: StudyResults) -> list[Block]:
         blocks.append(Paragraph(f"{text} The held-out folds were not used."))
     peers = [row for row in results.with_results if row.row.peer]
     text = (
-        f"Scored are {len(slices)} annotated slices of {len(patients)} patients (data list {results.datalist.name}, "
-        f"version {results.datalist.version or 'not given'}) by {len(results.records)} trainings: folds "
+        f"{len(results.records)} trainings were scored on {len(slices)} annotated slices of {len(patients)} patients "
+        f"(data list {results.datalist.name}, version {results.datalist.version or 'not given'}): folds "
         f"{_listed(results.folds)} held out in turn, seeds {_listed(seeds)}, code {describe_code(results)}. Values are "
         "pooled over folds and averaged over seeds, with 95 % intervals of a bootstrap over patients. p values are "
-        "two-sided and adjusted by Holm's method; a difference is significant if its p is below 0.05."
+        "two-sided and adjusted by Holm's method, separately for each measure and kind of comparison; a difference is "
+        "significant if its p is below 0.05. Intervals and p values are over patients. They do not include how much "
+        "one training differs from the next; the tables have the values of the seeds."
     )
     return [*blocks, Paragraph(_NOTICES[results.cohort]), Paragraph(text), *_peers(peers)]
 
@@ -56,13 +58,13 @@ def findings(results: StudyResults, estimates: Estimates, compared: Sequence[Com
     for item in compared:
         row, other = rows[item.row].row, rows[item.other].row
         if item.question == "initialisation":
-            groups.setdefault(f"Initialisation `{row.initialisation}` less `{other.initialisation}`", []).append(item)
+            groups.setdefault(f"Initialisation `{row.initialisation}` minus `{other.initialisation}`", []).append(item)
         elif item.question == "strategy" and row.strategy in OURS and not row.label:
-            groups.setdefault(f"`{row.strategy}` less `joint`", []).append(item)
+            groups.setdefault(f"`{row.strategy}` minus `joint`", []).append(item)
         elif item.question == "plan":
-            groups.setdefault("Fine-tuning plans less `none`", []).append(item)
+            groups.setdefault("Fine-tuning plans minus `none`", []).append(item)
         elif item.question == "peer":
-            groups.setdefault(f"Peer `{item.row}` less segmentation, joint and ours", []).append(item)
+            groups.setdefault(f"Peer `{item.row}` minus {_listed(PEER_RIVALS)}", []).append(item)
     items += [f"{name}: {line}." for name, group in groups.items() if (line := _changes(rows, group))]
     if not items:
         return [Heading("Findings"), Paragraph("No row is complete, so there are no findings yet.")]
@@ -92,7 +94,10 @@ def lengths_of_trainings(progress: Sequence[RowProgress]) -> list[Block]:
 
 def claims(hypotheses: Sequence[Hypothesis]) -> list[Block]:
     """The papers' claims, each with its verdict in a line."""
-    text = "Rules fixed before the results were seen; the intervals are not adjusted. The tables have every part."
+    text = (
+        "Rules fixed before the results were seen, by intervals that are not adjusted for multiple comparisons. The "
+        "tables have every part."
+    )
     return [
         Heading("Claims of the papers"),
         Paragraph(text),
@@ -104,6 +109,7 @@ def detectable_differences(compared: Sequence[Comparison]) -> list[Block]:
     """Which differences the study could have found."""
     if not compared:
         return []
+    compared = [item for item in compared if item.question != "peer"]
     tested = [item for item in compared if not math.isnan(item.difference.value)]
     missed = [item for item in tested if not item.is_significant]
     answers = Counter(tables.detects_published(item) for item in missed)
@@ -111,17 +117,19 @@ def detectable_differences(compared: Sequence[Comparison]) -> list[Block]:
     text = f"Of {len(tested)} differences {len(missed)} are not significant."
     if printed := found + alone + unseen:
         text += (
-            f" For {printed} of these a paper prints a difference. One as large would be found in {found} of them, "
-            f"only without Holm's adjustment in {alone}, and could be missed in {unseen}; the tables list each."
+            f" For {printed} of these a paper prints a difference. The study would have found one of that size in "
+            f"{found} cases, in {alone} more only without Holm's adjustment, and could have missed it in {unseen}; the "
+            "tables list each."
         )
     elif missed:
         text += " For none of these a paper prints a difference."
     return [
         Heading("Detectable differences"),
         Paragraph(
-            "A true difference of this size would be found with a probability of 80 % (two-sided, 0.05): 2.80 × the "
-            "bootstrap's standard error of the paired difference (Bloom, Evaluation Review 1995), smallest to largest "
-            "over the comparisons. Holm: within the family, at 0.05 / its size. A smaller difference may exist."
+            "The smallest true difference that would be found with a probability of 80 % (two-sided, at the level "
+            "0.05): 2.80 × the bootstrap's standard error of the paired difference (Bloom, Evaluation Review 1995), "
+            "from the smallest to the largest over the comparisons. With Holm's method the level is divided by the "
+            "number of comparisons. A smaller difference may exist."
         ),
         tables.detectable_table(compared),
         Paragraph(text),
@@ -216,19 +224,30 @@ def _training_of_peer(records: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def _best(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison], measure: str) -> str:
-    """Describe the complete row with the highest value, and its difference to the next row it was compared with."""
-    found = {row.name: estimates.get((row.name, measure)) for row in results.with_results if not row.missing}
-    values = {name: row.estimate for name, row in found.items() if row and not math.isnan(row.estimate.value)}
-    if not values:
+    """Describe the complete row with the highest value, and its difference to the next row it was compared with.
+
+    Only rows with the most seeds are ranked: a row of one training per fold is more often extreme by chance.
+    """
+    complete = [row for row in results.with_results if not row.missing]
+    found = {row.name: (len(row.seeds), estimates.get((row.name, measure))) for row in complete}
+    known = {
+        name: (seeds, row.estimate)
+        for name, (seeds, row) in found.items()
+        if row and not math.isnan(row.estimate.value)
+    }
+    if not known:
         return ""
+    most = max(seeds for seeds, _ in known.values())
+    values = {name: estimate for name, (seeds, estimate) in known.items() if seeds == most}
     highest = max(estimate.value for estimate in values.values())
     best = [name for name, estimate in values.items() if math.isclose(estimate.value, highest, abs_tol=1e-9)]
     title = MEASURES[measure].title
-    names = " and ".join(f"`{name}`{_few_seeds(results, name)}" for name in best)
+    names = " and ".join(f"`{name}`" for name in best)
     title = f"**{title[0].upper()}{title[1:]}**"
-    if len(values) == 1:
+    if len(known) == 1:
         return f"{title}: no complete row but {names} has it, {tables.format_estimate(values[best[0]])}."
-    text = f"{title} is highest with {names}: {tables.format_estimate(values[best[0]])}"
+    among = f" of the rows with {most} seeds" if len(values) < len(known) else ""
+    text = f"{title}{among} is highest with {names}: {tables.format_estimate(values[best[0]])}"
     pairs = [
         item if item.row == name else item.swapped()
         for name in best
@@ -246,12 +265,6 @@ def _best(results: StudyResults, estimates: Estimates, compared: Sequence[Compar
         f"{text}. Difference to `{rival.other}`, the next that it is compared with: {rival.text}, {verdict} "
         f"(p {tables.format_p(rival.adjusted_p)})."
     )
-
-
-def _few_seeds(results: StudyResults, name: str) -> str:
-    most = max(len(row.seeds) for row in results.with_results)
-    (seeds,) = (row.seeds for row in results.with_results if row.name == name)
-    return f" (seed {_listed(seeds)} only)" if len(seeds) < most else ""
 
 
 def _changes(rows: dict[str, RowResults], group: Sequence[Comparison]) -> str:

@@ -33,21 +33,23 @@ class Verdict(Enum):
 
     HOLDS = "holds"
     POINTS_THAT_WAY = "points that way"
-    DOES_NOT_HOLD = "does not hold"
+    NOT_CONFIRMED = "not confirmed"
+    CONTRADICTED = "contradicted"
     NOT_TESTABLE = "not testable"
 
     @staticmethod
-    def of(holds: bool, points_that_way: bool) -> Verdict:
-        """Return the verdict on a value: HOLDS, else POINTS_THAT_WAY, else DOES_NOT_HOLD."""
+    def of(holds: bool, points_that_way: bool, contradicted: bool) -> Verdict:
+        """Return the verdict on a value: the first that is true, else NOT_CONFIRMED."""
         if holds:
             return Verdict.HOLDS
-        return Verdict.POINTS_THAT_WAY if points_that_way else Verdict.DOES_NOT_HOLD
+        if points_that_way:
+            return Verdict.POINTS_THAT_WAY
+        return Verdict.CONTRADICTED if contradicted else Verdict.NOT_CONFIRMED
 
 
 _PLURAL = {
     Verdict.HOLDS: "hold",
     Verdict.POINTS_THAT_WAY: "point that way",
-    Verdict.DOES_NOT_HOLD: "do not hold",
 }
 
 
@@ -77,7 +79,7 @@ class Hypothesis:
     def verdict(self) -> Verdict:
         """The weakest verdict of the evidence: a claim of several parts holds if all of them hold."""
         verdicts = {evidence.verdict for evidence in self.evidence}
-        weakest_first = (Verdict.DOES_NOT_HOLD, Verdict.POINTS_THAT_WAY, Verdict.HOLDS)
+        weakest_first = (Verdict.CONTRADICTED, Verdict.NOT_CONFIRMED, Verdict.POINTS_THAT_WAY, Verdict.HOLDS)
         return next((verdict for verdict in weakest_first if verdict in verdicts), Verdict.NOT_TESTABLE)
 
     @property
@@ -91,7 +93,8 @@ class Hypothesis:
         """Claim and verdict in one line, with the number of parts that have each verdict."""
         verdict = self.verdict_text
         counts = {name: sum(evidence.verdict is name for evidence in self.evidence) for name in Verdict}
-        parts = [f"{count} {name.value if count == 1 else _PLURAL[name]}" for name, count in counts.items() if count]
+        texts = {name: name.value if count == 1 else _PLURAL.get(name, name.value) for name, count in counts.items()}
+        parts = [f"{count} {texts[name]}" for name, count in counts.items() if count]
         basis = f"of {len(self.evidence)} parts {', '.join(parts)}" if parts else self.untested.rstrip(".")
         return f"**{verdict[0].upper()}{verdict[1:]}**: {self.claim.rstrip('.')} ({basis})."
 
@@ -100,7 +103,7 @@ def check_hypotheses(results: StudyResults, estimates: Estimates, compared: Sequ
     """Test the papers' four findings.
 
     A difference "holds" if its 95 % interval is on the expected side of zero, and "points that way" if only the
-    difference is. Equality is defined by `EQUIVALENT`.
+    difference is. It is "contradicted" if its interval is on the other side. Equality is defined by `EQUIVALENT`.
     """
     return [
         _initialisations(results, compared),
@@ -158,8 +161,11 @@ def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Hypo
     if dice is None or math.isnan(dice.difference.value):
         return Hypothesis(claim, (), "joint or segmentation from LiTS weights has no results.")
     difference = dice.difference
-    interval_is_within = max(abs(difference.lower), abs(difference.upper)) <= EQUIVALENT
-    verdict = Verdict.of(interval_is_within, abs(difference.value) <= EQUIVALENT)
+    verdict = Verdict.of(
+        holds=max(abs(difference.lower), abs(difference.upper)) <= EQUIVALENT,
+        points_that_way=abs(difference.value) <= EQUIVALENT,
+        contradicted=difference.lower > EQUIVALENT or difference.upper < -EQUIVALENT,
+    )
     text = f"{_describe(dice)}; within ±{EQUIVALENT:.2f} counts as the same"
     return Hypothesis(claim, (Evidence(verdict, text), *_greater(results, compared, ["lesion_recall"], *pair)))
 
@@ -182,7 +188,7 @@ def _below_published(results: StudyResults, estimates: Estimates) -> Hypothesis:
                 missing.append(f"{strategy} {initialisation}")
                 continue
             found = estimates[row.name, "type_accuracy"].estimate
-            verdict = Verdict.of(found.upper < paper, found.value < paper)
+            verdict = Verdict.of(found.upper < paper, found.value < paper, found.lower > paper)
             text = f"{found.value:.2f} ({found.lower:.2f} to {found.upper:.2f}), printed {paper:.2f}"
             evidence.append(Evidence(verdict, f"`{row.name}`: type accuracy {text}"))
     return Hypothesis(claim, *_parts(evidence, missing))
@@ -200,7 +206,7 @@ def _greater(
         comparison = _comparison(results, compared, measure, row, other)
         if comparison is not None and not math.isnan(comparison.difference.value):
             difference = comparison.difference
-            verdict = Verdict.of(difference.lower > 0, difference.value > 0)
+            verdict = Verdict.of(difference.lower > 0, difference.value > 0, difference.upper < 0)
             text = _describe(comparison) + _describe_without_lesions(results, row, other)
             evidence.append(Evidence(verdict, text))
     return evidence
@@ -220,7 +226,7 @@ def _comparison(
 
 def _describe(comparison: Comparison) -> str:
     title = MEASURES[comparison.measure].title
-    return f"`{comparison.row}` less `{comparison.other}`: {title} {comparison.text}"
+    return f"`{comparison.row}` minus `{comparison.other}`: {title} {comparison.text}"
 
 
 def _describe_without_lesions(results: StudyResults, *rows: tuple[str, str]) -> str:

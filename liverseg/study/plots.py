@@ -69,7 +69,7 @@ def plot_differences(compared: Sequence[Comparison], path: Path) -> bool:
     handles = [
         Line2D([], [], color=_SIGNIFICANT, marker="o", markersize=4, label="significant (Holm)"),
         Line2D([], [], color=_NOT_SIGNIFICANT, marker="o", markersize=4, label="not significant"),
-        Line2D([], [], color=_DETECTABLE, linewidth=7, label="too small to be detected with 80 % power"),
+        Line2D([], [], color=_DETECTABLE, linewidth=7, label="true differences detected with less than 80 % power"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     save_figure(figure, path)

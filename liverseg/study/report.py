@@ -119,8 +119,8 @@ def _pictures(
     differences: _Plot = (
         "differences.png",
         "Paired differences",
-        "Each difference with its 95 % interval, by patient. Behind it are the differences, in Holm's family, that are "
-        "too small to be detected with 80 % power. Differences to peers are only in the tables.",
+        "Each difference with its 95 % interval, by patient. The band behind it spans true differences that would "
+        "be missed more than one time in five, in Holm's family. Differences to peers are only in the tables.",
         lambda _, path: plot_differences(compared, path),
     )
     training: _Plot = (

@@ -26,7 +26,8 @@ __all__ = [
 _OURS_VERDICTS = {
     Verdict.HOLDS: "better",
     Verdict.POINTS_THAT_WAY: "higher, but the interval includes zero",
-    Verdict.DOES_NOT_HOLD: "not better",
+    Verdict.NOT_CONFIRMED: "not higher, and the interval includes zero",
+    Verdict.CONTRADICTED: "worse",
 }
 
 
@@ -174,7 +175,8 @@ def ours_section(hypothesis: Hypothesis) -> list[Block]:
         Heading("Ours against joint"),
         Paragraph(
             "`regions` and its earlier version `ours` are our own strategies, which the papers do not have. One is "
-            f"better than `joint` in a measure if the 95 % interval of the difference is above zero.{summary}"
+            "better than `joint` in a measure if the 95 % interval of the difference, which is not adjusted for "
+            f"multiple comparisons, is above zero.{summary}"
         ),
         Items([f"{evidence.text}: {_OURS_VERDICTS[evidence.verdict]}" for evidence in hypothesis.evidence]),
     ]
@@ -186,10 +188,11 @@ def hypotheses_section(hypotheses: Sequence[Hypothesis]) -> list[Block]:
         Heading("Claims of the papers, part by part"),
         Paragraph(
             "A claim **holds** if the 95 % interval of the difference is on the claimed side of zero. It **points that "
-            "way** if only the difference is on that side and the interval includes zero. Otherwise it **does not "
-            f"hold**. Two Dice count as the same if the interval of their difference is within ±{EQUIVALENT:.2f}; the "
-            "claim points that way if only the difference is. A claim with several parts has the verdict of its "
-            "weakest part. The intervals are not adjusted for multiple comparisons."
+            "way** if only the difference is on that side and the interval includes zero. It is **contradicted** if "
+            "the interval is on the other side, and otherwise **not confirmed**. Two Dice count as the same if the "
+            f"interval of their difference is within ±{EQUIVALENT:.2f}; the claim points that way if only the "
+            "difference is. A claim with several parts has the verdict of its weakest part. The intervals are not "
+            "adjusted for multiple comparisons."
         ),
     ]
     for number, hypothesis in enumerate(hypotheses, start=1):

@@ -123,7 +123,7 @@ def not_significant_table(results: StudyResults, compared: Sequence[Comparison])
     head = (
         "measure",
         "row",
-        "less",
+        "minus",
         "difference",
         "95 % interval",
         "detectable",
@@ -159,7 +159,7 @@ def comparison_table(compared: Sequence[Comparison], question: str) -> Table:
                 str(comparison.patients),
             ]
         )
-    head = ["measure", "row", "less", "difference", "95 % interval", "p", "p, Holm", "detectable", "detectable, Holm"]
+    head = ["measure", "row", "minus", "difference", "95 % interval", "p", "p, Holm", "detectable", "detectable, Holm"]
     return Table([*head, "seeds", "patients"], rows)
 
 
@@ -214,7 +214,7 @@ def estimates_table(estimates: Estimates, compared: Sequence[Comparison]) -> pd.
     lines = [
         {
             "row": row,
-            "less": "",
+            "minus": "",
             "metric": measure,
             "value": found.estimate.value,
             "lower": found.estimate.lower,
@@ -226,7 +226,7 @@ def estimates_table(estimates: Estimates, compared: Sequence[Comparison]) -> pd.
     lines += [
         {
             "row": comparison.row,
-            "less": comparison.other,
+            "minus": comparison.other,
             "metric": comparison.measure,
             "value": comparison.difference.value,
             "lower": comparison.difference.lower,
@@ -240,7 +240,7 @@ def estimates_table(estimates: Estimates, compared: Sequence[Comparison]) -> pd.
         }
         for comparison in compared
     ]
-    columns = ["row", "less", "metric", "value", "lower", "upper", "p", "p_holm"]
+    columns = ["row", "minus", "metric", "value", "lower", "upper", "p", "p_holm"]
     columns += ["standard_error", "detectable", "detectable_holm", "seeds"]
     return pd.DataFrame(lines, columns=columns)
 

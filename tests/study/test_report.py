@@ -66,7 +66,7 @@ def test_the_page_has_findings_first_and_links_what_is_behind(illustrated):
     text = page.read_text(encoding="utf-8")
     assert text.startswith("# Study: by hand\n\n**Phantoms are not patients.**")
     assert "not complete" not in text and "outlined no lesion" not in text
-    assert "Scored are 7 annotated slices of 6 patients (data list hand-made, version 1) by 16 trainings: " in text
+    assert "16 trainings were scored on 7 annotated slices of 6 patients (data list hand-made, version 1): " in text
     assert _headings(text) == [
         "Findings",
         "Claims of the papers",
@@ -85,10 +85,11 @@ def test_the_page_has_findings_first_and_links_what_is_behind(illustrated):
         "**Lesion Dice** is highest with `joint-lits-none` and `segmentation-lits-none`: 0.80 (0.80 to 0.80)." in text
     )
     assert (
-        "Initialisation `lits` less `scratch`: type accuracy +0.214 (significant: 0 of 1); lesion Dice +0.300 (" in text
+        "Initialisation `lits` minus `scratch`: type accuracy +0.214 (significant: 0 of 1); lesion Dice +0.300 ("
+        in text
     )
     assert (
-        "Of 10 differences 4 are not significant. For 3 of these a paper prints a difference. One as large would "
+        "Of 10 differences 4 are not significant. For 3 of these a paper prints a difference. The study would have "
         in text
     )
 
@@ -204,9 +205,11 @@ def test_peers_are_noted(tmp_path):
     text = write_report(study, tmp_path / "report")[0].read_text(encoding="utf-8")
     assert "**Peers** are other software, trained outside this study" in text
     assert "Here: `nnunet-scratch-none` (other software 2.0; 18 iterations in 3 to 4 minutes of training)." in text
-    assert "by 16 trainings" in text and "| nnunet (peer) | scratch | none | 0 |" in text
-    assert "with `joint-lits-none` and `segmentation-lits-none` and `nnunet-scratch-none` (seed 0 only): 0.80" in text
-    line = "Peer `nnunet-scratch-none` less segmentation, joint and ours: lesion Dice +0.000 to +0.300"
+    assert "16 trainings were scored" in text and "| nnunet (peer) | scratch | none | 0 |" in text
+    best = "of the rows with 2 seeds is highest with `joint-lits-none` and `segmentation-lits-none`: 0.80"
+    assert f"**Lesion Dice** {best}" in text  # the peer has the same, with one seed
+    assert "Of 10 differences " in text  # without the peer's
+    line = "Peer `nnunet-scratch-none` minus segmentation, joint, regions, ours: lesion Dice +0.000 to +0.300"
     assert f"{line} (significant: 1 of 3)" in text
 
 
@@ -284,7 +287,7 @@ def test_trainings_that_outline_nothing_are_named(study, tmp_path):
     assert "**Some trainings outlined no lesion on any slice**: 2 of 4 of `joint-scratch-none`." in page
     assert "; trainings that outlined nothing are among them." in page
     text = (tmp_path / "after" / "study_tables.md").read_text(encoding="utf-8")
-    difference = r"`joint-lits-none` less `joint-scratch-none`: lesion Dice .*"
+    difference = r"`joint-lits-none` minus `joint-scratch-none`: lesion Dice .*"
     noted = ", with 2 of 4 trainings of `joint-scratch-none` that outlined nothing: holds"
     assert re.search(difference + noted, text)
     table = pd.read_csv(tmp_path / "after" / "study.csv")

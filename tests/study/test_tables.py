@@ -264,7 +264,7 @@ def test_every_figure_and_difference_is_in_the_csv(results, estimates):
     table = estimates_table(estimates, compared)
     assert len(table) == len(estimates) + len(compared)
     (line,) = table[
-        (table["row"] == "joint-lits-none") & (table["metric"] == "lesion_dice") & (table["less"] == "")
+        (table["row"] == "joint-lits-none") & (table["metric"] == "lesion_dice") & (table["minus"] == "")
     ].index
     assert table.loc[line, "value"] == pytest.approx(0.8) and table.loc[line, "seeds"] == "0:0.8 1:0.8"
 
@@ -274,7 +274,7 @@ def test_expectations_hold_by_their_intervals(results, estimates):
     order, naming, dice, printed = check_hypotheses(results, estimates, compared)
     # accuracy 5.5/7 against 4/7 on six patients has an interval down to below zero; Dice differs in every patient
     named, outlined = order.evidence
-    assert named.text.startswith("`joint-lits-none` less `joint-scratch-none`: type accuracy +0.214 (")
+    assert named.text.startswith("`joint-lits-none` minus `joint-scratch-none`: type accuracy +0.214 (")
     assert named.verdict is Verdict.POINTS_THAT_WAY
     assert outlined.text.endswith("lesion Dice +0.300 (+0.300 to +0.300)") and outlined.verdict is Verdict.HOLDS
     assert order.verdict_text == "points that way, as far as tested"
@@ -283,8 +283,8 @@ def test_expectations_hold_by_their_intervals(results, estimates):
     assert "lits over imagenet" in order.untested and "imagenet over scratch" in order.untested
     assert naming.untested == "no results for scratch, imagenet."
     # the same Dice, and the same recall
-    assert [item.verdict for item in dice.evidence] == [Verdict.HOLDS, Verdict.DOES_NOT_HOLD]
-    assert dice.verdict_text == "does not hold"
+    assert [item.verdict for item in dice.evidence] == [Verdict.HOLDS, Verdict.NOT_CONFIRMED]
+    assert dice.verdict_text == "not confirmed"
     assert printed.verdict_text == "not testable" and "phantoms" in printed.untested
     assert printed.summary.endswith("(figures of phantoms cannot be compared with figures of patients).")
 
@@ -298,7 +298,7 @@ def test_ours_is_held_against_joint(results, better, first):
     _, summary, evidence = ours_section(ours_against_joint(renamed, compare(renamed)))
     assert ("Nothing of ours beats `joint` beyond its interval" in summary.text) is not better
     (dice,) = (text for text in evidence.items if ": lesion Dice" in text)
-    assert dice.endswith("+0.100 (+0.100 to +0.100): better" if better else "-0.100 (-0.100 to -0.100): not better")
+    assert dice.endswith("+0.100 (+0.100 to +0.100): better" if better else "-0.100 (-0.100 to -0.100): worse")
     assert ours_section(ours_against_joint(results, compare(results))) == []
 
 
