@@ -1,17 +1,19 @@
 """Score types of lesions in complete CTs, with a study's weights, on the patients that they were not trained on.
 
-    python -m benchmarks.volume_types STUDY.yaml OUTPUT.csv [--rows joint-lits-none regions-lits-none] [--seed 0]
+    python -m benchmarks.volume_types STUDY.yaml OUTPUT.csv [--rows joint-lits-none regions-lits-none] [--seeds 0 1]
 
 A study scores annotated slices. Here each network labels the complete volumes of its held-out patients as `liverseg
 predict` does, with every lesion named (`min_confidence` 0), and lesions are compared in 3-D: a true lesion of a type is
 a connected component, found if a predicted lesion overlaps it, and detected if one has an intersection over union above
-.5. Its name is that of the predicted lesion with most overlap. Prints shares with 95 % intervals by patient, and the
-difference of each row to the first. Volumes need complete label maps, as phantoms have.
+.5. Its name is that of the predicted lesion with most overlap. Prints shares of lesions, of each type and as means over
+the types, with 95 % intervals by patient, and the difference of each row to the first. Lesions of several seeds are
+pooled. Volumes need complete label maps, as phantoms have.
 """
 
 from __future__ import annotations
 
 import argparse
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +46,21 @@ def main() -> None:
     parser.add_argument("study", type=Path)
     parser.add_argument("output", type=Path)
     parser.add_argument("--rows", nargs="+", default=["joint-lits-none", "regions-lits-none"])
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     args = parser.parse_args()
     study = read_study(args.study)
     lists = fold_lists(study)
     rows: list[dict[str, Any]] = []
     for cell in study_cells(study, tuple(lists)):
-        if cell.row.name not in args.rows or cell.seed != args.seed:
+        if cell.row.name not in args.rows or cell.seed not in args.seeds:
             continue
         model = load_model(cell.folder / "model.pt", min_confidence=0)
         items = {(item.image, item.label): item for item in lists[cell.fold].test}
         for item in tqdm(items.values(), desc=cell.name, unit="CT"):
             ct, label = (study.dataset_dir / str(name) for name in (item.image, item.label))
             for lesion in compare(model, ct, label):
-                rows.append({"row": cell.row.name, "fold": cell.fold, "patient": item.patient, **lesion})
+                place = {"row": cell.row.name, "seed": cell.seed, "fold": cell.fold, "patient": item.patient}
+                rows.append({**place, **lesion})
         pd.DataFrame(rows).to_csv(args.output, index=False)
     report(pd.DataFrame(rows), args.rows)
 
@@ -100,27 +103,36 @@ def report(table: pd.DataFrame, rows: list[str]) -> None:
     """Print shares of lesions with 95 % intervals by patient, and differences to the first row."""
     patients = sorted(table["patient"].unique())
     weights = patient_weights(len(patients))
-    print(f"{len(patients)} patients, {len(table) // table['row'].nunique()} lesions")
-    for name, (column, among) in _SHARES.items():
-        sums = {}
+    runs = table.groupby(["row", "seed"]).ngroups
+    print(f"{len(patients)} patients, {len(table) // runs} lesions, seeds {sorted(table['seed'].unique().tolist())}")
+    groups = {"": [[*LESION_TYPES]], **{f", {kind}": [[kind]] for kind in LESION_TYPES}}
+    groups[", mean of the types"] = [[kind] for kind in LESION_TYPES]
+    for (name, (column, among)), (of_which, kinds) in product(_SHARES.items(), groups.items()):
+        sums = {row: _sums(table[table["row"] == row], patients, column, among, kinds) for row in rows}
         for row in rows:
-            part = table[table["row"] == row]
-            counted = (
-                part[column].astype(float),
-                pd.Series(1.0, part.index) if among is None else part[among].astype(float),
-            )
-            by_patient = [values.groupby(part["patient"]).sum().reindex(patients, fill_value=0) for values in counted]
-            sums[row] = np.stack(by_patient, axis=1)
-            share = bootstrap(_ratio, sums[row], weights)
+            share = bootstrap(_mean_ratio, sums[row], weights)
             text = f"{share.value:.3f} ({share.lower:.3f} to {share.upper:.3f})"
             if row != rows[0]:
-                difference = paired_difference(_ratio, sums[row], sums[rows[0]], weights)
+                difference = paired_difference(_mean_ratio, sums[row], sums[rows[0]], weights)
                 text += f", {difference.value:+.3f} ({difference.lower:+.3f} to {difference.upper:+.3f}) to {rows[0]}"
-            print(f"{name}: {row} {text}")
+            print(f"{name}{of_which}: {row} {text}")
 
 
-def _ratio(sums: np.ndarray) -> np.ndarray:
-    return sums[..., 0] / sums[..., 1]
+def _sums(
+    table: pd.DataFrame, patients: list[str], column: str, among: str | None, kinds: list[list[str]]
+) -> np.ndarray:
+    """Return each patient's numbers of counted lesions and of all that could be, for each group of types."""
+    columns = []
+    for of_group in kinds:
+        part = table[table["type"].isin(of_group)]
+        possible = pd.Series(1.0, part.index) if among is None else part[among].astype(float)
+        columns += [part[column].astype(float), possible]
+    by_patient = [values.groupby(table["patient"]).sum().reindex(patients, fill_value=0) for values in columns]
+    return np.stack(by_patient, axis=1)
+
+
+def _mean_ratio(sums: np.ndarray) -> np.ndarray:
+    return (sums[..., ::2] / sums[..., 1::2]).mean(axis=-1)
 
 
 if __name__ == "__main__":
