@@ -48,18 +48,15 @@ class RegionTypeHead(nn.Module):
         features: channels of the decoder's features at stride 4.
         evidence: describes a region beside the types of its pixels; one of `lesion_type_unet.EVIDENCE`. Features are
             averaged over the region (studies/ablation.yaml).
-        noise: standard deviation of Gaussian noise on the description in training, in units of its scaled values. It
-            regularises the layers like weight decay (Bishop, Neural Computation 1995): a few hundred lesions overfit.
 
     Raises:
         UsageError: if the evidence is unknown.
     """
 
-    def __init__(self, in_channels: int, features: int, evidence: str = "measurements", noise: float = 0.0) -> None:
+    def __init__(self, in_channels: int, features: int, evidence: str = "measurements") -> None:
         super().__init__()
         check_evidence(evidence)
         self.evidence = evidence
-        self.noise = noise
         channels = {"measurements": 3 * 3 * in_channels + 2 * 2 + 2, "features": features}
         self.in_features = (channels.get(evidence) or sum(channels.values())) + len(LESION_TYPES)
         self.layers = nn.Sequential(
@@ -89,10 +86,7 @@ class RegionTypeHead(nn.Module):
             described.append(_measure(slab, regions, liver))
         if self.evidence != "measurements":
             described.append(_mean(features[batch, :, rows // 4, columns // 4], ids, regions.count))
-        values = torch.cat(described, dim=1)
-        if self.training and self.noise:
-            values = values + self.noise * torch.randn_like(values)
-        return self.layers(values)
+        return self.layers(torch.cat(described, dim=1))
 
 
 def _mean(values: torch.Tensor, ids: torch.Tensor, count: int) -> torch.Tensor:
@@ -188,7 +182,7 @@ class RegionTypeUNet(SEResUNet):
         in_channels: slices of a slab.
         out_channels: ignored, always the 5 of the joint label table; kept so that all networks have the same arguments.
         deep_supervision: also supervise maps at strides 2, 4 and 8.
-        evidence, noise: as for `RegionTypeHead`.
+        evidence: as for `RegionTypeHead`.
         sum_types: ignored, since an outline never depends on the types.
 
     Raises:
@@ -206,10 +200,9 @@ class RegionTypeUNet(SEResUNet):
         deep_supervision: bool = False,
         evidence: str = "measurements",
         sum_types: bool = True,
-        noise: float = 0.0,
     ) -> None:
         super().__init__(size, in_channels, len(JOINT_LABELS), deep_supervision, sum_types=True)
-        self.type_head = RegionTypeHead(in_channels, get_size(size).decoder[2], evidence, noise)
+        self.type_head = RegionTypeHead(in_channels, get_size(size).decoder[2], evidence)
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor arguments that build this network again."""

@@ -221,16 +221,6 @@ def test_true_lesions_are_compared_with_a_liver_whose_other_lesions_are_unknown(
     assert known.any() and torch.equal(known, partial)
 
 
-def test_noise_changes_types_of_regions_in_training_alone():
-    silent, noisy = learnt_network().train(), learnt_network(noise=0.6).train()
-    with torch.no_grad():
-        assert torch.equal(silent(SLABS).types, silent(SLABS).types)
-        drawn = [noisy(SLABS) for _ in range(2)]
-        assert not torch.equal(drawn[0].types, drawn[1].types)
-        assert torch.equal(drawn[0].maps, drawn[1].maps)
-        assert torch.equal(noisy.eval()(SLABS), silent.eval()(SLABS))
-
-
 def test_lesions_of_unknown_type_are_not_named():
     labels = torch.full((2, 1, 50, 70), 1, dtype=torch.uint8)
     labels[0, :, 8:16, 8:16], labels[0, :, 8:16, 30:40] = UNTYPED_LESION, 3
