@@ -26,6 +26,9 @@ _SURROUNDINGS = 6
 
 _HIDDEN = 64
 
+_STRIDE = 4
+"""Of the decoder's features."""
+
 # bring measurements near zero mean and unit variance; units of the windowed slab
 _MEAN_CENTER, _MEAN_SCALE = 0.3, 0.25
 _CONTRAST_SCALE = 0.25
@@ -85,7 +88,7 @@ class RegionTypeHead(nn.Module):
         if self.evidence != "features":
             described.append(_measure(slab, regions, liver))
         if self.evidence != "measurements":
-            described.append(_mean(features[batch, :, rows // 4, columns // 4], ids, regions.count))
+            described.append(_mean(features[batch, :, rows // _STRIDE, columns // _STRIDE], ids, regions.count))
         return self.layers(torch.cat(described, dim=1))
 
 
@@ -256,10 +259,10 @@ class RegionTypeUNet(SEResUNet):
         """
         if not lesion.any():
             return types
-        rows, columns = _box(lesion, _SURROUNDINGS, stride=4)
+        rows, columns = _box(lesion, _SURROUNDINGS, _STRIDE)
         box = (slice(None), rows, columns)
         of_box = types[:, :, rows, columns]
-        at_4 = features[:, :, rows.start // 4 : -(-rows.stop // 4), columns.start // 4 : -(-columns.stop // 4)]
+        at_4 = features[:, :, rows.start // _STRIDE :, columns.start // _STRIDE :]
         regions = _own_regions(lesion[box], of_box)
         logits = self.type_head(slab[:, :, rows, columns], regions, liver[box], of_box, at_4)
         near = _spread(regions.ids, _RIM)
