@@ -13,7 +13,7 @@ from liverseg.study.document import Block, Heading, Items, Paragraph
 from liverseg.study.estimates import COMPARED, OURS, PEER_RIVALS, Comparison, Estimates, format_signed
 from liverseg.study.hypotheses import Hypothesis
 from liverseg.study.measures import MEASURES
-from liverseg.study.overview import describe_code
+from liverseg.study.overview import describe_code, describe_lits_weights
 from liverseg.study.results import Cohort, RowResults, StudyResults
 
 __all__ = ["claims", "detectable_differences", "findings", "lengths_of_trainings", "main_tables", "opening"]
@@ -47,7 +47,8 @@ def opening(results: StudyResults) -> list[Block]:
         "significant if its p is below 0.05. Intervals and p values are over patients. They do not include how much "
         "one training differs from the next; the tables have the values of the seeds."
     )
-    return [*blocks, Paragraph(_NOTICES[results.cohort]), Paragraph(text), *_peers(peers)]
+    weights = [Paragraph(f"{clause}.") for clause in describe_lits_weights(results)]
+    return [*blocks, Paragraph(_NOTICES[results.cohort]), Paragraph(text), *weights, *_peers(peers)]
 
 
 def findings(results: StudyResults, estimates: Estimates, compared: Sequence[Comparison]) -> list[Block]:

@@ -11,9 +11,9 @@ from monai.bundle import ConfigParser
 from liverseg.bundle.paths import find_bundle
 from liverseg.networks.weights import try_read_record
 from liverseg.study.document import Block, Heading, Items, Paragraph
-from liverseg.study.results import Cohort, StudyResults
+from liverseg.study.results import StudyResults
 
-__all__ = ["describe_code", "overview"]
+__all__ = ["describe_code", "describe_lits_weights", "overview"]
 
 
 def overview(results: StudyResults) -> list[Block]:
@@ -23,7 +23,7 @@ def overview(results: StudyResults) -> list[Block]:
         f"Data list: {results.datalist.name}, version {results.datalist.version or 'not given'}",
         f"Held-out folds: {_listed(results.folds)}; {study.validation_share * 100:g} % of the other patients are "
         "for validation",
-        *_lits_weights(results),
+        *describe_lits_weights(results),
         f"Seeds: {_seeds(results)}",
         f"Epochs: {_epochs(results)}",
         f"Bundle: `{study.bundle}` with {_listed(f'`{name}`' for name in study.configs)}, and "
@@ -56,6 +56,18 @@ def describe_code(results: StudyResults) -> str:
     states = Counter(str(state) for record in results.records for state in record.get("code", []) or ["not known"])
     mixed = "**several versions**, so the code may explain differences between rows: " if len(states) > 1 else ""
     return mixed + _counted(states)
+
+
+def describe_lits_weights(results: StudyResults) -> list[str]:
+    """Return a clause on what the LiTS weights were trained on; nothing if no row starts from them."""
+    if not any(row.row.initialisation == "lits" for row in results.rows):
+        return []
+    record = try_read_record(results.study.lits_weights)
+    if record is None:
+        return ["`lits` weights: not available on the computer that wrote this report"]
+    text = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
+    phantoms = "phantom" in record.datalist_name.lower()
+    return [text + ("; these are phantoms in the form of LiTS, not LiTS itself" if phantoms else "")]
 
 
 def _missing(results: StudyResults) -> list[Block]:
@@ -105,18 +117,6 @@ def _versions(results: StudyResults) -> str:
     return (
         ", ".join(f"{name} {' and '.join(sorted(versions))}" for name, versions in sorted(found.items())) or "not known"
     )
-
-
-def _lits_weights(results: StudyResults) -> list[str]:
-    """Describe the LiTS weights, if rows start from them."""
-    if not any(row.row.initialisation == "lits" for row in results.rows):
-        return []
-    record = try_read_record(results.study.lits_weights)
-    if record is None:
-        return ["`lits` weights: not available on the computer that wrote this report"]
-    text = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
-    phantoms = results.cohort is Cohort.PHANTOMS
-    return [text + ("; these are phantoms in the form of LiTS, not LiTS itself" if phantoms else "")]
 
 
 def _computers(results: StudyResults) -> str:

@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 from pretend_study import FOLD, cell_folder, fill_cell, fill_peer, fill_study, write_events, write_study
 
+from liverseg.labels import PRETRAIN_LABELS, label_names
+from liverseg.networks import SEResUNet, SlabInput, WeightsRecord, export_weights, package_versions
 from liverseg.study.report import write_report
 from liverseg.study.results import read_results
 from liverseg.study.slice_plots import choose_rows, choose_slices
@@ -311,6 +313,35 @@ def test_other_data_are_for_research(tmp_path):
     text = write_report(study, tmp_path / "report")[0].read_text(encoding="utf-8")
     assert "Research only, not a medical device" in text and "Phantoms" not in text
     assert "these are not test results" in text
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("datalist", "sentence"),
+    [
+        ("LiTS", "\n`lits` weights: trained on data list LiTS, epoch 7.\n"),
+        ("phantom-lits", "list phantom-lits, epoch 7; these are phantoms in the form of LiTS, not LiTS itself.\n"),
+    ],
+)
+def test_page_and_tables_say_what_lits_weights_were_trained_on(tmp_path, datalist, sentence):
+    study = write_study(tmp_path, source="a hospital")
+    network = SEResUNet("small", out_channels=3)
+    record = WeightsRecord(
+        network="SEResUNet",
+        arguments=network.arguments(),
+        input_spec=SlabInput((-200.0, 250.0)),
+        labels=label_names(PRETRAIN_LABELS),
+        datalist_name=datalist,
+        datalist_sha256="ab" * 32,
+        epoch=7,
+        metrics={},
+        versions=package_versions(),
+    )
+    export_weights(study.lits_weights, network.state_dict(), record)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    page, tables, *_ = write_report(study, tmp_path / "report")
+    assert sentence in page.read_text(encoding="utf-8")
+    assert sentence.strip(".\n") in tables.read_text(encoding="utf-8")
 
 
 @pytest.mark.integration
