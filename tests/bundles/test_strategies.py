@@ -4,8 +4,11 @@ import json
 
 import pandas as pd
 import pytest
-from commands import EXPORT, INFER, JOINT, TINY, run_bundle
+from commands import EXPORT, INFER, JOINT, PRETRAIN, TINY, run_bundle
+from monai.bundle import ConfigParser
 
+from liverseg.bundle.validation import RULES
+from liverseg.inference import find_bundle
 from liverseg.networks import read_record
 
 ONCE = {**TINY, "epochs": 1, "liver_crop": 64}
@@ -51,6 +54,21 @@ def test_it_is_trained_from_weights_and_scored(strategy, cohort_tree, pretrain_r
     assert len(pd.read_csv(tmp_path / "evaluation.csv")) == scores["units"]
     assert (tmp_path / "lesions.csv").exists() == (strategy != "classification")
     assert (tmp_path / "predictions.npz").exists() == (strategy != "classification")
+
+
+@pytest.mark.parametrize(("bundle", "tree"), [(PRETRAIN, "lits_tree"), (JOINT, "cohort_tree")])
+def test_every_optional_setting_can_be_null_on_the_command_line(bundle, tree, tmp_path, request):
+    names = configs("regions") if bundle == JOINT else ("train", "phantom")
+    content = ConfigParser.load_config_files([find_bundle(bundle) / "configs" / f"{name}.yaml" for name in names])
+    optional = {key: "null" for key, rule in RULES.items() if rule.optional and key in content}
+    assert {"batch_norm_momentum", "patience"} <= {*optional}
+    assert ("pixel_type_weight" in optional) == (bundle == JOINT)
+    if bundle == JOINT:
+        optional["pretrain_weights"] = "null"
+    run = {"dataset_dir": request.getfixturevalue(tree), "output_dir": tmp_path, "ckpt_dir": tmp_path / "models"}
+    result = run_bundle(bundle, "training", names, **{**TINY, "epochs": 1, **run, **optional})
+    assert result.code == 0, result.err
+    assert read_record(tmp_path / "models" / "model.pt").epoch == 1
 
 
 @pytest.mark.slow
