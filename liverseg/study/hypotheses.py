@@ -1,4 +1,4 @@
-"""Test which of the papers' claims hold in a study, by rules that were fixed before the results were seen."""
+"""Test which of the papers' claims hold in a study, by the same rules for every study."""
 
 from __future__ import annotations
 
@@ -103,7 +103,8 @@ def check_hypotheses(results: StudyResults, estimates: Estimates, compared: Sequ
     """Test the papers' four findings.
 
     A difference "holds" if its 95 % interval is on the expected side of zero, and "points that way" if only the
-    difference is. It is "contradicted" if its interval is on the other side. Equality is defined by `EQUIVALENT`.
+    difference is. It is "contradicted" if its interval is on the other side. Two values are the same if the interval is
+    within `EQUIVALENT`; a difference whose interval excludes zero does not point that way.
     """
     return [
         _initialisations(results, compared),
@@ -137,7 +138,7 @@ def _initialisations(results: StudyResults, compared: Sequence[Comparison]) -> H
         if untested:
             missing.append(f"{better} over {worse} ({', '.join(untested)})")
     return Hypothesis(
-        "LiTS weights beat ImageNet weights, and these beat training from scratch, in every row.",
+        "LiTS weights beat ImageNet weights, and these beat training from scratch, in every strategy of the paper.",
         *_parts(evidence, missing),
     )
 
@@ -163,7 +164,7 @@ def _no_dice_gain(results: StudyResults, compared: Sequence[Comparison]) -> Hypo
     difference = dice.difference
     verdict = Verdict.of(
         holds=max(abs(difference.lower), abs(difference.upper)) <= EQUIVALENT,
-        points_that_way=abs(difference.value) <= EQUIVALENT,
+        points_that_way=abs(difference.value) <= EQUIVALENT and difference.lower <= 0 <= difference.upper,
         contradicted=difference.lower > EQUIVALENT or difference.upper < -EQUIVALENT,
     )
     text = f"{_describe(dice)}; within ±{EQUIVALENT:.2f} counts as the same"

@@ -64,10 +64,11 @@ def describe_lits_weights(results: StudyResults) -> list[str]:
         return []
     record = try_read_record(results.study.lits_weights)
     if record is None:
-        return ["`lits` weights: not available on the computer that wrote this report"]
-    text = f"`lits` weights: trained on data list {record.datalist_name}, epoch {record.epoch}"
+        return ["`lits` weights (LiTS weights in the text): not available on the computer that wrote this report"]
+    trained = f"trained on data list {record.datalist_name}, epoch {record.epoch}"
     phantoms = "phantom" in record.datalist_name.lower()
-    return [text + ("; these are phantoms in the form of LiTS, not LiTS itself" if phantoms else "")]
+    kind = "; these are phantoms in the form of LiTS, not LiTS itself" if phantoms else ""
+    return [f"`lits` weights (LiTS weights in the text): {trained}{kind}"]
 
 
 def _missing(results: StudyResults) -> list[Block]:

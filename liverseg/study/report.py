@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from liverseg.datalists import DataList
 from liverseg.errors import LiversegError, OutputError
 from liverseg.study.config import StudyConfig
 from liverseg.study.curves import StudyCurves, read_curves, row_progress
@@ -136,11 +137,18 @@ def _pictures(
             path.unlink(missing_ok=True)
             try:
                 if draw(results, path):
-                    page.append(Picture(path, name, f"{name}. {text}"))
+                    credit = _image_credit(results.datalist) if draw is plot_slices else ""
+                    page.append(Picture(path, name, f"{name}. {text}{credit}"))
             except LiversegError as error:  # the images may be on another machine
                 logging.getLogger(__name__).warning("%s is left out: %s", path, error)
                 page.append(Paragraph(f"{name}: left out, because the images could not be read."))
     return blocks
+
+
+def _image_credit(datalist: DataList) -> str:
+    """Return the images' source and licence, which must stand beside pictures of them."""
+    licence = f" Licence: {datalist.licence}." if datalist.licence else ""
+    return f" Images: {datalist.source}.{licence} Outlines added." if datalist.source else ""
 
 
 _PICTURES: tuple[_Plot, ...] = (

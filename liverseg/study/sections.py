@@ -191,8 +191,8 @@ def hypotheses_section(hypotheses: Sequence[Hypothesis]) -> list[Block]:
             "way** if only the difference is on that side and the interval includes zero. It is **contradicted** if "
             "the interval is on the other side, and otherwise **not confirmed**. Two Dice count as the same if the "
             f"interval of their difference is within ±{EQUIVALENT:.2f}; the claim points that way if only the "
-            "difference is. A claim with several parts has the verdict of its weakest part. The intervals are not "
-            "adjusted for multiple comparisons."
+            "difference is, and the interval includes zero. A claim with several parts has the verdict of its weakest "
+            "part. The intervals are not adjusted for multiple comparisons."
         ),
     ]
     for number, hypothesis in enumerate(hypotheses, start=1):

@@ -80,6 +80,8 @@ def test_the_page_has_findings_first_and_links_what_is_behind(illustrated):
     assert len(text.splitlines()) < 100
     assert text.count("![") == 4
     _assert_links(page, "study_tables.md", "study_data.md", "study.csv")
+    assert "with the right type; the most frequent type for every slice would have 0.43. Lesion Dice" in text
+    assert "Images: liverseg phantom: synthetic. Licence: CC0-1.0. Outlines added.*" in text
     # what is best is not said to be better where that is not significant
     assert "**Type accuracy** is highest with `joint-lits-none`: 0.79 (0.50 to 1.00). Difference to `ynet-" in text
     assert "+0.143 (+0.000 to +0.333), not significant (p 0.661)." in text
@@ -319,7 +321,7 @@ def test_other_data_are_for_research(tmp_path):
 @pytest.mark.parametrize(
     ("datalist", "sentence"),
     [
-        ("LiTS", "\n`lits` weights: trained on data list LiTS, epoch 7.\n"),
+        ("LiTS", "\n`lits` weights (LiTS weights in the text): trained on data list LiTS, epoch 7.\n"),
         ("phantom-lits", "list phantom-lits, epoch 7; these are phantoms in the form of LiTS, not LiTS itself.\n"),
     ],
 )

@@ -279,7 +279,7 @@ def test_expectations_hold_by_their_intervals(results, estimates):
     assert outlined.text.endswith("lesion Dice +0.300 (+0.300 to +0.300)") and outlined.verdict is Verdict.HOLDS
     assert order.verdict_text == "points that way, as far as tested"
     assert order.summary.startswith("**Points that way, as far as tested**: LiTS weights beat ")
-    assert order.summary.endswith(" in every row (of 2 parts 1 holds, 1 points that way).")
+    assert order.summary.endswith(" in every strategy of the paper (of 2 parts 1 holds, 1 points that way).")
     assert "lits over imagenet" in order.untested and "imagenet over scratch" in order.untested
     assert naming.untested == "no results for scratch, imagenet."
     # the same Dice, and the same recall
@@ -287,6 +287,25 @@ def test_expectations_hold_by_their_intervals(results, estimates):
     assert dice.verdict_text == "not confirmed"
     assert printed.verdict_text == "not testable" and "phantoms" in printed.untested
     assert printed.summary.endswith("(figures of phantoms cannot be compared with figures of patients).")
+
+
+@pytest.mark.parametrize(
+    ("value", "lower", "upper", "verdict"),
+    [
+        (-0.02, -0.029, -0.011, Verdict.HOLDS),
+        (-0.02, -0.05, 0.01, Verdict.POINTS_THAT_WAY),
+        (-0.02, -0.035, -0.005, Verdict.NOT_CONFIRMED),  # different, and perhaps by more than .03
+        (-0.04, -0.06, -0.02, Verdict.NOT_CONFIRMED),
+        (-0.06, -0.08, -0.04, Verdict.CONTRADICTED),
+    ],
+)
+def test_the_same_dice_needs_an_interval_within_the_margin(results, estimates, value, lower, upper, verdict):
+    compared = compare(results)
+    dice = find_comparison(compared, "lesion_dice", "joint-lits-none", "segmentation-lits-none")
+    others = [item for item in compared if item.measure != "lesion_dice"]
+    changed = replace(dice, difference=replace(dice.difference, value=value, lower=lower, upper=upper))
+    first, *_ = check_hypotheses(results, estimates, [*others, changed])[2].evidence
+    assert first.verdict is verdict
 
 
 @pytest.mark.parametrize(("better", "first"), [(True, "ours"), (False, "joint")])
