@@ -148,7 +148,7 @@ def _pictures(
 def _image_credit(datalist: DataList) -> str:
     """Return the images' source and licence, which must stand beside pictures of them."""
     licence = f" Licence: {datalist.licence}." if datalist.licence else ""
-    return f" Images: {datalist.source}.{licence} Outlines added." if datalist.source else ""
+    return f" Images: {datalist.source.rstrip('.')}.{licence} Outlines added." if datalist.source else ""
 
 
 _PICTURES: tuple[_Plot, ...] = (
