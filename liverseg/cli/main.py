@@ -49,10 +49,15 @@ class _Parser(argparse.ArgumentParser):
         by_name = (action.choices for action in self._actions if isinstance(action.choices, dict))
         return [task for tasks in by_name for task in tasks.values()]
 
-    def hint(self, unknown: str) -> str:
-        """Return a hint that names the option most similar to `unknown`, or an empty string."""
+    def called(self, arguments: Sequence[str]) -> _Parser:
+        """Return the parser of the task that `arguments` name, or this one."""
+        tasks = {task.prog.split()[-1]: task for task in self.tasks()}
+        return next((tasks[argument] for argument in arguments if argument in tasks), self)
+
+    def refuse(self, unknown: str) -> None:
+        """End with an error that names the option most similar to `unknown`, if there is one."""
         match = suggest(unknown.split("=")[0], self.options(), cutoff=0.5)
-        return f"; did you mean {match}?" if match else ""
+        self.error(f"unknown argument {unknown}" + (f"; did you mean {match}?" if match else ""))
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         match = suggest(str(value), map(str, action.choices or ()))
@@ -73,7 +78,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     if not argv:
         parser.error(f"a subcommand is needed: {names}")
     if argv[0].startswith("-") and argv[0] not in parser.options():
-        parser.error(f"unknown argument {argv[0]}{parser.hint(argv[0])}")
+        parser.refuse(argv[0])
     parsed = parser.parse_args(argv)
     name = parsed.subcommand
     if name not in SUBCOMMANDS:
@@ -89,7 +94,7 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         )
     arguments, unknown = subparser.parse_known_args(parsed.arguments)
     if unknown:
-        subparser.error(f"unknown argument {unknown[0]}{subparser.hint(unknown[0])}")
+        subparser.called(parsed.arguments).refuse(unknown[0])
     arguments.run = module.run
     return arguments
 

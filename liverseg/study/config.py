@@ -16,7 +16,7 @@ from monai.bundle import ConfigParser
 
 from liverseg.bundle.overrides import split_key
 from liverseg.bundle.paths import find_bundle
-from liverseg.bundle.validation import INITIALISATIONS, RULES, Rule
+from liverseg.bundle.validation import INITIALISATIONS, RULES, Rule, none_if_null
 from liverseg.errors import LiversegError, UsageError, suggest
 from liverseg.utils.files import is_file
 
@@ -318,4 +318,8 @@ def _overrides(where: str, value: Any, config: Mapping[str, Any]) -> tuple[tuple
             raise UsageError(
                 f"{where}: overrides has {key} {value[key]!r}; numbers, words, lists and mappings are allowed"
             )
+        rule = RULES.get(str(key))
+        is_expression = isinstance(value[key], str) and value[key].startswith(("$", "@"))
+        if rule and not is_expression and not rule.is_valid(none_if_null(value[key])):
+            raise UsageError(f"{where}: overrides has {key} {value[key]!r}; it must be {rule.allowed}")
     return tuple((str(key), entry) for key, entry in value.items())

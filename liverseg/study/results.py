@@ -200,6 +200,7 @@ def read_results(study: StudyConfig) -> StudyResults:
         for cell in sorted((cell for cell in cells if cell.row == row), key=lambda cell: (cell.fold, cell.seed)):
             record = fingerprint.find_record(cell)
             if record is not None:
+                _check_slices(study, lists, cell)
                 complete.append(cell)
                 records.append(record)
             elif cell.read("cell.json") is not None:
@@ -228,8 +229,7 @@ def _read_peer(study: StudyConfig, lists: Mapping[int, DataList], row: Row) -> R
         units = _read_table(cell, "evaluation.csv", True)
         assert units is not None
         _check_peer(cell, units)
-        slices = pd.to_numeric(units["slice"], errors="coerce").fillna(-1).astype(float)
-        if sorted(zip(units["image"], slices, units["patient"], strict=True)) == _scored(study, lists[cell.fold]):
+        if _slices(units) == _scored(study, lists[cell.fold]):
             complete.append(cell)
         else:
             missing.append((cell, f"its slices are not those that the study scores in fold {cell.fold}"))
@@ -248,6 +248,25 @@ def _check_peer(cell: Cell, units: pd.DataFrame) -> None:
         if unknown:
             allowed = ", ".join(LESION_TYPES)
             raise LiversegError(f"{path}: {column} is {unknown[0]!r}; there are {allowed}, and nothing for no type")
+
+
+def _check_slices(study: StudyConfig, lists: Mapping[int, DataList], cell: Cell) -> None:
+    """Refuse a complete cell whose table does not have exactly the slices that its fold scores: it was damaged."""
+    units = _read_table(cell, "evaluation.csv", True)
+    assert units is not None
+    scored = _scored(study, lists[cell.fold])
+    if [item[:2] for item in _slices(units)] != [item[:2] for item in scored]:
+        path = cell.folder / "evaluation.csv"
+        raise LiversegError(
+            f"{path}: has {len(units)} slices, which are not the {len(scored)} that the study scores in fold "
+            f"{cell.fold}; {_MAKE_AGAIN}"
+        )
+
+
+def _slices(units: pd.DataFrame) -> list[tuple[str, float, str]]:
+    """Return image, slice (-1 for a volume) and patient of each line, sorted."""
+    numbers = pd.to_numeric(units["slice"], errors="coerce").fillna(-1).astype(float)
+    return sorted(zip(units["image"], numbers, units["patient"], strict=True))
 
 
 def _scored(study: StudyConfig, datalist: DataList) -> list[tuple[str, float, str]]:
@@ -285,4 +304,6 @@ def _read_table(cell: Cell, name: str, required: bool) -> pd.DataFrame | None:
     missing = sorted(_REQUIRED_COLUMNS[name] - {*columns})
     if missing:
         raise LiversegError(f"{path}: no column {missing[0]}; {_MAKE_AGAIN}")
+    if not path.read_bytes().endswith(b"\n"):
+        raise LiversegError(f"{path}: its last line is cut off; {_MAKE_AGAIN}")
     return table.assign(fold=cell.fold, seed=cell.seed, number=range(len(table)))

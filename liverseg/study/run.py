@@ -129,9 +129,10 @@ def check_lits_weights(study: StudyConfig) -> None:
         return
     weights = study.lits_weights
     if weights is None or not is_file(weights):
+        found = f"{weights}: no such file" if weights else "lits_weights is missing"
         raise LiversegError(
-            f"lits_weights {weights}: no such file, and rows start from it; export it with the pretrain bundle, or "
-            "remove the rows with initialisation lits"
+            f"{found}, and rows start from it; export it with the pretrain bundle and give its path as lits_weights, "
+            "or remove the rows with initialisation lits"
         )
     record = read_record(weights)
     if record is None:

@@ -97,8 +97,14 @@ def test_an_unknown_subcommand_names_the_closest(word, words, capsys):
 def test_an_unknown_option_of_every_subcommand_names_the_closest(subcommand, given, closest, capsys):
     assert main([subcommand, *REQUIRED[subcommand], given]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    command = f"liverseg {subcommand}"
+    command = "liverseg datalist lits" if subcommand == "datalist" else f"liverseg {subcommand}"
     assert line == f"{command}: unknown argument {given}; did you mean {closest}? (see {command} --help)"
+
+
+def test_an_option_of_another_task_is_not_suggested(capsys):
+    assert main(["study", "run", "study.yaml", "--output", "report"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == "liverseg study run: unknown argument --output (see liverseg study run --help)"
 
 
 def test_an_unknown_option_before_the_subcommand_names_the_closest(capsys):

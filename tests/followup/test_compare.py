@@ -139,6 +139,7 @@ def test_the_table_says_what_changed(written):
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_the_same_comparison_has_the_same_bytes_and_replaces_itself(written, cases, tmp_path, capsys):
     again = tmp_path / "again"
     assert main(["compare", *map(str, cases), str(again)]) == 0
@@ -152,6 +153,7 @@ def test_the_same_comparison_has_the_same_bytes_and_replaces_itself(written, cas
 
 
 @pytest.mark.integration
+@pytest.mark.slow
 def test_dicom_lesions_keep_their_tracking_uids_over_three_examinations(dicom_cases, tmp_path, write_case, make_scan):
     first, second = dicom_cases
     found = liverseg.compare(first, second, tmp_path / "change")

@@ -15,7 +15,7 @@ from liverseg.labels import LESION_TYPES
 from liverseg.study import read_study
 from liverseg.study.cells import study_cells
 from liverseg.study.fingerprint import StudyFingerprint
-from liverseg.study.folds import fold_lists
+from liverseg.study.folds import VALIDATION_FOLD, fold_lists
 
 SLICES = [
     ("p1", 1, "cyst"),
@@ -77,7 +77,10 @@ def fill_cell(study, row, fold, seed):
     """Write a complete cell; rows that are not in `DICE` have .5."""
     folder = cell_folder(study, row, fold, seed)
     folder.mkdir(parents=True)
-    slices = [example for example in SLICES if FOLD[example[0]] == fold]
+    lists = fold_lists(study)
+    items = lists[fold].test if study.scored == "test" else lists[fold].split(VALIDATION_FOLD)[1]
+    scored = {(item.patient, item.slice) for item in items}
+    slices = [example for example in SLICES if example[:2] in scored]
     units = pd.DataFrame([_unit(row, seed, *example) for example in slices])
     lesions = pd.DataFrame([line for example in slices for line in _lesions(row, seed, *example)])
     if row.startswith("segmentation"):
@@ -89,7 +92,6 @@ def fill_cell(study, row, fold, seed):
     predicted = np.ones([16, 16], dtype=np.uint8)
     predicted[4:9, 4:9] = 2
     np.savez_compressed(folder / "predictions.npz", **{str(number): predicted for number in range(len(slices))})
-    lists = fold_lists(study)
     (cell,) = (cell for cell in study_cells(study, tuple(lists)) if cell.folder == folder)
     record = {
         "ingredients": StudyFingerprint(study, lists).of(cell),

@@ -107,6 +107,8 @@ PEER = {"strategy": "nnunet"}
         ({"overrides": {"train::dataset::data": []}}, "has train::dataset::data, .* use the study's datalist"),
         ({"overrides": {"epochs": date(2026, 1, 1)}}, "overrides has epochs datetime.date.*; numbers, words, lists"),
         ({"overrides": {"learning_rate": math.nan}}, "overrides has learning_rate nan; numbers, words, lists"),
+        ({"overrides": {"crop_size": 48}}, "overrides has crop_size 48; it must be a whole number, 64 or more"),
+        ({"rows": [{**ROW, "overrides": {"amp": "maybe"}}]}, "rows::0: overrides has amp 'maybe'; it must be"),
         ({"overrides": {"fold": 1}}, "overrides has fold, which differs from cell to cell; use the study's folds"),
         ({"rows": [{**ROW, "overrides": {"seed": 3}}]}, "rows::0: overrides has seed, .* use seeds"),
         ({"rows": [{"strategy": "joint"}]}, "initialisation is None; it must be one of"),

@@ -89,7 +89,7 @@ def fold(tmp_path):
         "dataset_dir": ".",
         "output_dir": "out",
         "validation_share": 0.5,
-        "overrides": {"liver_crop": 24},
+        "overrides": {"liver_crop": 64},
         "rows": [{"strategy": "joint", "initialisation": "scratch"}],
     }
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))

@@ -217,6 +217,26 @@ def test_a_complete_cell_without_its_table_is_named(tmp_path):
         read_results(study)
 
 
+@pytest.mark.parametrize("name", ["evaluation.csv", "lesions.csv"])
+def test_a_table_that_is_cut_off_is_named(tmp_path, name):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    path = cell_folder(study, "joint-lits-none", 0, 0) / name
+    path.write_text(path.read_text(encoding="utf-8")[:-4], encoding="utf-8")
+    with pytest.raises(LiversegError, match=rf"{path}: its last line is cut off; remove its folder"):
+        read_results(study)
+
+
+def test_a_table_without_a_slice_is_named(tmp_path):
+    study = write_study(tmp_path)
+    fill_cell(study, "joint-lits-none", 0, 0)
+    path = cell_folder(study, "joint-lits-none", 0, 0) / "evaluation.csv"
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[:-1]), encoding="utf-8")
+    message = rf"{path}: has 3 slices, which are not the 4 that the study scores in fold 0; remove its folder"
+    with pytest.raises(LiversegError, match=message):
+        read_results(study)
+
+
 def test_the_rows_of_the_pretend_study_are_those_it_fills():
     named = {f"{strategy}-{row['initialisation']}-none" for row in ROWS for strategy in _listed(row["strategy"])}
     assert named == set(DICE)

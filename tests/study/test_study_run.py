@@ -298,6 +298,8 @@ def test_a_cell_that_another_run_has_in_hand_is_waited_for_last(write, in_proces
 def test_weights_that_are_not_of_pre_training_are_refused(write, tmp_path, joint_run):
     with pytest.raises(LiversegError, match=r"none.safetensors: no such file, and rows start from it"):
         run_study(read_study(write(lits_weights="none.safetensors")), dry_run=True)
+    with pytest.raises(LiversegError, match=r"^lits_weights is missing, and rows start from it"):
+        run_study(read_study(write(lits_weights=None)), dry_run=True)
     with pytest.raises(LiversegError, match=r"its labels are background, liver, cyst, .* weights of pre-training have"):
         run_study(read_study(write(lits_weights=str(joint_run / "models" / "model.pt"))), dry_run=True)
     assert not (tmp_path / "study").exists()
