@@ -33,8 +33,9 @@ class BestWeights:
         patience: validations without a better score before the trainer is stopped, counted from `best_from`; None to
             never stop.
         patience_from: first epoch whose validation counts for it, so that a plan of stages reaches its last one.
-        best_from: first epoch whose weights are compared. Those of an earlier epoch are kept only until then, since on
-            few validation patients an early epoch, whose learning rate is high, often has the best score by chance.
+        best_from: first epoch whose weights are compared; the last epoch, if it is earlier. Weights from before are
+            kept only until then, since on few validation patients an early epoch, whose learning rate is high, often
+            has the best score by chance.
     """
 
     def __init__(
@@ -92,7 +93,8 @@ class BestWeights:
             raise KeyError(f"no validation score {self.metric!r}; there are {', '.join(metrics)}")
         score, epoch = float(metrics[self.metric]), engine.state.epoch
         self.validated_epoch = epoch
-        if self.best is None or score > self.best or self.best_epoch < self.best_from <= epoch:
+        best_from = min(self.best_from, engine.state.max_epochs or self.best_from)
+        if self.best is None or score > self.best or self.best_epoch < best_from <= epoch:
             self.best, self.best_epoch, self.validations_without_improvement = score, epoch, 0
             scores = {name: float(value) for name, value in metrics.items()}
             if is_rank_zero():
@@ -100,7 +102,7 @@ class BestWeights:
                 state = without_aux_heads(self.network.state_dict())
                 save_state(self.path, state, replace(self.record, epoch=epoch, metrics=scores))
             barrier()  # the other processes read the weights only after they are written
-        elif epoch >= max(self.patience_from, self.best_from):
+        elif epoch >= max(self.patience_from, best_from):
             self.validations_without_improvement += 1
         self.stop_if_due(engine)
 

@@ -63,7 +63,8 @@ def test_another_score_can_decide(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("scores", "kept"), [([0.9, 0.2, 0.5, 0.6], 4), ([0.9, 0.2, 0.6, 0.6], 3), ([0.2, 0.9], 2), ([0.1, 0.2, 0.9], 3)]
+    ("scores", "kept"),
+    [([0.9, 0.2, 0.5, 0.6], 4), ([0.9, 0.2, 0.6, 0.6], 3), ([0.2, 0.9], 2), ([0.9, 0.2], 2), ([0.1, 0.2, 0.9], 3)],
 )
 def test_weights_before_the_first_epoch_to_compare_are_kept_until_then(scores, kept, trained, tmp_path):
     best, _ = trained(scores, best_from=3)
